@@ -1,0 +1,1 @@
+"""A transparent SMTP filtering proxy for gateways."""

@@ -1,0 +1,13 @@
+"""SMTP as bytes and values, with no socket, clock or process in sight (RFC 5321).
+
+lines         a byte stream cut into command or reply lines, bounded
+commands      one command line: verb, path, ESMTP parameters
+replies       what servers answer: parsed, built, encoded
+answers       every reply that we originate, in one table
+data          the message between DATA and the final dot: dots, line ends, end of data
+capabilities  the EHLO reply: what stays, what goes, the name in it
+envelope      sender and recipients as the server accepted them
+
+Every reader has one contract: feed it bytes in any chunks; it returns what is complete, keeps what is not,
+and raises SmtpError (with the reply to give) for what no peer should send.
+"""
