@@ -1,1 +1,14 @@
-""""""
+"""One connection's dialogue: events in, effects out. Pure: no socket, no clock, no await.
+
+events     what can happen to a connection
+effects    what the driver is asked to do about it
+options    the configured choices that the dialogue depends on
+state      the tables: phases, what may be expected of a reply
+dialogue   the state of one connection and the few primitive moves on it; decides nothing
+client     decisions on what the client says
+server     decisions on what the server answers
+message    decisions between DATA and the reply that settles the message
+session    the one door: `Session.feed(event)` returns the effects
+
+Every protocol decision of the proxy is made here and nowhere else.
+"""

@@ -1,0 +1,110 @@
+"""The upstream connection: to the original destination, to OutAddress, or back to the client.
+
+Every address of a host name is tried in the resolver's order, each for at most ConnectTimeOut. In full transparent mode
+the connection comes from the client's own address (IP_TRANSPARENT, ip(7); IPV6_TRANSPARENT, linux/in6.h), which needs
+CAP_NET_ADMIN; IP_BIND_ADDRESS_NO_PORT leaves the choice of the port to connect(2), so that a busy client address does
+not run out of ports that are free for this server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.net.original_destination import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.config.addresses import Address
+
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+IP_BIND_ADDRESS_NO_PORT = 24
+
+
+class DialError(Exception):
+    """No address could be reached; the text names each with its reason."""
+
+
+async def candidates(address: Address) -> list[Endpoint | str]:
+    """What to try for a configured address, in order: end points, or the path of a unix socket."""
+    if isinstance(address, UnixAddress):
+        return [address.path]
+    try:
+        ipaddress.ip_address(address.host)
+    except ValueError:
+        pass
+    else:
+        return [Endpoint(address.host, address.port)]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DialError(f"{address.host}: {error.strerror or error}") from error
+    return list(dict.fromkeys(Endpoint(str(name[0]), int(name[1])) for *_, name in found))
+
+
+def open_socket(target: Endpoint | str, source: str | None) -> socket.socket:
+    """A non-blocking socket for this target, bound to the client's address `source` where one is given."""
+    if isinstance(target, str):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        return sock
+    v6 = ":" in target.ip
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source is not None:
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            if v6:
+                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+            sock.bind((source, 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def dial(
+    targets: list[Endpoint | str],
+    *,
+    source: str | None,
+    time_out: float,
+    started: Callable[[socket.socket], None],
+) -> tuple[socket.socket, str]:
+    """Connect to the first target that answers: the socket, and the server's IP address ("" for a unix socket).
+
+    `started` gets each socket once its own end point is chosen and before the server has answered, so that a
+    connection that the firewall turns back to us can be recognised. Raises DialError.
+    """
+    loop = asyncio.get_running_loop()
+    failures = []
+    for target in targets:
+        sock: socket.socket | None = None
+        try:
+            sock = open_socket(target, source)
+            connecting = asyncio.ensure_future(
+                loop.sock_connect(sock, target if isinstance(target, str) else (target.ip, target.port))
+            )
+            await asyncio.sleep(0)  # connect(2) has been called: the end point is chosen
+            started(sock)
+            await asyncio.wait_for(connecting, time_out)
+        except TimeoutError:
+            failures.append(f"{target}: no answer within {time_out:g} s (ConnectTimeOut)")
+        except OSError as error:
+            failures.append(f"{target}: {error.strerror or error}")
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        else:
+            return sock, target.ip if isinstance(target, Endpoint) else ""
+        if sock is not None:
+            sock.close()
+    raise DialError("; ".join(failures) or "the name has no address")

@@ -1,0 +1,196 @@
+"""One worker's share of the proxy: accepts clients, keeps time for their connections, drains at the end.
+
+All workers accept from the same listening sockets. A worker that already has more connections than another leaves the
+next client to that one for a moment, so that a burst is spread over the cores; it waits 2 ms at most, so that a worker
+that is stuck keeps nobody waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
+from proxsmtp_tp.filters.reject import parse_reject
+from proxsmtp_tp.filters.table import make_filter
+from proxsmtp_tp.net.connection import Connection
+from proxsmtp_tp.session import events
+from proxsmtp_tp.session.options import options_of
+from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.smtp import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxsmtp_tp.net.admission import Admission
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0
+"""Seconds between looks at the deadlines: they are minutes, and a tick costs the same however often they are armed."""
+
+YIELD = 0.002
+"""Seconds that a busier worker leaves a client to the others."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds to wait when the system has no descriptor left for a client: one that ends gives its own back."""
+
+FINAL_REPLY = 600.0
+"""Seconds for the server's reply to the end of data, at least (RFC 5321 section 4.5.3.2.6): less doubles mail."""
+
+
+def limits_of(settings: Settings) -> dict[Wait, float]:
+    """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run."""
+    never = float("inf")
+    return {
+        Wait.GREETING: settings.time_out,
+        Wait.REPLY: settings.time_out,
+        Wait.FINAL: max(settings.time_out, FINAL_REPLY),
+        Wait.COMMAND: settings.time_out,
+        Wait.TEXT: settings.time_out,
+        Wait.SENDING: settings.time_out,
+        Wait.VERDICT: never,
+        Wait.NOTHING: never,
+    }
+
+
+class Proxy:
+    """What a worker runs. Made inside its event loop."""
+
+    def __init__(
+        self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
+    ) -> None:
+        self.settings = settings
+        self.admission = admission
+        self.worker = worker
+        self.loop = asyncio.get_running_loop()
+        self.listening_ports = frozenset(
+            int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
+        )
+        reject = parse_reject(settings.filter_reject) if settings.filter_type is FilterType.REJECT else None
+        self.options = options_of(settings, reject)
+        self.limits = limits_of(settings)
+        self.from_client = settings.transparent_proxy is TransparentProxy.FULL
+        self.filter = make_filter(settings)
+        self._listeners = list(listeners)
+        self._connections: set[Connection] = set()
+        self._names = itertools.count(1)
+        self._opening: set[asyncio.Task[None]] = set()
+        self._draining_until: float | None = None
+        self._done = self.loop.create_future()
+
+    async def run(self) -> None:
+        """Serve until drained or stopped."""
+        for listener in self._listeners:
+            self._listen(listener)
+        while not self._done.done():
+            await asyncio.wait([self._done], timeout=TICK)
+            self._tick()
+
+    def drain(self) -> None:
+        """Accept nobody any more; `run` returns when every connection has ended, after DrainTimeOut at the latest."""
+        if self._draining_until is not None:
+            return
+        self._draining_until = self.loop.time() + self.settings.drain_time_out
+        self._stop_listening()
+        for connection in list(self._connections):
+            connection.feed(events.WindDown(draining=True))
+        self._maybe_done()
+
+    def stop(self) -> None:
+        """End every connection now, each with its 421."""
+        self._draining_until = self.loop.time()
+        self._stop_listening()
+        for connection in list(self._connections):
+            connection.feed(events.Shutdown())
+        self._maybe_done()
+
+    # Accepting.
+
+    def _listen(self, listener: socket.socket) -> None:
+        if self._draining_until is None:
+            self.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            self.loop.remove_reader(listener.fileno())
+
+    def _rest(self, listener: socket.socket, seconds: float) -> None:
+        self.loop.remove_reader(listener.fileno())
+        self.loop.call_later(seconds, self._wake, listener)
+
+    def _wake(self, listener: socket.socket) -> None:
+        self._listen(listener)
+        self._accept(listener, willing=True)
+
+    def _accept(self, listener: socket.socket, willing: bool = False) -> None:
+        if self._draining_until is not None:
+            return
+        if not willing and self._busier_than_others():
+            self._rest(listener, YIELD)
+            return
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, InterruptedError):
+            return  # another worker was quicker
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                log.warning("can not accept: %s: raise LimitNOFILE, or lower MaxConnections", error.strerror)
+                self._rest(listener, ACCEPT_PAUSE)
+            return  # the client gave up before it was accepted
+        sock.setblocking(False)
+        if not self.admission.try_enter(self.worker):
+            self._turn_away(sock)
+            return
+        self._serve(sock)
+
+    def _busier_than_others(self) -> bool:
+        counts = self.admission.counts()
+        return counts[self.worker] > min(counts)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        log.warning("more than MaxConnections (%d) connections: refused", self.settings.max_connections)
+        try:
+            sock.send(answers.TOO_MANY_CONNECTIONS.wire)  # an empty send buffer has room for a line
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it is gone already
+        sock.close()
+
+    def _serve(self, sock: socket.socket) -> None:
+        name = f"{self.worker:X}{next(self._names) & 0xFFFFF:05X}"
+        try:
+            connection = Connection(self, sock, name)
+        except OSError:  # the client is gone: it has no peer name any more
+            sock.close()
+            self.admission.leave(self.worker)
+            return
+        self._connections.add(connection)
+        task = self.loop.create_task(connection.open(), name=f"open {name}")
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    # Ending.
+
+    def finished(self, connection: Connection) -> None:
+        """Called by a connection when both its sides are closed. Idempotent."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self.admission.leave(self.worker)
+            self._maybe_done()
+
+    def _maybe_done(self) -> None:
+        if self._draining_until is not None and not self._connections and not self._done.done():
+            self._done.set_result(None)
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        if self._draining_until is not None and now >= self._draining_until:
+            self._draining_until = float("inf")  # once: lingering closes have their own limit
+            self.stop()
+        for connection in list(self._connections):
+            connection.tick(now)

@@ -1,0 +1,265 @@
+"""What the client's commands mean. A line is read only when it may be acted on: what comes too early waits."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.session import message
+from proxsmtp_tp.session.dialogue import Owed, shown
+from proxsmtp_tp.session.state import Expect, Phase
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.commands import Command, parse_command, parse_mail, parse_rcpt
+from proxsmtp_tp.smtp.lines import COMMAND_LIMIT, LineTooLong
+from proxsmtp_tp.smtp.replies import SmtpError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.session import events
+    from proxsmtp_tp.session.dialogue import Dialogue
+
+ERROR_LIMIT = 20
+"""Mistakes answered by ourselves before the connection ends: Postfix's smtpd_hard_error_limit."""
+
+RECIPIENTS_LIMIT = 100_000
+"""Octets of recipients in one transaction: RECIPIENTS is one string of the filter's environment, which Linux limits
+to 128 KiB (execve(2), MAX_ARG_STRLEN). RFC 5321 asks for 100 recipients (4.5.3.1.8), and for 452 past a limit."""
+
+BDAT_LIMIT = 1 << 40
+"""Octets of a chunk that we are ready to count: no message is larger, and Python's integers have no end."""
+
+
+def client_data(d: Dialogue, event: events.ClientData) -> None:
+    """ClientData in every phase where lines are read, or wait."""
+    d.lines.feed(event.data)
+
+
+def skip_chunk(d: Dialogue, event: events.ClientData) -> None:
+    """ClientData in Phase.SKIPPING."""
+    d.lines.feed(event.data)
+    d.progress = True
+    _skip(d)
+
+
+def closed(d: Dialogue, event: events.ClientClosed) -> None:
+    """ClientClosed in a phase of commands: what was asked before is still answered, if somebody may still listen."""
+    d.client_gone = True
+    if not event.half:
+        d.end(None)
+
+
+def closed_in_text(d: Dialogue, _event: events.ClientClosed) -> None:
+    """ClientClosed in the middle of a message or chunk: it never was one."""
+    d.log(f"client={d.client}: the client went away in the middle of a message", logging.WARNING)
+    d.end(None)
+
+
+def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
+    """ClientClosed while a complete message waits for its final reply.
+
+    After the final dot the server decides. Before it the client, who did not get its 2xx, will send the message again:
+    so it is given up, unless the client had more to say behind the message and only closed its sending half.
+    """
+    d.client_gone = True
+    if d.message is not None and d.message.sent:
+        return
+    if not event.half or not len(d.lines):
+        d.log(f"client={d.client}: the client went away before its message was judged", logging.WARNING)
+        d.end(None)
+
+
+def pump(d: Dialogue) -> None:
+    """Act on the client's lines as far as they may be acted on now. Called after every event."""
+    while d.phase in {Phase.COMMAND, Phase.AUTH}:
+        if d.goodbye is not None or _idle_and_unwanted(d):
+            if not d.outstanding:
+                d.end(d.goodbye or d.last_words)
+            return
+        if d.held is not None:
+            if d.outstanding or d.queued:
+                return
+            command, d.held = d.held, None
+            _data(d, command)
+        elif d.queued or not d.may_ask():
+            return
+        elif not _next_line(d):
+            if d.client_gone and not d.outstanding:
+                d.end(None)
+            return
+
+
+def _idle_and_unwanted(d: Dialogue) -> bool:
+    return d.last_words is not None and d.envelope.sender is None and not d.outstanding
+
+
+def _next_line(d: Dialogue) -> bool:
+    """Act on one line; False when there is none yet."""
+    try:
+        line = d.lines.next_line()
+        if line is None:
+            return False
+        d.progress = True
+        if d.phase is Phase.AUTH:
+            _continuation(d, line)
+        else:
+            _line(d, line)
+    except LineTooLong:
+        _fault(d, SmtpError(answers.LINE_TOO_LONG))
+    except SmtpError as error:
+        _fault(d, error)
+    return True
+
+
+def _line(d: Dialogue, line: bytes) -> None:
+    command = parse_command(line)
+    if len(line) > COMMAND_LIMIT and command.verb != b"AUTH":
+        raise SmtpError(answers.LINE_TOO_LONG)
+    d.trace("CLIENT <", b"AUTH ..." if command.verb == b"AUTH" else line)
+    _HANDLERS.get(command.verb, _other)(d, command)
+
+
+def _fault(d: Dialogue, error: SmtpError) -> None:
+    if d.phase is Phase.AUTH:  # the server waits for a line: cancel, and let its answer be the client's
+        d.phase = Phase.COMMAND
+        d.ask(Owed(Expect.AUTH, b"*\r\n"))
+        return
+    d.tell(error.reply)
+    d.errors += 1
+    if d.errors >= ERROR_LIMIT:
+        d.log(f"client={d.client}: {d.errors} mistakes: closing", logging.WARNING)
+        d.goodbye = answers.TOO_MANY_ERRORS
+
+
+def _continuation(d: Dialogue, line: bytes) -> None:
+    """A line of an AUTH exchange: opaque, but one line (RFC 4954 section 4)."""
+    if not line.endswith(b"\r\n") or line.count(b"\r") != 1 or b"\0" in line:
+        raise SmtpError(answers.LINE_TOO_LONG)
+    d.ask(Owed(Expect.AUTH, line))
+
+
+# One function for each verb that means something to us.
+
+
+def _ehlo(d: Dialogue, command: Command) -> None:
+    expect = Expect.EHLO if command.verb == b"EHLO" else Expect.HELO
+    d.ask(Owed(expect, command.line, command.argument))
+
+
+def _rejected(d: Dialogue) -> bool:
+    """FilterType reject: MAIL, RCPT and DATA are answered with FilterReject, and the server hears nothing."""
+    if d.options.reject is None or message.skipped(d):
+        return False
+    d.tell(d.options.reject)
+    return True
+
+
+def _mail(d: Dialogue, command: Command) -> None:
+    if _rejected(d):
+        d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
+        return
+    address, parameters = parse_mail(command.argument)
+    if b"REQUIRETLS" in parameters.upper().split():
+        raise SmtpError(answers.NO_REQUIRETLS)
+    d.ask(Owed(Expect.MAIL, command.line, address, parameters))
+
+
+def _rcpt(d: Dialogue, command: Command) -> None:
+    if _rejected(d):
+        return
+    address, parameters = parse_rcpt(command.argument)
+    if message.must_filter(d):
+        d.recipient_octets += len(address) + 1
+        if d.recipient_octets > RECIPIENTS_LIMIT:
+            d.recipient_octets -= len(address) + 1
+            d.note(b"RCPT", f"client={d.client}: more recipients than a filter can be told of")
+            d.tell(answers.TOO_MANY_RECIPIENTS)
+            return
+    d.ask(Owed(Expect.RCPT, command.line, address, parameters))
+
+
+def _data(d: Dialogue, command: Command) -> None:
+    if _rejected(d):
+        return
+    if not message.must_filter(d):
+        d.ask(Owed(Expect.DATA, command.line))
+    elif d.outstanding or d.queued:
+        d.held = command
+    elif command.argument:
+        d.tell(answers.NO_ARGUMENT)
+    elif d.envelope.sender is None or not d.envelope.recipients:
+        d.ask(Owed(Expect.DATA, command.line))
+    else:
+        message.begin_filtered(d)
+
+
+def _rset(d: Dialogue, command: Command) -> None:
+    d.ask(Owed(Expect.RSET, command.line))
+
+
+def _quit(d: Dialogue, command: Command) -> None:
+    d.ask(Owed(Expect.QUIT, command.line))
+
+
+def _auth(d: Dialogue, command: Command) -> None:
+    d.ask(Owed(Expect.AUTH, command.line))
+
+
+def _xforward(d: Dialogue, command: Command) -> None:
+    d.ask(Owed(Expect.XFORWARD, command.line))
+
+
+def _other(d: Dialogue, command: Command) -> None:
+    d.ask(Owed(Expect.OTHER, command.line))
+
+
+def _not_offered(d: Dialogue, command: Command) -> None:
+    d.note(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
+    d.tell(answers.NOT_OFFERED)
+
+
+def _xclient(d: Dialogue, command: Command) -> None:
+    d.note(command.verb, f"client={d.client}: XCLIENT from a client is refused")
+    d.tell(answers.XCLIENT_REFUSED)
+
+
+def _bdat(d: Dialogue, command: Command) -> None:
+    """BDAT is not offered, but its chunk follows unasked (RFC 3030 section 2): it must not be read as commands."""
+    size = command.argument.split()[:1]
+    if not size or not size[0].isdigit() or len(size[0]) > 13 or int(size[0]) > BDAT_LIMIT:
+        d.log(f"client={d.client}: BDAT with a size that is none: {command.argument[:40]!r}", logging.WARNING)
+        d.tell(answers.BAD_CHUNK_SIZE)
+        d.goodbye = answers.CLOSING_OUT_OF_STEP
+        return
+    _not_offered(d, command)
+    d.skip = int(size[0])
+    d.phase = Phase.SKIPPING
+    _skip(d)
+
+
+def _skip(d: Dialogue) -> None:
+    waiting = d.lines.take()
+    d.lines.feed(waiting[d.skip :])
+    d.skip -= min(d.skip, len(waiting))
+    if not d.skip:
+        d.phase = Phase.COMMAND
+
+
+_HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {
+    b"EHLO": _ehlo,
+    b"HELO": _ehlo,
+    b"MAIL": _mail,
+    b"SEND": _mail,
+    b"SOML": _mail,
+    b"SAML": _mail,
+    b"RCPT": _rcpt,
+    b"DATA": _data,
+    b"RSET": _rset,
+    b"QUIT": _quit,
+    b"AUTH": _auth,
+    b"XFORWARD": _xforward,
+    b"STARTTLS": _not_offered,
+    b"BDAT": _bdat,
+    b"XEXCH50": _not_offered,
+    b"XCLIENT": _xclient,
+}

@@ -1,0 +1,307 @@
+"""The state of one connection and the few primitive moves on it. Decides nothing.
+
+Replies to the client leave in the order of its commands: a reply of our own that comes while the server still owes
+others waits behind them in `outstanding`. Commands to the server leave in groups only where the server offered
+PIPELINING; otherwise they wait in `queued`, which only our own commands can need, since the client's next line is not
+read before it may be sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.session import effects
+from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
+from proxsmtp_tp.smtp.capabilities import Capabilities
+from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
+from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
+from proxsmtp_tp.smtp.replies import Reply, ReplyReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.filters.verdict import Verdict
+    from proxsmtp_tp.session.effects import Effect
+    from proxsmtp_tp.session.options import Options
+    from proxsmtp_tp.smtp.commands import Command
+    from proxsmtp_tp.smtp.headers import HeaderInserter
+
+LOGGED_RECIPIENTS = 20
+"""Recipients named in a log line: syslog cuts lines at some length (RFC 5424 section 6.1 promises 480 octets)."""
+
+TRACED = 200
+"""Octets of a line that are shown to those who debug: enough for any command but the longest addresses."""
+
+_DEADLINES = {wait: effects.Deadline(wait) for wait in Wait}
+
+_WAITS_BY_PHASE = {
+    Phase.GREETING: Wait.NOTHING,  # dialling has its own limit
+    Phase.COMMAND: Wait.COMMAND,
+    Phase.AUTH: Wait.COMMAND,
+    Phase.DATA: Wait.TEXT,
+    Phase.SETTLING: Wait.VERDICT,
+    Phase.SKIPPING: Wait.TEXT,
+    Phase.ENDED: Wait.NOTHING,
+}
+
+_WAITS_BY_EXPECT = {Expect.GREETING: Wait.GREETING, Expect.MESSAGE: Wait.FINAL}
+
+
+class Owed:
+    """A reply that the client or we are owed: what it answers, and what must be remembered until it comes."""
+
+    __slots__ = ("address", "expect", "line", "parameters", "reply")
+
+    def __init__(
+        self,
+        expect: Expect,
+        line: bytes = b"",
+        address: bytes = b"",
+        parameters: bytes = b"",
+        reply: Reply | None = None,
+    ) -> None:
+        self.expect = expect
+        self.line = line
+        self.address = address
+        self.parameters = parameters
+        self.reply = reply
+
+
+class Message:
+    """What exists only between the client's DATA and the reply that settles it."""
+
+    __slots__ = (
+        "decoder", "doom", "encoder", "filtering", "inserter", "reading", "relay", "sent", "sink", "verdict",
+    )  # fmt: skip
+
+    def __init__(self, sink: Sink, inserter: HeaderInserter | None = None) -> None:
+        self.sink = sink
+        self.relay = DataRelay() if sink is Sink.STREAM and inserter is None else None
+        self.decoder = self.relay.decoder if self.relay is not None else DataDecoder()
+        self.encoder = DataEncoder()
+        self.inserter = inserter
+        self.filtering = sink is Sink.FILTER
+        """The filter, or the message that it judged, is still held by the driver."""
+        self.reading = False
+        """The judged message is on its way from the driver to the server."""
+        self.sent = False
+        """The final dot has been sent: from here on the server decides, whatever becomes of the client."""
+        self.verdict: Verdict | None = None
+        self.doom: Reply | None = None
+        """The final reply, known before the message is complete (Sink.DISCARD)."""
+
+
+class Dialogue:
+    """One client, one server, and what they have said so far."""
+
+    def __init__(self, options: Options, *, client: str, local: str, clock: Callable[[], str]) -> None:
+        """`client` and `local` are IP addresses; `clock` gives the date as RFC 5322 section 3.3 writes it."""
+        self.options = options
+        self.client = client
+        self.local = local
+        self.clock = clock
+        self.server = ""
+        self.phase = Phase.GREETING
+        self.lines = LineBuffer(AUTH_LIMIT)
+        self.replies = ReplyReader()
+        self.outstanding: deque[Owed] = deque()
+        self.queued: deque[Owed] = deque()
+        self.sync = False
+        """The last command sent allows no other before its reply."""
+        self.capabilities = Capabilities()
+        self.envelope = Envelope()
+        self.recipient_octets = 0
+        self.message: Message | None = None
+        self.helo = b""
+        self.helo_line = b""
+        self.remote = b""
+        self.remote_helo = b""
+        self.authenticated = False
+        self.xclient_done = False
+        self.held: Command | None = None
+        """DATA, waiting until the server has answered what came before it."""
+        self.skip = 0
+        """Octets of a BDAT chunk still to come."""
+        self.errors = 0
+        self.noted: set[bytes] = set()
+        self.client_gone = False
+        """The client sends no more."""
+        self.server_gone = False
+        """Nothing more is sent to the server, nor expected of it."""
+        self.last_words: Reply | None = None
+        """Why the connection ends after the running transaction; None: it does not."""
+        self.goodbye: Reply | None = None
+        """Why the connection ends as soon as nothing is owed to the client; None: it does not."""
+        self.effects: list[Effect] = []
+        self.quiet: list[Effect] = []
+        """Effects that no peer sees, apart, so that what is sent to a peer in a row leaves as one."""
+        self.wait = Wait.NOTHING
+        self.progress = False
+
+    # What the client hears.
+
+    def tell(self, reply: Reply) -> None:
+        """Our own reply to the client's latest command, behind those that the server still owes."""
+        if self.outstanding:
+            self.outstanding.append(Owed(Expect.LOCAL, reply=reply))
+        else:
+            self.pass_on(reply)
+
+    def pass_on(self, reply: Reply) -> None:
+        """A reply for the client, now."""
+        last = self.effects[-1] if self.effects else None
+        if type(last) is effects.SendClient:
+            last.data += reply.wire
+        else:
+            self.effects.append(effects.SendClient(reply.wire))
+
+    def release_local_replies(self) -> None:
+        """Our own replies whose turn has come."""
+        outstanding = self.outstanding
+        while outstanding and outstanding[0].expect is Expect.LOCAL:
+            reply = outstanding.popleft().reply
+            if reply is not None:
+                self.pass_on(reply)
+
+    # What the server hears.
+
+    def may_ask(self) -> bool:
+        """Whether a command may leave now."""
+        return not self.outstanding or (self.capabilities.pipelining and not self.sync and not self.queued)
+
+    def ask(self, owed: Owed) -> None:
+        """Send a command (`owed.line`, with its CRLF), as soon as the server may get it."""
+        if self.may_ask():
+            self.sync = owed.expect not in GROUPED
+            self.outstanding.append(owed)
+            self.send(owed.line)
+        else:
+            self.queued.append(owed)
+
+    def ask_queued(self) -> None:
+        """Commands of our own whose turn has come."""
+        while self.queued and (not self.outstanding or (self.capabilities.pipelining and not self.sync)):
+            owed = self.queued.popleft()
+            self.sync = owed.expect not in GROUPED
+            self.outstanding.append(owed)
+            self.send(owed.line)
+
+    def send(self, data: bytes) -> None:
+        """Bytes for the server, now."""
+        last = self.effects[-1] if self.effects else None
+        if type(last) is effects.SendServer and len(last.data) < 4096:  # joining commands pays, joining text copies
+            last.data += data
+        elif data:
+            self.effects.append(effects.SendServer(data))
+
+    # The transaction.
+
+    def new_transaction(self) -> None:
+        """Another envelope; what XFORWARD said was for the message that is over."""
+        self.envelope = Envelope()
+        self.recipient_octets = 0
+        self.message = None
+        self.remote = b""
+        self.remote_helo = b""
+
+    def release_filter(self) -> None:
+        """The driver's filter run, if there still is one, is over."""
+        if self.message is not None and self.message.filtering:
+            self.message.filtering = False
+            self.effects.append(effects.FilterAbort())
+
+    # The end.
+
+    def end(self, reply: Reply | None) -> None:
+        """End the connection on both sides, with a last reply to the client where there is one to give.
+
+        A server in the middle of a message is left without its end of data, so that it forgets the message; an idle
+        one is told QUIT.
+        """
+        if self.phase is Phase.ENDED:
+            return
+        if reply is not None:
+            self.pass_on(reply)
+        if not self.server_gone:
+            polite = self.phase is not Phase.GREETING and not self.outstanding and not self.server_in_text()
+            if polite:
+                self.send(b"QUIT\r\n")
+            self.drop_server(abort=not polite)
+        self.release_filter()
+        self.effects.append(effects.CloseClient())
+        self.phase = Phase.ENDED
+
+    def drop_server(self, *, abort: bool) -> None:
+        """Have no more to do with the server; with `abort`, what is still buffered does not reach it."""
+        if not self.server_gone:
+            self.server_gone = True
+            self.effects.append(effects.CloseServer(abort))
+
+    def server_in_text(self) -> bool:
+        """Whether the server is between its 354 and an end of data that it has not been given."""
+        message = self.message
+        return message is not None and not message.sent and (message.reading or message.sink is Sink.STREAM)
+
+    # Housekeeping.
+
+    def log(self, text: str, level: int = logging.INFO) -> None:
+        """One line for the log."""
+        self.quiet.append(effects.Log(level, text))
+
+    def note(self, key: bytes, text: str) -> None:
+        """A line for the log, once for each connection and key."""
+        if key not in self.noted:
+            self.noted.add(key)
+            self.log(text)
+
+    def trace(self, who: str, line: bytes) -> None:
+        """A line of the dialogue, for those who debug it. Secrets are the caller's to keep out."""
+        if self.options.trace:
+            self.log(f"{who} {shown(line[:TRACED])}", logging.DEBUG)
+
+    def log_message(self, status: str, reply: Reply | None = None) -> None:
+        """The one line that every message gets; `reply` is what the client was told."""
+        envelope = self.envelope
+        words = [f"client={self.client}"]
+        if envelope.sender is not None:
+            words.append(f"from={shown(envelope.sender) or '<>'}")
+        words += [f"to={shown(recipient)}" for recipient in envelope.recipients[:LOGGED_RECIPIENTS]]
+        if len(envelope.recipients) > LOGGED_RECIPIENTS:
+            words.append(f"to=({len(envelope.recipients) - LOGGED_RECIPIENTS} more)")
+        words += [f"status={status}", f"server={self.server}"]
+        if reply is not None:
+            words.append(f"reply={shown(reply.wire)}")
+        self.log(", ".join(words))
+
+    def current_wait(self) -> Wait:
+        """What the connection waits for now."""
+        message = self.message
+        if message is not None and message.reading:
+            return Wait.SENDING
+        if self.phase is Phase.DATA:  # a NOOP of ours may be outstanding: the client's text still comes first
+            return Wait.TEXT
+        if self.outstanding:
+            return _WAITS_BY_EXPECT.get(self.outstanding[0].expect, Wait.REPLY)
+        return _WAITS_BY_PHASE[self.phase]
+
+    def take_effects(self) -> list[Effect]:
+        """The effects since the last call, and the deadline of what is waited for now."""
+        wait = self.current_wait()
+        if wait is not self.wait or self.progress:
+            self.wait = wait
+            self.progress = False
+            self.effects.append(_DEADLINES[wait])
+        taken = self.quiet + self.effects if self.quiet else self.effects
+        self.effects = []
+        if self.quiet:
+            self.quiet = []
+        return taken
+
+
+def shown(data: bytes) -> str:
+    """Bytes of a peer as one line of printable text."""
+    text = data.decode("utf-8", "backslashreplace").rstrip("\r\n").replace("\r\n", " / ")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

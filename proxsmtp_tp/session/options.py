@@ -1,0 +1,43 @@
+"""The configured choices that the dialogue depends on: values, made once for each worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.settings import BareNewline, FilterType, Settings, TransparentProxy
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.smtp.replies import Reply
+
+HIDDEN_NAME = b"smtp.passthru"
+"""What stands for the server's name in fixed and loopback mode: an MTA that meets its own name reports a loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`header` is the Header directive with its escapes resolved but for %i, %l and %d; None: no header."""
+
+    filtered: bool = False
+    reject: Reply | None = None
+    skip_authenticated: bool = False
+    refuse_bare_newlines: bool = False
+    hidden_name: bytes | None = None
+    header: str | None = None
+    xclient: bool = False
+    trace: bool = False
+    """Log every line of the dialogue, but for secrets and text."""
+
+
+def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False) -> Options:
+    """The options that the configuration asks for; `reject` is FilterReject as a reply where FilterType is reject."""
+    return Options(
+        filtered=settings.filter_command is not None and settings.filter_type is not FilterType.REJECT,
+        reject=reject,
+        skip_authenticated=settings.skip_authenticated,
+        refuse_bare_newlines=settings.bare_newline is BareNewline.REJECT,
+        hidden_name=HIDDEN_NAME if settings.transparent_proxy is TransparentProxy.OFF else None,
+        header=settings.header,
+        xclient=settings.x_client,
+        trace=trace,
+    )

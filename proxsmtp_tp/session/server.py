@@ -1,0 +1,253 @@
+"""What the server's replies mean, each to the command it answers (state.EXPECTED)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.session import message, xclient
+from proxsmtp_tp.session.dialogue import Owed, shown
+from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Sink
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.capabilities import hide_greeting, rewrite_ehlo
+from proxsmtp_tp.smtp.replies import Reply, ReplyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.session import events
+    from proxsmtp_tp.session.dialogue import Dialogue
+
+
+def connected(d: Dialogue, event: events.Connected) -> None:
+    """Connected: the server greets first."""
+    d.server = event.server
+    d.outstanding.append(Owed(Expect.GREETING))
+
+
+def connect_failed(d: Dialogue, event: events.ConnectFailed) -> None:
+    """ConnectFailed: the client is told why before it is closed."""
+    d.log(f"client={d.client}: no connection to the server: {event.reason}", logging.WARNING)
+    d.server_gone = True
+    d.end(answers.unreachable(event.reason))
+
+
+def data(d: Dialogue, event: events.ServerData) -> None:
+    """ServerData in any phase."""
+    d.replies.feed(event.data)
+    while d.phase is not Phase.ENDED and not d.server_gone:
+        try:
+            reply = d.replies.next()
+        except ReplyError as error:
+            _out_of_step(d, str(error))
+            return
+        if reply is None:
+            return
+        d.progress = True
+        d.trace("SERVER <", reply.wire)
+        _reply(d, reply)
+
+
+def _reply(d: Dialogue, reply: Reply) -> None:
+    if reply.code == 421:
+        _leaves(d, reply)
+        return
+    if not d.outstanding:
+        _unsolicited(d, reply)
+        return
+    owed = d.outstanding.popleft()
+    if reply.code // 100 not in EXPECTED[owed.expect]:
+        _out_of_step(d, f"{reply.code} is no answer to {owed.expect.value}")
+        return
+    _HANDLERS[owed.expect](d, owed, reply)
+    if d.phase is not Phase.ENDED:
+        d.release_local_replies()
+        d.ask_queued()
+
+
+def _out_of_step(d: Dialogue, why: str) -> None:
+    d.log(f"client={d.client}, server={d.server}: out of step with the server: {why}", logging.ERROR)
+    _give_up(d, answers.OUT_OF_STEP)
+
+
+def _leaves(d: Dialogue, reply: Reply) -> None:
+    d.log(f"client={d.client}, server={d.server}: the server closes: {shown(reply.wire)}", logging.WARNING)
+    _give_up(d, reply)
+
+
+def _give_up(d: Dialogue, reply: Reply) -> None:
+    """Have no more to do with this server: the client hears so in place of the next reply."""
+    if d.phase is Phase.DATA:
+        d.drop_server(abort=True)
+        message.doom(d, reply)
+    else:
+        d.drop_server(abort=True)
+        d.end(reply)
+
+
+def _unsolicited(d: Dialogue, reply: Reply) -> None:
+    """A reply to nothing. Only a refusal in the middle of a message has a meaning: it settles that message."""
+    if reply.negative and d.server_in_text():
+        message.refused_early(d, reply)
+    else:
+        _out_of_step(d, f"{reply.code} answers nothing")
+
+
+def closed(d: Dialogue, _event: events.ServerClosed) -> None:
+    """ServerClosed in any phase but ENDED."""
+    d.server_gone = True
+    if d.phase is Phase.DATA:
+        if message.must_filter(d) or (d.message and d.message.sink is not Sink.DISCARD):
+            d.log(f"client={d.client}, server={d.server}: lost the server during a message", logging.WARNING)
+        message.doom(d, answers.SERVER_LOST)
+        return
+    if d.outstanding and d.outstanding[0].expect is Expect.QUIT:
+        d.end(answers.BYE)
+        return
+    waited_for = d.outstanding[0].expect.value if d.outstanding else "the next command"
+    d.log(f"client={d.client}, server={d.server}: lost the server, waiting for {waited_for}", logging.WARNING)
+    d.end(answers.SERVER_LOST)
+
+
+# One function for each thing that a reply can answer.
+
+
+def _greeting(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    if d.options.hidden_name is not None and reply.positive:
+        reply = hide_greeting(reply, d.options.hidden_name)
+    d.phase = Phase.COMMAND
+    d.pass_on(reply)
+
+
+def _ehlo(d: Dialogue, owed: Owed, reply: Reply) -> None:
+    if not reply.positive:
+        d.pass_on(reply)
+        return
+    if d.options.xclient and not d.xclient_done:
+        line = xclient.command(d, owed, reply)
+        if line is not None:
+            d.xclient_done = True
+            d.ask(Owed(Expect.OUR_XCLIENT, line, owed.address, owed.line, reply))
+            return
+    _introduced(d, owed.expect, owed.address, reply)
+
+
+def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
+    """EHLO or HELO went well: the client learns what is left of the capabilities, and starts afresh."""
+    if expect is Expect.HELO:
+        d.capabilities = type(d.capabilities)()
+        if d.options.hidden_name is not None:
+            reply = hide_greeting(reply, d.options.hidden_name)
+    else:
+        reply, d.capabilities = rewrite_ehlo(reply, hide_name=d.options.hidden_name)
+    d.helo = helo
+    d.new_transaction()
+    d.pass_on(reply)
+
+
+def _our_xclient(d: Dialogue, owed: Owed, reply: Reply) -> None:
+    """After XCLIENT the server is as new (Postfix XCLIENT_README): introduce the client again. Refused: go on."""
+    if reply.positive:
+        d.ask(Owed(Expect.OUR_EHLO, owed.parameters, owed.address))
+        return
+    d.log(f"client={d.client}, server={d.server}: XCLIENT refused: {shown(reply.wire)}", logging.WARNING)
+    if owed.reply is not None:
+        _introduced(d, _introduction(owed.parameters), owed.address, owed.reply)
+
+
+def _our_ehlo(d: Dialogue, owed: Owed, reply: Reply) -> None:
+    if reply.positive:
+        _introduced(d, _introduction(owed.line), owed.address, reply)
+    else:
+        d.pass_on(reply)
+
+
+def _introduction(line: bytes) -> Expect:
+    return Expect.HELO if line[:4].upper() == b"HELO" else Expect.EHLO
+
+
+def _mail(d: Dialogue, owed: Owed, reply: Reply) -> None:
+    if reply.positive:
+        d.envelope.sender = owed.address
+        d.envelope.sender_parameters = owed.parameters
+    d.pass_on(reply)
+
+
+def _rcpt(d: Dialogue, owed: Owed, reply: Reply) -> None:
+    if reply.positive:
+        d.envelope.recipients.append(owed.address)
+        d.envelope.recipient_parameters.append(owed.parameters)
+    d.pass_on(reply)
+
+
+def _data(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    if not reply.intermediate:
+        d.pass_on(reply)
+    elif message.must_filter(d):
+        # Nobody was accepted, yet the server wants the text (RFC 2920 section 3.1 allows it): a lone dot ends that.
+        d.ask(Owed(Expect.OUR_EMPTY, b".\r\n"))
+    else:
+        message.begin_stream(d, reply)
+
+
+def _our_empty(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    d.new_transaction()
+    d.pass_on(reply if reply.negative else answers.NO_RECIPIENTS)
+
+
+def _rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    if reply.positive:
+        d.new_transaction()
+    d.pass_on(reply)
+
+
+def _our_rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    if not reply.positive:  # whose envelope would the next message have?
+        _out_of_step(d, f"RSET refused: {shown(reply.wire)}")
+
+
+def _our_noop(_d: Dialogue, _owed: Owed, _reply: Reply) -> None:
+    """A sign of life was all that was wanted."""
+
+
+def _quit(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    d.drop_server(abort=False)
+    d.end(reply)
+
+
+def _auth(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    d.phase = Phase.AUTH if reply.intermediate else Phase.COMMAND
+    d.authenticated = d.authenticated or reply.positive
+    d.pass_on(reply)
+
+
+def _xforward(d: Dialogue, owed: Owed, reply: Reply) -> None:
+    if reply.positive:
+        xclient.remember_xforward(d, owed.line)
+    d.pass_on(reply)
+
+
+def _other(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    d.pass_on(reply)
+
+
+_HANDLERS: dict[Expect, Callable[[Dialogue, Owed, Reply], None]] = {
+    Expect.GREETING: _greeting,
+    Expect.EHLO: _ehlo,
+    Expect.HELO: _ehlo,
+    Expect.MAIL: _mail,
+    Expect.RCPT: _rcpt,
+    Expect.DATA: _data,
+    Expect.RSET: _rset,
+    Expect.QUIT: _quit,
+    Expect.AUTH: _auth,
+    Expect.XFORWARD: _xforward,
+    Expect.OTHER: _other,
+    Expect.MESSAGE: message.final,
+    Expect.OUR_DATA: message.our_data,
+    Expect.OUR_RSET: _our_rset,
+    Expect.OUR_NOOP: _our_noop,
+    Expect.OUR_XCLIENT: _our_xclient,
+    Expect.OUR_EHLO: _our_ehlo,
+    Expect.OUR_EMPTY: _our_empty,
+}

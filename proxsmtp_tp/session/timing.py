@@ -1,0 +1,63 @@
+"""What passing time means: deadlines, keep-alives, and the end of the daemon's life."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.session.dialogue import Owed
+from proxsmtp_tp.session.state import Expect, Phase, Wait
+from proxsmtp_tp.smtp import answers
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session import events
+    from proxsmtp_tp.session.dialogue import Dialogue
+
+_OVERDUE = {
+    Wait.GREETING: answers.SERVER_TIMED_OUT,
+    Wait.REPLY: answers.SERVER_TIMED_OUT,
+    Wait.FINAL: answers.SERVER_TIMED_OUT,
+    Wait.SENDING: answers.SERVER_TIMED_OUT,
+    Wait.COMMAND: answers.CLIENT_TIMED_OUT,
+    Wait.TEXT: answers.CLIENT_TIMED_OUT,
+    Wait.VERDICT: answers.FILTER_TIMED_OUT,
+    Wait.NOTHING: answers.SHUTTING_DOWN,
+}
+
+
+def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
+    """DeadlinePassed: whoever kept us waiting, the client hears 421 and which side it was."""
+    if event.wait is not d.current_wait():
+        return  # what was waited for came meanwhile
+    d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
+    d.end(_OVERDUE[event.wait])
+
+
+def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
+    """MessageTimedOut: neither a slow client nor a slow server holds a message for ever."""
+    if d.message is None or d.message.sent:
+        return
+    d.log(f"client={d.client}, server={d.server}: the message took too long (MessageTimeOut)", logging.WARNING)
+    d.end(answers.MESSAGE_TIMED_OUT)
+
+
+def keep_alive(d: Dialogue, _event: events.KeepAlive) -> None:
+    """KeepAlive while the server waits, between its 250 to RCPT and our DATA, for a message being read or judged."""
+    m = d.message
+    if m is not None and m.filtering and m.verdict is None and not d.outstanding and not d.server_gone:
+        d.ask(Owed(Expect.OUR_NOOP, b"NOOP\r\n"))
+
+
+def wind_down(d: Dialogue, event: events.WindDown) -> None:
+    """WindDown: no new transaction (client.pump ends the connection as soon as none is running)."""
+    if d.phase is Phase.GREETING:
+        d.end(answers.SHUTTING_DOWN)
+        return
+    d.last_words = answers.SHUTTING_DOWN if event.draining else answers.SESSION_TOO_LONG
+
+
+def shutdown(d: Dialogue, _event: events.Shutdown) -> None:
+    """Shutdown: 421 now, even in the middle of a message, which then was never accepted by anybody."""
+    if d.message is not None and d.message.sent:
+        d.log(f"client={d.client}, server={d.server}: closed before the server's final reply", logging.WARNING)
+    d.end(answers.SHUTTING_DOWN)

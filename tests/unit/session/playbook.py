@@ -1,0 +1,128 @@
+"""Transcripts of a dialogue: `>>` feeds an event, `<<` expects an effect, in order.
+
+    play = Playbook(Options())
+    assert (
+        play
+        >> Connected("198.51.100.25")
+        >> S("220 mx ESMTP")     << client("220 mx ESMTP")
+        >> C("NOOP")             << server("NOOP")
+    )
+
+Effects that were not expected, and expected ones that did not come, fail with both lists. Log lines, deadlines and the
+message clock are left out unless the playbook is made with `strict=True`; `play.logged` keeps the log lines. A playbook
+that is never asserted fails its test (conftest.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.session.events import Connected
+from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.session.session import Session
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session.effects import Effect
+    from proxsmtp_tp.session.events import Event
+
+CLIENT = "192.0.2.10"
+GATEWAY = "192.0.2.1"
+SERVER = "198.51.100.25"
+DATE = "Sun, 22 Nov 2026 12:00:00 +0000"
+
+_QUIET = (effects.Log, effects.Deadline, effects.MessageClock)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    """A str is lines, each given its CRLF; bytes are themselves."""
+    return text if isinstance(text, bytes) else "".join(f"{line}\r\n" for line in text.split("\n")).encode()
+
+
+def C(text: str | bytes) -> events.ClientData:
+    """The client sends."""
+    return events.ClientData(_bytes(text))
+
+
+def S(text: str | bytes) -> events.ServerData:
+    """The server sends."""
+    return events.ServerData(_bytes(text))
+
+
+def client(text: str | bytes) -> effects.SendClient:
+    """The client gets."""
+    return effects.SendClient(_bytes(text))
+
+
+def server(text: str | bytes) -> effects.SendServer:
+    """The server gets."""
+    return effects.SendServer(_bytes(text))
+
+
+class Playbook:
+    """One session and what was seen of it."""
+
+    unasserted: ClassVar[set[int]] = set()
+
+    def __init__(self, options: Options | None = None, *, strict: bool = False) -> None:
+        self.session = Session(options or Options(), client_ip=CLIENT, local_ip=GATEWAY, clock=lambda: DATE)
+        self.strict = strict
+        self.logged: list[str] = []
+        self._waiting: list[Effect] = []
+        self._story: list[str] = []
+        self._failure: str | None = None
+        self.unasserted.add(id(self))
+
+    def __rshift__(self, event: Event) -> Playbook:
+        self._expect_nothing_left()
+        self._story.append(f">> {event}")
+        given = self.session.feed(event)
+        self.logged += [effect.text for effect in given if isinstance(effect, effects.Log)]
+        self._waiting = [effect for effect in given if self.strict or not isinstance(effect, _QUIET)]
+        return self
+
+    def __lshift__(self, expected: Effect) -> Playbook:
+        if self._failure is None:
+            got = self._waiting.pop(0) if self._waiting else None
+            self._story.append(f"<< {got}")
+            if got != expected:
+                self._story.append(f"-- expected {expected}")
+                self._failure = "\n".join([*self._story, *(f"<< {rest}" for rest in self._waiting)])
+        return self
+
+    def _expect_nothing_left(self) -> None:
+        if self._waiting and self._failure is None:
+            self._failure = "\n".join([*self._story, *(f"<< {rest}   -- not expected" for rest in self._waiting)])
+
+    def __bool__(self) -> bool:
+        self.unasserted.discard(id(self))
+        self._expect_nothing_left()
+        if self._failure is not None:
+            raise AssertionError("the transcript differs:\n" + self._failure)
+        return True
+
+
+def greeted(options: Options | None = None, *, strict: bool = False) -> Playbook:
+    """A playbook past the server's greeting."""
+    play = Playbook(options, strict=strict)
+    play.session.feed(Connected(SERVER))
+    play.session.feed(S("220 mx.example ESMTP"))
+    return play
+
+
+def introduced(options: Options | None = None, *keywords: str, strict: bool = False) -> Playbook:
+    """A playbook past EHLO; the server offers these keywords."""
+    play = greeted(options, strict=strict)
+    play.session.feed(C("EHLO client.example"))
+    lines = ["mx.example", *keywords]
+    play.session.feed(S("\n".join(f"250{' ' if at == len(lines) - 1 else '-'}{line}" for at, line in enumerate(lines))))
+    return play
+
+
+def addressed(options: Options | None = None, *keywords: str, strict: bool = False) -> Playbook:
+    """A playbook past MAIL and RCPT: the client may send DATA."""
+    play = introduced(options, *keywords, strict=strict)
+    for command in ("MAIL FROM:<a@client.example>", "RCPT TO:<b@mx.example>"):
+        play.session.feed(C(command))
+        play.session.feed(S("250 ok"))
+    return play

@@ -1,0 +1,311 @@
+"""Commands and replies: who hears what, in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.session.effects import CloseClient, CloseServer, SendClient, SendServer
+from proxsmtp_tp.session.events import Connected, ConnectFailed
+from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.smtp import answers
+from tests.unit.session.playbook import SERVER, C, Playbook, S, client, greeted, introduced, server
+
+
+def test_greeting_passes() -> None:
+    assert Playbook() >> Connected(SERVER) >> S("220 mx.example ESMTP") << client("220 mx.example ESMTP")
+
+
+def test_greeting_in_pieces_and_lines() -> None:
+    assert (
+        Playbook()
+        >> Connected(SERVER)
+        >> S(b"220-mx.exam")
+        >> S(b"ple\r\n220 ESMTP")
+        >> S(b"\r\n")
+        << client("220-mx.example\n220 ESMTP")
+    )
+
+
+def test_greeting_hides_the_name_where_mtas_look_for_loops() -> None:
+    play = Playbook(Options(hidden_name=b"smtp.passthru"))
+    play.session.feed(Connected(SERVER))
+    (sent, *_) = play.session.feed(S("220 mx.example ESMTP Postfix"))
+    assert b"mx.example" not in sent.data  # type: ignore[union-attr]
+    assert sent.data.startswith(b"220 smtp.passthru")  # type: ignore[union-attr]
+    assert play
+
+
+def test_refusing_greeting_passes() -> None:
+    assert (
+        Playbook()
+        >> Connected(SERVER)
+        >> S("554 no")
+        << client("554 no")
+        >> C("QUIT")
+        << server("QUIT")
+        >> S("221 bye")
+        << CloseServer()
+        << client("221 bye")
+        << CloseClient()
+    )
+
+
+def test_unreachable_server_is_told() -> None:
+    play = Playbook()
+    gone = answers.unreachable("198.51.100.25:25: Connection refused")
+    assert play >> ConnectFailed("198.51.100.25:25: Connection refused") << client(gone.wire) << CloseClient()
+    assert gone.code == 421
+    assert "Connection refused" in play.logged[0]
+
+
+def test_client_that_talks_first_waits() -> None:
+    assert Playbook() >> C("EHLO early") >> Connected(SERVER) >> S("220 mx") << client("220 mx") << server("EHLO early")
+
+
+def test_verbs_nobody_knows_pass_verbatim() -> None:
+    assert greeted() >> C("xFrob  a b") << server("xFrob  a b") >> S("500 what") << client("500 what")
+
+
+def test_quit_ends_both_sides() -> None:
+    assert (
+        greeted()
+        >> C("QUIT")
+        << server("QUIT")
+        >> S("221 bye")
+        << CloseServer()
+        << client("221 bye")
+        << CloseClient()
+        >> C("NOOP")
+    )
+
+
+class TestPipelining:
+    GROUP = "MAIL FROM:<a@x.example>\nRCPT TO:<b@y.example>\nRCPT TO:<c@y.example>\nDATA"
+
+    def test_a_group_costs_one_round_trip(self) -> None:
+        assert (
+            introduced(None, "PIPELINING")
+            >> C(self.GROUP)
+            << server(self.GROUP)
+            >> S("250 1\n250 2\n550 3\n354 go")
+            << client("250 1\n250 2\n550 3\n354 go")
+        )
+
+    def test_without_it_one_at_a_time(self) -> None:
+        one, two, three, data = self.GROUP.split("\n")
+        assert (
+            introduced(None, "SIZE 100")
+            >> C(self.GROUP)
+            << server(one)
+            >> S("250 1")
+            << client("250 1")
+            << server(two)
+            >> S("250 2")
+            << client("250 2")
+            << server(three)
+            >> S("550 3")
+            << client("550 3")
+            << server(data)
+            >> S("354 go")
+            << client("354 go")
+        )
+
+    def test_nothing_follows_a_command_that_ends_a_group(self) -> None:
+        assert (
+            introduced(None, "PIPELINING")
+            >> C("NOOP\nNOOP")
+            << server("NOOP")
+            >> S("250 1")
+            << client("250 1")
+            << server("NOOP")
+        )
+
+    def test_our_own_reply_waits_for_its_turn(self) -> None:
+        assert (
+            introduced(None, "PIPELINING")
+            >> C("MAIL FROM:<a@x.example>\nSTARTTLS\nRCPT TO:<b@y.example>")
+            << server("MAIL FROM:<a@x.example>\nRCPT TO:<b@y.example>")
+            >> S("250 1")
+            << client(b"250 1\r\n" + answers.NOT_OFFERED.wire)
+            >> S("250 2")
+            << client("250 2")
+        )
+
+
+class TestInStep:
+    @pytest.mark.parametrize("reply", ["250 hello again", "354 go", "221 bye", "535 auth"])
+    def test_a_reply_to_nothing_ends_it(self, reply: str) -> None:
+        play = greeted() >> S(reply) << CloseServer(abort=True)
+        assert play << client(answers.OUT_OF_STEP.wire) << CloseClient()
+
+    @pytest.mark.parametrize("command", ["NOOP", "MAIL FROM:<a@x.example>", "RSET", "EHLO x", "XFROB"])
+    def test_354_answers_only_data(self, command: str) -> None:
+        play = greeted() >> C(command) << server(command) >> S("354 go")
+        assert play << CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << CloseClient()
+
+    def test_2xx_does_not_answer_data(self) -> None:
+        play = introduced() >> C("DATA") << server("DATA") >> S("250 ok")
+        assert play << CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << CloseClient()
+
+    def test_multi_line_replies_count_once(self) -> None:
+        assert (
+            greeted()
+            >> C("RSET")
+            << server("RSET")
+            >> S("250-one\n250-two\n250 three")
+            << client("250-one\n250-two\n250 three")
+            >> C("NOOP")
+            << server("NOOP")
+            >> S("250 ok")
+            << client("250 ok")
+        )
+
+    def test_two_replies_to_one_command(self) -> None:
+        play = greeted() >> C("NOOP") << server("NOOP") >> S("250 ok\n250 ok again")
+        assert play << client("250 ok") << CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << CloseClient()
+
+    @pytest.mark.parametrize("noise", [b"hello\r\n", b"2500 x\r\n", b"250-a\r\n251 b\r\n", b"\r\n", b"999 x\r\n"])
+    def test_what_is_no_reply(self, noise: bytes) -> None:
+        play = greeted() >> C("NOOP") << server("NOOP") >> S(noise)
+        assert play << CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << CloseClient()
+
+    def test_421_closes(self) -> None:
+        assert (
+            greeted()
+            >> C("NOOP")
+            << server("NOOP")
+            >> S("421 busy")
+            << CloseServer(abort=True)
+            << client("421 busy")
+            << CloseClient()
+        )
+
+    def test_421_unasked(self) -> None:
+        assert greeted() >> S("421 idle") << CloseServer(abort=True) << client("421 idle") << CloseClient()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("command", ["STARTTLS", "XEXCH50 1 2"])
+    def test_what_we_do_not_offer(self, command: str) -> None:
+        play = greeted() >> C(command) << client(answers.NOT_OFFERED.wire)
+        assert play >> C(command) << client(answers.NOT_OFFERED.wire)
+        assert answers.NOT_OFFERED.code == 502
+        assert len(play.logged) == 1
+
+    def test_xclient_is_not_for_clients(self) -> None:
+        assert greeted() >> C("XCLIENT ADDR=1.2.3.4") << client(answers.XCLIENT_REFUSED.wire)
+        assert answers.XCLIENT_REFUSED.code == 554
+
+    def test_requiretls_is_never_dropped(self) -> None:
+        assert greeted() >> C("MAIL FROM:<a@x.example> REQUIRETLS") << client(answers.NO_REQUIRETLS.wire)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"NOOP\n",
+            b"NO\0OP\r\n",
+            b"NOOP\rMAIL FROM:<>\r\n",
+            b"NOOP a\nRSET\r\n",
+            b"\r\n",
+            b"x" * 20000 + b"\r\n",
+        ],
+    )
+    def test_lines_that_hide_something(self, line: bytes) -> None:
+        play = greeted()
+        given = play.session.feed(C(line))
+        told = b"".join(effect.data for effect in given if isinstance(effect, SendClient))
+        asked = b"".join(effect.data for effect in given if isinstance(effect, SendServer))
+        assert told.startswith(b"500 5.5.")
+        assert asked in {b"", b"RSET\r\n"}
+        assert play
+
+    def test_only_so_many_mistakes(self) -> None:
+        play = greeted()
+        for _ in range(19):
+            play.session.feed(C("STARTTL\0S"))
+        assert not play.session.ended
+        play.session.feed(C("STARTTL\0S"))
+        assert play.session.ended
+        assert play
+
+    def test_a_bdat_chunk_is_not_read_as_commands(self) -> None:
+        assert (
+            greeted()
+            >> C(b"BDAT 11 LAST\r\nMAIL ")
+            << client(answers.NOT_OFFERED.wire)
+            >> C(b"FROM:<NOOP\r\n")
+            << server("NOOP")
+        )
+
+    def test_a_bdat_size_that_is_none(self) -> None:
+        play = greeted() >> C("BDAT many") << client(answers.BAD_CHUNK_SIZE.wire + answers.CLOSING_OUT_OF_STEP.wire)
+        assert play << server("QUIT") << CloseServer() << CloseClient()
+
+    def test_reject_answers_mail_rcpt_and_data(self) -> None:
+        refuse = answers.NO_RECIPIENTS
+        play = introduced(Options(reject=refuse)) >> C("MAIL FROM:<a@x.example>") << client(refuse.wire)
+        play = play >> C("RCPT TO:<a@x.example>") << client(refuse.wire)
+        assert play >> C("DATA") << client(refuse.wire) >> C("RSET") << server("RSET")
+
+
+class TestAuth:
+    def test_continuation_lines_are_opaque(self) -> None:
+        assert (
+            introduced(None, "AUTH LOGIN")
+            >> C("AUTH LOGIN")
+            << server("AUTH LOGIN")
+            >> S("334 VXNlcg==")
+            << client("334 VXNlcg==")
+            >> C("DATA")
+            << server("DATA")
+            >> S("334 UGFzcw==")
+            << client("334 UGFzcw==")
+            >> C("QUIT")
+            << server("QUIT")
+            >> S("235 ok")
+            << client("235 ok")
+            >> C("NOOP")
+            << server("NOOP")
+        )
+
+    def test_no_secret_in_the_log(self) -> None:
+        play = introduced(None, "AUTH PLAIN")
+        play.session.feed(C("AUTH PLAIN c2VjcmV0"))
+        play.session.feed(S("535 no"))
+        assert not any("c2VjcmV0" in line for line in play.logged)
+        assert play
+
+    def test_a_bad_continuation_cancels(self) -> None:
+        assert (
+            introduced(None, "AUTH LOGIN")
+            >> C("AUTH LOGIN")
+            << server("AUTH LOGIN")
+            >> S("334 x")
+            << client("334 x")
+            >> C(b"ab\0c\r\n")
+            << server("*")
+            >> S("501 cancelled")
+            << client("501 cancelled")
+            >> C("NOOP")
+            << server("NOOP")
+        )
+
+
+class TestXclient:
+    OPTIONS = Options(xclient=True)
+
+    def test_sent_before_the_client_is_answered(self) -> None:
+        play = greeted(self.OPTIONS) >> C("EHLO client.example") << server("EHLO client.example")
+        play = play >> S("250-mx\n250-PIPELINING\n250 XCLIENT ADDR HELO")
+        play = play << server("XCLIENT ADDR=192.0.2.10 HELO=client.example")
+        play = play >> S("220 mx again") << server("EHLO client.example")
+        assert play >> S("250-mx\n250 PIPELINING") << client("250-mx\n250 PIPELINING")
+
+    def test_refused_goes_on_without(self) -> None:
+        play = greeted(self.OPTIONS) >> C("EHLO client.example") << server("EHLO client.example")
+        play = play >> S("250-mx\n250-XCLIENT ADDR\n250 SIZE") << server("XCLIENT ADDR=192.0.2.10")
+        assert play >> S("550 no") << client("250-mx\n250 SIZE")
+
+    def test_not_offered_not_sent(self) -> None:
+        play = greeted(self.OPTIONS) >> C("EHLO client.example") << server("EHLO client.example")
+        assert play >> S("250-mx\n250 SIZE") << client("250-mx\n250 SIZE")

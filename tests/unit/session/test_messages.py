@@ -1,0 +1,332 @@
+"""Messages: through a filter, without one, and every way in which one may end early."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.session import effects
+from proxsmtp_tp.session.effects import (
+    CloseClient,
+    CloseServer,
+    FilterAbort,
+    FilterData,
+    FilterFinish,
+    ReadMessage,
+    StartFilter,
+)
+from proxsmtp_tp.session.events import (
+    ClientClosed,
+    Connected,
+    FilterVerdict,
+    KeepAlive,
+    MessageChunk,
+    MessageEnd,
+    MessageTimedOut,
+    MessageUnreadable,
+    ServerClosed,
+    Shutdown,
+)
+from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.replies import Reply
+from tests.unit.session.playbook import DATE, SERVER, C, Playbook, S, addressed, client, introduced, server
+
+FILTERED = Options(filtered=True)
+TEXT = b"Subject: x\r\n\r\nbody\r\n"
+PASS = FilterVerdict(Verdict(Action.PASS, None, "exit 0", size=len(TEXT)))
+REJECT = FilterVerdict(Verdict(Action.REJECT, Reply.of(550, "Content Rejected; spam"), "exit 1"))
+DISCARD = FilterVerdict(Verdict(Action.DISCARD, Reply.of(250, "taken"), "exit 1"))
+
+STARTED = StartFilter(Envelope(b"a@client.example", b"", [b"b@mx.example"], [b""]), b"client.example")
+
+
+def judging(options: Options = FILTERED) -> Playbook:
+    """A message has been sent to the filter; the verdict is awaited."""
+    play = addressed(options)
+    play.session.feed(C(b"DATA\r\n"))
+    play.session.feed(C(TEXT + b".\r\n"))
+    return play
+
+
+def sending(options: Options = FILTERED) -> Playbook:
+    """The filter has passed it, and the server has said 354."""
+    play = judging(options)
+    play.session.feed(PASS)
+    play.session.feed(S("354 go"))
+    return play
+
+
+class TestFiltered:
+    def test_the_server_hears_data_only_after_the_verdict(self) -> None:
+        play = addressed(FILTERED) >> C("DATA") << STARTED << client(answers.START_DATA.wire)
+        play = play >> C(TEXT[:5]) << FilterData(TEXT[:5])
+        play = play >> C(TEXT[5:] + b".\r\n") << FilterData(TEXT[5:]) << FilterFinish()
+        play = play >> PASS << server("DATA") >> S("354 go") << ReadMessage()
+        play = play >> MessageChunk(TEXT) << server(TEXT) >> MessageEnd() << server(b".\r\n") << FilterAbort()
+        assert play >> S("250 2.0.0 queued as 1") << client("250 2.0.0 queued as 1") >> C("QUIT") << server("QUIT")
+
+    def test_dots_are_unstuffed_for_the_filter_and_stuffed_for_the_server(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> C(b"..a\r\n...\r\n.\r\n") << FilterData(b".a\r\n..\r\n") << FilterFinish()
+        play.session.feed(PASS)
+        play.session.feed(S("354 go"))
+        play = play >> MessageChunk(b".\r\n.b") << server(b"..\r\n..b")
+        assert play >> MessageEnd() << server(b"\r\n.\r\n") << FilterAbort()
+
+    def test_a_group_is_answered_in_order(self) -> None:
+        group = "MAIL FROM:<a@x.example>\nRCPT TO:<b@y.example>\nRCPT TO:<c@y.example>"
+        play = introduced(FILTERED, "PIPELINING") >> C(group + "\nDATA") << server(group)
+        started = StartFilter(Envelope(b"a@x.example", b"", [b"b@y.example"], [b""]), b"client.example")
+        play = play >> S("250 1\n250 2") << client("250 1\n250 2")
+        assert play >> S("550 3") << client("550 3") << started << client(answers.START_DATA.wire)
+
+    @pytest.mark.parametrize(("verdict", "reply"), [(REJECT, "550 Content Rejected; spam"), (DISCARD, "250 taken")])
+    def test_a_message_that_does_not_pass(self, verdict: FilterVerdict, reply: str) -> None:
+        play = judging() >> verdict << FilterAbort() << client(reply) << server("RSET")
+        assert play >> S("250 reset") >> C("MAIL FROM:<c@x.example>") << server("MAIL FROM:<c@x.example>")
+
+    def test_the_next_group_may_follow_our_rset(self) -> None:
+        play = addressed(FILTERED, "PIPELINING")
+        play.session.feed(C(b"DATA\r\n"))
+        play.session.feed(C(TEXT + b".\r\nMAIL FROM:<c@x.example>\r\n"))
+        play = play >> REJECT << FilterAbort() << client("550 Content Rejected; spam")
+        assert play << server("RSET\nMAIL FROM:<c@x.example>") >> S("250 reset\n250 c") << client("250 c")
+
+    def test_a_refused_rset_leaves_no_old_envelope(self) -> None:
+        play = judging()
+        play.session.feed(REJECT)
+        assert play >> S("503 no") << CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << CloseClient()
+
+    def test_an_early_verdict_waits_for_the_end_of_the_message(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> C(b"Subject: x\r\n") << FilterData(b"Subject: x") >> REJECT << FilterAbort()
+        play = play >> C(b"much more\r\n")
+        assert play >> C(b".\r\n") << client("550 Content Rejected; spam") << server("RSET")
+
+    def test_an_early_pass_judged_only_half(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> PASS << FilterAbort()
+        assert play >> C(b".\r\n") << client(answers.FILTER_FAILED.wire) << server("RSET")
+
+    def test_the_server_refuses_data(self) -> None:
+        play = judging() >> PASS << server("DATA") >> S("452 full") << FilterAbort() << client("452 full")
+        assert play << server("RSET") >> S("250 ok")
+
+    def test_the_server_refuses_the_message(self) -> None:
+        play = sending()
+        play.session.feed(MessageChunk(TEXT))
+        play.session.feed(MessageEnd())
+        assert play >> S("554 no") << client("554 no") >> C("NOOP") << server("NOOP")
+
+    def test_without_recipients_the_server_is_asked(self) -> None:
+        play = introduced(FILTERED) >> C("DATA") << server("DATA") >> S("503 RCPT first") << client("503 RCPT first")
+        assert play
+
+    def test_a_server_that_wants_text_for_nobody_gets_none(self) -> None:
+        play = introduced(FILTERED) >> C("DATA") << server("DATA") >> S("354 go") << server(b".\r\n")
+        assert play >> S("554 no valid recipients") << client("554 no valid recipients")
+
+    def test_a_server_that_takes_nothing_for_nobody(self) -> None:
+        play = introduced(FILTERED) >> C("DATA") << server("DATA") >> S("354 go") << server(b".\r\n")
+        assert play >> S("250 queued") << client(answers.NO_RECIPIENTS.wire)
+
+    def test_the_envelope_is_what_the_server_accepted(self) -> None:
+        play = introduced(FILTERED)
+        for command, reply in (
+            ("MAIL FROM:<a@x.example> SIZE=10", "250 ok"),
+            ("RCPT TO:<no@y.example>", "550 no"),
+            ("RCPT TO:<@relay.example:b@y.example> NOTIFY=NEVER", "251 ok"),
+        ):
+            play.session.feed(C(command))
+            play.session.feed(S(reply))
+        envelope = Envelope(b"a@x.example", b"SIZE=10", [b"b@y.example"], [b"NOTIFY=NEVER"])
+        play = play >> C("DATA") << StartFilter(envelope, b"client.example")
+        assert play << client(answers.START_DATA.wire)
+
+    def test_more_recipients_than_a_filter_can_be_told_of(self) -> None:
+        play = introduced(FILTERED, "PIPELINING")
+        play.session.feed(C("MAIL FROM:<>"))
+        play.session.feed(S("250 ok"))
+        refused = 0
+        for number in range(600):
+            recipient = f"RCPT TO:<{number:0200}@x.example>"
+            given = play.session.feed(C(recipient))
+            effect = next(e for e in given if isinstance(e, effects.SendClient | effects.SendServer))
+            if isinstance(effect, effects.SendClient):
+                refused += 1
+                assert effect.data == answers.TOO_MANY_RECIPIENTS.wire
+            else:
+                play.session.feed(S("250 ok"))
+        assert 80 < refused < 150
+        assert answers.TOO_MANY_RECIPIENTS.code == 452
+        assert play
+
+    def test_skip_for_authenticated_clients(self) -> None:
+        play = introduced(Options(filtered=True, skip_authenticated=True), "AUTH PLAIN")
+        for line, reply in (
+            ("AUTH PLAIN AAAA", "235 ok"),
+            ("MAIL FROM:<a@x.example>", "250 ok"),
+            ("RCPT TO:<b@y.example>", "250 ok"),
+        ):
+            play.session.feed(C(line))
+            play.session.feed(S(reply))
+        play = play >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
+        assert play >> C(TEXT) << server(TEXT[:-2])
+
+    @pytest.mark.parametrize("template", ["X-Filter: %i %l %d %%", "Received: from %i"])
+    def test_header(self, template: str) -> None:
+        play = sending(Options(filtered=True, header=template))
+        sent = play.session.feed(MessageChunk(TEXT)) + play.session.feed(MessageEnd())
+        wire = b"".join(effect.data for effect in sent if isinstance(effect, effects.SendServer))
+        line = template.replace("%i", "192.0.2.10").replace("%l", "192.0.2.1").replace("%d", DATE)
+        line = line.replace("%%", "%") + "\r\n"
+        if template.startswith("Received"):
+            assert wire == line.encode() + TEXT + b".\r\n"
+        else:
+            assert wire == TEXT.replace(b"\r\n\r\n", b"\r\n" + line.encode() + b"\r\n") + b".\r\n"
+        assert play
+
+    def test_keep_alives_while_the_filter_works(self) -> None:
+        play = judging() >> KeepAlive() << server("NOOP") >> KeepAlive() >> S("250 ok") >> KeepAlive() << server("NOOP")
+        play = play >> PASS  # the NOOP is answered first
+        assert play >> S("250 ok") << server("DATA") >> S("354 go") << ReadMessage() >> KeepAlive()
+
+
+class TestStreamed:
+    def test_through_as_it_comes(self) -> None:
+        play = addressed() >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
+        play = play >> C(b"a\r\n..b\r\n") << server(b"a\r\n..b") >> C(b".\r\nRSET\r\n") << server(b"\r\n.\r\n")
+        assert play >> S("250 ok") << client("250 ok") << server("RSET")
+
+    def test_refused_before_its_end(self) -> None:
+        play = addressed()
+        play.session.feed(C("DATA"))
+        play.session.feed(S("354 go"))
+        play = play >> C(b"a\r\n") << server(b"a") >> S("552 too big") << CloseServer(abort=True)
+        play = play >> C(b"more\r\n")
+        assert play >> C(b".\r\n") << client(b"552 too big\r\n" + answers.SERVER_LOST.wire) << CloseClient()
+
+    def test_accepted_before_its_end_is_no_acceptance(self) -> None:
+        play = addressed()
+        play.session.feed(C("DATA"))
+        play.session.feed(S("354 go"))
+        play = play >> S("250 queued") << CloseServer(abort=True)
+        assert play >> C(b"a\r\n.\r\n") << client(answers.OUT_OF_STEP.wire) << CloseClient()
+
+    def test_bare_newlines_reject(self) -> None:
+        play = addressed(Options(refuse_bare_newlines=True))
+        play.session.feed(C("DATA"))
+        play.session.feed(S("354 go"))
+        play = play >> C(b"a\nb\r\n") << CloseServer(abort=True)
+        assert (
+            play >> C(b".\r\n") << client(answers.BARE_NEWLINE_IN_TEXT.wire + answers.SERVER_LOST.wire) << CloseClient()
+        )
+
+
+class TestBareNewlines:
+    def test_filtered_and_rejected(self) -> None:
+        play = addressed(Options(filtered=True, refuse_bare_newlines=True))
+        play.session.feed(C("DATA"))
+        play = play >> C(b"a\nb\r\n.\r\n") << FilterAbort() << client(answers.BARE_NEWLINE_IN_TEXT.wire)
+        assert play << server("RSET")
+        assert answers.BARE_NEWLINE_IN_TEXT.wire.startswith(b"550 5.5.2 ")
+
+    def test_normalised(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        assert play >> C(b"a\n.\nb\r\n.\r\n") << FilterData(b"a\r\n.\r\nb\r\n") << FilterFinish()
+
+
+class TestSomebodyLeaves:
+    def test_client_in_the_middle_of_a_filtered_message(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play.session.feed(C(TEXT))
+        assert play >> ClientClosed(half=True) << server("QUIT") << CloseServer() << FilterAbort() << CloseClient()
+
+    def test_client_in_the_middle_of_a_streamed_message(self) -> None:
+        play = addressed()
+        play.session.feed(C("DATA"))
+        play.session.feed(S("354 go"))
+        play.session.feed(C(TEXT))
+        assert play >> ClientClosed(half=True) << CloseServer(abort=True) << CloseClient()
+
+    @pytest.mark.parametrize("half", [True, False])
+    def test_client_while_the_filter_works(self, half: bool) -> None:
+        play = judging() >> ClientClosed(half=half) << server("QUIT") << CloseServer() << FilterAbort()
+        assert play << CloseClient() >> PASS
+
+    def test_client_that_only_has_no_more_to_say(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play.session.feed(C(TEXT + b".\r\nQUIT\r\n"))
+        play = play >> ClientClosed(half=True) >> PASS << server("DATA") >> S("354 go") << ReadMessage()
+        play = play >> MessageChunk(TEXT) << server(TEXT) >> MessageEnd() << server(b".\r\n") << FilterAbort()
+        play = play >> S("250 ok") << client("250 ok") << server("QUIT")
+        assert play >> S("221 bye") << CloseServer() << client("221 bye") << CloseClient()
+
+    def test_client_while_the_server_takes_the_message(self) -> None:
+        play = sending()
+        play.session.feed(MessageChunk(TEXT))
+        assert play >> ClientClosed(half=False) << CloseServer(abort=True) << FilterAbort() << CloseClient()
+
+    def test_client_after_the_final_dot(self) -> None:
+        play = sending()
+        play.session.feed(MessageChunk(TEXT))
+        play.session.feed(MessageEnd())
+        play = play >> ClientClosed(half=False) >> S("250 ok") << client("250 ok")
+        assert play << server("QUIT") << CloseServer() << CloseClient()
+        assert any("status=FILTERED" in line for line in play.logged)
+
+    def test_server_while_idle(self) -> None:
+        assert introduced() >> ServerClosed() << client(answers.SERVER_LOST.wire) << CloseClient()
+
+    def test_server_instead_of_a_reply_to_quit(self) -> None:
+        play = introduced() >> C("QUIT") << server("QUIT") >> ServerClosed() << client(answers.BYE.wire)
+        assert play << CloseClient()
+
+    def test_server_before_its_greeting(self) -> None:
+        play = Playbook()
+        play.session.feed(Connected(SERVER))
+        assert play >> ServerClosed() << client(answers.SERVER_LOST.wire) << CloseClient()
+
+    def test_server_while_the_client_sends(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> C(b"a\r\n") << FilterData(b"a") >> ServerClosed() << FilterAbort()
+        assert play >> C(b"b\r\n.\r\n") << client(answers.SERVER_LOST.wire) << CloseClient()
+
+    def test_server_while_the_filter_works(self) -> None:
+        play = judging() >> ServerClosed() << client(answers.SERVER_LOST.wire) << FilterAbort() << CloseClient()
+        assert play >> PASS
+
+    def test_server_after_the_final_dot(self) -> None:
+        play = sending()
+        play.session.feed(MessageChunk(TEXT))
+        play.session.feed(MessageEnd())
+        assert play >> ServerClosed() << client(answers.SERVER_LOST.wire) << CloseClient()
+
+    def test_server_says_421_while_the_client_sends(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> S("421 timeout") << CloseServer(abort=True) << FilterAbort()
+        assert play >> C(b"b\r\n.\r\n") << client("421 timeout") << CloseClient()
+
+    def test_the_disk(self) -> None:
+        play = sending() >> MessageUnreadable("Input/output error") << CloseServer(abort=True) << FilterAbort()
+        assert play << client(answers.SPOOL_FAILED.wire + answers.SERVER_LOST.wire) << CloseClient()
+
+    def test_the_message_clock(self) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> MessageTimedOut() << client(answers.MESSAGE_TIMED_OUT.wire) << server("QUIT")
+        assert play << CloseServer() << FilterAbort() << CloseClient()
+
+    def test_the_daemon(self) -> None:
+        play = sending() >> Shutdown() << client(answers.SHUTTING_DOWN.wire) << CloseServer(abort=True)
+        assert play << FilterAbort() << CloseClient()
