@@ -290,7 +290,7 @@ class Dialogue:
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, and the deadline of what is waited for now."""
         wait = self.current_wait()
-        if wait is not self.wait or self.progress:
+        if (wait is not self.wait or self.progress) and self.phase is not Phase.ENDED:
             self.wait = wait
             self.progress = False
             self.effects.append(_DEADLINES[wait])
