@@ -82,6 +82,9 @@ class ServerSide(asyncio.Protocol):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connection.server_made(transport)
+
     def data_received(self, data: bytes) -> None:
         self.connection.feed(events.ServerData(data))
 
@@ -144,10 +147,12 @@ class Connection:
             return
         if self._peer:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        log.info("%s: accepted connection from: %s", self.name, self._peer or "a unix socket")
         if destination is None:
             self._perform(self.session.refuse(answers.NO_DESTINATION, refusal))
             return
-        self._dialling = self.loop.create_task(self._dial(destination))
+        self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
+        self._dialling.add_done_callback(self._dialled)
 
     def _destination(self) -> Endpoint | None:
         """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
@@ -163,17 +168,15 @@ class Connection:
         settings = self.proxy.settings
         try:
             targets = await self._targets(destination)
-            sock, self.server_ip = await dialling.dial(
+            sock, server = await dialling.dial(
                 targets,
                 source=self.client_ip if self.proxy.from_client else None,
                 time_out=settings.connect_time_out,
                 started=self._remember_endpoint,
             )
         except dialling.DialError as error:
-            self._dialling = None
             self.feed(events.ConnectFailed(str(error)))
             return
-        self._dialling = None
         if self.session.ended:
             sock.close()
             return
@@ -182,8 +185,23 @@ class Connection:
             reason = f"connection from {self._peer} came out of this proxy: that would be a loop"
             self._perform(self.session.refuse(answers.NO_DESTINATION, reason))
             return
-        self._server, _ = await self.loop.create_connection(lambda: ServerSide(self), sock=sock)
-        self.feed(events.Connected(self.server_ip or str(targets[0])))
+        self.server_ip = server or str(targets[0])
+        # Shielded: a transport that is half made when the client goes would never be closed (server_made closes it).
+        await asyncio.shield(self.loop.create_connection(lambda: ServerSide(self), sock=sock))
+
+    def server_made(self, transport: Any) -> None:
+        """The upstream connection stands; its greeting may follow at once."""
+        self._server = transport
+        if self.session.ended:
+            transport.abort()
+            return
+        self.feed(events.Connected(self.server_ip))
+
+    def _dialled(self, task: asyncio.Task[None]) -> None:
+        self._dialling = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crash(error)
+        self._maybe_finished()
 
     async def _targets(self, destination: Endpoint) -> list[Endpoint | str]:
         settings = self.proxy.settings
@@ -209,9 +227,8 @@ class Connection:
         try:
             self._perform(self.session.feed(event))
             self._balance_client()
-        except Exception:
-            log.exception("%s: client=%s: internal error: closing this connection", self.name, self.client_ip)
-            self._crash()
+        except Exception as error:  # noqa: BLE001  (a bug must cost one connection, not the worker)
+            self._crash(error)
 
     def client_data(self, data: bytes) -> None:
         """Bytes from the client; what still comes after the end is read and forgotten."""
@@ -243,7 +260,8 @@ class Connection:
         """FilterOwner."""
         self.feed(events.FilterVerdict(verdict))
 
-    def _crash(self) -> None:
+    def _crash(self, error: BaseException) -> None:
+        log.error("%s: client=%s: internal error: closing", self.name, self.client_ip, exc_info=error)
         self._release_run()
         self._reading_message = False
         if self._dialling is not None:
@@ -288,7 +306,6 @@ class Connection:
     def _close_server(self, effect: effects.CloseServer) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
-            self._dialling = None
         if self._server is not None:
             if effect.abort:
                 self._server.abort()

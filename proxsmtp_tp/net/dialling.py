@@ -9,7 +9,9 @@ not run out of ports that are free for this server.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -83,18 +85,17 @@ async def dial(
     `started` gets each socket once its own end point is chosen and before the server has answered, so that a
     connection that the firewall turns back to us can be recognised. Raises DialError.
     """
-    loop = asyncio.get_running_loop()
     failures = []
     for target in targets:
         sock: socket.socket | None = None
         try:
             sock = open_socket(target, source)
-            connecting = asyncio.ensure_future(
-                loop.sock_connect(sock, target if isinstance(target, str) else (target.ip, target.port))
-            )
-            await asyncio.sleep(0)  # connect(2) has been called: the end point is chosen
+            pending = sock.connect_ex(target if isinstance(target, str) else (target.ip, target.port))
+            if pending not in {0, errno.EINPROGRESS}:
+                raise OSError(pending, os.strerror(pending))
             started(sock)
-            await asyncio.wait_for(connecting, time_out)
+            if pending:
+                await asyncio.wait_for(_connected(sock), time_out)
         except TimeoutError:
             failures.append(f"{target}: no answer within {time_out:g} s (ConnectTimeOut)")
         except OSError as error:
@@ -108,3 +109,17 @@ async def dial(
         if sock is not None:
             sock.close()
     raise DialError("; ".join(failures) or "the name has no address")
+
+
+async def _connected(sock: socket.socket) -> None:
+    """connect(2) says EINPROGRESS: the socket becomes writable when it is decided, and SO_ERROR says how."""
+    loop = asyncio.get_running_loop()
+    decided = loop.create_future()
+    loop.add_writer(sock.fileno(), decided.set_result, None)
+    try:
+        await decided
+    finally:
+        loop.remove_writer(sock.fileno())
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))

@@ -12,6 +12,7 @@ destination is then an IPv4 matter.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 from typing import NamedTuple
@@ -74,6 +75,8 @@ def before_redirect(sock: socket.socket, own: Endpoint) -> Endpoint | None:
 
 def is_local(address: Endpoint) -> bool:
     """Whether the address is one of this box's own: the kernel then chooses it as its own source too."""
+    if ipaddress.ip_address(address.ip).is_loopback:
+        return True  # 127.0.0.2 is ours as well, but 127.0.0.1 is what the kernel chooses
     family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

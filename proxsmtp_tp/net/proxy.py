@@ -72,7 +72,7 @@ class Proxy:
             int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
         )
         reject = parse_reject(settings.filter_reject) if settings.filter_type is FilterType.REJECT else None
-        self.options = options_of(settings, reject)
+        self.options = options_of(settings, reject, trace=log.isEnabledFor(logging.DEBUG))
         self.limits = limits_of(settings)
         self.from_client = settings.transparent_proxy is TransparentProxy.FULL
         self.filter = make_filter(settings)
@@ -130,7 +130,7 @@ class Proxy:
     def _accept(self, listener: socket.socket, willing: bool = False) -> None:
         if self._draining_until is not None:
             return
-        if not willing and self._busier_than_others():
+        if not willing and self.admission.busier_than_others(self.worker):
             self._rest(listener, YIELD)
             return
         try:
@@ -147,10 +147,6 @@ class Proxy:
             self._turn_away(sock)
             return
         self._serve(sock)
-
-    def _busier_than_others(self) -> bool:
-        counts = self.admission.counts()
-        return counts[self.worker] > min(counts)
 
     def _turn_away(self, sock: socket.socket) -> None:
         log.warning("more than MaxConnections (%d) connections: refused", self.settings.max_connections)

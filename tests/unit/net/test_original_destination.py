@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from proxsmtp_tp.net.original_destination import (
     is_local,
     original_destination,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_sockaddr_in() -> None:
@@ -48,7 +52,7 @@ def test_what_is_local() -> None:
 
 
 @pytest.fixture(params=["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def accepted(request: pytest.FixtureRequest) -> socket.socket:
+def accepted(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
     """A connection that was made to our listener directly; the last one is a v4 client on a dual-stack listener."""
     address = request.param
     listener = socket.socket(socket.AF_INET if address == "127.0.0.1" else socket.AF_INET6)
@@ -58,9 +62,8 @@ def accepted(request: pytest.FixtureRequest) -> socket.socket:
     listener.listen()
     client = socket.create_connection((address.removeprefix("::ffff:"), listener.getsockname()[1]))
     sock, _ = listener.accept()
-    for used in (listener, client, sock):
-        request.addfinalizer(used.close)
-    return sock
+    with listener, client, sock:
+        yield sock
 
 
 def test_a_direct_connection_has_none(accepted: socket.socket) -> None:

@@ -1,0 +1,230 @@
+"""The sockets that clients connect to.
+
+A port alone is two sockets, 0.0.0.0 and ::, each for its own IP version (IPV6_V6ONLY): then an address says
+which version a client came by, and a machine without IPv6 has one of them. Every IPv6 socket is for IPv6
+only.
+
+With RuleMode tproxy or TransparentProxy full the sockets are transparent (IP_TRANSPARENT, ip(7)): they take
+connections to addresses that are not this machine's, which needs CAP_NET_ADMIN.
+
+Diagnostics: ListenError with the address and the mend. Nothing stays open then.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
+from proxsmtp_tp.config.settings import RuleMode, TransparentProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from proxsmtp_tp.config.settings import Settings
+
+IPV6_TRANSPARENT = 75  # linux/in6.h; Python's socket module lacks it
+_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
+# Whoever may reach a port on loopback may reach the socket; its folder's mode is the place to be stricter.
+_UNIX_MODE = 0o666
+
+
+class ListenError(Exception):
+    """A socket cannot be had. The text names the address and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One socket to be. `optional`: the IPv6 half of a port alone or of a name, which a machine may lack."""
+
+    family: socket.AddressFamily
+    address: tuple[str, int] | str
+    transparent: bool = False
+    needs_transparent: bool = False
+    optional: bool = False
+
+    def __str__(self) -> str:
+        """For people."""
+        if isinstance(self.address, str):
+            return self.address
+        host, port = self.address
+        return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+Listeners = dict[Endpoint, socket.socket]
+
+
+def open_listeners(settings: Settings) -> list[socket.socket]:
+    """Bind and listen as `settings` say; non-blocking. Raises ListenError."""
+    return list(renew_listeners(settings, {}).values())
+
+
+def renew_listeners(settings: Settings, existing: Mapping[Endpoint, socket.socket]) -> Listeners:
+    """Like `open_listeners`, but a socket that stands already is taken as it is, with who waits in its queue.
+
+    The caller closes those of `existing` whose socket is not in the result. Raises ListenError; `existing` is
+    as before then.
+    """
+    backlog = _backlog()
+    standing = {(old.family, old.address): (old, listener) for old, listener in existing.items()}
+    with ExitStack() as undo:
+        result: Listeners = {}
+        for endpoint in endpoints(settings):
+            old, kept = standing.get((endpoint.family, endpoint.address), (None, None))
+            if old is not None and kept is not None:
+                if endpoint.transparent and not old.transparent:
+                    _make_transparent(kept, endpoint)
+                result[endpoint] = kept
+            elif (opened := _open(endpoint, backlog)) is not None:
+                undo.callback(close_listeners, {endpoint: opened})
+                result[endpoint] = opened
+        if not result:
+            raise ListenError(f"Listen {', '.join(map(str, settings.listen))}: no socket could be opened")
+        undo.pop_all()
+        return result
+
+
+def close_listeners(listeners: Mapping[Endpoint, socket.socket]) -> None:
+    """Close them, and remove the files of unix sockets where we may. What is closed already is left alone."""
+    for endpoint, listener in listeners.items():
+        if listener.fileno() == -1:
+            continue
+        listener.close()
+        if isinstance(endpoint.address, str):
+            with suppress(OSError):  # a folder that User may not write to: the next start removes a dead socket
+                Path(endpoint.address).unlink()
+
+
+def endpoints(settings: Settings) -> list[Endpoint]:
+    """The sockets that `settings` ask for, in their order, each once. Looks names up. Raises ListenError."""
+    needed = settings.rule_mode is RuleMode.TPROXY
+    transparent = needed or settings.transparent_proxy is TransparentProxy.FULL
+    found = [
+        Endpoint(family, address, transparent, needed, optional)
+        for where in settings.listen
+        if isinstance(where, InetAddress)
+        for family, address, optional in _inet(where)
+    ]
+    found += [Endpoint(socket.AF_UNIX, where.path) for where in settings.listen if isinstance(where, UnixAddress)]
+    return list(dict.fromkeys(found))
+
+
+def _inet(where: InetAddress) -> Iterable[tuple[socket.AddressFamily, tuple[str, int], bool]]:
+    if where.port_only:
+        every, every6 = ("0.0.0.0", where.port), ("::", where.port)  # noqa: S104  (what a port alone means)
+        return [(socket.AF_INET, every, False), (socket.AF_INET6, every6, True)]
+    if ":" in where.host:
+        return [(socket.AF_INET6, (where.host, where.port), False)]
+    try:
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ListenError(f"Listen {where}: the name is unknown ({error}): give an IP address") from None
+    both = len({family for family, *_ in found}) > 1
+    return [
+        (family, (str(address[0]), where.port), both and family == socket.AF_INET6)
+        for family, _, _, _, address in found
+    ]
+
+
+def _open(endpoint: Endpoint, backlog: int) -> socket.socket | None:
+    """None: this machine has no IPv6, and needs none for this endpoint."""
+    with ExitStack() as undo:
+        try:
+            listener = undo.enter_context(socket.socket(endpoint.family, socket.SOCK_STREAM))
+            _prepare(listener, endpoint)
+            _bind(listener, endpoint)
+            listener.listen(backlog)
+        except OSError as error:
+            if endpoint.optional and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+                return None
+            raise ListenError(f"Listen {endpoint}: {_explain(endpoint, error)}") from None
+        undo.pop_all()
+        return listener
+
+
+def _prepare(listener: socket.socket, endpoint: Endpoint) -> None:
+    listener.setblocking(False)
+    if isinstance(endpoint.address, str):
+        _remove_dead(endpoint.address)
+        return
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else TIME_WAIT of old clients bars a restart
+    if endpoint.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if endpoint.transparent:
+        _make_transparent(listener, endpoint)
+
+
+def _bind(listener: socket.socket, endpoint: Endpoint) -> None:
+    if endpoint.family != socket.AF_UNIX:
+        listener.bind(endpoint.address)
+        return
+    os.fchmod(listener.fileno(), _UNIX_MODE)  # the file that bind makes has it from its first moment, less the umask
+    mask = os.umask(0)
+    try:
+        listener.bind(endpoint.address)
+    finally:
+        os.umask(mask)
+
+
+def _make_transparent(listener: socket.socket, endpoint: Endpoint) -> None:
+    try:
+        if endpoint.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+        else:
+            listener.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+    except PermissionError:
+        # Under redirect the connections come to our own address: a listener that is not transparent takes
+        # them.
+        if endpoint.needs_transparent:
+            raise ListenError(
+                f"Listen {endpoint}: RuleMode tproxy needs CAP_NET_ADMIN here: start as root, with User to drop"
+                " the rest, or write RuleMode: redirect"
+            ) from None
+
+
+def _remove_dead(path: str) -> None:
+    """Remove a socket that nobody listens on, as a daemon that was killed leaves it. Never anything else."""
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            return  # bind says that the address is in use
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        except BlockingIOError:
+            pass  # its queue is full: somebody lives there
+
+
+def _backlog() -> int:
+    """As many waiting clients as the kernel allows (listen(2)): the queue holds them while a reload changes
+    workers.
+    """
+    try:
+        return int(_SOMAXCONN.read_text())
+    except (OSError, ValueError):
+        return socket.SOMAXCONN
+
+
+def _explain(endpoint: Endpoint, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE and isinstance(endpoint.address, str):
+        return f"{reason}: another program listens there, or it is no socket: `ss -xlp` names it"
+    if error.errno == errno.EADDRINUSE:
+        return f"{reason}: another program has this port: `ss -ltnp 'sport = :{endpoint.address[1]}'` names it"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{reason}: this machine has no such address: `ip address` shows those it has"
+    if error.errno == errno.EACCES and isinstance(endpoint.address, str):
+        return f"{reason}: the user may not make a socket in that folder"
+    if error.errno == errno.EACCES:
+        return f"{reason}: ports below 1024 need CAP_NET_BIND_SERVICE: start as root, or take a higher one"
+    return reason
