@@ -1,1 +1,195 @@
-"""SMTP replies: parsed from a server, built by us, encoded for a client (RFC 5321 section 4.2)."""
+"""SMTP replies: parsed from a server, built by us, encoded for a client (RFC 5321 section 4.2).
+
+Guarantees: a `Reply` is always one well-formed reply, CRLF line ends, one code, no control characters; what a
+server sends that is none is a `ReplyError`, never a guess. Eight-bit text of a server is kept (RFC 6531
+section 3.7.4.2 allows UTF-8 in replies); text of our own is printable ASCII.
+
+Tolerated from servers: bare LF line ends, control characters (made harmless), a code without text, second
+digits beyond 5 (Exchange says 571), lines longer than the 512 octets of RFC 5321 section 4.5.3.1.5.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OWN_LINE_LIMIT = 512
+"""Octets of a reply line of ours, CRLF included: RFC 5321 section 4.5.3.1.5."""
+LINE_LIMIT = 2048
+"""Octets of a server's reply line, line end included: Postfix's line_length_limit, as servers exceed RFC 5321's 512."""
+TOTAL_LIMIT = 64 * 1024
+"""Octets of a whole reply: no EHLO or HELP comes near it; it bounds what a hostile server makes us keep."""
+LINES_LIMIT = 256
+"""Lines of a whole reply: as TOTAL_LIMIT, against a flood of short ones."""
+
+_CLEAN = re.compile(rb"([2-5][0-9]{2})(?:-[ -~\x80-\xff]*+\r\n\1)*+ [ -~\x80-\xff]*+\r\n")
+_SHORT = LINES_LIMIT * len(b"250-\r\n")  # a reply of so few octets is within all limits
+_PARTS = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+# Line structure becomes a space, every other control character a question mark; 8-bit stays (UTF-8).
+_HARMLESS = bytes(32 if c in b"\t\n\v\f\r" else 63 if c < 32 or c == 127 else c for c in range(256))
+_PRINTABLE = bytes(c if c < 128 else 63 for c in _HARMLESS)
+
+
+class Reply:
+    """One reply, complete; immutable by convention, equal when the bytes are.
+
+    `code` is 200..599; `wire` the exact bytes, CRLFs included. The constructor trusts its caller: replies
+    come from `Reply.of`, `Reply.joined` or a `ReplyReader`.
+    """
+
+    __slots__ = ("_texts", "code", "wire")
+
+    def __init__(self, code: int, wire: bytes) -> None:
+        self.code = code
+        self.wire = wire
+        self._texts: tuple[bytes, ...] | None = None
+
+    @classmethod
+    def of(cls, code: int, *texts: str | bytes) -> Reply:
+        """Build a reply of ours, a line for each text.
+
+        Texts become printable ASCII of at most 512 octets a line with code and CRLF, whatever they hold; no
+        text at all is an empty line. ValueError for a code that is no reply code.
+        """
+        if not 200 <= code <= 599:
+            raise ValueError(f"not a reply code: {code}")
+        return cls.joined(code, [_own_text(text) for text in texts] or [b""])
+
+    @classmethod
+    def joined(cls, code: int, texts: Sequence[bytes]) -> Reply:
+        """Join texts that are clean already (of another reply, for one) under a code; at least one text."""
+        start = b"%d-" % code
+        lines = [start + text for text in texts[:-1]]
+        lines.append(b"%d %s\r\n" % (code, texts[-1]))
+        return cls(code, b"\r\n".join(lines))
+
+    @property
+    def texts(self) -> tuple[bytes, ...]:
+        """What stands after code and separator, a text for each line, without line ends."""
+        if self._texts is None:
+            self._texts = tuple(line[4:] for line in self.wire[:-2].split(b"\r\n"))
+        return self._texts
+
+    @property
+    def positive(self) -> bool:
+        """2xx: done."""
+        return 200 <= self.code < 300
+
+    @property
+    def intermediate(self) -> bool:
+        """3xx: go on."""
+        return 300 <= self.code < 400
+
+    @property
+    def transient(self) -> bool:
+        """4xx: not now."""
+        return 400 <= self.code < 500
+
+    @property
+    def negative(self) -> bool:
+        """4xx or 5xx: refused."""
+        return self.code >= 400
+
+    def __eq__(self, other: object) -> bool:
+        return self.wire == other.wire if isinstance(other, Reply) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.wire)
+
+    def __repr__(self) -> str:
+        return f"Reply({self.wire!r})"
+
+
+class SmtpError(Exception):
+    """A peer's fault. `reply` is what to tell it."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+class ReplyError(Exception):
+    """What a server sent is no reply; the text says why. The stream is out of step from here on."""
+
+
+class ReplyReader:
+    """A server's byte stream cut into replies. After a ReplyError the reader is of no more use."""
+
+    __slots__ = ("_at", "_buffer", "_code", "_size", "_texts")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._at = 0
+        self._code = b""
+        self._size = 0
+        self._texts: list[bytes] = []
+
+    def __len__(self) -> int:
+        """Octets fed and not yet returned as part of a reply."""
+        return len(self._buffer) - self._at + self._size
+
+    def feed(self, data: bytes) -> None:
+        """Take what the server sent, any chunking."""
+        if self._at == len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._at :] + data
+        self._at = 0
+
+    def next(self) -> Reply | None:
+        """The next complete reply, None where more bytes are needed. ReplyError for what is no reply."""
+        buffer = self._buffer
+        if not self._code:
+            clean = _CLEAN.match(buffer, self._at)
+            if clean and clean.end() - self._at <= _SHORT:
+                self._at = clean.end()
+                return Reply(int(clean[1]), clean[0])
+        while True:
+            start = self._at
+            end = buffer.find(b"\n", start) + 1
+            if not end:
+                if len(buffer) - start >= LINE_LIMIT:
+                    raise ReplyError(f"reply line of more than {LINE_LIMIT} octets")
+                return None
+            line = buffer[start:end]
+            if len(line) > LINE_LIMIT:
+                raise ReplyError(f"reply line of more than {LINE_LIMIT} octets")
+            self._at = end
+            reply = self._take_line(line)
+            if reply is not None:
+                return reply
+
+    def _take_line(self, line: bytes) -> Reply | None:
+        """One line, where the whole reply has not come yet or is not quite as the RFC has it."""
+        text = line[: -2 if line.endswith(b"\r\n") else -1].translate(_HARMLESS)
+        parts = _PARTS.fullmatch(text)
+        if parts is None:
+            raise ReplyError(f"not a reply line: {_excerpt(line)}")
+        code, separator, rest = parts.groups()
+        if self._code and code != self._code:
+            raise ReplyError(f"a reply that begins with {self._code.decode()} goes on with: {_excerpt(line)}")
+        if separator == b"-":
+            self._code = code
+            self._size += len(line)
+            self._texts.append(rest)
+            if self._size > TOTAL_LIMIT or len(self._texts) >= LINES_LIMIT:
+                raise ReplyError(f"reply of more than {TOTAL_LIMIT} octets or {LINES_LIMIT} lines")
+            return None
+        texts = self._texts
+        if not texts:
+            return Reply(int(code), text + b"\r\n")
+        self._code, self._size, self._texts = b"", 0, []
+        return Reply.joined(int(code), [*texts, rest or b""])
+
+
+def _own_text(text: str | bytes) -> bytes:
+    data = text.encode("ascii", "replace") if isinstance(text, str) else text
+    return data.translate(_PRINTABLE)[: OWN_LINE_LIMIT - len(b"250 \r\n")]
+
+
+def _excerpt(line: bytes) -> str:
+    """Enough of a bad line for a log, printable."""
+    return ascii(line[:80])[1:]

@@ -103,7 +103,7 @@ class TestFiltered:
     def test_an_early_verdict_waits_for_the_end_of_the_message(self) -> None:
         play = addressed(FILTERED)
         play.session.feed(C("DATA"))
-        play = play >> C(b"Subject: x\r\n") << FilterData(b"Subject: x") >> REJECT << FilterAbort()
+        play = play >> C(b"Subject: x\r\n") << FilterData(b"Subject: x\r\n") >> REJECT << FilterAbort()
         play = play >> C(b"much more\r\n")
         assert play >> C(b".\r\n") << client("550 Content Rejected; spam") << server("RSET")
 
@@ -176,7 +176,7 @@ class TestFiltered:
             play.session.feed(C(line))
             play.session.feed(S(reply))
         play = play >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
-        assert play >> C(TEXT) << server(TEXT[:-2])
+        assert play >> C(TEXT) << server(TEXT)
 
     @pytest.mark.parametrize("template", ["X-Filter: %i %l %d %%", "Received: from %i"])
     def test_header(self, template: str) -> None:
@@ -200,14 +200,14 @@ class TestFiltered:
 class TestStreamed:
     def test_through_as_it_comes(self) -> None:
         play = addressed() >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
-        play = play >> C(b"a\r\n..b\r\n") << server(b"a\r\n..b") >> C(b".\r\nRSET\r\n") << server(b"\r\n.\r\n")
+        play = play >> C(b"a\r\n..b\r\n") << server(b"a\r\n..b\r\n") >> C(b".\r\nRSET\r\n") << server(b".\r\n")
         assert play >> S("250 ok") << client("250 ok") << server("RSET")
 
     def test_refused_before_its_end(self) -> None:
         play = addressed()
         play.session.feed(C("DATA"))
         play.session.feed(S("354 go"))
-        play = play >> C(b"a\r\n") << server(b"a") >> S("552 too big") << CloseServer(abort=True)
+        play = play >> C(b"a\r\n") << server(b"a\r\n") >> S("552 too big") << CloseServer(abort=True)
         play = play >> C(b"more\r\n")
         assert play >> C(b".\r\n") << client(b"552 too big\r\n" + answers.SERVER_LOST.wire) << CloseClient()
 
@@ -298,7 +298,7 @@ class TestSomebodyLeaves:
     def test_server_while_the_client_sends(self) -> None:
         play = addressed(FILTERED)
         play.session.feed(C("DATA"))
-        play = play >> C(b"a\r\n") << FilterData(b"a") >> ServerClosed() << FilterAbort()
+        play = play >> C(b"a\r\n") << FilterData(b"a\r\n") >> ServerClosed() << FilterAbort()
         assert play >> C(b"b\r\n.\r\n") << client(answers.SERVER_LOST.wire) << CloseClient()
 
     def test_server_while_the_filter_works(self) -> None:

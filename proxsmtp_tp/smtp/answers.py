@@ -1,0 +1,62 @@
+"""Every reply that we originate, in one table (RFC 5321 section 4.2.3; enhanced codes: RFC 3463, RFC 5248).
+
+A refusal has a name here and nowhere else, so that log, tests and documentation speak of the same thing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxsmtp_tp.smtp.replies import Reply
+
+# Command lines: what stands in no position to be a command (RFC 5321 sections 2.3.8 and 4.1.1).
+COMMAND_UNRECOGNIZED: Final = Reply.of(500, "5.5.2 Error: command not recognized")
+COMMAND_BARE_LF: Final = Reply.of(500, "5.5.2 Error: bare <LF> received, command lines end with <CR><LF>")
+COMMAND_BARE_CR: Final = Reply.of(500, "5.5.2 Error: bare <CR> received, command lines end with <CR><LF>")
+COMMAND_NUL: Final = Reply.of(500, "5.5.2 Error: NUL in a command line")
+LINE_TOO_LONG: Final = Reply.of(500, "5.5.2 Error: line too long")
+AUTH_LINE_TOO_LONG: Final = Reply.of(500, "5.5.6 Authentication exchange line is too long")  # RFC 4954 section 6
+
+# Arguments of MAIL and RCPT.
+SENDER_SYNTAX: Final = Reply.of(501, "5.1.7 Bad sender address syntax")
+RECIPIENT_SYNTAX: Final = Reply.of(501, "5.1.3 Bad recipient address syntax")
+MAIL_SYNTAX: Final = Reply.of(501, "5.5.4 Syntax: MAIL FROM:<address>")
+RCPT_SYNTAX: Final = Reply.of(501, "5.5.4 Syntax: RCPT TO:<address>")
+NO_ARGUMENT: Final = Reply.of(501, "5.5.4 Syntax: DATA takes no argument")
+TOO_MANY_RECIPIENTS: Final = Reply.of(452, "4.5.3 Too many recipients: send the rest in another transaction")
+NO_REQUIRETLS: Final = Reply.of(
+    530, "5.7.10 REQUIRETLS can not be honoured through this proxy"
+)  # RFC 8689 section 4.2.1
+
+# What is not spoken through this proxy.
+NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: command not implemented")
+XCLIENT_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XCLIENT")
+BAD_CHUNK_SIZE: Final = Reply.of(501, "5.5.4 Syntax: BDAT needs a chunk size")
+
+# The message.
+START_DATA: Final = Reply.of(354, "Start mail input; end with <CRLF>.<CRLF>")
+NO_RECIPIENTS: Final = Reply.of(554, "5.5.1 Error: no valid recipients")
+BARE_NEWLINE_IN_TEXT: Final = Reply.of(550, "5.5.2 Message contains bare <CR> or <LF>")
+FILTER_FAILED: Final = Reply.of(451, "4.3.0 The filter did not judge the whole message, try again later")
+SPOOL_FAILED: Final = Reply.of(452, "4.3.1 Temporary storage failed, try again later")
+
+# The end of the connection: RFC 5321 section 3.8 wants 421 before a close that the client did not ask for.
+BYE: Final = Reply.of(221, "2.0.0 Bye")
+TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0 Error: too many errors")
+CLOSING_OUT_OF_STEP: Final = Reply.of(421, "4.5.0 Closing: what follows BDAT can not be told from commands")
+OUT_OF_STEP: Final = Reply.of(421, "4.3.0 The server's replies do not fit the commands, closing")
+SERVER_LOST: Final = Reply.of(421, "4.4.2 Lost connection with the server")
+SERVER_TIMED_OUT: Final = Reply.of(421, "4.4.2 The server did not answer in time")
+CLIENT_TIMED_OUT: Final = Reply.of(421, "4.4.2 Error: timeout exceeded")
+FILTER_TIMED_OUT: Final = Reply.of(421, "4.3.0 The message could not be judged in time, try again later")
+MESSAGE_TIMED_OUT: Final = Reply.of(421, "4.4.2 Error: the message took too long")
+SESSION_TOO_LONG: Final = Reply.of(421, "4.4.2 The connection has lasted too long, connect again")
+SHUTTING_DOWN: Final = Reply.of(421, "4.3.2 Service shutting down, try again later")
+INTERNAL_ERROR: Final = Reply.of(421, "4.3.0 Internal error, try again later")
+NO_DESTINATION: Final = Reply.of(421, "4.4.6 This is a transparent proxy: there is no server behind this connection")
+TOO_MANY_CONNECTIONS: Final = Reply.of(421, "4.7.0 Too many connections, try again later")
+
+
+def unreachable(reason: str) -> Reply:
+    """No connection to the server: what a client gets for a greeting. `reason` names address and error."""
+    return Reply.of(421, f"4.4.1 No connection to the server: {reason}")

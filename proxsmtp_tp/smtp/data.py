@@ -1,0 +1,232 @@
+"""The message between DATA and the final dot: line ends, dots, end of data (RFC 5321 sections 2.3.8, 4.1.1.4, 4.5.2).
+
+wire   what stands in the SMTP stream: dots stuffed, ended by CR LF . CR LF
+text   the message itself: no stuffing, every line ended by CRLF
+
+Guarantees, whatever the chunking: only CR LF . CR LF (or . CR LF at the very start) ends data; text has no
+bare CR or LF; no server that takes a bare LF or CR for a line end, drops NULs or stops at them, sees an end
+of data in encoded wire before the last three octets; a clean, properly stuffed message is byte-identical
+after decoding and encoding.
+
+Changed on the way, besides bare newlines: NULs between a line's start and a dot are dropped (a lone dot
+behind NULs has no encoding that is safe both for servers that drop NULs and for those that stop at them); a
+run of CRs counts as at most RUN_LIMIT, and so does a run of NULs at a line's start. No text line that the
+RFC allows holds either.
+
+Speed: a chunk costs two scans in C each way, in a relay two in all. `rb"\\n\\."` as a pattern is three times
+as fast as bytes.find, split and join are faster than replace (measured on CPython 3.11).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+
+END_OF_DATA = b".\r\n"
+"""The last line of wire."""
+RUN_LIMIT = 1000
+"""Octets held back at most: CRs that may turn out to belong to one line end, NULs at a line's start.
+
+It is the text line limit of RFC 5321 section 4.5.3.1.6: more than this was never text.
+"""
+
+_STUFFED = re.compile(rb"\r\n\.")
+_DOTTED = re.compile(rb"\n\.")
+# The look-behinds keep these linear: no second try inside a run.
+_CR_RUN_LF = re.compile(rb"\r(?<!\r\r)\r*+\n")
+_LONG_CR_RUN = re.compile(rb"\r(?<!\r\r)\r{%d,}+" % RUN_LIMIT)
+_NULS_DOT = re.compile(rb"\n\0++\.")
+_LONG_NUL_RUN = re.compile(rb"(\n\0{%d})\0++" % RUN_LIMIT)
+
+
+class Normalizer:
+    """Any text to text with CRLF line ends.
+
+    Bare LF, bare CR, and a run of CRs before an LF each become one CRLF. `seen` tells that there was one so far.
+    """
+
+    __slots__ = ("_newlines", "_run", "seen")
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._run = 0
+        # The universal-newline detector of the standard library names the kinds of line ends in a text in one scan.
+        self._newlines = io.IncrementalNewlineDecoder(None, translate=False)
+
+    @property
+    def holding(self) -> bool:
+        """CRs are held back, because what follows decides what they are."""
+        return self._run > 0
+
+    def feed(self, text: bytes) -> bytes:
+        """Take text, any chunking; return what is decided: the very same object where nothing was to be done."""
+        if self._run:
+            text = b"\r" * self._run + text
+            self._run = 0
+        if text.endswith(b"\r"):
+            kept = text.rstrip(b"\r")
+            self._run = min(len(text) - len(kept), RUN_LIMIT)
+            text = kept
+        if self._clean(text):
+            return text
+        self.seen = True
+        return _normalised(text)
+
+    def finish(self) -> bytes:
+        """The end of the text: what was held back."""
+        run, self._run = self._run, 0
+        if run:
+            self.seen = True
+        return b"\r\n" * run
+
+    def _clean(self, text: bytes) -> bool:
+        newlines = self._newlines
+        newlines.decode(str(text, "latin-1"))
+        if newlines.newlines is None or newlines.newlines == "\r\n":
+            return True
+        newlines.reset()
+        return False
+
+
+class DataDecoder:
+    """Wire to text. `done` when the end of data has come; `rest` is what followed it; `size` counts octets of text.
+
+    `plain`: the text last returned stands in the same octets in the wire, and needs no work to be encoded again.
+    """
+
+    __slots__ = ("_at_line_start", "_held", "_normalizer", "done", "plain", "rest", "size")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.plain = False
+        self.rest = b""
+        self.size = 0
+        self._at_line_start = True  # what is held, or else fed next, stands behind a CRLF or at the very start
+        self._held = b""  # CR, or at a line's start: dot, dot CR
+        self._normalizer = Normalizer()
+
+    @property
+    def bare_newlines(self) -> bool:
+        """A bare CR or LF was in the wire so far."""
+        return self._normalizer.seen
+
+    def feed(self, wire: bytes) -> bytes:
+        """Take wire, any chunking; return the text that is decided. RuntimeError after the end of data."""
+        if self.done:
+            raise RuntimeError("data fed after the end of data")
+        if self._held:
+            wire = self._held + wire
+        # A dot that a chunk begins with gets its CRLF back for the search: then there is one case of dots, not two.
+        repeated = 2 if self._at_line_start and wire.startswith(b".") else 0
+        if repeated:
+            wire = b"\r\n" + wire
+        stuffed = _STUFFED.search(wire)
+        end = wire.find(b"\r\n.\r\n", stuffed.start()) if stuffed else -1
+        if end >= 0:
+            self.done = True
+            self.rest = wire[end + 5 :]
+            body = wire[: end + 2]
+        else:
+            body = self._without_open_tail(wire)
+        # Unstuffing comes before normalising: what stood after a bare newline was no line of the wire, nor stuffed.
+        if stuffed:
+            body = b"\r\n".join(body.split(b"\r\n."))
+        if repeated:
+            body = body[2:]
+        text = self._normalizer.feed(body)
+        self.plain = not stuffed and text is body and b"\0" not in text
+        self.size += len(text)
+        return text
+
+    def _without_open_tail(self, wire: bytes) -> bytes:
+        """Hold back the end of wire that may be the beginning of an end of data."""
+        tail = 0
+        if wire.endswith((b"\r", b".")):
+            tail = 2 if wire.endswith(b"\r\n.\r") else 1 if wire.endswith((b"\r", b"\r\n.")) else 0
+        body = wire[: len(wire) - tail]
+        self._held = wire[len(body) :]
+        if body:
+            self._at_line_start = body.endswith(b"\r\n")
+        return body
+
+
+class DataEncoder:
+    """Text to wire: normalised, dots stuffed, ended by the lone dot."""
+
+    __slots__ = ("_at_line_start", "_normalizer", "_nuls")
+
+    def __init__(self) -> None:
+        self._at_line_start = True
+        self._nuls = 0  # held back at a line's start; _at_line_start is true then
+        self._normalizer = Normalizer()
+
+    def feed(self, text: bytes) -> bytes:
+        """Take text, any chunking; return wire."""
+        text = self._normalizer.feed(text)
+        return self._stuffed(text) if text else b""
+
+    def feed_plain(self, text: bytes) -> bytes:
+        """As `feed`, without a scan, for text that a decoder returned as `plain`."""
+        if not text or self._nuls or self._normalizer.holding or text.startswith(b"."):
+            return self.feed(text)
+        self._at_line_start = text.endswith(b"\n")
+        return text
+
+    def finish(self) -> bytes:
+        """The end of the text: what was held back, a line end if the last line has none, the lone dot."""
+        text = self._normalizer.finish()
+        wire = self._stuffed(text) if text else b""
+        if self._nuls:
+            wire += b"\0" * self._nuls
+            self._at_line_start = False
+        return wire + (END_OF_DATA if self._at_line_start else b"\r\n" + END_OF_DATA)
+
+    def _stuffed(self, text: bytes) -> bytes:
+        if self._nuls or b"\0" in text:
+            text = self._without_nuls(text)
+            if not text:
+                return b""
+        stuff_first = self._at_line_start and text.startswith(b".")
+        if _DOTTED.search(text):
+            text = b"\n..".join(text.split(b"\n."))
+        self._at_line_start = text.endswith(b"\n")
+        return b"." + text if stuff_first else text
+
+    def _without_nuls(self, text: bytes) -> bytes:
+        """Hold NULs back at the start of an unfinished line; drop those that stand between a line's start and a dot."""
+        # The octet in front tells the patterns what the text itself does not show: whether it begins a line.
+        text = (b"\n" if self._at_line_start else b"x") + b"\0" * self._nuls + text
+        self._nuls = 0
+        kept = text.rstrip(b"\0")
+        if kept.endswith(b"\n"):
+            self._nuls = min(len(text) - len(kept), RUN_LIMIT)
+            text = kept
+        text = _NULS_DOT.sub(b"\n.", text)
+        return _LONG_NUL_RUN.sub(rb"\1", text)[1:]
+
+
+class DataRelay:
+    """Wire to wire, for a message that nobody judges or changes: a decoder and an encoder that share their scans."""
+
+    __slots__ = ("_encoder", "decoder")
+
+    def __init__(self) -> None:
+        self.decoder = DataDecoder()
+        self._encoder = DataEncoder()
+
+    def feed(self, wire: bytes) -> bytes:
+        """Take the client's wire, any chunking; return wire for the server, up to its lone dot when `decoder.done`."""
+        decoder = self.decoder
+        text = decoder.feed(wire)
+        wire = self._encoder.feed_plain(text) if decoder.plain else self._encoder.feed(text)
+        return wire + self._encoder.finish() if decoder.done else wire
+
+
+def _normalised(text: bytes) -> bytes:
+    """CRLF for each line end of text that does not end in a CR."""
+    text = text.replace(b"\r\n", b"\n")
+    if b"\r" in text:
+        text = _CR_RUN_LF.sub(b"\n", text)
+        text = _LONG_CR_RUN.sub(b"\r" * RUN_LIMIT, text)
+        text = text.replace(b"\r", b"\n")
+    return text.replace(b"\n", b"\r\n")

@@ -1,0 +1,36 @@
+"""The table of our own replies: each is one proper reply with an enhanced code that fits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.replies import OWN_LINE_LIMIT, Reply, ReplyReader
+
+TABLE = {name: value for name, value in vars(answers).items() if isinstance(value, Reply)}
+WITHOUT_ENHANCED_CODE = {"START_DATA"}  # RFC 2034 section 4: not for 354
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_each_is_one_reply_that_readers_take(name: str) -> None:
+    reply = TABLE[name]
+    reader = ReplyReader()
+    reader.feed(reply.wire)
+    assert reader.next() == reply
+    assert len(reader) == 0
+    assert all(len(line) < OWN_LINE_LIMIT for line in reply.wire.splitlines(keepends=True))
+
+
+@pytest.mark.parametrize("name", TABLE.keys() - WITHOUT_ENHANCED_CODE)
+def test_the_enhanced_code_is_of_the_class_of_the_code(name: str) -> None:
+    reply = TABLE[name]
+    for text in reply.texts:
+        found = re.match(rb"([245])\.[0-7]\.\d{1,3} \S", text)
+        assert found
+        assert int(found[1]) == reply.code // 100
+
+
+def test_no_two_names_for_one_reply() -> None:
+    assert len(set(TABLE.values())) == len(TABLE)

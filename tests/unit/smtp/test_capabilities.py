@@ -1,0 +1,104 @@
+"""The answer to EHLO: what stays, what goes, the name in it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxsmtp_tp.smtp.capabilities import PASSTHRU_NAME, REMOVED, Capabilities, hide_greeting, rewrite_ehlo
+from proxsmtp_tp.smtp.replies import Reply
+from tests.unit.smtp.chunking import PROPERTY
+
+KEPT = (
+    "PIPELINING",
+    "SIZE 10240000",
+    "8BITMIME",
+    "DSN",
+    "ENHANCEDSTATUSCODES",
+    "SMTPUTF8",
+    "AUTH PLAIN LOGIN",
+    "AUTH=LOGIN",
+    "ETRN",
+    "VRFY",
+    "HELP",
+    "LIMITS RCPTMAX=100",
+    "REQUIRETLS",
+    "XFORWARD NAME ADDR",
+    "x-unknown With Parameters",
+    "DELIVERBY",
+)
+
+
+def shown(*texts: str, hide_name: bytes | None = None) -> tuple[bytes, ...]:
+    return rewrite_ehlo(Reply.of(250, *texts), hide_name=hide_name)[0].texts
+
+
+def test_what_stays_stays_as_it_is() -> None:
+    reply = Reply.of(250, "mx.example.net Hello", *KEPT)
+    assert rewrite_ehlo(reply, hide_name=None)[0] is reply
+
+
+@pytest.mark.parametrize("keyword", ["STARTTLS", "CHUNKING", "BINARYMIME", "CHECKPOINT", "XCLIENT", "XEXCH50"])
+def test_what_goes_goes_wherever_it_stands(keyword: str) -> None:
+    for form in (keyword, keyword.lower(), f"{keyword} NAME ADDR", f"  {keyword}\t", f"{keyword} "):
+        assert shown("mx", form, "SIZE") == (b"mx", b"SIZE")
+        assert shown("mx", "SIZE", form) == (b"mx", b"SIZE", b"XFILTERED")
+        assert shown("mx", form, form) == (b"mx", b"XFILTERED")
+    assert keyword.encode() in REMOVED
+
+
+def test_only_whole_keywords_go() -> None:
+    assert shown("mx", "XCLIENTS", "X-STARTTLS", "START TLS") == (b"mx", b"XCLIENTS", b"X-STARTTLS", b"START TLS")
+
+
+def test_the_first_line_is_a_name_and_no_keyword() -> None:
+    reply, capabilities = rewrite_ehlo(Reply.of(250, "STARTTLS"), hide_name=None)
+    assert reply.texts == (b"STARTTLS",)
+    assert capabilities.keywords == {}
+
+
+def test_the_name_is_hidden_with_the_text_behind_it() -> None:
+    assert shown("mx.example.net Hello", "SIZE", hide_name=PASSTHRU_NAME) == (b"smtp.passthru", b"SIZE")
+    assert shown("mx.example.net", hide_name=PASSTHRU_NAME) == (b"smtp.passthru",)
+
+
+def test_a_refusal_is_nobodys_capabilities() -> None:
+    reply = Reply.of(550, "mx", "PIPELINING", "STARTTLS")
+    rewritten, capabilities = rewrite_ehlo(reply, hide_name=PASSTHRU_NAME)
+    assert rewritten is reply
+    assert not capabilities.pipelining
+    assert capabilities.keywords == {}
+
+
+def test_what_the_server_offered_is_known_as_it_said_it() -> None:
+    reply = Reply.of(250, "mx", "pipelining", "Size  100", "XCLIENT NAME addr", "xclient HELO ", "XFORWARD Port", "")
+    _reply, capabilities = rewrite_ehlo(reply, hide_name=None)
+    assert capabilities.pipelining
+    assert capabilities.keywords[b"SIZE"] == b"100"
+    assert capabilities.keywords[b"PIPELINING"] == b""
+    assert capabilities.xclient == {b"NAME", b"ADDR", b"HELO"}
+    assert capabilities.xforward == {b"PORT"}
+
+
+def test_a_server_that_offers_nothing() -> None:
+    capabilities = Capabilities()
+    assert not capabilities.pipelining
+    assert capabilities.xclient == capabilities.xforward == frozenset()
+
+
+def test_greetings() -> None:
+    assert hide_greeting(Reply.of(220, "mx.example.net ESMTP Postfix"), PASSTHRU_NAME).wire == b"220 smtp.passthru\r\n"
+    several = Reply.of(220, "mx.example.net ESMTP", "No spam.", "Go ahead")
+    assert hide_greeting(several, PASSTHRU_NAME).texts == (b"smtp.passthru", b"No spam.", b"Go ahead")
+    refusal = Reply.of(554, "mx.example.net no")
+    assert hide_greeting(refusal, PASSTHRU_NAME) is refusal
+
+
+@given(st.lists(st.binary(), min_size=1), st.sampled_from([None, PASSTHRU_NAME]))
+@PROPERTY
+def test_any_answer_stays_an_answer(texts: list[bytes], name: bytes | None) -> None:
+    reply, _capabilities = rewrite_ehlo(Reply.of(250, *texts), hide_name=name)
+    for text in reply.texts[1:]:
+        assert not text.split() or text.split()[0].upper() not in REMOVED
+    assert hide_greeting(reply, PASSTHRU_NAME).texts[0] == PASSTHRU_NAME
