@@ -71,7 +71,7 @@ def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
 
 def pump(d: Dialogue) -> None:
     """Act on the client's lines as far as they may be acted on now. Called after every event."""
-    while d.phase in {Phase.COMMAND, Phase.AUTH}:
+    while d.phase is Phase.COMMAND or d.phase is Phase.AUTH:
         if d.goodbye is not None or _idle_and_unwanted(d):
             if not d.outstanding:
                 d.end(d.goodbye or d.last_words)

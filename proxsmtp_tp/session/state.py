@@ -10,7 +10,13 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Phase(Enum):
+class _Name(Enum):
+    """Members are looked up in tables for every event: their identity is the hash, not Enum's own, in Python."""
+
+    __hash__ = object.__hash__
+
+
+class Phase(_Name):
     """What the client's side of the dialogue is at."""
 
     GREETING = "the server has not greeted yet"
@@ -22,7 +28,7 @@ class Phase(Enum):
     ENDED = "nothing is read or written any more"
 
 
-class Sink(Enum):
+class Sink(_Name):
     """Where the text of a message goes while it arrives."""
 
     FILTER = "to the filter"
@@ -30,7 +36,7 @@ class Sink(Enum):
     DISCARD = "nowhere: its final reply is known already"
 
 
-class Wait(Enum):
+class Wait(_Name):
     """What is waited for: names the deadline (the driver knows its seconds)."""
 
     GREETING = "the server's greeting"
@@ -43,7 +49,7 @@ class Wait(Enum):
     NOTHING = "nothing"
 
 
-class Expect(Enum):
+class Expect(_Name):
     """What a reply of the server answers."""
 
     GREETING = "the connection"
