@@ -1,0 +1,111 @@
+"""Addresses as the configuration file writes them (proxsmtpd.conf(5), ADDRESSES).
+
+Taken as proxsmtpd 1.10 does: `10025`, `192.0.2.1`, `192.0.2.1:25`, `mail.example`, `mail.example:25`,
+`/run/x`. Taken besides, because 1.10 left IPv6 out: `[2001:db8::1]` and `[2001:db8::1]:25`. Nothing is
+resolved here: names are looked up when they are dialled, so a changed record needs no restart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+_LABEL = re.compile(
+    r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+)  # RFC 1035 section 2.3.4, and `_` as resolvers take it
+_PORT = re.compile(r"[0-9]{1,5}")
+_HOST_MAX = 253  # RFC 1035 section 2.3.4: 255 octets on the wire
+_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, the last one for the NUL
+
+
+@dataclass(frozen=True, slots=True)
+class InetAddress:
+    """`host` is a name, an IPv4 literal or an IPv6 literal without brackets; port is 1..65535.
+
+    An empty host is the short form that gave only a port: every local address (Listen), or the client's own
+    address (OutAddress, loopback mode).
+    """
+
+    host: str
+    port: int
+
+    @property
+    def port_only(self) -> bool:
+        """Only a port was given."""
+        return not self.host
+
+    def __str__(self) -> str:
+        """As the configuration file writes it."""
+        if not self.host:
+            return str(self.port)
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A socket in the file system."""
+
+    path: str
+
+    def __str__(self) -> str:
+        """As the configuration file writes it."""
+        return self.path
+
+
+Address = InetAddress | UnixAddress
+
+
+def parse_address(text: str, default_port: int) -> Address:
+    """Read one address; `default_port` is used where the text gives none. Raises ValueError with the mend."""
+    if _PORT.fullmatch(text):
+        return InetAddress("", parse_port(text))
+    if text.startswith("["):
+        return _parse_bracketed(text, default_port)
+    if "/" in text:
+        return _parse_path(text)
+    host, colon, port = text.partition(":")
+    if ":" in port:
+        raise ValueError(f"an IPv6 address stands in brackets: [{text}] or [{text}]:{default_port}")
+    if not host:
+        raise ValueError(f"no host before the port in {text!r}: write the port alone, or an address before it")
+    return InetAddress(_checked_host(host), parse_port(port) if colon else default_port)
+
+
+def parse_port(text: str) -> int:
+    """Read a TCP port. Raises ValueError."""
+    if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
+        raise ValueError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
+
+
+def _parse_bracketed(text: str, default_port: int) -> InetAddress:
+    literal, bracket, rest = text[1:].partition("]")
+    if not bracket or (rest and not rest.startswith(":")):
+        raise ValueError(f"{text!r} is no address: write [IPv6 address]:port")
+    try:
+        host = str(IPv6Address(literal))
+    except ValueError:
+        raise ValueError(f"{literal!r} is no IPv6 address") from None
+    return InetAddress(host, parse_port(rest[1:]) if rest else default_port)
+
+
+def _parse_path(text: str) -> UnixAddress:
+    # As 1.10: anything with a slash and no colon is a path.
+    if ":" in text:
+        raise ValueError(f"{text!r} is no address: give a path without a colon, or ip:port without a slash")
+    if len(text.encode("utf-8", "surrogateescape")) > _PATH_MAX:
+        raise ValueError(f"the socket path is longer than the {_PATH_MAX} bytes that the kernel takes")
+    return UnixAddress(text)
+
+
+def _checked_host(host: str) -> str:
+    if re.fullmatch(r"[0-9.]+", host):
+        try:
+            return str(IPv4Address(host))
+        except ValueError:
+            raise ValueError(f"{host!r} is no IPv4 address") from None
+    name = host.removesuffix(".")
+    if len(name) > _HOST_MAX or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError(f"{host!r} is no host name, address or path")
+    return host

@@ -1,0 +1,296 @@
+"""THE table of directives: the only place where one is described.
+
+The reader takes names and kinds from here, `Settings` holds the default of each, and the man page,
+`check-config` and the documentation check are made from these rows. A new directive is one row here and one
+field in `Settings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config import values
+from proxsmtp_tp.config.settings import BareNewline, FilterType, RuleFail, RuleMethod, RuleMode, Settings
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.values import Kind
+
+_DEFAULTS = {field.name: field.default for field in fields(Settings)}
+# A connection takes two descriptors, and the kernel gives a process at most fs.nr_open = 1048576 by default.
+_CONNECTIONS_MAX = 1048576 // 2
+# Beyond the cores of the largest machines a worker only costs memory; a row of the shared table names it in a
+# byte.
+_WORKERS_MAX = 255
+# /proc/sys/kernel/pid_max is at most 2^22: no system runs more.
+_PROCESSES_MAX = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One row. `since` is the version that brought it: "1.10" for the directives of proxsmtpd."""
+
+    name: str
+    field: str
+    kind: Kind
+    text: str
+    since: str = "1.10"
+    default_text: str = ""
+    """Says in words what the default means, where the value alone does not."""
+
+    @property
+    def default(self) -> object:
+        """The default of the field in `Settings`."""
+        return _DEFAULTS[self.field]
+
+    @property
+    def shown_default(self) -> str:
+        """The default for people."""
+        if self.default_text:
+            return self.default_text
+        return "none" if self.default in {None, ()} else self.kind.show(self.default)
+
+
+DIRECTIVES: tuple[Directive, ...] = (
+    Directive(
+        "FilterCommand",
+        "filter_command",
+        values.TEXT,
+        "The command that judges mail, run by /bin/sh -c. With FilterType smtp: the address of the scanner.",
+        default_text="no filtering",
+    ),
+    Directive(
+        "FilterTimeout",
+        "filter_timeout",
+        values.SECONDS,
+        "How long the filter may take once it has the whole message. Then its process group is ended and"
+        " the client is told to come back later.",
+    ),
+    Directive(
+        "FilterReject",
+        "filter_reject",
+        values.REPLY,
+        "The reply with which FilterType reject refuses. Without a code, 550 stands before it.",
+    ),
+    Directive(
+        "FilterType",
+        "filter_type",
+        values.choice(FilterType),
+        "pipe: the message on standard input, the rewritten one on standard output. file: in the file that"
+        " EMAIL names. reject: refuse everything with FilterReject. smtp: hand it to a scanner that speaks"
+        " SMTP.",
+    ),
+    Directive(
+        "FilterProcesses",
+        "filter_processes",
+        values.integer(1, _PROCESSES_MAX),
+        "How many filters may run at once, over all workers; further messages wait. The default is what"
+        " 1.10 could run with its default MaxConnections.",
+        since="2.0",
+    ),
+    Directive(
+        "Header",
+        "header",
+        values.TEXT,
+        "A header to add to messages that passed: %i client, %l local address, %d date, %% percent; \\r, \\n and \\t.",
+    ),
+    Directive(
+        "KeepAlives",
+        "keep_alives",
+        values.SECONDS_OR_OFF,
+        "How often the server gets a NOOP while the message comes in slowly or the filter works, so that"
+        " it does not hang up.",
+    ),
+    Directive(
+        "Listen",
+        "listen",
+        values.LISTEN,
+        "Where to accept connections: one or more addresses. A port alone is that port on all IPv4 and IPv6 addresses.",
+    ),
+    Directive(
+        "MaxConnections",
+        "max_connections",
+        values.integer(1, _CONNECTIONS_MAX),
+        "How many connections may be open at once, over all workers; one more is told 421.",
+    ),
+    Directive(
+        "OutAddress",
+        "out_address",
+        values.OUT_ADDRESS,
+        "Where mail goes. A port alone connects back to the client's own address on that port. Needed unless"
+        " TransparentProxy is set, which ignores it.",
+    ),
+    Directive(
+        "Skip",
+        "skip_authenticated",
+        values.SKIP,
+        "authenticated: the mail of clients that logged in with SMTP AUTH is not filtered.",
+        default_text="nothing",
+    ),
+    Directive(
+        "TempDirectory",
+        "temp_directory",
+        values.REQUIRED_PATH,
+        "Where large messages and the files of FilterType file are kept. It should be writable by User alone.",
+    ),
+    Directive(
+        "TimeOut",
+        "time_out",
+        values.SECONDS,
+        "How long a peer may be silent while we wait for it.",
+    ),
+    Directive(
+        "ConnectTimeOut",
+        "connect_time_out",
+        values.SECONDS,
+        "How long one address of the server may take to accept our connection before the next is tried.",
+        since="2.0",
+    ),
+    Directive(
+        "MessageTimeOut",
+        "message_time_out",
+        values.SECONDS,
+        "How long one message may take from 354 to its final dot, however steadily it flows.",
+        since="2.0",
+    ),
+    Directive(
+        "SessionTimeOut",
+        "session_time_out",
+        values.SECONDS,
+        "How long one connection may last. The default has room for a message at its limit several times"
+        " over, and ends a peer that keeps a place for nothing.",
+        since="2.0",
+    ),
+    Directive(
+        "DrainTimeOut",
+        "drain_time_out",
+        values.SECONDS,
+        "How long running transactions may take to finish after TERM or a reload. Then their clients are told 421.",
+        since="2.0",
+    ),
+    Directive(
+        "TransparentProxy",
+        "transparent_proxy",
+        values.TRANSPARENT_PROXY,
+        "off: mail goes to OutAddress. client (or on): to the server that the client dialled, from the"
+        " gateway's address. full: the same, from the client's own address.",
+    ),
+    Directive(
+        "BareNewline",
+        "bare_newline",
+        values.choice(BareNewline),
+        "What becomes of a CR or LF that stands alone in a message. normalize: it is made CR LF. reject:"
+        " the message is refused with 550.",
+        since="2.0",
+    ),
+    Directive(
+        "User",
+        "user",
+        values.REQUIRED_TEXT,
+        "The user to run as, by name or number, with its groups. Needs a start as root.",
+        default_text="the user that starts the daemon",
+    ),
+    Directive(
+        "XClient",
+        "x_client",
+        values.SWITCH,
+        "Tell the server the client's address with XCLIENT where it offers that.",
+    ),
+    Directive(
+        "PidFile",
+        "pid_file",
+        values.PATH,
+        "The file that holds the daemon's process id while it runs. It goes before -p of the command line.",
+    ),
+    Directive(
+        "Workers",
+        "workers",
+        values.integer(0, _WORKERS_MAX),
+        "How many processes share the work. 0 is one for each core.",
+        since="2.0",
+        default_text="0, one for each core",
+    ),
+    Directive(
+        "Instance",
+        "instance",
+        values.INSTANCE,
+        "The name of this instance: its rules, its runtime files and its log lines carry it.",
+        since="2.0",
+        default_text="the configuration file's name without its suffix",
+    ),
+    Directive(
+        "RuleMethod",
+        "rule_method",
+        values.choice(RuleMethod),
+        "Which firewall install-rules uses.",
+        since="2.0",
+    ),
+    Directive(
+        "RuleMode",
+        "rule_mode",
+        values.choice(RuleMode),
+        "redirect: NAT turns connections to us. tproxy: they are handed over untouched, with policy routing.",
+        since="2.0",
+    ),
+    Directive(
+        "RuleInterface",
+        "rule_interface",
+        values.INTERFACES,
+        "The interfaces that clients come in by. install-rules needs at least one, unless RuleLocal is on.",
+        since="2.0",
+    ),
+    Directive(
+        "RuleSource",
+        "rule_source",
+        values.NETWORKS,
+        "Only clients from these networks are intercepted.",
+        since="2.0",
+        default_text="all",
+    ),
+    Directive(
+        "RuleExceptSource",
+        "rule_except_source",
+        values.NETWORKS,
+        "Clients from these networks are not intercepted.",
+        since="2.0",
+    ),
+    Directive(
+        "RuleExceptDestination",
+        "rule_except_destination",
+        values.NETWORKS,
+        "Connections to these networks are not intercepted.",
+        since="2.0",
+    ),
+    Directive(
+        "RulePort",
+        "rule_port",
+        values.PORTS,
+        "The ports whose connections are intercepted.",
+        since="2.0",
+    ),
+    Directive(
+        "RuleListenPort",
+        "rule_listen_port",
+        values.PORT,
+        "The port of ours that connections are turned to.",
+        since="2.0",
+        default_text="the first port of Listen",
+    ),
+    Directive(
+        "RuleFail",
+        "rule_fail",
+        values.choice(RuleFail),
+        "What happens while the daemon is down. closed: connections are refused. open: they pass unfiltered.",
+        since="2.0",
+    ),
+    Directive(
+        "RuleLocal",
+        "rule_local",
+        values.SWITCH,
+        "Intercept the outgoing mail of this machine, too; the daemon's own excepted.",
+        since="2.0",
+    ),
+)
+
+BY_NAME: dict[str, Directive] = {row.name.lower(): row for row in DIRECTIVES}
+"""The rows by lower-case name: names are not case-sensitive."""

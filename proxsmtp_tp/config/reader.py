@@ -1,0 +1,221 @@
+"""Reads a configuration file: `Name: value` lines in, Settings or every problem at once out
+(proxsmtpd.conf(5)).
+
+As proxsmtpd 1.10 reads it: names in any case; white space ignored at both ends of a line and around the first
+colon; comments and empty lines; CR LF as good as LF; of a directive given twice the last counts (but lists of
+rules add up). Bytes that are no UTF-8 are kept as they are in commands and paths (surrogateescape), as 1.10
+passes them on.
+
+Diagnostics: ConfigError with the line and the mend of each problem; warnings for what works but is not meant
+so.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import zlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
+from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.config.values import INSTANCE_MAX
+
+_SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# Every directive with long lists is some kilobytes. A device or a mail box given by mistake must not fill the
+# memory.
+_FILE_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """What is wrong, or (as a warning) odd. Line 0 stands for the file as a whole. `text` is one printable
+    line.
+    """
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        """For people: without a line where there is none."""
+        return f"line {self.line}: {self.text}" if self.line else self.text
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` holds all of them, by line.
+
+    `exit_code` is 2, or 1 where the system refused to show a file that is there.
+    """
+
+    def __init__(self, path: str, problems: list[Problem], exit_code: int = 2) -> None:
+        self.path = path
+        self.exit_code = exit_code
+        self.problems = sorted(problems)
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """One line for each problem, `FILE:LINE: text`."""
+        return [f"{printable(self.path)}:{f'{p.line}:' if p.line else ''} {p.text}" for p in self.problems]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A file that can be used, and what is odd about it."""
+
+    settings: Settings
+    warnings: tuple[Problem, ...] = ()
+
+
+def read_config(path: str) -> Settings:
+    """Read a file. Raises ConfigError (also for a file that cannot be read)."""
+    return load_config(path).settings
+
+
+def load_config(path: str) -> Configuration:
+    """Read a file, with the warnings. Raises ConfigError."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_FILE_MAX + 1)
+    except FileNotFoundError:
+        raise ConfigError(path, [Problem(0, "configuration file not found: make it, or name it with -f")]) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the path has a NUL in it"
+        problem = Problem(0, f"the configuration file cannot be read: {reason}")
+        raise ConfigError(path, [problem], exit_code=1) from None
+    return parse_config(data, path)
+
+
+def parse_config(data: bytes, path: str) -> Configuration:
+    """Read the bytes of a file; `path` names the instance and the problems. Raises ConfigError."""
+    parser = _Parser()
+    if problem := _not_text(data):
+        raise ConfigError(path, [problem])
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    for number, line in enumerate(text.split("\n"), 1):
+        parser.feed(number, line.strip(_SPACE))
+    parser.cross_check()
+    if parser.problems:
+        raise ConfigError(path, parser.problems)
+    parser.values.setdefault("instance", instance_name(path))
+    return Configuration(Settings(**parser.values), tuple(sorted(parser.warnings)))
+
+
+def instance_name(path: str) -> str:
+    """The name that a file gives to its instance: its stem, made to fit `Instance`.
+
+    A stem that does not fit is cut and marked with its checksum, so that two long names stay two names.
+    """
+    stem = Path(path).stem
+    fitting = re.sub(r"[^A-Za-z0-9_-]", "-", stem).lstrip("-")
+    if fitting and fitting == stem and len(stem) <= INSTANCE_MAX:
+        return stem
+    checksum = f"{zlib.crc32(stem.encode('utf-8', 'surrogateescape')):08x}"
+    return f"{fitting[: INSTANCE_MAX - 9]}-{checksum}".lstrip("-")
+
+
+def printable(text: str) -> str:
+    """One line of printable text: everything else escaped, so that a file cannot write to the terminal or the
+    log.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class _Parser:
+    """Collects values, problems and warnings, line by line."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.lines: dict[str, int] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def feed(self, number: int, line: str) -> None:
+        if not line or line.startswith("#"):
+            return
+        name, colon, text = line.partition(":")
+        row = BY_NAME.get(name.strip(_SPACE).lower())
+        if not colon:
+            self._problem(number, f"{_short(line)}: no colon: write Name: value, or # before a comment")
+        elif row is None:
+            self._problem(number, _unknown(name.strip(_SPACE)))
+        elif _CONTROL.search(text):
+            self._problem(number, f"{row.name}: the value has a control character in it: {_short(text)}")
+        else:
+            self._take(number, row, text.strip(_SPACE))
+
+    def _take(self, number: int, row: Directive, text: str) -> None:
+        try:
+            value = row.kind.parse(text)
+        except ValueError as error:
+            self._problem(number, f"{row.name}: {error}")
+            self.lines[row.field] = number
+            return
+        if row.kind.repeatable:
+            self.values[row.field] = tuple(dict.fromkeys((*self.values.get(row.field, ()), *value)))
+        else:
+            if row.field in self.lines:
+                before = self.lines[row.field]
+                self._warn(number, f"{row.name}: given again; the value of line {before} does not count")
+            self.values[row.field] = value
+        self.lines[row.field] = number
+
+    def cross_check(self) -> None:
+        """What only the whole file shows. Fields with problems of their own are left out."""
+        settings = Settings(**self.values)
+        if settings.out_address is None and not settings.transparent and self._fine("out_address", "transparent_proxy"):
+            self._problem(0, "OutAddress: no address to send mail to: give one, or set TransparentProxy")
+        if settings.out_address is not None and settings.transparent:
+            self._warn(self.lines["out_address"], "OutAddress: ignored, since TransparentProxy is set")
+        if settings.keep_alives >= settings.time_out and self._fine("keep_alives", "time_out"):
+            self._warn(self.lines.get("keep_alives", 0), "KeepAlives: not shorter than TimeOut: none will be sent")
+        if settings.message_time_out > settings.session_time_out and self._fine("message_time_out", "session_time_out"):
+            line = max(self.lines.get("message_time_out", 0), self.lines.get("session_time_out", 0))
+            self._problem(line, "MessageTimeOut: longer than SessionTimeOut: make it shorter, or that longer")
+        if settings.filter_type is FilterType.SMTP and self._fine("filter_command"):
+            self._check_filter_address(settings)
+
+    def _check_filter_address(self, settings: Settings) -> None:
+        line = self.lines.get("filter_command", self.lines["filter_type"])
+        if settings.filter_command is None:
+            self._problem(line, "FilterType: smtp needs the address of the scanner in FilterCommand")
+            return
+        try:
+            address = settings.filter_address
+        except ValueError as error:
+            self._problem(line, f"FilterCommand: with FilterType smtp it is an address: {error}")
+            return
+        if getattr(address, "port_only", False):
+            self._problem(line, f"FilterCommand: no host: write 127.0.0.1:{address} for a scanner on this machine")
+
+    def _fine(self, *fields: str) -> bool:
+        return all(field in self.values or field not in self.lines for field in fields)
+
+    def _problem(self, line: int, text: str) -> None:
+        self.problems.append(Problem(line, printable(text)))
+
+    def _warn(self, line: int, text: str) -> None:
+        self.warnings.append(Problem(line, printable(text)))
+
+
+def _not_text(data: bytes) -> Problem | None:
+    if len(data) > _FILE_MAX:
+        return Problem(0, f"the file is larger than {_FILE_MAX} bytes: it is no configuration file")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Problem(1, "the file is UTF-16: save it as UTF-8")
+    if (nul := data.find(b"\0")) >= 0:
+        return Problem(data.count(b"\n", 0, nul) + 1, "there is a NUL byte: this is no text file")
+    return None
+
+
+def _unknown(name: str) -> str:
+    close = get_close_matches(name.lower(), BY_NAME, n=1)
+    hint = f"; {BY_NAME[close[0]].name} is meant?" if close else f"; one of the {len(DIRECTIVES)} of proxsmtpd.conf(5)?"
+    return f"{_short(name)}: no such directive{hint}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."

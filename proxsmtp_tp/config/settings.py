@@ -1,0 +1,132 @@
+"""What the configuration file says, as values. `Settings()` alone is proxsmtpd's default of every directive.
+
+Guarantees: frozen; one field for each row of `directives.DIRECTIVES` (a test compares them). Times: seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+
+from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
+
+Network = IPv4Network | IPv6Network
+
+LISTEN_PORT = 10025
+SMTP_PORT = 25
+
+
+class FilterType(Enum):
+    """How a message is handed to FilterCommand."""
+
+    PIPE = "pipe"
+    FILE = "file"
+    REJECT = "reject"
+    SMTP = "smtp"
+
+
+class TransparentProxy(Enum):
+    """OFF: to OutAddress. CLIENT: to the original destination. FULL: the same, from the client's address."""
+
+    OFF = "off"
+    CLIENT = "client"
+    FULL = "full"
+
+
+class BareNewline(Enum):
+    """What becomes of a bare CR or LF in a message."""
+
+    NORMALIZE = "normalize"
+    REJECT = "reject"
+
+
+class RuleMethod(Enum):
+    """Which firewall carries the rules."""
+
+    NFTABLES = "nftables"
+    IPTABLES = "iptables"
+
+
+class RuleMode(Enum):
+    """How connections are turned to us."""
+
+    REDIRECT = "redirect"
+    TPROXY = "tproxy"
+
+
+class RuleFail(Enum):
+    """What happens to mail while the daemon is down: CLOSED refuses it, OPEN lets it pass unfiltered."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every directive, in the order of the table. None: not given."""
+
+    filter_command: str | None = None
+    filter_timeout: float = 30
+    filter_reject: str = "530 Email Rejected"
+    filter_type: FilterType = FilterType.PIPE
+    filter_processes: int = 64
+    """For the whole instance; a worker's share is this over `workers`."""
+    header: str | None = None
+    """As written: % and backslash escapes are expanded for each message."""
+    keep_alives: float = 0
+    """0: none."""
+    listen: tuple[Address, ...] = (InetAddress("", LISTEN_PORT),)
+    max_connections: int = 64
+    """For the whole instance."""
+    out_address: Address | None = None
+    """With an empty host: loopback mode."""
+    skip_authenticated: bool = False
+    temp_directory: str = "/tmp"  # noqa: S108  (1.10's default; systemd gives the unit a private one)
+    time_out: float = 180
+    connect_time_out: float = 30
+    message_time_out: float = 3600
+    session_time_out: float = 14400
+    drain_time_out: float = 30
+    transparent_proxy: TransparentProxy = TransparentProxy.OFF
+    bare_newline: BareNewline = BareNewline.NORMALIZE
+    user: str | None = None
+    x_client: bool = False
+    pid_file: str | None = None
+    workers: int = 0
+    """0: the number of cores. Never 0 in a worker: the master puts the number there."""
+    instance: str = "proxsmtp-tp"
+    rule_method: RuleMethod = RuleMethod.NFTABLES
+    rule_mode: RuleMode = RuleMode.REDIRECT
+    rule_interface: tuple[str, ...] = ()
+    rule_source: tuple[Network, ...] = ()
+    rule_except_source: tuple[Network, ...] = ()
+    rule_except_destination: tuple[Network, ...] = ()
+    rule_port: tuple[int, ...] = (SMTP_PORT,)
+    rule_listen_port: int | None = None
+    """None: see `intercept_port`."""
+    rule_fail: RuleFail = RuleFail.CLOSED
+    rule_local: bool = False
+
+    @property
+    def transparent(self) -> bool:
+        """The original destination decides where mail goes, not OutAddress."""
+        return self.transparent_proxy is not TransparentProxy.OFF
+
+    @property
+    def loopback(self) -> bool:
+        """OutAddress is only a port: connect back to the client's own address on it."""
+        return not self.transparent and isinstance(self.out_address, InetAddress) and self.out_address.port_only
+
+    @property
+    def filter_address(self) -> Address:
+        """FilterType smtp: where the scanner listens. Raises ValueError if FilterCommand is no address."""
+        return parse_address(self.filter_command or "", SMTP_PORT)
+
+    @property
+    def intercept_port(self) -> int | None:
+        """The port that rules turn connections to: RuleListenPort, or Listen's first; None with only unix
+        sockets.
+        """
+        ports = [address.port for address in self.listen if isinstance(address, InetAddress)]
+        return self.rule_listen_port or next(iter(ports), None)

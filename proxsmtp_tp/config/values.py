@@ -1,0 +1,214 @@
+"""Kinds of values: from the text of the configuration file, and back to text.
+
+Each kind has `parse` (raises ValueError with a text that says what to write instead), `show` (the text that
+`parse` would take) and `syntax` (for people). Lists may be split over several lines of the file where
+`repeatable`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from proxsmtp_tp.config.addresses import parse_address, parse_port
+from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from enum import Enum
+
+    from proxsmtp_tp.config.addresses import Address
+    from proxsmtp_tp.config.settings import Network
+
+_T = TypeVar("_T")
+
+# What 1.10 takes, measured; in any case. `y` and `n` it refuses.
+_TRUE = frozenset({"1", "on", "yes", "true", "t"})
+_FALSE = frozenset({"0", "off", "no", "false", "f"})
+# The largest time_t of 32 bits. Beyond it 1.10's own arithmetic overflows, and no limit is meant.
+_SECONDS_MAX = 2**31 - 1
+# if_nametoindex(3): IFNAMSIZ is 16 with the NUL. The kernel refuses `/`, `:` and white space
+# (dev_valid_name).
+_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+# Chain names of iptables have 28 characters (XT_EXTENSION_MAXNAMELEN - 1): ours add a prefix and a suffix.
+INSTANCE_MAX = 16
+_INSTANCE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{INSTANCE_MAX - 1}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the values of a directive are written."""
+
+    syntax: str
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str] = str
+    repeatable: bool = False
+    """Several lines add up to one tuple. Otherwise the last line counts, as in 1.10."""
+
+
+def parse_boolean(text: str) -> bool:
+    """Read a switch, in any case of letters."""
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    raise ValueError(f"{text!r} is neither on nor off (nor yes, no, true, false, 1, 0)")
+
+
+def parse_text(text: str) -> str | None:
+    """Read text; nothing is None."""
+    return text or None
+
+
+def parse_required_text(text: str) -> str:
+    """Read text that must not be empty."""
+    if not text:
+        raise ValueError("the value is missing: give one, or remove the line")
+    return text
+
+
+def parse_seconds(text: str) -> float:
+    """Read a positive number of whole seconds."""
+    if not re.fullmatch(r"\+?[0-9]{1,10}", text) or not 0 < int(text) <= _SECONDS_MAX:
+        raise ValueError(f"{text!r} is no time: give a whole number of seconds, 1 or more, without a unit")
+    return int(text)
+
+
+def parse_seconds_or_off(text: str) -> float:
+    """Read whole seconds, where 0 or nothing switches off."""
+    return 0 if re.fullmatch(r"\+?0*", text) else parse_seconds(text)
+
+
+def parse_reply(text: str) -> str:
+    """Read the reply that refuses mail: a 4xx or 5xx code and a text, or only a text (then 550 is meant)."""
+    if not text.isascii():
+        raise ValueError("an SMTP reply is plain ASCII (RFC 5321 section 4.2)")
+    if re.match(r"[0-9]{3}(?![0-9])", text) and not re.fullmatch(r"[45][0-9]{2}( .*)?", text):
+        raise ValueError(f"{text!r} does not refuse: write a code from 400 to 599, a space and a text")
+    return text
+
+
+def parse_skip(text: str) -> bool:
+    """Read what is skipped: 1.10 knows one word."""
+    if text.lower() != "authenticated":
+        raise ValueError(f"{text!r} cannot be skipped: write 'authenticated', or remove the line")
+    return True
+
+
+def parse_transparent_proxy(text: str) -> TransparentProxy:
+    """Read off, client, full or a switch, whose `on` means client (as in 1.10)."""
+    if text.lower() in {"client", "full"}:
+        return TransparentProxy(text.lower())
+    if text.lower() in _TRUE | _FALSE:
+        return TransparentProxy.CLIENT if parse_boolean(text) else TransparentProxy.OFF
+    raise ValueError(f"{text!r} is not one of off, client, full")
+
+
+def parse_listen(text: str) -> tuple[Address, ...]:
+    """Read one or more addresses to listen on."""
+    return _unique([parse_address(word, LISTEN_PORT) for word in _words(text)])
+
+
+def parse_out_address(text: str) -> Address:
+    """Read the address that mail goes to."""
+    return parse_address(parse_required_text(text), SMTP_PORT)
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """Read one or more ports."""
+    return _unique([parse_port(word) for word in _words(text)])
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Read one or more networks or single addresses."""
+    return _unique([_network(word) for word in _words(text)])
+
+
+def parse_interfaces(text: str) -> tuple[str, ...]:
+    """Read one or more names of network interfaces."""
+    for word in (words := _words(text)):
+        if not _INTERFACE.fullmatch(word) or word in {".", ".."}:
+            raise ValueError(f"{word!r} is no name of a network interface (`ip link` lists them)")
+    return _unique(words)
+
+
+def parse_instance(text: str) -> str:
+    """Read the name of an instance."""
+    if not _INSTANCE.fullmatch(text):
+        raise ValueError(f"{text!r} is no name: up to {INSTANCE_MAX} of the letters A-Z a-z 0-9 _ and -")
+    return text
+
+
+def integer(least: int, most: int) -> Kind:
+    """Whole numbers in a range."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\+?[0-9]{1,10}", text) or not least <= int(text) <= most:
+            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return Kind(f"{least}..{most}", parse)
+
+
+def choice(values: type[Enum]) -> Kind:
+    """One word of several, in any case."""
+    words = [str(member.value) for member in values]
+
+    def parse(text: str) -> Enum:
+        if text.lower() not in words:
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
+        return values(text.lower())
+
+    return Kind("|".join(words), parse, lambda member: str(member.value))
+
+
+def show_list(values: tuple[object, ...]) -> str:
+    """Write a list."""
+    return ", ".join(map(str, values))
+
+
+def show_boolean(value: bool) -> str:
+    """Write a switch."""
+    return "on" if value else "off"
+
+
+SWITCH = Kind("on|off", parse_boolean, show_boolean)
+TEXT = Kind("text", parse_text)
+REQUIRED_TEXT = Kind("text", parse_required_text)
+PATH = Kind("path", parse_text)
+REQUIRED_PATH = Kind("path", parse_required_text)
+SECONDS = Kind("seconds", parse_seconds)
+SECONDS_OR_OFF = Kind("seconds, 0 for none", parse_seconds_or_off)
+REPLY = Kind("reply", parse_reply)
+SKIP = Kind("authenticated", parse_skip, lambda value: "authenticated" if value else "")
+TRANSPARENT_PROXY = Kind("off|client|full", parse_transparent_proxy, lambda member: str(member.value))
+LISTEN = Kind("address ...", parse_listen, show_list)
+OUT_ADDRESS = Kind("address", parse_out_address)
+PORT = Kind("port", parse_port)
+PORTS = Kind("port ...", parse_ports, show_list, repeatable=True)
+NETWORKS = Kind("network ...", parse_networks, show_list, repeatable=True)
+INTERFACES = Kind("interface ...", parse_interfaces, show_list, repeatable=True)
+INSTANCE = Kind("name", parse_instance)
+
+
+def _words(text: str) -> list[str]:
+    words = re.split(r"[ \t]*,[ \t]*|[ \t]+", text)
+    if not all(words):
+        raise ValueError("something is missing: give values with a comma or a space between them")
+    return words
+
+
+def _unique(values: list[_T]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network: write 192.0.2.0/24, 2001:db8::/32 or an address") from None
+    raise ValueError(f"{text!r} has bits set behind its prefix: write {meant} for the whole network")
