@@ -1,1 +1,16 @@
-""""""
+"""What may judge a message before the server sees it.
+
+interface    what a filter is for the connection driver: Filter, FilterRun, FilterOwner
+verdict      what a filter says: pass, reject, tempfail, discard
+table        FilterType -> the filter that the configuration asks for
+
+command      FilterType pipe and file: a shell command for each message
+endings      every way in which a command can end, and the verdict of each
+stderr       what a refusing command said: its last line, its SMTP code
+process      one child process: pipes, exit status, the end of its whole group
+limit        how many children run at once; the others wait in line
+clock        FilterTimeout: time counts only while we wait for the filter
+spool        a message's bytes: in memory, in a nameless file, in the file that EMAIL names
+
+reject       FilterType reject: no process, only a reply
+"""

@@ -1,0 +1,60 @@
+"""FilterType pipe and file: a command of the shell for each message (proxsmtpd(8), FILTER SCRIPTS).
+
+pipe: the command starts with the message, reads it from standard input as it arrives, and writes the message that
+shall pass to standard output. Both flow at once, so a filter may write before, while or after it reads.
+file: the message is complete in the file that EMAIL names before the command starts; afterwards that file is it.
+
+Exit status 0 passes, anything else refuses with the last line of standard error (see `stderr`, `endings`). A message
+passes only when it is complete, the leader has exited with 0, and nobody can write to its output any more; a refusal
+counts at once, however much of the message is still to come. A command need not read all of its input: what it leaves
+is dropped, its output and exit status count (1.10 did the same).
+
+Kept of 1.10: `/bin/sh -c`, the daemon's working directory and umask, values that are not known are not set, SENDER of
+the null reverse-path is `<>`, no port in CLIENT and SERVER, standard error is ignored with exit status 0.
+Mended: exit status 0 without a message for a message that was not empty is a TEMPFAIL (1.10 delivered an empty one: a
+script that forgot `cat` blanked all mail); a crash, a limit or a missing command never bounces mail.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from proxsmtp_tp.filters.file import FileRun
+from proxsmtp_tp.filters.launcher import Launcher
+from proxsmtp_tp.filters.pipe import PipeRun
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+    from proxsmtp_tp.filters.run import CommandRun
+
+Kind = Literal["pipe", "file"]
+
+_RUNS: Final[dict[Kind, type[CommandRun]]] = {"pipe": PipeRun, "file": FileRun}
+
+
+class CommandFilter:
+    """Runs `command` for each message, at most `max_processes` at once; `timeout` in seconds is FilterTimeout."""
+
+    def __init__(self, command: str, kind: Kind, timeout: float, temp_directory: str, max_processes: int) -> None:
+        self._launcher = Launcher(command, timeout, temp_directory, max_processes)
+        self._run = _RUNS[kind]
+
+    @property
+    def running(self) -> int:
+        """How many processes are not reaped yet."""
+        return self._launcher.limit.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for a process to become free."""
+        return self._launcher.limit.waiting
+
+    def start(self, request: FilterRequest, owner: FilterOwner) -> CommandRun:
+        """Begin to judge a message. Used inside a running event loop."""
+        run = self._run(self._launcher, request, owner)
+        run.begin()
+        return run
+
+    def close(self) -> None:
+        """The worker ends: kill at once what still runs, also what is being ended. Nobody waits for a verdict now."""
+        self._launcher.kill_all()

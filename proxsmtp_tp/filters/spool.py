@@ -1,0 +1,118 @@
+"""A message's bytes while it is judged, and after.
+
+`Spool` is what a filter writes: in memory first, then in a file of TempDirectory that has no name (O_TMPFILE, or
+mkstemp and unlink), so nothing is left whatever happens to us. `MessageFile` is the file that EMAIL names: mode 0600,
+an unpredictable name, gone on close. A command may replace it by rename, so it is opened anew by that name, and must
+then be a regular file: a symbolic link would hand out what only we may read (open(2), O_NOFOLLOW), a FIFO would block.
+
+Both raise OSError for a full disk or an unusable directory; who writes makes a verdict of it. Reading gives exactly
+`size` octets or raises OSError: a message that became shorter must not be sent as if it were whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+MEMORY_LIMIT = 256 * 1024
+"""Octets of one message kept in memory: more than nearly all mail has, and 64 messages of that size are 16 MiB."""
+
+_PREFIX = "proxsmtpd."
+"""How the original names these files: administrators have it in their tmpreaper rules."""
+
+
+class _Reading:
+    """The reading half of both: exactly `size` octets of an open file."""
+
+    _file: IO[bytes] | None = None
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._left = 0
+
+    def read(self, size: int) -> bytes:
+        """The next octets, at most `size`; b"" at the end. OSError if the file does not have them any more."""
+        if self._file is None or not self._left:
+            return b""
+        data = self._file.read(min(size, self._left))
+        if not data:
+            raise OSError(errno.EIO, "the message became shorter after it was judged")
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        """Free memory, descriptor and file. Idempotent."""
+        file, self._file = self._file, None
+        self._left = 0
+        if file is not None:
+            with suppress(OSError):  # what a full disk did not take: nobody wants it any more
+                file.close()
+
+
+class Spool(_Reading):
+    """Octets in the order of writing. `size` counts them; after `rewind` they can be read once."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError where the disk takes no more, or the directory no file."""
+        if self._file is None:
+            self._file = tempfile.SpooledTemporaryFile(MEMORY_LIMIT, dir=self._directory)  # noqa: SIM115  (closed by close)
+        self._file.write(data)
+        self.size += len(data)
+
+    def rewind(self) -> None:
+        """Nothing more is written: read from the beginning. Raises OSError if the disk refuses the last octets."""
+        if self._file is not None:
+            self._file.seek(0)
+        self._left = self.size
+
+
+class MessageFile(_Reading):
+    """A file with a name. Raises OSError if the directory takes none."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        descriptor, self.name = tempfile.mkstemp(prefix=_PREFIX, dir=directory)
+        self._path: Path | None = Path(self.name)
+        self._file = os.fdopen(descriptor, "wb")
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError where the disk takes no more."""
+        if self._file is not None:
+            self._file.write(data)
+
+    def complete(self) -> None:
+        """Nothing more is written by us: hand out the name. Raises OSError if the disk refuses the last octets."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def reopen(self) -> None:
+        """What has the name now is the message; the name goes. Raises OSError if it is no regular file."""
+        descriptor = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "not a regular file", self.name)
+        self._file = os.fdopen(descriptor, "rb")
+        self.size = self._left = status.st_size
+        self._unlink()
+
+    def close(self) -> None:
+        """Free descriptor and file, name included. Idempotent."""
+        super().close()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        path, self._path = self._path, None
+        if path is not None:
+            with suppress(OSError):  # the command took it away, or made a directory of it
+                path.unlink()

@@ -1,0 +1,43 @@
+"""Which filter the configuration asks for: one row for each FilterType that judges message text.
+
+A worker's share of FilterProcesses is an equal one, rounded down, but at least one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.filters.command import CommandFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.filters.interface import Filter
+
+
+def make_filter(settings: Settings) -> Filter | None:
+    """The filter of one worker; None where no message text is judged (no FilterCommand, or FilterType reject).
+
+    Raises ValueError for a FilterType that has no filter.
+    """
+    if settings.filter_command is None or settings.filter_type is FilterType.REJECT:
+        return None
+    make = _FILTERS.get(settings.filter_type)
+    if make is None:
+        raise ValueError(f"FilterType {settings.filter_type.value} has no filter")
+    return make(settings, settings.filter_command)
+
+
+def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str], Filter]:
+    def make(settings: Settings, command: str) -> Filter:
+        share = max(settings.filter_processes // max(settings.workers, 1), 1)
+        return CommandFilter(command, kind, settings.filter_timeout, settings.temp_directory, share)
+
+    return make
+
+
+_FILTERS: Final[dict[FilterType, Callable[[Settings, str], Filter]]] = {
+    FilterType.PIPE: _command("pipe"),
+    FilterType.FILE: _command("file"),
+}

@@ -1,0 +1,252 @@
+"""A place where filters judge: event loops, an owner that watches the contract, and a look at what is left behind.
+
+Every command gets a HELO of its own kind, which all that it starts inherit: so processes are found, whoever reaps them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import uvloop
+
+from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.interface import FilterRequest
+from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.smtp.envelope import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from proxsmtp_tp.filters.command import Kind
+    from proxsmtp_tp.filters.interface import FilterRun
+
+_T = TypeVar("_T")
+
+PATIENCE = 30.0
+"""Seconds that a test waits for what must come. Far more than it takes on a busy machine."""
+
+_numbers = itertools.count(1)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """Its clock can be put forward: limits in minutes are reached without waiting."""
+
+    _ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._ahead
+
+    def jump(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+    "jumping": JumpingLoop,
+}
+
+
+def run_on(name: str, main: Coroutine[Any, Any, _T]) -> _T:
+    """Run on one of LOOPS. What a callback raises, which a loop only logs, fails the test."""
+    trouble: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: trouble.append(context))
+        result = runner.run(_bounded(main))
+    assert not trouble
+    return result
+
+
+async def _bounded(main: Coroutine[Any, Any, _T]) -> _T:
+    task = asyncio.ensure_future(main)
+    if not isinstance(asyncio.get_running_loop(), JumpingLoop):
+        return await asyncio.wait_for(task, 2 * PATIENCE)
+    return await task
+
+
+def jump(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    loop.jump(seconds)
+
+
+async def until(met: Callable[[], object], what: str) -> None:
+    """Wait for a condition; fail with `what` if it does not come true."""
+    end = time.monotonic() + PATIENCE
+    while not met():
+        assert time.monotonic() < end, f"in vain: {what}"
+        await asyncio.sleep(0.005)
+
+
+async def pass_through(turns: int = 3) -> None:
+    """Let the loop do what is ready."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+def request(helo: bytes = b"client.example", **more: Any) -> FilterRequest:
+    known: dict[str, Any] = {
+        "connection": "100001",
+        "envelope": Envelope(b"alice@example.com", b"", [b"bob@example.net", b"carol@example.org"]),
+        "client": "192.0.2.7",
+        "server": "198.51.100.25",
+        "helo": helo,
+    }
+    return FilterRequest(**(known | more))
+
+
+class Owner:
+    """A FilterOwner. It may not be called from inside a call to the run, nor get a second verdict."""
+
+    def __init__(self) -> None:
+        self.verdicts: list[Verdict] = []
+        self.flow: list[str] = []
+        self.inside = False
+        self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+    @property
+    def paused(self) -> bool:
+        return bool(self.flow) and self.flow[-1] == "pause"
+
+    def filter_verdict(self, verdict: Verdict) -> None:
+        assert not self.inside
+        assert not self.paused
+        self.verdicts.append(verdict)
+        self.verdict.set_result(verdict)
+
+    def pause_filter_input(self) -> None:
+        assert not self.inside
+        assert not self.paused
+        self.flow.append("pause")
+
+    def resume_filter_input(self) -> None:
+        assert not self.inside
+        assert self.paused
+        self.flow.append("resume")
+
+
+@dataclass
+class Case:
+    """One message before a filter."""
+
+    owner: Owner
+    run: FilterRun
+    helo: bytes
+    finished: bool = field(default=False)
+
+    def write(self, text: bytes) -> None:
+        self.owner.inside = True
+        self.run.write(text)
+        self.owner.inside = False
+
+    def finish(self) -> None:
+        self.owner.inside = True
+        self.run.finish()
+        self.owner.inside = False
+
+    def abort(self) -> None:
+        self.owner.inside = True
+        self.run.abort()
+        self.owner.inside = False
+
+    async def write_patiently(self, text: bytes, piece: int = 32 * 1024) -> None:
+        """As a driver does: no more while it is paused, and no more after the verdict."""
+        for at in range(0, len(text), piece):
+            await until(lambda: not self.owner.paused or self.owner.verdicts, "the filter takes its input")
+            self.write(text[at : at + piece])
+            await asyncio.sleep(0)
+
+    async def verdict(self) -> Verdict:
+        return await asyncio.wait_for(asyncio.shield(self.owner.verdict), PATIENCE)
+
+    def read_all(self, size: int = 10_000) -> bytes:
+        pieces = []
+        while piece := self.run.read(size):
+            assert len(piece) <= size
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def alive(self) -> list[int]:
+        """Processes of this message's command, zombies excepted."""
+        return processes_with(b"HELO=" + self.helo)
+
+
+def start(filter_: CommandFilter, **known: Any) -> Case:
+    owner = Owner()
+    helo = known.pop("helo", b"client%d-%d.example" % (os.getpid(), next(_numbers)))
+    owner.inside = True
+    run = filter_.start(request(helo, **known), owner)
+    owner.inside = False
+    return Case(owner, run, helo)
+
+
+async def judge(filter_: CommandFilter, message: bytes, **known: Any) -> tuple[Verdict, bytes]:
+    """A whole message's way: the verdict, and the message that passed."""
+    case = start(filter_, **known)
+    await case.write_patiently(message)
+    case.finish()
+    verdict = await case.verdict()
+    passed = case.read_all()
+    assert (verdict.action is Action.PASS) == (verdict.reply is None)
+    assert verdict.size == len(passed)
+    assert "\n" not in verdict.detail
+    assert verdict.detail.isprintable()
+    case.run.close()
+    return verdict, passed
+
+
+@asynccontextmanager
+async def filtering(
+    command: str, directory: Path, kind: Kind = "pipe", *, limit: float = PATIENCE, processes: int = 8
+) -> AsyncIterator[CommandFilter]:
+    """A filter that leaves nothing behind: no process, no zombie, no descriptor, no message file."""
+    filter_ = CommandFilter(command, kind, limit, str(directory), processes)
+    await asyncio.sleep(0)
+    descriptors, children, files = open_descriptors(), child_processes(), message_files(directory)
+    yield filter_
+    await until(lambda: filter_.running == 0, "every process is reaped")
+    assert filter_.waiting == 0
+    assert child_processes() == children
+    assert open_descriptors() == descriptors
+    assert message_files(directory) == files
+
+
+def message_files(directory: Path) -> set[Path]:
+    """Files that EMAIL named."""
+    return {path for path in directory.glob("proxsmtpd.*") if path.is_file()}
+
+
+def open_descriptors() -> dict[str, str]:
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found[entry.name] = str(entry.readlink())
+        except FileNotFoundError:  # the descriptor that listed the directory
+            continue
+    return found
+
+
+def child_processes() -> set[int]:
+    """Children of this process, zombies included."""
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def processes_with(variable: bytes) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or entry.name == str(os.getpid()):
+            continue
+        try:
+            environment = (entry / "environ").read_bytes()
+        except OSError:  # it is gone, or somebody else's
+            continue
+        if variable in environment.split(b"\0"):
+            found.append(int(entry.name))
+    return found

@@ -1,0 +1,85 @@
+"""Time that counts only while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.filters.clock import Clock
+from proxsmtp_tp.filters.limit import ProcessLimit
+from tests.unit.filters.court import jump, pass_through
+
+if TYPE_CHECKING:
+    from tests.unit.filters.conftest import Run
+
+
+def test_a_clock_adds_up_what_it_ran(run_jumping: Run) -> None:
+    async def scene() -> None:
+        spent: list[bool] = []
+        clock = Clock(asyncio.get_running_loop(), 100, lambda: spent.append(True))
+        for _ in range(3):
+            jump(1000)  # stopped: nothing counts
+            clock.run()
+            clock.run()
+            jump(30)
+            await pass_through()
+            clock.stop()
+            clock.stop()
+        assert not spent
+        clock.run()
+        jump(9)
+        await pass_through()
+        assert not spent
+        jump(1)
+        await pass_through()
+        assert spent == [True]
+
+    run_jumping(scene())
+
+
+def test_a_clock_that_ran_out_while_it_was_stopped_rings_when_it_runs(run_jumping: Run) -> None:
+    async def scene() -> None:
+        spent: list[bool] = []
+        clock = Clock(asyncio.get_running_loop(), 10, lambda: spent.append(True))
+        clock.run()
+        jump(11)
+        clock.stop()
+        await pass_through()
+        assert not spent
+        clock.run()
+        await pass_through()
+        assert spent == [True]
+
+    run_jumping(scene())
+
+
+def test_places_are_given_in_order_and_never_more_than_there_are(run: Run) -> None:
+    async def scene() -> None:
+        limit = ProcessLimit(2)
+        granted: list[int] = []
+        waiting = [lambda number=number: granted.append(number) for number in range(4)]
+        assert limit.enter(lambda: None)
+        assert limit.enter(lambda: None)
+        assert [limit.enter(each) for each in waiting] == [False] * 4
+        limit.forget(waiting[1])
+        limit.leave()
+        assert granted == []  # told from the event loop
+        assert (limit.taken, limit.waiting) == (2, 2)
+        await pass_through()
+        assert granted == [0]
+        limit.leave()
+        limit.leave()
+        await pass_through()
+        assert (granted, limit.taken, limit.waiting) == ([0, 2, 3], 2, 0)
+        limit.leave()
+        limit.leave()
+        assert limit.enter(lambda: None)
+
+    run(scene())
+
+
+def test_no_place_at_all_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="0 processes"):
+        ProcessLimit(0)

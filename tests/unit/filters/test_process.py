@@ -1,0 +1,417 @@
+"""Processes: what a command is born with, and that nothing of it stays, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.filters import process
+from proxsmtp_tp.filters.endings import REPLIES, Ending
+from proxsmtp_tp.filters.process import Child, ExitStatus
+from proxsmtp_tp.filters.verdict import Action
+from tests.unit.filters.court import Case, filtering, judge, jump, pass_through, start, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from proxsmtp_tp.filters.command import CommandFilter
+    from tests.unit.filters.conftest import Run
+
+TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"
+
+GLIBC_SIGNALS = 0b11 << 31  # 32 and 33, which glibc's posix_spawn itself ignores and hides from programs
+
+# The shell sets up its trap before it says so.
+STUBBORN = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 1000' & touch {ready}; while :; do sleep 1000; done"
+
+
+# Birth.
+
+
+def test_signals_session_and_descriptors(run: Run, tmp_path: Path) -> None:
+    """No descriptor of ours, default handlers, nothing blocked, a session of its own."""
+
+    async def scene() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        inherited = os.open("/dev/null", os.O_RDONLY)
+        os.set_inheritable(inherited, True)
+        command = (
+            "cat >/dev/null; ls /proc/$$/fd | sort -n; grep ^Sig[BI] /proc/$$/status; cut -d' ' -f1,5,6 /proc/$$/stat"
+        )
+        try:
+            async with filtering(command, tmp_path) as filter_:
+                _, out = await judge(filter_, TEXT)
+        finally:
+            os.close(inherited)
+            signal.signal(signal.SIGUSR1, before)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        *descriptors, blocked, ignored, numbers = out.decode().splitlines()
+        assert descriptors == ["0", "1", "2"]
+        assert int(blocked.split()[1], 16) == 0
+        assert int(ignored.split()[1], 16) & ~GLIBC_SIGNALS == 0
+        pid, group, session = numbers.split()
+        assert pid == group == session
+
+    run(scene())
+
+
+def test_working_directory_and_umask_are_the_daemons(run_uvloop: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        before = os.umask(0o027)
+        try:
+            async with filtering("cat >/dev/null; pwd -P; umask", tmp_path) as filter_:
+                _, out = await judge(filter_, TEXT)
+        finally:
+            os.umask(before)
+        assert out.decode().split() == [here, "0027"]
+
+    here = str(Path.cwd().resolve())
+    run_uvloop(scene())
+
+
+def test_pipes_stay_clear_of_0_1_and_2(tmp_path: Path) -> None:
+    """A daemon started with its standard descriptors closed must not mix them up with the filter's."""
+    script = """
+import asyncio, os, pathlib, sys
+os.close(0); os.close(1)
+sys.path.insert(0, os.getcwd())
+from tests.unit.filters.court import filtering, judge, run_on
+async def scene():
+    async with filtering("cat; echo end >&2", pathlib.Path(sys.argv[1])) as filter_:
+        verdict, out = await judge(filter_, b"text")
+        assert (verdict.detail, out) == ("passed: end", b"text"), verdict
+run_on("asyncio", scene())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_what_can_not_be_started_is_a_temporary_failure(run: Run, tmp_path: Path, kind: str) -> None:
+    async def scene() -> None:
+        async with filtering("cat", tmp_path, kind) as filter_:  # type: ignore[arg-type]
+            for remote in (b"x" * 200_000, b"nul\0nul"):  # one string has at most 128 KiB: execve(2)
+                verdict, _ = await judge(filter_, TEXT, remote=remote)
+                assert verdict.reply == REPLIES[Ending.NOT_STARTED]
+            assert (await judge(filter_, TEXT))[0].action is (Action.PASS)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "posix_spawn", "pipe"])
+def test_a_system_without_resources_is_a_temporary_failure(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    async def scene() -> None:
+        async with filtering("cat", tmp_path) as filter_:
+            await judge(filter_, TEXT)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, refuse)
+                case = start(filter_)
+            case.write(TEXT)
+            case.finish()
+            verdict = await case.verdict()
+            assert verdict.reply == REPLIES[Ending.NOT_STARTED]
+            assert "Too many open files" in verdict.detail
+            assert not case.alive()
+
+    run(scene())
+
+
+# The end.
+
+
+async def _nothing(_case: Case) -> None:
+    await pass_through()
+
+
+async def _written(case: Case) -> None:
+    case.write(TEXT)
+    await pass_through()
+
+
+async def _stalled(case: Case) -> None:
+    case.write(b"x" * 1_000_000)
+    await until(lambda: case.owner.paused, "the input is paused")
+
+
+async def _finished(case: Case) -> None:
+    case.write(TEXT)
+    case.finish()
+
+
+STAGES: list[Callable[[Case], Awaitable[None]]] = [_nothing, _written, _stalled, _finished]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+@pytest.mark.parametrize("command", ["sleep 1000", "sleep 1000 & sleep 1000 | cat"])
+def test_abort_at_any_stage_leaves_nothing_and_gives_no_verdict(
+    run: Run, tmp_path: Path, command: str, kind: str, stage: Callable[[Case], Awaitable[None]]
+) -> None:
+    async def scene() -> None:
+        async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
+            case = start(filter_)
+            if not (kind == "file" and stage is _stalled):
+                await stage(case)
+            case.abort()
+            case.abort()
+            case.write(TEXT)
+            case.finish()
+            await until(lambda: not case.alive(), "its processes are gone")
+            assert case.run.read(10) == b""
+            case.run.close()
+            assert case.owner.verdicts == []
+
+    run(scene())
+
+
+def test_abort_between_decision_and_verdict_gives_none(run: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with filtering("exit 1", tmp_path) as filter_:
+            case = start(filter_)
+            await until(lambda: case.run._settled, "it is decided")  # type: ignore[attr-defined]
+            told = len(case.owner.verdicts)
+            case.abort()
+            await pass_through()
+            assert len(case.owner.verdicts) == told
+
+    run(scene())
+
+
+def test_abort_after_pass_frees_the_message(run: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with filtering("cat", tmp_path) as filter_:
+            case = start(filter_)
+            await case.write_patiently(TEXT * 100_000)
+            case.finish()
+            await case.verdict()
+            assert case.run.read(3) == TEXT[:3]
+            case.abort()
+            assert case.run.read(3) == b""
+
+    run(scene())
+
+
+def test_sigterm_comes_first_and_end_of_file_does_not(run: Run, tmp_path: Path) -> None:
+    """A script's trap removes its files; and it never takes an aborted message for a complete one."""
+
+    async def scene() -> None:
+        ready, log = tmp_path / "ready", tmp_path / "log"
+        command = f"trap 'echo term >>{log}; exit' TERM; touch {ready}; while read -r x; do :; done; echo eof >>{log}"
+        async with filtering(command, tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            await until(ready.exists, "the trap is set")
+            case.abort()
+            await until(lambda: not case.alive(), "it is gone")
+            assert log.read_text() == "term\n"
+
+    run(scene())
+
+
+def test_who_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        ready = tmp_path / "ready"
+        async with filtering(STUBBORN.format(ready=ready), tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            await until(ready.exists, "the traps are set")
+            await until(lambda: len(case.alive()) >= 3, "its children run")
+            case.abort()
+            await pass_through()
+            assert len(case.alive()) >= 3
+            assert filter_.running == 1  # a place is taken until it is reaped
+            jump(process.KILL_GRACE)
+            await until(lambda: not case.alive(), "they are killed")
+
+    run_jumping(scene())
+
+
+def test_close_kills_at_once_whatever_runs_or_is_being_ended(run: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        ready = tmp_path / "ready"
+        async with filtering(STUBBORN.format(ready=ready), tmp_path) as filter_:
+            running, ending = start(filter_), start(filter_)
+            await until(ready.exists, "the traps are set")
+            ending.abort()
+            filter_.close()
+            await until(lambda: not running.alive() and not ending.alive(), "all are killed")
+            assert running.owner.verdicts == []
+
+    run(scene())
+
+
+@pytest.mark.parametrize("command", ["sleep 1000 & exit 1", "sleep 1000 >/dev/null & cat"])
+def test_who_holds_the_pipes_after_the_verdict_is_ended(run_jumping: Run, tmp_path: Path, command: str) -> None:
+    async def scene() -> None:
+        async with filtering(command, tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            case.finish()
+            await case.verdict()
+            case.run.close()
+            jump(process.LINGER)
+            await until(lambda: not case.alive(), "it is ended")
+
+    run_jumping(scene())
+
+
+def test_a_background_job_that_let_go_of_the_pipes_lives_on(run: Run, tmp_path: Path) -> None:
+    """1.10's habit: scripts report or learn in the background."""
+
+    async def scene() -> None:
+        async with filtering("sleep 1000 >/dev/null 2>&1 & cat", tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            case.finish()
+            assert (await case.verdict()).action is Action.PASS
+            case.run.close()
+            await until(lambda: filter_.running == 0, "the leader is reaped")
+            (job,) = case.alive()
+            os.kill(job, signal.SIGKILL)
+
+    run(scene())
+
+
+def test_a_child_reaped_by_somebody_else_has_no_exit_status_and_passes_nothing(run: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        gate = tmp_path / "gate"
+        async with filtering(f"cat; until test -e {gate}; do sleep 0.01; done", tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            case.finish()
+            (child,) = filter_._launcher._children
+            gate.touch()
+            reap(child._pid)
+            verdict = await case.verdict()
+            assert verdict.reply == REPLIES[Ending.STATUS_LOST]
+
+    run(scene())
+
+
+def reap(pid: int) -> None:
+    """As a library with a SIGCHLD handler would."""
+    os.waitpid(pid, 0)
+
+
+def test_exit_statuses_count_also_where_the_starter_ignored_them(run: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with filtering("cat; exit 3", tmp_path) as filter_:
+            assert (await judge(filter_, TEXT))[0].detail == "exit status 3"
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        run(scene())
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+# Many.
+
+
+@pytest.mark.parametrize("processes", [1, 7, 64])
+def test_each_of_many_gets_its_own_verdict(run_uvloop: Run, tmp_path: Path, processes: int) -> None:
+    """1.10 lets one session reap another's child: refused mail passes."""
+    count = 200 if processes == 64 else 40
+
+    async def one(filter_: CommandFilter, number: int) -> None:
+        case = start(filter_)
+        case.write(b"%d\n" % number)
+        case.finish()
+        verdict = await case.verdict()
+        if number % 3 == 0:
+            assert verdict.action is Action.PASS
+            assert case.read_all() == b"message %d\n" % number
+        else:
+            assert verdict.reply is not None
+            assert verdict.reply.wire == b"%d message %d\r\n" % (500 + number % 100, number)
+            assert verdict.detail == f"exit status {number % 120 + 1}"
+        case.run.close()
+
+    async def scene() -> None:
+        command = (
+            "read -r n; test $((n % 3)) -ne 0 || { echo message $n; exit 0; };"
+            " echo $((500 + n % 100)) message $n >&2; exit $((n % 120 + 1))"
+        )
+        async with filtering(command, tmp_path, processes=processes) as filter_:
+            await asyncio.gather(*[one(filter_, number) for number in range(count)])
+
+    run_uvloop(scene())
+
+
+# The parts.
+
+
+class Listener:
+    """A ChildOwner that remembers."""
+
+    def __init__(self) -> None:
+        self.output = self.errors = b""
+        self.closed = False
+        self.status: ExitStatus | None = None
+        self.freed = False
+
+    def child_output(self, data: bytes) -> None:
+        self.output += data
+
+    def child_output_closed(self) -> None:
+        self.closed = True
+
+    def child_errors(self, data: bytes) -> None:
+        self.errors += data
+
+    def child_input_taken(self) -> None:
+        pass
+
+    def child_exited(self, status: ExitStatus) -> None:
+        self.status = status
+
+    def free(self) -> None:
+        assert not self.freed
+        self.freed = True
+
+
+def test_a_child_tells_everything_in_order(run: Run) -> None:
+    async def scene() -> None:
+        owner = Listener()
+        child = Child("cat; echo error >&2; exit 3", dict(os.environb), owner, piped=True, freed=owner.free)
+        child.write(b"in")
+        child.close_input()
+        assert not child.input_open
+        await until(lambda: owner.freed, "it ends by itself")
+        assert owner.status is not None
+        assert (owner.output, owner.errors, owner.closed) == (b"in", b"error\n", True)
+        assert (owner.status.code, owner.status.signal) == (3, None)
+        child.end()
+        child.kill()
+        child.release()
+        child.write(b"more")
+
+    run(scene())
+
+
+def test_errors_of_the_leader_are_taken_at_its_exit_though_others_go_on_writing(run: Run) -> None:
+    """The drain is bounded: the end of such a stream never comes."""
+
+    async def scene() -> None:
+        owner = Listener()
+        child = Child("yes >&2 & exit 4", dict(os.environb), owner, piped=False, freed=owner.free)
+        await until(lambda: owner.status is not None, "the leader's exit is seen")
+        child.kill()
+        await until(lambda: owner.freed, "all is over")
+
+    run(scene())

@@ -1,0 +1,130 @@
+"""Where a message's bytes are, and what happens when they can not be there."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxsmtp_tp.filters.endings import REPLIES, Ending
+from proxsmtp_tp.filters.spool import MEMORY_LIMIT, MessageFile, Spool
+from tests.unit.filters.court import filtering, judge, open_descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.unit.filters.conftest import Run
+
+BIG = b"Good morning.\r\n" * (MEMORY_LIMIT // 8)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As if the disk were full past `size`: EFBIG (setrlimit(2); Python ignores SIGXFSZ)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.binary(max_size=200), max_size=10), st.integers(1, 300))
+def test_what_is_written_is_read(pieces: list[bytes], size: int) -> None:
+    spool = Spool("/nonexistent")  # it stays in memory
+    for piece in pieces:
+        spool.write(piece)
+    assert spool.size == sum(map(len, pieces))
+    assert spool.read(10) == b""  # not before rewind
+    spool.rewind()
+    read = []
+    while data := spool.read(size):
+        assert len(data) <= size
+        read.append(data)
+    assert b"".join(read) == b"".join(pieces)
+    spool.close()
+    spool.close()
+
+
+def test_a_large_message_is_in_a_nameless_file(tmp_path: Path) -> None:
+    before = open_descriptors()
+    spool = Spool(str(tmp_path))
+    for at in range(0, len(BIG), 50_000):
+        spool.write(BIG[at : at + 50_000])
+    (descriptor,) = set(open_descriptors()) - set(before)
+    status = os.fstat(int(descriptor))
+    assert (status.st_nlink, status.st_mode & 0o777, status.st_dev) == (0, 0o600, tmp_path.stat().st_dev)
+    assert not list(tmp_path.iterdir())
+    spool.rewind()
+    assert b"".join(iter(lambda: spool.read(65536), b"")) == BIG
+    spool.close()
+    assert open_descriptors() == before
+
+
+def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
+    before = open_descriptors()
+    spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path))
+    spool.write(BIG)
+    file.write(BIG)
+    for each in (spool, file):
+        each.close()
+        each.close()
+        assert each.read(10) == b""
+    assert open_descriptors() == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("room", [0, 4096, 100_000])
+def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int) -> None:
+    before = open_descriptors()
+    with files_of_at_most(room):
+        spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path))
+        with pytest.raises(OSError, match="File too large"):
+            spool.write(BIG)
+        with pytest.raises(OSError, match="File too large"):
+            file.write(BIG)
+        spool.close()
+        file.close()
+        last = MessageFile(str(tmp_path))
+        last.write(b"x" * 4000)
+        if room == 0:
+            with pytest.raises(OSError, match="File too large"):
+                last.complete()
+        else:
+            last.complete()
+        last.close()
+    assert open_descriptors() == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_last_octets_may_be_refused_as_late_as_at_rewind(tmp_path: Path) -> None:
+    with files_of_at_most(MEMORY_LIMIT + 4096):
+        spool = Spool(str(tmp_path))
+        spool.write(b"x" * (MEMORY_LIMIT + 4096))
+        spool.write(b"late")
+        with pytest.raises(OSError, match="File too large"):
+            spool.rewind()
+        spool.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+@pytest.mark.parametrize("room", [0, MEMORY_LIMIT + 4096])
+def test_a_full_disk_is_452(run: Run, tmp_path: Path, kind: str, room: int) -> None:
+    async def scene() -> None:
+        command = "cat" if kind == "pipe" else "true"
+        async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
+            with files_of_at_most(room):
+                verdict, _ = await judge(filter_, BIG)
+            assert verdict.reply is not None
+            assert verdict.reply == REPLIES[Ending.SPOOL_FAILED]
+            assert verdict.reply.wire.startswith(b"452 4.3.1 ")
+            assert "File too large" in verdict.detail
+
+    run(scene())

@@ -1,0 +1,134 @@
+"""The last line of a standard error, and the reply that it becomes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxsmtp_tp.filters.stderr import LINE_LIMIT, LastLine, parse
+from proxsmtp_tp.filters.verdict import Action
+
+ONE_REPLY_LINE = re.compile(rb"(250|[45][0-9][0-9]) [ -~]*\r\n")
+
+REPLIES = [
+    (b"550 Bad Email", b"550 Bad Email"),
+    (b"550 5.7.1 Bad Email", b"550 5.7.1 Bad Email"),
+    (b"550   Bad   Email", b"550 Bad   Email"),
+    (b"550\tBad\tEmail", b"550 Bad Email"),
+    (b"550-Bad Email", b"550 Bad Email"),
+    (b"550-5.7.1 - Bad", b"550 5.7.1 - Bad"),
+    (b"550", b"550 Content Rejected"),
+    (b"550-", b"550 Content Rejected"),
+    (b"571 Delivery not authorized", b"571 Delivery not authorized"),
+    (b"599 x", b"599 x"),
+    (b"451 later", b"451 later"),
+    (b"451", b"451 Content Not Accepted Now"),
+    (b"400 x", b"400 x"),
+    (b"421 4.3.0 closing", b"451 4.3.0 closing"),
+    (b"421", b"451 Content Not Accepted Now"),
+    (b"250 Gone", b"250 Gone"),
+    (b"250", b"250 OK"),
+    (b"250-Gone", b"250 Gone"),
+    (b"Bad Email", b"550 Content Rejected; Bad Email"),
+    (b"", b"550 Content Rejected"),
+    (b"251 will forward", b"550 Content Rejected; 251 will forward"),
+    (b"200 x", b"550 Content Rejected; 200 x"),
+    (b"354 go on", b"550 Content Rejected; 354 go on"),
+    (b"120 x", b"550 Content Rejected; 120 x"),
+    (b"999 x", b"550 Content Rejected; 999 x"),
+    (b"600 x", b"550 Content Rejected; 600 x"),
+    (b"5505 x", b"550 Content Rejected; 5505 x"),
+    (b"550x", b"550 Content Rejected; 550x"),
+    (b"550: x", b"550 Content Rejected; 550: x"),
+    (b"55", b"550 Content Rejected; 55"),
+    (b"-550 x", b"550 Content Rejected; -550 x"),
+    (b"\xd9\xa5\xd9\xa5\xd9\xa0 x", b"550 Content Rejected; ?????? x"),  # Arabic digits are no digits
+    (b"550 x\r550 y", b"550 x 550 y"),
+    (b"550 x\0y\x1b[31m\x7f", b"550 x?y?[31m?"),
+    ("554 f\u00fcr".encode(), b"554 f??r"),
+]
+
+
+@pytest.mark.parametrize(("line", "reply"), REPLIES)
+def test_each_shape_of_a_line_has_one_meaning(line: bytes, reply: bytes) -> None:
+    said = parse(line)
+    assert said.reply.wire == reply + b"\r\n"
+    action = {b"2": Action.DISCARD, b"4": Action.TEMPFAIL, b"5": Action.REJECT}[reply[:1]]
+    assert said.action is action
+
+
+def test_a_long_line_is_cut_to_one_reply_line() -> None:
+    for line in (b"550 " + b"x" * 3000, b"y" * 3000):
+        assert len(parse(line).reply.wire) == 512
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.binary(max_size=700), st.from_regex(rb"[0-9]{3}[ \t-]?.{0,20}", fullmatch=True)))
+def test_any_line_gives_one_printable_reply_line_with_a_code_of_a_verdict(line: bytes) -> None:
+    said = parse(line)
+    wire = said.reply.wire
+    assert ONE_REPLY_LINE.fullmatch(wire)
+    assert len(wire) <= 512
+    assert not wire.startswith(b"421")
+    assert said.shown.isascii()
+    assert said.shown == "" or said.shown.isprintable()
+    assert {Action.DISCARD: b"2", Action.TEMPFAIL: b"4", Action.REJECT: b"5"}[said.action] == wire[:1]
+
+
+def last_line(*chunks: bytes) -> bytes:
+    line = LastLine()
+    for chunk in chunks:
+        line.feed(chunk)
+    return line.line
+
+
+LINES = [
+    (b"", b""),
+    (b"\n", b""),
+    (b" \n\t\r\n", b""),
+    (b"one", b"one"),
+    (b"one\n", b"one"),
+    (b"one\r\n", b"one"),
+    (b"one\ntwo", b"two"),
+    (b"one\ntwo\n", b"two"),
+    (b"one\n\n \n", b"one"),
+    (b"one\n  two  \n\n", b"two"),
+    (b"\n\none\n", b"one"),
+    (b"one\n" + b" " * 5000 + b"two", b"two"),
+    (b"x" * 5000 + b"\n", b"x" * LINE_LIMIT),
+    (b"550 " + b"x" * 5000, b"550 " + b"x" * (LINE_LIMIT - 4)),
+    (b"a\n" + b"b" * 5000 + b"\nc", b"c"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), LINES)
+def test_the_last_line_that_is_not_empty(text: bytes, line: bytes) -> None:
+    assert last_line(text) == line
+    assert last_line(*[text[at : at + 1] for at in range(len(text))]) == line
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=20), st.sampled_from([b"\n", b" ", b"\r\n", b"550 x", b"y" * 700])), max_size=12
+    )
+)
+def test_chunks_do_not_matter(chunks: list[bytes]) -> None:
+    text = b"".join(chunks)
+    lines = [line.strip() for line in text.split(b"\n") if line.strip()]
+    expected = lines[-1][:LINE_LIMIT].rstrip() if lines else b""
+    assert last_line(*chunks) == last_line(text) == expected
+
+
+def test_memory_is_bounded_whatever_comes() -> None:
+    line = LastLine()
+    for _ in range(100):
+        line.feed(b"x" * 65536)
+    line.feed(b"\n")
+    for _ in range(100):
+        line.feed(b" " * 65536)
+    assert len(line.line) == LINE_LIMIT
+    assert len(line._current) + len(line._line) <= 2 * LINE_LIMIT

@@ -1,0 +1,54 @@
+"""The filter that a configuration asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.filters import table
+from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.file import FileRun
+from proxsmtp_tp.filters.pipe import PipeRun
+
+
+@pytest.mark.parametrize("kind", list(FilterType))
+def test_nothing_is_judged_without_a_command(kind: FilterType) -> None:
+    assert table.make_filter(Settings(filter_type=kind)) is None
+
+
+def test_nothing_is_judged_where_everything_is_refused() -> None:
+    assert table.make_filter(Settings(filter_type=FilterType.REJECT, filter_command="cat")) is None
+
+
+@pytest.mark.parametrize(("kind", "run"), [(FilterType.PIPE, PipeRun), (FilterType.FILE, FileRun)])
+def test_a_command_with_all_that_is_configured(kind: FilterType, run: type) -> None:
+    settings = Settings(
+        filter_command="cat; true",
+        filter_type=kind,
+        filter_timeout=7,
+        temp_directory="/var/spool/x",
+        filter_processes=10,
+        workers=3,
+    )
+    filter_ = table.make_filter(settings)
+    assert isinstance(filter_, CommandFilter)
+    launcher = filter_._launcher
+    assert filter_._run is run
+    assert (launcher.command, launcher.timeout, launcher.temp_directory) == ("cat; true", 7, "/var/spool/x")
+    assert launcher.limit.maximum == 3
+
+
+@pytest.mark.parametrize(
+    ("processes", "workers", "share"), [(64, 0, 64), (64, 1, 64), (64, 2, 32), (1, 8, 1), (9, 8, 1)]
+)
+def test_the_workers_share_the_limit(processes: int, workers: int, share: int) -> None:
+    filter_ = table.make_filter(Settings(filter_command="cat", filter_processes=processes, workers=workers))
+    assert isinstance(filter_, CommandFilter)
+    assert filter_._launcher.limit.maximum == share
+
+
+def test_a_kind_without_a_row_is_an_error_not_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 2: a configured filter that can not be made must not let mail through."""
+    monkeypatch.setattr(table, "_FILTERS", {})
+    with pytest.raises(ValueError, match="pipe"):
+        table.make_filter(Settings(filter_command="cat"))
