@@ -1,0 +1,149 @@
+"""One instance of the daemon on a gateway of the lab, driven by the commands that people type.
+
+Guarantees: started means that the daemon itself says so (READY=1, sd_notify(3)); leaving `Instance.running`
+removes the rules and ends the daemon, whatever happened inside.
+"""
+
+from __future__ import annotations
+
+import socket
+import sysconfig
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.lab.network import LabError
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator, Mapping
+
+    from proxsmtp_tp.lab.network import Host
+
+START_SECONDS = 20.0
+"""A daemon is ready in well under one second; a machine busy with other tests takes longer."""
+
+
+def program(name: str = "proxsmtp-tp") -> Path:
+    """The command as it is installed beside this interpreter."""
+    return Path(sysconfig.get_path("scripts"), name)
+
+
+@dataclass
+class Instance:
+    """A daemon with one configuration file. `directives` become its lines, in their order."""
+
+    host: Host
+    directory: Path
+    directives: Mapping[str, str]
+    name: str = "gateway"
+    _daemon: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return self.directory / f"{self.name}.conf"
+
+    @property
+    def log_file(self) -> Path:
+        """What the daemon says."""
+        return self.directory / f"{self.name}.log"
+
+    @property
+    def log(self) -> str:
+        """What the daemon has said so far."""
+        return self.log_file.read_text("utf-8", "backslashreplace") if self.log_file.exists() else ""
+
+    def start(self) -> None:
+        """Write the file and start the daemon. Raises LabError with its log if it does not become ready."""
+        self.config.write_text("".join(f"{name}: {value}\n" for name, value in self.directives.items()))
+        address = self.directory / f"{self.name}.notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, self.log_file.open("wb") as output:
+            notices.bind(str(address))
+            try:
+                address.chmod(0o666)  # the daemon may have changed its user before it is ready
+                self._daemon = self.host.start(
+                    program(), "serve", "-f", self.config, output=output, environment={"NOTIFY_SOCKET": str(address)}
+                )
+                self._await_ready(notices, self._daemon)
+            finally:
+                address.unlink()
+
+    def _await_ready(self, notices: socket.socket, daemon: subprocess.Popen[bytes]) -> None:
+        notices.settimeout(0.1)
+        for _ in range(int(START_SECONDS / 0.1)):
+            try:
+                if b"READY=1" in notices.recv(4096):
+                    return
+            except TimeoutError:
+                if daemon.poll() is not None:
+                    raise LabError(f"proxsmtp-tp serve ended with {daemon.returncode}:\n{self.log}") from None
+        raise LabError(f"proxsmtp-tp serve is not ready after {START_SECONDS:g} s:\n{self.log}")
+
+    def wait_log(self, text: str, start: int = 0, seconds: float = START_SECONDS) -> bool:
+        """Wait until the log says `text` after its first `start` characters; False if it does not."""
+        end = time.monotonic() + seconds
+        while text not in self.log[start:]:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def stop(self) -> None:
+        """End the daemon in order. Raises LabError with its log if it does not end well."""
+        if self._daemon is not None:
+            status = self.host.stop(self._daemon)
+            self._daemon = None
+            if status != 0:
+                raise LabError(f"proxsmtp-tp serve ended with {status}:\n{self.log}")
+
+    def command(self, subcommand: str, *options: str) -> str:
+        """Run a subcommand with this configuration file; what it printed. Raises LabError if it fails."""
+        done = self.host.run(program(), subcommand, "-f", self.config, *options)
+        return (done.stdout + done.stderr).strip()
+
+    @contextmanager
+    def running(self) -> Iterator[Instance]:
+        """The daemon started and the rules in place; neither afterwards."""
+        self.start()
+        try:
+            self.command("install-rules")
+            try:
+                yield self
+            finally:
+                self.command("remove-rules")
+        finally:
+            self.stop()
+
+
+# What a person would look at to see whether a box is as it was. nf_conntrack_count changes by itself.
+_QUESTIONS = {
+    "nft list ruleset": ("nft", "list", "ruleset"),
+    "ip -4 rule": ("ip", "-4", "rule"),
+    "ip -6 rule": ("ip", "-6", "rule"),
+    "ip -4 route show table all": ("ip", "-4", "route", "show", "table", "all"),
+    "ip -6 route show table all": ("ip", "-6", "route", "show", "table", "all"),
+    "sysctl net": (
+        "sh",
+        "-c",
+        "find /proc/sys/net -type f ! -name nf_conntrack_count -exec grep -sH . {} + | sort",
+    ),
+}
+
+
+def box_state(host: Host) -> dict[str, list[str]]:
+    """What can be seen of a box's firewall, policy routing and network settings, by the command that shows it."""
+    return {question: host.run(*command).stdout.splitlines() for question, command in _QUESTIONS.items()}
+
+
+def changes(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
+    """What differs, one line each: "+ ..." for what is new, "- ..." for what is gone; empty if nothing does."""
+    return [
+        f"{question}: {sign} {line}"
+        for question in before
+        for sign, here, there in (("+", after, before), ("-", before, after))
+        for line in (Counter(here[question]) - Counter(there[question])).elements()
+    ]

@@ -1,0 +1,101 @@
+"""Two real Postfixes on either side of the gateway, and what must come of every letter given to the first."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from proxsmtp_tp.lab import network
+from proxsmtp_tp.lab.client import Client
+from tests.real.corpus import Fate, Letter
+from tests.real.postfix import Postfix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+DOMAINS = ("v4.example", "v6.example")
+"""Recipients' domains by the IP version that their mail takes."""
+REFUSAL = "550 5.7.1 This is the GTUBE test string: refused by the filter"
+
+_TRACE = re.compile(rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Received|X-Filter): [^\n]*\n(?:[ \t][^\n]*\n)*)+")
+"""What MTAs, and our sample filter, put before a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostOffice:
+    """`sender` has a queue and bounces, `mx` has the mailbox."""
+
+    lab: network.GatewayNetwork
+    sender: Postfix
+    mx: Postfix
+
+    @classmethod
+    def open(cls, lab: network.GatewayNetwork, directory: Path) -> Self:
+        """Start both. `directory` must be open to everybody."""
+        for name in ("sender", "mx"):
+            (directory / name).mkdir()
+        routes = {"v4.example": f"smtp:[{network.MX_V4}]", "v6.example": f"smtp:[IPv6:{network.MX_V6}]"}
+        back = {"sender.example": f"smtp:[{network.SENDER_V4}]"}
+        sender = Postfix.start(lab.sender, directory / "sender", "sender.example", ("sender.example",), routes)
+        mx = Postfix.start(lab.mx, directory / "mx", "mx.example", DOMAINS, back)
+        sender.wait_ready()
+        mx.wait_ready()
+        return cls(lab, sender, mx)
+
+    def post(self, letters: Sequence[Letter]) -> None:
+        """Hand the letters to the sender's Postfix, exactly as they are, and wait until all are settled."""
+        self.sender.empty_mailbox()
+        self.mx.empty_mailbox()
+        with Client(self.lab.sender, "127.0.0.1") as client:
+            client.ehlo()
+            for letter in letters:
+                reply = client.submit(
+                    letter.sender, letter.recipients, letter.octets, letter.mail_options, letter.rcpt_options
+                )
+                assert reply.startswith("250 "), f"{letter.name}: {reply}"
+        copies = sum(len(letter.recipients) for letter in letters if letter.fate is Fate.DELIVERED)
+        notices = sum(letter.report or letter.fate is Fate.REFUSED for letter in letters)
+        self.mx.wait_mailbox(copies, 60)
+        self.sender.wait_mailbox(notices, 30)
+        self.sender.wait_idle(30)
+        self.mx.wait_idle(30)
+
+    def check(self, letters: Sequence[Letter]) -> None:
+        """Each delivered letter arrived once for each recipient, byte for byte; no other arrived."""
+        wanted = {letter.name: letter for letter in letters}
+        arrived: Counter[tuple[str, str]] = Counter()
+        for file in self.mx.mailbox():
+            text = file.read_bytes()
+            name, recipient = _field(text, b"X-Corpus"), _field(text, b"X-Original-To")
+            arrived[name, recipient] += 1
+            sent = wanted[name].octets.replace(b"\r\n", b"\n")
+            trace = text.removesuffix(sent)
+            assert trace != text, f"{name} arrived changed:\n{_difference(sent, text)}"
+            assert _TRACE.fullmatch(trace), f"{name} has other headers before it than an MTA's: {trace!r}"
+            assert _field(text, b"Return-Path") == f"<{wanted[name].sender}>"
+        delivered = (letter for letter in letters if letter.fate is Fate.DELIVERED)
+        assert arrived == Counter((letter.name, to) for letter in delivered for to in letter.recipients)
+
+    def notices(self) -> list[str]:
+        """What the sender's Postfix, or the MX, wrote to the sender: bounces and delivery reports."""
+        return [file.read_text("utf-8", "backslashreplace") for file in self.sender.mailbox()]
+
+
+def _field(text: bytes, name: bytes) -> str:
+    """The value of a header field; the first, if there are several."""
+    match = re.search(rb"^" + name + rb": ([^\n]*)$", text, re.MULTILINE)
+    assert match is not None, f"no {name!r} in {text[:2000]!r}"
+    return match[1].decode()
+
+
+def _difference(sent: bytes, arrived: bytes) -> str:
+    """Where the two first differ, counted from the end, since headers were added before."""
+    at = next(
+        (place for place, (a, b) in enumerate(zip(reversed(sent), reversed(arrived), strict=False)) if a != b),
+        min(len(sent), len(arrived)),
+    )
+    around = slice(-at - 60 if at + 60 < len(sent) else None, -at + 20 if at > 20 else None)
+    return f"{at} octets before the end\n  sent:    {sent[around]!r}\n  arrived: {arrived[around]!r}"
