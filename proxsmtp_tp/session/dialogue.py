@@ -262,8 +262,8 @@ class Dialogue:
         if self.options.trace:
             self.log(f"{who} {shown(line[:TRACED])}", logging.DEBUG)
 
-    def log_message(self, status: str, reply: Reply | None = None) -> None:
-        """The one line that every message gets; `reply` is what the client was told."""
+    def log_message(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:
+        """The one line that every message gets; `reply` is what the client was told, `filtered` how the filter ended."""
         envelope = self.envelope
         words = [f"client={self.client}"]
         if envelope.sender is not None:
@@ -274,6 +274,8 @@ class Dialogue:
         words += [f"status={status}", f"server={self.server}"]
         if reply is not None:
             words.append(f"reply={shown(reply.wire)}")
+        if filtered:
+            words.append(f"filter={filtered}")
         self.log(", ".join(words))
 
     def current_wait(self) -> Wait:

@@ -136,9 +136,10 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
 def settle(d: Dialogue, reply: Reply, status: str) -> None:
     """The final reply is ours: give it, and have the server forget the envelope."""
     given = _message(d).verdict
-    if given is not None and given.action in {Action.REJECT, Action.TEMPFAIL, Action.DISCARD}:
-        status = given.detail
-    d.log_message(status, reply)
+    if given is not None and given.action is not Action.PASS:
+        d.log_message(shown(reply.wire), filtered=given.detail)
+    else:
+        d.log_message(status, reply)
     d.pass_on(reply)
     _over(d)
     if d.server_gone:
