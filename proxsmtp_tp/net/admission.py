@@ -17,6 +17,7 @@ import mmap
 import os
 import socket
 import struct
+import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Admission:
         self._accepting = view[starts[2] : starts[3]]
         self._owners = view[starts[3] : starts[4]].cast("H")  # of chunks: worker + 1; 0 is free
         self._keys = view[starts[4] :]
-        self._free: list[int] = []  # end points of this process' own chunks
+        self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
         self._lock = _Lock()
         self.set_limit(max_connections)
         for worker in range(workers):
@@ -120,15 +121,17 @@ class Admission:
                 self._header[_CHUNKS] -= 1
             self._accepting[worker] = 0
             self._counts[worker] = 0
+        self._free.pop(worker, None)
 
     # Our own end points.
 
     def add_endpoint(self, worker: int, ip: str, port: int) -> int:
         """A connection of ours leaves from this address and port. The handle is for `remove_endpoint`."""
         key = _key(ip, port)
-        if not self._free:
-            self._free = self._take_chunk(worker)
-        handle = self._free.pop()
+        free = self._free.setdefault(worker, [])
+        if not free:
+            free += self._take_chunk(worker)
+        handle = free.pop()
         self._keys[handle * _KEY.size : (handle + 1) * _KEY.size] = key
         return handle
 
@@ -140,7 +143,7 @@ class Admission:
         if self._owners[handle // _CHUNK] != worker + 1 or not any(self._keys[place]):
             raise ValueError(f"worker {worker} has no end point {handle}")
         self._keys[place] = bytes(_KEY.size)
-        self._free.append(handle)
+        self._free[worker].append(handle)
 
     def contains(self, ip: str, port: int) -> bool:
         """Whether this is an end point of ours, in whichever worker. 6 microseconds among 64 of them, 20
@@ -169,6 +172,7 @@ class _Lock:
 
     def __init__(self) -> None:
         self._file = os.memfd_create("admission")
+        weakref.finalize(self, os.close, self._file)
 
     def __enter__(self) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_EX)

@@ -1,0 +1,98 @@
+"""proxsmtpd: the command line of proxsmtpd 1.10, unchanged (proxsmtpd(8)).
+
+    proxsmtpd [-d level] [-f configfile] [-p pidfile]
+    proxsmtpd -v
+
+Texts and exit codes are the original's, measured: 2 for usage and configuration, 1 for what the system
+refused (and for a level that is no number). Without -d it becomes a daemon; other than the original, it does
+so only when it is ready.
+"""
+
+from __future__ import annotations
+
+import getopt
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.reader import ConfigError, load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = "proxsmtpd"
+DEFAULT_CONFIG = "/etc/proxsmtpd.conf"
+USAGE = """\
+usage: proxsmtpd [-d debuglevel] [-f configfile] [-p pidfile]
+       proxsmtpd -v"""
+
+
+@dataclass(slots=True)
+class _Options:
+    """What stands on the command line. `level` None: become a daemon."""
+
+    level: int | None = None
+    config: str = DEFAULT_CONFIG
+    pid_file: str | None = None
+
+
+class _EarlyExitError(Exception):
+    """The end, before anything has begun. Without a code there is nothing wrong."""
+
+    def __init__(self, code: int, *lines: str) -> None:
+        self.code = code
+        self.lines = lines
+        super().__init__(*lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit code."""
+    try:
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
+        configuration = load_config(options.config)
+    except _EarlyExitError as end:
+        print(*end.lines, sep="\n", file=sys.stderr if end.code else sys.stdout)
+        return end.code
+    except ConfigError as error:
+        for line in error.lines():
+            print(f"{NAME}: {line}", file=sys.stderr)
+        return error.exit_code
+    from proxsmtp_tp.service.launch import Launch, launch  # noqa: PLC0415  (a wrong file is told without it)
+
+    detach = options.level is None
+    level = 3 if options.level is None else options.level
+    return launch(Launch(configuration, options.config, NAME, options.pid_file, level, detach))
+
+
+def _parse(arguments: Sequence[str]) -> _Options:
+    try:
+        given, rest = getopt.gnu_getopt(list(arguments), "d:f:p:v")
+    except getopt.GetoptError as error:
+        what = "option requires an argument" if "requires" in error.msg else "invalid option"
+        raise _EarlyExitError(2, f"{NAME}: {what} -- '{error.opt}'", USAGE) from None
+    options = _Options()
+    for option, value in given:
+        if option == "-d":
+            options.level = _level(value)
+        elif option == "-f":
+            options.config = value
+        elif option == "-p":
+            options.pid_file = value
+        else:
+            from proxsmtp_tp.service.version import VERSION  # noqa: PLC0415
+
+            raise _EarlyExitError(0, f"proxsmtpd (version {VERSION})", f"          (config: {DEFAULT_CONFIG})")
+    if rest:
+        raise _EarlyExitError(2, USAGE)
+    return options
+
+
+def _level(text: str) -> int:
+    """0..4, as strtol(3) reads it."""
+    if not re.fullmatch(r"[ \t\n\v\f\r]*[+-]?[0-9]{0,9}", text):
+        raise _EarlyExitError(1, f"{NAME}: invalid debug log level")
+    level = int(text.strip() or 0) if text.strip(" \t\n\v\f\r+-") else 0
+    if not 0 <= level <= 4:
+        raise _EarlyExitError(2, f"{NAME}: invalid debug log level (must be between 1 and 4)")
+    return level

@@ -1,0 +1,124 @@
+"""What install-rules, remove-rules and check-rules do, and say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.cli.rules import DEFAULT_CONFIG
+from proxsmtp_tp.config.reader import ConfigError, instance_name, read_config
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.gateway import check as checker
+from proxsmtp_tp.gateway import describe, survey
+from proxsmtp_tp.gateway import install as installer
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.options import options_from
+from proxsmtp_tp.gateway.plan import PlanError
+from proxsmtp_tp.gateway.state import DIRECTORY, Store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from proxsmtp_tp.gateway.plan import Options
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+_FIELDS = (
+    "instance", "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
+    "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_local",
+)  # fmt: skip
+
+
+def act(args: argparse.Namespace) -> int:
+    """Do what `args.action` says; errors become a line each and an exit status."""
+    try:
+        return {"install": install, "remove": remove, "check": check}[args.action](args)
+    except ConfigError as error:
+        return _complain(error.lines(), EXIT_USAGE)
+    except PlanError as error:
+        return _complain([str(error)], EXIT_USAGE)
+    except (GatewayError, OSError) as error:
+        return _complain(str(error).splitlines(), EXIT_FAILED)
+
+
+def install(args: argparse.Namespace) -> int:
+    """install-rules."""
+    options, store = options_of(args), store_of(args)
+    if args.dry_run:
+        plan, notes = survey.choose_plan(options, store.read_all())
+        print(describe.describe(plan))
+        print(describe.changes(plan))
+        return _complain(notes, 0)
+    outcome = installer.install(options, store)
+    _complain(outcome.notes, 0)
+    print(f"rules of instance {options.instance}: {'installed' if outcome.changed else 'already in place'}")
+    return 0
+
+
+def remove(args: argparse.Namespace) -> int:
+    """remove-rules: works without a configuration file."""
+    instance, store = instance_of(args), store_of(args)
+    if args.dry_run:
+        left = installer.leftovers(instance, store)
+        print("\n".join(f"would remove: {line}" for line in left) or "nothing is there")
+        return 0
+    outcome = installer.remove(instance, store)
+    print(f"rules of instance {instance}: {'removed' if outcome.changed else 'there were none'}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """check-rules."""
+    options = options_of(args)
+    survey.require_root()
+    plan, notes = survey.choose_plan(options, store_of(args).read_all())
+    finding = checker.examine(plan)
+    if args.json:
+        found = {
+            "instance": options.instance,
+            "state": finding.word,
+            "differences": finding.differences,
+            "notes": notes,
+        }
+        print(json.dumps(found))
+    else:
+        print("\n".join([f"rules of instance {options.instance}: {finding.word}", *finding.differences]))
+        _complain(notes, 0)
+    return 0 if finding.in_place else EXIT_FAILED
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The options that configuration file and command line make together."""
+    overrides = {name: getattr(args, name) for name in _FIELDS}
+    return options_from(settings_of(args), {n: tuple(v) if isinstance(v, list) else v for n, v in overrides.items()})
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The configuration file: the given one, else the usual one if there is one. Raises ConfigError."""
+    if args.config is None and not Path(DEFAULT_CONFIG).exists():
+        return Settings()
+    return read_config(args.config or DEFAULT_CONFIG)
+
+
+def instance_of(args: argparse.Namespace) -> str:
+    """Whose rules. A file that is gone or damaged still gives its instance by its name."""
+    if args.instance:
+        return str(args.instance)
+    try:
+        return settings_of(args).instance
+    except ConfigError as error:
+        instance = instance_name(args.config or DEFAULT_CONFIG)
+        _complain([*error.lines(), f"taking the name that the file gives: {instance}"], 0)
+        return instance
+
+
+def store_of(args: argparse.Namespace) -> Store:
+    """Where the state is kept."""
+    return Store(args.state_dir or DIRECTORY)
+
+
+def _complain(lines: list[str], status: int) -> int:
+    for line in lines:
+        print(f"proxsmtp-tp: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,81 @@
+"""install-rules, remove-rules, check-rules on the command line. What they do is in `rule_actions`.
+
+Exit status: 0 done (check-rules: in place); 1 it did not work (check-rules: absent or drifted), with the reason;
+2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.config import values
+from proxsmtp_tp.config.settings import RuleFail, RuleMethod, RuleMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_CONFIG = "/etc/proxsmtpd.conf"
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the three commands."""
+    install = _command(
+        subparsers, "install", "put the rules in place; again: change nothing, or become the new ones in one step"
+    )
+    remove = _command(subparsers, "remove", "take the rules away, and leave the box as it was")
+    check = _command(subparsers, "check", "compare the rules on the box with what the configuration says")
+    for parser in (install, remove):
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    check.add_argument("--json", action="store_true", help="answer as one JSON object")
+
+
+def _command(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], action: str, text: str
+) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(f"{action}-rules", help=text, description=text)
+    add_rule_options(parser)
+    parser.set_defaults(func=run, action=action)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what `args.action` says."""
+    from proxsmtp_tp.cli import rule_actions  # noqa: PLC0415 - netlink and nft are loaded only for these commands
+
+    return rule_actions.act(args)
+
+
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which rules are meant; each is a directive of the configuration, too."""
+    parser.add_argument("-f", dest="config", metavar="FILE", help=f"configuration file (default {DEFAULT_CONFIG})")
+    add = parser.add_argument_group("rules (each goes before the directive of the same meaning)").add_argument
+    add("--method", dest="rule_method", type=_value(values.choice(RuleMethod).parse), metavar="nftables|iptables")
+    add("--mode", dest="rule_mode", type=_value(values.choice(RuleMode).parse), metavar="redirect|tproxy")
+    for option, field, parse, metavar, text in (
+        ("--interface", "rule_interface", values.parse_interfaces, "NAME", "where clients come in; repeatable"),
+        ("--source", "rule_source", values.parse_networks, "NET", "only these clients; repeatable, v4 and v6"),
+        ("--except-source", "rule_except_source", values.parse_networks, "NET", "not these clients; repeatable"),
+        ("--except-destination", "rule_except_destination", values.parse_networks, "NET", "not to these servers"),
+        ("--port", "rule_port", values.parse_ports, "PORT", "intercepted port; repeatable (default 25)"),
+    ):
+        add(option, dest=field, type=_value(parse), action="extend", metavar=metavar, help=text)
+    add("--listen-port", dest="rule_listen_port", type=_value(values.PORT.parse), metavar="PORT",
+        help="the port of the daemon")  # fmt: skip
+    add("--fail", dest="rule_fail", type=_value(values.choice(RuleFail).parse), metavar="closed|open",
+        help="with the daemon down: refuse mail, or let it pass unfiltered")  # fmt: skip
+    add("--local", dest="rule_local", action=argparse.BooleanOptionalAction, default=None,
+        help="also the box's own outgoing mail, the daemon's user excepted")  # fmt: skip
+    add("--instance", type=_value(values.parse_instance), metavar="NAME", help="whose rules")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where to keep what was installed")
+
+
+def _value(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert

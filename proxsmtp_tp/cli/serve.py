@@ -1,0 +1,42 @@
+"""proxsmtp-tp serve: the daemon in the foreground, for a service manager (Type=notify) or a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.cli.main import DEFAULT_CONFIG
+from proxsmtp_tp.config.reader import ConfigError, load_config
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `serve`."""
+    parser = subparsers.add_parser("serve", help="run the daemon in the foreground")
+    parser.add_argument("-f", "--file", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s")
+    parser.add_argument("-p", "--pid-file", metavar="FILE", help="where to write the process id")
+    parser.add_argument(
+        "-d",
+        "--debug-level",
+        type=int,
+        choices=range(5),
+        default=3,
+        metavar="LEVEL",
+        help="0 errors, 1 warnings, 2 notices, 3 information (default), 4 everything",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: stopped as asked. 1: the system refused. 2: the configuration is wrong."""
+    try:
+        configuration = load_config(args.file)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    from proxsmtp_tp.service.launch import Launch, launch  # noqa: PLC0415  (a wrong file is told without it)
+
+    wanted = Launch(configuration, args.file, name="proxsmtp-tp", pid_file=args.pid_file, level=args.debug_level)
+    return launch(wanted)

@@ -1,0 +1,74 @@
+"""proxsmtp-tp status: what the running instances do now."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.config.reader import ConfigError, load_config
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `status`."""
+    parser = subparsers.add_parser("status", help="show what the running instances do")
+    parser.add_argument("-f", "--file", metavar="FILE", help="only the instance of this configuration file")
+    parser.add_argument("--instance", metavar="NAME", help="only the instance of this name")
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON array")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: at least one instance answered. 1: none did. 2: the configuration file is wrong."""
+    from proxsmtp_tp.service.status import find_sockets, read_status  # noqa: PLC0415
+
+    name = args.instance
+    if args.file is not None:
+        try:
+            name = load_config(args.file).settings.instance
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return 2
+    answers, refused = [], False
+    for path in find_sockets():
+        if name in {None, path.stem}:
+            try:
+                answer = read_status(path)
+            except PermissionError:
+                refused = True
+            else:
+                answers += [answer] if answer is not None else []
+    if args.json:
+        print(json.dumps(answers))
+    else:
+        print("\n\n".join(describe(answer) for answer in answers), end="\n" if answers else "")
+    if not answers:
+        hint = "only root and the daemon's user may ask" if refused else "start it with `proxsmtp-tp serve`"
+        print(f"no instance {f'{name} ' if name else ''}answers: {hint}", file=sys.stderr)
+    return 0 if answers else 1
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """For people: one instance, one line for each worker."""
+    used, limit, replaced = answer["connections"], answer["max_connections"], answer["replaced_workers"]
+    lines = [
+        f"{answer['instance']}: pid {answer['pid']}, version {answer['version']}, up {duration(answer['uptime'])}",
+        f"  listening on {', '.join(answer['listen'])}",
+        f"  connections {used} of {limit}, workers replaced {replaced}",
+    ]
+    lines += [
+        f"  worker {worker['pid']} {worker['phase']}, up {duration(worker['uptime'])},"
+        f" connections {worker['connections']}"
+        for worker in answer["workers"]
+    ]
+    return "\n".join(lines)
+
+
+def duration(seconds: int) -> str:
+    """Seconds as days, hours, minutes and seconds, the larger two that are not zero."""
+    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
+    first = next((index for index, (number, _) in enumerate(parts) if number), len(parts) - 1)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2])

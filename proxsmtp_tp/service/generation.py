@@ -1,0 +1,258 @@
+"""The workers that run with one configuration: started, replaced when they die, drained, and ended in the
+end.
+
+Guarantees: `settings.workers` of them as long as the generation runs; one that dies is logged with how it
+ended, its row in the shared table is cleared before another gets it, and it is replaced. A worker that lived
+for STABLE seconds is replaced at once; after one that died sooner the next waits 0.1 s, then twice as long
+each time up to BACKOFF_MAX: never a storm of forks. A worker that has been silent for SILENT_PULSES pulses
+hangs, and is killed.
+
+Nothing here waits: the master calls when a child has ended, a pulse has come, or `due` is reached.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.net.admission import WORKERS_MAX
+from proxsmtp_tp.service.worker import GRACE, Job, run_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.net.listening import Listeners
+    from proxsmtp_tp.service.worker import ProxyFactory
+
+log = logging.getLogger(__name__)
+
+STABLE = 10.0
+"""Seconds after which the death of a worker has nothing to do with its start."""
+BACKOFF_MIN = 0.1
+"""Seconds: no more than ten forks a second, whatever happens."""
+BACKOFF_MAX = 30.0
+"""Seconds: once the cause is gone, service is back within this time."""
+SILENT_PULSES = 12
+"""A minute at PULSE = 5 s: longer than any pause of a loaded machine, shorter than a client's patience (RFC
+5321, 4.5.3.2).
+"""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class Phase(Enum):
+    """STARTING: not all workers have been ready yet. DRAINING: on the way out, nobody is replaced."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True)
+class Worker:
+    """One child. `pulse` is the end of the pipe where its signs of life come out."""
+
+    pid: int
+    row: int
+    pulse: int
+    born: float
+    ready: bool = False
+    silent: int = 0
+
+
+class Rows:
+    """The rows of the shared table, lowest first, so that what is used lies together."""
+
+    def __init__(self) -> None:
+        self._free = set(range(WORKERS_MAX))
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def take(self) -> int:
+        """One that nobody has. Raises ValueError when there is none."""
+        row = min(self._free)
+        self._free.remove(row)
+        return row
+
+    def give_back(self, row: int) -> None:
+        """The worker is dead and its row is cleared."""
+        self._free.add(row)
+
+
+class Generation:
+    """See the module. `close_others` closes, in a worker, what is the master's alone."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Listeners,
+        shared: tuple[Admission, Rows],
+        make_proxy: ProxyFactory,
+        close_others: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self.listeners = listeners
+        self.phase = Phase.STARTING
+        self.workers: dict[int, Worker] = {}
+        self.early_deaths = 0
+        """Workers that ended before they were ready, one after the other."""
+        self.replaced = 0
+        self._admission, self._rows = shared
+        self._make_proxy = make_proxy
+        self._close_others = close_others
+        self._start_at: list[float] = []
+        self._kill_at = float("inf")
+        self._failures = 0
+
+    def start(self) -> None:
+        """Fork the workers."""
+        for _ in range(self.settings.workers):
+            self._start_worker()
+
+    def due(self) -> float:
+        """When `tick` must be called next, on the monotonic clock."""
+        return min([self._kill_at, *self._start_at])
+
+    def tick(self) -> None:
+        """Start the replacements whose time has come; end those that did not end in time."""
+        now = time.monotonic()
+        if now >= self._kill_at:
+            self._kill_at = float("inf")
+            self.signal(signal.SIGKILL)
+        if self.phase is not Phase.DRAINING:
+            for _ in range(sum(1 for at in self._start_at if at <= now)):
+                self._start_worker()
+            self._start_at = [at for at in self._start_at if at > now]
+
+    def pulsed(self, worker: Worker) -> None:
+        """The worker has given a sign of life, or has closed its pipe."""
+        try:
+            alive = bool(os.read(worker.pulse, 4096))
+        except BlockingIOError:
+            return
+        if alive:
+            worker.silent = 0
+            worker.ready = True
+            self.early_deaths = 0
+            if self.phase is Phase.STARTING and self._all_ready():
+                self.phase = Phase.RUNNING
+
+    def pulse_passed(self) -> None:
+        """PULSE seconds have passed: who is silent for too long hangs."""
+        for worker in self.workers.values():
+            worker.silent += 1
+            if worker.silent > SILENT_PULSES:
+                log.error("worker %d hangs: it is killed and replaced", worker.pid)
+                self.signal(signal.SIGKILL, worker.pid)
+
+    def reaped(self, pid: int, status: int) -> bool:
+        """A child has ended. False: it is none of this generation."""
+        worker = self.workers.pop(pid, None)
+        if worker is None:
+            return False
+        os.close(worker.pulse)
+        lost = self._admission.counts()[worker.row]
+        self._admission.clear(worker.row)
+        self._rows.give_back(worker.row)
+        expected = self.phase is Phase.DRAINING
+        report = log.debug if expected and status == 0 else log.error
+        report("worker %d ended: %s; connections lost: %d", pid, ending(status), lost)
+        if not expected:
+            self._replace(worker)
+        return True
+
+    def drain(self) -> None:
+        """Accept nobody any more. Called again: end at once."""
+        now = time.monotonic()
+        limit = GRACE + 1  # the worker's own alarm comes first: the master's is for one that cannot hear it
+        if self.phase is not Phase.DRAINING:
+            limit += self.settings.drain_time_out
+        self._kill_at = min(self._kill_at, now + limit)
+        self.phase = Phase.DRAINING
+        self._start_at.clear()
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals, pid: int | None = None) -> None:
+        """Send to one worker, or to all."""
+        for target in [pid] if pid is not None else list(self.workers):
+            with suppress(ProcessLookupError):  # ended, and not reaped yet
+                os.kill(target, number)
+
+    def _all_ready(self) -> bool:
+        return len(self.workers) == self.settings.workers and all(w.ready for w in self.workers.values())
+
+    def _replace(self, worker: Worker) -> None:
+        now = time.monotonic()
+        self.replaced += 1
+        if not worker.ready:
+            self.early_deaths += 1
+        self._failures = 0 if now - worker.born >= STABLE else self._failures + 1
+        self._start_at.append(now + backoff(self._failures))
+
+    def _start_worker(self) -> None:
+        row = self._rows.take()
+        self._admission.begin(row)
+        pulse_out, pulse_in = os.pipe()
+        os.set_blocking(pulse_out, False)
+        job = Job(
+            settings=self.settings,
+            listeners=list(self.listeners.values()),
+            admission=self._admission,
+            row=row,
+            make_proxy=self._make_proxy,
+            close_others=self._close_others,
+        )
+        try:
+            pid = _fork(job, pulse_in, pulse_out)
+        except OSError as error:
+            os.close(pulse_out)
+            self._admission.clear(row)
+            self._rows.give_back(row)
+            self._failures += 1
+            self._start_at.append(time.monotonic() + backoff(self._failures))
+            log.error("cannot start a worker: %s: raise LimitNPROC or TasksMax", error.strerror)  # noqa: TRY400  (one line)
+            return
+        finally:
+            os.close(pulse_in)
+        self.workers[pid] = Worker(pid, row, pulse_out, time.monotonic())
+        log.debug("worker %d started", pid)
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait before the next start, after so many early deaths in a row."""
+    return min(BACKOFF_MAX, BACKOFF_MIN * 2 ** min(failures - 1, 20)) if failures else 0.0
+
+
+def ending(status: int) -> str:
+    """How a process ended, for people (wait(2))."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _fork(job: Job, pulse_in: int, pulse_out: int) -> int:
+    """Signals wait while there are two processes with one set of handlers."""
+    master = os.getpid()
+    gc.freeze()  # what is here now is shared: a collection in the worker must not touch, and so copy, its pages
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        if (pid := os.fork()) == 0:
+            os.close(pulse_out)
+            run_worker(job, pulse_in, master)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

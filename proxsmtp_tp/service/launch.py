@@ -1,0 +1,231 @@
+"""From a configuration to a running daemon, in the order that rights allow.
+
+As root: descriptors, listening sockets, pid file, status socket. Then privileges are dropped, and only then
+is anything of a peer's touched. What is needed later is imported before: afterwards its files may be out of
+reach.
+
+With `detach` the caller gets its prompt back when the daemon is ready (0), or with the reason when it cannot
+be (1).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import resource
+import sys
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.reader import Configuration, load_config
+from proxsmtp_tp.config.settings import TransparentProxy
+from proxsmtp_tp.net.admission import Admission
+from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
+from proxsmtp_tp.service import logging as logs
+from proxsmtp_tp.service.master import Master, StartError, Surroundings, with_workers
+from proxsmtp_tp.service.pidfile import PidFile, PidFileError
+from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
+from proxsmtp_tp.service.readiness import Notifier
+from proxsmtp_tp.service.status import StatusSocket
+from proxsmtp_tp.service.version import VERSION
+from proxsmtp_tp.service.worker import make_proxy
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.service.worker import ProxyFactory
+
+log = logging.getLogger(__name__)
+
+# What Python imports only when it is first used: names with non-ASCII letters are looked up by idna.
+_PRELOADED = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "uvloop")
+_DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
+_DESCRIPTORS_FILTER = 4  # its three standard streams and the spool
+_DESCRIPTORS_OWN = 64  # standard streams, listeners, event loop, log, and the files of a moment
+_DAEMON_LEVEL = 3  # what 1.10 sends to syslog: all but debugging
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How the daemon was asked for. `path` was read for `configuration`, and is read again by a reload.
+
+    `pid_file` is that of the command line; `level` is that of -d.
+    """
+
+    configuration: Configuration
+    path: str
+    name: str
+    pid_file: str | None = None
+    level: int = _DAEMON_LEVEL
+    detach: bool = False
+    make_proxy: ProxyFactory = make_proxy
+    proxy_module: str = "proxsmtp_tp.net.proxy"
+    """Where `make_proxy` takes the Proxy from."""
+
+
+def launch(wanted: Launch) -> int:
+    """Run the daemon. Returns the exit code: of the daemon, or (with `detach`) of the process that started
+    it.
+    """
+    notifier = Notifier()
+    wanted = replace(wanted, path=str(Path(wanted.path).absolute()))
+    if not wanted.detach:
+        logs.set_up(logs.StreamHandler(wanted.name), wanted.level)
+        return _run(wanted, notifier, _Starter(None))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    out, into = os.pipe()
+    if (child := os.fork()) != 0:
+        os.close(into)
+        return _wait_for(child, out, wanted.name)
+    code = 1
+    try:
+        os.close(out)
+        _detach()
+        logs.set_up(logs.SyslogHandler(wanted.name), wanted.level)
+        code = _run(wanted, notifier, _Starter(into))
+    finally:
+        os._exit(code)
+
+
+class _Starter:
+    """The process that waits for us to be ready, if there is one."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def ready(self) -> None:
+        self._tell(b"\0")
+
+    def failed(self, text: str) -> None:
+        log.critical("%s", text)
+        self._tell(text.encode("utf-8", "backslashreplace"))
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _tell(self, data: bytes) -> None:
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.write(self._descriptor, data)
+        self.close()
+
+
+def _wait_for(child: int, out: int, name: str) -> int:
+    said = b""
+    while more := os.read(out, 4096):
+        said += more
+    if said == b"\0":
+        return 0
+    os.waitpid(child, 0)
+    print(f"{name}: {said.decode('utf-8', 'replace') or 'the daemon ended while it started'}", file=sys.stderr)
+    return 1
+
+
+def _detach() -> None:
+    """As daemon(3): a session of our own, no terminal, no folder kept busy."""
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def _run(wanted: Launch, notifier: Notifier, starter: _Starter) -> int:
+    try:
+        with ExitStack() as held:
+            _prepare(wanted, notifier, starter, held).run()
+    except (ListenError, PidFileError, PrivilegeError, StartError) as error:
+        starter.failed(str(error))
+        return 1
+    return 0
+
+
+def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, held: ExitStack) -> Master:
+    """Everything up to the first fork. What `held` holds is let go at the end, in reverse order."""
+    settings = with_workers(wanted.configuration.settings)
+    for warning in wanted.configuration.warnings:
+        log.warning("%s", warning)
+    log.debug("starting up (%s)...", VERSION)
+    listeners = renew_listeners(settings, {})
+    held.callback(close_listeners, listeners)
+    for endpoint in listeners:
+        log.debug("created socket: %s", endpoint)
+    pid_file = PidFile(_pid_path(settings, wanted))
+    held.callback(pid_file.remove)
+    status = StatusSocket(settings.instance)
+    held.callback(status.close, remove=True)
+    _raise_descriptor_limit(settings)
+    for module in (*_PRELOADED, wanted.proxy_module):
+        importlib.import_module(module)
+    _drop_privileges(settings, status)
+    _check_temp_directory(settings)
+
+    def on_ready() -> None:
+        pid_file.write()
+        starter.ready()
+
+    def close_in_worker() -> None:
+        for thing in (notifier, status, pid_file, starter):
+            thing.close()
+
+    around = Surroundings(
+        admission=Admission(settings.max_connections, 0),
+        make_proxy=wanted.make_proxy,
+        load=lambda: load_config(wanted.path),
+        notifier=notifier,
+        status=status,
+        on_ready=on_ready,
+        close_in_worker=close_in_worker,
+    )
+    return Master(settings, listeners, around)
+
+
+def _pid_path(settings: Settings, wanted: Launch) -> str | None:
+    if settings.pid_file and wanted.pid_file:
+        log.warning("ignoring pid file specified on the command line: PidFile goes before it")
+    return settings.pid_file or wanted.pid_file
+
+
+def _drop_privileges(settings: Settings, status: StatusSocket) -> None:
+    if settings.user is not None and os.geteuid() == 0:
+        account = look_up_user(settings.user)
+        status.give_to(account.pw_uid, account.pw_gid)
+    drop_privileges(settings.user, settings.transparent_proxy is TransparentProxy.FULL)
+
+
+def _raise_descriptor_limit(settings: Settings) -> None:
+    """All that we may have: the usual soft limit of 1024 is 500 connections, and select(2), its reason, is
+    not used here.
+    """
+    needed = (
+        settings.max_connections * _DESCRIPTORS_CONNECTION
+        + settings.filter_processes * _DESCRIPTORS_FILTER
+        + _DESCRIPTORS_OWN
+    )
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in dict.fromkeys((max(hard, needed), hard)):  # the first needs CAP_SYS_RESOURCE where it is the larger
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            break
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        log.warning(
+            "MaxConnections %d may need %d open files, and %d are allowed: set LimitNOFILE=%d, or lower it",
+            settings.max_connections,
+            needed,
+            soft,
+            needed,
+        )
+
+
+def _check_temp_directory(settings: Settings) -> None:
+    """Said at the start, by the user that the daemon now is, and not with the first large message."""
+    folder = settings.temp_directory
+    if settings.filter_command is not None and not os.access(folder, os.W_OK | os.X_OK):
+        log.error("TempDirectory %s: uid %d cannot write there: large mail will get 451", folder, os.geteuid())

@@ -1,0 +1,329 @@
+"""The master: holds the listening sockets, keeps workers, hears signals. No event loop, no thread: it forks
+at any time.
+
+TERM, INT  accept nobody any more, drain, end; once more: end at once
+HUP        read the configuration anew: new workers take over when all of them are ready, the old ones drain;
+whatever
+           goes wrong before that is logged, and everything stays as it was
+CHLD       a worker has ended (see `generation`)
+
+A listening socket whose address stays is the same socket before and after a reload: who waits in its queue is
+served.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.config.reader import ConfigError
+from proxsmtp_tp.config.settings import TransparentProxy
+from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
+from proxsmtp_tp.service.generation import Generation, Phase, Rows
+from proxsmtp_tp.service.logging import NOTICE
+from proxsmtp_tp.service.privileges import has_net_admin
+from proxsmtp_tp.service.version import VERSION
+from proxsmtp_tp.service.worker import PULSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from proxsmtp_tp.config.reader import Configuration
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.net.listening import Listeners
+    from proxsmtp_tp.service.readiness import Notifier
+    from proxsmtp_tp.service.status import StatusSocket
+    from proxsmtp_tp.service.worker import ProxyFactory
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+# What was settled while there were the rights for it, or is known by this name elsewhere.
+_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance"}
+
+
+class StartError(Exception):
+    """The first workers did not come up."""
+
+
+class ReloadError(Exception):
+    """The new configuration cannot be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the master works with.
+
+    `load` reads the configuration anew. `on_ready` is called once, when all workers are ready.
+    `close_in_worker` closes what the caller keeps open and a worker must not have.
+    """
+
+    admission: Admission
+    make_proxy: ProxyFactory
+    load: Callable[[], Configuration]
+    notifier: Notifier
+    status: StatusSocket
+    on_ready: Callable[[], None]
+    close_in_worker: Callable[[], None]
+
+
+def with_workers(settings: Settings) -> Settings:
+    """The settings with the number of workers in them: one for each core that we may use, unless given."""
+    return settings if settings.workers else replace(settings, workers=len(os.sched_getaffinity(0)))
+
+
+class Master:
+    """One for the life of the daemon."""
+
+    def __init__(self, settings: Settings, listeners: Listeners, around: Surroundings) -> None:
+        self._around = around
+        self._rows = Rows()
+        self._born = time.monotonic()
+        self._stopping = False
+        self._failed = False
+        self._announced = False
+        self._reload_wanted = False
+        self._pulse_at = self._born + PULSE
+        self._wakeup, self._signalled = socket.socketpair()
+        self._current = self._generation(with_workers(settings), listeners)
+        self._next: Generation | None = None
+        self._old: list[Generation] = []
+
+    def run(self) -> None:
+        """Until the last worker has ended. Raises StartError when the first ones do not come up."""
+        with self._hearing_signals():
+            self._current.start()
+            while not (self._stopping and not any(generation.workers for generation in self._generations())):
+                self._step()
+        self._wakeup.close()
+        self._signalled.close()
+        if self._failed:
+            raise StartError("a worker ended before it was ready: the log says why")
+        log.debug("stopped processing")
+
+    def report(self) -> dict[str, Any]:
+        """What `status` shows. Times in seconds."""
+        now = time.monotonic()
+        counts = self._around.admission.counts()
+        return {
+            "instance": self._current.settings.instance,
+            "version": VERSION,
+            "pid": os.getpid(),
+            "uptime": round(now - self._born),
+            "listen": [str(endpoint) for endpoint in self._current.listeners],
+            "connections": sum(counts),
+            "max_connections": self._around.admission.limit,
+            "replaced_workers": self._current.replaced,
+            "workers": [
+                {
+                    "pid": worker.pid,
+                    "phase": generation.phase.value,
+                    "uptime": round(now - worker.born),
+                    "connections": counts[worker.row],
+                }
+                for generation in self._generations()
+                for worker in generation.workers.values()
+            ],
+        }
+
+    # One step of the loop.
+
+    def _step(self) -> None:
+        self._wait()
+        self._reap()
+        now = time.monotonic()
+        if now >= self._pulse_at:
+            self._pulse_at = now + PULSE
+            for generation in self._generations():
+                generation.pulse_passed()
+        for generation in self._generations():
+            generation.tick()
+        self._old = [generation for generation in self._old if generation.workers]
+        self._around.notifier.alive()
+        self._go_on()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        if (status := self._around.status.fileno()) is not None:
+            poll.register(status, select.POLLIN)
+        workers = {worker.pulse: (generation, worker) for generation, worker in self._all_workers()}
+        for pulse in workers:
+            poll.register(pulse, select.POLLIN)
+        due = min([self._pulse_at, *(generation.due() for generation in self._generations())])
+        pause = min(max(0.0, due - time.monotonic()), (self._around.notifier.watchdog or PULSE * 2) / 2)
+        for descriptor, _ in poll.poll(pause * 1000 + 1):
+            if descriptor == self._wakeup.fileno():
+                self._hear()
+            elif descriptor in workers:
+                generation, worker = workers[descriptor]
+                generation.pulsed(worker)
+            else:
+                self._around.status.answer(self.report)
+
+    def _hear(self) -> None:
+        with suppress(BlockingIOError):
+            for number in self._wakeup.recv(4096):
+                if number in {signal.SIGTERM, signal.SIGINT}:
+                    self._stop(signal.Signals(number).name)
+                elif number == signal.SIGHUP:
+                    self._reload_wanted = True
+
+    def _reap(self) -> None:
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                any(generation.reaped(*ended) for generation in self._generations())
+
+    def _go_on(self) -> None:
+        """What the phases of the generations call for."""
+        current, new = self._current, self._next
+        if self._stopping:
+            return
+        if not self._announced and current.phase is Phase.RUNNING:
+            self._announced = True
+            self._ready("accepting connections")
+            self._around.on_ready()
+        elif current.phase is Phase.STARTING and current.early_deaths:
+            self._failed = True
+            self._stop("no worker")
+        elif new is not None and new.phase is Phase.RUNNING:
+            self._take_over(new)
+        elif new is not None and new.early_deaths:
+            self._give_up(new)
+        elif self._reload_wanted and self._announced and new is None:
+            self._reload_wanted = False
+            self._reload()
+
+    # Reload.
+
+    def _reload(self) -> None:
+        log.log(NOTICE, "reading the configuration anew")
+        self._around.notifier.reloading()
+        problems: list[str] = []
+        try:
+            configuration = self._around.load()
+            settings = self._acceptable(configuration.settings)
+            listeners = renew_listeners(settings, self._current.listeners)
+        except ConfigError as error:
+            problems = error.lines()
+        except (ListenError, ReloadError) as error:
+            problems = [str(error)]
+        else:
+            for warning in configuration.warnings:
+                log.warning("%s", warning)
+            self._next = self._generation(settings, listeners)
+            self._next.start()
+            return
+        for problem in problems:
+            log.error("%s", problem)
+        log.error("the new configuration is not taken: the old one stays in force")
+        self._ready("the old configuration stays in force")
+
+    def _acceptable(self, settings: Settings) -> Settings:
+        """What can be changed without a start anew. Raises ReloadError."""
+        settings = with_workers(settings)
+        if len(self._rows) < settings.workers:
+            raise ReloadError("workers of earlier reloads still drain: try again in DrainTimeOut seconds")
+        if settings.transparent_proxy is TransparentProxy.FULL and not has_net_admin():
+            raise ReloadError("TransparentProxy full needs CAP_NET_ADMIN, which was given up: restart the daemon")
+        old = self._current.settings
+        changed = {field: name for field, name in _FIXED.items() if getattr(settings, field) != getattr(old, field)}
+        for name in changed.values():
+            log.warning("%s: the change needs a restart of the daemon; the rest is taken", name)
+        return replace(settings, **{field: getattr(old, field) for field in changed})
+
+    def _take_over(self, new: Generation) -> None:
+        old, self._current, self._next = self._current, new, None
+        self._around.admission.set_limit(new.settings.max_connections)
+        old.drain()
+        self._old.append(old)
+        self._close_unused(old.listeners)
+        log.log(NOTICE, "the new configuration is in force")
+        self._ready("accepting connections")
+
+    def _give_up(self, new: Generation) -> None:
+        self._next = None
+        new.drain()
+        self._old.append(new)
+        self._close_unused(new.listeners)
+        log.error("the new workers do not come up: the old configuration stays in force")
+        self._ready("the old configuration stays in force")
+
+    def _close_unused(self, listeners: Listeners) -> None:
+        used = set(self._current.listeners.values())
+        _close_everywhere({endpoint: sock for endpoint, sock in listeners.items() if sock not in used})
+
+    # The end.
+
+    def _stop(self, why: str) -> None:
+        if not self._stopping:
+            log.log(NOTICE, "stopping (%s): waiting for running transactions", why)
+            self._around.notifier.stopping()
+        first, self._stopping = not self._stopping, True
+        for generation in self._generations():
+            generation.drain()
+        if first:
+            _close_everywhere(self._current.listeners)
+            if self._next is not None:
+                self._close_unused(self._next.listeners)
+
+    # Small things.
+
+    def _generation(self, settings: Settings, listeners: Listeners) -> Generation:
+        shared = (self._around.admission, self._rows)
+        return Generation(settings, listeners, shared, self._around.make_proxy, self._close_in_worker)
+
+    def _generations(self) -> list[Generation]:
+        return [self._current, *([self._next] if self._next is not None else []), *self._old]
+
+    def _all_workers(self) -> Iterator[tuple[Generation, Any]]:
+        for generation in self._generations():
+            for worker in generation.workers.values():
+                yield generation, worker
+
+    def _close_in_worker(self) -> None:
+        self._wakeup.close()
+        self._signalled.close()
+        for _, worker in self._all_workers():
+            os.close(worker.pulse)
+        self._around.close_in_worker()
+
+    def _ready(self, status: str) -> None:
+        log.debug("%s", status)
+        self._around.notifier.ready(status)
+
+    @contextmanager
+    def _hearing_signals(self) -> Iterator[None]:
+        """Signals arrive as bytes in a socket, and interrupt nothing."""
+        for end in (self._wakeup, self._signalled):
+            end.setblocking(False)
+        old = {number: signal.signal(number, _nothing) for number in _SIGNALS}
+        old_wakeup = signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_wakeup)
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def _close_everywhere(listeners: Listeners) -> None:
+    """Stop listening in every process that has the socket: closing alone leaves it open in workers that
+    drain.
+    """
+    for listener in listeners.values():
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+    close_listeners(listeners)
+
+
+def _nothing(*_: object) -> None:
+    """The byte in the wake-up socket is what counts."""

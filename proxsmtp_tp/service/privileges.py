@@ -1,0 +1,163 @@
+"""From root to the least that is needed, in order, every failure fatal, and then verified.
+
+Group, supplementary groups, user, capabilities: each step needs what the next takes away. What stays is at
+most CAP_NET_ADMIN (binding to clients' addresses, IP_TRANSPARENT in ip(7)), permitted and effective but
+neither inheritable nor ambient: a filter gets nothing of it at execve (capabilities(7), "Transformation of
+capabilities during execve").
+
+Two locks are left open on purpose: no_new_privs and the bounding set. Both would take their rights from the
+setuid and setgid helpers that filters of 1.10 call (sudo, postdrop). A unit file closes them where no filter
+needs such help.
+
+The kernel makes a process that changed its user undumpable (prctl(2), PR_SET_DUMPABLE): filters, which run as
+the same user, cannot trace it and take over what it kept.
+
+Diagnostics: PrivilegeError says what to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import pwd
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+CAP_NET_ADMIN = 12  # linux/capability.h
+_CAPABILITY_VERSION_3 = 0x20080522
+_PR_SET_KEEPCAPS = 8  # linux/prctl.h
+_PR_GET_SECUREBITS = 27
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECBIT_KEEP_CAPS = 1 << 4  # linux/securebits.h
+_STATUS = Path("/proc/self/status")
+
+
+class PrivilegeError(Exception):
+    """The privileges are not, and cannot be made, what they must be."""
+
+
+class _CapHeader(ctypes.Structure):
+    """struct __user_cap_header_struct."""
+
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapData(ctypes.Structure):
+    """struct __user_cap_data_struct; two of them hold 64 bits."""
+
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+def look_up_user(user: str) -> pwd.struct_passwd:
+    """The account that `User` names, by name or number. Raises PrivilegeError."""
+    try:
+        return pwd.getpwuid(int(user)) if user.isascii() and user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, OverflowError, ValueError):
+        raise PrivilegeError(
+            f"couldn't look up user: {user}: make it with `adduser --system --group {user}`, or change User"
+        ) from None
+
+
+def drop_privileges(user: str | None, net_admin: bool) -> None:
+    """Become `user` and keep CAP_NET_ADMIN only if `net_admin`; verify it. Raises PrivilegeError.
+
+    Without root there is no user to change; what the service manager gave is cut down to the same.
+    """
+    account = look_up_user(user) if user is not None else None
+    if net_admin and not has_net_admin():
+        raise PrivilegeError(
+            "TransparentProxy full needs CAP_NET_ADMIN: start as root, or give the unit"
+            " AmbientCapabilities=CAP_NET_ADMIN"
+        )
+    if os.geteuid() != 0:
+        if account is not None and account.pw_uid != os.geteuid():
+            log.warning("must be started as root to switch to user: %s", user)
+        _keep_capabilities(net_admin)
+        _verify(os.getresuid(), os.getresgid(), net_admin)
+    elif account is None or account.pw_uid == 0:
+        log.warning("running as root is NOT recommended: give User in the configuration")
+    else:
+        _become(account, net_admin)
+        _verify((account.pw_uid,) * 3, (account.pw_gid,) * 3, net_admin)
+        log.debug("switched to user %s (uid %d, gid %d)", account.pw_name, account.pw_uid, account.pw_gid)
+
+
+def has_net_admin() -> bool:
+    """Whether this process may use CAP_NET_ADMIN, now."""
+    return bool(_capabilities()["CapPrm"] & 1 << CAP_NET_ADMIN)
+
+
+def _become(account: pwd.struct_passwd, net_admin: bool) -> None:
+    try:
+        _prctl(_PR_SET_KEEPCAPS, 1)
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        _keep_capabilities(net_admin)
+    except OSError as error:
+        raise PrivilegeError(
+            f"unable to switch to user: {account.pw_name} (uid {account.pw_uid}, gid {account.pw_gid}):"
+            f" {error.strerror}: start as root with CAP_SETUID and CAP_SETGID"
+        ) from error
+
+
+def _keep_capabilities(net_admin: bool) -> None:
+    """Permitted and effective: CAP_NET_ADMIN or nothing. Inheritable and ambient: nothing."""
+    kept = 1 << CAP_NET_ADMIN if net_admin else 0
+    header = _CapHeader(_CAPABILITY_VERSION_3, 0)
+    data = (_CapData * 2)(_CapData(kept, kept, 0), _CapData(0, 0, 0))
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _checked(_libc().capset(ctypes.byref(header), ctypes.byref(data)))
+    _prctl(_PR_SET_KEEPCAPS, 0)
+
+
+def _verify(uids: tuple[int, ...], gids: tuple[int, ...], net_admin: bool) -> None:
+    """Ask the kernel what we are, and try to get back what we gave away."""
+    if tuple(os.getresuid()) != uids or tuple(os.getresgid()) != gids:
+        raise PrivilegeError("unable to completely drop privileges: the kernel kept another user or group")
+    try:
+        os.setresuid(0, 0, 0)
+    except OSError:
+        pass  # as it should be: EPERM, or EINVAL in a user namespace without root
+    else:
+        raise PrivilegeError("unable to completely drop privileges: root can be had again")
+    kept = 1 << CAP_NET_ADMIN if net_admin else 0
+    wanted = {"CapInh": 0, "CapPrm": kept, "CapEff": kept, "CapAmb": 0}
+    if (found := _capabilities()) != wanted:
+        raise PrivilegeError(f"unable to completely drop privileges: capabilities are {found}, not {wanted}")
+    if _libc().prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0) & _SECBIT_KEEP_CAPS:
+        raise PrivilegeError("unable to completely drop privileges: capabilities would outlive a change of user")
+
+
+def _capabilities() -> dict[str, int]:
+    """The sets of proc(5), /proc/PID/status, but for the bounding set."""
+    try:
+        lines = _STATUS.read_bytes().splitlines()
+    except OSError as error:
+        raise PrivilegeError(f"{_STATUS} cannot be read ({error.strerror}): mount /proc") from None
+    sets = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapAmb"), -1)
+    for line in lines:
+        name, _, value = line.decode("utf-8", "replace").partition(":")
+        if name in sets:
+            sets[name] = int(value, 16)
+    return sets
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: int) -> None:
+    _checked(_libc().prctl(option, argument, 0, 0, 0))
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        raise OSError(number := ctypes.get_errno(), os.strerror(number))

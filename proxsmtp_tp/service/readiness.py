@@ -1,0 +1,58 @@
+"""Tells the service manager how it goes: the datagram protocol of sd_notify(3), without its library.
+
+Nothing here fails: without a manager, or with one that does not listen, the daemon runs all the same. The
+variables are taken out of the environment, so that no filter speaks in our name.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+
+
+class Notifier:
+    """One for the life of the master. Made before anything else reads the environment."""
+
+    def __init__(self) -> None:
+        path = os.environ.pop("NOTIFY_SOCKET", "")
+        pid = os.environ.pop("WATCHDOG_PID", "")
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        self._socket: socket.socket | None = None
+        self.watchdog: float | None = None
+        """Seconds within which `alive` must be called again; None: nobody waits for it."""
+        if path.startswith(("/", "@")):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)  # a manager that is stuck must not stop mail
+            if microseconds.isdecimal() and int(microseconds) and pid in {"", str(os.getpid())}:
+                self.watchdog = int(microseconds) / 1e6
+
+    def ready(self, status: str) -> None:
+        """Start or reload has come to its end."""
+        self._send(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload begins; `ready` ends it (systemd.service(5), Type=notify-reload)."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """No way back from here."""
+        self._send("STOPPING=1\nSTATUS=Waiting for running transactions")
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        if self.watchdog is not None:
+            self._send("WATCHDOG=1")
+
+    def close(self) -> None:
+        """A worker has no word here."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, text: str) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.sendto(text.encode(), self._address)

@@ -1,0 +1,145 @@
+"""One worker process: an event loop with a Proxy in it, from fork to exit.
+
+TERM drains: the Proxy accepts nobody any more and ends within DrainTimeOut; a second TERM stops it at once. A
+worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same. Should
+the loop hang meanwhile, the kernel ends the process by ALRM. INT and HUP, which a terminal sends to all, are
+the master's business.
+
+A byte goes to the master when the worker is ready, and another every PULSE seconds: a worker that is silent
+hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import uvloop
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.admission import Admission
+
+log = logging.getLogger(__name__)
+
+PULSE = 5.0
+"""Seconds between signs of life. The master gives up after a dozen of them (`generation.SILENT_PULSES`)."""
+
+GRACE = 5.0
+"""Seconds beyond DrainTimeOut to write the last replies; then the process ends, whatever it does."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class ProxyLike(Protocol):
+    """What a worker runs: `net.proxy.Proxy`."""
+
+    async def run(self) -> None:
+        """Serve until drained or stopped."""
+
+    def drain(self) -> None:
+        """Accept nobody any more; let transactions finish within DrainTimeOut."""
+
+    def stop(self) -> None:
+        """End every connection now."""
+
+
+class ProxyFactory(Protocol):
+    """Makes what a worker runs, inside its event loop."""
+
+    def __call__(
+        self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
+    ) -> ProxyLike:
+        """Take up the listening sockets; `worker` is the row in the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker gets of its master. `close_others` closes what is the master's alone."""
+
+    settings: Settings
+    listeners: Sequence[socket.socket]
+    admission: Admission
+    row: int
+    make_proxy: ProxyFactory
+    close_others: Callable[[], None]
+
+
+def make_proxy(settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int) -> ProxyLike:
+    """The real thing. Imported before privileges are dropped: afterwards the files may be out of reach."""
+    from proxsmtp_tp.net.proxy import Proxy  # noqa: PLC0415
+
+    return Proxy(settings, listeners, admission, worker)
+
+
+def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
+    """The life of a process that was just forked, signals still blocked. Never returns into the master's
+    code.
+    """
+    code = 1
+    try:
+        _settle(job, master)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(job, pulse))
+        code = 0
+    except BaseException:
+        log.critical("worker %d: an error that should not be", os.getpid(), exc_info=True)
+    finally:
+        with suppress(BaseException):
+            logging.shutdown()
+        os._exit(code)
+
+
+def _settle(job: Job, master: int) -> None:
+    """Become a process of our own: the master's descriptors and signal handlers are not ours."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    job.close_others()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != master:  # it died before the kernel knew that we want to hear of it
+        os._exit(1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+async def _serve(job: Job, pulse: int) -> None:
+    loop = asyncio.get_running_loop()
+    proxy = job.make_proxy(job.settings, job.listeners, job.admission, job.row)
+    asked = 0
+
+    def on_term() -> None:
+        nonlocal asked
+        asked += 1
+        limit = GRACE + (job.settings.drain_time_out if asked == 1 else 0)
+        signal.setitimer(signal.ITIMER_REAL, limit)
+        if asked == 1:
+            job.admission.end_accepting(job.row)
+            proxy.drain()
+        else:
+            proxy.stop()
+
+    def beat() -> None:
+        with suppress(OSError):  # a master that is gone says so by TERM; one that is busy has enough of our bytes
+            os.write(pulse, b".")
+        loop.call_later(PULSE, beat)
+
+    os.set_blocking(pulse, False)
+    loop.add_signal_handler(signal.SIGTERM, on_term)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, _nothing)  # a handler, not SIG_IGN: that one a filter would inherit
+    loop.call_soon(beat)
+    await proxy.run()
+
+
+def _nothing() -> None:
+    """Somebody else's signal."""

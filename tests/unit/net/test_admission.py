@@ -1,0 +1,290 @@
+"""The shared table: the limit is exact whoever runs, stops or dies at whatever moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Callable[[], None]], int]]:
+    """Fork a process that runs a function; the test reaps it, and what is left is killed."""
+    children: list[int] = []
+
+    def start(work: Callable[[], None]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+        return pid
+
+    yield start
+    for pid in children:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def test_the_limit_is_exact() -> None:
+    table = Admission(3, 2)
+    assert [table.try_enter(worker) for worker in (0, 1, 0, 1, 0)] == [True, True, True, False, False]
+    assert table.counts() == [2, 1]
+    table.leave(1)
+    assert table.try_enter(0)
+    assert not table.try_enter(1)
+
+
+def test_nobody_leaves_who_did_not_enter() -> None:
+    table = Admission(3, 2)
+    table.try_enter(0)
+    with pytest.raises(ValueError, match="worker 1"):
+        table.leave(1)
+    assert table.counts() == [1, 0]
+
+
+def test_a_new_limit_counts_at_once_and_throws_nobody_out() -> None:
+    table = Admission(2, 1)
+    assert table.try_enter(0)
+    assert table.try_enter(0)
+    table.set_limit(1)
+    assert table.limit == 1
+    assert table.counts() == [2]
+    table.leave(0)
+    assert not table.try_enter(0)
+    table.leave(0)
+    assert table.try_enter(0)
+
+
+def test_old_and_new_workers_count_together() -> None:
+    table = Admission(2, 1)
+    table.begin(WORKERS_MAX - 1)
+    assert table.try_enter(0)
+    assert table.try_enter(WORKERS_MAX - 1)
+    assert not table.try_enter(0)
+
+
+def test_a_dead_worker_gives_its_places_back() -> None:
+    table = Admission(2, 2)
+    assert table.try_enter(0)
+    assert table.try_enter(1)
+    table.add_endpoint(0, "192.0.2.1", 40000)
+    table.add_endpoint(1, "192.0.2.1", 40001)
+    table.clear(0)
+    assert table.counts() == [0, 1]
+    assert not table.contains("192.0.2.1", 40000)
+    assert table.contains("192.0.2.1", 40001)
+    assert table.try_enter(1)
+    assert not table.try_enter(1)
+
+
+def test_busier_is_measured_among_those_who_accept() -> None:
+    table = Admission(9, 3)
+    assert not table.busier_than_others(0)
+    table.try_enter(0)
+    assert table.busier_than_others(0)
+    table.try_enter(1)
+    assert table.busier_than_others(0)
+    table.end_accepting(2)
+    assert not table.busier_than_others(0)
+    table.begin(2)
+    assert table.busier_than_others(0)
+    table.clear(2)
+    assert not table.busier_than_others(0)
+
+
+def test_the_limit_is_exact_among_processes(run: Callable[[Callable[[], None]], int]) -> None:
+    """Four processes go in and out as fast as they can. Inside, each looks: never more than the limit."""
+    workers, limit = 4, 3
+    table = Admission(limit, workers)
+    entered = [Admission(1 << 30, 1) for _ in range(workers)]  # counts the successes of each
+
+    def work(worker: int) -> Callable[[], None]:
+        def body() -> None:
+            for _ in range(4000):
+                if table.try_enter(worker):
+                    assert sum(table.counts()) <= limit
+                    entered[worker].try_enter(0)
+                    table.leave(worker)
+
+        return body
+
+    children = [run(work(worker)) for worker in range(workers)]
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * workers
+    assert table.counts() == [0] * workers
+    assert all(count.counts()[0] > 0 for count in entered)
+
+
+def test_all_places_are_found_by_whoever_comes(run: Callable[[Callable[[], None]], int]) -> None:
+    """Nobody leaves: exactly the limit is inside at the end, not one fewer."""
+    table = Admission(1000, 4)
+
+    def work(worker: int) -> None:
+        for _ in range(400):
+            table.try_enter(worker)
+
+    children = [run(partial(work, worker)) for worker in range(4)]
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert sum(table.counts()) == 1000
+
+
+def test_a_worker_killed_with_the_lock_in_its_hand(run: Callable[[Callable[[], None]], int]) -> None:
+    table = Admission(2, 2)
+    holds, told = os.pipe()
+
+    def body() -> None:
+        table.try_enter(0)
+        with table._lock:
+            os.write(told, b"!")
+            time.sleep(PATIENCE)
+
+    pid = run(body)
+    assert os.read(holds, 1) == b"!"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    table.clear(0)
+    assert table.try_enter(1)
+    assert table.try_enter(1)
+    os.close(holds)
+    os.close(told)
+
+
+def test_killed_at_any_moment_nothing_stays_behind(run: Callable[[Callable[[], None]], int]) -> None:
+    table = Admission(50, 2)
+    going, told = os.pipe()
+
+    def body() -> None:
+        os.write(told, b"!")
+        while True:
+            table.try_enter(0)
+            handle = table.add_endpoint(0, "192.0.2.9", 1 + os.getpid() % 1000)
+            table.contains("192.0.2.9", 2)
+            if handle % 2:
+                table.remove_endpoint(0, handle)
+                table.leave(0)
+
+    for _ in range(20):
+        pid = run(body)
+        assert os.read(going, 1) == b"!"
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        table.clear(0)
+        assert table.counts() == [0, 0]
+        assert not table.contains("192.0.2.9", 1 + pid % 1000)
+    assert [table.try_enter(1) for _ in range(51)] == [True] * 50 + [False]
+    os.close(going)
+    os.close(told)
+
+
+def test_an_end_point_is_known_to_every_process(run: Callable[[Callable[[], None]], int]) -> None:
+    table = Admission(9, 2)
+    done, told = os.pipe()
+
+    def body() -> None:
+        table.add_endpoint(0, "2001:db8::1", 40000)
+        os.write(told, b"!")
+        time.sleep(PATIENCE)
+
+    run(body)
+    assert os.read(done, 1) == b"!"
+    assert table.contains("2001:db8::1", 40000)
+    assert not table.contains("2001:db8::1", 40001)
+    assert not table.contains("2001:db8::2", 40000)
+    os.close(done)
+    os.close(told)
+
+
+@pytest.mark.parametrize(
+    ("added", "asked"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "::ffff:192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:DB8:0::1"),
+        ("fe80::1%lo", "fe80::1"),
+    ],
+)
+def test_one_address_in_its_forms(added: str, asked: str) -> None:
+    table = Admission(9, 1)
+    handle = table.add_endpoint(0, added, 25)
+    assert table.contains(asked, 25)
+    table.remove_endpoint(0, handle)
+    assert not table.contains(asked, 25)
+
+
+@pytest.mark.parametrize(
+    ("ip", "port"), [("", 25), ("example", 25), ("192.0.2.1", 0), ("192.0.2.1", 65536), ("::g", 1)]
+)
+def test_what_is_no_end_point(ip: str, port: int) -> None:
+    table = Admission(9, 1)
+    with pytest.raises(ValueError, match="is no"):
+        table.add_endpoint(0, ip, port)
+    with pytest.raises(ValueError, match="is no"):
+        table.contains(ip, port)
+
+
+def test_an_end_point_goes_once_and_by_its_owner() -> None:
+    table = Admission(9, 2)
+    handle = table.add_endpoint(0, "192.0.2.1", 25)
+    with pytest.raises(ValueError, match="worker 1"):
+        table.remove_endpoint(1, handle)
+    table.remove_endpoint(0, handle)
+    with pytest.raises(ValueError, match="worker 0"):
+        table.remove_endpoint(0, handle)
+
+
+def test_neighbours_make_no_third() -> None:
+    """The end of one row and the beginning of the next must not be taken for an end point."""
+    table = Admission(9, 1)
+    table.add_endpoint(0, "::", 0x2001)
+    table.add_endpoint(0, "::", 0x2001)
+    raw = bytes(table._keys[: 18 * 64])
+    assert raw.count(b"\x20\x01" + bytes(14)) == 2
+    assert not table.contains("2001::", 0x2001)
+    assert table.contains("::", 0x2001)
+
+
+# A mapped address is the same place as its IPv4 address, by another name: left to the test of forms.
+ADDRESSES = st.ip_addresses().map(str).filter(lambda ip: not ip.startswith("::ffff:"))
+PLACES = st.tuples(ADDRESSES, st.integers(1, 65535))
+
+
+@given(st.lists(PLACES, max_size=200), st.sets(st.integers(0, 199)), PLACES)
+def test_what_was_added_and_not_removed_is_there(
+    places: list[tuple[str, int]], removed: set[int], other: tuple[str, int]
+) -> None:
+    table = Admission(999, 1)
+    handles = [table.add_endpoint(0, ip, port) for ip, port in places]
+    for index in removed & set(range(len(places))):
+        table.remove_endpoint(0, handles[index])
+    left = {place for index, place in enumerate(places) if index not in removed}
+    assert len(set(handles)) == len(handles)
+    for place in {*places, other}:
+        assert table.contains(*place) == (place in left)
+
+
+def test_places_are_used_again() -> None:
+    table = Admission(999, 1)
+    for port in range(1, 3001):
+        table.remove_endpoint(0, table.add_endpoint(0, "192.0.2.1", port))
+    assert table.add_endpoint(0, "192.0.2.1", 1) < 64

@@ -1,0 +1,142 @@
+"""The daemon with a small proxy of its own: `fake_daemon.py FILE [--detach] [--pid-file FILE]`.
+
+The proxy greets with `220 PID` (or `421` past MaxConnections) and answers lines: PING, BUSY (a transaction
+runs), DONE, DIE (the process ends), CAPS (what a program that it starts has of capabilities), FILES (its
+descriptors), USER. As the real one it ends idle connections with 421 when it drains, and busy ones when it is
+stopped or DrainTimeOut passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.reader import ConfigError, load_config
+from proxsmtp_tp.service.launch import Launch, launch
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.admission import Admission
+
+
+class FakeProxy:
+    """What a worker runs here. The directive Header makes it fail: `X-Fail: start`."""
+
+    def __init__(
+        self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
+    ) -> None:
+        if settings.header == "X-Fail: start":
+            raise RuntimeError("asked to fail\nat the start")
+        self.settings, self.listeners, self.admission, self.worker = settings, listeners, admission, worker
+        self.loop = asyncio.get_running_loop()
+        self.clients: dict[socket.socket, bool] = {}  # and whether it is busy
+        self.draining = False
+        self.done = asyncio.Event()
+
+    async def run(self) -> None:
+        for listener in self.listeners:
+            self.loop.add_reader(listener, self.accept, listener)
+        await self.done.wait()
+
+    def drain(self) -> None:
+        self.draining = True
+        for listener in self.listeners:
+            self.loop.remove_reader(listener)
+        for client in [client for client, busy in self.clients.items() if not busy]:
+            self.end(client, b"421 draining\n")
+        self.loop.call_later(self.settings.drain_time_out, self.stop)
+        self.check()
+
+    def stop(self) -> None:
+        for client in list(self.clients):
+            self.end(client, b"421 stopped\n")
+        self.check()
+
+    def accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except BlockingIOError:
+            return
+        if not self.admission.try_enter(self.worker):
+            client.send(b"421 too many\n")
+            client.close()
+            return
+        client.setblocking(False)
+        client.send(b"220 %d\n" % os.getpid())
+        self.clients[client] = False
+        self.loop.add_reader(client, self.read, client)
+
+    def read(self, client: socket.socket) -> None:
+        try:
+            words = client.recv(4096).decode().split()
+        except ConnectionError:
+            words = []
+        if not words:
+            self.end(client, b"")
+        for word in words:
+            client.send(self.answer(client, word).encode() + b"\n")
+
+    def answer(self, client: socket.socket, word: str) -> str:
+        if word == "DIE":
+            os._exit(7)
+        if word == "CAPS":
+            lines = subprocess.run(["cat", "/proc/self/status"], capture_output=True, check=True).stdout.decode()
+            return " ".join(line.replace("\t", "") for line in lines.splitlines() if line.startswith("Cap"))
+        if word == "FILES":
+            return " ".join(str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+        if word == "USER":
+            return f"{os.getresuid()} {os.getresgid()} {os.getgroups()}"
+        if word in {"BUSY", "DONE"}:
+            self.clients[client] = word == "BUSY"
+        if word == "DONE" and self.draining:
+            self.loop.call_soon(self.end, client, b"421 draining\n")
+        return f"250 {word}"
+
+    def end(self, client: socket.socket, text: bytes) -> None:
+        if self.clients.pop(client, None) is not None:
+            self.loop.remove_reader(client)
+            self.admission.leave(self.worker)
+            client.send(text)
+            client.close()
+        self.check()
+
+    def check(self) -> None:
+        if self.draining and not self.clients:
+            self.done.set()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file")
+    parser.add_argument("--detach", action="store_true")
+    parser.add_argument("--pid-file")
+    args = parser.parse_args()
+    try:
+        configuration = load_config(args.file)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return launch(
+        Launch(
+            configuration,
+            args.file,
+            name="fake",
+            pid_file=args.pid_file,
+            level=4,
+            detach=args.detach,
+            make_proxy=FakeProxy,
+            proxy_module="asyncio",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,358 @@
+"""The master with real processes, signals and sockets, and a small proxy in place of the real one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.service.conftest import PATIENCE, eventually, is_alive
+
+if TYPE_CHECKING:
+    from tests.unit.service.conftest import Daemon
+
+
+def test_it_starts_serves_and_stops(daemon: Daemon) -> None:
+    pid_file = daemon.folder / "pid"
+    daemon.start("--pid-file", str(pid_file))
+    eventually(pid_file.exists)
+    assert pid_file.read_text() == f"{daemon.master}\n"
+    client = daemon.connect()
+    assert client.ask("PING") == "250 PING"
+    status = daemon.status()
+    assert status["pid"] == daemon.master
+    assert status["connections"] == 1
+    assert status["max_connections"] == 64
+    assert status["listen"] == [daemon.socket]
+    assert client.worker in daemon.workers()
+    assert len(daemon.workers()) == 2
+    workers = daemon.workers()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert client.line() == "421 draining"
+    assert not any(is_alive(pid) for pid in workers)
+    assert not pid_file.exists()
+    assert sorted(path.name for path in daemon.folder.iterdir()) == ["d.conf", "log"]
+
+
+def test_a_killed_worker_takes_only_its_own_connections_and_is_replaced(daemon: Daemon) -> None:
+    daemon.start()
+    clients = [daemon.connect() for _ in range(12)]
+    victim = clients[0].worker
+    others = [client for client in clients if client.worker != victim]
+    before = daemon.workers()
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: victim not in daemon.workers() and len(daemon.workers()) == 2)
+    assert clients[0].line() == ""
+    assert all(client.ask("PING") == "250 PING" for client in others)
+    assert daemon.workers() & before == before - {victim}
+    assert daemon.status()["connections"] == len(others)
+    assert daemon.status()["replaced_workers"] == 1
+    assert f"worker {victim} ended: signal SIGKILL; connections lost: {12 - len(others)}" in daemon.log()
+    assert daemon.connect().ask("PING") == "250 PING"
+
+
+def test_a_worker_that_exits_is_named_with_its_status(daemon: Daemon) -> None:
+    daemon.configure(Workers=1)
+    daemon.start()
+    client = daemon.connect()
+    assert client.ask("DIE") == ""
+    eventually(lambda: f"worker {client.worker} ended: exit status 7; connections lost: 1" in daemon.log())
+    assert eventually(daemon.connect).worker != client.worker
+
+
+def test_max_connections_holds_over_all_workers(daemon: Daemon) -> None:
+    daemon.configure(Workers=3, MaxConnections=5)
+    daemon.start()
+    clients = [daemon.connect() for _ in range(9)]
+    assert sorted(client.greeting[:3] for client in clients) == ["220"] * 5 + ["421"] * 4
+    assert daemon.status()["connections"] == 5
+    inside = next(client for client in clients if client.greeting.startswith("220"))
+    inside.close()
+    eventually(lambda: daemon.status()["connections"] == 4)
+    assert daemon.connect().greeting.startswith("220")
+
+
+def test_reload_takes_the_new_and_lets_the_old_finish(daemon: Daemon) -> None:
+    daemon.start()
+    idle, busy = daemon.connect(), daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    before = daemon.workers()
+    daemon.configure(MaxConnections=7, Workers=3)
+    daemon.reload()
+    assert idle.line() == "421 draining"
+    after = daemon.connect()
+    assert after.worker not in before
+    eventually(lambda: len(daemon.workers()) == 4)  # three new ones, and the old one that is busy
+    assert daemon.workers() & before == {busy.worker}
+    assert daemon.status()["max_connections"] == 7
+    assert daemon.status()["connections"] == 2
+    assert busy.ask("DONE") == "250 DONE"
+    assert busy.line() == "421 draining"
+    eventually(lambda: len(daemon.workers()) == 3)
+
+
+def test_nobody_is_refused_while_reloads_go_on(daemon: Daemon) -> None:
+    daemon.configure(MaxConnections=1000)
+    daemon.start()
+    over = threading.Event()
+    greetings: list[str] = []
+
+    def keep_coming() -> None:
+        while not over.is_set():
+            client = daemon.connect()
+            greetings.append(client.greeting)
+            client.close()
+
+    thread = threading.Thread(target=keep_coming)
+    thread.start()
+    try:
+        for _ in range(3):
+            daemon.reload()
+    finally:
+        over.set()
+        thread.join(PATIENCE)
+    assert len(greetings) > 10
+    assert len({greeting.split()[1] for greeting in greetings}) > 2  # more than one generation took part
+    # Whoever has connected is greeted: refused, reset or left waiting is the fault.
+    # fault.
+    assert all(re.match(r"220 \d+$|421 ", greeting) for greeting in greetings)
+
+
+def test_reload_moves_the_listener(daemon: Daemon) -> None:
+    daemon.start()
+    other = str(daemon.folder / "other")
+    daemon.configure(Listen=other)
+    daemon.reload()
+    assert daemon.connect(other).ask("PING") == "250 PING"
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        daemon.connect()
+    assert daemon.status()["listen"] == [other]
+
+
+def test_a_bad_file_changes_nothing_and_all_of_it_is_said(daemon: Daemon) -> None:
+    daemon.start()
+    client = daemon.connect()
+    before = daemon.workers()
+    daemon.configure(TimeOut="x", Foo=1)
+    daemon.reload("stays in force\n")
+    assert f"{daemon.file}:5: TimeOut: 'x'" in daemon.log()
+    assert f"{daemon.file}:6: Foo: no such directive" in daemon.log()
+    assert client.ask("PING") == "250 PING"
+    assert daemon.workers() == before
+    daemon.configure(MaxConnections=9)
+    daemon.reload("is in force\n")
+    assert daemon.status()["max_connections"] == 9
+
+
+def test_a_listener_that_cannot_be_had_changes_nothing(daemon: Daemon) -> None:
+    daemon.start()
+    before = daemon.workers()
+    daemon.configure(Listen=f"{daemon.socket} /nowhere/x", MaxConnections=9)
+    daemon.reload("stays in force\n")
+    assert "Listen /nowhere/x: No such file or directory" in daemon.log()
+    assert daemon.workers() == before
+    assert daemon.status()["max_connections"] == 64
+    assert daemon.connect().ask("PING") == "250 PING"
+
+
+def test_new_workers_that_do_not_come_up_change_nothing(daemon: Daemon) -> None:
+    daemon.start()
+    client = daemon.connect()
+    before = daemon.workers()
+    other = str(daemon.folder / "other")
+    daemon.configure(Listen=f"{daemon.socket} {other}", Header="X-Fail: start", MaxConnections=9)
+    daemon.reload("the new workers do not come up")
+    assert client.ask("PING") == "250 PING"
+    eventually(lambda: daemon.workers() == before)
+    assert daemon.status()["max_connections"] == 64
+    assert daemon.connect().ask("PING") == "250 PING"
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        daemon.connect(other)
+    assert "asked to fail\\nat the start" in daemon.log()  # a traceback is one line
+
+
+def test_what_needs_a_restart_is_said_and_the_rest_is_taken(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.configure(Instance="other", MaxConnections=9)
+    daemon.reload()
+    assert "Instance: the change needs a restart" in daemon.log()
+    assert daemon.status()["instance"] == "d"
+    assert daemon.status()["max_connections"] == 9
+
+
+def test_term_lets_a_running_transaction_finish(daemon: Daemon) -> None:
+    daemon.start()
+    busy = daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    daemon.signal(signal.SIGTERM)
+    eventually(lambda: "stopping" in daemon.log())
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        daemon.connect()
+    assert busy.ask("PING") == "250 PING"
+    assert busy.ask("DONE") == "250 DONE"
+    assert busy.line() == "421 draining"
+    assert daemon.wait() == 0
+
+
+def test_who_does_not_finish_in_time_is_told(daemon: Daemon) -> None:
+    daemon.configure(DrainTimeOut=1)
+    daemon.start()
+    busy = daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    daemon.signal(signal.SIGTERM)
+    assert busy.line() == "421 stopped"
+    assert daemon.wait() == 0
+
+
+def test_a_second_term_ends_it_at_once(daemon: Daemon) -> None:
+    daemon.configure(DrainTimeOut=100000)
+    daemon.start()
+    busy = daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    daemon.signal(signal.SIGTERM)
+    eventually(lambda: "stopping" in daemon.log())
+    assert busy.ask("PING") == "250 PING"
+    daemon.signal(signal.SIGTERM)
+    assert busy.line() == "421 stopped"
+    assert daemon.wait() == 0
+
+
+def test_without_its_master_no_worker_lives_on(daemon: Daemon) -> None:
+    daemon.start()
+    idle = daemon.connect()
+    workers = daemon.workers()
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    assert idle.line() == "421 draining"
+    eventually(lambda: not any(is_alive(pid) for pid in workers), "a worker lives on")
+
+
+def test_without_its_master_a_busy_worker_ends_in_time(daemon: Daemon) -> None:
+    daemon.configure(DrainTimeOut=1)
+    daemon.start()
+    busy = daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    daemon.signal(signal.SIGKILL)
+    assert busy.line() == "421 stopped"
+    eventually(lambda: not is_alive(busy.worker), "the worker lives on")
+
+
+def test_a_worker_that_cannot_start_ends_the_start(daemon: Daemon) -> None:
+    daemon.configure(Header="X-Fail: start")
+    daemon.launch()
+    assert daemon.wait() == 1
+    assert "RuntimeError: asked to fail" in daemon.log()
+    assert "fake: a worker ended before it was ready" in daemon.log()
+
+
+def test_a_worker_has_nothing_of_the_masters(daemon: Daemon) -> None:
+    pid_file = daemon.folder / "pid"
+    daemon.start("--pid-file", str(pid_file))
+    links = daemon.connect().ask("FILES").split()
+    table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    inode = {row[-1]: f"socket:[{row[6]}]" for row in table if row[3] == "00010000"}  # those that listen
+    assert inode[daemon.socket] in links
+    assert inode[str(daemon.folder / "d.sock")] not in links
+    assert str(pid_file) not in links
+
+
+def test_the_service_manager_is_told(daemon: Daemon) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.settimeout(PATIENCE)
+    manager.bind(str(daemon.folder / "notify"))
+    daemon.environment |= {"NOTIFY_SOCKET": str(daemon.folder / "notify"), "WATCHDOG_USEC": "100000"}
+    daemon.start()
+    said: list[str] = []
+
+    def hear(what: str) -> None:
+        while not said or not said[-1].startswith(what):
+            said.append(manager.recv(4096).decode())
+
+    with manager:
+        hear("READY=1")
+        assert f"MAINPID={daemon.master}" in said[-1]
+        hear("WATCHDOG=1")
+        daemon.signal(signal.SIGHUP)
+        hear("RELOADING=1")
+        assert "MONOTONIC_USEC=" in said[-1]
+        hear("READY=1")
+        daemon.file.write_text("nonsense")
+        daemon.signal(signal.SIGHUP)
+        hear("RELOADING=1")
+        hear("READY=1")
+        daemon.signal(signal.SIGTERM)
+        hear("STOPPING=1")
+    assert daemon.wait() == 0
+
+
+def test_a_daemon_leaves_its_caller_when_it_is_ready(daemon: Daemon) -> None:
+    pid_file = daemon.folder / "pid"
+    daemon.launch("--detach", "--pid-file", str(pid_file))
+    assert daemon.wait() == 0
+    daemon.master = int(pid_file.read_text())
+    assert daemon.status()["pid"] == daemon.master
+    assert daemon.connect().ask("PING") == "250 PING"
+    assert os.getsid(daemon.master) == daemon.master
+    process = Path(f"/proc/{daemon.master}")
+    assert (process / "cwd").readlink() == Path("/")
+    assert {(process / "fd" / str(number)).readlink() for number in range(3)} == {Path("/dev/null")}
+    daemon.signal(signal.SIGTERM)
+    eventually(lambda: not is_alive(daemon.master))
+    assert not pid_file.exists()
+
+
+def test_a_daemon_that_cannot_start_says_why(daemon: Daemon) -> None:
+    daemon.configure(Listen="/nowhere/x")
+    daemon.launch("--detach")
+    assert daemon.wait() == 1
+    assert daemon.log() == "fake: Listen /nowhere/x: No such file or directory\n"
+
+
+def test_two_daemons_do_not_share_a_pid_file(daemon: Daemon) -> None:
+    pid_file = daemon.folder / "pid"
+    daemon.start("--pid-file", str(pid_file))
+    first, daemon.process = daemon.process, None
+    daemon.configure(Listen=daemon.folder / "other")
+    daemon.launch("--pid-file", str(pid_file))
+    assert daemon.wait() == 1
+    assert f"the daemon {daemon.master} runs with it" in daemon.log()
+    assert pid_file.read_text() == f"{daemon.master}\n"
+    daemon.process = first
+    assert daemon.connect().ask("PING") == "250 PING"
+
+
+def test_many_reloads_in_a_row_end_well(daemon: Daemon) -> None:
+    daemon.start()
+    for _ in range(20):
+        daemon.signal(signal.SIGHUP)
+    daemon.configure(MaxConnections=9)
+    daemon.reload()
+    eventually(lambda: daemon.status()["max_connections"] == 9)
+    eventually(lambda: len(daemon.workers()) == 2)
+    assert daemon.connect().ask("PING") == "250 PING"
+
+
+def test_an_instance_with_the_same_name_runs_without_a_status(daemon: Daemon) -> None:
+    daemon.start()
+    first, daemon.process = daemon.process, None
+    master = daemon.master
+    daemon.configure(Listen=daemon.folder / "other")
+    daemon.launch()
+    try:
+        eventually(lambda: "the instance d runs already" in daemon.log())
+        assert eventually((daemon.folder / "other").exists)
+        assert daemon.connect(str(daemon.folder / "other")).ask("PING") == "250 PING"
+        assert daemon.status()["pid"] == master
+    finally:
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait()
+        daemon.process = first
+    assert daemon.status()["pid"] == master
