@@ -1,0 +1,15 @@
+"""What can go wrong on the box, for the operator: each text is one line that says why and what to do."""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """It did not work; the box is as it was before unless the text says otherwise."""
+
+
+class RequirementError(GatewayError):
+    """Something is missing, found before any change. `problems` has one line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))

@@ -1,0 +1,181 @@
+"""The iptables method: legacy xtables through python-iptables, each IP version in a process of its own.
+
+One table of one IP version is replaced in one step; the order of the steps is such that interception never lacks: a
+guard (fail closed) goes first and comes last, the table that intercepts comes before the one that did. If a step fails,
+`install.apply` puts the earlier rules back.
+
+Sources: iptables-extensions(8); `xtables_worker` for the library.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import PIPE
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.gateway import routing, xtables
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.plan import Mode, names
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.gateway.plan import Plan
+
+# The kernel lists the tables that exist in this network namespace; looking through the library would make them.
+_TABLE_LISTS = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
+# Past the wait for the lock, a commit of ten thousand rules takes about a second.
+_TIMEOUT = 60.0
+_TOOL = {4: "iptables", 6: "ip6tables"}
+
+
+class IptablesFirewall:
+    """See `firewall.Firewall`."""
+
+    def requirements(self, plan: Plan) -> list[str]:
+        """The library, and a kernel that takes exactly these rules: they are loaded into an empty network namespace."""
+        if find_spec("iptc") is None:
+            return ["python-iptables is not installed: pip install 'proxsmtp-tp[iptables]', or use --method nftables"]
+        try:
+            work(_replacements(plan, _steps(plan)), scratch=True)
+        except GatewayError as error:
+            return [f"{error} (this kernel may lack legacy iptables: use --method nftables)"]
+        return []
+
+    def render(self, plan: Plan) -> str:
+        """The rules."""
+        return xtables.render(plan)
+
+    def present(self, instance: str) -> bool:
+        """Whether a chain of ours is there."""
+        return bool(_with_our_chains(instance))
+
+    def drift(self, plan: Plan) -> list[str] | None:
+        """Compare our chains, and their calls, with what the plan means."""
+        jobs = []
+        for version in routing.versions():
+            needed = {chain.table for chain in xtables.chains(plan, version)}
+            tables = sorted(needed | set(_existing_tables(version)))
+            jobs.append(_job(version, "examine", plan.options.instance, _chains(plan, version), tables=tables))
+        seen = work(jobs)
+        if not any(answer["live"] for answer in seen):
+            return None
+        return [
+            line
+            for job, answer in zip(jobs, seen, strict=True)
+            for line in _differences(_TOOL[job["version"]], answer["meant"], answer["live"])
+        ]
+
+    def install(self, plan: Plan) -> None:
+        """Replace our chains: the old guard goes first, the new one comes last."""
+        changing = _with_our_chains(plan.options.instance)
+        work(_replacements(plan, [*([["filter", False]] if changing else []), *_steps(plan)]))
+
+    def remove(self, instance: str) -> None:
+        """Remove our chains; the guard first."""
+        steps = [["filter", False], ["nat", False], ["mangle", False]]
+        work([_job(version, "replace", instance, [], steps=steps) for version in _with_our_chains(instance)])
+
+
+def _steps(plan: Plan) -> list[list[Any]]:
+    """The tables in the order of their commits: what intercepts first, the guard last."""
+    first = ["mangle", "nat"] if plan.options.mode is Mode.TPROXY else ["nat", "mangle"]
+    return [[table, True] for table in (*first, "filter")]
+
+
+def _replacements(plan: Plan, steps: list[list[Any]]) -> list[dict[str, Any]]:
+    return [
+        _job(version, "replace", plan.options.instance, _chains(plan, version), steps=steps)
+        for version in routing.versions()
+    ]
+
+
+def _existing_tables(version: int) -> list[str]:
+    try:
+        names_there = _TABLE_LISTS[version].read_text(encoding="ascii").split()
+    except OSError:  # a kernel without legacy xtables
+        return []
+    return [name for name in names_there if name in {"filter", "nat", "mangle"}]
+
+
+def _with_our_chains(instance: str) -> list[int]:
+    """The IP versions in which something of ours is there."""
+    if find_spec("iptc") is None:
+        return []
+    jobs = [
+        _job(version, "examine", instance, [], tables=tables)
+        for version in routing.versions()
+        if (tables := _existing_tables(version))
+    ]
+    return [job["version"] for job, seen in zip(jobs, work(jobs), strict=True) if seen["live"]]
+
+
+def _job(version: int, action: str, instance: str, chains: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    owned = [list(entry) for entry in xtables.every_chain(names(instance))]
+    return {"version": version, "action": action, "owned": owned, "chains": chains, **more}
+
+
+def _chains(plan: Plan, version: int) -> list[dict[str, Any]]:
+    return [encode(chain) for chain in xtables.chains(plan, version)]
+
+
+def encode(chain: xtables.Chain) -> dict[str, Any]:
+    """A chain as the worker takes it."""
+    return {
+        "table": chain.table,
+        "name": chain.name,
+        "caller": chain.caller,
+        "call": _encode_rule(chain.call),
+        "rules": [_encode_rule(rule) for rule in chain.rules],
+    }
+
+
+def _encode_rule(rule: xtables.Rule) -> dict[str, Any]:
+    return {"base": rule.base, "matches": rule.matches, "target": rule.target}
+
+
+def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str, Any]]:
+    """Run a worker for each job, on the box or in empty network namespaces; their answers.
+
+    Raises GatewayError with the reason of the first that failed, after all have ended.
+    """
+    command = [*(["unshare", "--net"] if scratch else []), sys.executable, "-m", "proxsmtp_tp.gateway.xtables_worker"]
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True))
+            for _ in jobs
+        ]
+        # They import their library side by side; their work is short, and under one lock anyhow.
+        done = [_converse(worker, job) for worker, job in zip(workers, jobs, strict=True)]
+    for job, (status, answer, reason) in zip(jobs, done, strict=True):
+        if status:
+            last = (reason.strip().splitlines() or [f"it ended with status {status}"])[-1]
+            raise GatewayError(f"{_TOOL[job['version']]}: {last}")
+        job["answer"] = json.loads(answer)
+    return [job["answer"] for job in jobs]
+
+
+def _converse(worker: subprocess.Popen[str], job: dict[str, Any]) -> tuple[int, str, str]:
+    try:
+        answer, reason = worker.communicate(json.dumps(job), timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        return 1, "", f"no end within {_TIMEOUT:.0f} s"
+    return worker.returncode, answer, reason
+
+
+def _differences(tool: str, meant: dict[str, list[str]], live: dict[str, list[str]]) -> list[str]:
+    found = []
+    for name in sorted(meant.keys() | live.keys()):
+        wanted, there = meant.get(name), live.get(name)
+        where = f"{tool} {name}"
+        if wanted is None or there is None:
+            found.append(f"{where}: the chain {'is missing' if there is None else 'was added'}")
+        elif wanted != there:
+            lines = [f"{where}: missing: {rule}" for rule in wanted if rule not in there]
+            lines += [f"{where}: besides: {rule}" for rule in there if rule not in wanted]
+            found += lines or [f"{where}: its rules are in another order, or one is there twice"]
+    return found

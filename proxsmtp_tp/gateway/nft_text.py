@@ -1,0 +1,91 @@
+"""From a plan to the text that nft loads: the file of the mode, word for word, with its defines filled in.
+
+Guarantees: pure; the text below the defines is the file's own but for the table's name; only validated names and
+numbers of our own writing reach it. Raises ValueError for a file that lacks a define or has one too many.
+
+Source: nft(8), "Lexical conventions" and "Set syntax".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.gateway.plan import LIFE_SECONDS, UID_MAX, Fail, Mode, of_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxsmtp_tp.gateway.plan import Plan
+
+TABLE_IN_FILE = "proxsmtp_example"
+"""The table's name in the files, for people who load them by hand."""
+ALIVE_SET = "alive"
+"""The set that holds while the daemon lives; its elements change by themselves."""
+
+_DEFINE = re.compile(r"^define ([A-Z0-9_]+) = .*$", re.MULTILINE)
+
+
+def file_name(mode: Mode) -> str:
+    """The file of a mode."""
+    return f"{mode.value}.nft"
+
+
+def render(plan: Plan, template: str) -> str:
+    """The script that replaces our table, in one transaction, by what the plan says."""
+    values = defines(plan)
+    seen: list[str] = []
+
+    def fill(found: re.Match[str]) -> str:
+        seen.append(found[1])
+        return f"define {found[1]} = {values[found[1]]}"
+
+    unknown = {match[1] for match in _DEFINE.finditer(template)} ^ values.keys()
+    if unknown:
+        raise ValueError(f"the nft file and this program differ in their defines: {', '.join(sorted(unknown))}")
+    text = _DEFINE.sub(fill, template)
+    if len(seen) != len(values):
+        raise ValueError("the nft file defines a name twice")
+    return re.sub(rf"\b{TABLE_IN_FILE}\b", plan.names.table, text)
+
+
+def render_removal(table: str) -> str:
+    """The script that removes our table, whether it is there or not, in one transaction."""
+    return f"table inet {table}\ndelete table inet {table}\n"
+
+
+def defines(plan: Plan) -> dict[str, str]:
+    """The values of the defines of the plan's file."""
+    options, numbers = plan.options, plan.numbers
+    closed = options.fail is Fail.CLOSED
+    uid = options.daemon_uid
+    found = {
+        "INTERFACES": _set(f'"{name}"' for name in sorted(options.interfaces)),
+        "PORTS": _set(sorted(options.ports)),
+        "LISTEN_PORT": str(options.listen_port),
+        "GUARDED_PORTS": _set(sorted(options.ports) if closed else []),
+        "LOCAL_USERS": _set(_all_users_but(uid) if options.local else []),
+        "ALIVE": _set(["ipv4", "ipv6"] if closed else [f"{v} timeout {LIFE_SECONDS}s" for v in ("ipv4", "ipv6")]),
+        "LIFESIGN_PORTS": _set([] if closed else [options.listen_port]),
+        "LIFESIGN_USERS": _set([f"0-{UID_MAX}" if uid is None else uid]),
+        "UPSTREAM_PORTS": _set(plan.upstream_ports),
+        "MARK": f"{numbers.mark:#x}",
+    }
+    for version in (4, 6):
+        found[f"SOURCE{version}"] = _set(plan.sources(version))
+        found[f"EXCEPT_SOURCE{version}"] = _set(of_version(options.except_sources, version))
+        found[f"EXCEPT_DESTINATION{version}"] = _set(of_version(options.except_destinations, version))
+    if options.mode is Mode.TPROXY:
+        found["LOCAL_MARK"] = f"{numbers.local_mark:#x}"
+    return found
+
+
+def _set(elements: Iterable[object]) -> str:
+    text = ", ".join(str(element) for element in elements)
+    return f"{{ {text} }}" if text else "{ }"
+
+
+def _all_users_but(uid: int | None) -> list[str]:
+    if not uid:
+        raise ValueError("the daemon has no user of its own")
+    return [f"0-{uid - 1}", f"{uid + 1}-{UID_MAX}"]

@@ -1,0 +1,153 @@
+"""What the box has, before anything is changed: its interfaces, our rights, and who uses which numbers already.
+
+`require` refuses with everything that is missing at once; `choose_plan` finds numbers that nobody else uses.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyroute2 import IPRoute
+
+from proxsmtp_tp.gateway import foreign, routing
+from proxsmtp_tp.gateway.errors import GatewayError, RequirementError
+from proxsmtp_tp.gateway.firewall import METHODS
+from proxsmtp_tp.gateway.plan import SLOTS, Mode, Numbers, make_plan, preferred_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxsmtp_tp.gateway.foreign import MarkUse
+    from proxsmtp_tp.gateway.plan import Options, Plan
+    from proxsmtp_tp.gateway.routing import Routing
+    from proxsmtp_tp.gateway.state import State
+
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # linux/capability.h
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface of this network namespace and its addresses, as prefix notation."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.addresses) or 'no address'})"
+
+    def has_address(self, version: int) -> bool:
+        """Whether it has one that REDIRECT can use: for IPv6, one that is not link-local."""
+        return any((":" in address) == (version == 6) and not address.startswith("fe80:") for address in self.addresses)
+
+
+def interfaces() -> list[Interface]:
+    """All but lo, by name."""
+    with IPRoute() as netlink:
+        found: dict[int, list[str]] = {index: [] for index, _ in socket.if_nameindex()}
+        for message in netlink.get_addr():
+            address = message.get("IFA_LOCAL") or message.get("IFA_ADDRESS")
+            found.setdefault(message["index"], []).append(f"{address}/{message['prefixlen']}")
+    names = dict(socket.if_nameindex())
+    listed = [Interface(names[index], tuple(addresses)) for index, addresses in found.items() if index in names]
+    return sorted((item for item in listed if item.name != "lo"), key=lambda item: item.name)
+
+
+def capable(number: int) -> bool:
+    """Whether this process has a capability in effect (capabilities(7))."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    return bool(found and int(found[1], 16) >> number & 1)
+
+
+def require_root() -> None:
+    """Raises RequirementError without the rights to change rules."""
+    # CAP_SYS_ADMIN makes the empty network namespace in which nft says what a script means.
+    if not (capable(CAP_NET_ADMIN) and capable(CAP_SYS_ADMIN)):
+        raise RequirementError(["rules need root (CAP_NET_ADMIN, CAP_SYS_ADMIN): run it with sudo"])
+
+
+def require(plan: Plan) -> list[str]:
+    """Check that the plan fits this box; notes of what it will not do.
+
+    Raises RequirementError with everything that is missing.
+    """
+    require_root()
+    there = {interface.name: interface for interface in interfaces()}
+    candidates = "; ".join(map(str, there.values())) or "there is none"
+    if not plan.options.interfaces and not plan.options.local:
+        raise RequirementError(
+            [f"where do clients come in? give --interface NAME (or --local). Interfaces: {candidates}"]
+        )
+    problems = [
+        f"interface {name} does not exist. Interfaces: {candidates}"
+        for name in plan.options.interfaces
+        if name not in there
+    ]
+    if problems:
+        raise RequirementError(problems)
+    return [note for name in plan.options.interfaces for note in _address_notes(plan, there[name])]
+
+
+def require_method(plan: Plan) -> None:
+    """Check that tools and kernel can do exactly this plan. Raises RequirementError."""
+    if problems := METHODS[plan.options.method].requirements(plan):
+        raise RequirementError(problems)
+
+
+def _address_notes(plan: Plan, interface: Interface) -> list[str]:
+    if plan.options.mode is not Mode.REDIRECT:
+        return []
+    return [
+        f"{interface.name} has no IPv{version} address that REDIRECT could use:"
+        f" IPv{version} mail that comes in there is dropped"
+        for version in routing.versions()
+        if plan.sources(version) and not interface.has_address(version)
+    ]
+
+
+def choose_plan(options: Options, states: Mapping[str, State]) -> tuple[Plan, list[str]]:
+    """The plan with numbers that nobody else uses, and what there is to say of the choice.
+
+    Raises PlanError, and GatewayError if there are none left.
+    """
+    known = states.get(options.instance)
+    first = known.plan.numbers.slot if known else preferred_slot(options.instance)
+    plan = make_plan(options, first)
+    if not plan.diverts:
+        return plan, []
+    live, marks = routing.read_routing(), foreign.mark_uses(plan.names.table, plan.names.chains)
+    claimed = {state.plan.numbers.slot: name for name, state in states.items() if name != options.instance}
+    notes: list[str] = []
+    for offset in range(SLOTS):
+        slot = (first + offset) % SLOTS
+        user = f"instance {claimed[slot]}" if slot in claimed else slot_user(Numbers(slot), live, marks)
+        if user is None:
+            if notes:
+                own = Numbers(slot)
+                notes.append(
+                    f"taken instead: mark {own.mark:#x}, route table {own.table}, rule priority {own.priority}"
+                )
+            return make_plan(options, slot), notes
+        notes.append(user)
+    raise GatewayError(f"all {SLOTS} sets of mark, route table and priority are in use: {notes[0]}")
+
+
+def slot_user(numbers: Numbers, live: Routing, marks: tuple[MarkUse, ...]) -> str | None:
+    """Who else uses numbers of a slot, for people; None: nobody."""
+    priorities = range(numbers.priority, numbers.priority + 3)
+    for rule in live.foreign_rules:
+        if rule.priority in priorities:
+            return f"{rule} has the priority that would be ours"
+        if rule.target == numbers.table:
+            return f"{rule} uses route table {numbers.table}"
+        if rule.mask and any(mark & rule.mask == rule.mark for mark in (numbers.mark, numbers.local_mark)):
+            return f"{rule} matches mark {numbers.mark:#x}"
+    if numbers.table in live.foreign_tables:
+        return f"route table {numbers.table} has routes that are not ours"
+    for use in marks:
+        if use.concerns(numbers.mark) or use.concerns(numbers.local_mark):
+            return f"{use.where} uses mark {numbers.mark:#x}"
+    return None

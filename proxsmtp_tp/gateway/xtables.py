@@ -1,0 +1,269 @@
+"""From a plan to chains and rules of the iptables method, as values.
+
+Guarantees: pure. The rules mean what the nft files mean; where a packet goes is the same with both methods, but for two
+things that xtables does in its own way: its TPROXY drops a packet when there is no listener (so fail closed is silent
+there), and the sign of life is kept by the recent match instead of a set.
+
+Our rules stand in chains of our own, each called once from a built-in chain.
+
+Source: iptables-extensions(8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.gateway.plan import LIFE_SECONDS, Fail, Mode, of_version
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.gateway.plan import Names, Plan
+
+SYN = ("FIN,SYN,RST,ACK", "SYN")
+ANY_ADDRESS = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - not to bind to: on-ip of TPROXY, and the mask that is none
+RETURN = ("RETURN", ())
+
+Parameters = tuple[tuple[str, tuple[str, ...]], ...]
+"""Each option with its values; a first value "!" negates it."""
+Extension = tuple[str, Parameters]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `base` holds src, dst, in-interface, out-interface and protocol."""
+
+    target: Extension | tuple[str, tuple[()]]
+    base: tuple[tuple[str, str], ...] = ()
+    matches: tuple[Extension, ...] = ()
+
+    def __str__(self) -> str:
+        """As iptables takes it."""
+        flags = {"src": "-s", "dst": "-d", "in-interface": "-i", "out-interface": "-o", "protocol": "-p"}
+        words = [word for name, value in self.base for word in (flags[name], value)]
+        for name, parameters in self.matches:
+            words += ["-m", name, *_words(parameters)]
+        return " ".join([*words, "-j", self.target[0], *_words(self.target[1])])
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain of ours in a table, and the rule of a built-in chain that calls it."""
+
+    table: str
+    name: str
+    caller: str
+    call: Rule
+    rules: tuple[Rule, ...]
+
+
+def _words(parameters: Parameters) -> list[str]:
+    words = []
+    for name, values in parameters:
+        negated = values[:1] == ("!",)
+        words += [*(["!"] if negated else []), f"--{name}", *(values[1:] if negated else values)]
+    return words
+
+
+def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
+    """The chains for one IP version. What intercepts stands first; the guard comes after it."""
+    found = [*_intercepting(plan, version)]
+    if plan.options.local:
+        found.append(_local(plan, version))
+    if plan.options.fail is Fail.OPEN:
+        found.append(_lifesign(plan, version))
+    else:
+        found += _guards(plan, version)
+    return tuple(found)
+
+
+def render(plan: Plan) -> str:
+    """All of it for people, in the manner of iptables-save."""
+    lines = []
+    for version in (4, 6):
+        lines.append(f"# {'iptables' if version == 4 else 'ip6tables'}")
+        for chain in chains(plan, version):
+            lines += [f"-t {chain.table} -N {chain.name}", f"-t {chain.table} -I {chain.caller} 1 {chain.call}"]
+            lines += [f"-t {chain.table} -A {chain.name} {rule}" for rule in chain.rules]
+    return "\n".join(lines)
+
+
+def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
+    """Table, built-in chain and chain of everything that an instance may have."""
+    return (
+        ("filter", "FORWARD", own.forward),
+        ("filter", "OUTPUT", own.local),
+        ("nat", "PREROUTING", own.prerouting),
+        ("nat", "OUTPUT", own.output),
+        ("mangle", "PREROUTING", own.prerouting),
+        ("mangle", "OUTPUT", own.output),
+        ("mangle", "OUTPUT", own.lifesign),
+    )
+
+
+def _intercepting(plan: Plan, version: int) -> list[Chain]:
+    names, port = plan.names, str(plan.options.listen_port)
+    if plan.options.mode is Mode.REDIRECT:
+        target: Extension = ("REDIRECT", (("to-ports", (port,)),))
+        rules = (*_passed_by(plan, version), *_clients(plan, version, target))
+        found = [Chain("nat", names.prerouting, "PREROUTING", _call(plan, names.prerouting, _new(plan)), rules)]
+        if plan.options.full:
+            call = _call(plan, names.prerouting, ())
+            found.append(Chain("mangle", names.prerouting, "PREROUTING", call, (_replies(plan),)))
+        return found
+    target = _tproxy(plan, version, plan.numbers.mark)
+    first: list[Rule] = [_ours(plan, (_ports(plan), _flags(new=False)))]
+    if plan.options.full:
+        first.append(_replies(plan))
+    if plan.options.local:
+        own = ("mark", (("mark", (f"{plan.numbers.local_mark:#x}",)),))
+        base = (("in-interface", "lo"), ("protocol", "tcp"))
+        first.append(Rule(_tproxy(plan, version, plan.numbers.local_mark), base, (_ports(plan), own)))
+    rules = (
+        *first,
+        Rule(RETURN, (("protocol", "tcp"),), (_flags(new=False),)),
+        *_passed_by(plan, version),
+        *_clients(plan, version, target, (_ports(plan),)),
+    )
+    return [Chain("mangle", names.prerouting, "PREROUTING", _call(plan, names.prerouting, ()), rules)]
+
+
+def _tproxy(plan: Plan, version: int, mark: int) -> Extension:
+    return (
+        "TPROXY",
+        (
+            ("on-port", (str(plan.options.listen_port),)),
+            ("on-ip", (ANY_ADDRESS[version],)),
+            ("tproxy-mark", (f"{mark:#x}/0xffffffff",)),
+        ),
+    )
+
+
+def _ours(plan: Plan, matches: tuple[Extension, ...]) -> Rule:
+    """Packets of a transparent socket get the mark."""
+    transparent: Extension = ("socket", (("transparent", ("",)),))
+    mark: Extension = ("MARK", (("set-mark", (f"{plan.numbers.mark:#x}",)),))
+    return Rule(mark, (("protocol", "tcp"),), (*matches, transparent))
+
+
+def _replies(plan: Plan) -> Rule:
+    """Full mode: what servers answer to connections made from a client's address."""
+    ports = ",".join(map(str, plan.upstream_ports))
+    return _ours(plan, (("multiport", (("sports", (ports,)),)),))
+
+
+def _local(plan: Plan, version: int) -> Chain:
+    """The box's own outgoing mail."""
+    names, options = plan.names, plan.options
+    other_user: Extension = ("owner", (("uid-owner", ("!", str(options.daemon_uid))),))
+    passed = _passed_by(plan, version, sources=False)
+    if options.mode is Mode.REDIRECT:
+        call = _call(plan, names.output, (*_new(plan), other_user))
+        redirect: Extension = ("REDIRECT", (("to-ports", (str(options.listen_port),)),))
+        return Chain("nat", names.output, "OUTPUT", call, (*passed, Rule(redirect, (("protocol", "tcp"),))))
+    value = f"{plan.numbers.local_mark:#x}"
+    mark: Extension = ("MARK", (("set-mark", (value,)),))
+    rules = (
+        Rule(mark, matches=(("connmark", (("mark", (value,)),)),)),
+        Rule(RETURN, (("protocol", "tcp"),), (_flags(new=False),)),
+        Rule(RETURN, matches=(("owner", (("uid-owner", (str(options.daemon_uid),)),)),)),
+        *passed,
+        Rule(("CONNMARK", (("set-mark", (value,)),))),
+        Rule(mark),
+    )
+    return Chain("mangle", names.output, "OUTPUT", _call(plan, names.output, (_ports(plan),)), rules)
+
+
+def _guards(plan: Plan, version: int) -> list[Chain]:
+    """Fail closed: what is on its way out all the same is refused. What somebody else's DNAT forwards was never ours."""
+    names, options = plan.names, plan.options
+    reject: Extension = ("REJECT", (("reject-with", ("tcp-reset",)),))
+    excepted = _excepted(plan, version)
+    rules = (
+        Rule(RETURN, matches=(("conntrack", (("ctstate", ("DNAT",)),)),)),
+        *excepted,
+        *_clients(plan, version, reject),
+    )
+    found = [Chain("filter", names.forward, "FORWARD", _call(plan, names.forward, _new(plan)), rules)]
+    if options.local:
+        own: tuple[Extension, ...] = (
+            ("mark", (("mark", ("!", f"{plan.numbers.local_mark:#x}")),)),
+            ("owner", (("uid-owner", ("!", str(options.daemon_uid))),)),
+        )
+        rules = (_to_this_box(), *_excepted(plan, version, sources=False), Rule(reject, (("protocol", "tcp"),)))
+        call = _call(plan, names.local, (*_new(plan), *own))
+        found.append(Chain("filter", names.local, "OUTPUT", call, rules))
+    return found
+
+
+def _lifesign(plan: Plan, version: int) -> Chain:
+    """Fail open: each datagram of the daemon to itself is a sign of life."""
+    names, uid = plan.names, plan.options.daemon_uid
+    base = (("out-interface", "lo"), ("protocol", "udp"))
+    port: Extension = ("udp", (("dport", (str(plan.options.listen_port),)),))
+    user: tuple[Extension, ...] = () if uid is None else (("owner", (("uid-owner", (str(uid),)),)),)
+    call = Rule((names.lifesign, ()), base, (port, *user, _comment(plan)))
+    note = Rule(RETURN, matches=(_recent(plan, version, ("set", ("",))),))
+    return Chain("mangle", names.lifesign, "OUTPUT", call, (note,))
+
+
+def _recent(plan: Plan, version: int, *action: tuple[str, tuple[str, ...]]) -> Extension:
+    # A mask of no bits makes all addresses one: the list says when the last datagram was seen.
+    kept = (("name", (f"{plan.names.recent}.{version}",)), ("mask", (ANY_ADDRESS[version],)), ("rsource", ("",)))
+    return ("recent", (*action, *kept))
+
+
+def _call(plan: Plan, chain: str, matches: tuple[Extension, ...]) -> Rule:
+    return Rule((chain, ()), (("protocol", "tcp"),), (*matches, _comment(plan)))
+
+
+def _comment(plan: Plan) -> Extension:
+    return ("comment", (("comment", (plan.names.comment,)),))
+
+
+def _ports(plan: Plan) -> Extension:
+    return ("multiport", (("dports", (",".join(map(str, sorted(plan.options.ports))),)),))
+
+
+def _flags(*, new: bool) -> Extension:
+    return ("tcp", (("tcp-flags", SYN if new else ("!", *SYN)),))
+
+
+def _new(plan: Plan) -> tuple[Extension, ...]:
+    return (_ports(plan), _flags(new=True))
+
+
+def _to_this_box() -> Rule:
+    return Rule(RETURN, matches=(("addrtype", (("dst-type", ("LOCAL",)),)),))
+
+
+def _excepted(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
+    found = [("dst", network) for network in of_version(plan.options.except_destinations, version)]
+    if sources:
+        found += [("src", network) for network in of_version(plan.options.except_sources, version)]
+    return tuple(Rule(RETURN, ((side, str(network)),)) for side, network in found)
+
+
+def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
+    """What is not intercepted: mail for this box, the exceptions, and with fail open all while the daemon is silent."""
+    found = (_to_this_box(), *_excepted(plan, version, sources=sources))
+    if plan.options.fail is Fail.CLOSED:
+        return found
+    silent = _recent(plan, version, ("rcheck", ("!", "")), ("seconds", (str(LIFE_SECONDS),)))
+    return (*found, Rule(RETURN, matches=(silent,)))
+
+
+def _clients(plan: Plan, version: int, target: Extension, matches: tuple[Extension, ...] = ()) -> tuple[Rule, ...]:
+    """One rule for each interface and network."""
+    return tuple(
+        Rule(
+            target,
+            (
+                *((("src", str(source)),) if source.prefixlen else ()),
+                ("in-interface", interface),
+                ("protocol", "tcp"),
+            ),
+            matches,
+        )
+        for interface in sorted(plan.options.interfaces)
+        for source in plan.sources(version)
+    )

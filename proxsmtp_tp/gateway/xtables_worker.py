@@ -1,0 +1,185 @@
+"""python-iptables in a process of its own, for one IP version: `python -m proxsmtp_tp.gateway.xtables_worker`.
+
+A process of its own, because libxtables keeps its extensions in global variables of the process: once they were used
+for IPv4, matches for IPv6 are parsed by the wrong revision and silently missing. And because that library ends the
+process on some errors.
+
+Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...], "owned": [...], ...}. `chains` is
+`iptables.encode` of what is meant; `owned` lists [table, built-in chain, chain] of everything that may be ours.
+Action `replace`, with `steps`, pairs of a table and a truth value: one commit each, in that order, after which the table
+holds of ours exactly what is meant (true) or nothing (false). Action `examine`, with `tables`: report ours and the meant
+in the same form. Standard output: one JSON object. Exit status: 0, or 1 with the
+reason on standard error.
+
+Guarantees: commits under the lock that iptables takes (/run/xtables.lock), so that no change of somebody else's is lost
+between our reading of a table and our writing it. A parameter that python-iptables does not take is an error.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+XTABLES_LOCK = "/run/xtables.lock"
+LOCK_WAIT = 10.0  # seconds; iptables holds the lock for one command, restore of a large ruleset takes about one
+_SCRATCH = "PXMEANT"
+
+
+class Worker:
+    """One IP version."""
+
+    def __init__(self, version: int) -> None:
+        import iptc  # noqa: PLC0415 - an optional library, and loaded only when the method is used
+
+        self._iptc = iptc
+        self._v6 = version == 6
+        self._tables: dict[str, Any] = {}
+
+    def table(self, name: str) -> Any:
+        """A table, not committed until asked."""
+        if name not in self._tables:
+            kind = self._iptc.Table6 if self._v6 else self._iptc.Table
+            self._tables[name] = kind(name, autocommit=False)
+        return self._tables[name]
+
+    def rule(self, data: dict[str, Any]) -> Any:
+        """Make a rule. Raises for everything that the library does not understand."""
+        rule = self._iptc.Rule6() if self._v6 else self._iptc.Rule()
+        for name, value in data["base"]:
+            setattr(rule, name.replace("-", "_"), value)
+        for name, parameters in data["matches"]:
+            self._set(rule.create_match(name), parameters)
+        name, parameters = data["target"]
+        self._set(rule.create_target(name), parameters)
+        return rule
+
+    @staticmethod
+    def _set(extension: Any, parameters: list[Any]) -> None:
+        for name, values in parameters:
+            extension.set_parameter(name, values if values[:1] == ["!"] or len(values) > 1 else values[0])
+
+    def _rules(self, table: str, chain: str) -> list[Any]:
+        rules: list[Any] = self._iptc.Chain(self.table(table), chain).rules
+        return rules
+
+    def decoded(self, rules: list[Any]) -> list[str]:
+        """Rules, each as JSON without counters."""
+        from iptc import easy  # noqa: PLC0415 - see above
+
+        found = []
+        for rule in rules:
+            data = easy.decode_iptc_rule(rule, self._v6)
+            data.pop("counters", None)
+            found.append(json.dumps(data, sort_keys=True))
+        return found
+
+    def drop_ours(self, table: str, caller: str, name: str) -> None:
+        """Remove a chain of ours and the calls of it."""
+        held = self.table(table)
+        builtin = self._iptc.Chain(held, caller)
+        for rule in self._calls(builtin, name):
+            builtin.delete_rule(rule)
+        if held.is_chain(name):
+            self._iptc.Chain(held, name).flush()
+            held.delete_chain(name)
+
+    @staticmethod
+    def _calls(builtin: Any, name: str) -> list[Any]:
+        return [rule for rule in builtin.rules if rule.target and rule.target.name == name]
+
+    def add(self, chain: dict[str, Any]) -> None:
+        """Add a chain of ours, and its call at the top."""
+        held = self.table(chain["table"])
+        own = held.create_chain(chain["name"])
+        for data in chain["rules"]:
+            own.append_rule(self.rule(data))
+        self._iptc.Chain(held, chain["caller"]).insert_rule(self.rule(chain["call"]))
+
+    def replace(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Make the tables what is meant."""
+        for name, wanted in job["steps"]:
+            for table, caller, chain in job["owned"]:
+                if table == name:
+                    self.drop_ours(table, caller, chain)
+            for chain in job["chains"]:
+                if wanted and chain["table"] == name:
+                    self.add(chain)
+            self.table(name).commit()
+            self.table(name).refresh()
+        return {}
+
+    def examine(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Ours and the meant, by "table chain": the calls, then the rules. Nothing is committed."""
+        live: dict[str, list[str]] = {}
+        for table, caller, chain in job["owned"]:
+            if table not in job["tables"]:
+                continue
+            calls = self.decoded(self._calls(self._iptc.Chain(self.table(table), caller), chain))
+            if self.table(table).is_chain(chain) or calls:
+                rules = self.decoded(self._rules(table, chain)) if self.table(table).is_chain(chain) else []
+                live[f"{table} {chain}"] = [*calls, *rules]
+        return {"live": live, "meant": {f"{c['table']} {c['name']}": self._meant(c) for c in job["chains"]}}
+
+    def _meant(self, chain: dict[str, Any]) -> list[str]:
+        """What the library makes of the meant rules, in a chain that is never committed."""
+        held = self.table(chain["table"])
+        scratch = held.create_chain(_SCRATCH)
+        for data in chain["rules"]:
+            scratch.append_rule(self.rule(data))
+        rules = self.decoded(self._rules(chain["table"], _SCRATCH))
+        # A call may only name a chain that is there; ours may not be.
+        scratch.flush()
+        call = {**chain["call"], "target": [_SCRATCH, []]}
+        caller = self._iptc.Chain(held, chain["caller"])
+        caller.insert_rule(self.rule(call))
+        decoded = json.loads(self.decoded(self._calls(caller, _SCRATCH))[0]) | {"target": chain["name"]}
+        caller.delete_rule(self.rule(call))
+        held.delete_chain(_SCRATCH)
+        return [json.dumps(decoded, sort_keys=True), *rules]
+
+
+@contextmanager
+def xtables_lock() -> Iterator[None]:
+    """The lock of iptables -w. Raises TimeoutError."""
+    descriptor = os.open(
+        os.environ.get("XTABLES_LOCKFILE", XTABLES_LOCK), os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600
+    )
+    try:
+        deadline = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"another program holds {XTABLES_LOCK}") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def main() -> int:
+    """Do the one job of standard input."""
+    job = json.load(sys.stdin)
+    try:
+        with xtables_lock():
+            worker = Worker(job["version"])
+            actions = {"replace": worker.replace, "examine": worker.examine}
+            json.dump(actions[job["action"]](job), sys.stdout)
+    except Exception as error:  # noqa: BLE001 - whatever the library raises becomes the reason
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
