@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint bench format clean
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -22,6 +22,11 @@ test:
 	@.ci/packages test
 	@$(MAKE) --no-print-directory .venv/installed lint
 	@$(ISOLATED) $(BIN)/python -m pytest
+
+bench:
+	@.ci/packages bench
+	@$(MAKE) --no-print-directory .venv/installed
+	@$(ISOLATED) $(BIN)/python bench/throughput.py
 
 lint: .venv/installed
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: make format"; $(BIN)/ruff format --diff --quiet .; exit 1; }
