@@ -79,7 +79,8 @@ def refused(status: ExitStatus, last_line: bytes) -> Verdict:
             return trouble(Ending.NOT_FOUND, said.shown)
         if _tells_of_signal(status.code - 128, said.text):
             return trouble(Ending.KILLED, f"{_signal_name(status.code - 128)} {said.shown}")
-    return Verdict(said.action, said.reply, f"{Ending.REFUSED.value} {status.code}")
+    words = said.shown or "Content Rejected"
+    return Verdict(said.action, said.reply, f"{Ending.REFUSED.value} {status.code}", said=words)
 
 
 def _detail(ending: Ending, about: object) -> str:

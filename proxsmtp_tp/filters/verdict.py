@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Action(Enum):
     """The four verdicts of a filter."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105  (no password)
     REJECT = "reject"
     TEMPFAIL = "tempfail"
     DISCARD = "discard"
@@ -23,6 +23,7 @@ class Action(Enum):
 class Verdict:
     """`reply` is what the client is told (None for PASS: the server will say); `detail` is for the log, one line.
 
+    `said` is what the filter itself said of a message that it did not pass; empty where it failed, rather than judged.
     `size` is the length in bytes of the message that passed, as the filter left it; 0 otherwise.
     """
 
@@ -30,3 +31,4 @@ class Verdict:
     reply: Reply | None
     detail: str
     size: int = 0
+    said: str = ""

@@ -263,7 +263,7 @@ class Dialogue:
             self.log(f"{who} {shown(line[:TRACED])}", logging.DEBUG)
 
     def log_message(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:
-        """The one line that every message gets; `reply` is what the client was told, `filtered` how the filter ended."""
+        """The one line of each message: `reply` is what the client was told, `filtered` how the filter ended."""
         envelope = self.envelope
         words = [f"client={self.client}"]
         if envelope.sender is not None:

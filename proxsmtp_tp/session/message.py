@@ -9,6 +9,7 @@ the server said 2xx to that message, or the filter discarded it.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
@@ -137,7 +138,7 @@ def settle(d: Dialogue, reply: Reply, status: str) -> None:
     """The final reply is ours: give it, and have the server forget the envelope."""
     given = _message(d).verdict
     if given is not None and given.action is not Action.PASS:
-        d.log_message(shown(reply.wire), filtered=given.detail)
+        d.log_message(given.said or FILTER_ERROR, reply, filtered=given.detail)
     else:
         d.log_message(status, reply)
     d.pass_on(reply)
@@ -172,15 +173,9 @@ def header_inserter(d: Dialogue) -> HeaderInserter | None:
     template = d.options.header
     if not template:
         return None
-    values = {"%i": d.client, "%l": d.local, "%d": d.clock(), "%%": "%"}
-    parts = []
-    at = 0
-    while (found := template.find("%", at)) >= 0:
-        key = template[found : found + 2]
-        parts += [template[at:found], values.get(key, key)]
-        at = found + 2
-    parts.append(template[at:])
-    line = "".join(parts).encode("utf-8", "surrogateescape").rstrip(b"\r\n") + b"\r\n"
+    values = {"i": d.client, "l": d.local, "d": d.clock(), "%": "%"}
+    text = re.sub("%(.?)", lambda found: values.get(found[1], ""), template)
+    line = text.encode("utf-8", "surrogateescape").rstrip(b"\r\n") + b"\r\n"
     return HeaderInserter(line, on_top=line[:9].lower() == b"received:")
 
 

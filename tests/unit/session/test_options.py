@@ -1,0 +1,35 @@
+"""What the dialogue takes of the configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.config.settings import BareNewline, FilterType, Settings, TransparentProxy
+from proxsmtp_tp.session.options import HIDDEN_NAME, options_of, unescaped
+from proxsmtp_tp.smtp import answers
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(r"X-A: a\r\n\tb", "X-A: a\r\n\tb"), (r"a\\n\x", r"a\nx"), ("\\", "\\"), ("plain %i", "plain %i")],
+)
+def test_escapes_of_the_header(written: str, meant: str) -> None:
+    assert unescaped(written) == meant
+
+
+def test_reject_needs_no_filter() -> None:
+    settings = Settings(filter_type=FilterType.REJECT, filter_command="ignored")
+    options = options_of(settings, answers.NO_RECIPIENTS)
+    assert not options.filtered
+    assert options.reject is answers.NO_RECIPIENTS
+
+
+def test_the_name_is_hidden_where_the_client_did_not_choose_the_server() -> None:
+    assert options_of(Settings(), None).hidden_name == HIDDEN_NAME
+    for mode in (TransparentProxy.CLIENT, TransparentProxy.FULL):
+        assert options_of(Settings(transparent_proxy=mode), None).hidden_name is None
+
+
+def test_bare_newlines() -> None:
+    assert not options_of(Settings(), None).refuse_bare_newlines
+    assert options_of(Settings(bare_newline=BareNewline.REJECT), None).refuse_bare_newlines
