@@ -25,4 +25,5 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(_arguments: argparse.Namespace) -> int:
     """0: everything was as it must be. 1: it was not, or there are no namespaces; the reason was printed."""
-    return run_isolated([sys.executable, "-m", "proxsmtp_tp.lab.demo"], [sys.argv[0], "demo"])
+    # -P: whatever lies in the directory where it is called is no module of ours.
+    return run_isolated([sys.executable, "-P", "-m", "proxsmtp_tp.lab.demo"], [sys.argv[0], "demo"])

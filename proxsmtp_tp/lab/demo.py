@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SECONDS = 10.0
 """For what must happen at once on this machine, however busy it is."""
 DAEMON_USER = "nobody"
+PRIVATE = "/run"
+"""Isolated, this is a file system of our own (lab.isolate): its files go with us, even after a kill -9."""
 
 PICTURE = """
       sender                     gateway                      mx
@@ -87,7 +89,7 @@ class Demo:
         with output.open("wb") as file:
             addresses = [word for way in WAYS for word in ("--listen", way.server)]
             self._lab.mx.start(
-                sys.executable, "-m", "proxsmtp_tp.lab.mx", "--name", "mx.example", *addresses, output=file
+                sys.executable, "-P", "-m", "proxsmtp_tp.lab.mx", "--name", "mx.example", *addresses, output=file
             )
         if not self._journal.wait(lambda journal: journal.ready, SECONDS):
             raise LabError(f"the MX does not start: {output.read_text()}")
@@ -127,9 +129,8 @@ class Demo:
         page.hop("sender", f"{way.client} calls {way.server} port 25: {printable(greeting)}")
         verdict = "pass" if arrived else "discard" if reply.startswith("2") else "reject"
         style = {"pass": "good", "discard": "mx", "reject": "bad"}[verdict]
-        page.hop(
-            "gateway", f"verdict of the filter: {page.paint(style, verdict)}   {self._told(way, instance, logged)}"
-        )
+        page.hop("gateway", f"the filter's verdict: {page.paint(style, verdict)}")
+        page.more(self._told(way, instance, logged))
         page.hop("mx", f"{connected.peer}, the {setup.whose}, calls: {' '.join(verbs)}")
         if arrived:
             page.hop("mx", "has the message, byte for byte, below one new header:")
@@ -156,7 +157,7 @@ class Demo:
         for name, wanted in (("client", way.client), ("server", way.server)):
             _expect(fields.get(name) == wanted, f"the log says {name}={fields.get(name)} instead of {wanted}")
         told = ", ".join(f"{name}={fields[name]}" for name in ("client", "server", "status"))
-        return self._screen.paint("quiet", printable(f"(log: {told})"))
+        return self._screen.paint("quiet", printable(f"log: {told}"))
 
     def _send(self, way: Way, mail: Mail) -> tuple[str, str, Connected, list[str], Arrived | None]:
         """Greeting, reply to the message, and what the MX saw meanwhile: its client, the verbs, the message."""
@@ -235,7 +236,7 @@ def _expect(condition: bool, otherwise: str) -> None:
 def main() -> int:
     """Run the demo on standard output."""
     try:
-        with gateway_network() as lab, tempfile.TemporaryDirectory(prefix="proxsmtp-demo.") as name:
+        with gateway_network() as lab, tempfile.TemporaryDirectory(prefix="demo.", dir=PRIVATE) as name:
             directory = Path(name)
             directory.chmod(0o755)
             Demo(lab, directory, Screen(sys.stdout)).run()
@@ -250,5 +251,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our box characters
     os.umask(0o022)  # the files are for whatever user the daemon and its filters run as
     sys.exit(main())

@@ -132,6 +132,7 @@ _QUESTIONS = {
         "find /proc/sys/net -type f ! -name nf_conntrack_count -exec grep -sH . {} + | sort",
     ),
 }
+_MODULE_SETTINGS = ("/proc/sys/net/netfilter/", "/proc/sys/net/nf_conntrack_max:")
 
 
 def box_state(host: Host) -> dict[str, list[str]]:
@@ -140,10 +141,15 @@ def box_state(host: Host) -> dict[str, list[str]]:
 
 
 def changes(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
-    """What differs, one line each: "+ ..." for what is new, "- ..." for what is gone; empty if nothing does."""
+    """What differs, one line each: "+ ..." for what is new, "- ..." for what is gone; empty if nothing does.
+
+    Settings that came with a kernel module, loaded when the first rule needed it, are no change of settings.
+    """
+    known = {line.partition(":")[0] for lines in before.values() for line in lines}
     return [
         f"{question}: {sign} {line}"
         for question in before
         for sign, here, there in (("+", after, before), ("-", before, after))
         for line in (Counter(here[question]) - Counter(there[question])).elements()
+        if not (line.startswith(_MODULE_SETTINGS) and line.partition(":")[0] not in known)
     ]

@@ -41,6 +41,7 @@ PR_SET_PDEATHSIG = 1
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 SI_KERNEL = 0x80
 
+ROOT_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 WATCHED = (*FORWARDED, signal.SIGCHLD)
 # What this interpreter ignores for itself; the command starts with the defaults.
@@ -132,11 +133,18 @@ def _first_process(
         print(why_not(error), file=sys.stderr)
         return 1
     try:
-        command = os.posix_spawnp(arguments[0], arguments, os.environ, setsigmask=mask, setsigdef=IGNORED_BY_PYTHON)
+        command = os.posix_spawnp(arguments[0], arguments, _environment(), setsigmask=mask, setsigdef=IGNORED_BY_PYTHON)
     except OSError as error:
         print(f"isolate: {arguments[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
     return _attend(command, lonely=True)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with root's directories in PATH: an ordinary user's has not nft."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path += [place for place in ROOT_PATH if place not in path]
+    return {**os.environ, "PATH": os.pathsep.join(path)}
 
 
 def _furnish() -> None:

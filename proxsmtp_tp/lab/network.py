@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
 
-STOP_SECONDS = 5.0
-"""A process has this long between TERM and KILL: more than any program here needs to end in order."""
+STOP_SECONDS = 15.0
+"""A process has this long between TERM and KILL: a daemon may wait some seconds for clients to close."""
 FIRST_INDEX = 1000
 """Link indices that the kernel, which counts from 1, does not choose for the other end. It notices a carrier
 at once where the indices of both ends differ, and once a second where they are the same by chance

@@ -42,8 +42,13 @@ class Screen:
         return f"{_COLOURS[style]}{text}{_PLAIN}" if self._colour else text
 
     def line(self, text: str = "") -> None:
-        """A line as it is."""
-        print(text, file=self._stream, flush=True)
+        """A line as it is. Where the reader has gone (`| head`), it is not shown: the rest goes on to its end."""
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
     def title(self, text: str) -> None:
         """The beginning of a part."""

@@ -29,12 +29,12 @@ def as_ordinary_user(command: list[str], workspace: Path) -> list[str]:
                 break
     lines = ["set -eu"]
     for cover, places in closed.items():
-        lines.append(f"mount --bind {_quoted(cover)} {_quoted(workspace)}")
-        lines.append(f"mount -t tmpfs -o mode=755 tmpfs {_quoted(cover)}")
+        lines.append(f"mount -n --bind {_quoted(cover)} {_quoted(workspace)}")
+        lines.append(f"mount -n -t tmpfs -o mode=755 tmpfs {_quoted(cover)}")
         for place in places:
             lines.append(f"mkdir -p {_quoted(place)}")
-            lines.append(f"mount --rbind {_quoted(workspace / place.relative_to(cover))} {_quoted(place)}")
-        lines.append(f"umount -l {_quoted(workspace)}")
+            lines.append(f"mount -n --rbind {_quoted(workspace / place.relative_to(cover))} {_quoted(place)}")
+        lines.append(f"umount -n -l {_quoted(workspace)}")
     lines.append(f'exec setpriv --reuid={USER} --regid={USER} --clear-groups -- "$@"')
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(lines), "sh", *command]
 

@@ -63,8 +63,11 @@ class PostOffice:
         self.sender.wait_idle(30)
         self.mx.wait_idle(30)
 
-    def check(self, letters: Sequence[Letter]) -> None:
-        """Each delivered letter arrived once for each recipient, byte for byte; no other arrived."""
+    def check(self, letters: Sequence[Letter], *, filtered: bool) -> None:
+        """Each delivered letter arrived once for each recipient, byte for byte; no other arrived.
+
+        `filtered`: each bears our sample filter's header, or none does.
+        """
         wanted = {letter.name: letter for letter in letters}
         arrived: Counter[tuple[str, str]] = Counter()
         for file in self.mx.mailbox():
@@ -75,9 +78,15 @@ class PostOffice:
             trace = text.removesuffix(sent)
             assert trace != text, f"{name} arrived changed:\n{_difference(sent, text)}"
             assert _TRACE.fullmatch(trace), f"{name} has other headers before it than an MTA's: {trace!r}"
+            assert trace.count(b"\nX-Filter: passed; ") == filtered, f"{name}: {trace!r}"
             assert _field(text, b"Return-Path") == f"<{wanted[name].sender}>"
         delivered = (letter for letter in letters if letter.fate is Fate.DELIVERED)
         assert arrived == Counter((letter.name, to) for letter in delivered for to in letter.recipients)
+
+    def clients(self) -> set[str]:
+        """The addresses that the MX saw letters come from."""
+        pattern = re.compile(rb"^Received: from sender.example \(unknown \[(?:IPv6:)?([^]]+)\]\)", re.MULTILINE)
+        return {match[1].decode() for file in self.mx.mailbox() if (match := pattern.search(file.read_bytes()))}
 
     def notices(self) -> list[str]:
         """What the sender's Postfix, or the MX, wrote to the sender: bounces and delivery reports."""

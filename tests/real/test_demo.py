@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.lab import demo
-from proxsmtp_tp.lab.gateway import program
-from proxsmtp_tp.lab.network import LabError
+from proxsmtp_tp.lab.gateway import Instance, program
 from proxsmtp_tp.lab.scenario import MAILS, SETUPS, WAYS
 from tests.real.ordinary_user import as_ordinary_user
 
@@ -30,15 +29,25 @@ def whoever(command: list[str], workspace: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("user", [whoever, as_ordinary_user])
-def test_it_runs_and_leaves_nothing(user: Callable[[list[str], Path], list[str]], tmp_path: Path) -> None:
+def test_it_runs_and_leaves_nothing(
+    user: Callable[[list[str], Path], list[str]], tmp_path: Path, directory: Path
+) -> None:
+    temporary = directory / user.__name__
+    temporary.mkdir()
+    temporary.chmod(0o777)
     before = _outside()
+    # Called from a directory with a module of a known name, which is none of the demo's business.
+    (tmp_path / "socket.py").write_text("raise SystemExit('this is not the socket you are looking for')")
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
     done = subprocess.run(
-        user([str(program()), "demo"], tmp_path),
+        user([str(program()), "demo"], workspace),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env=ENVIRONMENT,
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "TMPDIR": str(temporary)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -50,18 +59,18 @@ def test_it_runs_and_leaves_nothing(user: Callable[[list[str], Path], list[str]]
                 f"     mx       {setup.seen(way)}, the {setup.whose}, calls: EHLO MAIL RCPT DATA QUIT\n" in done.stdout
             )
     assert done.stdout.count("X-Filter: passed") == len(SETUPS) * len(WAYS)
-    assert done.stdout.count(MAILS[1].reply) == len(SETUPS) * len(WAYS)
+    assert done.stdout.count(f"     sender   {MAILS[1].reply}") == len(SETUPS) * len(WAYS)
     assert len(re.findall(r"^     (?:nft|ip|sysctl) .* as before ", done.stdout, re.MULTILINE)) == 6
     assert _outside() == before
+    assert not list(temporary.iterdir())
 
 
 def _outside() -> list[str]:
     """What the demo might have left where it was started."""
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout.splitlines()
     rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=False).stdout.splitlines()
-    places = [Path("/run/netns"), Path("/tmp"), Path("/run")]
-    files = [str(file) for place in places if place.exists() for file in place.iterdir() if "proxsmtp" in file.name]
-    return sorted([*(line.split(":")[1] for line in links), *rules, *files])
+    names = [file.name for place in (Path("/run/netns"), Path("/run")) if place.exists() for file in place.iterdir()]
+    return sorted([*(line.split(":")[1] for line in links), *rules, *names])
 
 
 def test_colour_on_a_terminal() -> None:
@@ -93,6 +102,27 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+def test_a_kill_leaves_nothing(directory: Path) -> None:
+    """Not even the files: processes, namespaces and the directory go with the one that was killed."""
+    temporary = directory / "killed"
+    temporary.mkdir()
+    before = _outside()
+    process = subprocess.Popen(
+        [program(), "demo"], stdout=subprocess.PIPE, env={**ENVIRONMENT, "TMPDIR": str(temporary)}
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b"RCPT DATA QUIT" in line:
+            break
+    process.kill()
+    process.wait()
+    while process.stdout.read(65536):  # ends when the last process that could write has gone
+        pass
+    process.stdout.close()
+    assert _outside() == before
+    assert not list(temporary.iterdir())
+
+
 @pytest.mark.parametrize(
     ("breakage", "reason"),
     [
@@ -109,7 +139,7 @@ def test_a_failure_is_told(
     def broken(source: Path, directory: Path) -> None:
         (directory / source.name).write_text(f"{breakage}\n")
 
-    monkeypatch.setattr(demo.shutil, "copy", broken)
+    monkeypatch.setattr("shutil.copy", broken)
     monkeypatch.setattr("proxsmtp_tp.lab.client.SECONDS", 2.0)
     assert demo.main() == 1
     told = capsys.readouterr()
@@ -121,12 +151,12 @@ def test_a_failure_is_told(
 
 def test_rules_that_stay_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Rules that were not removed make the demo fail."""
-    true = demo.Instance.command
+    true = Instance.command
 
-    def forgetful(self: demo.Instance, subcommand: str, *options: str) -> str:
+    def forgetful(self: Instance, subcommand: str, *options: str) -> str:
         return "" if subcommand == "remove-rules" else true(self, subcommand, *options)
 
-    monkeypatch.setattr(demo.Instance, "command", forgetful)
+    monkeypatch.setattr(Instance, "command", forgetful)
     monkeypatch.setattr(demo, "SETUPS", SETUPS[:1])
     monkeypatch.setattr(demo, "MAILS", MAILS[:1])
     assert demo.main() == 1
@@ -134,11 +164,7 @@ def test_rules_that_stay_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "the gateway is not as it was:\nnft list ruleset: + table" in told.err
 
 
-def test_no_daemon_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_no_daemon_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("proxsmtp_tp.lab.gateway.program", lambda: Path("false"))
     assert demo.main() == 1
     assert "The demo failed: proxsmtp-tp serve ended with 1" in capsys.readouterr().err
-
-
-def test_the_errors_are_the_labs_own() -> None:
-    assert not issubclass(LabError, OSError)

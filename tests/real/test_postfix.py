@@ -1,18 +1,93 @@
-"""Mail of all kinds from one real Postfix to another, across the gateway."""
+"""Mail of all kinds from one real Postfix to another, across the gateway: 224 letters, byte for byte.
+
+The sender's Postfix has a queue and pipelines; the MX's announces all that Postfix has. What the gateway's filter
+passes arrives as it was, once for each recipient; what it refuses comes back to the author with the filter's words.
+"""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.real.corpus import Fate, letters
-from tests.real.post_office import DOMAINS
+import pytest
+
+from proxsmtp_tp.lab import network
+from proxsmtp_tp.lab.gateway import Instance
+from tests.real.corpus import Fate, Letter, letters
+from tests.real.post_office import DOMAINS, REFUSAL
 
 if TYPE_CHECKING:
     from tests.real.post_office import PostOffice
 
 
+def _corpus(run: str) -> list[Letter]:
+    return [letter for domain in DOMAINS for letter in letters(domain, f"{run}.{domain}")]
+
+
+@pytest.fixture(scope="module")
+def filter_command(directory: Path) -> str:
+    """The sample filter, with the test's own faults behind it, where every user can read them."""
+    own = Path(__file__).with_name("corpus-filter.sh")
+    sample = Path(network.__file__).with_name("sample-filter.sh")
+    return f"sh {shutil.copy(own, directory)} {shutil.copy(sample, directory)}"
+
+
 def test_control_without_a_gateway(post_office: PostOffice) -> None:
-    """The two Postfixes change nothing themselves: what the other tests compare is ours."""
-    corpus = [letter for domain in DOMAINS for letter in letters(domain, domain) if letter.fate is Fate.DELIVERED]
+    """The two Postfixes change nothing themselves: what the other tests find is ours."""
+    corpus = [letter for letter in _corpus("control") if letter.fate is Fate.DELIVERED]
     post_office.post(corpus)
-    post_office.check(corpus)
+    post_office.check(corpus, filtered=False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "transparency", "filter_type", "seen"),
+    [
+        ("redirect", "client", "pipe", {network.WAN_V4, network.WAN_V6}),
+        ("tproxy", "full", "file", {network.SENDER_V4, network.SENDER_V6}),
+    ],
+)
+def test_corpus(
+    post_office: PostOffice,
+    directory: Path,
+    filter_command: str,
+    mode: str,
+    transparency: str,
+    filter_type: str,
+    seen: set[str],
+) -> None:
+    spool = directory / f"spool-{mode}"
+    spool.mkdir()
+    shutil.chown(spool, "nobody")
+    directives = {
+        "TransparentProxy": transparency,
+        "FilterCommand": filter_command,
+        "FilterType": filter_type,
+        "TempDirectory": str(spool),
+        "User": "nobody",
+        "RuleMode": mode,
+        "RuleInterface": "lan",
+    }
+    corpus = _corpus(mode)
+    with Instance(post_office.lab.gateway, directory, directives, mode).running() as instance:
+        post_office.post(corpus)
+    post_office.check(corpus, filtered=True)
+    assert post_office.clients() == seen
+    assert not list(spool.iterdir()), "something is left in TempDirectory"
+    assert "Traceback" not in instance.log
+
+    notices = post_office.notices()
+    for letter in corpus:
+        told = [notice for notice in notices if letter.name in notice]
+        if letter.fate is Fate.REFUSED:
+            (bounce,) = told
+            for recipient in letter.recipients:
+                assert f"<{recipient}>: host" in bounce
+            assert REFUSAL in " ".join(bounce.split())
+        elif letter.report:
+            (report,) = told
+            assert f"Original-Envelope-Id: {letter.name}" in report
+            assert f"Original-Recipient: rfc822;robert+{letter.name}@" in report
+            assert "Action: delivered" in report
+        else:
+            assert not told

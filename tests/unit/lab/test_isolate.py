@@ -146,6 +146,12 @@ def test_a_terminals_interrupt_comes_once() -> None:
         os.waitpid(child, 0)
 
 
+def test_roots_programs_are_found() -> None:
+    """An ordinary user's PATH has not nft; inside he is root."""
+    done = isolated("env", "PATH=/usr/bin:/bin", *ISOLATE, "sh", "-c", "command -v nft; echo $PATH")
+    assert done.stdout.splitlines() == ["/usr/sbin/nft", "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"]
+
+
 def test_refusal_says_what_to_type() -> None:
     """No namespace may be made any more: the user learns why, and the command that works."""
     code = "import os, sys; from proxsmtp_tp.lab.isolate import run_isolated; os.geteuid = lambda: 1000\n"
