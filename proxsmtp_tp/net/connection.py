@@ -45,6 +45,9 @@ BACKLOG_LIMIT = 65536
 LINGER = 5.0
 """Seconds for a last reply to reach a client that still sends: closing at once would reset the connection under it."""
 
+DRAINING_LINGER = 1.0
+"""The same when the daemon ends: an idle client that does not read its 421 shall not hold up a restart."""
+
 NEVER = float("inf")
 
 
@@ -58,6 +61,9 @@ class ClientSide(asyncio.Protocol):
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connection.client_made(transport)
 
     def data_received(self, data: bytes) -> None:
         self.connection.client_data(data)
@@ -88,6 +94,9 @@ class ServerSide(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.connection.feed(events.ServerData(data))
 
+    def eof_received(self) -> None:
+        self.connection.server_eof()
+
     def connection_lost(self, _exc: Exception | None) -> None:
         self.connection.server_lost()
 
@@ -115,6 +124,8 @@ class Connection:
         self._client: Any = None
         self._server: Any = None
         self._client_paused = False
+        self._client_finished = False
+        self._crashed = False
         self._closing = False
         self._server_is_full = False
         self._filter_is_full = False
@@ -128,33 +139,48 @@ class Connection:
         self._message_deadline = NEVER
         self._keep_alive_at = NEVER
         self._session_deadline = now + proxy.settings.session_time_out
+        self._winding_down = False
 
     # Beginning.
 
     async def open(self) -> None:
         """Take the client over, and connect to its server. Raises nothing."""
         try:
-            destination = self._destination()
-        except NoDestinationError as error:
-            destination = None
-            refusal = str(error)
-        try:
-            self._client, _ = await self.loop.connect_accepted_socket(lambda: ClientSide(self), self._sock)
+            if self._peer:
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self.loop.connect_accepted_socket(lambda: ClientSide(self), self._sock)
         except OSError as error:
             log.info("%s: client=%s: gone before it was served: %s", self.name, self.client_ip, error)
             self._sock.close()
             self._finished()
             return
-        if self._peer:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._closing:
+            return
+        try:
+            self._go_on()
+        except Exception as error:  # noqa: BLE001  (a bug must cost one connection, not the worker)
+            self._crash(error)
+
+    def _go_on(self) -> None:
+        """The client is there: find out where it wants to go."""
         log.info("%s: accepted connection from: %s", self.name, self._peer or "a unix socket")
-        if destination is None:
-            self._perform(self.session.refuse(answers.NO_DESTINATION, refusal))
+        if self.proxy.draining:  # it was accepted just before
+            self.feed(events.WindDown(draining=True))
+            return
+        try:
+            destination = self._destination()
+        except NoDestinationError as error:
+            self._perform(self.session.refuse(answers.NO_DESTINATION, str(error)))
             return
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
 
-    def _destination(self) -> Endpoint | None:
+    @property
+    def opened(self) -> bool:
+        """The client has been taken over: there is somebody to tell what happens."""
+        return self._client is not None or self._closing
+
+    def _destination(self) -> Endpoint:
         """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
         if self._peer and self.proxy.admission.contains(*self._peer):
             raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")
@@ -188,6 +214,10 @@ class Connection:
         self.server_ip = server or str(targets[0])
         # Shielded: a transport that is half made when the client goes would never be closed (server_made closes it).
         await asyncio.shield(self.loop.create_connection(lambda: ServerSide(self), sock=sock))
+
+    def client_made(self, transport: Any) -> None:
+        """The client is ours; its first bytes may follow at once."""
+        self._client = transport
 
     def server_made(self, transport: Any) -> None:
         """The upstream connection stands; its greeting may follow at once."""
@@ -224,6 +254,8 @@ class Connection:
 
     def feed(self, event: events.Event) -> None:
         """One event for the session, and its effects performed."""
+        if self._crashed:
+            return
         try:
             self._perform(self.session.feed(event))
             self._balance_client()
@@ -237,6 +269,7 @@ class Connection:
 
     def client_eof(self) -> None:
         """The client has closed its sending half."""
+        self._client_finished = True
         if self._closing:
             self._client.close()
         else:
@@ -248,6 +281,11 @@ class Connection:
         self._closing = True
         self.feed(events.ClientClosed(half=False))
         self._maybe_finished()
+
+    def server_eof(self) -> None:
+        """The server has closed its sending half: it can not answer what it has not got yet, so it does not get it."""
+        if self._server is not None:
+            self._server.abort()
 
     def server_lost(self) -> None:
         """The server's connection is gone."""
@@ -261,7 +299,9 @@ class Connection:
         self.feed(events.FilterVerdict(verdict))
 
     def _crash(self, error: BaseException) -> None:
+        """The session is not to be relied on any more: it hears of nothing from now on."""
         log.error("%s: client=%s: internal error: closing", self.name, self.client_ip, exc_info=error)
+        self._crashed = True
         self._release_run()
         self._reading_message = False
         if self._dialling is not None:
@@ -271,6 +311,7 @@ class Connection:
         if self._client is not None and not self._closing:
             self._client.write(answers.INTERNAL_ERROR.wire)
             self._close_client(None)
+        self._maybe_finished()
 
     # Effects.
 
@@ -289,19 +330,18 @@ class Connection:
     def _close_client(self, _effect: effects.CloseClient | None) -> None:
         """Close after the last reply, reading on meanwhile: unread bytes would turn the close into a reset."""
         self._closing = True
+        self._wait = Wait.NOTHING
+        self._deadline = self.loop.time() + (DRAINING_LINGER if self.proxy.draining else LINGER)
         client = self._client
         if client is None:
             self._maybe_finished()
-            return
-        self._wait = Wait.NOTHING
-        self._deadline = self.loop.time() + LINGER
-        if self._client_paused:
-            self._client_paused = False
-            client.resume_reading()
-        if client.can_write_eof():
-            client.write_eof()
-        else:
+        elif self._client_finished:
             client.close()
+        else:
+            if self._client_paused:
+                self._client_paused = False
+                client.resume_reading()
+            client.write_eof()
 
     def _close_server(self, effect: effects.CloseServer) -> None:
         if self._dialling is not None:
@@ -430,7 +470,7 @@ class Connection:
             if self._closing:
                 self._abort()
                 return
-            self.feed(events.DeadlinePassed(self._wait))
+            self._overdue(now)
         if now >= self._message_deadline:
             self._message_deadline = NEVER
             self.feed(events.MessageTimedOut())
@@ -438,8 +478,25 @@ class Connection:
             self._keep_alive_at = now + self.proxy.settings.keep_alives
             self.feed(events.KeepAlive())
         if now >= self._session_deadline:
+            self._session_too_long(now)
+
+    def _overdue(self, now: float) -> None:
+        """What is waited for has not come. A client that is not read at the moment is not the one who is slow."""
+        wait = self._wait
+        if wait is Wait.TEXT and self._filter_is_full:  # the filter's own limit (FilterTimeout) runs
+            self._deadline = now + self.proxy.limits[wait]
+            return
+        self.feed(events.DeadlinePassed(Wait.SENDING if wait is Wait.TEXT and self._server_is_full else wait))
+
+    def _session_too_long(self, now: float) -> None:
+        """SessionTimeOut: the running transaction may still end, unless it is one that never will."""
+        if self._winding_down:
             self._session_deadline = NEVER
-            self.feed(events.WindDown(draining=False))
+            self.feed(events.Shutdown())
+            return
+        self._winding_down = True
+        self._session_deadline = now + self.proxy.settings.message_time_out + self.proxy.limits[Wait.FINAL]
+        self.feed(events.WindDown(draining=False))
 
     # The end.
 
@@ -449,7 +506,8 @@ class Connection:
                 transport.abort()
 
     def _maybe_finished(self) -> None:
-        if self._client is None and self._server is None and self._dialling is None and self.session.ended:
+        over = self.session.ended or self._crashed
+        if over and self._client is None and self._server is None and self._dialling is None:
             self._finished()
 
     def _finished(self) -> None:

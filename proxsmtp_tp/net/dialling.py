@@ -115,7 +115,12 @@ async def _connected(sock: socket.socket) -> None:
     """connect(2) says EINPROGRESS: the socket becomes writable when it is decided, and SO_ERROR says how."""
     loop = asyncio.get_running_loop()
     decided = loop.create_future()
-    loop.add_writer(sock.fileno(), decided.set_result, None)
+
+    def ready() -> None:
+        if not decided.done():  # cancelled meanwhile, or called once more before we stop listening
+            decided.set_result(None)
+
+    loop.add_writer(sock.fileno(), ready)
     try:
         await decided
     finally:

@@ -87,9 +87,13 @@ class Proxy:
         """Serve until drained or stopped."""
         for listener in self._listeners:
             self._listen(listener)
-        while not self._done.done():
-            await asyncio.wait([self._done], timeout=TICK)
-            self._tick()
+        try:
+            while not self._done.done():
+                await asyncio.wait([self._done], timeout=TICK)
+                self._tick()
+        finally:
+            if self.filter is not None:
+                self.filter.close()
 
     def drain(self) -> None:
         """Accept nobody any more; `run` returns when every connection has ended, after DrainTimeOut at the latest."""
@@ -97,17 +101,30 @@ class Proxy:
             return
         self._draining_until = self.loop.time() + self.settings.drain_time_out
         self._stop_listening()
-        for connection in list(self._connections):
-            connection.feed(events.WindDown(draining=True))
-        self._maybe_done()
+        self._tell(events.WindDown(draining=True))
 
     def stop(self) -> None:
         """End every connection now, each with its 421."""
-        self._draining_until = self.loop.time()
+        self._draining_until = float("inf")  # lingering closes have their own limit
         self._stop_listening()
+        self._tell(events.Shutdown())
+
+    @property
+    def draining(self) -> bool:
+        """Nobody is served any more who is not being served already."""
+        return self._draining_until is not None
+
+    def _tell(self, event: events.Event) -> None:
+        """All connections. One that is not opened yet hears of the end when it is."""
         for connection in list(self._connections):
-            connection.feed(events.Shutdown())
+            if connection.opened:
+                connection.feed(event)
         self._maybe_done()
+
+    @property
+    def draining(self) -> bool:
+        """Nobody is accepted any more."""
+        return self._draining_until is not None
 
     # Accepting.
 
@@ -186,7 +203,6 @@ class Proxy:
     def _tick(self) -> None:
         now = self.loop.time()
         if self._draining_until is not None and now >= self._draining_until:
-            self._draining_until = float("inf")  # once: lingering closes have their own limit
             self.stop()
         for connection in list(self._connections):
             connection.tick(now)
