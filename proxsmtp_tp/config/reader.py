@@ -121,6 +121,8 @@ def printable(text: str) -> str:
     """One line of printable text: everything else escaped, so that a file cannot write to the terminal or the
     log.
     """
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
