@@ -66,3 +66,6 @@ class Filter(Protocol):
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> FilterRun:
         """Begin to judge a message. Trouble in starting is reported as a TEMPFAIL verdict, not raised."""
+
+    def close(self) -> None:
+        """The worker ends: end at once whatever still runs. Nobody waits for a verdict any more."""

@@ -290,6 +290,7 @@ class Connection:
     def server_lost(self) -> None:
         """The server's connection is gone."""
         self._server = None
+        self._server_is_full = False  # nobody says so any more: what the client still sends must be read
         self._reading_message = False
         self.feed(events.ServerClosed())
         self._maybe_finished()

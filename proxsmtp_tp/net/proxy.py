@@ -121,11 +121,6 @@ class Proxy:
                 connection.feed(event)
         self._maybe_done()
 
-    @property
-    def draining(self) -> bool:
-        """Nobody is accepted any more."""
-        return self._draining_until is not None
-
     # Accepting.
 
     def _listen(self, listener: socket.socket) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import message
+from proxsmtp_tp.session import effects, message
 from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -25,6 +25,10 @@ ERROR_LIMIT = 20
 RECIPIENTS_LIMIT = 100_000
 """Octets of recipients in one transaction: RECIPIENTS is one string of the filter's environment, which Linux limits
 to 128 KiB (execve(2), MAX_ARG_STRLEN). RFC 5321 asks for 100 recipients (4.5.3.1.8), and for 452 past a limit."""
+
+RECIPIENTS_KEPT = 1 << 20
+"""Octets of RCPT lines in one transaction, parameters included: what is remembered until it ends. 1700 recipients with
+all that RFC 3461 lets a sender say of each."""
 
 BDAT_LIMIT = 1 << 40
 """Octets of a chunk that we are ready to count: no message is larger, and Python's integers have no end."""
@@ -49,7 +53,7 @@ def closed(d: Dialogue, event: events.ClientClosed) -> None:
         d.end(None)
 
 
-def closed_in_text(d: Dialogue, _event: events.ClientClosed) -> None:
+def closed_in_text(d: Dialogue, _event: events.ClientClosed | None = None) -> None:
     """ClientClosed in the middle of a message or chunk: it never was one."""
     d.log(f"client={d.client}: the client went away in the middle of a message", logging.WARNING)
     d.end(None)
@@ -63,6 +67,8 @@ def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
     """
     d.client_gone = True
     if d.message is not None and d.message.sent:
+        if not event.half:
+            d.lines.take()  # it will never know what became of what it said next
         return
     if not event.half or not len(d.lines):
         d.log(f"client={d.client}: the client went away before its message was judged", logging.WARNING)
@@ -87,6 +93,8 @@ def pump(d: Dialogue) -> None:
             if d.client_gone and not d.outstanding:
                 d.end(None)
             return
+    if d.client_gone and d.phase in {Phase.DATA, Phase.SKIPPING}:  # it was gone before its DATA or BDAT was acted on
+        closed_in_text(d)
 
 
 def _idle_and_unwanted(d: Dialogue) -> bool:
@@ -99,7 +107,7 @@ def _next_line(d: Dialogue) -> bool:
         line = d.lines.next_line()
         if line is None:
             return False
-        d.progress = True
+        d.progress = d.progress or not d.outstanding  # a pipelined command buys a silent server no time
         if d.phase is Phase.AUTH:
             _continuation(d, line)
         else:
@@ -168,13 +176,14 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     if _rejected(d):
         return
     address, parameters = parse_rcpt(command.argument)
-    if message.must_filter(d):
-        d.recipient_octets += len(address) + 1
-        if d.recipient_octets > RECIPIENTS_LIMIT:
-            d.recipient_octets -= len(address) + 1
-            d.note(b"RCPT", f"client={d.client}: more recipients than a filter can be told of")
-            d.tell(answers.TOO_MANY_RECIPIENTS)
-            return
+    told = d.recipient_octets + len(address) + 1
+    kept = d.recipient_lines + len(command.line)
+    if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
+        d.note(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
+        d.tell(answers.TOO_MANY_RECIPIENTS)
+        return
+    d.recipient_octets = told
+    d.recipient_lines = kept
     d.ask(Owed(Expect.RCPT, command.line, address, parameters))
 
 
@@ -234,6 +243,7 @@ def _bdat(d: Dialogue, command: Command) -> None:
     _not_offered(d, command)
     d.skip = int(size[0])
     d.phase = Phase.SKIPPING
+    d.quiet.append(effects.MessageClock(running=True))
     _skip(d)
 
 
@@ -243,6 +253,7 @@ def _skip(d: Dialogue) -> None:
     d.skip -= min(d.skip, len(waiting))
     if not d.skip:
         d.phase = Phase.COMMAND
+        d.quiet.append(effects.MessageClock(running=False))
 
 
 _HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {

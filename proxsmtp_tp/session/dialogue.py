@@ -35,6 +35,10 @@ LOGGED_RECIPIENTS = 20
 TRACED = 200
 """Octets of a line that are shown to those who debug: enough for any command but the longest addresses."""
 
+OUTSTANDING_LIMIT = 1000
+"""Commands that may wait for a reply: ten transactions of 100 recipients (RFC 5321 section 4.5.3.1.8) in one group.
+What comes behind them is not read, so that a server which never answers costs no memory without end."""
+
 _DEADLINES = {wait: effects.Deadline(wait) for wait in Wait}
 
 _WAITS_BY_PHASE = {
@@ -114,6 +118,7 @@ class Dialogue:
         self.capabilities = Capabilities()
         self.envelope = Envelope()
         self.recipient_octets = 0
+        self.recipient_lines = 0
         self.message: Message | None = None
         self.helo = b""
         self.helo_line = b""
@@ -170,7 +175,10 @@ class Dialogue:
 
     def may_ask(self) -> bool:
         """Whether a command may leave now."""
-        return not self.outstanding or (self.capabilities.pipelining and not self.sync and not self.queued)
+        if not self.outstanding:
+            return True
+        room = len(self.outstanding) < OUTSTANDING_LIMIT
+        return room and self.capabilities.pipelining and not self.sync and not self.queued
 
     def ask(self, owed: Owed) -> None:
         """Send a command (`owed.line`, with its CRLF), as soon as the server may get it."""
@@ -203,6 +211,7 @@ class Dialogue:
         """Another envelope; what XFORWARD said was for the message that is over."""
         self.envelope = Envelope()
         self.recipient_octets = 0
+        self.recipient_lines = 0
         self.message = None
         self.remote = b""
         self.remote_helo = b""

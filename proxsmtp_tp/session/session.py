@@ -65,7 +65,12 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
         events.MessageTimedOut: timing.message_timed_out,
         events.KeepAlive: timing.keep_alive,
     },
-    Phase.SKIPPING: _ANY_PHASE | {events.ClientData: client.skip_chunk, events.ClientClosed: client.closed_in_text},
+    Phase.SKIPPING: _ANY_PHASE
+    | {
+        events.ClientData: client.skip_chunk,
+        events.ClientClosed: client.closed_in_text,
+        events.MessageTimedOut: timing.message_timed_out,
+    },
     Phase.ENDED: dict.fromkeys([*_ANY_PHASE, events.Connected, events.ConnectFailed], _ignore),
 }
 

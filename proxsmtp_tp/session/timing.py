@@ -27,7 +27,8 @@ _OVERDUE = {
 
 def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     """DeadlinePassed: whoever kept us waiting, the client hears 421 and which side it was."""
-    if event.wait is not d.current_wait():
+    sending = event.wait is Wait.SENDING and d.phase is Phase.DATA  # only the driver knows who keeps whom waiting
+    if event.wait is not d.current_wait() and not sending:
         return  # what was waited for came meanwhile
     d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
     d.end(_OVERDUE[event.wait])
@@ -35,7 +36,7 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
 
 def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
     """MessageTimedOut: neither a slow client nor a slow server holds a message for ever."""
-    if d.message is None or d.message.sent:
+    if d.phase is not Phase.SKIPPING and (d.message is None or d.message.sent):
         return
     d.log(f"client={d.client}, server={d.server}: the message took too long (MessageTimeOut)", logging.WARNING)
     d.end(answers.MESSAGE_TIMED_OUT)

@@ -79,6 +79,8 @@ def test_what_the_command_meant(run_uvloop: Run, tmp_path: Path, command: str, a
     assert verdict.reply is not None
     assert (verdict.action, verdict.reply.wire) == (action, reply)
     assert verdict.detail.startswith("exit status ")
+    words = reply.decode().strip().removeprefix("550 Content Rejected; ")
+    assert verdict.said in {words, words.removeprefix("550 ")}
 
 
 @pytest.mark.parametrize(("command", "ending", "known"), NOT_MEANT)
@@ -89,6 +91,7 @@ def test_what_the_command_did_not_mean(
     assert (verdict.action, verdict.reply) == (Action.TEMPFAIL, REPLIES[ending])
     assert verdict.detail.startswith(ending.value)
     assert known in verdict.detail
+    assert verdict.said == ""  # it failed, it did not judge
 
 
 def test_an_empty_message_may_stay_empty(run_uvloop: Run, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +145,25 @@ def test_an_owner_that_overshoots_is_resumed_when_the_filter_exits(run: Run, tmp
             case.finish()
             assert (await case.verdict()).size == 5
             case.run.close()
+
+    run(scene())
+
+
+def test_input_that_nobody_will_read_is_dropped_when_the_filter_exits(run: Run, tmp_path: Path) -> None:
+    """A background job holds the pipe, so there is no EPIPE."""
+
+    async def scene() -> None:
+        command = "exec 3<&0; sleep 1000 <&3 >/dev/null 2>&1 & head -c 1"
+        async with filtering(command, tmp_path) as filter_:
+            case = start(filter_)
+            case.write(MEGABYTE)
+            await until(lambda: case.owner.flow == ["pause", "resume"], "the filter has exited")
+            case.write(MEGABYTE)
+            case.finish()
+            assert (await case.verdict()).size == 1
+            case.run.close()
+            for job in case.alive():
+                os.kill(job, signal.SIGKILL)
 
     run(scene())
 

@@ -16,7 +16,7 @@ from proxsmtp_tp.filters import process
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.process import Child, ExitStatus
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import Case, filtering, judge, jump, pass_through, start, until
+from tests.unit.filters.court import Case, child_processes, filtering, judge, jump, pass_through, start, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,21 +77,22 @@ def test_working_directory_and_umask_are_the_daemons(run_uvloop: Run, tmp_path: 
     run_uvloop(scene())
 
 
-def test_pipes_stay_clear_of_0_1_and_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_pipes_stay_clear_of_0_1_and_2(tmp_path: Path, kind: str) -> None:
     """A daemon started with its standard descriptors closed must not mix them up with the filter's."""
     script = """
 import asyncio, os, pathlib, sys
-os.close(0); os.close(1)
 sys.path.insert(0, os.getcwd())
 from tests.unit.filters.court import filtering, judge, run_on
 async def scene():
-    async with filtering("cat; echo end >&2", pathlib.Path(sys.argv[1])) as filter_:
+    os.close(0); os.close(1)  # now, so that the next pipe gets them, not the loop
+    async with filtering("cat; echo end >&2", pathlib.Path(sys.argv[1]), sys.argv[2]) as filter_:
         verdict, out = await judge(filter_, b"text")
         assert (verdict.detail, out) == ("passed: end", b"text"), verdict
 run_on("asyncio", scene())
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, check=False, timeout=60
+        [sys.executable, "-c", script, str(tmp_path), kind], stderr=subprocess.PIPE, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -160,8 +161,15 @@ STAGES: list[Callable[[Case], Awaitable[None]]] = [_nothing, _written, _stalled,
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 @pytest.mark.parametrize("command", ["sleep 1000", "sleep 1000 & sleep 1000 | cat"])
 def test_abort_at_any_stage_leaves_nothing_and_gives_no_verdict(
-    run: Run, tmp_path: Path, command: str, kind: str, stage: Callable[[Case], Awaitable[None]]
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    kind: str,
+    stage: Callable[[Case], Awaitable[None]],
 ) -> None:
+    monkeypatch.setattr(process, "LINGER", 1e6)  # that is for those who end by themselves
+
     async def scene() -> None:
         async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
             case = start(filter_)
@@ -216,7 +224,9 @@ def test_sigterm_comes_first_and_end_of_file_does_not(run: Run, tmp_path: Path) 
             case = start(filter_)
             case.write(TEXT)
             await until(ready.exists, "the trap is set")
+            (child,) = filter_._launcher._children
             case.abort()
+            assert child.input_open
             await until(lambda: not case.alive(), "it is gone")
             assert log.read_text() == "term\n"
 
@@ -263,7 +273,9 @@ def test_who_holds_the_pipes_after_the_verdict_is_ended(run_jumping: Run, tmp_pa
             case.write(TEXT)
             case.finish()
             await case.verdict()
+            (child,) = filter_._launcher._children
             case.run.close()
+            assert child._pid in child_processes()  # a zombie: its number must not be anybody else's yet
             jump(process.LINGER)
             await until(lambda: not case.alive(), "it is ended")
 
