@@ -136,9 +136,7 @@ class Admission:
         return handle
 
     def remove_endpoint(self, worker: int, handle: int) -> None:
-        """That connection has ended. Raises ValueError if the handle is not one of the worker's, or was
-        removed.
-        """
+        """That connection has ended. Raises ValueError if the handle is not one of the worker's, or was removed."""
         place = slice(handle * _KEY.size, (handle + 1) * _KEY.size)
         if self._owners[handle // _CHUNK] != worker + 1 or not any(self._keys[place]):
             raise ValueError(f"worker {worker} has no end point {handle}")
@@ -146,9 +144,7 @@ class Admission:
         self._free[worker].append(handle)
 
     def contains(self, ip: str, port: int) -> bool:
-        """Whether this is an end point of ours, in whichever worker. 6 microseconds among 64 of them, 20
-        among 2000.
-        """
+        """Whether this is an end point of ours, in whichever worker. 6 microseconds among 64 of them, 20 among 2000."""
         key = _key(ip, port)
         keys = bytes(self._keys[: self._header[_CHUNKS] * _CHUNK_BYTES])
         place = keys.find(key)

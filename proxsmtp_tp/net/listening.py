@@ -206,9 +206,7 @@ def _remove_dead(path: str) -> None:
 
 
 def _backlog() -> int:
-    """As many waiting clients as the kernel allows (listen(2)): the queue holds them while a reload changes
-    workers.
-    """
+    """As many waiting clients as the kernel allows (listen(2)): the queue holds them while a reload changes workers."""
     try:
         return int(_SOMAXCONN.read_text())
     except (OSError, ValueError):

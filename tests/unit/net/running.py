@@ -1,0 +1,77 @@
+"""How a test that is a coroutine is run, and the fixtures of those that put the proxy on a stage (`stage`)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from tests.unit.net.stage import PATIENCE, Mx, Stage, descriptors, staged, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+    from pathlib import Path
+
+    from proxsmtp_tp.config.addresses import Address
+    from tests.unit.net.stage import OpenStage
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop. What a callback raises, which a loop only logs, fails the test; so does a descriptor left."""
+    uvloop.new_event_loop().close()  # what libuv opens once in a process (its signal pipe) is no leak
+    trouble: list[dict[str, Any]] = []
+    before = descriptors()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: trouble.append(context))
+        runner.run(_bounded(main))
+    assert not trouble, trouble
+    left = set(descriptors().items()) - set(before.items())
+    assert not left, left
+
+
+async def _bounded(main: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(3 * PATIENCE):
+        await main
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run coroutines; leave other tests to pytest."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.fixture(autouse=True)
+def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of tests are fractions of a second: look at them that often."""
+    monkeypatch.setattr("proxsmtp_tp.net.proxy.TICK", 0.02)
+
+
+@pytest.fixture
+def open_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> OpenStage:
+    """Opens a stage; see there."""
+    caplog.set_level(logging.INFO)
+    temp_directory = tmp_path / "temp"
+    temp_directory.mkdir()
+
+    @asynccontextmanager
+    async def open_it(
+        mx: Mx | Address | None, *listen: Address, workers: int = 1, **directives: Any
+    ) -> AsyncIterator[Stage]:
+        async with staged(mx, listen, temp_directory, workers, directives) as stage:
+            yield stage
+        errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+        assert stage.errors_expected or not errors, errors
+
+    return open_it
+
+
+__all__ = ["fast_ticks", "open_stage", "pytest_pyfunc_call", "run", "until"]

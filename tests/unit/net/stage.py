@@ -1,0 +1,365 @@
+"""A stage for the proxy: real sockets on the loopback, a real event loop, peers that do what the test says.
+
+    async with open_stage(mx, filter_command="cat") as stage:
+        client = await stage.client()
+        server = await mx.accept()
+
+When the stage closes, nothing may be left of what the proxy had: tasks, descriptors, processes, places in the table,
+files. Errors in the log fail the test unless it says that it expects them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.net.admission import Admission
+from proxsmtp_tp.net.listening import open_listeners
+from proxsmtp_tp.net.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from typing import Any
+
+PATIENCE = 15.0
+"""Seconds that a test waits for what must come. Far more than it takes on a busy machine."""
+
+PIECE = 65536
+
+
+async def until(met: Callable[[], object], what: str) -> None:
+    """Wait until the condition holds. AssertionError where it does not come true in time."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE
+    while not met():
+        assert loop.time() < end, f"waited in vain: {what}"
+        await asyncio.sleep(0.002)
+
+
+def wire(text: str | bytes) -> bytes:
+    """A str is lines, each given its CRLF; bytes are themselves."""
+    return text if isinstance(text, bytes) else "".join(f"{line}\r\n" for line in text.split("\n")).encode()
+
+
+class Peer:
+    """One end of a connection that the test plays itself."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.setblocking(False)
+        self.heard = b""
+        """All that came."""
+        self.was_reset = False
+        self._at = 0
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Peer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def say(self, text: str | bytes) -> None:
+        """Send all of it."""
+        async with asyncio.timeout(PATIENCE):
+            await self._loop.sock_sendall(self.sock, wire(text))
+
+    async def press(self, piece: bytes, met: Callable[[], object], most: int, *, blocked: bool = False) -> int:
+        """Send the same again and again until the condition holds, or so many octets are sent. Octets sent.
+
+        With `blocked`, the condition counts only while no octet more can be sent. AssertionError where none of it
+        comes true in time.
+        """
+        sent = 0
+        end = self._loop.time() + PATIENCE
+        while sent < most and (blocked or not met()):
+            assert self._loop.time() < end, f"blocked after {sent} octets"
+            try:
+                sent += self.sock.send(piece[sent % len(piece) :])
+            except BlockingIOError:
+                if blocked and met():
+                    break
+                await asyncio.sleep(0.002)
+            else:
+                await asyncio.sleep(0)
+        return sent
+
+    async def _more(self) -> bool:
+        async with asyncio.timeout(PATIENCE):
+            try:
+                data = await self._loop.sock_recv(self.sock, PIECE)
+            except ConnectionResetError:
+                self.was_reset = True
+                return False
+        self.heard += data
+        return bool(data)
+
+    async def line(self) -> bytes:
+        """The next line, without its CRLF; b"" at the end."""
+        while b"\r\n" not in self.heard[self._at :]:
+            if not await self._more():
+                return b""
+        line, _, _ = self.heard[self._at :].partition(b"\r\n")
+        self._at += len(line) + 2
+        return line
+
+    async def reply(self) -> bytes:
+        """The next reply, its lines joined by CRLF; b"" at the end."""
+        lines = [await self.line()]
+        while lines[-1][3:4] == b"-":
+            lines.append(await self.line())
+        return b"\r\n".join(lines)
+
+    async def ask(self, text: str | bytes) -> bytes:
+        """Say something and take one reply."""
+        await self.say(text)
+        return await self.reply()
+
+    async def rest(self) -> bytes:
+        """Everything until the other side closes."""
+        while await self._more():
+            pass
+        rest, self._at = self.heard[self._at :], len(self.heard)
+        return rest
+
+    async def text(self, end: bytes = b"\r\n.\r\n") -> bytes:
+        """What comes up to and with the end of data."""
+        while end not in self.heard[self._at :]:
+            if not await self._more():
+                return b""
+        length = self.heard[self._at :].index(end) + len(end)
+        text = self.heard[self._at : self._at + length]
+        self._at += length
+        return text
+
+    def finish(self) -> None:
+        """Send no more, still listen (as `nc -N` does)."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close in the usual way."""
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Close with a RST (SO_LINGER of zero seconds, socket(7))."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+def codes(heard: bytes) -> list[int]:
+    """The codes of the replies in what a client heard: one for each reply, its last line's."""
+    return [int(line[:3]) for line in heard.split(b"\r\n") if line[:3].isdigit() and line[3:4] != b"-"]
+
+
+class Mx:
+    """A server: listens, and gives its connections to the test, or has a model answer them."""
+
+    def __init__(self, family: int = socket.AF_INET, where: str | tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self.listener = socket.socket(family, socket.SOCK_STREAM)
+        self.listener.setblocking(False)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(where)
+        self.listener.listen(128)
+        self.peers: list[Peer] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.listener.getsockname()[1])
+
+    @property
+    def address(self) -> Address:
+        """As OutAddress has it."""
+        name = self.listener.getsockname()
+        return UnixAddress(name) if isinstance(name, str) else InetAddress(name[0], name[1])
+
+    async def accept(self) -> Peer:
+        """The next connection."""
+        async with asyncio.timeout(PATIENCE):
+            sock, _ = await asyncio.get_running_loop().sock_accept(self.listener)
+        self.peers.append(Peer(sock))
+        return self.peers[-1]
+
+    async def greeted(self) -> Peer:
+        """The next connection, with its greeting said."""
+        peer = await self.accept()
+        await peer.say("220 mx ESMTP")
+        return peer
+
+    def serve(self, model: Callable[[], Model]) -> None:
+        """Answer every connection from now on by a model of its own."""
+        self._start(self._accept_for(model))
+
+    async def _accept_for(self, model: Callable[[], Model]) -> None:
+        while True:
+            sock, _ = await asyncio.get_running_loop().sock_accept(self.listener)
+            self.peers.append(Peer(sock))
+            self._start(answer_by(self.peers[-1], model()))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def __aenter__(self) -> Mx:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for peer in self.peers:
+            peer.close()
+        self.listener.close()
+
+
+class Model(Protocol):
+    """What answers for a server: bytes in, bytes out."""
+
+    def receive(self, data: bytes) -> bytes:
+        """What it answers to these bytes."""
+
+
+async def answer_by(peer: Peer, model: Model, greeting: bytes = b"220 mx ESMTP\r\n") -> None:
+    """Let a model speak for a server until either side closes."""
+    loop = asyncio.get_running_loop()
+    with suppress(OSError):
+        await loop.sock_sendall(peer.sock, greeting)
+        while data := await loop.sock_recv(peer.sock, PIECE):
+            peer.heard += data
+            if answer := model.receive(data):
+                await loop.sock_sendall(peer.sock, answer)
+                if answer.endswith(b"221 bye\r\n"):
+                    break
+    peer.close()
+
+
+@dataclass
+class Stage:
+    """One worker and its surroundings."""
+
+    settings: Settings
+    proxies: list[Proxy]
+    admission: Admission
+    listeners: list[socket.socket]
+    running: list[asyncio.Task[None]]
+    clients: list[Peer] = field(default_factory=list)
+    errors_expected: bool = False
+
+    @property
+    def temp_directory(self) -> Path:
+        """TempDirectory."""
+        return Path(self.settings.temp_directory)
+
+    @property
+    def proxy(self) -> Proxy:
+        """The first worker, usually the only one."""
+        return self.proxies[0]
+
+    async def client(self, listener: int = 0) -> Peer:
+        """A client that has connected."""
+        where = self.listeners[listener]
+        sock = socket.socket(where.family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        peer = Peer(sock)
+        self.clients.append(peer)
+        await asyncio.get_running_loop().sock_connect(sock, where.getsockname())
+        return peer
+
+    async def empty(self) -> None:
+        """Until the proxy has no connection any more."""
+        await until(lambda: not any(self.admission.counts()), "every connection ended")
+
+    async def ended(self) -> None:
+        """Until every worker has ended by itself."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*self.running)
+
+
+class OpenStage(Protocol):
+    """The fixture `open_stage`."""
+
+    def __call__(
+        self, mx: Mx | Address | None, *listen: Address, workers: int = 1, **directives: Any
+    ) -> AbstractAsyncContextManager[Stage]:
+        """`mx` is OutAddress, `directives` are fields of Settings; without `listen`, 127.0.0.1 with any port."""
+
+
+@asynccontextmanager
+async def staged(
+    mx: Mx | Address | None,
+    listen: Sequence[Address],
+    temp_directory: Path,
+    workers: int,
+    directives: dict[str, Any],
+) -> AsyncIterator[Stage]:
+    """The stage itself."""
+    before = descriptors()
+    settings = Settings(
+        listen=tuple(listen) or (InetAddress("127.0.0.1", 0),),
+        out_address=mx.address if isinstance(mx, Mx) else mx,
+        temp_directory=str(temp_directory),
+        workers=workers,
+        **directives,
+    )
+    listeners = open_listeners(settings)
+    admission = Admission(settings.max_connections, workers)
+    # One loop: each worker has descriptors of its own for the same sockets, as over fork.
+    proxies = [Proxy(settings, [sock.dup() for sock in listeners], admission, row) for row in range(workers)]
+    async with AsyncExitStack() as closing:
+        for proxy in proxies:
+            for sock in proxy._listeners:
+                closing.callback(sock.close)
+        running = [asyncio.create_task(proxy.run(), name="run") for proxy in proxies]
+        stage = Stage(settings, proxies, admission, listeners, running)
+        await asyncio.sleep(0)  # each has started to accept
+        try:
+            yield stage
+        finally:
+            for peer in stage.clients:
+                peer.close()
+            for proxy in proxies:
+                proxy.stop()
+            await stage.ended()
+            for sock in listeners:
+                sock.close()
+    assert admission.counts() == [0] * workers
+    assert not any(admission._keys), "end points of connections that ended"
+    await nothing_left(before, temp_directory)
+
+
+async def nothing_left(before: dict[str, str], temp_directory: Path) -> None:
+    """No task, process, descriptor or file of the proxy is there any more."""
+    tasks: Callable[[], set[str]] = lambda: {  # noqa: E731  (asked for again in the message)
+        task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(("open", "dial", "run"))
+    }
+    await until(lambda: not tasks(), "no task is left")
+    await until(lambda: not children(), "no process is left")
+    new = [kind for name, kind in descriptors().items() if before.get(name) != kind]
+    assert not [kind for kind in new if kind.startswith(("pipe:", str(temp_directory), "anon_inode:[pidfd]"))], new
+    assert not list(temp_directory.iterdir())
+
+
+def descriptors() -> dict[str, str]:
+    """Descriptors of this process, and what each is. Not the lock of a table: that goes when the table is collected."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the list itself
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return {name: kind for name, kind in found.items() if not kind.startswith("/memfd:admission")}
+
+
+def children() -> list[str]:
+    """Processes that this process has started and not reaped."""
+    return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]

@@ -1,0 +1,187 @@
+"""Whoever does not take what is meant for him stops the one who sends it; what waits in between is bounded.
+
+`MOST` octets are what the kernel may hold on the way (its socket buffers grow to some megabytes) and a small part of
+what is pressed in. What we hold ourselves is bounded by WAITING, whoever presses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.filters.pipe import INPUT_HIGH, PipeRun
+from proxsmtp_tp.net.connection import BACKLOG_LIMIT, CHUNK
+from proxsmtp_tp.session.dialogue import OUTSTANDING_LIMIT
+from proxsmtp_tp.smtp.answers import OUT_OF_STEP
+from proxsmtp_tp.smtp.replies import TOTAL_LIMIT
+from tests.unit.net import phases
+from tests.unit.net.dialogue import meet
+from tests.unit.net.stage import Mx, codes, until
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.net.connection import Connection
+    from tests.unit.net.stage import OpenStage, Peer, Stage
+
+PRESSED = 200 << 20
+MOST = 64 << 20
+LINE = b"0123456789" * 7 + b"\r\n"
+READ = 256 * 1024
+"""Octets that uvloop reads at once."""
+HIGH_WATER = 64 * 1024
+"""Octets in a transport's buffer at which it says stop (asyncio's default)."""
+WAITING = HIGH_WATER + READ
+
+
+def only_connection(stage: Stage) -> Connection:
+    [connection] = stage.proxy._connections
+    return connection
+
+
+async def test_a_server_that_stops_reading(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        connection = only_connection(stage)
+        sent = await client.press(LINE, lambda: connection._client_paused, PRESSED, blocked=True)
+        assert sent < MOST
+        assert connection._server.get_write_buffer_size() <= WAITING
+        reading = asyncio.create_task(server.text())
+        await client.say(LINE[sent % len(LINE) :] + b".\r\n")
+        assert await reading == LINE * (sent // len(LINE) + 1) + b".\r\n"
+        await server.say("250 2.0.0 queued")
+        assert await client.reply() == b"250 2.0.0 queued"
+
+
+async def test_a_filter_that_stops_reading(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command="read -r line; sleep 600") as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        connection = only_connection(stage)
+        sent = await client.press(LINE, lambda: connection._client_paused, PRESSED, blocked=True)
+        assert sent < MOST
+        run = connection._run
+        assert isinstance(run, PipeRun)
+        assert run._child is not None
+        assert run._child.queued <= INPUT_HIGH + READ
+        client.close()
+        assert await server.rest() == b"QUIT\r\n"
+
+
+async def test_a_filter_that_reads_late(open_stage: OpenStage) -> None:
+    """It is stopped, goes on, and the message is whole."""
+    async with (
+        Mx() as mx,
+        open_stage(mx, filter_command="while [ ! -e $TMPDIR/go ]; do sleep 0.02; done; cat") as stage,
+    ):
+        client, server = await phases.in_a_transaction(stage, mx)
+        await client.ask("DATA")
+        connection = only_connection(stage)
+        sent = await client.press(LINE, lambda: connection._client_paused, PRESSED, blocked=True)
+        go = stage.temp_directory / "go"
+        go.touch()
+        await client.say(LINE[sent % len(LINE) :] + b".\r\n")
+        assert await server.line() == b"DATA"
+        go.unlink()
+        await server.say("354 go")
+        assert await server.text() == LINE * (sent // len(LINE) + 1) + b".\r\n"
+        await server.say("250 2.0.0 queued")
+        assert await client.reply() == b"250 2.0.0 queued"
+
+
+async def test_a_judged_message_is_read_back_as_the_server_takes_it(open_stage: OpenStage) -> None:
+    size = 30_000_000
+    async with (
+        Mx() as mx,
+        open_stage(mx, filter_command=f"cat >/dev/null; head -c {size} /dev/zero | tr '\\0' x") as stage,
+    ):
+        client, server = await phases.waiting_for_354(stage, mx)
+        connection = only_connection(stage)
+        await server.say("354 go")
+        await until(lambda: connection._server_is_full, "the server is full")
+        assert connection._server.get_write_buffer_size() <= HIGH_WATER + CHUNK + 16
+        assert await server.text() == b"x" * size + b"\r\n.\r\n"
+        await server.say("250 2.0.0 queued")
+        assert await client.reply() == b"250 2.0.0 queued"
+
+
+async def test_endless_lines_in_a_reply(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client, server = await phases.waiting_for_a_reply(stage, mx)
+        connection = only_connection(stage)
+        sent = await server.press(b"250-" + LINE, lambda: connection._server is None, PRESSED)
+        assert sent < MOST
+        assert await client.rest() == OUT_OF_STEP.wire
+
+
+async def test_a_reply_without_an_end_of_line(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client, server = await phases.waiting_for_a_reply(stage, mx)
+        connection = only_connection(stage)
+        await server.say(b"250 ")
+        sent = await server.press(b"x" * 1000, lambda: connection._server is None, PRESSED)
+        assert sent < MOST
+        assert await client.rest() == OUT_OF_STEP.wire
+
+
+async def test_a_command_without_an_end(open_stage: OpenStage) -> None:
+    """Octets of a line that is too long are counted, not kept; the line is refused once, where it ends."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        connection = only_connection(stage)
+        sent = 0
+        for _ in range(30):
+            sent += await client.press(b"x" * 65536, lambda: False, 1 << 20)
+            assert connection.session.waiting_octets <= WAITING
+        await client.say("\nNOOP")
+        assert (await client.reply()).startswith(b"500 5.5.2 Error: line too long")
+        assert await server.line() == b"NOOP"
+
+
+async def test_a_client_that_does_not_read_its_replies(open_stage: OpenStage) -> None:
+    """Thousands of commands, none of their long replies read: each side waits, and then everything comes."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        connection = only_connection(stage)
+        answering = asyncio.create_task(answer_at_length(server))
+        sent = await client.press(b"NOOP\r\n", lambda: connection._client_paused, 1 << 24, blocked=True)
+        # The server may still be answering what was read before: wait until it is not read any more either.
+        await until(lambda: connection._client.get_write_buffer_size() > HIGH_WATER, "the client is full")
+        assert sent < MOST
+        assert connection._client.get_write_buffer_size() <= WAITING + TOTAL_LIMIT
+        assert connection.session.waiting_octets <= BACKLOG_LIMIT + READ
+        await client.say(b"NOOP\r\n"[sent % 6 :] + b"QUIT\r\n")
+        heard = codes(await client.rest())
+        assert heard == [250] * (sent // 6 + 1) + [221]
+        await answering
+
+
+async def answer_at_length(server: Peer) -> None:
+    while (line := await server.line()) == b"NOOP":
+        await server.say(b"250-" + b"x" * 1900 + b"\r\n250 ok\r\n")
+    assert line == b"QUIT"
+    await server.say("221 bye")
+
+
+async def test_a_client_that_asks_a_server_which_never_answers(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx, "PIPELINING")
+        connection = only_connection(stage)
+        reading = asyncio.create_task(server.rest())
+        sent = await client.press(b"RSET\r\n", lambda: connection._client_paused, PRESSED, blocked=True)
+        assert sent < MOST
+        assert len(connection.session._d.outstanding) == OUTSTANDING_LIMIT
+        assert connection.session.waiting_octets <= BACKLOG_LIMIT + READ
+        client.reset()
+        await stage.empty()
+        assert await reading == b"RSET\r\n" * OUTSTANDING_LIMIT
+
+
+async def test_what_comes_after_the_last_reply_is_not_kept(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        connection = only_connection(stage)
+        server.close()
+        await until(lambda: connection._closing, "it ends")
+        await client.press(LINE, lambda: False, 1 << 25)
+        assert connection.session.waiting_octets == 0
+        assert codes(await client.rest()) == [421]

@@ -1,0 +1,212 @@
+"""One connection: whoever goes away at whatever moment, the other one is told what can be told, and nothing is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.net.connection import Connection
+from tests.unit.net import phases
+from tests.unit.net.dialogue import DOT, MESSAGE, MESSAGE_CODES, WHOLE, address, meet
+from tests.unit.net.phases import PHASES
+from tests.unit.net.stage import Mx, codes, until
+from tests.unit.session.world import ModelServer
+
+if TYPE_CHECKING:
+    from tests.unit.net.phases import Reach
+    from tests.unit.net.stage import OpenStage
+
+EACH_PHASE = pytest.mark.parametrize("reach", PHASES, ids=lambda reach: reach.__name__)
+BOTH_PATHS = pytest.mark.parametrize("filter_command", [None, "cat"], ids=["streamed", "filtered"])
+END_OF_DATA = b"\r\n.\r\n"
+
+
+@pytest.fixture(autouse=True)
+def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever would wait for LINGER to pass fails."""
+    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
+
+
+@EACH_PHASE
+@BOTH_PATHS
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_the_client_goes(open_stage: OpenStage, reach: Reach, filter_command: str | None, way: str) -> None:
+    """The server is left with a whole dialogue, or without an end of data."""
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command, max_connections=1) as stage:
+        client, server = await reach(stage, mx)
+        was_sent = END_OF_DATA in server.heard
+        getattr(client, way)()
+        if reach is phases.waiting_for_the_final_reply:  # the server's word is waited for, whoever still listens
+            await server.say("250 2.0.0 queued")
+        if way == "close" and reach is phases.waiting_for_a_reply:  # perhaps it still listens
+            await server.say("250 2.1.0 ok")
+        if way == "close" and reach is phases.half_a_reply:
+            await server.say(b" 2.1.0 ok\r\n")
+        if way == "close" and reach is phases.waiting_for_the_goodbye:
+            await server.say("221 2.0.0 bye")
+        if way == "close" and reach is phases.before_the_greeting:
+            await server.say("220 mx ESMTP")
+        if way == "close" and reach is phases.waiting_for_354 and filter_command is None:
+            await server.say("354 go")
+        rest = await server.rest()
+        assert (END_OF_DATA in server.heard) == was_sent
+        assert rest in {b"", b"QUIT\r\n"}
+        await stage.empty()
+
+
+@EACH_PHASE
+@BOTH_PATHS
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_the_server_goes(open_stage: OpenStage, reach: Reach, filter_command: str | None, way: str) -> None:
+    """The client hears 421, in place of the next reply, and never 2xx for a message."""
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command, max_connections=1) as stage:
+        client, server = await reach(stage, mx)
+        getattr(server, way)()
+        if reach is phases.in_the_text:
+            await client.say("more\n.")
+        if reach is phases.in_a_chunk:
+            await client.say(b"x" * 96)
+        last = await client.rest()
+        if reach is phases.waiting_for_the_goodbye:
+            assert last.startswith(b"221 2.0.0 Bye")
+        elif reach is phases.before_the_greeting:
+            assert last.startswith(b"421 4.4."), last  # a reset may come before or after the connection stands
+        else:
+            assert last.startswith(b"421 4.4.2 Lost connection"), last
+        assert last.count(b"\r\n") == 1
+        client.close()
+        await stage.empty()
+
+
+@BOTH_PATHS
+async def test_a_client_that_only_listens_on_gets_all_replies(
+    open_stage: OpenStage, filter_command: str | None
+) -> None:
+    """printf ... | nc -N"""
+    model = ModelServer()
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        mx.serve(lambda: model)
+        client = await stage.client()
+        await client.say(WHOLE)
+        client.finish()
+        assert codes(await client.rest()) == MESSAGE_CODES
+        await stage.empty()
+    assert model.messages == [MESSAGE]
+
+
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [("c.exa", [220]), ("EHLO c.example\r\n", [220, 250]), ("RCPT", [220, 250, 250]),
+     ("DATA\r\n", [220, 250, 250, 250, 354]), ("hello", [220, 250, 250, 250, 354])],
+)  # fmt: skip
+async def test_a_client_that_stops_in_the_middle_gets_what_it_asked_for(
+    open_stage: OpenStage, behind: str, told: list[int]
+) -> None:
+    model = ModelServer()
+    whole = WHOLE.replace("\n", "\r\n")
+    said = whole[: whole.index(behind) + len(behind)].encode()
+    async with Mx() as mx, open_stage(mx) as stage:
+        mx.serve(lambda: model)
+        client = await stage.client()
+        await client.say(said)
+        client.finish()
+        assert codes(await client.rest()) == told
+        await stage.empty()
+    assert not model.messages
+
+
+async def test_the_last_reply_reaches_a_client_that_is_still_sending(open_stage: OpenStage) -> None:
+    """Closing with unread bytes would reset the connection, and the reply with it (RFC 9293 section 3.6.1)."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        server.reset()
+        await until(lambda: not mx.peers or next(iter(stage.proxy._connections))._server is None, "it is noticed")
+        for _ in range(200):
+            await client.say(b"x" * 65536)
+        await client.say("\n.")
+        assert (await client.rest()).startswith(b"421 4.4.2 Lost connection")
+        assert not client.was_reset
+
+
+async def test_the_last_reply_reaches_a_client_in_the_middle_of_a_big_message(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        await server.say("421 4.3.2 going down")
+        server.close()
+        for _ in range(100):
+            await client.say(b"x" * 65536)
+        stage.proxy.stop()
+        for _ in range(100):
+            await client.say(b"x" * 65536)
+        assert codes(await client.rest()) == [421]
+        assert not client.was_reset
+        client.close()
+
+
+async def test_lingering_has_an_end(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that neither reads nor closes keeps its place no longer than that."""
+    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 0.1)
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        server.close()
+        await stage.empty()
+        assert (await client.rest()).startswith(b"421 4.4.2 Lost")
+
+
+async def test_a_server_that_ends_its_half_gets_no_more(open_stage: OpenStage) -> None:
+    """It could not answer any more: a message that it took all the same would come twice."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        connection: Connection = next(iter(stage.proxy._connections))
+        await client.press(b"x" * 65536, lambda: connection._server_is_full, 1 << 28)
+        server.finish()
+        await until(lambda: connection._server is None, "it is noticed")
+        await client.say("\n.")
+        assert (await client.rest()).startswith(b"421 4.4.2 Lost connection")
+        assert END_OF_DATA not in await server.rest()
+        client.close()
+        await stage.empty()
+
+
+async def test_a_refusal_before_the_end_of_data(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        await server.say("552 5.3.4 too big")
+        assert END_OF_DATA not in await server.rest()
+        assert await client.ask("more\n.") == b"552 5.3.4 too big"
+        assert (await client.rest()).startswith(b"421 4.4.2 Lost connection")
+
+
+async def test_the_servers_last_words_before_it_closes(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        await server.say("421 4.3.2 mx going down")
+        server.close()
+        assert await client.rest() == b"421 4.3.2 mx going down\r\n"
+
+
+async def test_a_refusing_server_in_place_of_its_greeting(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client = await stage.client()
+        server = await mx.accept()
+        await server.say("554 5.7.1 not you")
+        assert await client.reply() == b"554 5.7.1 not you"
+        await client.say("QUIT")
+        assert await server.line() == b"QUIT"
+        await server.say("221 2.0.0 bye")
+        assert await client.rest() == b"221 2.0.0 bye\r\n"
+
+
+async def test_pipelined_commands_while_the_filter_judges(open_stage: OpenStage) -> None:
+    """What comes behind a message waits for its reply; the replies come in order."""
+    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; echo 'no thanks' >&2; exit 1") as stage:
+        client, server = await meet(stage, mx)
+        await address(client, server)
+        assert (await client.ask("DATA")).startswith(b"354")
+        await client.say(f"{DOT}\nNOOP\nQUIT")
+        assert (await client.reply()).startswith(b"550 ")
+        for command, reply in (("RSET", "250 flushed"), ("NOOP", "250 noop"), ("QUIT", "221 bye")):
+            assert await server.line() == command.encode()
+            await server.say(reply)
+        assert codes(await client.rest()) == [250, 221]

@@ -1,0 +1,327 @@
+"""Whoever keeps us waiting does so for a limited time, and the client hears 421 and which side it was.
+
+A limit is made short only for the wait that a test is about, and only once that wait is next: a slow machine must not
+run into another. None of these tests measures a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.net.proxy import FINAL_REPLY, limits_of
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.session.state import Wait
+from tests.unit.net import phases
+from tests.unit.net.dialogue import DOT, address, meet, relayed
+from tests.unit.net.stage import Mx, codes, until
+
+if TYPE_CHECKING:
+    from tests.unit.net.stage import OpenStage, Peer, Stage
+
+SHORT = 0.1
+CLIENT_TIMED_OUT = b"421 4.4.2 Error: timeout exceeded\r\n"
+SERVER_TIMED_OUT = b"421 4.4.2 The server did not answer in time\r\n"
+END_OF_DATA = b"\r\n.\r\n"
+
+
+def set_limits(stage: Stage, **directives: Any) -> None:
+    """Other directives, from now on."""
+    stage.proxy.settings = replace(stage.proxy.settings, **directives)
+
+
+async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
+    """Octet by octet, again and again, until the listener hears something."""
+    heard = len(listener.heard)
+    at = 0
+
+    hearing = asyncio.create_task(listener.line())
+    try:
+        while not hearing.done() and len(listener.heard) == heard:
+            await peer.say(data[at : at + 1])
+            at = (at + 1) % len(data)
+            await asyncio.sleep(SHORT / 20)  # what dripping is
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    await hearing
+
+
+def test_the_final_reply_has_the_time_that_the_rfc_wants() -> None:
+    """Less doubles mail: the server has the message, the client sends it again."""
+    limits = limits_of(Settings(time_out=5))
+    assert limits[Wait.FINAL] == FINAL_REPLY == 600
+    assert limits[Wait.REPLY] == limits[Wait.COMMAND] == 5
+    assert limits_of(Settings(time_out=1800))[Wait.FINAL] == 1800
+
+
+# The client.
+
+
+async def test_a_client_that_is_idle(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        stage.proxy.limits[Wait.COMMAND] = SHORT
+        await relayed(client, server, "NOOP", "250 ok")
+        assert await client.rest() == CLIENT_TIMED_OUT
+        assert await server.rest() == b"QUIT\r\n"
+
+
+async def test_a_client_that_drips_a_command(open_stage: OpenStage) -> None:
+    """A deadline belongs to the command: its octets do not recharge it."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        stage.proxy.limits[Wait.COMMAND] = SHORT
+        await relayed(client, server, "NOOP", "250 ok")
+        await drip(client, client, b"x")
+        assert client.heard.endswith(CLIENT_TIMED_OUT)
+        assert await server.rest() == b"QUIT\r\n"
+
+
+@pytest.mark.parametrize("filter_command", [None, "cat"])
+async def test_a_client_that_is_silent_in_a_message(open_stage: OpenStage, filter_command: str | None) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        stage.proxy.limits[Wait.TEXT] = SHORT
+        await client.say("more")
+        assert await client.rest() == CLIENT_TIMED_OUT
+        assert END_OF_DATA not in await server.rest()
+
+
+@pytest.mark.parametrize("filter_command", [None, "cat"])
+async def test_a_client_that_drips_a_message(open_stage: OpenStage, filter_command: str | None) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        client, server = await phases.in_a_transaction(stage, mx)
+        set_limits(stage, message_time_out=3 * SHORT)
+        await client.say("DATA")
+        if filter_command is None:
+            await server.line()
+            await server.say("354 go")
+        await client.reply()
+        await drip(client, client, b"drip\r\n")
+        assert client.heard.endswith(b"421 4.4.2 Error: the message took too long\r\n")
+        assert END_OF_DATA not in await server.rest()
+
+
+async def test_a_client_that_drips_a_chunk(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, _ = await meet(stage, mx)
+        set_limits(stage, message_time_out=3 * SHORT)
+        assert (await client.ask("BDAT 1000000")).startswith(b"502")
+        await drip(client, client, b"x")
+        assert client.heard.endswith(b"421 4.4.2 Error: the message took too long\r\n")
+
+
+# The server.
+
+
+async def test_a_server_that_does_not_greet(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.proxy.limits[Wait.GREETING] = SHORT
+        client = await stage.client()
+        server = await mx.accept()
+        assert await client.rest() == SERVER_TIMED_OUT
+        assert await server.rest() == b""
+
+
+@pytest.mark.parametrize("said", [b"", b"250-2.1.0 and"])
+async def test_a_server_that_does_not_answer(open_stage: OpenStage, said: bytes) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        stage.proxy.limits[Wait.REPLY] = SHORT
+        await client.say("MAIL FROM:<a@c.example>")
+        await server.say(said)
+        assert await client.rest() == SERVER_TIMED_OUT
+
+
+async def test_a_server_that_drips_its_reply(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        stage.proxy.limits[Wait.REPLY] = SHORT
+        await client.say("NOOP")
+        await server.line()
+        await drip(server, client, b"250-drip\r\n")
+        assert client.heard.endswith(SERVER_TIMED_OUT)
+
+
+async def test_a_pipelining_client_buys_a_silent_server_no_time(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, _ = await meet(stage, mx, "PIPELINING")
+        stage.proxy.limits[Wait.REPLY] = 3 * SHORT
+        await drip(client, client, b"RSET\r\n")
+        assert client.heard.endswith(SERVER_TIMED_OUT)
+
+
+@pytest.mark.parametrize("filter_command", [None, "cat"])
+async def test_a_server_that_does_not_say_354(open_stage: OpenStage, filter_command: str | None) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        client, server = await phases.in_a_transaction(stage, mx)
+        stage.proxy.limits[Wait.REPLY] = SHORT
+        await client.say("DATA")
+        if filter_command is not None:
+            await client.reply()
+            await client.say(DOT)
+        assert await client.rest() == SERVER_TIMED_OUT
+        assert await server.rest() == b"DATA\r\n"
+
+
+@pytest.mark.parametrize("filter_command", [None, "cat"])
+async def test_a_server_without_a_final_reply(open_stage: OpenStage, filter_command: str | None) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        stage.proxy.limits[Wait.FINAL] = SHORT
+        client, _ = await phases.waiting_for_the_final_reply(stage, mx)
+        assert await client.rest() == SERVER_TIMED_OUT
+        client.close()
+        await stage.empty()
+
+
+async def test_a_client_that_left_does_not_make_us_wait_longer_for_the_final_reply(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.proxy.limits[Wait.FINAL] = 10 * SHORT
+        client, _ = await phases.waiting_for_the_final_reply(stage, mx)
+        client.reset()
+        await stage.empty()
+
+
+async def test_a_server_that_does_not_answer_our_rset(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; exit 1") as stage:
+        client, server = await phases.in_a_transaction(stage, mx)
+        stage.proxy.limits[Wait.REPLY] = SHORT
+        await client.ask("DATA")
+        assert (await client.ask(DOT)).startswith(b"550")
+        assert await server.line() == b"RSET"
+        assert await client.rest() == SERVER_TIMED_OUT
+
+
+async def test_a_server_that_stops_reading_a_streamed_message(open_stage: OpenStage) -> None:
+    """Not the client's fault, though it is the client's text that is waited for."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        stage.proxy.limits[Wait.TEXT] = 3 * SHORT
+        [connection] = stage.proxy._connections
+        await client.press(b"x" * 65536, lambda: connection._server_is_full, 1 << 28)
+        await until(lambda: connection._closing, "given up")
+        assert (await client.rest()).endswith(SERVER_TIMED_OUT)
+        assert END_OF_DATA not in await server.rest()
+
+
+async def test_a_server_that_stops_reading_a_judged_message(open_stage: OpenStage) -> None:
+    async with (
+        Mx() as mx,
+        open_stage(mx, filter_command="cat >/dev/null; head -c 30000000 /dev/zero | tr '\\0' x") as stage,
+    ):
+        client, server = await phases.waiting_for_354(stage, mx)
+        stage.proxy.limits[Wait.SENDING] = 3 * SHORT
+        await server.say("354 go")
+        assert await client.rest() == SERVER_TIMED_OUT
+        assert END_OF_DATA not in await server.rest()
+
+
+# The filter.
+
+
+async def test_a_filter_that_takes_its_time_is_not_the_clients_fault(open_stage: OpenStage) -> None:
+    """It reads nothing for longer than TimeOut, so the client is not read either: FilterTimeout is what counts."""
+    async with Mx() as mx, open_stage(mx, filter_command="sleep 600", filter_timeout=10 * SHORT) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        stage.proxy.limits[Wait.TEXT] = SHORT
+        [connection] = stage.proxy._connections
+        await client.press(b"x" * 65536, lambda: connection._filter_is_full, 1 << 28)
+        stage.proxy.limits[Wait.TEXT] = 3600.0  # of the client, once it is read again
+        await until(lambda: not connection._filter_is_full, "the filter is given up")
+        await client.say("\n.")
+        assert (await client.reply()).startswith(b"451 ")
+        assert await server.line() == b"RSET"
+
+
+async def test_a_filter_that_judges_for_too_long(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; sleep 600", filter_timeout=SHORT) as stage:
+        client, server = await phases.in_a_transaction(stage, mx)
+        await client.ask("DATA")
+        assert (await client.ask(DOT)).startswith(b"451 ")
+        assert await server.line() == b"RSET"
+
+
+async def test_judging_is_part_of_the_time_of_a_message(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; sleep 600", filter_timeout=3600) as stage:
+        client, server = await phases.in_a_transaction(stage, mx)
+        set_limits(stage, message_time_out=3 * SHORT)
+        await client.ask("DATA")
+        await client.say(DOT)
+        assert await client.rest() == b"421 4.4.2 Error: the message took too long\r\n"
+        assert await server.rest() == b"QUIT\r\n"
+
+
+async def test_the_server_hears_from_us_while_a_slow_message_comes(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command="cat", keep_alives=SHORT) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        for _ in range(3):
+            assert await server.line() == b"NOOP"
+            await server.say("250 still here")
+        await client.say("\n.")
+        while (line := await server.line()) == b"NOOP":
+            await server.say("250 still here")
+        assert line == b"DATA"
+        await server.say("354 go")
+        await server.text()
+        await server.say("250 2.0.0 queued")
+        assert await client.reply() == b"250 2.0.0 queued"
+
+
+# The whole connection.
+
+
+async def test_a_connection_that_has_lasted_too_long_ends_between_messages(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, session_time_out=SHORT) as stage:
+        client, server = await meet_quickly(stage, mx)
+        assert (await client.rest()).endswith(b"421 4.4.2 The connection has lasted too long, connect again\r\n")
+        assert (await server.rest()).endswith(b"QUIT\r\n")
+
+
+async def meet_quickly(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
+    """As far as the session's short life lets us."""
+    return await stage.client(), await mx.greeted()
+
+
+async def test_a_running_transaction_may_end_first(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        await address(client, server)
+        [connection] = stage.proxy._connections
+        connection._session_deadline = 0
+        await until(lambda: connection._winding_down, "it is wound down")
+        await client.say(f"DATA\n{DOT}")
+        await server.line()
+        await server.say("354 go")
+        await server.text()
+        await server.say("250 2.0.0 queued")
+        assert codes(await client.rest()) == [354, 250, 421]
+
+
+async def test_a_transaction_that_never_ends_does(open_stage: OpenStage) -> None:
+    """MAIL, and then NOOP for ever: SessionTimeOut lets a transaction finish, not last."""
+    async with Mx() as mx, open_stage(mx, message_time_out=SHORT) as stage:
+        stage.proxy.limits[Wait.FINAL] = SHORT
+        client, server = await meet(stage, mx)
+        await address(client, server)
+        [connection] = stage.proxy._connections
+        connection._session_deadline = 0
+        answers = asyncio.create_task(noop_for_ever(server))
+        with_end = asyncio.create_task(noops(client))
+        assert (await with_end).startswith(b"421 4.3.2")
+        client.close()
+        await stage.empty()
+        await answers
+
+
+async def noops(client: Peer) -> bytes:
+    while not (reply := await client.ask("NOOP")).startswith(b"421"):
+        pass
+    return reply
+
+
+async def noop_for_ever(server: Peer) -> None:
+    while await server.line() == b"NOOP":
+        await server.say("250 ok")
