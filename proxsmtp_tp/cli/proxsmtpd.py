@@ -70,7 +70,8 @@ def _parse(arguments: Sequence[str]) -> _Options:
         given, rest = getopt.gnu_getopt(list(arguments), "d:f:p:v")
     except getopt.GetoptError as error:
         what = "option requires an argument" if "requires" in error.msg else "invalid option"
-        raise _EarlyExitError(2, f"{NAME}: {what} -- '{error.opt}'", USAGE) from None
+        letter = error.opt if len(error.opt) == 1 else "-"  # of a long option, which getopt(3) does not know
+        raise _EarlyExitError(2, f"{NAME}: {what} -- '{letter}'", USAGE) from None
     options = _Options()
     for option, value in given:
         if option == "-d":

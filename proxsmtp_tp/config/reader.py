@@ -1,13 +1,11 @@
-"""Reads a configuration file: `Name: value` lines in, Settings or every problem at once out
-(proxsmtpd.conf(5)).
+"""Reads a configuration file (proxsmtpd.conf(5)): `Name: value` lines in, Settings or every problem at once out.
 
 As proxsmtpd 1.10 reads it: names in any case; white space ignored at both ends of a line and around the first
 colon; comments and empty lines; CR LF as good as LF; of a directive given twice the last counts (but lists of
 rules add up). Bytes that are no UTF-8 are kept as they are in commands and paths (surrogateescape), as 1.10
 passes them on.
 
-Diagnostics: ConfigError with the line and the mend of each problem; warnings for what works but is not meant
-so.
+Diagnostics: ConfigError with the line and the mend of each problem; warnings for what works and is odd.
 """
 
 from __future__ import annotations
@@ -33,9 +31,7 @@ _FILE_MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong, or (as a warning) odd. Line 0 stands for the file as a whole. `text` is one printable
-    line.
-    """
+    """What is wrong, or (as a warning) odd. Line 0 is the file as a whole; `text` is one printable line."""
 
     line: int
     text: str
@@ -118,9 +114,7 @@ def instance_name(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """One line of printable text: everything else escaped, so that a file cannot write to the terminal or the
-    log.
-    """
+    """One line of printable text: the rest escaped, so that nobody writes to the terminal or the log with it."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -125,8 +125,6 @@ class Settings:
 
     @property
     def intercept_port(self) -> int | None:
-        """The port that rules turn connections to: RuleListenPort, or Listen's first; None with only unix
-        sockets.
-        """
+        """The port that rules turn connections to: RuleListenPort, or Listen's first; None with only unix sockets."""
         ports = [address.port for address in self.listen if isinstance(address, InetAddress)]
         return self.rule_listen_port or next(iter(ports), None)

@@ -1,5 +1,4 @@
-"""The workers that run with one configuration: started, replaced when they die, drained, and ended in the
-end.
+"""The workers that run with one configuration: started, replaced when they die, drained, and ended at last.
 
 Guarantees: `settings.workers` of them as long as the generation runs; one that dies is logged with how it
 ended, its row in the shared table is cleared before another gets it, and it is replaced. A worker that lived

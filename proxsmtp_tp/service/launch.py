@@ -66,9 +66,7 @@ class Launch:
 
 
 def launch(wanted: Launch) -> int:
-    """Run the daemon. Returns the exit code: of the daemon, or (with `detach`) of the process that started
-    it.
-    """
+    """Run the daemon. Returns the exit code: of the daemon, or (with `detach`) of the process that started it."""
     notifier = Notifier()
     wanted = replace(wanted, path=str(Path(wanted.path).absolute()))
     if not wanted.detach:
@@ -86,6 +84,8 @@ def launch(wanted: Launch) -> int:
         _detach()
         logs.set_up(logs.SyslogHandler(wanted.name), wanted.level)
         code = _run(wanted, notifier, _Starter(into))
+    except BaseException:
+        log.critical("an error that should not be", exc_info=True)
     finally:
         os._exit(code)
 

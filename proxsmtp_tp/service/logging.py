@@ -1,7 +1,7 @@
 """Where log lines go, and what a line is: one line of printable text, whatever a peer put into it.
 
-foreground   standard error; `proxsmtpd: text` as 1.10 writes it, or `<priority>text` where that is the
-journal daemon       syslog(3), facility mail, `proxsmtpd[pid]: text`, over /dev/log, never blocking
+foreground   standard error; `proxsmtpd: text` as 1.10 writes it, or `<priority>text` for the journal
+daemon       syslog(3), facility mail, `proxsmtpd[pid]: text`, over /dev/log, never blocking
 
 Levels are those of `proxsmtpd -d`: 0 errors, 1 warnings, 2 notices, 3 information, 4 everything.
 """

@@ -1,10 +1,8 @@
-"""The master: holds the listening sockets, keeps workers, hears signals. No event loop, no thread: it forks
-at any time.
+"""The master: holds the listening sockets, keeps workers, hears signals. No event loop, no thread: it may fork.
 
 TERM, INT  accept nobody any more, drain, end; once more: end at once
 HUP        read the configuration anew: new workers take over when all of them are ready, the old ones drain;
-whatever
-           goes wrong before that is logged, and everything stays as it was
+           whatever goes wrong before that is logged, and everything stays as it was
 CHLD       a worker has ended (see `generation`)
 
 A listening socket whose address stays is the same socket before and after a reload: who waits in its queue is
@@ -92,19 +90,19 @@ class Master:
         self._announced = False
         self._reload_wanted = False
         self._pulse_at = self._born + PULSE
-        self._wakeup, self._signalled = socket.socketpair()
+        self._wakeup: socket.socket
+        self._signalled: socket.socket
         self._current = self._generation(with_workers(settings), listeners)
         self._next: Generation | None = None
         self._old: list[Generation] = []
 
     def run(self) -> None:
         """Until the last worker has ended. Raises StartError when the first ones do not come up."""
-        with self._hearing_signals():
+        self._wakeup, self._signalled = socket.socketpair()
+        with self._wakeup, self._signalled, self._hearing_signals():
             self._current.start()
             while not (self._stopping and not any(generation.workers for generation in self._generations())):
                 self._step()
-        self._wakeup.close()
-        self._signalled.close()
         if self._failed:
             raise StartError("a worker ended before it was ready: the log says why")
         log.debug("stopped processing")
@@ -316,9 +314,7 @@ class Master:
 
 
 def _close_everywhere(listeners: Listeners) -> None:
-    """Stop listening in every process that has the socket: closing alone leaves it open in workers that
-    drain.
-    """
+    """Stop listening in every process that has the socket: closing alone leaves it open in workers that drain."""
     for listener in listeners.values():
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)

@@ -29,8 +29,6 @@ CAP_NET_ADMIN = 12  # linux/capability.h
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_SET_KEEPCAPS = 8  # linux/prctl.h
 _PR_GET_SECUREBITS = 27
-_PR_CAP_AMBIENT = 47
-_PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECBIT_KEEP_CAPS = 1 << 4  # linux/securebits.h
 _STATUS = Path("/proc/self/status")
 
@@ -109,11 +107,10 @@ def _become(account: pwd.struct_passwd, net_admin: bool) -> None:
 
 
 def _keep_capabilities(net_admin: bool) -> None:
-    """Permitted and effective: CAP_NET_ADMIN or nothing. Inheritable and ambient: nothing."""
+    """Permitted and effective: CAP_NET_ADMIN or nothing. Inheritable: nothing; the kernel lowers ambient with it."""
     kept = 1 << CAP_NET_ADMIN if net_admin else 0
     header = _CapHeader(_CAPABILITY_VERSION_3, 0)
     data = (_CapData * 2)(_CapData(kept, kept, 0), _CapData(0, 0, 0))
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _checked(_libc().capset(ctypes.byref(header), ctypes.byref(data)))
     _prctl(_PR_SET_KEEPCAPS, 0)
 

@@ -1,5 +1,4 @@
-"""What the running daemon does now: a unix socket that answers each connection with one JSON object and hangs
-up.
+"""What the running daemon does now: a unix socket that answers each connection with one JSON object.
 
 Nothing is read from whoever connects, and nothing is waited for: a client of it cannot hold the master. The
 socket is NAME.sock in the runtime folder; only root and the daemon's user may connect.
@@ -30,9 +29,7 @@ _PATIENCE = 5.0  # seconds; the master answers between two of its own steps, whi
 
 
 class StatusSocket:
-    """The daemon's side. Without a folder that may be written to there is no status; mail does not depend on
-    it.
-    """
+    """The daemon's side. Without a folder that may be written to there is no status; mail does not depend on it."""
 
     def __init__(self, instance: str) -> None:
         self.path = _own_folder() / f"{instance}.sock"
@@ -45,7 +42,8 @@ class StatusSocket:
     def give_to(self, uid: int, gid: int) -> None:
         """Let the user that the daemon becomes connect, too."""
         if self._socket is not None:
-            os.chown(self.path, uid, gid, follow_symlinks=False)
+            with suppress(OSError):  # then only root may ask
+                os.chown(self.path, uid, gid, follow_symlinks=False)
 
     def fileno(self) -> int | None:
         """To wait on; None without a socket."""

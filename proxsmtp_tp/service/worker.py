@@ -83,9 +83,7 @@ def make_proxy(settings: Settings, listeners: Sequence[socket.socket], admission
 
 
 def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
-    """The life of a process that was just forked, signals still blocked. Never returns into the master's
-    code.
-    """
+    """The life of a process that was just forked, signals still blocked. Never returns into the master's code."""
     code = 1
     try:
         _settle(job, master)
@@ -117,16 +115,17 @@ async def _serve(job: Job, pulse: int) -> None:
     proxy = job.make_proxy(job.settings, job.listeners, job.admission, job.row)
     asked = 0
 
-    def on_term() -> None:
+    def on_term(*_: object) -> None:
         nonlocal asked
         asked += 1
-        limit = GRACE + (job.settings.drain_time_out if asked == 1 else 0)
-        signal.setitimer(signal.ITIMER_REAL, limit)
-        if asked == 1:
-            job.admission.end_accepting(job.row)
-            proxy.drain()
-        else:
-            proxy.stop()
+        # Here, and not in the loop, which may hang: a handler runs wherever the interpreter is.
+        signal.setitimer(signal.ITIMER_REAL, GRACE + (job.settings.drain_time_out if asked == 1 else 0))
+        with suppress(RuntimeError):  # the loop has come to its end already
+            loop.call_soon_threadsafe(drain if asked == 1 else proxy.stop)
+
+    def drain() -> None:
+        job.admission.end_accepting(job.row)
+        proxy.drain()
 
     def beat() -> None:
         with suppress(OSError):  # a master that is gone says so by TERM; one that is busy has enough of our bytes
@@ -134,12 +133,12 @@ async def _serve(job: Job, pulse: int) -> None:
         loop.call_later(PULSE, beat)
 
     os.set_blocking(pulse, False)
-    loop.add_signal_handler(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGTERM, on_term)
     for number in (signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, _nothing)  # a handler, not SIG_IGN: that one a filter would inherit
+        signal.signal(number, _nothing)  # a handler, not SIG_IGN: that one a filter would inherit
     loop.call_soon(beat)
     await proxy.run()
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Somebody else's signal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -148,6 +149,25 @@ class Daemon:
         """A new connection, greeted."""
         self.clients.append(Client(path or self.socket))
         return self.clients[-1]
+
+    def connect_to_another(self, than: set[int]) -> Client:
+        """A connection to a worker that is none of these: they may accept until they have heard that they drain."""
+
+        def connect() -> Client | None:
+            client = self.connect()
+            if client.worker not in than:
+                return client
+            client.close()
+            return None
+
+        found: Client = eventually(connect)
+        return found
+
+    def refuses(self, path: str | None = None) -> bool:
+        """Whether nobody listens there."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            return client.connect_ex(path or self.socket) in {errno.ECONNREFUSED, errno.ENOENT}
 
     def end(self) -> None:
         """Nothing of it stays, whatever the test did."""

@@ -1,9 +1,9 @@
 """The daemon with a small proxy of its own: `fake_daemon.py FILE [--detach] [--pid-file FILE]`.
 
 The proxy greets with `220 PID` (or `421` past MaxConnections) and answers lines: PING, BUSY (a transaction
-runs), DONE, DIE (the process ends), CAPS (what a program that it starts has of capabilities), FILES (its
-descriptors), USER. As the real one it ends idle connections with 421 when it drains, and busy ones when it is
-stopped or DrainTimeOut passes.
+runs), DONE, DIE (the process ends), HANG (the event loop does), BUSIER (than the other workers?), CAPS (what a
+program that it starts has of capabilities), FILES (its descriptors), USER. As the real one it ends idle connections
+with 421 when it drains, and busy ones when it is stopped or DrainTimeOut passes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.reader import ConfigError, load_config
+from proxsmtp_tp.service import worker
 from proxsmtp_tp.service.launch import Launch, launch
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ class FakeProxy:
     def answer(self, client: socket.socket, word: str) -> str:
         if word == "DIE":
             os._exit(7)
+        if word == "HANG":
+            client.send(b"250 HANG\n")
+            time.sleep(600)
+        if word == "BUSIER":
+            return str(self.admission.busier_than_others(self.worker))
         if word == "CAPS":
             lines = subprocess.run(["cat", "/proc/self/status"], capture_output=True, check=True).stdout.decode()
             return " ".join(line.replace("\t", "") for line in lines.splitlines() if line.startswith("Cap"))
@@ -114,6 +121,7 @@ class FakeProxy:
 
 
 def main() -> int:
+    worker.GRACE = 1.0  # the tests of what ends by it need not wait longer
     parser = argparse.ArgumentParser()
     parser.add_argument("file")
     parser.add_argument("--detach", action="store_true")

@@ -1,0 +1,211 @@
+"""proxsmtp-tp: dispatching, check-config, status and serve."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp import cli as package
+from proxsmtp_tp.cli import main as cli
+from proxsmtp_tp.cli.check_config import show
+from proxsmtp_tp.cli.status import describe, duration
+from proxsmtp_tp.config.directives import DIRECTIVES
+from proxsmtp_tp.config.reader import parse_config
+from proxsmtp_tp.service import launch as launching
+from proxsmtp_tp.service.status import StatusSocket
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ANSWER: dict[str, Any] = {
+    "instance": "north",
+    "version": "2.0.0",
+    "pid": 10,
+    "uptime": 90061,
+    "listen": ["0.0.0.0:10025", "[::]:10025"],
+    "connections": 3,
+    "max_connections": 64,
+    "replaced_workers": 1,
+    "workers": [{"pid": 11, "phase": "running", "uptime": 61, "connections": 3}],
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "north.conf"
+    path.write_text("OutAddress: 25\n")
+    return path
+
+
+def test_only_the_module_of_the_subcommand_is_imported(config: Path) -> None:
+    code = (
+        "import sys; from proxsmtp_tp.cli.main import main\n"
+        f"code = main(['check-config', '-f', {str(config)!r}])\n"
+        "heavy = {'asyncio', 'uvloop', 'pyroute2', 'aiosmtpd', 'ctypes', 'socket'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("subcommand", cli.SUBCOMMANDS)
+def test_every_subcommand_has_a_module_that_registers_it(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([subcommand, "--help"])
+    assert end.value.code == 0
+    assert f"usage: proxsmtp-tp {subcommand}" in capsys.readouterr().out
+
+
+def test_every_module_with_subcommands_is_in_the_table() -> None:
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    found = {name for name in names if hasattr(importlib.import_module(f"{package.__name__}.{name}"), "register")}
+    assert found == {module for module, _ in cli.SUBCOMMANDS.values()}
+
+
+def test_help_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n    {subcommand}" in listed for subcommand in cli.SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check-config", "--nonsense"], ["serve", "-d", "5"]])
+def test_usage_is_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert "usage: proxsmtp-tp" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("proxsmtp-tp ")
+
+
+def test_an_interrupt_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("proxsmtp_tp.cli.check_config"), "run", interrupt)
+    assert cli.main(["check-config", "-f", str(config)]) == 130
+
+
+# check-config.
+
+
+def test_a_file_that_is_fine(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", "-f", str(config)]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_every_problem_with_its_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text("OutAddress: 25\nFoo: 1\n\nListen: 0\n")
+    assert cli.main(["check-config", "-f", str(config)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == [f"{config}:2:", f"{config}:4:"]
+
+
+def test_a_file_that_is_not_there_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", "-f", str(tmp_path / "none")]) == 2
+    assert cli.main(["check-config", "-f", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_warnings_are_no_errors(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text("OutAddress: 25\nTimeOut: 5\nTimeOut: 6\n")
+    assert cli.main(["check-config", "-f", str(config)]) == 0
+    assert capsys.readouterr().err.startswith(f"{config}:3: warning: TimeOut")
+
+
+def test_what_is_shown_can_be_read_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text("OutAddress: 25\nFilterCommand: cat\nRuleInterface: a, b\nXClient: yes\nSkip: authenticated\n")
+    assert cli.main(["check-config", "-f", str(config), "--show"]) == 0
+    shown = capsys.readouterr().out
+    settings = parse_config(config.read_bytes(), str(config)).settings
+    assert parse_config(shown.encode(), "other.conf").settings == settings
+    assert len(shown.splitlines()) == len(DIRECTIVES)
+    assert "RuleInterface: a, b" in show(settings)
+
+
+# status.
+
+
+def test_status_for_people() -> None:
+    assert describe(ANSWER).splitlines() == [
+        "north: pid 10, version 2.0.0, up 1 d 1 h",
+        "  listening on 0.0.0.0:10025, [::]:10025",
+        "  connections 3 of 64, workers replaced 1",
+        "  worker 11 running, up 1 min 1 s, connections 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (3600, "1 h 0 min"), (172800, "2 d 0 h")]
+)
+def test_durations(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_status_of_nobody(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    StatusSocket("north").close()  # a daemon that was killed leaves this
+    assert cli.main(["status", "-f", str(config)]) == 1
+    assert capsys.readouterr().err == "no instance north answers: start it with `proxsmtp-tp serve`\n"
+    config.write_text("nonsense")
+    assert cli.main(["status", "-f", str(config)]) == 2
+
+
+def test_status_of_an_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    code = (
+        "import json, sys; from proxsmtp_tp.service.status import StatusSocket\n"
+        "status = StatusSocket('north'); print('up', flush=True)\n"
+        "status._socket.setblocking(True)\n"
+        "for _ in range(2): status.answer_one = status.answer(lambda: json.loads(sys.argv[1]))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, json.dumps(ANSWER)], stdout=subprocess.PIPE) as daemon:
+        try:
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline() == b"up\n"
+            assert cli.main(["status", "--instance", "north"]) == 0
+            assert capsys.readouterr().out == describe(ANSWER) + "\n"
+            assert cli.main(["status", "--json", "--instance", "north"]) == 0
+            assert json.loads(capsys.readouterr().out) == [ANSWER]
+            assert cli.main(["status", "--instance", "south"]) == 1
+        finally:
+            daemon.kill()
+
+
+# serve.
+
+
+def test_serve_runs_in_the_foreground(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[launching.Launch] = []
+
+    def launch(wanted: launching.Launch) -> int:
+        told.append(wanted)
+        return 0
+
+    monkeypatch.setattr(launching, "launch", launch)
+    assert cli.main(["serve", "-f", str(config), "-d", "4", "-p", "/run/x"]) == 0
+    [wanted] = told
+    assert (wanted.detach, wanted.level, wanted.pid_file, wanted.name) == (False, 4, "/run/x", "proxsmtp-tp")
+
+
+def test_serve_with_a_bad_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text("Foo: 1\n")
+    assert cli.main(["serve", "-f", str(config)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2

@@ -1,0 +1,131 @@
+"""HUP: new workers with the new settings, or everything as it was; and nobody is refused meanwhile."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.unit.service.conftest import PATIENCE, eventually
+
+if TYPE_CHECKING:
+    from tests.unit.service.conftest import Daemon
+
+
+def test_reload_takes_the_new_and_lets_the_old_finish(daemon: Daemon) -> None:
+    daemon.start()
+    idle, busy = daemon.connect(), daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    before = daemon.workers()
+    daemon.configure(MaxConnections=7, Workers=3)
+    daemon.reload()
+    assert idle.line() == "421 draining"
+    daemon.connect_to_another(before)
+    eventually(lambda: len(daemon.workers()) == 4)  # three new ones, and the old one that is busy
+    assert daemon.workers() & before == {busy.worker}
+    assert daemon.status()["max_connections"] == 7
+    eventually(lambda: daemon.status()["connections"] == 2)
+    assert busy.ask("DONE") == "250 DONE"
+    assert busy.line() == "421 draining"
+    eventually(lambda: len(daemon.workers()) == 3)
+
+
+def test_nobody_is_refused_while_reloads_go_on(daemon: Daemon) -> None:
+    daemon.configure(MaxConnections=1000)
+    daemon.start()
+    over = threading.Event()
+    greetings: list[str] = []
+
+    def keep_coming() -> None:
+        while not over.is_set():
+            client = daemon.connect()
+            greetings.append(client.greeting)
+            client.close()
+
+    thread = threading.Thread(target=keep_coming)
+    thread.start()
+    try:
+        for _ in range(3):
+            daemon.reload()
+    finally:
+        over.set()
+        thread.join(PATIENCE)
+    assert len(greetings) > 10
+    assert len({greeting.split()[1] for greeting in greetings}) > 2  # more than one generation took part
+    # Whoever has connected is greeted: refused, reset or left waiting is the fault.
+    # fault.
+    assert all(re.match(r"220 \d+$|421 ", greeting) for greeting in greetings)
+
+
+def test_reload_moves_the_listener(daemon: Daemon) -> None:
+    daemon.start()
+    other = str(daemon.folder / "other")
+    daemon.configure(Listen=other)
+    daemon.reload()
+    assert daemon.connect(other).ask("PING") == "250 PING"
+    eventually(daemon.refuses)
+    assert daemon.status()["listen"] == [other]
+
+
+def test_a_bad_file_changes_nothing_and_all_of_it_is_said(daemon: Daemon) -> None:
+    daemon.start()
+    client = daemon.connect()
+    before = daemon.workers()
+    daemon.configure(TimeOut="x", Foo=1)
+    daemon.reload("stays in force\n")
+    assert f"{daemon.file}:5: TimeOut: 'x'" in daemon.log()
+    assert f"{daemon.file}:6: Foo: no such directive" in daemon.log()
+    assert client.ask("PING") == "250 PING"
+    assert daemon.workers() == before
+    daemon.configure(MaxConnections=9)
+    daemon.reload("is in force\n")
+    assert daemon.status()["max_connections"] == 9
+
+
+def test_a_listener_that_cannot_be_had_changes_nothing(daemon: Daemon) -> None:
+    daemon.start()
+    before = daemon.workers()
+    daemon.configure(Listen=f"{daemon.socket} /nowhere/x", MaxConnections=9)
+    daemon.reload("stays in force\n")
+    assert "Listen /nowhere/x: No such file or directory" in daemon.log()
+    assert daemon.workers() == before
+    assert daemon.status()["max_connections"] == 64
+    assert daemon.connect().ask("PING") == "250 PING"
+
+
+def test_new_workers_that_do_not_come_up_change_nothing(daemon: Daemon) -> None:
+    daemon.start()
+    client = daemon.connect()
+    before = daemon.workers()
+    other = str(daemon.folder / "other")
+    daemon.configure(Listen=f"{daemon.socket} {other}", Header="X-Fail: start", MaxConnections=9)
+    daemon.reload("the new workers do not come up")
+    assert client.ask("PING") == "250 PING"
+    eventually(lambda: daemon.workers() == before)
+    assert daemon.status()["max_connections"] == 64
+    assert daemon.connect().ask("PING") == "250 PING"
+    eventually(lambda: daemon.refuses(other))
+    assert not Path(other).exists()
+    assert "asked to fail\\nat the start" in daemon.log()  # a traceback is one line
+
+
+def test_what_needs_a_restart_is_said_and_the_rest_is_taken(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.configure(Instance="other", MaxConnections=9)
+    daemon.reload()
+    assert "Instance: the change needs a restart" in daemon.log()
+    assert daemon.status()["instance"] == "d"
+    assert daemon.status()["max_connections"] == 9
+
+
+def test_many_reloads_in_a_row_end_well(daemon: Daemon) -> None:
+    daemon.start()
+    for _ in range(20):
+        daemon.signal(signal.SIGHUP)
+    daemon.configure(MaxConnections=9)
+    daemon.reload()
+    eventually(lambda: daemon.status()["max_connections"] == 9)
+    eventually(lambda: len(daemon.workers()) == 2)
+    assert daemon.connect().ask("PING") == "250 PING"
