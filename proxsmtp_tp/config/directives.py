@@ -114,6 +114,15 @@ DIRECTIVES: tuple[Directive, ...] = (
         "How many connections may be open at once, over all workers; one more is told 421.",
     ),
     Directive(
+        "Clients",
+        "clients",
+        values.NETWORKS,
+        "Only clients from these networks are served; others are told 554. Without it, whoever reaches the listener is;"
+        " with a port alone as OutAddress that lets anybody have this machine connect to their own address.",
+        since="2.0",
+        default_text="everybody",
+    ),
+    Directive(
         "OutAddress",
         "out_address",
         values.OUT_ADDRESS,

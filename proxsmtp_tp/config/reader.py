@@ -166,6 +166,11 @@ class _Parser:
             self._problem(0, "OutAddress: no address to send mail to: give one, or set TransparentProxy")
         if settings.out_address is not None and settings.transparent:
             self._warn(self.lines["out_address"], "OutAddress: ignored, since TransparentProxy is set")
+        if settings.open_loopback and self._fine("clients", "listen"):
+            self._warn(
+                self.lines["out_address"],
+                "OutAddress: a port alone connects back to any client, and everybody may be one: name them in Clients",
+            )
         if settings.keep_alives >= settings.time_out and self._fine("keep_alives", "time_out"):
             self._warn(self.lines.get("keep_alives", 0), "KeepAlives: not shorter than TimeOut: none will be sent")
         if settings.message_time_out > settings.session_time_out and self._fine("message_time_out", "session_time_out"):

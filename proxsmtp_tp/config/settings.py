@@ -16,6 +16,8 @@ Network = IPv4Network | IPv6Network
 LISTEN_PORT = 10025
 SMTP_PORT = 25
 
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
 
 class FilterType(Enum):
     """How a message is handed to FilterCommand."""
@@ -79,6 +81,8 @@ class Settings:
     listen: tuple[Address, ...] = (InetAddress("", LISTEN_PORT),)
     max_connections: int = 64
     """For the whole instance."""
+    clients: tuple[Network, ...] = ()
+    """Who may connect; empty: everybody."""
     out_address: Address | None = None
     """With an empty host: loopback mode."""
     skip_authenticated: bool = False
@@ -117,6 +121,12 @@ class Settings:
     def loopback(self) -> bool:
         """OutAddress is only a port: connect back to the client's own address on it."""
         return not self.transparent and isinstance(self.out_address, InetAddress) and self.out_address.port_only
+
+    @property
+    def open_loopback(self) -> bool:
+        """Loopback mode for whoever reaches the listener, and that is not only this machine."""
+        hosts = [address.host for address in self.listen if isinstance(address, InetAddress)]
+        return self.loopback and not self.clients and any(host not in LOOPBACK_HOSTS for host in hosts)
 
     @property
     def filter_address(self) -> Address:

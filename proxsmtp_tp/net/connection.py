@@ -13,6 +13,7 @@ the session is a bug: it is logged with its traceback and ends this one connecti
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 from email.utils import formatdate
@@ -167,6 +168,9 @@ class Connection:
         if self.proxy.draining:  # it was accepted just before
             self.feed(events.WindDown(draining=True))
             return
+        if not self._welcome():
+            self._perform(self.session.refuse(answers.CLIENT_NOT_SERVED, "not served: not one of Clients"))
+            return
         try:
             destination = self._destination()
         except NoDestinationError as error:
@@ -174,6 +178,14 @@ class Connection:
             return
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
+
+    def _welcome(self) -> bool:
+        """Whether Clients lets this client in; a unix socket is guarded by its folder instead."""
+        clients = self.proxy.settings.clients
+        if not clients or not self._peer:
+            return True
+        address = ipaddress.ip_address(self._peer.ip)
+        return any(address in network for network in clients)
 
     @property
     def opened(self) -> bool:

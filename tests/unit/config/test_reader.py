@@ -207,3 +207,12 @@ def test_files_of_two_names_have_two_names() -> None:
 
 def test_printable_escapes_what_moves_the_terminal() -> None:
     assert printable("a\x1b[31m\r\n\u202eb\udcfc") == "a\\x1b[31m\\r\\n\\u202eb\\udcfc"
+
+
+def test_an_open_loopback_is_warned_of() -> None:
+    (warning,) = warnings(b"OutAddress: 10026\n")
+    assert warning[0] == 1
+    assert "Clients" in warning[1]
+    assert warnings(b"OutAddress: 10026\nClients: 192.0.2.0/24\n") == []
+    assert warnings(b"OutAddress: 10026\nListen: 127.0.0.1:10025\n") == []
+    assert warnings(OUT) == []

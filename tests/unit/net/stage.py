@@ -56,7 +56,7 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.setblocking(False)
-        self.heard = b""
+        self.heard = bytearray()
         """All that came."""
         self.was_reset = False
         self._at = 0
@@ -105,12 +105,7 @@ class Peer:
 
     async def line(self) -> bytes:
         """The next line, without its CRLF; b"" at the end."""
-        while b"\r\n" not in self.heard[self._at :]:
-            if not await self._more():
-                return b""
-        line, _, _ = self.heard[self._at :].partition(b"\r\n")
-        self._at += len(line) + 2
-        return line
+        return (await self.text(b"\r\n"))[:-2]
 
     async def reply(self) -> bytes:
         """The next reply, its lines joined by CRLF; b"" at the end."""
@@ -128,18 +123,18 @@ class Peer:
         """Everything until the other side closes."""
         while await self._more():
             pass
-        rest, self._at = self.heard[self._at :], len(self.heard)
+        rest, self._at = bytes(self.heard[self._at :]), len(self.heard)
         return rest
 
     async def text(self, end: bytes = b"\r\n.\r\n") -> bytes:
         """What comes up to and with the end of data."""
-        while end not in self.heard[self._at :]:
+        start = looked = self._at
+        while (found := self.heard.find(end, looked)) < 0:
+            looked = max(start, len(self.heard) - len(end))
             if not await self._more():
                 return b""
-        length = self.heard[self._at :].index(end) + len(end)
-        text = self.heard[self._at : self._at + length]
-        self._at += length
-        return text
+        self._at = found + len(end)
+        return bytes(self.heard[start : self._at])
 
     def finish(self) -> None:
         """Send no more, still listen (as `nc -N` does)."""
@@ -155,9 +150,9 @@ class Peer:
         self.sock.close()
 
 
-def codes(heard: bytes) -> list[int]:
+def codes(heard: bytes | bytearray) -> list[int]:
     """The codes of the replies in what a client heard: one for each reply, its last line's."""
-    return [int(line[:3]) for line in heard.split(b"\r\n") if line[:3].isdigit() and line[3:4] != b"-"]
+    return [int(line[:3]) for line in bytes(heard).split(b"\r\n") if line[:3].isdigit() and line[3:4] != b"-"]
 
 
 class Mx:

@@ -19,12 +19,15 @@ from tests.unit.net.dialogue import meet
 from tests.unit.net.stage import Mx, codes, until
 
 if TYPE_CHECKING:
+    import pytest
+
     from proxsmtp_tp.net.connection import Connection
     from tests.unit.net.stage import OpenStage, Peer, Stage
 
 PRESSED = 200 << 20
 MOST = 64 << 20
 LINE = b"0123456789" * 7 + b"\r\n"
+BLOCK = LINE * 900
 READ = 256 * 1024
 """Octets that uvloop reads at once."""
 HIGH_WATER = 64 * 1024
@@ -41,12 +44,12 @@ async def test_a_server_that_stops_reading(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await phases.in_the_text(stage, mx)
         connection = only_connection(stage)
-        sent = await client.press(LINE, lambda: connection._client_paused, PRESSED, blocked=True)
+        sent = await client.press(BLOCK, lambda: connection._client_paused, PRESSED, blocked=True)
         assert sent < MOST
         assert connection._server.get_write_buffer_size() <= WAITING
         reading = asyncio.create_task(server.text())
-        await client.say(LINE[sent % len(LINE) :] + b".\r\n")
-        assert await reading == LINE * (sent // len(LINE) + 1) + b".\r\n"
+        await client.say(BLOCK[sent % len(BLOCK) :] + b".\r\n")
+        assert await reading == BLOCK * (sent // len(BLOCK) + 1) + b".\r\n"
         await server.say("250 2.0.0 queued")
         assert await client.reply() == b"250 2.0.0 queued"
 
@@ -55,13 +58,14 @@ async def test_a_filter_that_stops_reading(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx, filter_command="read -r line; sleep 600") as stage:
         client, server = await phases.in_the_text(stage, mx)
         connection = only_connection(stage)
-        sent = await client.press(LINE, lambda: connection._client_paused, PRESSED, blocked=True)
+        sent = await client.press(BLOCK, lambda: connection._client_paused, PRESSED, blocked=True)
         assert sent < MOST
         run = connection._run
         assert isinstance(run, PipeRun)
         assert run._child is not None
         assert run._child.queued <= INPUT_HIGH + READ
-        client.close()
+        stage.proxy.stop()
+        assert (await client.rest()).startswith(b"421 ")
         assert await server.rest() == b"QUIT\r\n"
 
 
@@ -74,14 +78,14 @@ async def test_a_filter_that_reads_late(open_stage: OpenStage) -> None:
         client, server = await phases.in_a_transaction(stage, mx)
         await client.ask("DATA")
         connection = only_connection(stage)
-        sent = await client.press(LINE, lambda: connection._client_paused, PRESSED, blocked=True)
+        sent = await client.press(BLOCK, lambda: connection._client_paused, PRESSED, blocked=True)
         go = stage.temp_directory / "go"
         go.touch()
-        await client.say(LINE[sent % len(LINE) :] + b".\r\n")
+        await client.say(BLOCK[sent % len(BLOCK) :] + b".\r\n")
         assert await server.line() == b"DATA"
         go.unlink()
         await server.say("354 go")
-        assert await server.text() == LINE * (sent // len(LINE) + 1) + b".\r\n"
+        assert await server.text() == BLOCK * (sent // len(BLOCK) + 1) + b".\r\n"
         await server.say("250 2.0.0 queued")
         assert await client.reply() == b"250 2.0.0 queued"
 
@@ -107,7 +111,7 @@ async def test_endless_lines_in_a_reply(open_stage: OpenStage) -> None:
         stage.errors_expected = True
         client, server = await phases.waiting_for_a_reply(stage, mx)
         connection = only_connection(stage)
-        sent = await server.press(b"250-" + LINE, lambda: connection._server is None, PRESSED)
+        sent = await server.press((b"250-" + LINE) * 900, lambda: connection._server is None, PRESSED)
         assert sent < MOST
         assert await client.rest() == OUT_OF_STEP.wire
 
@@ -118,7 +122,7 @@ async def test_a_reply_without_an_end_of_line(open_stage: OpenStage) -> None:
         client, server = await phases.waiting_for_a_reply(stage, mx)
         connection = only_connection(stage)
         await server.say(b"250 ")
-        sent = await server.press(b"x" * 1000, lambda: connection._server is None, PRESSED)
+        sent = await server.press(b"x" * 65536, lambda: connection._server is None, PRESSED)
         assert sent < MOST
         assert await client.rest() == OUT_OF_STEP.wire
 
@@ -143,15 +147,15 @@ async def test_a_client_that_does_not_read_its_replies(open_stage: OpenStage) ->
         client, server = await meet(stage, mx)
         connection = only_connection(stage)
         answering = asyncio.create_task(answer_at_length(server))
-        sent = await client.press(b"NOOP\r\n", lambda: connection._client_paused, 1 << 24, blocked=True)
+        sent = await client.press(b"NOOP\r\n" * 1000, lambda: connection._client_paused, 1 << 24, blocked=True)
         # The server may still be answering what was read before: wait until it is not read any more either.
         await until(lambda: connection._client.get_write_buffer_size() > HIGH_WATER, "the client is full")
         assert sent < MOST
         assert connection._client.get_write_buffer_size() <= WAITING + TOTAL_LIMIT
         assert connection.session.waiting_octets <= BACKLOG_LIMIT + READ
+        listening = asyncio.create_task(client.rest())
         await client.say(b"NOOP\r\n"[sent % 6 :] + b"QUIT\r\n")
-        heard = codes(await client.rest())
-        assert heard == [250] * (sent // 6 + 1) + [221]
+        assert codes(await listening) == [250] * (sent // 6 + 1) + [221]
         await answering
 
 
@@ -167,21 +171,24 @@ async def test_a_client_that_asks_a_server_which_never_answers(open_stage: OpenS
         client, server = await meet(stage, mx, "PIPELINING")
         connection = only_connection(stage)
         reading = asyncio.create_task(server.rest())
-        sent = await client.press(b"RSET\r\n", lambda: connection._client_paused, PRESSED, blocked=True)
+        sent = await client.press(b"RSET\r\n" * 1000, lambda: connection._client_paused, PRESSED, blocked=True)
         assert sent < MOST
         assert len(connection.session._d.outstanding) == OUTSTANDING_LIMIT
         assert connection.session.waiting_octets <= BACKLOG_LIMIT + READ
-        client.reset()
-        await stage.empty()
+        stage.proxy.stop()
+        assert (await client.rest()).startswith(b"421 ")
         assert await reading == b"RSET\r\n" * OUTSTANDING_LIMIT
 
 
-async def test_what_comes_after_the_last_reply_is_not_kept(open_stage: OpenStage) -> None:
+async def test_what_comes_after_the_last_reply_is_not_kept(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
         connection = only_connection(stage)
         server.close()
         await until(lambda: connection._closing, "it ends")
-        await client.press(LINE, lambda: False, 1 << 25)
+        await client.press(BLOCK, lambda: False, 1 << 25)
         assert connection.session.waiting_octets == 0
         assert codes(await client.rest()) == [421]

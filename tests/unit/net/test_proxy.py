@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import resource
 import socket
 import time
@@ -73,6 +74,25 @@ async def test_a_pipelined_dialogue_in_one_piece(open_stage: OpenStage) -> None:
         await client.say(WHOLE)
         assert codes(await client.rest()) == MESSAGE_CODES
     assert model.messages == [MESSAGE]
+
+
+# Who.
+
+
+@pytest.mark.parametrize(
+    ("networks", "greeting"), [("192.0.2.0/24 2001:db8::/32", b"554 5.7.1 "), ("127.0.0.0/8 ::1", b"220 ")]
+)
+@pytest.mark.parametrize("inside", [V4, V6])
+async def test_only_clients_are_served(
+    open_stage: OpenStage, inside: InetAddress, networks: str, greeting: bytes
+) -> None:
+    clients = tuple(ipaddress.ip_network(network) for network in networks.split())
+    async with Mx() as mx, open_stage(mx, inside, clients=clients) as stage:
+        mx.serve(ModelServer)
+        client = await stage.client()
+        assert (await client.reply()).startswith(greeting)
+        await client.say(b"QUIT\r\n")
+        await client.rest()
 
 
 # How many.
