@@ -6,16 +6,20 @@ ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 
 .PHONY: demo test lint bench format clean
 
-.venv/installed: pyproject.toml
+.venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable . --group dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed: .venv/ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[iptables]' --group dev
 	@touch $@
 
 demo:
 	@.ci/packages demo
-	@$(MAKE) --no-print-directory .venv/installed
+	@$(MAKE) --no-print-directory .venv/ready
 	@$(BIN)/proxsmtp-tp demo
 
 test:
@@ -25,7 +29,7 @@ test:
 
 bench:
 	@.ci/packages bench
-	@$(MAKE) --no-print-directory .venv/installed
+	@$(MAKE) --no-print-directory .venv/ready
 	@$(ISOLATED) $(BIN)/python bench/throughput.py
 
 lint: .venv/installed
