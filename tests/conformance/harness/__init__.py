@@ -1,0 +1,9 @@
+"""Plays one byte script against proxsmtpd 1.10 and against ours.
+
+    script    case files -> values: `Case`, `Step`
+    daemon    one daemon, started in the foreground with its own directory, port and log
+    stage     one case on one daemon: a client, a server, what the filter recorded
+    company   many cases on many daemons, side by side
+
+How a case is written: ../cases/README.md.
+"""

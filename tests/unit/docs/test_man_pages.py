@@ -1,0 +1,76 @@
+"""The man pages: clean mdoc, and nothing in them or missing from them that the program knows better."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxsmtp_tp.cli.main import SUBCOMMANDS
+from proxsmtp_tp.filters import launcher
+from tests.unit.docs import directives
+
+MANUAL = Path(__file__).parents[3] / "docs/man"
+PAGES = sorted(MANUAL.iterdir())
+# What mandoc says of every page that is not installed, and of a machine whose index of man pages is old.
+OF_THE_MACHINE = ("referenced manual not found", "outdated mandoc.db")
+
+
+def text(name: str) -> str:
+    """A page's mdoc."""
+    return (MANUAL / name).read_text("utf-8")
+
+
+def test_there_are_three_pages() -> None:
+    assert [page.name for page in PAGES] == ["proxsmtp-tp.8", "proxsmtpd.8", "proxsmtpd.conf.5"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_mandoc_finds_nothing(page: Path) -> None:
+    done = subprocess.run(["mandoc", "-T", "lint", str(page)], capture_output=True, text=True, timeout=60, check=False)
+    said = [
+        line for line in (done.stdout + done.stderr).splitlines() if not any(known in line for known in OF_THE_MACHINE)
+    ]
+    assert said == []
+
+
+def test_the_directives_are_those_of_the_table() -> None:
+    assert directives.in_page(text("proxsmtpd.conf.5")) == directives.made(), "python -m tests.unit.docs.directives"
+
+
+def test_sentences_and_macros_in_generated_text() -> None:
+    """What mdoc would take for its own is escaped."""
+    assert directives._escaped(".Dd \\r 'x'") == "\\&.Dd \\er \\(aqx\\(aq"
+    assert directives._sentences("One. Two, i.e. three.") == ["One.", "Two, i.e. three."]
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_every_option_is_in_the_manual(subcommand: str) -> None:
+    command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; main()", subcommand, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", done.stdout)) - {"help"}
+    manual = text("proxsmtp-tp.8")
+    missing = [option for option in sorted(options) if not re.search(rf"[ ,]-{option}\b(?!-)", manual)]
+    assert missing == []
+    assert re.search(rf"^\.(It )?Cm .*\b{subcommand}\b", manual, re.MULTILINE)
+
+
+def test_every_variable_of_filters_is_in_the_manual() -> None:
+    listed = re.findall(r"^\.It Ev (\w+)$", text("proxsmtpd.8"), re.MULTILINE)
+    assert sorted(listed) == sorted(name.decode() for name in launcher._OWN_VARIABLES)
+
+
+def test_pages_refer_to_each_other() -> None:
+    names = {(page.stem, page.suffix[1:]) for page in PAGES}
+    for name, section in names:
+        page = text(f"{name}.{section}")
+        referred = set(re.findall(r"^\.Xr (\S+) (\d)", page, re.MULTILINE))
+        assert names - {(name, section)} <= referred, page
+
+
+@pytest.mark.parametrize("name", ["proxsmtpd.8", "proxsmtpd.conf.5"])
+def test_the_author_of_the_original_is_named(name: str) -> None:
+    assert ".An Stef Walter Aq Mt stef@memberwebs.com" in text(name)
