@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
+from proxsmtp_tp.gateway import lifesign
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
@@ -123,7 +125,10 @@ async def _serve(job: Job, pulse: int) -> None:
         with suppress(RuntimeError):  # the loop has come to its end already
             loop.call_soon_threadsafe(drain if asked == 1 else proxy.stop)
 
+    signs = _signs_of_life(job.settings)
+
     def drain() -> None:
+        signs.cancel()
         job.admission.end_accepting(job.row)
         proxy.drain()
 
@@ -138,6 +143,24 @@ async def _serve(job: Job, pulse: int) -> None:
         signal.signal(number, _nothing)  # a handler, not SIG_IGN: that one a filter would inherit
     loop.call_soon(beat)
     await proxy.run()
+
+
+def _signs_of_life(settings: Settings) -> asyncio.Task[None]:
+    """Tell rules that fail open that connections are accepted. Always: `install-rules --fail open` may say so alone."""
+
+    async def give() -> None:
+        port = settings.intercept_port
+        if port is None or not settings.transparent:
+            return
+        sign = lifesign.LifeSign(port)
+        try:
+            while True:
+                sign.beat()
+                await asyncio.sleep(lifesign.INTERVAL)
+        finally:
+            sign.close()
+
+    return asyncio.create_task(give(), name="signs of life")
 
 
 def _nothing(*_: object) -> None:

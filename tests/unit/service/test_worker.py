@@ -1,0 +1,46 @@
+"""Signs of life for rules that fail open: given while connections are accepted, and by transparent daemons only."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.settings import Settings, TransparentProxy
+from proxsmtp_tp.service.worker import _signs_of_life
+
+
+def heard(mode: TransparentProxy, *, end: bool = False) -> bool:
+    """Whether a sign comes to the listening port."""
+
+    async def listen() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+            ear.bind(("127.0.0.1", 0))
+            ear.setblocking(False)
+            port = ear.getsockname()[1]
+            signs = _signs_of_life(Settings(listen=(InetAddress("", port),), transparent_proxy=mode))
+            if end:
+                signs.cancel()
+            await asyncio.wait([signs], timeout=0.2)
+            try:
+                return ear.recv(1) == b""
+            except BlockingIOError:
+                return False
+            finally:
+                signs.cancel()
+                await asyncio.gather(signs, return_exceptions=True)
+
+    return asyncio.run(listen())
+
+
+def test_a_transparent_daemon_gives_signs() -> None:
+    assert heard(TransparentProxy.CLIENT)
+    assert heard(TransparentProxy.FULL)
+
+
+def test_a_fixed_relay_has_no_rules_to_tell() -> None:
+    assert not heard(TransparentProxy.OFF)
+
+
+def test_no_more_signs_once_it_drains() -> None:
+    assert not heard(TransparentProxy.CLIENT, end=True)
