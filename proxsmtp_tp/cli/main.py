@@ -12,17 +12,19 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "/etc/proxsmtp-tp/proxsmtp-tp.conf"
 
-MODULES = {
-    "serve": "proxsmtp_tp.cli.serve",
-    "check-config": "proxsmtp_tp.cli.check_config",
-    "status": "proxsmtp_tp.cli.status",
-    "install-rules": "proxsmtp_tp.cli.rules",
-    "remove-rules": "proxsmtp_tp.cli.rules",
-    "check-rules": "proxsmtp_tp.cli.rules",
-    "doctor": "proxsmtp_tp.cli.doctor",
-    "demo": "proxsmtp_tp.cli.demo",
+SUBCOMMANDS = {
+    "serve": ("serve", "run the daemon in the foreground"),
+    "check-config": ("check_config", "read the configuration file and report every problem"),
+    "status": ("status", "show what the running instances do"),
+    "install-rules": ("rules", "turn the mail that passes this machine to the daemon"),
+    "remove-rules": ("rules", "leave firewall, routing and settings as they were before"),
+    "check-rules": ("rules", "compare the rules in place with those that are wanted"),
+    "doctor": ("doctor", "examine each step of interception, and say what mends it"),
+    "install-service": ("service", "put the systemd units in place, enable and start them"),
+    "remove-service": ("service", "end the systemd units and take them away"),
+    "demo": ("demo", "show the whole gateway at work, in namespaces of its own"),
 }
-"""Which module has which subcommand."""
+"""By subcommand: the module in this package that has it, and what it does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(subcommand: str) -> argparse.ArgumentParser:
-    """With the parser of the one subcommand; with all of them where help or an error lists them."""
+    """With the parser of the one subcommand; with a line for each of them where help or an error lists them."""
     parser = argparse.ArgumentParser(
         prog="proxsmtp-tp",
         description="Transparent SMTP filtering proxy for gateways.",
@@ -47,9 +49,12 @@ def _parser(subcommand: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(metavar="SUBCOMMAND", required=True)
-    wanted = [MODULES[subcommand]] if subcommand in MODULES else [*dict.fromkeys(MODULES.values())]
-    for module in wanted:
-        importlib.import_module(module).register(subparsers)
+    if subcommand in SUBCOMMANDS:
+        module, _ = SUBCOMMANDS[subcommand]
+        importlib.import_module(f"proxsmtp_tp.cli.{module}").register(subparsers)
+    else:
+        for name, (_, what) in SUBCOMMANDS.items():
+            subparsers.add_parser(name, help=what, add_help=False)
     return parser
 
 
@@ -59,4 +64,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from proxsmtp_tp.service.version import VERSION  # noqa: PLC0415  (costs 20 ms that other commands do not need)
 
-        parser.exit(message=f"proxsmtp-tp {VERSION}\n")
+        print(f"proxsmtp-tp {VERSION}")
+        parser.exit()

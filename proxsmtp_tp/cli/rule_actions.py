@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.rules import DEFAULT_CONFIG
+from proxsmtp_tp.cli.main import DEFAULT_CONFIG
 from proxsmtp_tp.config.reader import ConfigError, instance_name, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway import check as checker
-from proxsmtp_tp.gateway import describe, survey
+from proxsmtp_tp.gateway import confirm, describe, survey
 from proxsmtp_tp.gateway import install as installer
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.options import options_from
@@ -21,6 +22,7 @@ from proxsmtp_tp.gateway.state import DIRECTORY, Store
 if TYPE_CHECKING:
     import argparse
 
+    from proxsmtp_tp.gateway.confirm import Try
     from proxsmtp_tp.gateway.plan import Options
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -35,7 +37,7 @@ def act(args: argparse.Namespace) -> int:
     try:
         return {"install": install, "remove": remove, "check": check}[args.action](args)
     except ConfigError as error:
-        return _complain(error.lines(), EXIT_USAGE)
+        return _complain(error.lines(), error.exit_code)
     except PlanError as error:
         return _complain([str(error)], EXIT_USAGE)
     except (GatewayError, OSError) as error:
@@ -50,10 +52,38 @@ def install(args: argparse.Namespace) -> int:
         print(describe.describe(plan))
         print(describe.changes(plan))
         return _complain(notes, 0)
-    outcome = installer.install(options, store)
+    attempt = None
+    if args.confirm is None:
+        outcome = installer.install(options, store)
+    else:
+        outcome, attempt = confirm.install_on_trial(options, store, args.confirm)
     _complain(outcome.notes, 0)
-    print(f"rules of instance {options.instance}: {'installed' if outcome.changed else 'already in place'}")
-    return 0
+    print(f"rules of instance {options.instance}: {'installed' if outcome.changed else 'already in place'}", flush=True)
+    return 0 if attempt is None else _await_confirmation(options.instance, store, attempt)
+
+
+def _await_confirmation(instance: str, store: Store, attempt: Try) -> int:
+    """Ask until the deadline. Without a terminal nobody is there to answer: say how to confirm."""
+    how = "confirm with the same install-rules without --confirm"
+    if not sys.stdin.isatty():
+        print(f"they are undone in {attempt.remaining:.0f} s: {how}")
+        return 0
+    print(
+        f'they are undone in {attempt.remaining:.0f} s. Open a new connection to this box, then type "yes" here',
+        flush=True,
+    )
+    while attempt.remaining > 0 and confirm.wanted(instance, store, attempt.token):
+        if not select.select([sys.stdin], [], [], min(1.0, max(0.0, attempt.remaining)))[0]:
+            continue
+        answer = sys.stdin.readline()
+        if answer.strip().lower() in {"y", "yes"} and confirm.confirm(instance, store, attempt.token):
+            print("confirmed")
+            return 0
+        if answer.strip().lower() in {"n", "no"}:
+            confirm.undo(instance, store, attempt.token)
+        if not answer:
+            break  # the terminal is gone, or somebody typed Ctrl-D: the watchdog does it
+    return _complain([f"not confirmed: the rules are undone, or will be at the deadline; {how}"], EXIT_FAILED)
 
 
 def remove(args: argparse.Namespace) -> int:
@@ -70,18 +100,12 @@ def remove(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """check-rules."""
-    options = options_of(args)
+    options, store = options_of(args), store_of(args)
     survey.require_root()
-    plan, notes = survey.choose_plan(options, store_of(args).read_all())
-    finding = checker.examine(plan)
+    finding, notes = checker.look(options, store)
     if args.json:
-        found = {
-            "instance": options.instance,
-            "state": finding.word,
-            "differences": finding.differences,
-            "notes": notes,
-        }
-        print(json.dumps(found))
+        answer = {"instance": options.instance, "state": finding.word, "differences": finding.differences}
+        print(json.dumps(answer | {"notes": notes}))
     else:
         print("\n".join([f"rules of instance {options.instance}: {finding.word}", *finding.differences]))
         _complain(notes, 0)

@@ -10,13 +10,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.cli.main import DEFAULT_CONFIG
 from proxsmtp_tp.config import values
 from proxsmtp_tp.config.settings import RuleFail, RuleMethod, RuleMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEFAULT_CONFIG = "/etc/proxsmtpd.conf"
+_TRIAL_MAX = 86400  # a day: whoever has not confirmed by then has forgotten it
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,6 +29,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     check = _command(subparsers, "check", "compare the rules on the box with what the configuration says")
     for parser in (install, remove):
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    install.add_argument(
+        "--confirm",
+        type=_value(_seconds),
+        metavar="SECONDS",
+        help="undo the rules after this time unless they are confirmed: here, or by install-rules without --confirm",
+    )
     check.add_argument("--json", action="store_true", help="answer as one JSON object")
 
 
@@ -69,6 +76,13 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
         help="also the box's own outgoing mail, the daemon's user excepted")  # fmt: skip
     add("--instance", type=_value(values.parse_instance), metavar="NAME", help="whose rules")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where to keep what was installed")
+
+
+def _seconds(text: str) -> float:
+    seconds = values.parse_seconds(text)
+    if not 0 < seconds <= _TRIAL_MAX:
+        raise ValueError(f"{text!r} is not a number of seconds from 1 to {_TRIAL_MAX}")
+    return seconds
 
 
 def _value(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.gateway import routing
 from proxsmtp_tp.gateway.firewall import METHODS
 from proxsmtp_tp.gateway.plan import Numbers
+from proxsmtp_tp.gateway.state import Phase
+from proxsmtp_tp.gateway.survey import choose_plan
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.gateway.plan import LocalRoute, Plan, PolicyRule
+    from collections.abc import Iterable
+
+    from proxsmtp_tp.gateway.plan import LocalRoute, Method, Options, Plan, PolicyRule
+    from proxsmtp_tp.gateway.state import State, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,8 @@ def wanted_routing(plan: Plan) -> tuple[frozenset[PolicyRule], frozenset[LocalRo
     )
 
 
-def examine(plan: Plan) -> Finding:
-    """Compare. Raises GatewayError if the box cannot be looked at."""
+def examine(plan: Plan, methods: Iterable[Method] = METHODS) -> Finding:
+    """Compare; rules of another one of `methods` are a difference. Raises GatewayError if the box does not tell."""
     drift = METHODS[plan.options.method].drift(plan)
     rules, routes = wanted_routing(plan)
     live = routing.read_routing()
@@ -51,8 +56,8 @@ def examine(plan: Plan) -> Finding:
     our_routes = {route for route in live.routes if route.table == own.table}
     strays = [
         f"rules of method {method.value} are there besides"
-        for method, firewall in METHODS.items()
-        if method is not plan.options.method and firewall.present(plan.options.instance)
+        for method in methods
+        if method is not plan.options.method and METHODS[method].present(plan.options.instance)
     ]
     if drift is None and not our_rules and not our_routes and not strays:
         return Finding(True, ())
@@ -62,12 +67,24 @@ def examine(plan: Plan) -> Finding:
     return Finding(False, tuple(differences))
 
 
-def anything_left(instance: str, slots: set[int]) -> bool:
-    """Whether anything of an instance is on the box."""
-    if any(firewall.present(instance) for firewall in METHODS.values()):
-        return True
-    live = routing.read_routing()
-    numbers = [Numbers(slot) for slot in slots]
-    return any(n.priority <= rule.priority < n.priority + 3 for n in numbers for rule in live.rules) or any(
-        route.table == n.table for n in numbers for route in live.routes
-    )
+def look(options: Options, store: Store) -> tuple[Finding, list[str]]:
+    """What check-rules says: the finding, and what else there is to know.
+
+    Options that name no interface stand for whatever was installed. Raises PlanError and GatewayError.
+    """
+    states = store.read_all()
+    state = states.get(options.instance)
+    if state and not options.interfaces and not options.local:
+        return examine(state.plan), _phase_notes(state)
+    plan, notes = choose_plan(options, states)
+    return examine(plan), [*notes, *(_phase_notes(state) if state else [])]
+
+
+def _phase_notes(state: State) -> list[str]:
+    if state.phase is Phase.INSTALLING and not state.token:
+        return ["an install-rules was interrupted: run it again"]
+    if state.phase is Phase.REMOVING:
+        return ["a remove-rules was interrupted: run it again"]
+    if state.token:
+        return ["the rules are on trial, and undone soon: install-rules without --confirm keeps them"]
+    return []

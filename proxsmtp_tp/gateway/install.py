@@ -18,7 +18,7 @@ from proxsmtp_tp.gateway.plan import Numbers, RuleAction, preferred_slot
 from proxsmtp_tp.gateway.state import Phase, State
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.gateway.plan import LocalRoute, Options, Plan, PolicyRule
+    from proxsmtp_tp.gateway.plan import LocalRoute, Method, Options, Plan, PolicyRule
     from proxsmtp_tp.gateway.state import Store
 
 # A goto is dead without its target, and a lookup without its table: what is needed comes first, and goes last.
@@ -34,17 +34,20 @@ class Outcome:
     plan: Plan | None = None
 
 
-def install(options: Options, store: Store) -> Outcome:
-    """Bring the box to the plan. Raises PlanError, RequirementError (nothing changed) or GatewayError (undone)."""
+def install(options: Options, store: Store, *, deadline: float | None = None, token: str = "") -> Outcome:
+    """Bring the box to the plan. Raises PlanError, RequirementError (nothing changed) or GatewayError (undone).
+
+    `deadline` and `token` make it a try (see `confirm`); without them, a try that is in place is confirmed.
+    """
     with store.lock():
         plan, notes, state = prepare(options, store)
-        if state and state.phase is Phase.INSTALLED and state.plan == plan and check.examine(plan).in_place:
-            if state.deadline is not None:
+        if state and state.phase is Phase.INSTALLED and state.plan == plan and check.examine(plan, ()).in_place:
+            if state.token and not token:
                 store.write(State(Phase.INSTALLED, plan))
-                notes.append("confirmed")
+                notes.append("the rules that were on trial are confirmed")
             return Outcome(False, notes, plan)
         survey.require_method(plan)
-        apply(plan, state, store)
+        apply(plan, state, store, deadline, token)
         return Outcome(True, notes, plan)
 
 
@@ -56,48 +59,48 @@ def prepare(options: Options, store: Store) -> tuple[Plan, list[str], State | No
     return plan, notes, states.get(options.instance)
 
 
-def apply(plan: Plan, state: State | None, store: Store) -> None:
+def apply(plan: Plan, state: State | None, store: Store, deadline: float | None, token: str) -> None:
     """Change the box, and undo it if it fails. The lock is held, and the requirements are met."""
+    instance = plan.options.instance
     previous = fallback(state)
-    store.write(State(Phase.INSTALLING, plan, previous))
-    slots = owned_slots(plan.options.instance, state, store) | {plan.numbers.slot}
+    store.write(State(Phase.INSTALLING, plan, previous, deadline, token))
+    owned = Owned.by(instance, state, store).with_plan(plan)
     try:
-        converge(plan, slots)
+        converge(plan, owned)
     except (GatewayError, OSError) as error:
-        restore(previous, plan.options.instance, slots, store)
+        restore(previous, instance, owned, store)
         raise GatewayError(f"{error} (undone: the rules are as they were)") from error
-    store.write(State(Phase.INSTALLED, plan))
+    store.write(State(Phase.INSTALLED, plan, previous if token else None, deadline, token))
 
 
 def fallback(state: State | None) -> Plan | None:
-    """What the box goes back to if the next change fails."""
+    """What the box goes back to if the next change fails or is not confirmed: the last rules that somebody meant."""
     if state is None or state.phase is Phase.REMOVING:
         return None
-    return state.plan if state.phase is Phase.INSTALLED else state.previous
+    return state.plan if state.phase is Phase.INSTALLED and not state.token else state.previous
 
 
-def restore(previous: Plan | None, instance: str, slots: set[int], store: Store) -> None:
+def restore(previous: Plan | None, instance: str, owned: Owned, store: Store) -> None:
     """Go back to an earlier plan, or to nothing. The lock is held."""
     if previous is None:
-        clear(instance, slots)
+        clear(instance, owned)
         store.delete(instance)
     else:
-        converge(previous, slots | {previous.numbers.slot})
+        converge(previous, owned.with_plan(previous))
         store.write(State(Phase.INSTALLED, previous))
 
 
-def converge(plan: Plan, slots: set[int]) -> None:
+def converge(plan: Plan, owned: Owned) -> None:
     """Make the box what the plan says, whatever of ours is there."""
     rules, routes = check.wanted_routing(plan)
-    live_rules, live_routes = owned_routing(slots)
+    live_rules, live_routes = owned.routing()
     for rule in _ordered(rules - live_rules):
         routing.change_rule("add", rule)
     for route in sorted(routes - live_routes):
         routing.change_route("add", route)
     METHODS[plan.options.method].install(plan)
-    for method, firewall in METHODS.items():
-        if method is not plan.options.method:
-            firewall.remove(plan.options.instance)
+    for method in owned.methods - {plan.options.method}:
+        METHODS[method].remove(plan.options.instance)
     _drop_routing(live_rules - rules, live_routes - routes)
 
 
@@ -106,12 +109,12 @@ def remove(instance: str, store: Store) -> Outcome:
     survey.require_root()
     with store.lock():
         state = store.read(instance)
-        slots = owned_slots(instance, state, store)
-        if state is None and not check.anything_left(instance, slots):
+        owned = Owned.by(instance, state, store)
+        if state is None and not owned.leftovers(instance):
             return Outcome(False)
         if state is not None:
-            store.write(State(Phase.REMOVING, state.plan))
-        clear(instance, slots)
+            store.write(State(Phase.REMOVING, state.plan, state.previous))
+        clear(instance, owned)
         store.delete(instance)
         return Outcome(True)
 
@@ -119,39 +122,55 @@ def remove(instance: str, store: Store) -> Outcome:
 def leftovers(instance: str, store: Store) -> list[str]:
     """What `remove` would take away, a line for each."""
     survey.require_root()
-    found = [f"rules of method {m.value}" for m, firewall in METHODS.items() if firewall.present(instance)]
-    rules, routes = owned_routing(owned_slots(instance, store.read(instance), store))
-    return found + [f"ip {item}" for item in [*sorted(rules), *sorted(routes)]]
+    return Owned.by(instance, store.read(instance), store).leftovers(instance)
 
 
-def clear(instance: str, slots: set[int]) -> None:
+def clear(instance: str, owned: Owned) -> None:
     """Remove everything that is there."""
-    for firewall in METHODS.values():
-        firewall.remove(instance)
-    _drop_routing(*owned_routing(slots))
+    for method in owned.methods:
+        METHODS[method].remove(instance)
+    _drop_routing(*owned.routing())
 
 
-def owned_slots(instance: str, state: State | None, store: Store) -> set[int]:
-    """The slots whose rules and routes are this instance's: those in its file, and its usual one if no other
-    instance has it (the file may be lost).
-    """
-    others = {s.plan.numbers.slot for name, s in store.read_all().items() if name != instance}
-    slots = {preferred_slot(instance)} - others
-    if state:
-        slots |= {plan.numbers.slot for plan in (state.plan, state.previous) if plan}
-    return slots
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Where things of an instance may be."""
 
+    slots: frozenset[int]
+    methods: frozenset[Method]
 
-def owned_routing(slots: set[int]) -> tuple[frozenset[PolicyRule], frozenset[LocalRoute]]:
-    """The rules and routes on the box that are ours and in these slots."""
-    live = routing.read_routing()
-    numbers = [Numbers(slot) for slot in slots]
-    priorities = {first + step for first in (n.priority for n in numbers) for step in range(3)}
-    tables = {n.table for n in numbers}
-    return (
-        frozenset(rule for rule in live.rules if rule.priority in priorities),
-        frozenset(route for route in live.routes if route.table in tables),
-    )
+    @classmethod
+    def by(cls, instance: str, state: State | None, store: Store) -> Owned:
+        """What the state names. Without one (the file may be lost): every method, and the instance's usual slot unless
+        another instance has it.
+        """
+        if state:
+            plans = [plan for plan in (state.plan, state.previous) if plan]
+            return cls(frozenset(plan.numbers.slot for plan in plans), frozenset(plan.options.method for plan in plans))
+        others = {other.plan.numbers.slot for other in store.read_all().values()}
+        return cls(frozenset({preferred_slot(instance)} - others), frozenset(METHODS))
+
+    def with_plan(self, plan: Plan) -> Owned:
+        """And those of a plan."""
+        return Owned(self.slots | {plan.numbers.slot}, self.methods | {plan.options.method})
+
+    def routing(self) -> tuple[frozenset[PolicyRule], frozenset[LocalRoute]]:
+        """The rules and routes on the box that are ours and in these slots."""
+        live = routing.read_routing()
+        numbers = [Numbers(slot) for slot in self.slots]
+        priorities = {number.priority + step for number in numbers for step in range(3)}
+        tables = {number.table for number in numbers}
+        return (
+            frozenset(rule for rule in live.rules if rule.priority in priorities),
+            frozenset(route for route in live.routes if route.table in tables),
+        )
+
+    def leftovers(self, instance: str) -> list[str]:
+        """What is there, a line for each."""
+        present = [method for method in sorted(self.methods, key=str) if METHODS[method].present(instance)]
+        rules, routes = self.routing()
+        found = [f"rules of method {method.value}" for method in present]
+        return found + [f"ip {item}" for item in [*sorted(rules), *sorted(routes)]]
 
 
 def _drop_routing(rules: frozenset[PolicyRule], routes: frozenset[LocalRoute]) -> None:

@@ -69,6 +69,7 @@ def defines(plan: Plan) -> dict[str, str]:
         "LIFESIGN_PORTS": _set([] if closed else [options.listen_port]),
         "LIFESIGN_USERS": _set([f"0-{UID_MAX}" if uid is None else uid]),
         "UPSTREAM_PORTS": _set(plan.upstream_ports),
+        "PROBE_INTERFACE": f'"{numbers.probe}"',
         "MARK": f"{numbers.mark:#x}",
     }
     for version in (4, 6):

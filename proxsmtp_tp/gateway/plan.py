@@ -136,6 +136,11 @@ class Numbers:
         return TABLE_BASE + self.slot
 
     @property
+    def probe(self) -> str:
+        """The interface of a probe (doctor --probe); the rules intercept what comes in by it, too."""
+        return f"pxprobe{self.slot}"
+
+    @property
     def priority(self) -> int:
         """The first of three rule priorities."""
         return PRIORITY_BASE + 3 * self.slot
@@ -277,6 +282,8 @@ def of_version(networks: tuple[Network, ...], version: int) -> tuple[Network, ..
 def make_plan(options: Options, slot: int | None = None) -> Plan:
     """Validate the options. Raises PlanError with everything that an administrator must change."""
     names(options.instance)
+    if slot is not None and slot not in range(SLOTS):
+        raise PlanError(f"{slot!r} is no slot")
     problems = [*_interface_problems(options), *_port_problems(options), *_local_problems(options)]
     if problems:
         raise PlanError("; ".join(problems))
@@ -290,6 +297,13 @@ def _interface_problems(options: Options) -> list[str]:
         for name in options.interfaces
         if not _INTERFACE.fullmatch(name) or name in {".", ".."}
     ]
+    if options.method is Method.IPTABLES:
+        # There "!" negates and "+" stands for any ending.
+        problems += [
+            f"iptables cannot name interface {name!r}: use --method nftables"
+            for name in options.interfaces
+            if name.startswith("!") or name.endswith("+")
+        ]
     if "lo" in options.interfaces:
         problems.append("lo is no interface that clients come in by: --local intercepts the box's own mail")
     return problems

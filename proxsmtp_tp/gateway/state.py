@@ -74,12 +74,12 @@ class Store:
     """The files of one network namespace."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
-        self._directory = directory
+        self.directory = directory
         self._namespace = namespace_id()
 
     def path(self, instance: str) -> Path:
         """The file of an instance."""
-        return self._directory / f"{instance}@{self._namespace}.json"
+        return self.directory / f"{instance}@{self._namespace}.json"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -88,27 +88,27 @@ class Store:
             descriptor = self._open_directory()
         except OSError as error:
             busy = error.errno == errno.EWOULDBLOCK
-            raise GatewayError(_BUSY if busy else f"{self._directory} cannot be used: {error.strerror}") from error
+            raise GatewayError(_BUSY if busy else f"{self.directory} cannot be used: {error.strerror}") from error
         try:
             yield
         finally:
             # An empty folder would be something that was not there before.
             with suppress(OSError):
-                self._directory.rmdir()
+                self.directory.rmdir()
             os.close(descriptor)
 
     def _open_directory(self) -> int:
         """The locked folder. It is made anew if another process removed it between our making and locking it."""
         for _ in range(_LOCK_ATTEMPTS):
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with ExitStack() as undo:
                 undo.callback(os.close, descriptor)
                 if os.fstat(descriptor).st_uid != os.geteuid():
-                    raise GatewayError(f"{self._directory} belongs to another user: remove it")
+                    raise GatewayError(f"{self.directory} belongs to another user: remove it")
                 with suppress(FileNotFoundError):
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.path.samestat(os.fstat(descriptor), self._directory.stat()):
+                    if os.path.samestat(os.fstat(descriptor), self.directory.stat()):
                         undo.pop_all()
                         return descriptor
         raise GatewayError(_BUSY)
@@ -129,7 +129,7 @@ class Store:
         """Every instance of this network namespace."""
         suffix = f"@{self._namespace}.json"
         found = {}
-        for path in sorted(self._directory.glob(f"*{suffix}")):
+        for path in sorted(self.directory.glob(f"*{suffix}")):
             instance = path.name.removesuffix(suffix)
             if state := self.read(instance):
                 found[instance] = state

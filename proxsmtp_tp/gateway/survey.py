@@ -116,22 +116,24 @@ def choose_plan(options: Options, states: Mapping[str, State]) -> tuple[Plan, li
     known = states.get(options.instance)
     first = known.plan.numbers.slot if known else preferred_slot(options.instance)
     plan = make_plan(options, first)
-    if not plan.diverts:
-        return plan, []
-    live, marks = routing.read_routing(), foreign.mark_uses(plan.names.table, plan.names.chains)
+    live = marks = None
+    if plan.diverts:
+        live, marks = routing.read_routing(), foreign.mark_uses(plan.names.table, plan.names.chains)
     claimed = {state.plan.numbers.slot: name for name, state in states.items() if name != options.instance}
     notes: list[str] = []
     for offset in range(SLOTS):
         slot = (first + offset) % SLOTS
-        user = f"instance {claimed[slot]}" if slot in claimed else slot_user(Numbers(slot), live, marks)
-        if user is None:
-            if notes:
-                own = Numbers(slot)
-                notes.append(
-                    f"taken instead: mark {own.mark:#x}, route table {own.table}, rule priority {own.priority}"
-                )
-            return make_plan(options, slot), notes
-        notes.append(user)
+        user = f"instance {claimed[slot]} has slot {slot}" if slot in claimed else None
+        if user is None and live is not None and marks is not None:
+            user = slot_user(Numbers(slot), live, marks)
+        if user is not None:
+            notes.append(user)
+            continue
+        own = Numbers(slot)
+        if notes:
+            notes.append(f"taken instead: mark {own.mark:#x}, route table {own.table}, rule priority {own.priority}")
+        # Without diverted packets only the name of the probe's interface comes of it: not worth a word.
+        return make_plan(options, slot), notes if plan.diverts else []
     raise GatewayError(f"all {SLOTS} sets of mark, route table and priority are in use: {notes[0]}")
 
 

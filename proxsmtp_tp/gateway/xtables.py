@@ -11,6 +11,7 @@ Source: iptables-extensions(8).
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Rule:
         words = [word for name, value in self.base for word in (flags[name], value)]
         for name, parameters in self.matches:
             words += ["-m", name, *_words(parameters)]
-        return " ".join([*words, "-j", self.target[0], *_words(self.target[1])])
+        return " ".join(_quoted([*words, "-j", self.target[0], *_words(self.target[1])]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ class Chain:
     caller: str
     call: Rule
     rules: tuple[Rule, ...]
+
+
+def _quoted(words: list[str]) -> list[str]:
+    """For a shell, if a person types it; an exclamation mark stands for itself there."""
+    return [word if word == "!" else shlex.quote(word) for word in words if word]
 
 
 def _words(parameters: Parameters) -> list[str]:
@@ -104,7 +110,7 @@ def _intercepting(plan: Plan, version: int) -> list[Chain]:
     names, port = plan.names, str(plan.options.listen_port)
     if plan.options.mode is Mode.REDIRECT:
         target: Extension = ("REDIRECT", (("to-ports", (port,)),))
-        rules = (*_passed_by(plan, version), *_clients(plan, version, target))
+        rules = (*_passed_by(plan, version), *_clients(plan, version, target), _probe(plan, target))
         found = [Chain("nat", names.prerouting, "PREROUTING", _call(plan, names.prerouting, _new(plan)), rules)]
         if plan.options.full:
             call = _call(plan, names.prerouting, ())
@@ -123,6 +129,7 @@ def _intercepting(plan: Plan, version: int) -> list[Chain]:
         Rule(RETURN, (("protocol", "tcp"),), (_flags(new=False),)),
         *_passed_by(plan, version),
         *_clients(plan, version, target, (_ports(plan),)),
+        _probe(plan, target, (_ports(plan),)),
     )
     return [Chain("mangle", names.prerouting, "PREROUTING", _call(plan, names.prerouting, ()), rules)]
 
@@ -174,7 +181,7 @@ def _local(plan: Plan, version: int) -> Chain:
 
 
 def _guards(plan: Plan, version: int) -> list[Chain]:
-    """Fail closed: what is on its way out all the same is refused. What somebody else's DNAT forwards was never ours."""
+    """Fail closed: what is on its way out all the same is refused; not what somebody else's DNAT forwards."""
     names, options = plan.names, plan.options
     reject: Extension = ("REJECT", (("reject-with", ("tcp-reset",)),))
     excepted = _excepted(plan, version)
@@ -267,3 +274,8 @@ def _clients(plan: Plan, version: int, target: Extension, matches: tuple[Extensi
         for interface in sorted(plan.options.interfaces)
         for source in plan.sources(version)
     )
+
+
+def _probe(plan: Plan, target: Extension, matches: tuple[Extension, ...] = ()) -> Rule:
+    """What comes in by the interface of a probe, whatever its address."""
+    return Rule(target, (("in-interface", plan.numbers.probe), ("protocol", "tcp")), matches)

@@ -6,10 +6,9 @@ process on some errors.
 
 Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...], "owned": [...], ...}. `chains` is
 `iptables.encode` of what is meant; `owned` lists [table, built-in chain, chain] of everything that may be ours.
-Action `replace`, with `steps`, pairs of a table and a truth value: one commit each, in that order, after which the table
-holds of ours exactly what is meant (true) or nothing (false). Action `examine`, with `tables`: report ours and the meant
-in the same form. Standard output: one JSON object. Exit status: 0, or 1 with the
-reason on standard error.
+Action `replace`, with `steps`, pairs of a table and a truth value: one commit each, in that order, after which the
+table holds of ours exactly what is meant (true) or nothing (false). Action `examine`, with `tables`: report ours and
+the meant in the same form. Standard output: one JSON object. Exit status: 0, or 1 with the reason on standard error.
 
 Guarantees: commits under the lock that iptables takes (/run/xtables.lock), so that no change of somebody else's is lost
 between our reading of a table and our writing it. A parameter that python-iptables does not take is an error.

@@ -31,7 +31,8 @@ MODES = [Mode.REDIRECT, Mode.TPROXY]
 
 def options(**changes: Any) -> Options:
     """Options for the gateway of `Network`."""
-    return Options(**({"instance": "test", "interfaces": ("lan0",), "listen_port": PORT} | changes))
+    given: dict[str, Any] = {"instance": "test", "interfaces": ("lan0",), "listen_port": PORT} | changes
+    return Options(**given)
 
 
 class Box:

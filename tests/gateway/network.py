@@ -225,9 +225,10 @@ def snapshot(name: str) -> dict[str, str]:
         "route6": run(name, "ip", "-6", "route", "show", "table", "all"),
         "sysctl": inside(name, lambda: "\n".join(sorted(_settings()))),
     }
-    for tool in ("iptables-legacy", "ip6tables-legacy"):
-        tables = ("filter", "nat", "mangle", "raw")
-        seen[tool] = "".join(run(name, tool, "-w", "-t", table, "-S") for table in tables)
+    for tool in ("iptables-legacy-save", "ip6tables-legacy-save"):
+        # A table that nobody has used is not there; one with nothing in it stays. Both mean the same.
+        lines = run(name, tool).splitlines()
+        seen[tool] = "\n".join(line for line in lines if line[0] not in "#*C" and " ACCEPT [" not in line)
     return seen
 
 

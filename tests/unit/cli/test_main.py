@@ -39,7 +39,7 @@ ANSWER: dict[str, Any] = {
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "north.conf"
-    path.write_text("OutAddress: 25\n")
+    path.write_text("OutAddress: 127.0.0.1:25\n")
     return path
 
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_fine(config: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_every_problem_with_its_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.write_text("OutAddress: 25\nFoo: 1\n\nListen: 0\n")
+    config.write_text("OutAddress: 127.0.0.1:25\nFoo: 1\n\nListen: 0\n")
     assert cli.main(["check-config", "-f", str(config)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == [f"{config}:2:", f"{config}:4:"]
@@ -121,13 +121,13 @@ def test_a_file_that_is_not_there_is_exit_2(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_warnings_are_no_errors(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.write_text("OutAddress: 25\nTimeOut: 5\nTimeOut: 6\n")
+    config.write_text("OutAddress: 127.0.0.1:25\nTimeOut: 5\nTimeOut: 6\n")
     assert cli.main(["check-config", "-f", str(config)]) == 0
     assert capsys.readouterr().err.startswith(f"{config}:3: warning: TimeOut")
 
 
 def test_what_is_shown_can_be_read_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.write_text("OutAddress: 25\nFilterCommand: cat\nRuleInterface: a, b\nXClient: yes\nSkip: authenticated\n")
+    config.write_text("OutAddress: 127.0.0.1:25\nFilterCommand: cat\nRuleInterface: a, b\nXClient: yes\nSkip: authenticated\n")
     assert cli.main(["check-config", "-f", str(config), "--show"]) == 0
     shown = capsys.readouterr().out
     settings = parse_config(config.read_bytes(), str(config)).settings

@@ -1,0 +1,59 @@
+"""What doctor does, and says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, options_of, settings_of, store_of
+from proxsmtp_tp.config.reader import ConfigError
+from proxsmtp_tp.gateway import survey
+from proxsmtp_tp.gateway.doctor import examination, probe
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.plan import PlanError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from proxsmtp_tp.gateway.doctor.findings import Finding
+
+
+def act(args: argparse.Namespace) -> int:
+    """Examine; errors of usage become a line each and an exit status."""
+    try:
+        survey.require_root()
+        patient = examination.meet(settings_of(args), args.config, options_of(args), store_of(args))
+        findings = _say(args, examination.examine(patient))
+        if args.probe:
+            findings += _say(args, probe.probe(patient))
+    except ConfigError as error:
+        return _complain(error.lines(), error.exit_code)
+    except PlanError as error:
+        return _complain([str(error)], EXIT_USAGE)
+    except GatewayError as error:
+        return _complain(str(error).splitlines(), EXIT_FAILED)
+    well = all(finding.ok for finding in findings)
+    if args.json:
+        print(json.dumps({"ok": well, "findings": [asdict(finding) for finding in findings]}))
+    return 0 if well else EXIT_FAILED
+
+
+def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]:
+    """Each finding as it comes: a look may take a second."""
+    found = []
+    for finding in findings:
+        found.append(finding)
+        if not args.json:
+            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.step}: {finding.text}", flush=True)
+            if finding.mend:
+                print(f"       mend: {finding.mend}", flush=True)
+    return found
+
+
+def _complain(lines: list[str], status: int) -> int:
+    for line in lines:
+        print(f"proxsmtp-tp: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,235 @@
+"""proxsmtp-tp install-service and remove-service: the systemd units, for those without a package or Ansible.
+
+install-service    writes units, the user's entry and each instance's drop-in, then enables and starts them
+remove-service     ends and disables them, and deletes exactly what install-service writes
+
+Guarantees: both are idempotent; a configuration that is wrong changes nothing; a file is replaced in one step
+(rename(2)); mail, configuration and what filters keep are touched only by `remove-service --purge`.
+Exit status: 0 done, 1 it did not work, 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from contextlib import suppress
+from pathlib import Path
+
+from proxsmtp_tp.cli import service_units as units
+from proxsmtp_tp.config.reader import ConfigError, read_config
+from proxsmtp_tp.config.values import parse_instance
+
+CONFIG_DIRECTORY = "etc/proxsmtp-tp"
+_SYSTEM = Path("etc/systemd/system")
+_HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (what the unit cannot see)
+_STATE = ("var/lib/proxsmtp-tp", "var/log/proxsmtp-tp", "run/proxsmtp-tp")
+# systemctl waits for the units it starts or ends: TimeoutStopSec of a long drain, and a margin.
+_PATIENCE = 600
+
+
+class ServiceError(Exception):
+    """It did not work. The text says why and what to do."""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add both commands."""
+    install = subparsers.add_parser("install-service", help="put the systemd units in place, enable and start them")
+    remove = subparsers.add_parser("remove-service", help="end the systemd units and take them away")
+    for parser, what in ((install, install_service), (remove, remove_service)):
+        parser.add_argument("names", nargs="*", type=_name, metavar="NAME",
+            help="only the instance of /etc/proxsmtp-tp/NAME.conf (default: all of them)")  # fmt: skip
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+        parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR",
+            help="write below DIR, as for a machine image, and talk to no running systemd")  # fmt: skip
+        parser.set_defaults(func=run, action=what)
+    install.add_argument("--no-start", action="store_true", help="enable, but do not start")
+    remove.add_argument("--purge", action="store_true", help="also the user, logs, and what filters keep in /var/lib")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what `args.action` says; errors become a line each and an exit status."""
+    try:
+        if os.geteuid() != 0 and not args.dry_run and args.root == Path("/"):
+            raise ServiceError("units are root's: run it with sudo, or look with --dry-run")
+        args.action(args)
+    except ConfigError as error:
+        return _complain(error.lines(), 2)
+    except (ServiceError, FileNotFoundError) as error:
+        return _complain([str(error)], 1)
+    except OSError as error:
+        return _complain([f"{error.filename or error}: {error.strerror}"], 1)
+    return 0
+
+
+def install_service(args: argparse.Namespace) -> None:
+    """Everything for the instances that `args` name, or for all."""
+    root: Path = args.root
+    instances = {name: read_config(str(config_of(root, name))) for name in args.names or configured(root)}
+    wanted = units.unit_files(program_path())
+    for name, settings in instances.items():
+        wanted |= units.instance_files(name, settings, f"/{CONFIG_DIRECTORY}/{name}.conf")
+    changed = units.differing(root, wanted)
+    stale = [path for name in instances for path in drop_ins(root, name) if str(path.relative_to(root)) not in wanted]
+    for path, text in changed.items():
+        _say(args, "write", root / path)
+        if not args.dry_run:
+            _replace(root / path, text)
+    for old in stale:
+        _say(args, "remove", old)
+        if not args.dry_run:
+            _delete(old)
+    started = [unit for name, settings in instances.items() for unit in units.units_of(name, settings)]
+    without_rules = [
+        f"proxsmtp-tp-rules@{name}.service" for name, its in instances.items() if not units.wants_rules(its)
+    ]
+    _settle(args, ["proxsmtp-tp.target", *started], without_rules)
+    if not instances:
+        print(f"no configuration yet: write /{CONFIG_DIRECTORY}/NAME.conf, then `proxsmtp-tp install-service NAME`")
+
+
+def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str]) -> None:
+    """Make systemd know and run what was written. `unwanted`: rules that a configuration does not ask for any more."""
+    if args.dry_run:
+        print(f"would enable{'' if args.no_start else ' and start'}: {' '.join(enabled)}")
+        return
+    if args.root != Path("/"):
+        _systemctl("--root", str(args.root), "enable", *enabled)
+        return
+    _command("systemd-sysusers", "/etc/sysusers.d/proxsmtp-tp.conf")
+    _systemctl("daemon-reload")
+    if unwanted:
+        _systemctl("disable", "--now", *unwanted, check=False)
+    _systemctl("enable", *enabled)
+    if not args.no_start:
+        _systemctl("start", *enabled)
+    print(f"{'enabled' if args.no_start else 'running'}: {' '.join(enabled)}")
+
+
+def remove_service(args: argparse.Namespace) -> None:
+    """One instance, or all and the units themselves."""
+    root: Path = args.root
+    names = args.names or sorted({*configured(root), *installed(root)})
+    unwanted = [f"proxsmtp-tp{part}@{name}.service" for name in names for part in ("", "-rules")]
+    files = [path for name in names for path in drop_ins(root, name)]
+    if not args.names:
+        unwanted.append("proxsmtp-tp.target")
+        files += [root / _SYSTEM / name for name in units.UNITS] + [root / "etc/sysusers.d/proxsmtp-tp.conf"]
+    present = [path for path in files if path.exists()]
+    if not args.dry_run and (root / _SYSTEM / units.UNITS[0]).exists():
+        _end(root, unwanted)
+    for path in present:
+        _say(args, "remove", path)
+        if not args.dry_run:
+            _delete(path)
+    if not args.dry_run and root == Path("/") and present:
+        _systemctl("daemon-reload")
+        _systemctl("reset-failed", *unwanted, check=False)
+    if args.purge and not args.names:
+        _purge(args, root)
+    if not present:
+        print("there was nothing to remove")
+
+
+def _end(root: Path, names: list[str]) -> None:
+    """Daemons before rules, so that nothing passes unfiltered while they drain; a unit unknown here is no error."""
+    if root != Path("/"):
+        _systemctl("--root", str(root), "disable", *names, check=False)
+        return
+    for part in ("proxsmtp-tp@", "proxsmtp-tp-rules@", "proxsmtp-tp.target"):
+        _systemctl("disable", "--now", *(name for name in names if name.startswith(part)), check=False)
+
+
+def _purge(args: argparse.Namespace, root: Path) -> None:
+    for folder in _STATE:
+        if (root / folder).exists():
+            _say(args, "remove", root / folder)
+            if not args.dry_run:
+                shutil.rmtree(root / folder)
+    if not args.dry_run and root == Path("/"):
+        _command("userdel", units.USER, check=False)
+
+
+def program_path() -> str:
+    """What the units start: this very installation. Raises ServiceError where the unit could not see it."""
+    path = Path(sysconfig.get_path("scripts"), "proxsmtp-tp")
+    if not path.is_file():
+        raise ServiceError(f"{path} does not exist: install proxsmtp-tp with pip, for instance in a venv under /opt")
+    if str(path).startswith(_HIDDEN):
+        raise ServiceError(f"{path} is hidden from the hardened unit: install proxsmtp-tp under /opt or /usr/local")
+    return units.PROGRAM if Path(units.PROGRAM).exists() and Path(units.PROGRAM).samefile(path) else str(path)
+
+
+def config_of(root: Path, name: str) -> Path:
+    """The configuration file of an instance."""
+    return root / CONFIG_DIRECTORY / f"{name}.conf"
+
+
+def configured(root: Path) -> list[str]:
+    """The instances that have a configuration file."""
+    return sorted(path.stem for path in (root / CONFIG_DIRECTORY).glob("*.conf"))
+
+
+def installed(root: Path) -> set[str]:
+    """The instances that have a drop-in of ours, whether or not their configuration is still there."""
+    found = (root / _SYSTEM).glob(f"proxsmtp-tp*@*.service.d/{units.DROP_IN}")
+    return {path.parent.name.partition("@")[2].removesuffix(".service.d") for path in found}
+
+
+def drop_ins(root: Path, name: str) -> list[Path]:
+    """The drop-ins of ours that an instance has."""
+    places = (root / _SYSTEM / f"proxsmtp-tp{part}@{name}.service.d" / units.DROP_IN for part in ("", "-rules"))
+    return [path for path in places if path.exists()]
+
+
+def _name(text: str) -> str:
+    try:
+        return parse_instance(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(0o644)
+    beside.replace(path)
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+    if path.parent.suffix == ".d" and path.parent.name != "sysusers.d":
+        with suppress(OSError):  # somebody's own drop-in lives there, too
+            path.parent.rmdir()
+
+
+def _systemctl(*arguments: str, check: bool = True) -> None:
+    _command("systemctl", *arguments, check=check)
+
+
+def _command(*words: str, check: bool = True) -> None:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except FileNotFoundError:
+        raise ServiceError(f"{words[0]} is missing: this machine does not run systemd") from None
+    except subprocess.TimeoutExpired:
+        raise ServiceError(
+            f"`{' '.join(words)}` takes longer than {_PATIENCE} s: look with `systemctl status`"
+        ) from None
+    if check and done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise ServiceError(f"`{' '.join(words)}` did not work: {said}")
+
+
+def _say(args: argparse.Namespace, what: str, path: Path) -> None:
+    print(f"{'would ' if args.dry_run else ''}{what} {path}")
+
+
+def _complain(lines: list[str], status: int) -> int:
+    for line in lines:
+        print(f"proxsmtp-tp: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,102 @@
+"""The systemd files of the service, as values: which file holds what, for whichever instances there are.
+
+The units are plain files under systemd/ that a person can copy by hand; what depends on the machine is the path of
+the program, and what depends on a configuration stands in a drop-in of that instance. Pure, but for reading the files
+of this installation. Sources: systemd.unit(5), systemd.exec(5), sysusers.d(5).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.settings import RuleFail, RuleMode, TransparentProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxsmtp_tp.config.settings import Settings
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+PLACES = (_PACKAGE / "data" / "systemd", _PACKAGE.parent / "systemd")
+UNITS = ("proxsmtp-tp@.service", "proxsmtp-tp-rules@.service", "proxsmtp-tp.target")
+SYSUSERS = "proxsmtp-tp.sysusers"
+USER = "proxsmtp-tp"
+PROGRAM = "/usr/local/bin/proxsmtp-tp"
+"""How the files under systemd/ name the program."""
+DROP_IN = "10-configuration.conf"
+PRIVILEGED_PORTS = 1024  # net.ipv4.ip_unprivileged_port_start, unless somebody changed it
+STOP_MARGIN = 15
+"""Seconds beyond DrainTimeOut until systemd ends what is left: workers take up to 5 of them (`service.worker`)."""
+_NOTE = "# Written by `proxsmtp-tp install-service` from {config}. Own changes belong in another file beside it.\n"
+
+
+def unit_files(program: str) -> dict[str, str]:
+    """The files that serve every instance, by path below the root. Raises FileNotFoundError if incomplete."""
+    files = {f"etc/systemd/system/{name}": read(name).replace(PROGRAM, program) for name in UNITS}
+    return files | {"etc/sysusers.d/proxsmtp-tp.conf": read(SYSUSERS)}
+
+
+def instance_files(name: str, settings: Settings, config: str) -> dict[str, str]:
+    """The drop-ins of one instance, by path below the root. `name` is the file's without `.conf`."""
+    note = _NOTE.format(config=config)
+    found = {f"etc/systemd/system/proxsmtp-tp@{name}.service.d/{DROP_IN}": note + daemon_drop_in(settings)}
+    if wants_rules(settings) and settings.rule_fail is RuleFail.OPEN:
+        found[f"etc/systemd/system/proxsmtp-tp-rules@{name}.service.d/{DROP_IN}"] = note + rules_drop_in(name)
+    return found
+
+
+def daemon_drop_in(settings: Settings) -> str:
+    """What the daemon of this configuration needs beyond the unit, or in place of it."""
+    lines = ["[Service]", f"TimeoutStopSec={int(settings.drain_time_out) + STOP_MARGIN}"]
+    if settings.user not in {None, USER}:
+        lines += [f"User={settings.user}", "Group="]
+    if needed := capabilities(settings):
+        # In a user namespace of its own a capability would not count on the machine's network.
+        names = " ".join(needed)
+        lines += [f"CapabilityBoundingSet={names}", f"AmbientCapabilities={names}", "PrivateUsers=no"]
+    return "\n".join(lines) + "\n"
+
+
+def rules_drop_in(name: str) -> str:
+    """RuleFail open: no daemon, no rules. The daemon wants its rules, so they come back with it."""
+    return f"[Unit]\nBindsTo=proxsmtp-tp@{name}.service\nAfter=proxsmtp-tp@{name}.service\n"
+
+
+def capabilities(settings: Settings) -> list[str]:
+    """What systemd must give the daemon: it starts as its own user, and keeps CAP_NET_ADMIN only in full mode."""
+    found = []
+    if settings.rule_mode is RuleMode.TPROXY or settings.transparent_proxy is TransparentProxy.FULL:
+        found.append("CAP_NET_ADMIN")
+    if any(isinstance(where, InetAddress) and where.port < PRIVILEGED_PORTS for where in settings.listen):
+        found.append("CAP_NET_BIND_SERVICE")
+    return found
+
+
+def wants_rules(settings: Settings) -> bool:
+    """Whether install-rules would find something to do."""
+    return bool(settings.rule_interface) or settings.rule_local
+
+
+def units_of(name: str, settings: Settings) -> list[str]:
+    """The units to enable for one instance."""
+    rules = [f"proxsmtp-tp-rules@{name}.service"] if wants_rules(settings) else []
+    return [*rules, f"proxsmtp-tp@{name}.service"]
+
+
+def read(name: str) -> str:
+    """The text of one of our systemd files. Raises FileNotFoundError for an incomplete installation."""
+    for place in PLACES:
+        if (place / name).is_file():
+            return (place / name).read_text(encoding="utf-8")
+    raise FileNotFoundError(f"{name} is missing from this installation of proxsmtp-tp: install it again")
+
+
+def differing(root: Path, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Those of the files that are not on the box, or not so."""
+    return {path: text for path, text in wanted.items() if _text(root / path) != text}
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

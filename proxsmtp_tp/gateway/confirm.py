@@ -1,0 +1,144 @@
+"""The safe try: rules that undo themselves unless they are confirmed in time.
+
+A watchdog process (`python -m proxsmtp_tp.gateway.confirm`) is started before the first change and lives in a session
+of its own, so it does its work also when the connection of the administrator, or the installing process, is gone. The
+state file names the try by its token: whoever confirms, removes or replaces the rules changes it, and the watchdog
+ends.
+
+Time is CLOCK_BOOTTIME, which also counts while the machine sleeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import logging.handlers
+import secrets
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.gateway import install
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.state import Phase, State, Store
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.gateway.install import Outcome
+    from proxsmtp_tp.gateway.plan import Options
+
+SYSLOG = Path("/dev/log")
+_STEP = 0.2  # how often the watchdog looks whether it is still wanted
+_GRACE = 60.0  # past the deadline: how long it tries to get the lock
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try: its token, and when it ends (seconds of CLOCK_BOOTTIME)."""
+
+    token: str
+    deadline: float
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the rules are undone."""
+        return self.deadline - now()
+
+
+def now() -> float:
+    """Seconds of CLOCK_BOOTTIME."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def install_on_trial(options: Options, store: Store, seconds: float) -> tuple[Outcome, Try | None]:
+    """Like `install.install`, but undone after `seconds`. No try comes with rules that were in place already."""
+    attempt = Try(secrets.token_hex(8), now() + seconds)
+    watchdog = _start_watchdog(options.instance, store, attempt)
+    try:
+        outcome = install.install(options, store, deadline=attempt.deadline, token=attempt.token)
+    except BaseException:
+        watchdog.terminate()
+        raise
+    if not outcome.changed:
+        watchdog.terminate()
+        return outcome, None
+    return outcome, attempt
+
+
+def _start_watchdog(instance: str, store: Store, attempt: Try) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "proxsmtp_tp.gateway.confirm", instance, attempt.token, str(attempt.deadline)]
+    return subprocess.Popen(
+        [*command, "--state-dir", str(store.directory)],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def confirm(instance: str, store: Store, token: str) -> bool:
+    """Keep the rules of a try. False if it is over: undone, removed or replaced."""
+    with store.lock():
+        state = store.read(instance)
+        if state is None or state.token != token or state.phase is not Phase.INSTALLED:
+            return False
+        store.write(State(Phase.INSTALLED, state.plan))
+        return True
+
+
+def undo(instance: str, store: Store, token: str) -> bool:
+    """Go back to what was before the try. False if it is over already."""
+    with store.lock():
+        state = store.read(instance)
+        if state is None or state.token != token:
+            return False
+        install.restore(state.previous, instance, install.Owned.by(instance, state, store), store)
+        return True
+
+
+def wanted(instance: str, store: Store, token: str) -> bool:
+    """Whether the try is still open."""
+    state = store.read(instance)
+    return state is not None and state.token == token
+
+
+def watch(instance: str, store: Store, attempt: Try) -> bool:
+    """Wait for the deadline, then undo. False if the try ended otherwise."""
+    begun = False
+    while attempt.remaining > 0:
+        open_now = wanted(instance, store, attempt.token)
+        if begun and not open_now:
+            return False
+        begun = begun or open_now
+        time.sleep(min(_STEP, max(0.0, attempt.remaining)))
+    while attempt.remaining > -_GRACE:
+        try:
+            return undo(instance, store, attempt.token)
+        except (GatewayError, OSError) as error:
+            _log.warning("the unconfirmed rules of instance %s are not undone yet: %s", instance, error)
+            time.sleep(1)
+    _log.error("the unconfirmed rules of instance %s could not be undone: proxsmtp-tp remove-rules", instance)
+    return False
+
+
+def main() -> int:
+    """The watchdog."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("instance")
+    parser.add_argument("token")
+    parser.add_argument("deadline", type=float)
+    parser.add_argument("--state-dir", type=Path, required=True)
+    args = parser.parse_args()
+    if SYSLOG.exists():
+        logging.basicConfig(handlers=[logging.handlers.SysLogHandler(str(SYSLOG))])
+    if watch(args.instance, Store(args.state_dir), Try(args.token, args.deadline)):
+        _log.warning("the rules of instance %s were not confirmed, and are undone", args.instance)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

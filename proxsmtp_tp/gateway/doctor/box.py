@@ -1,0 +1,222 @@
+"""The box under the rules: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking.
+
+Sources: Documentation/networking/ip-sysctl.rst (ip_forward, rp_filter: the larger of all and the interface counts),
+nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING, Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from proxsmtp_tp.gateway import nftables, routing, survey
+from proxsmtp_tp.gateway.doctor.findings import Finding, Patient, setting, setting_name
+from proxsmtp_tp.gateway.plan import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STRICT, LOOSE = 1, 2  # values of rp_filter
+_FULL = 0.9  # of the table of connections: what is left fills in seconds when it fills at all
+_RAW_TOOLS = {"iptables-legacy-save": "iptables-legacy", "ip6tables-legacy-save": "ip6tables-legacy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface."""
+
+    name: str
+    up: bool
+    carrier: bool
+    master: str
+    """The bridge (or other device) that it is a port of."""
+    kind: str
+
+
+def links() -> dict[str, Link]:
+    """All interfaces by name."""
+    with IPRoute() as netlink:
+        messages = list(netlink.get_links())
+    names = {message["index"]: message.get("IFLA_IFNAME") for message in messages}
+    return {
+        message.get("IFLA_IFNAME"): Link(
+            message.get("IFLA_IFNAME"),
+            bool(message["flags"] & 1),  # IFF_UP
+            message.get("IFLA_OPERSTATE") in {"UP", "UNKNOWN"},
+            names.get(message.get("IFLA_MASTER"), "") or "",
+            message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+        )
+        for message in messages
+    }
+
+
+def look_at_interfaces(patient: Patient) -> Iterator[Finding]:
+    """Clients come in by interfaces that are there, up, and no ports of a bridge."""
+    there = links()
+    for name in patient.plan.options.interfaces:
+        step, link = f"interface {name}", there.get(name)
+        if link is None:
+            yield Finding(step, False, f"it does not exist; there are {', '.join(sorted(there))}")
+        elif not link.up:
+            yield Finding(step, False, "it is down", f"ip link set {shlex.quote(name)} up")
+        elif not link.carrier:
+            yield Finding(step, False, "it has no carrier: no cable, or nobody at the other end")
+        elif link.master and there[link.master].kind == "bridge":
+            mend = f"{patient.command('install-rules')} --interface {shlex.quote(link.master)}"
+            text = f"it is a port of bridge {link.master}: packets come in by the bridge, and the rules never match"
+            yield Finding(step, False, text, mend)
+        else:
+            yield Finding(step, True, "it is up")
+
+
+def look_at_forwarding(patient: Patient) -> Iterator[Finding]:
+    """A gateway forwards: what is not mail, and mail while fail open lets it pass."""
+    if not patient.plan.options.interfaces:
+        return
+    for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
+        if version in _versions_of(patient):
+            on = setting(name) == "1"
+            text = f"IPv{version} packets are {'forwarded' if on else 'not forwarded: this box is no router'}"
+            yield Finding(f"forwarding, IPv{version}", on, text, "" if on else f"sysctl -w {name}=1")
+
+
+def _versions_of(patient: Patient) -> list[int]:
+    """The IP versions that the client interfaces have."""
+    there = {interface.name: interface for interface in survey.interfaces()}
+    return [
+        version
+        for version in routing.versions()
+        if any(there[name].has_address(version) for name in patient.plan.options.interfaces if name in there)
+    ]
+
+
+def look_at_reverse_paths(patient: Patient) -> Iterator[Finding]:
+    """Answers to a client leave by the interface that it comes in by, or nobody minds that they do not."""
+    options = patient.plan.options
+    for interface in survey.interfaces():
+        if interface.name not in options.interfaces:
+            continue
+        effective = max(int(setting(setting_name("net", "ipv4", "conf", which, "rp_filter")) or 0)
+                        for which in ("all", interface.name))  # fmt: skip
+        step = f"return path, {interface.name}"
+        problems = [
+            finding
+            for network in options.sources
+            if (finding := _return_path(step, interface.name, str(network[0]), str(network), effective)) is not None
+        ]
+        yield from problems
+        if not problems:
+            yield Finding(step, True, f"answers leave by it (rp_filter {effective})")
+
+
+def _return_path(step: str, interface: str, address: str, network: str, effective: int) -> Finding | None:
+    if network in {"0.0.0.0/0", "::/0"}:
+        return None
+    back = route_to(address)
+    if back is None:
+        text = f"there is no route back to {network}"
+        return Finding(step, False, text, f"ip route add {network} dev {shlex.quote(interface)}")
+    if back == interface or effective != STRICT or ":" in address:
+        return None
+    text = f"answers to {network} leave by {back}, and strict rp_filter drops what comes in by {interface}"
+    name = setting_name("net", "ipv4", "conf", interface, "rp_filter")
+    return Finding(step, False, text, f"sysctl -w {shlex.quote(name)}={LOOSE}")
+
+
+def route_to(address: str) -> str | None:
+    """The interface by which packets for an address leave; None if there is no route."""
+    version = ip_address(address).version
+    with IPRoute() as netlink:
+        try:
+            (found,) = netlink.route("get", dst=address, family=routing.FAMILIES[version])
+            (link,) = netlink.get_links(found.get("RTA_OIF"))
+        except NetlinkError:
+            return None
+    return str(link.get("IFLA_IFNAME"))
+
+
+def look_at_ipv6(patient: Patient) -> Iterator[Finding]:
+    """IPv6 clients are served whole, or there are none."""
+    for interface in survey.interfaces():
+        if interface.name not in patient.plan.options.interfaces or 6 not in routing.versions():
+            continue
+        step = f"IPv6, {interface.name}"
+        local_only = any(address.startswith("fe80:") for address in interface.addresses)
+        routes = setting(setting_name("net", "ipv6", "conf", interface.name, "forwarding")) == "1"
+        if interface.has_address(6):
+            yield Finding(step, True, "it has an address")
+        elif local_only and routes and patient.plan.options.mode is Mode.REDIRECT:
+            text = "it forwards, but has only a link-local address, which REDIRECT cannot use: IPv6 mail is dropped"
+            # Any address of its own will do (RFC 4193); mode tproxy needs none.
+            mend = f"ip -6 address add fd25:2525:{patient.plan.numbers.slot:x}::1/64 dev {shlex.quote(interface.name)}"
+            yield Finding(step, False, text, mend)
+        else:
+            yield Finding(step, True, "not in use")
+
+
+def look_at_bridges(patient: Patient) -> Iterator[Finding]:
+    """What a bridge hands from port to port is not routed, and should not meet rules for what is."""
+    there = links()
+    bridges = [name for name in patient.plan.options.interfaces if name in there and there[name].kind == "bridge"]
+    for name in bridges:
+        for setting_of in ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"):
+            on = setting(setting_of) == "1"
+            text = f"{setting_of} is on: the rules also see mail that {name} only hands from port to port"
+            mend = f"sysctl -w {setting_of}=0"
+            yield Finding(f"bridge {name}", not on, text if on else f"{setting_of} is off", mend if on else "")
+
+
+def look_at_connection_tracking(patient: Patient) -> Iterator[Finding]:
+    """REDIRECT needs it, switched on for mail and with room."""
+    if patient.plan.options.mode is not Mode.REDIRECT and not patient.plan.options.local:
+        return
+    step = "connection tracking"
+    off = [*_untracked_by_nft(), *_untracked_by_xtables()]
+    for where, mend in off:
+        yield Finding(step, False, f"{where} switches it off, so NAT does not happen", mend)
+    used, room = (setting(f"net.netfilter.nf_conntrack_{what}") for what in ("count", "max"))
+    if used and room and int(used) > _FULL * int(room):
+        mend = f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(room)}"
+        yield Finding(step, False, f"{used} of {room} connections: new ones are dropped", mend)
+    elif not off:
+        yield Finding(step, True, f"{used or 0} of {room or '?'} connections")
+
+
+def _untracked_by_nft() -> Iterator[tuple[str, str]]:
+    listed = nftables.run_nft("-j", "-a", "list", "ruleset")
+    if listed.returncode:
+        return
+    for item in json.loads(listed.stdout)["nftables"]:
+        rule: dict[str, Any] | None = item.get("rule")
+        if rule and any("notrack" in statement for statement in rule["expr"]):
+            where = f"{rule['family']} {rule['table']} {rule['chain']}"
+            yield f"a rule of nft {where}", f"nft delete rule {where} handle {rule['handle']}"
+
+
+def _untracked_by_xtables() -> Iterator[tuple[str, str]]:
+    for save, tool in _RAW_TOOLS.items():
+        try:
+            saved = subprocess.run([save, "-t", "raw"], capture_output=True, text=True, check=False, timeout=60)
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            continue
+        for line in saved.stdout.splitlines():
+            if line.startswith("-A ") and line.endswith(("--notrack", "-j NOTRACK")):
+                yield f"{tool} -t raw", f"{tool} -t raw -D {line[3:]}"
+
+
+def own_networks(name: str) -> list[str]:
+    """The addresses of an interface with their prefix lengths, without link-local ones."""
+    return [
+        str(ip_interface(address))
+        for interface in survey.interfaces()
+        if interface.name == name
+        for address in interface.addresses
+        if not address.startswith("fe80:")
+    ]

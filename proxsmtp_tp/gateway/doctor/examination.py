@@ -1,0 +1,61 @@
+"""Every step, in the order in which a packet travels. A look that cannot be taken is a finding, too."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.gateway.doctor import box, daemon, firewall, rules
+from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Patient
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.plan import Plan, PlanError
+from proxsmtp_tp.gateway.survey import choose_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.gateway.plan import Options
+    from proxsmtp_tp.gateway.state import Store
+
+LOOKS: tuple[Look, ...] = (
+    box.look_at_interfaces,
+    box.look_at_forwarding,
+    box.look_at_reverse_paths,
+    box.look_at_ipv6,
+    box.look_at_bridges,
+    box.look_at_connection_tracking,
+    rules.look_at_rules,
+    rules.look_at_delivery,
+    rules.look_at_signs_of_life,
+    firewall.look_at_firewall,
+    daemon.look_at_listeners,
+    daemon.look_at_privileges,
+    daemon.look_at_descriptors,
+    daemon.look_at_temp_directory,
+    daemon.look_at_filter,
+)
+
+
+def examine(patient: Patient) -> Iterator[Finding]:
+    """All findings."""
+    for look in LOOKS:
+        try:
+            yield from look(patient)
+        except (GatewayError, PlanError, OSError, subprocess.SubprocessError) as error:
+            yield Finding(
+                look.__name__.removeprefix("look_at_").replace("_", " "), False, f"cannot be looked at: {error}"
+            )
+
+
+def meet(settings: Settings, config: str | None, options: Options, store: Store) -> Patient:
+    """Whom to examine: what the configuration says, or without interfaces in it, what is installed."""
+    return Patient(settings, config, _plan(options, store), store)
+
+
+def _plan(options: Options, store: Store) -> Plan:
+    states = store.read_all()
+    state = states.get(options.instance)
+    if state and not options.interfaces and not options.local:
+        return state.plan
+    return choose_plan(options, states)[0]

@@ -1,0 +1,72 @@
+"""What a look at one step gives, and what every look gets to know."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.gateway.state import DIRECTORY
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.gateway.plan import Plan
+    from proxsmtp_tp.gateway.state import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One step. `mend` is a shell command, or empty where only a person can decide."""
+
+    step: str
+    ok: bool
+    text: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined. `config` is the configuration file as the administrator named it, for the mends."""
+
+    settings: Settings
+    config: str | None
+    plan: Plan
+    store: Store
+
+    def command(self, subcommand: str) -> str:
+        """One of our own commands for this configuration."""
+        words = ["proxsmtp-tp", subcommand, *(["-f", self.config] if self.config else [])]
+        if subcommand.endswith("-rules") and self.store.directory != DIRECTORY:
+            words += ["--state-dir", str(self.store.directory)]
+        return shlex.join(words)
+
+    @property
+    def restart(self) -> str:
+        """What starts the daemon anew: by its unit where systemd runs."""
+        if SYSTEMD.is_dir():
+            return f"systemctl restart proxsmtp-tp@{self.plan.options.instance}"
+        return self.command("serve")
+
+
+SYSTEMD = Path("/run/systemd/system")
+Look = Callable[[Patient], Iterable[Finding]]
+
+
+def setting(name: str) -> str:
+    """A system setting (net.ipv4.ip_forward); empty if the kernel has none of this name."""
+    try:
+        return Path("/proc/sys", *split_setting(name)).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def split_setting(name: str) -> list[str]:
+    """The parts of a setting's name. As for sysctl(8), a slash in a part stands for a dot (eth0/100)."""
+    return [part.replace("/", ".") for part in name.split(".")]
+
+
+def setting_name(*parts: str) -> str:
+    """The name that sysctl(8) takes, for parts that may have dots in them (VLAN interfaces)."""
+    return ".".join(part.replace(".", "/") for part in parts)

@@ -1,0 +1,233 @@
+"""Whether other people's rules (firewalld, ufw, Docker, anybody's) let intercepted connections in.
+
+The box's rulesets are copied into a twin (see `twin`) and a connection is tried there. When it does not get through,
+each ruleset is tried alone beside ours, so that the one that stands in the way is named.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.gateway import check, nftables, routing, survey
+from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+from proxsmtp_tp.gateway.doctor.rules import client_address, server_address
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.firewall import METHODS
+from proxsmtp_tp.gateway.foreign import SAVE_TOOLS
+from proxsmtp_tp.gateway.plan import Fail, Method, Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxsmtp_tp.gateway.plan import LocalRoute, PolicyRule
+
+_FAMILIES = {"ip", "ip6", "inet"}
+# The tables that iptables-nft keeps; nft cannot load what it lists of their extensions.
+_COMPAT = {"filter", "nat", "mangle", "raw", "security"}
+_TIMEOUT = 120.0
+
+Script = tuple[list[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Somebody's rules, as a script that loads them."""
+
+    name: str
+    script: Script
+    family: str = ""
+    table: str = ""
+
+
+def look_at_firewall(patient: Patient) -> Iterator[Finding]:
+    """An intercepted connection gets through every ruleset of the box."""
+    options = patient.plan.options
+    if not options.interfaces or not check.examine(patient.plan).in_place:
+        return
+    try:
+        ours, others = rulesets(patient)
+    except GatewayError as error:
+        yield Finding("firewall", False, f"the rulesets cannot be read: {error}")
+        return
+    for name in options.interfaces:
+        yield from _of_interface(patient, name, ours, others)
+
+
+def _of_interface(patient: Patient, name: str, ours: list[Script], others: list[Ruleset]) -> Iterator[Finding]:
+    trials = _trials(patient, name)
+    if not trials:
+        return
+    step = f"firewall, {name}"
+    try:
+        results = ask_twin(patient, name, _scripts(patient, ours, others), trials)
+        lost = [trial for trial, result in zip(trials, results, strict=True) if result != "accepted"]
+        if not lost:
+            yield Finding(step, True, "intercepted connections get in")
+            return
+        culprits = [
+            r for r in others if "accepted" not in ask_twin(patient, name, _scripts(patient, ours, [r]), lost[:1])
+        ]
+    except GatewayError as error:
+        yield Finding(step, True, f"not tried: {error}")
+        return
+    versions = " and ".join(sorted({"IPv6" if ":" in trial[0] else "IPv4" for trial in lost}))
+    port = patient.plan.options.listen_port if patient.plan.options.mode is Mode.REDIRECT else lost[0][3]
+    if not culprits:
+        what = results[trials.index(lost[0])]
+        text = f"{versions} connections to port {port} are lost ({what}), though not by one ruleset alone"
+        yield Finding(step, False, text)
+    for culprit in culprits:
+        text = f"{culprit.name} does not let intercepted {versions} connections in (port {port})"
+        yield Finding(step, False, text, _mend(patient, name, culprit, port))
+
+
+def _scripts(patient: Patient, ours: list[Script], others: list[Ruleset]) -> list[Script]:
+    """In an order that works: restoring iptables' rules clears the others; a sign of life in nft's soon expires."""
+    theirs = [ruleset.script for ruleset in others]
+    return [*ours, *theirs] if patient.plan.options.method is Method.IPTABLES else [*theirs, *ours]
+
+
+def _trials(patient: Patient, name: str) -> list[list[Any]]:
+    """For each IP version: client, our address on its side, server, port."""
+    own = {
+        ip_interface(address).version: address.partition("/")[0]
+        for interface in survey.interfaces()
+        if interface.name == name
+        for address in interface.addresses
+        if not address.startswith("fe80:")
+    }
+    found = []
+    for version in routing.versions():
+        client, server = client_address(patient, name, version), server_address(patient, version)
+        if version in own and client and server:
+            found.append([client, own[version], server, patient.plan.options.ports[0]])
+    return found
+
+
+def ask_twin(patient: Patient, client: str, scripts: list[Script], trials: list[list[Any]]) -> list[str]:
+    """Try connections in a twin; what came of each. Raises GatewayError if there can be none."""
+    links = {
+        interface.name: [address for address in interface.addresses if not address.startswith("fe80:")]
+        for interface in survey.interfaces()
+    }
+    job = {
+        "links": links,
+        "client": client,
+        "scripts": scripts,
+        "port": patient.plan.options.listen_port,
+        "transparent": patient.plan.diverts,
+        "trials": trials,
+    }
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-m", "proxsmtp_tp.gateway.doctor.twin"],
+        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TIMEOUT,
+    )  # fmt: skip
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise GatewayError(f"the rulesets cannot be copied ({reason})")
+    results: list[str] = json.loads(done.stdout)["results"]
+    return results
+
+
+def rulesets(patient: Patient) -> tuple[list[Script], list[Ruleset]]:
+    """Ours as scripts, with policy routing; then everybody else's."""
+    plan = patient.plan
+    rules, routes = check.wanted_routing(plan)
+    ours = [*map(_command, sorted(rules)), *map(_command, sorted(routes))]
+    others: list[Ruleset] = []
+    for family, table in _nft_tables():
+        if (family, table) == (nftables.FAMILY, plan.names.table):
+            continue
+        listed = nftables.run_nft("list", "table", family, table)
+        if listed.returncode == 0:
+            others.append(Ruleset(f"nft table {family} {table}", (["nft", "-f", "-"], listed.stdout), family, table))
+    for tool in SAVE_TOOLS:
+        if (saved := _saved(tool)) is not None:
+            restore = tool.replace("-save", "-restore")
+            if plan.options.method is Method.IPTABLES and "legacy" in tool:
+                ours.append(([restore], _only(saved, plan.names.chains, ours=True)))
+                saved = _only(saved, plan.names.chains, ours=False)
+            others.append(Ruleset(tool.removesuffix("-save"), ([restore, "--noflush"], saved)))
+    if plan.options.method is Method.NFTABLES:
+        # With fail open it begins as if there had just been a sign of life.
+        ours.append((["nft", "-f", "-"], METHODS[Method.NFTABLES].render(plan)))
+    elif plan.options.fail is Fail.OPEN:
+        raise GatewayError("fail open with iptables: the sign of life cannot be copied")
+    return ours, others
+
+
+def _command(item: PolicyRule | LocalRoute) -> Script:
+    """A policy rule or route as a script."""
+    version, _, rest = str(item).partition(" ")
+    return ["ip", version, "-batch", "-"], rest.replace(" ", " add ", 1) + "\n"
+
+
+def _nft_tables() -> list[tuple[str, str]]:
+    listed = nftables.run_nft("-j", "list", "tables")
+    if listed.returncode:
+        return []
+    tables = [item["table"] for item in json.loads(listed.stdout)["nftables"] if "table" in item]
+    return [
+        (table["family"], table["name"])
+        for table in tables
+        if table["family"] in _FAMILIES and not (table["name"] in _COMPAT and table["family"] != "inet")
+    ]
+
+
+def _saved(tool: str) -> str | None:
+    """What a tool of iptables saves; None if there is no rule in it."""
+    try:
+        done = subprocess.run([tool], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    plain = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    dropping = any(line.startswith("-A") or " DROP [" in line for line in plain)
+    return "\n".join(plain) + "\n" if dropping else None
+
+
+def _only(saved: str, chains: tuple[str, ...], *, ours: bool) -> str:
+    """The part of a saved ruleset that is in, or calls, our chains; or the part that does not."""
+
+    def concerns(line: str) -> bool:
+        words = line.replace(":", ": ").split()
+        return any(word in chains for word in words)
+
+    lines = [
+        line
+        for line in saved.splitlines()
+        if line[:1] not in {"-", ":"} or (line[:1] == ":" and " - " not in line) or concerns(line) is ours
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _mend(patient: Patient, interface: str, culprit: Ruleset, port: int) -> str:
+    """The command that lets our connections in, in the words of whoever made the rules."""
+    name = shlex.quote(interface)
+    diverted = patient.plan.options.mode is Mode.TPROXY
+    if culprit.table == "firewalld" and shutil.which("firewall-cmd"):
+        return f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload"
+    if "ufw-" in culprit.script[1] and shutil.which("ufw"):
+        return f"ufw allow in on {name} to any port {port} proto tcp"
+    # Diverted connections keep their address: what is not for this box, and yet in its input, is ours.
+    if not culprit.table:
+        foreign = " -m addrtype ! --dst-type LOCAL" if diverted else ""
+        return f"{culprit.name} -I INPUT -i {name} -p tcp --dport {port}{foreign} -j ACCEPT"
+    match = f"iifname '\"{interface}\"' tcp dport {port}{' fib daddr type != local' if diverted else ''}"
+    where = f"{culprit.family} {culprit.table}"
+    return " && ".join(f"nft insert rule {where} {chain} {match} accept" for chain in _input_chains(culprit))
+
+
+def _input_chains(culprit: Ruleset) -> list[str]:
+    """The chains of a table that see a connection to this box; those of the input hook if there are any."""
+    listed = nftables.run_nft("-j", "list", "table", culprit.family, culprit.table)
+    chains = [item["chain"] for item in json.loads(listed.stdout)["nftables"] if "chain" in item]
+    base = [chain for chain in chains if chain.get("type") == "filter"]
+    found = [chain["name"] for chain in base if chain.get("hook") == "input"]
+    return found or [chain["name"] for chain in base if chain.get("hook") == "prerouting"]

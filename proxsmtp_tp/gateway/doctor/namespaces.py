@@ -1,0 +1,91 @@
+"""Network namespaces without a name, which end with the processes that hold them (network_namespaces(7), unshare(2)).
+
+A link between two of them ends with the first that ends, and so does everything that was set up on it: routes,
+addresses, neighbours. That is why nothing of a twin or a probe outlives a kill -9.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import traceback
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CLONE_NEWNET = 0x4000_0000  # linux/sched.h; the os module has unshare only from Python 3.12 on
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Room:
+    """A child process in a network namespace of its own. It answers calls until the room is left."""
+
+    def __init__(self, pid: int, to_child: int, from_child: int) -> None:
+        self.pid = pid
+        self._to_child, self._from_child = to_child, from_child
+
+    def tell(self, text: str) -> str:
+        """Send one line, and wait for one line."""
+        os.write(self._to_child, text.encode() + b"\n")
+        return read_line(self._from_child)
+
+
+def read_line(descriptor: int) -> str:
+    """One line from a pipe; empty at its end."""
+    data = b""
+    while not data.endswith(b"\n") and (byte := os.read(descriptor, 1)):
+        data += byte
+    return data.decode().rstrip("\n")
+
+
+@contextmanager
+def room(answer: Callable[[str], str]) -> Iterator[Room]:
+    """A child in a new namespace that gives `answer(line)` for each line it is told; killed on leaving.
+
+    Call it from a process without threads. Raises OSError without the right to make a namespace.
+    """
+    to_child, from_parent = os.pipe()
+    from_child, to_parent = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        os.close(from_parent)
+        os.close(from_child)
+        _serve(answer, to_child, to_parent, parent)
+    os.close(to_child)
+    os.close(to_parent)
+    try:
+        made = read_line(from_child)
+        if made != "ready":
+            raise OSError(made or "no network namespace could be made")
+        yield Room(pid, from_parent, from_child)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(from_parent)
+        os.close(from_child)
+
+
+def _serve(answer: Callable[[str], str], heard: int, said: int, parent: int) -> NoReturn:
+    status = 1
+    try:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        if _libc.unshare(CLONE_NEWNET) != 0:
+            os.write(said, os.strerror(ctypes.get_errno()).encode() + b"\n")
+            os._exit(1)
+        os.write(said, b"ready\n")
+        while line := read_line(heard):
+            os.write(said, answer(line).encode() + b"\n")
+        status = 0
+    except BaseException:  # noqa: BLE001 - a forked child must not return into its parent's code
+        traceback.print_exc()
+    finally:
+        os._exit(status)

@@ -1,0 +1,108 @@
+"""The proof: one real mail for each IP version, from a throw-away client through the live rules and the daemon.
+
+`prober` does it; here its report becomes findings, hop by hop. A mail that the filter refuses is proof as well.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.config.settings import TransparentProxy
+from proxsmtp_tp.gateway import check, routing
+from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+from proxsmtp_tp.gateway.doctor.prober import BOX_TO_CLIENT, BOX_TO_SERVER, CLIENT, MESSAGE, SERVER
+from proxsmtp_tp.gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Past the time that the daemon gives the server and the filter: queues, two processes to start.
+_SPARE_SECONDS = 15.0
+
+
+def probe(patient: Patient) -> Iterator[Finding]:
+    """Send the mails; a finding for each hop. Raises GatewayError if there can be no probe."""
+    if not check.examine(patient.plan).in_place:
+        yield Finding("probe", False, "there is nothing to prove before the rules are in place")
+        return
+    seconds = patient.settings.connect_time_out + patient.settings.filter_timeout + _SPARE_SECONDS
+    job = {
+        "client_link": patient.plan.numbers.probe,
+        "server_link": f"pxserve{patient.plan.numbers.slot}",
+        "port": patient.plan.options.ports[0],
+        "reply_port": patient.settings.out_address.port if _loopback(patient) else 0,  # type: ignore[union-attr]
+        "deliver": patient.settings.transparent or _loopback(patient),
+        "versions": routing.versions(),
+        "seconds": seconds,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "proxsmtp_tp.gateway.doctor.prober"],
+        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=4 * seconds,
+    )  # fmt: skip
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise GatewayError(f"the probe could not be made: {reason}")
+    for version, report in json.loads(done.stdout).items():
+        yield from findings(patient, int(version), report)
+
+
+def _loopback(patient: Patient) -> bool:
+    return patient.settings.loopback
+
+
+def findings(patient: Patient, version: int, report: dict[str, Any]) -> Iterator[Finding]:
+    """What one mail tells. `report` is the prober's, for one IP version."""
+    step, client, seen = f"probe, IPv{version}", report["client"], report["server"]
+    way = f"client {CLIENT[version]} to {SERVER[version]} port {patient.plan.options.ports[0]}"
+    if not client["greeting"]:
+        text = f"{way}: no greeting ({client.get('error', 'closed')})"
+        hint = ": the rules, the firewall for interface " + patient.plan.numbers.probe + ", or the daemon's listener"
+        yield Finding(step, False, text + hint)
+        return
+    if any(record["peer"] == client["own"] for record in seen):
+        yield Finding(step, False, f"{way}: reached the server past the daemon", patient.command("install-rules"))
+        return
+    yield Finding(step, True, f"{way}: the daemon greets, {client['greeting']}")
+    if client["greeting"].startswith(("4", "5")):
+        yield Finding(step, False, f"and refuses to relay: {client['greeting']}")
+        return
+    yield from _beyond(patient, version, step, report)
+
+
+def _beyond(patient: Patient, version: int, step: str, report: dict[str, Any]) -> Iterator[Finding]:
+    """From the daemon on."""
+    client, seen = report["client"], report["server"]
+    if seen:
+        source = seen[-1]["peer"][0]
+        wanted = _expected_source(patient, version)
+        text = f"the daemon calls the server from {source}"
+        yield Finding(step, source in wanted, text + ("" if source in wanted else f" instead of {' or '.join(wanted)}"))
+    elif patient.settings.transparent or patient.settings.loopback:
+        yield Finding(step, False, f"the server was not called: {client.get('error') or client['reply']}")
+        return
+    if "error" in client:
+        yield Finding(step, False, f"the dialogue broke off after {client['step']}: {client['error']}")
+        return
+    refused = client["reply"][:1] in {"4", "5"}
+    if client["step"] != "DATA":
+        yield Finding(step, not refused, f"the server behind it answers {client['step']}: {client['reply']}")
+        return
+    message = next((record["message"] for record in seen if record["message"]), "")
+    if refused:
+        yield Finding(step, not message, f"the mail was refused, and not delivered: {client['reply']}")
+    elif not message:
+        yield Finding(step, True, f"the filter discarded the mail: {client['reply']}")
+    else:
+        change = "unchanged" if message == MESSAGE else "changed by the gateway"
+        yield Finding(step, True, f"the mail arrived, {change}: {client['reply']}")
+
+
+def _expected_source(patient: Patient, version: int) -> list[str]:
+    if patient.settings.transparent_proxy is TransparentProxy.FULL:
+        return [CLIENT[version]]
+    if patient.settings.loopback:
+        return [BOX_TO_CLIENT[version]]
+    return [BOX_TO_SERVER[version]]

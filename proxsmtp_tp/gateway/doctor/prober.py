@@ -1,0 +1,217 @@
+"""The probe's work: `python -m proxsmtp_tp.gateway.doctor.prober`, in the network namespace of the box.
+
+Attaches two namespaces without a name to the box, a client at the interface that the rules know as the probe's, and a
+server behind another; sends one mail for each IP version; and says what both saw. The addresses are those for tests of
+network devices (RFC 2544 appendix C.2.2, RFC 5180 section 8), which nobody routes. Links, addresses and routes vanish
+with the namespaces, and these with the processes: also after kill -9.
+
+Input: {"client_link", "server_link", "port", "reply_port" (loopback mode; else 0), "deliver", "versions", "seconds"}.
+Output: {"4": {...}, "6": {...}}, see `_Client.send` and `Recorder.seen`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import smtplib
+import socket
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from pyroute2 import IPRoute
+
+from proxsmtp_tp.gateway.doctor.namespaces import PR_SET_PDEATHSIG, Room, room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLIENT = {4: "198.18.254.2", 6: "2001:2:0:fe01::2"}
+BOX_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
+BOX_TO_SERVER = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
+SERVER = {4: "198.18.254.6", 6: "2001:2:0:fe02::2"}
+_PREFIX = {4: 30, 6: 64}
+_FAR = "probe"
+MESSAGE = (
+    "From: doctor@doctor.invalid\r\nTo: probe@doctor.invalid\r\nSubject: proxsmtp-tp doctor --probe\r\n"
+    "\r\nThis mail tests the gateway between two throw-away hosts.\r\n"
+)
+_LINE_MAX = 1 << 16
+_SESSION_SECONDS = 60.0
+
+
+class Recorder:
+    """A mail server for one mail at a time, that says what it saw."""
+
+    def __init__(self) -> None:
+        self._seen: list[dict[str, Any]] = []
+
+    def listen(self, address: str, port: int) -> None:
+        """Accept from now on."""
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, port))
+        sock.listen()
+        threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
+
+    def seen(self) -> list[dict[str, Any]]:
+        """For each connection so far: peer (address, port), and the message ("" if none came)."""
+        return self._seen
+
+    def _accept(self, sock: socket.socket) -> None:
+        while True:
+            link, peer = sock.accept()
+            link.settimeout(_SESSION_SECONDS)
+            record = {"peer": list(peer[:2]), "message": ""}
+            self._seen.append(record)
+            with closing(link), suppress(OSError):
+                self._converse(link, record)
+
+    @staticmethod
+    def _converse(link: socket.socket, record: dict[str, Any]) -> None:
+        lines = link.makefile("rb")
+        link.sendall(b"220 server.doctor.invalid ESMTP\r\n")
+        while line := lines.readline(_LINE_MAX):
+            verb = line[:4].upper()
+            if verb == b"DATA":
+                link.sendall(b"354 go on\r\n")
+                body = []
+                while (line := lines.readline(_LINE_MAX)) not in {b".\r\n", b""}:
+                    body.append(line.decode("utf-8", "replace"))
+                record["message"] = "".join(body)
+            link.sendall(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+            if verb == b"QUIT":
+                return
+
+
+class _Host:
+    """What runs in a room: one line of JSON, one answer."""
+
+    def __init__(self) -> None:
+        self._recorder = Recorder()
+
+    def __call__(self, line: str) -> str:
+        job = json.loads(line)
+        try:
+            return json.dumps(getattr(self, job.pop("do"))(**job))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other end waits for a line
+            return json.dumps({"error": f"{type(error).__name__}: {error}"})
+
+    @staticmethod
+    def connect_to_box(addresses: dict[str, list[str]]) -> None:
+        """Take addresses, and the box as the way to everywhere."""
+        with IPRoute() as netlink:
+            index = netlink.link_lookup(ifname=_FAR)[0]
+            netlink.link("set", index=1, state="up")
+            netlink.link("set", index=index, state="up")
+            for version, (own, box) in addresses.items():
+                _add_address(netlink, index, own, int(version))
+                netlink.route("add", dst="0.0.0.0/0" if version == "4" else "::/0", gateway=box)
+
+    def listen(self, address: str, port: int) -> None:
+        """Be a mail server."""
+        self._recorder.listen(address, port)
+
+    def seen(self) -> list[dict[str, Any]]:
+        """What the mail server saw."""
+        return self._recorder.seen()
+
+    @staticmethod
+    def send(source: str, server: str, port: int, deliver: bool, seconds: float) -> dict[str, Any]:
+        """Be a mail client: own (address, port), greeting, and the last reply with its step."""
+        found: dict[str, Any] = {"own": [], "greeting": "", "step": "connect", "reply": ""}
+        begun = time.monotonic()
+        try:
+            with smtplib.SMTP(timeout=seconds, local_hostname="client.doctor.invalid") as link:
+                link.source_address = (source, 0)
+                code, text = link.connect(server, port)
+                found |= {"own": _name(link), "greeting": _reply(code, text)}
+                steps: list[tuple[str, Callable[[], tuple[int, bytes]]]] = [
+                    ("EHLO", link.ehlo),
+                    ("MAIL", lambda: link.mail("doctor@doctor.invalid")),
+                ]
+                if deliver:
+                    steps += [
+                        ("RCPT", lambda: link.rcpt("probe@doctor.invalid")),
+                        ("DATA", lambda: link.data(MESSAGE)),
+                    ]
+                for step, act in steps:
+                    code, text = act()
+                    found |= {"step": step, "reply": _reply(code, text)}
+                    if code >= 400:
+                        break
+        except (OSError, smtplib.SMTPException) as error:
+            found["error"] = f"{type(error).__name__} after {time.monotonic() - begun:.0f} s: {error}"
+        return found
+
+
+def _name(link: smtplib.SMTP) -> list[Any]:
+    """Address and port of a connected client."""
+    return [] if link.sock is None else list(link.sock.getsockname()[:2])
+
+
+def _reply(code: int, text: bytes) -> str:
+    return f"{code} {text.decode('utf-8', 'replace')}"
+
+
+def _add_address(netlink: IPRoute, index: int, address: str, version: int) -> None:
+    # IFA_F_NODAD: the address is usable at once.
+    flags = {"flags": 2} if version == 6 else {}
+    netlink.addr("add", index=index, address=address, prefixlen=_PREFIX[version], **flags)
+
+
+def _attach(link: str, host: Room, addresses: dict[int, str]) -> None:
+    with IPRoute() as netlink:
+        netlink.link("add", ifname=link, kind="veth", peer={"ifname": _FAR, "net_ns_pid": host.pid})
+        index = netlink.link_lookup(ifname=link)[0]
+        netlink.link("set", index=index, state="up")
+        for version, address in addresses.items():
+            _add_address(netlink, index, address, version)
+
+
+def _ask(host: Room, do: str, **arguments: Any) -> Any:
+    answer = json.loads(host.tell(json.dumps({"do": do, **arguments})) or '{"error": "it ended"}')
+    if isinstance(answer, dict) and set(answer) == {"error"}:
+        raise OSError(answer["error"])
+    return answer
+
+
+def probe(job: dict[str, Any]) -> dict[str, Any]:
+    """Do it all."""
+    versions: list[int] = job["versions"]
+    found: dict[str, Any] = {}
+    with room(_Host()) as client, room(_Host()) as server:
+        _attach(job["client_link"], client, {v: BOX_TO_CLIENT[v] for v in versions})
+        _attach(job["server_link"], server, {v: BOX_TO_SERVER[v] for v in versions})
+        _ask(client, "connect_to_box", addresses={str(v): [CLIENT[v], BOX_TO_CLIENT[v]] for v in versions})
+        _ask(server, "connect_to_box", addresses={str(v): [SERVER[v], BOX_TO_SERVER[v]] for v in versions})
+        receiver, addresses, port = server, SERVER, job["port"]
+        if job["reply_port"]:
+            receiver, addresses, port = client, CLIENT, job["reply_port"]
+        for version in versions:
+            _ask(receiver, "listen", address=addresses[version], port=port)
+            before = len(_ask(receiver, "seen"))
+            sent = _ask(
+                client, "send", source=CLIENT[version], server=SERVER[version], port=job["port"],
+                deliver=job["deliver"], seconds=job["seconds"],
+            )  # fmt: skip
+            found[str(version)] = {"client": sent, "server": _ask(receiver, "seen")[before:]}
+    return found
+
+
+def main() -> int:
+    """Do the job of standard input."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    try:
+        json.dump(probe(json.load(sys.stdin)), sys.stdout)
+    except Exception as error:  # noqa: BLE001 - whatever it is becomes the reason
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

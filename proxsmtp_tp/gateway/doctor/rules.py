@@ -1,0 +1,141 @@
+"""The rules themselves: in place, with their policy routing, delivering what they mark, and fed with signs of life."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from proxsmtp_tp.gateway import check, nftables, routing
+from proxsmtp_tp.gateway.doctor.box import own_networks
+from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+from proxsmtp_tp.gateway.nft_text import ALIVE_SET
+from proxsmtp_tp.gateway.plan import Fail, Method
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxsmtp_tp.gateway.plan import Network
+
+_SHOWN = 3  # differences in one line; check-rules shows all
+_LATE = 30000  # after every priority of ours, before the main table (32766)
+RTN_LOCAL = 2  # linux/rtnetlink.h
+# Addresses for examples (RFC 5737, RFC 3849): servers that nobody has.
+EXAMPLES = {
+    4: ("203.0.113.250", "198.51.100.250", "192.0.2.250"),
+    6: ("2001:db8:ffff::250", "2001:db8:fffe::250", "2001:db8:fffd::250"),
+}
+
+
+def look_at_rules(patient: Patient) -> Iterator[Finding]:
+    """Firewall and policy routing as planned."""
+    if not patient.plan.options.interfaces and not patient.plan.options.local:
+        mend = f"{patient.command('install-rules')} --interface NAME"
+        yield Finding("rules", False, "none are installed, and the configuration names no interface", mend)
+        return
+    finding = check.examine(patient.plan)
+    mend = patient.command("install-rules")
+    routes = [line for line in finding.differences if line.startswith(("missing: ip ", "besides: ip "))]
+    others = [line for line in finding.differences if line not in routes]
+    if finding.absent:
+        yield Finding("rules", False, "they are not installed", mend)
+        return
+    yield Finding("rules", not others, _some(others) or "in place", mend if others else "")
+    if patient.plan.diverts or routes:
+        yield Finding("policy routing", not routes, _some(routes) or "in place", mend if routes else "")
+
+
+def _some(lines: list[str]) -> str:
+    more = len(lines) - _SHOWN
+    return "; ".join(lines[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def look_at_delivery(patient: Patient) -> Iterator[Finding]:
+    """A packet with our mark reaches this box, whatever other policy rules say."""
+    if not patient.plan.diverts:
+        return
+    if not check.wanted_routing(patient.plan)[0] <= routing.read_routing().rules:
+        return  # said already
+    for name in patient.plan.options.interfaces:
+        for version in routing.versions():
+            source = client_address(patient, name, version)
+            server = server_address(patient, version)
+            if source is None or server is None:
+                continue
+            delivered = _delivered(source, server, name, patient.plan.numbers.mark)
+            step = f"delivery, {name}, IPv{version}"
+            text = "marked packets come to this box"
+            wrong, mend = _who_routes(patient, version) if not delivered else ("", "")
+            yield Finding(step, delivered, text if delivered else wrong, mend)
+
+
+def client_address(patient: Patient, interface: str, version: int) -> str | None:
+    """An address that an intercepted client could have: a neighbour, or one of the first network of --source."""
+    options = patient.plan.options
+    near = [ip_interface(text) for text in own_networks(interface) if ip_interface(text).version == version]
+    networks: list[Network] = [address.network for address in near]
+    own = {address.ip for address in near}
+    for network in [*networks, *(n for n in patient.plan.sources(version) if n.prefixlen)]:
+        for host in _some_hosts(network):
+            listed = any(host in source for source in patient.plan.sources(version))
+            if listed and host not in own and not any(host in n for n in options.except_sources):
+                return str(host)
+    return None
+
+
+def _some_hosts(network: Network) -> Iterator[object]:
+    size = network.num_addresses
+    for offset in (size // 2, size // 2 + 1, 1, 2, 3, 0):
+        if offset < size:
+            yield network[offset]
+
+
+def server_address(patient: Patient, version: int) -> str | None:
+    """An address that a server could have whose mail is intercepted."""
+    for text in EXAMPLES[version]:
+        address = ip_address(text)
+        excepted = any(address in network for network in patient.plan.options.except_destinations)
+        if not excepted:
+            return text
+    return None
+
+
+def _delivered(source: str, server: str, interface: str, mark: int) -> bool:
+    with IPRoute() as netlink:
+        (index,) = netlink.link_lookup(ifname=interface)
+        family = routing.FAMILIES[ip_address(server).version]
+        try:
+            (found,) = netlink.route("get", dst=server, src=source, iif=index, mark=mark, family=family)
+        except NetlinkError:
+            return False
+    return bool(found["type"] == RTN_LOCAL)
+
+
+def _who_routes(patient: Patient, version: int) -> tuple[str, str]:
+    """The policy rules before ours, one of which takes the packet, and the command that moves the first behind us."""
+    first = patient.plan.numbers.priority
+    before = [
+        rule for rule in routing.read_routing().foreign_rules if rule.version == version and 0 < rule.priority < first
+    ]
+    if not before:
+        return "marked packets are not delivered to this box (ip route get ... mark)", ""
+    text = f"marked packets are routed away by a policy rule before ours: {'; '.join(map(str, before))}"
+    # What `ip rule` shows after the priority is what `ip rule add` takes.
+    ip, old = f"ip -{version} rule", before[0].priority
+    mend = f"{ip} add priority {_LATE} $({ip} show priority {old} | head -n 1 | cut -f 2-) && {ip} del priority {old}"
+    return text, mend
+
+
+def look_at_signs_of_life(patient: Patient) -> Iterator[Finding]:
+    """With fail open, mail is intercepted only while the daemon gives signs of life."""
+    options = patient.plan.options
+    if options.fail is not Fail.OPEN or options.method is not Method.NFTABLES:
+        return
+    listed = nftables.run_nft("list", "set", nftables.FAMILY, patient.plan.names.table, ALIVE_SET)
+    if listed.returncode:
+        return  # there are no rules, which was said
+    alive = "expires" in listed.stdout
+    text = "the daemon gives them" if alive else "there are none: mail passes unfiltered now"
+    yield Finding("signs of life", alive, text, "" if alive else patient.restart)

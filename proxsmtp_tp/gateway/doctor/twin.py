@@ -1,0 +1,142 @@
+"""A twin of the box for one question: do its rulesets let an intercepted connection of a client reach the daemon?
+
+`python -m proxsmtp_tp.gateway.doctor.twin`, started in an empty network namespace (unshare --net), reads one JSON
+object from standard input, makes links with the names and addresses of the box, loads its rulesets, listens as the
+daemon would, and connects as a client from a namespace behind the client interface. The kernel gives the verdict: no
+rule is interpreted here. Everything ends with the process.
+
+Input: {"links": {name: [address/prefix]}, "client": name, "scripts": [[[command, ...], stdin]], "port": n,
+"transparent": bool, "trials": [[client address, own address, server address, port]]}.
+Output: {"results": ["accepted" | "refused" | "silent" | reason]}, one for each trial.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from proxsmtp_tp.gateway.doctor.namespaces import Room, room
+
+RT_SCOPE_LINK = 253  # linux/rtnetlink.h
+IPV6_TRANSPARENT = 75  # linux/in6.h
+_PATIENCE = 1.9  # seconds; the kernel sends a second SYN after one, should the machine be that busy
+_TOOL_SECONDS = 60.0
+_FAR = "twin"  # the client's end of its link
+
+
+def main() -> int:
+    """Answer the question of standard input."""
+    job = json.load(sys.stdin)
+    with room(_client) as client:
+        _make_links(job, client)
+        for command, script in job["scripts"]:
+            done = subprocess.run(
+                command, input=script, capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS
+            )
+            if done.returncode:
+                print(f"{command[0]}: {done.stderr.strip()[:500]}", file=sys.stderr)
+                return 1
+        with ExitStack() as stack:
+            listeners = _listeners(job, stack)
+            results = [_trial(trial, client, listeners) for trial in job["trials"]]
+    json.dump({"results": results}, sys.stdout)
+    return 0
+
+
+def _make_links(job: dict[str, Any], client: Room) -> None:
+    for path in ("conf/all/accept_dad", "conf/default/accept_dad"):
+        with suppress(OSError):
+            Path("/proc/sys/net/ipv6", path).write_text("0", encoding="ascii")
+    for name in ("all/rp_filter", "default/rp_filter"):
+        Path("/proc/sys/net/ipv4/conf", name).write_text("0", encoding="ascii")
+    with IPRoute() as netlink:
+        for number, (name, addresses) in enumerate(job["links"].items()):
+            peer: dict[str, Any] = {"ifname": _FAR, "net_ns_pid": client.pid}
+            if name != job["client"]:
+                peer = {"ifname": f"twin{number}"}
+            netlink.link("add", ifname=name, kind="veth", peer=peer)
+            index = netlink.link_lookup(ifname=name)[0]
+            netlink.link("set", index=index, state="up")
+            for address in addresses:
+                host, _, length = address.partition("/")
+                netlink.addr("add", index=index, address=host, prefixlen=int(length), **_no_dad(host))
+        netlink.link("set", index=1, state="up")
+        index = netlink.link_lookup(ifname=job["client"])[0]
+        for source, *_ in job["trials"]:
+            netlink.route("replace", dst=_host_network(source), oif=index)
+
+
+def _no_dad(address: str) -> dict[str, Any]:
+    return {"flags": 2} if ":" in address else {}  # IFA_F_NODAD: the address is usable at once
+
+
+def _host_network(address: str) -> str:
+    return f"{address}/{128 if ':' in address else 32}"
+
+
+def _listeners(job: dict[str, Any], stack: ExitStack) -> dict[bool, socket.socket]:
+    """By whether it is IPv6."""
+    found = {}
+    for v6, family, anywhere in ((False, socket.AF_INET, "0.0.0.0"), (True, socket.AF_INET6, "::")):  # noqa: S104
+        with suppress(OSError):
+            sock = stack.enter_context(closing(socket.socket(family, socket.SOCK_STREAM)))
+            if v6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if job["transparent"]:
+                level, option = (
+                    (socket.IPPROTO_IPV6, IPV6_TRANSPARENT) if v6 else (socket.SOL_IP, socket.IP_TRANSPARENT)
+                )
+                sock.setsockopt(level, option, 1)
+            sock.bind((anywhere, job["port"]))
+            sock.listen()
+            sock.setblocking(False)
+            found[v6] = sock
+    return found
+
+
+def _trial(trial: list[Any], client: Room, listeners: dict[bool, socket.socket]) -> str:
+    said = client.tell(json.dumps(trial))
+    with suppress(OSError, KeyError):
+        accepted, _ = listeners[":" in trial[0]].accept()
+        accepted.close()
+        return "accepted"
+    return said
+
+
+def _client(line: str) -> str:
+    """In the client's namespace: take the address, connect, and say what came of it."""
+    source, gateway, server, port = json.loads(line)
+    try:
+        with IPRoute() as netlink:
+            index = netlink.link_lookup(ifname=_FAR)[0]
+            netlink.link("set", index=index, state="up")
+            with suppress(Exception):  # the address of an earlier trial
+                netlink.addr(
+                    "add", index=index, address=source, prefixlen=128 if ":" in source else 32, **_no_dad(source)
+                )
+            # Only by a route of link scope may the other one have its gateway; IPv6 knows no scopes of routes.
+            scope = {} if ":" in gateway else {"scope": RT_SCOPE_LINK}
+            netlink.route("replace", dst=_host_network(gateway), oif=index, **scope)
+            netlink.route("replace", dst=_host_network(server), gateway=gateway)
+        with closing(socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)) as sock:
+            sock.settimeout(_PATIENCE)
+            sock.bind((source, 0))
+            sock.connect((server, port))
+    except TimeoutError:
+        return "silent"
+    except ConnectionRefusedError:
+        return "refused"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other end waits for a line
+        return f"{type(error).__name__}: {error}"
+    return "connected elsewhere"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

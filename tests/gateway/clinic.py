@@ -1,0 +1,103 @@
+"""A gateway with the real daemon, for the tests of the doctor: broken on purpose, examined, mended as it says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.reader import read_config
+from proxsmtp_tp.gateway import install
+from proxsmtp_tp.gateway.doctor import examination, probe
+from proxsmtp_tp.gateway.options import options_from
+from proxsmtp_tp.gateway.state import Store
+from proxsmtp_tp.lab.gateway import Instance
+from proxsmtp_tp.lab.network import Host
+from tests.gateway.network import Network, inside, run
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+
+FILTER = '#!/bin/sh\ngrep -v "^X-Bad:"\n'
+
+
+class Clinic:
+    """One gateway. Healthy once made: the rules are in place, and the daemon runs."""
+
+    def __init__(self, **directives: str) -> None:
+        # Not below pytest's folders, which the daemon's user may not enter.
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="clinic."))
+        folder.chmod(0o755)
+        self.net = Network()
+        self.filter, self.temp = folder / "filter", folder / "temp"
+        self.filter.write_text(FILTER)
+        self.filter.chmod(0o755)
+        self.temp.mkdir(mode=0o700)
+        os.chown(self.temp, 65534, 65534)
+        given = {"RuleInterface": "lan0", "User": "65534"}
+        given |= {"FilterCommand": str(self.filter), "TempDirectory": str(self.temp)}
+        self.instance = Instance(Host(self.gateway), folder, given | directives, name="patient")
+        self.state = folder / "state"
+        # A client network behind a router on the client side.
+        run(self.gateway, "ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.10", "dev", "lan0")
+        run(self.gateway, "sysctl", "-qw", "net.ipv6.conf.lan0.keep_addr_on_down=1")
+        try:
+            self.instance.start()
+            self.install()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def gateway(self) -> str:
+        """The namespace of the gateway."""
+        return self.net.gateway
+
+    def install(self) -> None:
+        """install-rules."""
+        options = options_from(read_config(str(self.instance.config)))
+        inside(self.gateway, lambda: install.install(options, Store(self.state)))
+
+    def patient(self) -> Patient:
+        """Whom the doctor sees. To be called inside of the gateway."""
+        path = str(self.instance.config)
+        settings = read_config(path)
+        return examination.meet(settings, path, options_from(settings), Store(self.state))
+
+    def examine(self) -> list[Finding]:
+        """What the doctor says is wrong."""
+        found = inside(self.gateway, lambda: list(examination.examine(self.patient())))
+        assert len(found) > 10
+        return [finding for finding in found if not finding.ok]
+
+    def probe(self) -> list[Finding]:
+        """What a probe finds, all of it."""
+        return inside(self.gateway, lambda: list(probe.probe(self.patient())))
+
+    def type(self, command: str) -> None:
+        """What the doctor says, typed into a shell of the gateway."""
+        path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.gateway, "sh", "-c", command],
+            capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "PATH": path},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+    def run(self, command: str) -> None:
+        """Break something."""
+        run(self.gateway, "sh", "-c", command)
+
+    def restart(self) -> None:
+        """The daemon anew."""
+        self.instance.stop()
+        self.instance.start()
+
+    def close(self) -> None:
+        """End everything."""
+        self.instance.host.stop_all()
+        self.net.close()
+        shutil.rmtree(self.folder)

@@ -1,0 +1,43 @@
+"""What docs/gateway.md and the heads of the nft files let a person type, typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.gateway.plan import Method, Mode
+from tests.gateway.box import METHODS, MODES
+from tests.gateway.network import SERVER, greeting, run
+
+if TYPE_CHECKING:
+    from tests.gateway.box import Box
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_undoing_by_hand(box: Box, method: Method) -> None:
+    (block,) = re.findall(r"```sh\n(nft delete.*?)```", (ROOT / "docs/gateway.md").read_text(), re.DOTALL)
+    before = box.snapshot()
+    box.install(instance="gate", method=method, mode=Mode.TPROXY, local=True, daemon_uid=65534)
+    run(box.net.gateway, "sh", "-c", block.replace("/run/proxsmtp-tp-rules", str(box.state)))
+    assert box.snapshot() == before
+    assert not list(box.state.glob("*.json"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loading_by_hand(box: Box, mode: Mode) -> None:
+    text = (ROOT / f"nftables/{mode.value}.nft").read_text()
+    run(box.net.gateway, "nft", "-f", "-", stdin=text.replace('"eth0"', '"lan0"'))
+    for command in re.findall(r"^#\t(ip .*)$", text, re.MULTILINE):
+        for version in ("-4", "-6"):
+            run(box.net.gateway, *command.replace("ip ", f"ip {version} ", 1).split())
+    box.server()
+    daemon = box.daemon(mode)
+    for version in (4, 6):
+        assert greeting(box.net.client, SERVER[version]) == f"daemon for {SERVER[version]}"
+    daemon.close()
+    assert greeting(box.net.client, SERVER[4]) == "ConnectionRefusedError"

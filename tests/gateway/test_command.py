@@ -1,0 +1,222 @@
+"""install-rules, remove-rules and check-rules as an administrator types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.gateway.network import SERVER, greeting, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.gateway.box import Box
+
+
+class Commands:
+    """proxsmtp-tp on the gateway of a test."""
+
+    def __init__(self, box: Box, folder: Path) -> None:
+        self.box = box
+        self.config = folder / "gate.conf"
+        self.config.write_text("TransparentProxy: client\nRuleInterface: lan0\nUser: nobody\n")
+
+    def line(self, command: str, *arguments: str, config: bool = True) -> list[str]:
+        """What to execute."""
+        code = "import sys; from proxsmtp_tp.cli.main import main; sys.exit(main())"
+        given = ["-f", str(self.config)] if config else []
+        return [
+            "ip", "netns", "exec", self.box.net.gateway, sys.executable, "-c", code,
+            command, *given, "--state-dir", str(self.box.state), *arguments,
+        ]  # fmt: skip
+
+    def __call__(self, command: str, *arguments: str, config: bool = True) -> tuple[int, str, str]:
+        """Run it; status, standard output, standard error."""
+        done = subprocess.run(
+            self.line(command, *arguments, config=config), capture_output=True, text=True, check=False, timeout=60
+        )
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def proxsmtp_tp(box: Box, tmp_path: Path) -> Commands:
+    """The program."""
+    return Commands(box, tmp_path)
+
+
+def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
+    box = proxsmtp_tp.box
+    before = box.snapshot()
+    status, said, _ = proxsmtp_tp("install-rules", "--dry-run", "--mode", "tproxy")
+    assert status == 0
+    assert "table inet proxsmtp_gate {" in said
+    assert "ip -4 rule add priority" in said
+    assert "nothing of it is there" in said
+    assert box.snapshot() == before
+    assert proxsmtp_tp("check-rules")[0] == 1
+
+    assert proxsmtp_tp("install-rules")[:2] == (0, "rules of instance gate: installed\n")
+    assert proxsmtp_tp("install-rules")[:2] == (0, "rules of instance gate: already in place\n")
+    assert "nothing would be changed" in proxsmtp_tp("install-rules", "--dry-run")[1]
+    assert proxsmtp_tp("check-rules")[:2] == (0, "rules of instance gate: in place\n")
+    # The firewall's own view: what is loaded is the file of nftables/.
+    assert 'elements = { "lan0" }' in run(box.net.gateway, "nft", "list", "table", "inet", "proxsmtp_gate")
+
+    run(box.net.gateway, "nft", "flush", "chain", "inet", "proxsmtp_gate", "prerouting")
+    status, said, _ = proxsmtp_tp("check-rules")
+    assert status == 1
+    assert "chain prerouting: missing: iifname @interfaces" in said
+    status, said, _ = proxsmtp_tp("check-rules", "--json")
+    found = json.loads(said)
+    assert (status, found["state"], len(found["differences"])) == (1, "drifted", 2)
+
+    assert "would remove: rules of method nftables" in proxsmtp_tp("remove-rules", "--dry-run")[1]
+    # Without the configuration file its name is enough.
+    proxsmtp_tp.config.unlink()
+    status, said, complaint = proxsmtp_tp("remove-rules")
+    assert (status, said) == (0, "rules of instance gate: removed\n")
+    assert "taking the name that the file gives: gate" in complaint
+    assert (
+        proxsmtp_tp("remove-rules", "--instance", "gate", config=False)[1]
+        == "rules of instance gate: there were none\n"
+    )
+    assert box.snapshot() == before
+
+
+def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
+    before = proxsmtp_tp.box.snapshot()
+    config = proxsmtp_tp.config
+    for arguments, status, text in (
+        (["--interface", "eth7"], 1, "interface eth7 does not exist. Interfaces: lan0 (192.0.2.1/24"),
+        (["--interface", "a;flush ruleset;b;0123456"], 2, "is no name of a network interface"),
+        (["--interface", 'l"0'], 2, "cannot be used as an interface"),
+        (["--source", "192.0.2.0/24; flush ruleset"], 2, "is no network"),
+        (["--source", "192.0.2.1/24"], 2, "write 192.0.2.0/24 for the whole network"),
+        (["--port", "25}"], 2, "is no port"),
+        (["--fail", "maybe"], 2, "is not one of closed, open"),
+        (["--instance", "x; reboot"], 2, "is no name"),
+        (["--mode", "tproxy", "--listen-port", "25"], 2, "cannot listen on an intercepted port"),
+        (["--confirm", "0"], 2, "is not a number of seconds"),
+    ):
+        found = proxsmtp_tp("install-rules", *arguments)
+        assert found[0] == status, arguments
+        assert text in found[2], found
+        assert "Traceback" not in found[2]
+    config.write_text("TransparentProxy: client\n")
+    status, _, said = proxsmtp_tp("install-rules")
+    assert status == 1
+    assert "where do clients come in?" in said
+    assert "lan0 (192.0.2.1/24, 2001:db8:1::1/64" in said
+    status, _, said = proxsmtp_tp("install-rules", "--interface", "lan0", "--local")
+    assert status == 2
+    assert "set User" in said
+    config.write_text("TransparentProxy: client\nRuleMode: tprox\nRulePort: 0\n")
+    status, _, said = proxsmtp_tp("install-rules")
+    assert status == 2
+    assert ":2:" in said
+    assert ":3:" in said
+    assert proxsmtp_tp.box.snapshot() == before
+
+
+def test_an_ordinary_user_is_told(proxsmtp_tp: Commands) -> None:
+    command = proxsmtp_tp.line("remove-rules")
+    position = command.index(sys.executable)
+    command[position:position] = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "rules need root" in done.stderr
+
+
+def test_a_second_command_does_not_interfere(proxsmtp_tp: Commands) -> None:
+    box = proxsmtp_tp.box
+    store = box.store()
+    with store.lock():
+        status, _, said = proxsmtp_tp("install-rules")
+    assert status == 1
+    assert "another install-rules or remove-rules is at work" in said
+    assert proxsmtp_tp("install-rules")[0] == 0
+
+
+def _wait_until(seconds: float, condition: object) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_try_without_confirmation_is_undone(proxsmtp_tp: Commands) -> None:
+    box = proxsmtp_tp.box
+    before = box.snapshot()
+    status, said, _ = proxsmtp_tp("install-rules", "--mode", "tproxy", "--confirm", "3")
+    assert status == 0
+    assert "undone in" in said
+    assert "on trial" in proxsmtp_tp("check-rules", "--mode", "tproxy")[2]
+    assert _wait_until(20, lambda: box.snapshot() == before and not box.state.exists())
+
+    # Over rules that stand, it goes back to them.
+    assert proxsmtp_tp("install-rules")[0] == 0
+    installed = box.snapshot()
+    assert proxsmtp_tp("install-rules", "--port", "587", "--confirm", "2")[0] == 0
+    assert box.snapshot() != installed
+    assert _wait_until(20, lambda: box.snapshot() == installed)
+    assert proxsmtp_tp("check-rules")[0] == 0
+
+
+def test_a_try_is_kept_by_installing_again(proxsmtp_tp: Commands) -> None:
+    box = proxsmtp_tp.box
+    assert proxsmtp_tp("install-rules", "--confirm", "3")[0] == 0
+    installed = box.snapshot()
+    status, said, noted = proxsmtp_tp("install-rules")
+    assert (status, said) == (0, "rules of instance gate: already in place\n")
+    assert "confirmed" in noted
+    (path,) = box.state.glob("*.json")
+    assert json.loads(path.read_text())["deadline"] is None
+    assert not _wait_until(4, lambda: box.snapshot() != installed)
+
+
+@pytest.mark.parametrize(("typed", "status"), [("yes\n", 0), ("no\n", 1), ("\x04", 1)])
+def test_a_try_asks_at_the_terminal(proxsmtp_tp: Commands, typed: str, status: int) -> None:
+    box = proxsmtp_tp.box
+    before = box.snapshot()
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        proxsmtp_tp.line("install-rules", "--confirm", "5"), stdin=slave, stdout=subprocess.PIPE, text=True
+    )
+    os.close(slave)
+    assert process.stdout is not None
+    assert "installed" in process.stdout.readline()
+    assert 'type "yes"' in process.stdout.readline()
+    os.write(master, typed.encode())
+    assert process.wait(30) == status
+    process.stdout.close()
+    os.close(master)
+    if status == 0:
+        assert greeting(box.net.client, SERVER[4]) == "ConnectionRefusedError"
+        assert proxsmtp_tp("remove-rules")[0] == 0
+    assert _wait_until(20, lambda: box.snapshot() == before)
+
+
+def test_a_try_survives_the_end_of_the_installing_process(proxsmtp_tp: Commands) -> None:
+    box = proxsmtp_tp.box
+    before = box.snapshot()
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        proxsmtp_tp.line("install-rules", "--confirm", "2"), stdin=slave, stdout=subprocess.PIPE, text=True
+    )
+    os.close(slave)
+    assert process.stdout is not None
+    assert "installed" in process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    os.close(master)
+    assert _wait_until(20, lambda: box.snapshot() == before)

@@ -1,0 +1,399 @@
+"""Each step of interception broken on purpose: the doctor names it, and what it says mends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.gateway.doctor.daemon import listening
+from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
+from tests.gateway import shapes
+from tests.gateway.clinic import Clinic
+from tests.gateway.network import inside, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OWN = Numbers(preferred_slot("patient"))
+DROP_INPUT = """table inet house {
+    chain input {
+        type filter hook input priority 0; policy drop;
+        ct state established accept
+        iifname lo accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
+}
+"""
+NO_TRACKING = """table ip t {
+    chain c {
+        type filter hook prerouting priority raw;
+        tcp dport 25 notrack
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def redirect() -> Iterator[Clinic]:
+    """Mode redirect, transparent to the client."""
+    clinic = Clinic(
+        RuleMode="redirect", TransparentProxy="client",
+        RuleSource="192.0.2.0/24, 203.0.113.0/24, 2001:db8:1::/64",
+    )  # fmt: skip
+    yield clinic
+    clinic.close()
+
+
+@pytest.fixture(scope="module")
+def tproxy() -> Iterator[Clinic]:
+    """Mode tproxy, transparent to both sides."""
+    clinic = Clinic(RuleMode="tproxy", TransparentProxy="full")
+    yield clinic
+    clinic.close()
+
+
+def diagnosed(clinic: Clinic, step: str, text: str) -> str:
+    """The mend of the finding that is expected."""
+    found = clinic.examine()
+    for finding in found:
+        if step in finding.step and text in finding.text:
+            return finding.mend
+    raise AssertionError(f"no {step}: {text} in {found}")
+
+
+def test_a_healthy_box(redirect: Clinic, tproxy: Clinic) -> None:
+    assert redirect.examine() == []
+    assert tproxy.examine() == []
+
+
+BROKEN_REDIRECT = {
+    "forwarding": ("sysctl -qw net.ipv4.ip_forward=0", "forwarding, IPv4", "not forwarded"),
+    "IPv6 forwarding": ("sysctl -qw net.ipv6.conf.all.forwarding=0", "forwarding, IPv6", "not forwarded"),
+    "reverse path": (
+        "ip route replace 203.0.113.0/24 via 198.51.100.25 dev wan0; sysctl -qw net.ipv4.conf.all.rp_filter=1",
+        "return path, lan0",
+        "answers to 203.0.113.0/24 leave by wan0",
+    ),
+    "no way back": ("ip route del 203.0.113.0/24", "return path, lan0", "no route back to 203.0.113.0/24"),
+    "a rule is gone": ("nft flush chain inet proxsmtp_patient prerouting", "rules", "chain prerouting: missing"),
+    "the rules are gone": ("nft flush ruleset", "rules", "not installed"),
+    "untracked by nft": (
+        f"nft -f - <<'END'\n{NO_TRACKING}END",
+        "connection tracking",
+        "nft ip t c switches it off",
+    ),
+    "untracked by iptables": (
+        "iptables-legacy -t raw -A PREROUTING -p tcp --dport 25 -j CT --notrack",
+        "connection tracking",
+        "iptables-legacy -t raw switches it off",
+    ),
+    "nft drops": (
+        f"nft -f - <<'END'\n{DROP_INPUT}END",
+        "firewall, lan0",
+        "nft table inet house does not let intercepted IPv4 and IPv6 connections in (port 10025)",
+    ),
+    "iptables drops": (
+        "iptables-legacy -A INPUT -i lan0 -p tcp -m multiport --dports 1000:20000 -j DROP",
+        "firewall, lan0",
+        "iptables-legacy does not let intercepted IPv4",
+    ),
+    "ip6tables-nft drops": (
+        "ip6tables-nft -A INPUT -i lan0 -p tcp -j REJECT",
+        "firewall, lan0",
+        "ip6tables-nft does not let intercepted IPv6",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_REDIRECT)
+def test_redirect_broken_and_mended(redirect: Clinic, name: str) -> None:
+    command, step, text = BROKEN_REDIRECT[name]
+    redirect.run(command)
+    try:
+        redirect.type(diagnosed(redirect, step, text))
+        assert redirect.examine() == []
+    finally:
+        redirect.run(
+            "nft delete table inet house; nft delete table ip t; iptables-legacy -F INPUT; ip6tables-nft -F INPUT;"
+            " ip route replace 203.0.113.0/24 via 192.0.2.10 dev lan0; sysctl -qw net.ipv4.conf.all.rp_filter=0; true"
+        )
+
+
+BROKEN_TPROXY = {
+    "a policy rule is gone": (
+        f"ip rule del priority {OWN.priority + 1}",
+        "policy routing",
+        f"missing: ip -4 rule priority {OWN.priority + 1}",
+    ),
+    "the route is gone": (
+        f"ip -6 route flush table {OWN.table}", "policy routing", "missing: ip -6 route local default dev lo",
+    ),
+    "a policy rule comes first": (
+        "ip route add default dev wan0 table 77; ip rule add from 192.0.2.0/24 lookup 77 priority 50",
+        "delivery, lan0, IPv4",
+        "routed away by a policy rule before ours: ip -4 rule 50",
+    ),
+    "firewalld": (
+        f"nft -f - <<'END'\n{shapes.FIREWALLD.replace('{ 22, 25 }', '{ 22 }')}END",
+        "firewall, lan0",
+        "nft table inet firewalld does not let intercepted IPv4 and IPv6 connections in (port 25)",
+    ),
+    "ufw": (
+        f"iptables-legacy-restore <<'END'\n{shapes.UFW.replace('25,10025', '587')}END",
+        "firewall, lan0",
+        "iptables-legacy does not let intercepted IPv4 connections in (port 25)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN_TPROXY)
+def test_tproxy_broken_and_mended(tproxy: Clinic, name: str) -> None:
+    command, step, text = BROKEN_TPROXY[name]
+    tproxy.run(command)
+    try:
+        tproxy.type(diagnosed(tproxy, step, text))
+        assert tproxy.examine() == []
+    finally:
+        tproxy.run(
+            "nft delete table inet firewalld; iptables-legacy -P INPUT ACCEPT; iptables-legacy -P FORWARD ACCEPT;"
+            " iptables-legacy -F; iptables-legacy -X; ip rule del priority 30000; ip route flush table 77; true"
+        )
+
+
+def test_an_interface_that_is_down(redirect: Clinic) -> None:
+    redirect.run("ip link set lan0 down")
+    redirect.type(diagnosed(redirect, "interface lan0", "it is down"))
+    redirect.run("ip route replace 203.0.113.0/24 via 192.0.2.10 dev lan0")
+    assert _soon(lambda: redirect.examine() == [])
+
+
+def test_ipv6_with_a_link_local_address_only(redirect: Clinic) -> None:
+    redirect.run("ip -6 addr flush dev lan0 scope global")
+    redirect.type(diagnosed(redirect, "IPv6, lan0", "only a link-local address"))
+    found = redirect.examine()
+    assert not [finding for finding in found if finding.step.startswith("IPv6")]
+    redirect.run("ip -6 addr flush dev lan0 scope global; ip -6 addr add 2001:db8:1::1/64 dev lan0 nodad")
+    assert redirect.examine() == []
+
+
+def test_the_temp_directory(redirect: Clinic) -> None:
+    temp = redirect.temp
+    temp.rmdir()
+    redirect.type(diagnosed(redirect, "temp directory", "No such file"))
+    assert redirect.examine() == []
+    assert (temp.stat().st_mode & 0o7777, temp.stat().st_uid) == (0o700, 65534)
+    temp.chmod(0o777)
+    redirect.type(diagnosed(redirect, "temp directory", "open to everybody"))
+    os.chown(temp, 0, 0)
+    redirect.type(diagnosed(redirect, "temp directory", "not writable for 65534"))
+    assert redirect.examine() == []
+
+
+def test_the_filter(redirect: Clinic) -> None:
+    redirect.filter.chmod(0o600)
+    redirect.type(diagnosed(redirect, "filter", "cannot be run by 65534"))
+    assert redirect.examine() == []
+    redirect.filter.rename(redirect.folder / "away")
+    diagnosed(redirect, "filter", "No such file")
+    (redirect.folder / "away").rename(redirect.filter)
+    assert redirect.examine() == []
+
+
+def test_descriptors(redirect: Clinic) -> None:
+    for pid in _daemon_pids(redirect):
+        # As the daemon's own user: that needs no right that root may lack in a container.
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        subprocess.run([*user, "prlimit", "--pid", str(pid), "--nofile=100:"], check=True)
+    assert "proxsmtp-tp serve" in diagnosed(redirect, "descriptors", "MaxConnections needs 192")
+    redirect.restart()
+    assert redirect.examine() == []
+
+
+def _daemon_pids(clinic: Clinic) -> list[int]:
+    return [pid for item in inside(clinic.gateway, lambda: listening(10025)) for pid in item.pids]
+
+
+def _soon(condition: object) -> bool:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_daemon_that_is_down(redirect: Clinic) -> None:
+    redirect.instance.stop()
+    assert (
+        diagnosed(redirect, "listener", "nobody listens on port 10025")
+        == f"proxsmtp-tp serve -f {redirect.instance.config}"
+    )
+    redirect.instance.start()
+    assert redirect.examine() == []
+
+
+def test_a_daemon_that_hangs(redirect: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxsmtp_tp.gateway.doctor.daemon.ANSWER_SECONDS", 1.0)
+    pids = _daemon_pids(redirect)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    diagnosed(redirect, "daemon", "it hangs")
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    redirect.restart()
+    assert redirect.examine() == []
+
+
+def test_a_daemon_that_listens_elsewhere(redirect: Clinic) -> None:
+    redirect.instance.stop()
+    healthy = dict(redirect.instance.directives)
+    redirect.instance.directives = healthy | {"Listen": "127.0.0.1:10025"}
+    redirect.instance.start()
+    diagnosed(redirect, "listener, IPv4", "it listens only on 127.0.0.1, port 10025")
+    redirect.instance.stop()
+    # On the addresses that REDIRECT turns to, it need not listen on all.
+    redirect.instance.directives = healthy | {"Listen": "192.0.2.1:10025, [2001:db8:1::1]:10025"}
+    redirect.instance.start()
+    assert redirect.examine() == []
+    redirect.instance.stop()
+    redirect.instance.directives = healthy
+    redirect.instance.start()
+    assert redirect.examine() == []
+
+
+def test_a_listener_that_is_not_transparent(tproxy: Clinic) -> None:
+    tproxy.instance.stop()
+    healthy = dict(tproxy.instance.directives)
+    tproxy.instance.directives = healthy | {"RuleMode": "redirect", "TransparentProxy": "client"}
+    tproxy.instance.start()
+    tproxy.instance.config.write_text("".join(f"{name}: {value}\n" for name, value in healthy.items()))
+    diagnosed(tproxy, "listener, IPv4", "not transparent")
+    tproxy.instance.directives = healthy
+    tproxy.restart()
+    assert tproxy.examine() == []
+
+
+NO_SMTP = """
+import os, socket
+for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+    s = socket.socket(family)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        s.setsockopt(socket.IPPROTO_IPV6, 75, 1)
+    else:
+        s.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
+    s.bind((anywhere, 10025))
+    s.listen()
+    if os.fork() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+        print("ready", flush=True)
+        while True:
+            c, _ = s.accept()
+            c.sendall(b"hello\\r\\n")
+            c.close()
+os.wait()
+"""
+
+
+def test_another_program_without_the_capability(tproxy: Clinic) -> None:
+    tproxy.instance.stop()
+    other = subprocess.Popen(
+        ["ip", "netns", "exec", tproxy.gateway, sys.executable, "-c", NO_SMTP], stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert other.stdout is not None
+    try:
+        assert [other.stdout.readline(), other.stdout.readline()] == ["ready\n", "ready\n"]
+        diagnosed(tproxy, "daemon", "speaks no SMTP")
+        diagnosed(tproxy, "capability", "lacks CAP_NET_ADMIN")
+    finally:
+        os.killpg(other.pid, signal.SIGKILL)
+        other.communicate()
+    tproxy.instance.start()
+    assert tproxy.examine() == []
+
+
+def test_a_port_of_a_bridge_and_a_bridge_that_filters(redirect: Clinic) -> None:
+    redirect.run("ip link add br0 type bridge; ip link set br0 up; ip link set lan0 master br0")
+    try:
+        mend = diagnosed(redirect, "interface lan0", "it is a port of bridge br0")
+        redirect.instance.config.write_text(redirect.instance.config.read_text().replace("lan0", "br0"))
+        redirect.type(mend)
+        redirect.run("sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=0")
+        redirect.type(diagnosed(redirect, "bridge br0", "bridge-nf-call-iptables is on"))
+        assert not [finding for finding in redirect.examine() if finding.step in {"bridge br0", "rules"}]
+    finally:
+        redirect.run("ip link set lan0 nomaster; ip link del br0")
+        redirect.instance.config.write_text(redirect.instance.config.read_text().replace("br0", "lan0"))
+        redirect.install()
+    assert redirect.examine() == []
+
+
+@pytest.mark.parametrize("method", ["nftables", "iptables"])
+@pytest.mark.parametrize("mode", ["redirect", "tproxy"])
+@pytest.mark.parametrize("transparency", ["client", "full"])
+def test_the_probe(method: str, mode: str, transparency: str) -> None:
+    clinic = Clinic(RuleMethod=method, RuleMode=mode, TransparentProxy=transparency)
+    try:
+        links = run(clinic.gateway, "ip", "-br", "link")
+        found = clinic.probe()
+        assert all(finding.ok for finding in found), found
+        source = {"client": ("198.18.254.5", "2001:2:0:fe02::1"), "full": ("198.18.254.2", "2001:2:0:fe01::2")}
+        for address in source[transparency]:
+            assert [f for f in found if f.text == f"the daemon calls the server from {address}"]
+        assert len([f for f in found if "the mail arrived, unchanged" in f.text]) == 2
+        assert _soon(lambda: run(clinic.gateway, "ip", "-br", "link") == links)
+    finally:
+        clinic.close()
+
+
+def test_what_the_probe_tells_of_filter_and_daemon(redirect: Clinic) -> None:
+    redirect.filter.write_text("#!/bin/sh\necho X-Seen: yes\ncat\n")
+    assert len([f for f in redirect.probe() if "changed by the gateway" in f.text]) == 2
+    redirect.filter.write_text("#!/bin/sh\necho '550 not today' >&2\nexit 1\n")
+    assert len([f for f in redirect.probe() if f.ok and "refused, and not delivered: 550 not today" in f.text]) == 2
+    redirect.filter.write_text("#!/bin/sh\ncat\n")
+    redirect.instance.stop()
+    found = redirect.probe()
+    assert [f.ok for f in found] == [False, False]
+    assert "no greeting (ConnectionRefusedError" in found[0].text
+    redirect.instance.start()
+    redirect.run("nft delete table inet proxsmtp_patient")
+    assert "before the rules are in place" in redirect.probe()[0].text
+    redirect.install()
+
+
+def test_an_interrupted_probe_leaves_nothing(redirect: Clinic) -> None:
+    """kill -9 of the probe in the middle of its mail."""
+    began = redirect.folder / "began"
+    redirect.filter.write_text(f"#!/bin/sh\ntouch {redirect.temp}/began\ncat >/dev/null\nsleep 30\n")
+    began = redirect.temp / "began"
+    links = run(redirect.gateway, "ip", "-br", "link")
+    code = f"""
+from pathlib import Path
+from tests.gateway.clinic import *
+settings = read_config({str(redirect.instance.config)!r})
+list(probe.probe(examination.meet(settings, None, options_from(settings), Store(Path({str(redirect.state)!r})))))
+"""
+    process = subprocess.Popen(["ip", "netns", "exec", redirect.gateway, sys.executable, "-c", code])
+    try:
+        assert _soon(began.exists)
+        assert "pxprobe" in run(redirect.gateway, "ip", "-br", "link")
+        process.kill()
+        process.wait()
+        assert _soon(lambda: run(redirect.gateway, "ip", "-br", "link") == links)
+    finally:
+        process.kill()
+        process.wait()
+        redirect.filter.write_text("#!/bin/sh\ncat\n")
+        began.unlink(missing_ok=True)
+        redirect.restart()
+    assert redirect.examine() == []

@@ -1,0 +1,146 @@
+"""install-service and remove-service on a machine image: what is written, what goes again, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.cli import service
+from proxsmtp_tp.cli.main import main
+from proxsmtp_tp.cli.service_units import PROGRAM, capabilities, daemon_drop_in, instance_files, unit_files
+from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.settings import RuleFail, RuleMode, Settings, TransparentProxy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An image with one configuration; systemctl(1) is asked for nothing but links."""
+    (tmp_path / "etc/proxsmtp-tp").mkdir(parents=True)
+    configure(tmp_path, "TransparentProxy: client\nRuleInterface: lan\n")
+    monkeypatch.setattr(service, "program_path", lambda: "/opt/somewhere/bin/proxsmtp-tp")
+    return tmp_path
+
+
+def configure(root: Path, text: str, name: str = "gateway") -> None:
+    (root / f"etc/proxsmtp-tp/{name}.conf").write_text(text)
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() or path.is_symlink()}
+
+
+def test_install_writes_units_that_start_this_program(root: Path) -> None:
+    before = files(root)
+    assert main(["install-service", "--root", str(root)]) == 0
+    unit = (root / "etc/systemd/system/proxsmtp-tp@.service").read_text()
+    assert "ExecStart=/opt/somewhere/bin/proxsmtp-tp serve -f /etc/proxsmtp-tp/%i.conf\n" in unit
+    assert PROGRAM not in unit
+    enabled = {path for path in files(root) if ".wants/" in path}
+    assert enabled == {
+        "etc/systemd/system/multi-user.target.wants/proxsmtp-tp.target",
+        "etc/systemd/system/proxsmtp-tp.target.wants/proxsmtp-tp@gateway.service",
+        "etc/systemd/system/proxsmtp-tp@gateway.service.wants/proxsmtp-tp-rules@gateway.service",
+    }
+    assert main(["remove-service", "--root", str(root)]) == 0
+    assert files(root) == before
+
+
+def test_a_second_install_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["install-service", "--root", str(root)])
+    capsys.readouterr()
+    assert main(["install-service", "--root", str(root)]) == 0
+    assert "write" not in capsys.readouterr().out
+
+
+def test_dry_run_says_it_and_does_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(root)
+    assert main(["install-service", "--root", str(root), "--dry-run"]) == 0
+    assert f"would write {root}/etc/systemd/system/proxsmtp-tp@.service" in capsys.readouterr().out
+    assert files(root) == before
+
+
+def test_a_wrong_configuration_changes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(root, "TimeOut: never\n")
+    before = files(root)
+    assert main(["install-service", "--root", str(root)]) == 2
+    assert "TimeOut" in capsys.readouterr().err
+    assert files(root) == before
+
+
+def test_a_drop_in_that_is_not_wanted_any_more_goes(root: Path) -> None:
+    configure(root, "TransparentProxy: client\nRuleInterface: lan\nRuleFail: open\n")
+    main(["install-service", "--root", str(root)])
+    rules = root / "etc/systemd/system/proxsmtp-tp-rules@gateway.service.d/10-configuration.conf"
+    assert "BindsTo=proxsmtp-tp@gateway.service\n" in rules.read_text()
+    configure(root, "TransparentProxy: client\nRuleInterface: lan\n")
+    main(["install-service", "--root", str(root)])
+    assert not rules.parent.exists()
+
+
+def test_remove_leaves_other_peoples_drop_ins(root: Path) -> None:
+    main(["install-service", "--root", str(root)])
+    own = root / "etc/systemd/system/proxsmtp-tp@gateway.service.d/override.conf"
+    own.write_text("[Service]\nNice=1\n")
+    assert main(["remove-service", "--root", str(root)]) == 0
+    assert own.exists()
+
+
+def test_remove_of_one_instance_leaves_the_other(root: Path) -> None:
+    configure(root, "TransparentProxy: client\n", "second")
+    main(["install-service", "--root", str(root)])
+    assert main(["remove-service", "--root", str(root), "second"]) == 0
+    left = files(root)
+    assert "etc/systemd/system/proxsmtp-tp.target.wants/proxsmtp-tp@gateway.service" in left
+    assert not {path for path in left if "@second" in path}
+
+
+def test_remove_works_without_the_configuration(root: Path) -> None:
+    main(["install-service", "--root", str(root)])
+    shutil.rmtree(root / "etc/proxsmtp-tp")
+    assert main(["remove-service", "--root", str(root)]) == 0
+    assert files(root) == set()
+
+
+def test_a_program_that_the_unit_cannot_see_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pathlib.Path.is_file", lambda _: True)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: "/home/alice/venv/bin")
+    assert main(["install-service", "--root", str(tmp_path)]) == 1
+    assert "install proxsmtp-tp under /opt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(transparent_proxy=TransparentProxy.CLIENT), []),
+        (Settings(transparent_proxy=TransparentProxy.FULL), ["CAP_NET_ADMIN"]),
+        (Settings(rule_mode=RuleMode.TPROXY), ["CAP_NET_ADMIN"]),
+        (Settings(listen=(InetAddress("", 25),)), ["CAP_NET_BIND_SERVICE"]),
+    ],
+)
+def test_capabilities_only_where_they_are_needed(settings: Settings, expected: list[str]) -> None:
+    assert capabilities(settings) == expected
+    assert ("AmbientCapabilities=" in daemon_drop_in(settings)) == bool(expected)
+
+
+def test_systemd_waits_longer_than_the_drain() -> None:
+    assert "TimeoutStopSec=135\n" in daemon_drop_in(Settings(drain_time_out=120))
+
+
+def test_rules_depend_on_the_daemon_only_where_they_fail_open() -> None:
+    closed = instance_files("a", Settings(rule_interface=("lan",)), "/c")
+    opened = instance_files("a", Settings(rule_interface=("lan",), rule_fail=RuleFail.OPEN), "/c")
+    assert [path for path in closed if "rules" in path] == []
+    assert len([path for path in opened if "rules" in path]) == 1
+
+
+def test_the_unit_has_no_capability_of_its_own() -> None:
+    unit = unit_files(PROGRAM)["etc/systemd/system/proxsmtp-tp@.service"]
+    assert "\nCapabilityBoundingSet=\n" in unit
+    assert "\nAmbientCapabilities=\n" in unit
