@@ -225,7 +225,9 @@ class Connection:
             return
         self.server_ip = server or str(targets[0])
         # Shielded: a transport that is half made when the client goes would never be closed (server_made closes it).
-        await asyncio.shield(self.loop.create_connection(lambda: ServerSide(self), sock=sock))
+        # Not create_connection: uvloop gives that one's socket to its transport only after connection_made, and a
+        # transport that is aborted there would leave a socket that closes somebody else's descriptor later on.
+        await asyncio.shield(self.loop.connect_accepted_socket(lambda: ServerSide(self), sock))
 
     def client_made(self, transport: Any) -> None:
         """The client is ours; its first bytes may follow at once."""

@@ -103,17 +103,25 @@ def _idle_and_unwanted(d: Dialogue) -> bool:
 
 def _next_line(d: Dialogue) -> bool:
     """Act on one line; False when there is none yet."""
+    fault: SmtpError | None = None
     try:
         line = d.lines.next_line()
         if line is None:
             return False
-        d.progress = d.progress or not d.outstanding  # a pipelined command buys a silent server no time
+        ended = line.endswith(b"\r\n")
+    except LineTooLong as error:
+        line, ended, fault = b"", error.ended, error
+    behind_bare_lf, d.refused_to_crlf = d.refused_to_crlf, not ended
+    if behind_bare_lf:
+        return True
+    d.progress = d.progress or not d.outstanding  # a pipelined command buys a silent server no time
+    try:
+        if fault is not None:
+            raise fault
         if d.phase is Phase.AUTH:
             _continuation(d, line)
         else:
             _line(d, line)
-    except LineTooLong:
-        _fault(d, SmtpError(answers.LINE_TOO_LONG))
     except SmtpError as error:
         _fault(d, error)
     return True

@@ -183,6 +183,8 @@ def _rcpt(d: Dialogue, owed: Owed, reply: Reply) -> None:
 def _data(d: Dialogue, _owed: Owed, reply: Reply) -> None:
     if not reply.intermediate:
         d.pass_on(reply)
+    elif message.must_filter(d) and d.envelope.recipients:
+        _out_of_step(d, "354 to recipients without a sender")  # an empty message would reach them unjudged
     elif message.must_filter(d):
         # Nobody was accepted, yet the server wants the text (RFC 2920 section 3.1 allows it): a lone dot ends that.
         d.ask(Owed(Expect.OUR_EMPTY, b".\r\n"))

@@ -25,22 +25,24 @@ AUTH_LIMIT = 12288
 
 
 class LineTooLong(SmtpError):  # noqa: N818 - names what the line is, as StopIteration names what happens
-    """A line went past the limit. It is swallowed; the next line is a command again."""
+    """A line went past the limit, and is swallowed. `ended`: up to its CRLF; otherwise up to a bare LF."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ended: bool) -> None:
         super().__init__(LINE_TOO_LONG)
+        self.ended = ended
 
 
 class LineBuffer:
     """Bytes in, lines out. `limit` (octets with the line end) may change between two lines."""
 
-    __slots__ = ("_at", "_buffer", "_swallowing", "limit")
+    __slots__ = ("_at", "_buffer", "_swallowed_cr", "_swallowing", "limit")
 
     def __init__(self, limit: int = COMMAND_LIMIT) -> None:
         self.limit = limit
         self._buffer = b""
         self._at = 0
         self._swallowing = False
+        self._swallowed_cr = False  # the last octet swallowed: an LF may follow
 
     def __len__(self) -> int:
         """Octets fed and not yet returned."""
@@ -65,12 +67,16 @@ class LineBuffer:
         if not end:
             if len(buffer) - start >= self.limit:
                 self._swallowing = True
+                self._swallowed_cr = buffer.endswith(b"\r")
                 self._at = len(buffer)
             return None
         self._at = end
         if self._swallowing or end - start > self.limit:
+            ended = buffer.endswith(b"\r\n", start, end) or (
+                end - start == 1 and self._swallowing and self._swallowed_cr
+            )
             self._swallowing = False
-            raise LineTooLong
+            raise LineTooLong(ended=ended)
         return buffer[start:end]
 
     def take(self) -> bytes:

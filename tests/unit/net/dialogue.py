@@ -47,12 +47,12 @@ async def address(client: Peer, server: Peer) -> None:
 
 async def one_message(client: Peer, text: str = DOT) -> list[int]:
     """A whole dialogue, command by command, with a server that is played by a model."""
-    heard = [await client.reply()]
+    await client.reply()
     for said in ("EHLO c.example", "MAIL FROM:<a@c.example>", "RCPT TO:<b@mx.example>", "DATA", text, "QUIT"):
-        heard.append(await client.ask(said))
+        await client.ask(said)
     assert not await client.rest()
     client.close()
-    return codes(b"\r\n".join(heard))
+    return codes(client.heard)
 
 
 MESSAGE_CODES = [220, 250, 250, 250, 354, 250, 221]

@@ -11,17 +11,16 @@ files. Errors in the log fail the test unless it says that it expects them.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import Settings
-from proxsmtp_tp.net.admission import Admission
+from proxsmtp_tp.net.admission import _CHUNK_BYTES, _CHUNKS, Admission
 from proxsmtp_tp.net.listening import open_listeners
 from proxsmtp_tp.net.proxy import Proxy
 
@@ -61,12 +60,6 @@ class Peer:
         self.was_reset = False
         self._at = 0
         self._loop = asyncio.get_running_loop()
-
-    async def __aenter__(self) -> Peer:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
 
     async def say(self, text: str | bytes) -> None:
         """Send all of it."""
@@ -206,7 +199,7 @@ class Mx:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def __aenter__(self) -> Mx:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -330,8 +323,14 @@ async def staged(
             for sock in listeners:
                 sock.close()
     assert admission.counts() == [0] * workers
-    assert not any(admission._keys), "end points of connections that ended"
+    assert not has_endpoints(admission), "end points of connections that ended"
     await nothing_left(before, temp_directory)
+
+
+def has_endpoints(admission: Admission) -> bool:
+    """Whether some connection has an end point of ours in the table."""
+    used = admission._header[_CHUNKS] * _CHUNK_BYTES
+    return bool(bytes(admission._keys[:used]).strip(b"\0"))
 
 
 async def nothing_left(before: dict[str, str], temp_directory: Path) -> None:
@@ -343,16 +342,21 @@ async def nothing_left(before: dict[str, str], temp_directory: Path) -> None:
     await until(lambda: not children(), "no process is left")
     new = [kind for name, kind in descriptors().items() if before.get(name) != kind]
     assert not [kind for kind in new if kind.startswith(("pipe:", str(temp_directory), "anon_inode:[pidfd]"))], new
-    assert not list(temp_directory.iterdir())
+    assert not files(temp_directory)
 
 
 def descriptors() -> dict[str, str]:
     """Descriptors of this process, and what each is. Not the lock of a table: that goes when the table is collected."""
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # that of the list itself
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
+            found[link.name] = str(link.readlink())
     return {name: kind for name, kind in found.items() if not kind.startswith("/memfd:admission")}
+
+
+def files(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return [path.name for path in folder.iterdir()]
 
 
 def children() -> list[str]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.net.connection import Connection
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, MESSAGE, MESSAGE_CODES, WHOLE, address, meet
 from tests.unit.net.phases import PHASES
@@ -14,6 +13,7 @@ from tests.unit.net.stage import Mx, codes, until
 from tests.unit.session.world import ModelServer
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.net.connection import Connection
     from tests.unit.net.phases import Reach
     from tests.unit.net.stage import OpenStage
 

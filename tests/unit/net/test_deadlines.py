@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxsmtp_tp.net.proxy import FINAL_REPLY, limits_of
 from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.net.proxy import FINAL_REPLY, limits_of
 from proxsmtp_tp.session.state import Wait
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, address, meet, relayed

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
+
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.client import RECIPIENTS_KEPT
 from proxsmtp_tp.session.dialogue import OUTSTANDING_LIMIT
@@ -9,6 +13,9 @@ from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from tests.unit.session.playbook import C, S, addressed, client, greeted, introduced, server
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.smtp.replies import Reply
 
 GONE = events.ClientClosed(half=True)
 FILTERED = Options(filtered=True)
@@ -141,3 +148,53 @@ def test_a_chunk_that_ends_stops_its_clock() -> None:
     assert effects.MessageClock(running=False) in given
     assert effects.SendServer(b"NOOP\r\n") in given
     assert play
+
+
+# One line of the client is one command with one reply, whatever is in it.
+
+
+def test_what_stands_behind_a_bare_lf_is_no_command() -> None:
+    """Its sender sent one line: a second command would be smuggled, and a second reply out of step."""
+    assert (
+        greeted()
+        >> C(b"NOOP\nMAIL FROM:<evil@c>\nQUIT\r\n") << client(answers.COMMAND_BARE_LF.wire)
+        >> C(b"NO\n") << client(answers.COMMAND_BARE_LF.wire)
+        >> C(b"MAIL FROM:<evil@c>\n") >> C(b"DATA\r") >> C(b"\n")
+        >> C("NOOP") << server("NOOP")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("length", "reply"), [(3000, answers.COMMAND_BARE_LF), (20000, answers.LINE_TOO_LONG)])
+def test_what_stands_behind_the_bare_lf_of_a_long_line_is_no_command(length: int, reply: Reply) -> None:
+    assert (
+        greeted()
+        >> C(b"x" * length + b"\nMAIL FROM:<evil@c>\r\n") << client(reply.wire)
+        >> C(b"x" * length) >> C(b"x\r") >> C(b"\n") << client(answers.LINE_TOO_LONG.wire)
+        >> C("NOOP") << server("NOOP")
+        >> S("250 ok") << client("250 ok")
+        >> C(b"x\n" + b"x" * length) << client(answers.COMMAND_BARE_LF.wire)
+        >> C(b"\r\nNOOP\r\n") << server("NOOP")
+    )  # fmt: skip
+
+
+def test_what_stands_behind_a_bare_lf_in_auth_is_no_command() -> None:
+    play = introduced(None, "AUTH LOGIN")
+    play.session.feed(C("AUTH LOGIN"))
+    play.session.feed(S("334 VXNlcm5hbWU6"))
+    assert (
+        play
+        >> C(b"abc\nMAIL FROM:<evil@c>\r\nNOOP\r\n") << server("*")
+        >> S("501 cancelled") << client("501 cancelled") << server("NOOP")
+    )  # fmt: skip
+
+
+def test_no_empty_message_for_a_server_that_wants_no_sender() -> None:
+    """It took RCPT without MAIL, and says 354: a lone dot would be a message that nobody judged."""
+    play = introduced(FILTERED)
+    play.session.feed(C("RCPT TO:<b@mx>"))
+    play.session.feed(S("250 ok"))
+    assert (
+        play
+        >> C("DATA") << server("DATA")
+        >> S("354 go") << effects.CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << effects.CloseClient()
+    )  # fmt: skip

@@ -1,0 +1,204 @@
+"""A dialogue whose every octet is a place where one side may go away.
+
+Many dialogues run at once through one worker, each with a number in its addresses and in its message: so it is known
+which of them came out at the server, whole or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.unit.net.stage import PATIENCE, PIECE, Mx, Peer, codes, until
+from tests.unit.session.world import ModelServer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from tests.unit.net.stage import Stage
+
+AT_ONCE = 24
+"""Dialogues at a time: below MaxConnections, and not more filters than a small machine can start."""
+
+FINAL = 5
+"""Which reply of a dialogue settles its message: after the greeting, EHLO, MAIL, RCPT and DATA."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """One client's part. `message` is what a server keeps of it (dots still stuffed)."""
+
+    number: int
+
+    @property
+    def message(self) -> bytes:
+        """The text, whole."""
+        return b"S: %04d\r\n\r\nhi\r\n..\r\n" % self.number
+
+    @property
+    def steps(self) -> list[bytes]:
+        """What the client says, each after the reply to the one before."""
+        return [
+            b"EHLO c\r\n", b"MAIL FROM:<%04d@c>\r\n" % self.number, b"RCPT TO:<b@mx>\r\n", b"DATA\r\n",
+            self.message + b".\r\n", b"QUIT\r\n",
+        ]  # fmt: skip
+
+    @property
+    def stream(self) -> bytes:
+        """All of it."""
+        return b"".join(self.steps)
+
+    @property
+    def complete_at(self) -> int:
+        """Octets of the stream up to the end of data."""
+        return len(b"".join(self.steps[:-1]))
+
+
+LENGTH = len(Script(0).stream)
+
+
+@dataclass
+class Result:
+    """What came of one dialogue."""
+
+    told: list[int] = field(default_factory=list)
+    server: Witness | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """The client was told 2xx for its message."""
+        return len(self.told) > FINAL and self.told[FINAL] // 100 == 2
+
+
+class Witness(ModelServer):
+    """The model server, remembering how much of its last word went out."""
+
+    def __init__(self) -> None:
+        super().__init__(keywords=(b"PIPELINING",))
+        self.confirmed = False
+        """The reply to the message left whole."""
+        self.spoken = 0
+
+    @property
+    def number(self) -> int | None:
+        """Whose dialogue it is, once it knows."""
+        for command in self.commands:
+            if command.startswith(b"MAIL FROM:<"):
+                return int(command[11:15])
+        return None
+
+
+class Hall:
+    """The server: one witness for each connection, and the places where it breaks off."""
+
+    def __init__(self, mx: Mx, cut: Callable[[Peer, Witness], Awaitable[None]] | None = None) -> None:
+        self.mx = mx
+        self.witnesses: list[Witness] = []
+        self._open_now = 0
+        self._cut = cut or whole
+        mx._start(self._open())
+
+    async def _open(self) -> None:
+        while True:
+            peer = await self._accept()
+            witness = Witness()
+            self.witnesses.append(witness)
+            self.mx._start(self._answer(peer, witness))
+
+    async def _accept(self) -> Peer:
+        sock, _ = await asyncio.get_running_loop().sock_accept(self.mx.listener)
+        self.mx.peers.append(Peer(sock))
+        return self.mx.peers[-1]
+
+    async def _answer(self, peer: Peer, witness: Witness) -> None:
+        self._open_now += 1
+        with suppress(OSError):
+            await self._cut(peer, witness)
+        peer.close()
+        self._open_now -= 1
+
+    async def quiet(self) -> None:
+        """Until every connection has been heard to its end."""
+        await until(lambda: not self._open_now, "the server heard every dialogue to its end")
+
+    def delivered(self, number: int) -> list[bytes]:
+        """The messages that came out, of one dialogue."""
+        return [message for witness in self.witnesses if witness.number == number for message in witness.messages]
+
+    def untouched(self) -> list[Witness]:
+        """Connections whose MAIL never came."""
+        return [witness for witness in self.witnesses if witness.number is None]
+
+    def commands(self, number: int) -> list[bytes]:
+        """The commands that the server saw in one dialogue."""
+        return [command for witness in self.witnesses if witness.number == number for command in witness.commands]
+
+
+async def whole(peer: Peer, witness: Witness) -> None:
+    """A server that is never cut."""
+    await speak(peer, witness, b"220 mx\r\n", None)
+    while data := await hear(peer):
+        if not await speak(peer, witness, witness.receive(data), None):
+            return
+
+
+async def hear(peer: Peer) -> bytes:
+    """Some octets."""
+    return await asyncio.get_running_loop().sock_recv(peer.sock, PIECE)
+
+
+async def speak(peer: Peer, witness: Witness, answer: bytes, most: int | None) -> bool:
+    """Say it, as far as `most` octets in all go. False: there it ended."""
+    part = answer if most is None else answer[: max(most - witness.spoken, 0)]
+    if part:
+        await asyncio.get_running_loop().sock_sendall(peer.sock, part)
+    witness.spoken += len(part)
+    witness.confirmed = witness.confirmed or b"queued\r\n" in part or (b"queued\r\n" in answer and part == answer)
+    return len(part) == len(answer)
+
+
+async def play(
+    stage: Stage, script: Script, cut: int | None = None, *, way: str = "close", burst: bool = False
+) -> Result:
+    """One client. With `cut`, it goes away after so many octets; in a `burst` it waits for no reply."""
+    client = await stage.client()
+    said = script.stream[:cut]
+    async with asyncio.timeout(PATIENCE):
+        with suppress(OSError):
+            for step in [said] if burst else taken(script.steps, len(said)):
+                if not burst and not await client.reply():
+                    break
+                await client.say(step)
+        if cut is None or way == "finish":
+            with suppress(OSError):
+                if way == "finish":
+                    client.finish()
+                await client.rest()
+            client.close()
+        elif way == "reset":
+            client.reset()
+        else:
+            client.close()
+    return Result(codes(client.heard))
+
+
+def taken(steps: Iterable[bytes], octets: int) -> Iterable[bytes]:
+    """The steps as far as so many octets go, the last one in part."""
+    for step in steps:
+        if not octets:
+            return
+        yield step[:octets]
+        octets -= min(octets, len(step))
+
+
+async def play_all(plays: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Many clients, AT_ONCE at a time, results in order."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(play_one: Awaitable[Result]) -> Result:
+        async with room:
+            return await play_one
+
+    return await asyncio.gather(*(one(play_one) for play_one in plays))

@@ -1,0 +1,215 @@
+"""Promise 6 (and 7): a server that answers what was not asked, or what is no answer. One connection ends, with 421."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.net import phases
+from tests.unit.net.dialogue import DOT, WHOLE, meet, relayed
+from tests.unit.net.stage import Mx, codes
+
+if TYPE_CHECKING:
+    from tests.unit.net.phases import Reach
+    from tests.unit.net.stage import OpenStage
+
+OUT_OF_STEP = b"421 4.3.0 The server's replies do not fit the commands, closing\r\n"
+CLEAN = re.compile(rb"(?:[2-5]\d\d(?:[ -][^\x00-\x1f\x7f]*)?\r\n)*")
+BOTH_PATHS = pytest.mark.parametrize("filter_command", [None, "cat"], ids=["streamed", "filtered"])
+
+NO_REPLIES = {
+    "text": b"hello\r\n",
+    "no digits": b"25x ok\r\n",
+    "a code below": b"199 ok\r\n",
+    "a code above": b"600 ok\r\n",
+    "four digits": b"2500 ok\r\n",
+    "empty": b"\r\n",
+    "codes that change": b"250-one\r\n251 two\r\n",
+    "lines that are none": b"250-one\r\ntwo\r\n250 three\r\n",
+    "a line of a megabyte": b"250 " + b"x" * (1 << 20) + b"\r\n",
+    "endless lines": b"250-x\r\n" * 100_000,
+    "a megabyte without a line end": b"250 " + b"x" * (1 << 20),
+    "nothing but NULs": b"\0" * 5000 + b"\r\n",
+    "a NUL for a blank": b"250\0ok\r\n",
+    "binary": bytes(range(256)) * 20,
+}
+
+
+@pytest.mark.parametrize("said", NO_REPLIES.values(), ids=NO_REPLIES)
+@pytest.mark.parametrize("reach", [phases.waiting_for_a_reply, phases.idle, phases.waiting_for_the_final_reply])
+@BOTH_PATHS
+async def test_what_is_no_reply(open_stage: OpenStage, reach: Reach, said: bytes, filter_command: str | None) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        stage.errors_expected = True
+        client, server = await reach(stage, mx)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is not heard to the end
+            await server.press(said, lambda: not stage.proxy._connections, len(said))
+        assert await client.rest() == OUT_OF_STEP
+        assert server.was_reset or await server.rest() == b""
+
+
+HARMLESS = {
+    "control characters": b"250 a\0b\x07c\x1bd\x7fe\r\n",
+    "a bare LF at the end": b"250 ok\n",
+    "a bare CR inside": b"250 a\rb\r\n",
+    "a code alone": b"250\r\n",
+    "a code and a hyphen": b"250-\r\n250-\r\n250\r\n",
+    "eight bit": "250 grüß\r\n".encode(),
+    "latin-1": b"250 gr\xfc\xdf\r\n",
+    "a second digit of its own": b"271 ok\r\n",
+}
+
+
+@pytest.mark.parametrize("said", HARMLESS.values(), ids=HARMLESS)
+async def test_what_is_a_reply_if_one_is_kind(open_stage: OpenStage, said: bytes) -> None:
+    """It reaches the client as one clean reply, and the dialogue goes on."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        await client.say("NOOP")
+        await server.line()
+        await server.say(said)
+        reply = await client.reply()
+        assert int(reply[:3]) == int(said[:3])
+        assert CLEAN.fullmatch(reply + b"\r\n")
+        await relayed(client, server, "NOOP", "250 in step")
+
+
+# Replies to nothing.
+
+
+@pytest.mark.parametrize("unasked", ["250 ok", "354 go", "550 no", "334 more", "220 mx again", "250-a\n250 b"])
+async def test_a_reply_before_the_command(open_stage: OpenStage, unasked: str) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client, server = await meet(stage, mx)
+        await server.say(unasked)
+        assert await client.rest() == OUT_OF_STEP
+        assert await server.rest() == b""
+
+
+@pytest.mark.parametrize("second", ["250 two", "550 two", "354 two"])
+async def test_two_replies_to_one_command(open_stage: OpenStage, second: str) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client, server = await phases.waiting_for_a_reply(stage, mx)
+        await server.say(f"250 one\n{second}")
+        assert await client.rest() == b"250 one\r\n" + OUT_OF_STEP
+
+
+@pytest.mark.parametrize("told", ["250 ok", "354 go", "550 no"])
+async def test_a_greeting_that_says_more(open_stage: OpenStage, told: str) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client = await stage.client()
+        server = await mx.accept()
+        await server.say(f"220 mx\n{told}")
+        assert codes(await client.rest()) == [220, 421]
+
+
+@pytest.mark.parametrize("greeting", ["354 go", "334 more"])
+async def test_a_greeting_that_is_none(open_stage: OpenStage, greeting: str) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client = await stage.client()
+        server = await mx.accept()
+        await server.say(greeting)
+        assert await client.rest() == OUT_OF_STEP
+
+
+# Replies of the wrong kind.
+
+
+@pytest.mark.parametrize("command", ["EHLO c", "HELO c", "MAIL FROM:<a@c>", "RSET", "NOOP", "VRFY a", "QUIT", "XYZZY"])
+async def test_go_on_with_what(open_stage: OpenStage, command: str) -> None:
+    """3xx to a command that has nothing to go on with."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client, server = await meet(stage, mx)
+        await client.say(command)
+        await server.line()
+        await server.say("354 go")
+        assert await client.rest() == OUT_OF_STEP
+        assert await server.rest() == b""
+
+
+@BOTH_PATHS
+@pytest.mark.parametrize("reply", ["250 done", "250-done\n250 really", "220 hello"])
+async def test_done_with_a_message_that_was_not_sent(
+    open_stage: OpenStage, reply: str, filter_command: str | None
+) -> None:
+    """2xx to DATA: the client must not take it for the reply to its message."""
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        stage.errors_expected = True
+        client, server = await phases.waiting_for_354(stage, mx)
+        await server.say(reply)
+        assert await client.rest() == OUT_OF_STEP
+        assert await server.rest() == b""
+
+
+async def test_done_before_the_end_of_the_message(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client, server = await phases.in_the_text(stage, mx)
+        await server.say("250 2.0.0 queued already")
+        assert b"\r\n.\r\n" not in await server.rest()
+        await client.say("more\n.")
+        assert (await client.rest()).startswith(b"421 4.3.0 The server's replies do not fit")
+
+
+async def test_a_judged_message_refused_while_it_is_sent(open_stage: OpenStage) -> None:
+    async with (
+        Mx() as mx,
+        open_stage(mx, filter_command="cat >/dev/null; head -c 30000000 /dev/zero | tr '\\0' x") as stage,
+    ):
+        client, server = await phases.waiting_for_354(stage, mx)
+        await server.say("354 go\n552 5.3.4 too big")
+        assert await client.reply() == b"552 5.3.4 too big"
+        assert b"\r\n.\r\n" not in await server.rest()
+        assert (await client.rest()).startswith(b"421 4.4.2")
+
+
+@BOTH_PATHS
+async def test_a_server_that_refuses_rset(open_stage: OpenStage, filter_command: str | None) -> None:
+    """Whose envelope would the next message have? After a refusal of ours the client is told, and starts anew."""
+    refusing = "cat >/dev/null; exit 1" if filter_command else None
+    async with Mx() as mx, open_stage(mx, filter_command=refusing) as stage:
+        stage.errors_expected = True
+        client, server = await phases.in_a_transaction(stage, mx)
+        if refusing:
+            await client.ask("DATA")
+            assert (await client.ask(DOT)).startswith(b"550")
+            assert await server.line() == b"RSET"
+            await server.say("502 what is that")
+            assert await client.rest() == OUT_OF_STEP
+        else:
+            await client.say("RSET")
+            await server.line()
+            await server.say("502 what is that")
+            assert await client.reply() == b"502 what is that"
+
+
+@pytest.mark.parametrize("many", [1, 3, 50])
+async def test_replies_to_a_group_that_are_more_than_its_commands(open_stage: OpenStage, many: int) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client, server = await meet(stage, mx, "PIPELINING")
+        await client.say("MAIL FROM:<a@c>\nRCPT TO:<b@mx>\nRSET")
+        await server.text(b"RSET\r\n")
+        await server.say("\n".join(["250 ok"] * (3 + many)))
+        assert codes(await client.rest()) == [250, 250, 250, 421]
+
+
+async def test_a_whole_dialogue_answered_before_it_is_heard(open_stage: OpenStage) -> None:
+    """All replies at once with the greeting: none of them is the server's word on anything."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        stage.errors_expected = True
+        client = await stage.client()
+        await client.say(WHOLE)
+        server = await mx.accept()
+        await server.say("220 mx\n250 mx\n250 ok\n250 ok\n354 go\n250 queued\n221 bye")
+        told = codes(await client.rest())
+        heard = await server.rest()
+        assert 250 not in told[5:6] or b"\r\n.\r\n" in heard

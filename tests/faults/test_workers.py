@@ -1,0 +1,234 @@
+"""A worker that is killed takes its own connections with it and no others; the limit stays exact (promises 3 and 7).
+
+The daemon runs as a process of its own, on unix sockets, so that the server can tell which worker has dialled
+(SO_PEERCRED, unix(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.net.dialogue import DOT, MESSAGE
+from tests.unit.net.running import run
+from tests.unit.net.stage import PATIENCE, Mx, Peer, codes, until
+from tests.unit.session.world import ModelServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMAND = Path(sys.executable).parent / "proxsmtp-tp"
+LIMIT = 24
+WORKERS = 2
+
+
+class Daemon:
+    """`proxsmtp-tp serve` with a configuration of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "temp").mkdir()
+        config = folder / "conf"
+        config.write_text(
+            f"Listen: {folder}/in\nOutAddress: {folder}/mx\nWorkers: {WORKERS}\nMaxConnections: {LIMIT}\n"
+            f"FilterCommand: cat\nTempDirectory: {folder}/temp\nDrainTimeOut: 1\n"
+        )
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [COMMAND, "serve", "-f", str(config), "-p", str(folder / "pid")],
+                stderr=log,
+                env={**os.environ, "RUNTIME_DIRECTORY": str(folder)},
+            )
+
+    @property
+    def ready(self) -> bool:
+        """All its workers accept."""
+        assert self._process.poll() is None, self.log.read_text()
+        return (self.folder / "pid").exists()
+
+    @property
+    def workers(self) -> list[int]:
+        """Their process ids."""
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def end(self) -> None:
+        """TERM, and wait."""
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A running daemon."""
+    started = Daemon(tmp_path)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+class Caller:
+    """One client, the server's end of its connection, and the worker in between."""
+
+    def __init__(self, client: Peer, server: Peer, model: ModelServer) -> None:
+        self.client = client
+        self.server = server
+        self.model = model
+        raw = server.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        self.worker = int(struct.unpack("3i", raw)[0])
+
+    async def answer(self) -> None:
+        """The server's part, until its end."""
+        with suppress(OSError):
+            while data := await asyncio.get_running_loop().sock_recv(self.server.sock, 65536):
+                await self.server.say(self.model.receive(data))
+
+
+class House:
+    """The daemon's clients and its server."""
+
+    def __init__(self, folder: Path, mx: Mx) -> None:
+        self.entrance = str(folder / "in")
+        self.mx = mx
+        self.clients: list[Peer] = []
+
+    async def client(self) -> Peer:
+        """Connect."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        self.clients.append(Peer(sock))
+        await asyncio.get_running_loop().sock_connect(sock, self.entrance)
+        return self.clients[-1]
+
+    async def caller(self) -> Caller:
+        """A client in the middle of its message."""
+        client = await self.client()
+        server = await self.mx.greeted()
+        caller = Caller(client, server, ModelServer())
+        self.mx._start(caller.answer())
+        await client.reply()
+        for said in ("EHLO c.example", "MAIL FROM:<a@c.example>", "RCPT TO:<b@mx.example>", "DATA"):
+            await client.ask(said)
+        await client.say("Subject: one")
+        return caller
+
+    async def admitted(self) -> bool:
+        """Whether one more client gets in. It stays."""
+        client = await self.client()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                answering = asyncio.create_task(self.mx.greeted())
+                reply = await client.reply()
+                if not reply.startswith(b"220"):
+                    answering.cancel()
+                return reply.startswith(b"220")
+        return False
+
+    def close(self) -> None:
+        """Everybody hangs up."""
+        for client in self.clients:
+            client.close()
+
+
+def test_a_killed_worker_takes_only_its_own_connections(daemon: Daemon, tmp_path: Path) -> None:
+    run(_kill_one(daemon, tmp_path))
+
+
+async def _kill_one(daemon: Daemon, folder: Path) -> None:
+    async with Mx(socket.AF_UNIX, str(folder / "mx")) as mx:
+        await until(lambda: daemon.ready, "the daemon is ready")
+        house = House(folder, mx)
+        callers = [await house.caller() for _ in range(LIMIT)]
+        assert not await house.admitted()
+        first, second = daemon.workers
+        assert {caller.worker for caller in callers} == {first, second}
+
+        os.kill(first, signal.SIGKILL)
+        lost = [caller for caller in callers if caller.worker == first]
+        kept = [caller for caller in callers if caller.worker == second]
+        for caller in lost:
+            heard = await caller.client.rest()
+            assert 250 not in codes(heard)
+            caller.client.close()
+        for caller in kept:
+            await caller.client.say(DOT.removeprefix("Subject: one\n"))
+            assert await caller.client.reply() == b"250 2.0.0 queued"
+        assert [caller.model.messages for caller in kept] == [[MESSAGE]] * len(kept)
+        assert [caller.model.messages for caller in lost] == [[]] * len(lost)
+        assert [b"DATA" in caller.model.commands for caller in lost] == [False] * len(lost)
+
+        await until(lambda: len(daemon.workers) == WORKERS and first not in daemon.workers, "it is replaced")
+        await until(lambda: "ended: signal SIGKILL" in daemon.log.read_text(), "it is logged")
+        assert [await house.admitted() for _ in range(len(lost) + 2)] == [True] * len(lost) + [False] * 2
+        house.close()
+
+
+def test_killed_again_and_again_under_load(daemon: Daemon, tmp_path: Path) -> None:
+    """Clients send message after message while one worker after the other is killed: none is doubled or torn."""
+    run(_kill_many(daemon, tmp_path))
+
+
+def flows(daemon: Daemon, models: list[ModelServer], dialogues: int) -> bool:
+    """So many dialogues have been begun in all, and every worker is there."""
+    return len(models) > dialogues and len(daemon.workers) == WORKERS
+
+
+async def _kill_many(daemon: Daemon, folder: Path) -> None:
+    models: list[ModelServer] = []
+    sent: dict[bytes, bool] = {}
+
+    def model() -> ModelServer:
+        models.append(ModelServer())
+        return models[-1]
+
+    async with Mx(socket.AF_UNIX, str(folder / "mx")) as mx:
+        await until(lambda: daemon.ready, "the daemon is ready")
+        mx.serve(model)
+        house = House(folder, mx)
+        going = True
+
+        async def send(name: int) -> None:
+            number = 0
+            while going:
+                number += 1
+                text = b"Subject: %d of %d\r\n\r\nhello\r\n" % (number, name)
+                client = await house.client()
+                sent[text] = False
+                with suppress(OSError):
+                    await client.say(
+                        b"EHLO c\r\nMAIL FROM:<a@c>\r\nRCPT TO:<b@mx>\r\nDATA\r\n" + text + b".\r\nQUIT\r\n"
+                    )
+                heard = codes(await client.rest())
+                sent[text] = heard[:6] == [220, 250, 250, 250, 354, 250]
+                client.close()
+
+        senders = [asyncio.create_task(send(name)) for name in range(6)]
+        for kills in range(4):
+            wanted = 20 * (kills + 1)
+            await until(partial(flows, daemon, models, wanted), "mail flows")
+            os.kill(daemon.workers[0], signal.SIGKILL)
+        going = False
+        await asyncio.gather(*senders)
+        await until(lambda: len(mx.tasks) == 1, "only who accepts is left: every dialogue was heard to its end")
+    messages = [message for each in models for message in each.messages]
+    assert len(set(messages)) == len(messages), "doubled"
+    assert set(messages) <= set(sent), "torn"
+    assert {text for text, accepted in sent.items() if accepted} <= set(messages), "accepted and lost"
+    assert sum(sent.values()) > 40

@@ -1,0 +1,91 @@
+"""Random dialogues, in a fixed order of examples: the same ones on every machine, and bounded in number."""
+
+from __future__ import annotations
+
+import re
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxsmtp_tp.session.options import Options
+from tests.fuzz.pieces import (
+    BARE,
+    END,
+    assert_one_reading,
+    assert_only_the_clients_commands,
+    client_stream,
+    plain,
+    view,
+)
+from tests.fuzz.world import FuzzWorld
+from tests.unit.net.stage import codes
+
+if TYPE_CHECKING:
+    from tests.fuzz.pieces import View
+
+CLEAN = re.compile(rb"(?:[2-5]\d\d(?:[ -][^\x00-\x1f\x7f]*)?\r\n)*")
+SETTINGS = settings(max_examples=600, derandomize=True, deadline=None, database=None)
+OPTIONS = {
+    "streamed": Options(),
+    "filtered": Options(filtered=True),
+    "refusing bare newlines": Options(filtered=True, refuse_bare_newlines=True),
+    "with a header": Options(header="X-Gateway: here"),
+}
+
+
+def played(seed: int, options: Options, *, hostile: bool = False) -> tuple[FuzzWorld, View, bytes]:
+    random = Random(seed)
+    said = client_stream(random)
+    world = FuzzWorld(random, options, said, hostile=hostile)
+    world.play()
+    return world, view(said, codes(world.told)), said
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@given(seed=st.integers(0, 2**32))
+@SETTINGS
+def test_a_dialogue(options: Options, seed: int) -> None:
+    world, seen, said = played(seed, options)
+    words = f"seed {seed}: {said!r} -> {bytes(world.told)!r}"
+    server = world.server
+
+    # In step: every whole line has one reply, every message two, and nothing is left waiting.
+    if not seen.ended:
+        assert seen.in_text or b"\r\n" not in seen.unanswered, words
+        assert not world.session._d.outstanding, words
+    assert world.closed == seen.ended, words
+
+    # The server's word: as many 2xx as it gave, but for what a filter discarded.
+    accepted = sum(code // 100 == 2 for code in seen.finals)
+    discarded = sum(reply == b"250 discarded" for reply in bytes(world.told).split(b"\r\n"))
+    assert accepted - discarded == len(server.accepted), words
+
+    # One message in, one message out, in order, whole.
+    assert_one_reading(server, words)
+    assert_only_the_clients_commands(server.commands, said)
+    sent = [plain(text) for text in seen.texts]
+    arrived = [plain(message).replace(b"X-Gateway: here", b"") for message in server.messages]
+    if options.filtered:
+        judged = iter([plain(text) for text in world.judged])
+        assert all(message in judged for message in arrived), words  # in order; the server may refuse our DATA
+        assert {plain(text) for text in world.heard} <= set(sent), words
+    else:
+        assert arrived == sent[: len(arrived)], words
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@given(seed=st.integers(0, 2**32))
+@SETTINGS
+def test_a_dialogue_with_a_hostile_server_and_peers_that_go_away(options: Options, seed: int) -> None:
+    world, seen, said = played(seed, options, hostile=True)
+    words = f"seed {seed}: {said!r} -> {bytes(world.told)!r}"
+    assert world.closed, words
+    assert CLEAN.fullmatch(world.told), words
+    if options.filtered:
+        assert_only_the_clients_commands(bytes(world.unjudged).split(b"\r\n")[:-1], said)
+        assert not BARE.search(world.unjudged), words
+    # 2xx only where the server said 2xx, or a filter discarded; never more of them than whole messages.
+    assert len(seen.finals) <= said.count(END), words

@@ -1,0 +1,230 @@
+"""The upstream connection: every address of a name, each for a limited time, from whose address, and what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress
+from proxsmtp_tp.net import dialling
+from proxsmtp_tp.net.dialling import DialError, candidates, dial, open_socket
+from proxsmtp_tp.net.original_destination import Endpoint
+from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, one_message
+from tests.unit.net.stage import Mx, descriptors, has_endpoints, until
+from tests.unit.net.test_listening import may_be_transparent
+from tests.unit.session.world import ModelServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.unit.net.stage import OpenStage
+
+NAME = "mx.example"
+
+
+class Loop:
+    """The running loop as `dialling` sees it, with something of our own in it: uvloop's methods can not be patched."""
+
+    def __init__(self, **own: Any) -> None:
+        self._own = own
+
+    def get_running_loop(self) -> Loop:
+        """In place of the module asyncio."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._own:
+            return self._own[name]
+        loop = asyncio.get_running_loop()
+        return getattr(loop, name) if hasattr(loop, name) else getattr(asyncio, name)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What the resolver knows."""
+    known: dict[str, list[str]] = {}
+
+    async def look_up(host: str, port: int, **more: Any) -> Any:
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [entry for ip in known[host] for entry in socket.getaddrinfo(ip, port, **more)]
+
+    monkeypatch.setattr(dialling, "asyncio", Loop(getaddrinfo=look_up))
+    return known
+
+
+@pytest.fixture
+def silent() -> Iterator[InetAddress]:
+    """An address that answers nothing: its listener's queue is full, so the kernel drops what comes (listen(2))."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for sock in (first, second):
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield InetAddress("127.0.0.1", listener.getsockname()[1])
+
+
+def nothing(_sock: socket.socket) -> None:
+    """Nobody wants to know."""
+
+
+async def test_addresses_need_no_resolver(names: dict[str, list[str]]) -> None:
+    assert await candidates(InetAddress("192.0.2.1", 25)) == [Endpoint("192.0.2.1", 25)]
+    assert await candidates(InetAddress("2001:db8::1", 25)) == [Endpoint("2001:db8::1", 25)]
+    assert await candidates(UnixAddress("/run/mx")) == ["/run/mx"]
+
+
+async def test_a_name_has_addresses_in_their_order_each_once(names: dict[str, list[str]]) -> None:
+    names[NAME] = ["2001:db8::1", "192.0.2.7", "192.0.2.1", "192.0.2.7"]
+    found = await candidates(InetAddress(NAME, 25))
+    assert found == [Endpoint("2001:db8::1", 25), Endpoint("192.0.2.7", 25), Endpoint("192.0.2.1", 25)]
+
+
+async def test_a_name_that_nobody_knows(names: dict[str, list[str]]) -> None:
+    with pytest.raises(DialError, match=r"mx\.example: .*not known"):
+        await candidates(InetAddress(NAME, 25))
+
+
+async def test_a_name_is_looked_up_anew_for_each_connection(names: dict[str, list[str]]) -> None:
+    for ip in ("192.0.2.1", "192.0.2.2"):
+        names[NAME] = [ip]
+        assert await candidates(InetAddress(NAME, 25)) == [Endpoint(ip, 25)]
+
+
+@pytest.mark.parametrize("dead", [["127.0.0.2"], ["::1", "127.0.0.2", "127.0.0.3"]])
+async def test_the_first_address_is_dead(open_stage: OpenStage, names: dict[str, list[str]], dead: list[str]) -> None:
+    model = ModelServer()
+    names[NAME] = [*dead, "127.0.0.1"]
+    async with Mx() as mx, open_stage(InetAddress(NAME, mx.port)) as stage:
+        mx.serve(lambda: model)
+        assert await one_message(await stage.client()) == MESSAGE_CODES
+    assert model.messages == [MESSAGE]
+
+
+async def test_the_first_address_does_not_answer(silent: InetAddress, names: dict[str, list[str]]) -> None:
+    async with Mx(where=("127.0.0.3", silent.port)) as mx:
+        targets: list[Endpoint | str] = [Endpoint(silent.host, silent.port), Endpoint("127.0.0.3", mx.port)]
+        sock, server = await dial(targets, source=None, time_out=0.05, started=nothing)
+        sock.close()
+        assert server == "127.0.0.3"
+
+
+async def test_every_address_is_named_with_its_reason(silent: InetAddress) -> None:
+    with pytest.raises(DialError) as caught:
+        await dial(
+            [Endpoint(silent.host, silent.port), Endpoint("127.0.0.2", silent.port), "/nowhere/mx"],
+            source=None,
+            time_out=0.05,
+            started=nothing,
+        )
+    first, second, third = str(caught.value).split("; ")
+    assert first == f"127.0.0.1:{silent.port}: no answer within 0.05 s (ConnectTimeOut)"
+    assert second == f"127.0.0.2:{silent.port}: Connection refused"
+    assert third == "/nowhere/mx: No such file or directory"
+
+
+async def test_the_client_is_told_of_a_server_that_does_not_answer(open_stage: OpenStage, silent: InetAddress) -> None:
+    async with open_stage(silent, connect_time_out=0.1) as stage:
+        told = await (await stage.client()).rest()
+        assert told.startswith(b"421 4.4.1 No connection to the server: ")
+        assert b"no answer within 0.1 s" in told
+
+
+async def test_no_address_at_all() -> None:
+    with pytest.raises(DialError, match="no address"):
+        await dial([], source=None, time_out=1, started=nothing)
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_a_client_that_goes_while_we_dial(open_stage: OpenStage, silent: InetAddress, way: str) -> None:
+    """The attempt is given up with a reset; a client that only closed its half may still hear how it ended."""
+    async with open_stage(silent, connect_time_out=0.3, max_connections=1) as stage:
+        for _ in range(3):
+            client = await stage.client()
+            await until(lambda: has_endpoints(stage.admission), "it dials")
+            getattr(client, way)()
+            await stage.empty()
+
+
+async def test_given_up_at_the_moment_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled, and the socket becomes writable before anybody has stopped listening to it."""
+    ready: list[Callable[[], None]] = []
+
+    def add_writer(_descriptor: int, callback: Any, *args: Any) -> None:
+        ready.append(partial(callback, *args))
+
+    monkeypatch.setattr(dialling, "asyncio", Loop(add_writer=add_writer))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        waiting = asyncio.create_task(dialling._connected(ours))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        [decided] = ready
+        decided()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+async def test_nothing_is_left_of_attempts_that_failed(silent: InetAddress) -> None:
+    await asyncio.sleep(0)
+    before = len(descriptors())
+    for _ in range(5):
+        with pytest.raises(DialError):
+            await dial([Endpoint(silent.host, silent.port), "/nowhere/mx"], source=None, time_out=0.01, started=nothing)
+    assert len(descriptors()) == before
+
+
+async def test_our_end_point_is_known_before_the_server_answers(silent: InetAddress) -> None:
+    """Else a connection that the firewall turns back to us would not be recognised."""
+    seen: list[tuple[str, int]] = []
+    target = Endpoint(silent.host, silent.port)
+    with pytest.raises(DialError):
+        await dial([target], source=None, time_out=0.01, started=lambda sock: seen.append(sock.getsockname()))
+    [(ip, port)] = seen
+    assert ip == "127.0.0.1"
+    assert port
+
+
+@pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "192.0.2.77"), ("::1", "2001:db8::77")])
+def test_from_the_clients_own_address(target: str, source: str) -> None:
+    """Without CAP_NET_ADMIN (ip(7)) it is an error that the client hears of, not another address."""
+    if not may_be_transparent():
+        with pytest.raises(PermissionError):
+            open_socket(Endpoint(target, 25), source)
+        return
+    with open_socket(Endpoint(target, 25), source) as sock:
+        assert sock.getsockname()[0] == source
+        level, option = (
+            (socket.IPPROTO_IPV6, dialling.IPV6_TRANSPARENT)
+            if ":" in target
+            else (socket.IPPROTO_IP, dialling.IP_TRANSPARENT)
+        )
+        assert sock.getsockopt(level, option) == 1
+        assert sock.getsockopt(socket.IPPROTO_IP, dialling.IP_BIND_ADDRESS_NO_PORT) == 1
+        assert sock.getsockname()[1] == 0, "the port is chosen by connect, for this server alone"
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
+def test_an_exchange_waits_for_nobodys_timer(target: str) -> None:
+    with open_socket(Endpoint(target, 25), None) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def test_a_socket_that_can_not_be_bound_is_closed() -> None:
+    before = descriptors()
+    with pytest.raises(OSError, match="family"):
+        open_socket(Endpoint("127.0.0.1", 25), "2001:db8::1")
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("address", [InetAddress("127.0.0.1", 1), UnixAddress("/nowhere/mx")])
+async def test_a_dead_address_is_told_to_the_client(open_stage: OpenStage, address: Address, tmp_path: Path) -> None:
+    async with open_stage(address) as stage:
+        told = await (await stage.client()).rest()
+        assert told.startswith(f"421 4.4.1 No connection to the server: {address}: ".encode())

@@ -1,0 +1,99 @@
+"""FilterType smtp through the whole proxy: client, proxy, scanner and server on real sockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.config.settings import FilterType
+from tests.unit.net.dialogue import MESSAGE, one_message
+from tests.unit.net.stage import Mx
+from tests.unit.session.world import ModelServer
+
+if TYPE_CHECKING:
+    from tests.unit.net.stage import OpenStage
+
+
+class Scanner(ModelServer):
+    """Says what it is told to say of every message, and keeps what it refused too."""
+
+    def __init__(self, verdict: bytes) -> None:
+        super().__init__(keywords=(b"PIPELINING", b"XFORWARD ADDR HELO"))
+        self._verdict = verdict
+
+    def receive(self, data: bytes) -> bytes:
+        return super().receive(data).replace(b"250 2.0.0 queued\r\n", self._verdict)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "status"),
+    [
+        (b"250 2.6.0 clean\r\n", 250, "FILTERED"),
+        (b"554-5.7.1 Virus\r\n554 5.7.1 found\r\n", 554, "554 5.7.1 Virus found"),
+        (b"421 4.3.2 going down\r\n", 451, "451 4.3.2 going down"),
+        (b"354 more\r\n", 451, "FILTER-ERROR"),
+    ],
+)
+async def test_the_scanner_is_the_judge(
+    open_stage: OpenStage, caplog: pytest.LogCaptureFixture, verdict: bytes, code: int, status: str
+) -> None:
+    scanner, model = Scanner(verdict), ModelServer()
+    async with Mx() as judge, Mx() as mx:
+        judge.serve(lambda: scanner)
+        mx.serve(lambda: model)
+        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as stage:
+            assert await one_message(await stage.client()) == [220, 250, 250, 250, 354, code, 221]
+            await stage.empty()
+    assert scanner.messages == [MESSAGE]
+    assert scanner.commands[1:] == [
+        b"XFORWARD ADDR=127.0.0.1", b"XFORWARD HELO=c.example",
+        b"MAIL FROM:<a@c.example>", b"RCPT TO:<b@mx.example>", b"DATA",
+    ] + [b"QUIT"] * (code != 451 or status != "FILTER-ERROR")  # fmt: skip
+    assert model.messages == ([MESSAGE] if code == 250 else [])
+    assert f"status={status}" in caplog.text
+
+
+async def test_a_scanner_that_is_not_there(open_stage: OpenStage) -> None:
+    """Nothing unjudged passes."""
+    model = ModelServer()
+    async with Mx() as judge, Mx() as mx:
+        port = judge.port
+        judge.listener.close()
+        mx.serve(lambda: model)
+        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{port}") as stage:
+            assert (await one_message(await stage.client()))[-2:] == [451, 221]
+            await stage.empty()
+    assert not model.messages
+
+
+async def test_a_big_message_through_a_scanner(open_stage: OpenStage) -> None:
+    text = "Subject: big\n\n" + "x" * 70 + ("\n" + "y" * 70) * 30_000
+    scanner, model = Scanner(b"250 clean\r\n"), ModelServer()
+    async with Mx() as judge, Mx() as mx:
+        judge.serve(lambda: scanner)
+        mx.serve(lambda: model)
+        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as stage:
+            assert (await one_message(await stage.client(), f"{text}\n."))[-2:] == [250, 221]
+            await stage.empty()
+    expected = text.replace("\n", "\r\n").encode() + b"\r\n"
+    assert scanner.messages == model.messages == [expected]
+
+
+async def test_a_client_that_goes_in_the_middle(open_stage: OpenStage) -> None:
+    """The scanner gets no end of data, the server no message."""
+    async with Mx() as judge, Mx() as mx:
+        model = ModelServer()
+        mx.serve(lambda: model)
+        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as stage:
+            client = await stage.client()
+            await client.say("EHLO c.example\nMAIL FROM:<a@c.example>\nRCPT TO:<b@mx.example>\nDATA\nSubject: one")
+            scanner = await judge.greeted()
+            for answer in ("250 scanner", "250 ok", "250 ok", "354 go"):
+                await scanner.line()
+                await scanner.say(answer)
+            await scanner.text(b"Subject")
+            client.reset()
+            assert not (await scanner.rest()).endswith(b".\r\n")
+            await stage.empty()
+        assert not model.messages
