@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test test-deploy lint bench format clean
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -25,7 +25,17 @@ demo:
 test:
 	@.ci/packages test
 	@$(MAKE) --no-print-directory .venv/installed lint
-	@$(ISOLATED) $(BIN)/python -m pytest
+	@$(ISOLATED) $(BIN)/python -m pytest --ignore=tests/deploy
+
+# The role in containers with systemd. Apart from `make test`: it makes a Debian root, which takes minutes and the network.
+test-deploy: export PATH := $(CURDIR)/$(BIN):$(PATH)
+test-deploy:
+	@.ci/packages deploy
+	@$(MAKE) --no-print-directory .venv/installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --group deploy
+	@cd ansible && yamllint . && ansible-lint --offline --profile production --quiet
+	@$(BIN)/python -m tests.deploy.prepare
+	@$(ISOLATED) $(BIN)/python -m pytest tests/deploy
 
 bench:
 	@.ci/packages bench

@@ -1,0 +1,19 @@
+"""The three machines, made once for all tests of this folder, which leave the gateway as they found it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deploy.machines import Machines, machines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Sender, gateway and MX; nothing of ours on the gateway."""
+    with machines(tmp_path_factory.mktemp("town")) as found:
+        yield found

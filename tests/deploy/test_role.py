@@ -1,0 +1,248 @@
+"""The role's whole life on one gateway, in the order in which an administrator meets it: each test goes on from the
+last one's machine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.lab.gateway import box_state, changes
+from proxsmtp_tp.lab.network import MX_V4, MX_V6
+from proxsmtp_tp.lab.scenario import Setup
+from tests.deploy import acceptance
+from tests.deploy.machines import Machines, wheel
+from tests.deploy.prepare import BROKEN_VERSION, NEXT_VERSION, TREE, VERSION, cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(900)
+
+SAMPLE = TREE / "proxsmtp_tp/lab/sample-filter.sh"
+EXPOSURE_MAX = 1.5
+UNIT = "proxsmtp-tp@gateway.service"
+
+# On the sender: mail after mail, each in a connection of its own, until told to stop; what was not taken is told.
+_LOAD = """
+import json, os, smtplib, sys
+addresses, sent, refused = sys.argv[1:], 0, []
+while not os.path.exists("/run/stop-load"):
+    try:
+        with smtplib.SMTP(addresses[sent % 2], 25, local_hostname="sender.example", timeout=60) as link:
+            link.sendmail("alice@sender.example", ["bob@v4.example"], "X-Load: %d\\r\\n\\r\\n.\\r\\n" % sent)
+    except Exception as error:
+        refused.append("%d: %r" % (sent, error))
+    sent += 1
+json.dump({"sent": sent, "refused": refused}, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def before(town: Machines) -> dict[str, list[str]]:
+    """The gateway as it was."""
+    return whole_state(town)
+
+
+def whole_state(town: Machines) -> dict[str, list[str]]:
+    """What an administrator would look at: network, packages, users, units, and the files where we put some."""
+    questions = {
+        "packages": ("dpkg-query", "-f", "${Package} ${Status}\n", "-W"),
+        "users": ("getent", "passwd"),
+        "groups": ("getent", "group"),
+        "unit files": ("systemctl", "list-unit-files", "--no-legend", "--no-pager"),
+        "units": ("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "proxsmtp*"),
+        "files": ("find", "/etc", "/opt", "/usr/local", "/var/lib", "/var/log", "-path", "*proxsmtp*"),
+    }
+    inside = {name: town.gateway.run(*command).splitlines() for name, command in questions.items()}
+    return inside | box_state(town.router)
+
+
+def variables(version: str = VERSION, **more: Any) -> dict[str, Any]:
+    """What the play is told."""
+    return {
+        "version": version,
+        "wheel": wheel(version),
+        "wheelhouse": str(cache() / "wheels"),
+        "filters": [{"name": "sample-filter.sh", "src": str(SAMPLE)}],
+        "filter_command": "/etc/proxsmtp-tp/filters/sample-filter.sh",
+        "rule_interface": ["lan"],
+        "drain_time_out": 10,
+        "doctor": False,
+        **more,
+    }
+
+
+@contextmanager
+def load(town: Machines) -> Iterator[None]:
+    """Mail flows meanwhile; afterwards none of it was refused, and each arrived once."""
+    acceptance.empty(town.mx, acceptance.MAILBOX)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(town.sender.run, "python3", "-", MX_V4, MX_V6, text=_LOAD, seconds=400)
+        try:
+            assert acceptance.wait_until(lambda: count_arrived(town) > 5), "no mail flows"
+            yield
+            so_far = count_arrived(town)
+            assert acceptance.wait_until(lambda: count_arrived(town) > so_far + 5), "no mail flows any more"
+        finally:
+            town.sender.run("touch", "/run/stop-load")
+            told = json.loads(result.result())
+            town.sender.run("rm", "/run/stop-load")
+    assert told["refused"] == []
+    assert told["sent"] > 20
+    acceptance.wait_until(lambda: count_arrived(town) >= told["sent"])
+    script = f"grep -h ^X-Load: -r {acceptance.MAILBOX}"
+    arrived = Counter(int(line.split()[1]) for line in town.mx.run("sh", "-c", script).splitlines())
+    assert arrived == Counter(range(told["sent"]))
+
+
+def count_arrived(town: Machines) -> int:
+    """Letters at the MX."""
+    return int(town.mx.run("sh", "-c", f"ls {acceptance.MAILBOX} | wc -l"))
+
+
+def daemon_version(town: Machines) -> str:
+    """Of the daemon that runs."""
+    (answer,) = json.loads(town.gateway.run("proxsmtp-tp", "status", "--json"))
+    return str(answer["version"])
+
+
+def test_check_mode_on_a_fresh_machine_says_what_it_would_do(town: Machines, before: dict[str, list[str]]) -> None:
+    run = town.play("--check", "--diff", **variables())
+    assert run.status == 0, run.output
+    assert "+RuleInterface: lan" in run.output
+    assert changes(before, whole_state(town)) == []
+
+
+def test_the_first_run_makes_a_gateway_and_the_second_changes_nothing(town: Machines) -> None:
+    """Molecule's scenario: converge, idempotence, verify."""
+    run = town.molecule()
+    assert run.status == 0, run.output
+    assert "idempotence: Executed: Successful" in re.sub(r"\x1b\[[0-9;]*m", "", run.output), run.output
+    acceptance.accept(town.site, Setup("redirect", "client"))
+
+
+def test_the_daemon_is_hardened(town: Machines, capsys: pytest.CaptureFixture[str]) -> None:
+    said = town.gateway.run("systemd-analyze", "security", "--no-pager", UNIT)
+    figure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert figure is not None, said
+    with capsys.disabled():
+        print(f"\nsystemd-analyze security: {figure[1]}")
+    assert float(figure[1]) <= EXPOSURE_MAX
+    process = town.gateway.run("systemctl", "show", "-P", "MainPID", UNIT).strip()
+    status = town.gateway.run("cat", f"/proc/{process}/status")
+    assert re.search(r"^CapBnd:\s*0+$", status, re.MULTILINE), status
+    assert re.search(r"^NoNewPrivs:\s*1$", status, re.MULTILINE), status
+
+
+def test_check_mode_is_silent_then(town: Machines) -> None:
+    run = town.play("--check", "--diff", **variables())
+    assert (run.status, run.changes) == (0, []), run.output
+    assert not re.search(r"^(\+\+\+|---) ", run.output, re.MULTILINE), run.output
+
+
+def test_check_mode_shows_a_difference(town: Machines) -> None:
+    run = town.play("--check", "--diff", "--tags", "proxsmtp_tp_config", **variables(max_connections=77))
+    assert run.status == 0, run.output
+    assert "+MaxConnections: 77" in run.output
+    assert "77" not in town.gateway.run("cat", "/etc/proxsmtp-tp/gateway.conf")
+
+
+def test_a_wrong_configuration_changes_nothing(town: Machines) -> None:
+    old = town.gateway.run("cat", "/etc/proxsmtp-tp/gateway.conf")
+    run = town.play("--tags", "proxsmtp_tp_config", **variables(time_out=0))
+    assert run.status != 0
+    assert "TimeOut" in run.output
+    assert town.gateway.run("cat", "/etc/proxsmtp-tp/gateway.conf") == old
+
+
+def test_the_rules_survive_the_firewall(town: Machines) -> None:
+    """A reload and a restart of nftables.service flush the ruleset."""
+    town.gateway.run("systemctl", "start", "nftables.service")
+    town.gateway.run("systemctl", "restart", "proxsmtp-tp-rules@gateway.service")
+    for verb in ("reload", "restart"):
+        town.gateway.run("systemctl", verb, "nftables.service")
+        assert acceptance.wait_until(lambda: rules_in_place(town)), f"{verb}: the rules are gone"
+    town.gateway.run("systemctl", "stop", "nftables.service")
+    town.gateway.run("systemctl", "start", "proxsmtp-tp-rules@gateway.service")
+    assert rules_in_place(town)
+
+
+def rules_in_place(town: Machines) -> bool:
+    """What check-rules says."""
+    said = town.gateway.run("proxsmtp-tp", "check-rules", "-f", "/etc/proxsmtp-tp/gateway.conf", "--json", check=False)
+    return '"in place"' in said
+
+
+def test_a_crash_is_mended(town: Machines) -> None:
+    old = town.gateway.run("systemctl", "show", "-P", "MainPID", UNIT).strip()
+    town.gateway.run("systemctl", "kill", "--kill-whom=all", "--signal=KILL", UNIT)
+    assert acceptance.wait_until(
+        lambda: (
+            town.gateway.run("systemctl", "is-active", UNIT, check=False).strip() == "active"
+            and town.gateway.run("systemctl", "show", "-P", "MainPID", UNIT).strip() != old
+        )
+    )
+    acceptance.accept_queues(town.site)
+
+
+def test_the_gateway_comes_back_from_a_reboot(town: Machines) -> None:
+    town.stop_gateway()
+    town.boot_gateway()
+    acceptance.accept(town.site, Setup("redirect", "client"))
+
+
+def test_an_upgrade_refuses_and_loses_no_mail(town: Machines) -> None:
+    with load(town):
+        run = town.play(**variables(NEXT_VERSION))
+    assert run.status == 0, run.output
+    assert daemon_version(town) == NEXT_VERSION
+    assert rules_in_place(town)
+
+
+def test_an_upgrade_that_does_not_come_up_is_rolled_back(town: Machines) -> None:
+    with load(town):
+        run = town.play(**variables(BROKEN_VERSION, max_connections=77))
+    assert run.status != 0
+    assert f"{NEXT_VERSION} runs as before" in run.output
+    assert daemon_version(town) == NEXT_VERSION
+    assert "77" not in town.gateway.run("cat", "/etc/proxsmtp-tp/gateway.conf")
+    assert rules_in_place(town)
+
+
+@pytest.mark.parametrize("mode", ["redirect", "tproxy"])
+def test_full_mode(town: Machines, mode: str) -> None:
+    run = town.play(**variables(NEXT_VERSION, transparent_proxy="full", rule_mode=mode))
+    assert run.status == 0, run.output
+    acceptance.accept(town.site, Setup(mode, "full"))
+
+
+def test_the_command_would_write_the_same_drop_in(town: Machines) -> None:
+    """install-service, for those without Ansible, gives a daemon what the role gives it."""
+    script = (
+        "from proxsmtp_tp.config.reader import read_config; from proxsmtp_tp.cli.service_units import daemon_drop_in;"
+        "print(daemon_drop_in(read_config('/etc/proxsmtp-tp/gateway.conf')))"
+    )
+    ours = town.gateway.run("/opt/proxsmtp-tp/current/bin/python", "-c", script)
+    role = town.gateway.run("cat", f"/etc/systemd/system/{UNIT}.d/10-configuration.conf")
+    assert role.partition("[Service]")[2].split() == ours.partition("[Service]")[2].split()
+
+
+def test_absent_leaves_nothing(town: Machines, before: dict[str, list[str]]) -> None:
+    run = town.play(state="absent")
+    assert run.status == 0, run.output
+    assert changes(before, whole_state(town)) == []
+    again = town.play(state="absent")
+    assert (again.status, again.changes) == (0, []), again.output
+
+
+def test_mail_passes_without_us(town: Machines) -> None:
+    for name in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        town.router.sysctl(name, 1)
+    acceptance.accept_direct(town.site)
