@@ -12,5 +12,10 @@ limit        how many children run at once; the others wait in line
 clock        FilterTimeout: time counts only while we wait for the filter
 spool        a message's bytes: in memory, in a nameless file, in the file that EMAIL names
 
+smtp                FilterType smtp: a scanner that speaks SMTP, whose answers are the verdict
+scanner_dialogue    what is said to it, without a socket
+scanner_connection  its socket: dialled, written to, surely gone in the end
+scanner_endings     every way in which it can end, and the verdict of each
+
 reject       FilterType reject: no process, only a reply
 """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.smtp import SmtpFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def make_filter(settings: Settings) -> Filter | None:
     """The filter of one worker; None where no message text is judged (no FilterCommand, or FilterType reject).
 
-    Raises ValueError for a FilterType that has no filter.
+    Raises ValueError for a FilterType that has no filter, or whose FilterCommand is not what it needs.
     """
     if settings.filter_command is None or settings.filter_type is FilterType.REJECT:
         return None
@@ -31,13 +32,21 @@ def make_filter(settings: Settings) -> Filter | None:
 
 def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str], Filter]:
     def make(settings: Settings, command: str) -> Filter:
-        share = max(settings.filter_processes // max(settings.workers, 1), 1)
-        return CommandFilter(command, kind, settings.filter_timeout, settings.temp_directory, share)
+        return CommandFilter(command, kind, settings.filter_timeout, settings.temp_directory, _share(settings))
 
     return make
+
+
+def _scanner(settings: Settings, _command: str) -> Filter:
+    return SmtpFilter(settings.filter_address, settings.filter_timeout, settings.temp_directory, _share(settings))
+
+
+def _share(settings: Settings) -> int:
+    return max(settings.filter_processes // max(settings.workers, 1), 1)
 
 
 _FILTERS: Final[dict[FilterType, Callable[[Settings, str], Filter]]] = {
     FilterType.PIPE: _command("pipe"),
     FilterType.FILE: _command("file"),
+    FilterType.SMTP: _scanner,
 }

@@ -1,0 +1,243 @@
+"""The connection to a scanner: dialled, written to, and surely gone in the end (asyncio's Protocol callbacks).
+
+Every address of a host name is tried in the resolver's order; each gets an equal share of the time. A unix socket whose
+queue is full says EAGAIN (connect(2)): it is tried again until the time is up.
+
+`freed` is called once, from the event loop, when neither a socket nor a task is left. The owner hears of nothing any
+more after `quit` or `abort`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.filters.scanner_dialogue import QUIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.config.addresses import Address
+
+OUTPUT_HIGH = 64 * 1024
+"""Octets that may wait for the scanner before the client is told to wait; as for a command's pipe."""
+OUTPUT_LOW = 16 * 1024
+"""Octets at which the client may go on, so that the scanner does not run dry meanwhile."""
+
+QUIT_GRACE = 5.0
+"""Seconds for the answer to QUIT. It tells us nothing, but a scanner that is hung up on logs a lost connection."""
+
+BUSY_PAUSE = 0.05
+"""Seconds until a unix socket with a full queue is tried again."""
+
+
+class ScannerOwner(Protocol):
+    """Who talks to the scanner. Called from the event loop."""
+
+    def scanner_data(self, data: bytes) -> None:
+        """What the scanner said."""
+
+    def scanner_flow(self) -> None:
+        """`stalled` has changed."""
+
+    def scanner_unreachable(self, reason: str) -> None:
+        """There is no connection, and will be none."""
+
+    def scanner_lost(self, reason: str) -> None:
+        """The connection is gone."""
+
+
+class ScannerConnection(asyncio.Protocol):
+    """One connection for one message. `time_out` in seconds is for all addresses together."""
+
+    def __init__(self, address: Address, time_out: float, owner: ScannerOwner, freed: Callable[[], None]) -> None:
+        self.stalled = False
+        """The scanner does not take what was written."""
+        self._loop = asyncio.get_running_loop()
+        self._owner: ScannerOwner | None = owner
+        self._freed = freed
+        self._transport: Any = None
+        self._handed_over = False
+        self._made = False
+        self._grace: asyncio.TimerHandle | None = None
+        self._opening = self._loop.create_task(self._open(address, time_out), name=f"dial scanner {address}")
+        self._opening.add_done_callback(self._opened)
+
+    # For the owner.
+
+    def write(self, data: bytes) -> None:
+        """Say this. Only after the scanner has said something."""
+        if data:
+            self._transport.write(data)
+
+    @property
+    def unsent(self) -> bool:
+        """Something of what was written has not even left us."""
+        return bool(self._transport is not None and self._transport.get_write_buffer_size())
+
+    def quit(self) -> None:
+        """Part in peace: between commands only. A scanner that has not taken all that was said is hung up on."""
+        self._owner = None
+        if self._transport is None or self._transport.is_closing() or self.unsent:
+            self.abort()
+            return
+        self._transport.write(QUIT)
+        self._grace = self._loop.call_later(QUIT_GRACE, self._transport.abort)
+
+    def abort(self) -> None:
+        """Close at once, whatever is on its way. Idempotent."""
+        self._owner = None
+        # A transport that is half made is closed once it is made: closed earlier, uvloop's leaves a socket object
+        # behind whose descriptor may be somebody else's by the time that it is collected.
+        if self._made:
+            self._transport.abort()
+        elif not self._handed_over:
+            self._opening.cancel()
+
+    # Dialling.
+
+    async def _open(self, address: Address, time_out: float) -> None:
+        sock = await dial(address, time_out)
+        self._handed_over = True
+        try:
+            await self._loop.create_connection(lambda: self, sock=sock)
+        except OSError:
+            self._handed_over = False
+            sock.close()
+            raise
+        self._made = True
+        if self._owner is None and self._grace is None:
+            self._transport.abort()
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            error: BaseException | None = None
+        else:
+            error = task.exception()
+            if error is None:
+                return
+        if self._handed_over:
+            return  # connection_lost will come
+        owner, self._owner = self._owner, None
+        self._freed()
+        if owner is not None:
+            owner.scanner_unreachable(str(error or "cancelled"))
+
+    # asyncio.Protocol.
+
+    def connection_made(self, transport: Any) -> None:
+        """The connection stands."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=OUTPUT_HIGH, low=OUTPUT_LOW)
+
+    def data_received(self, data: bytes) -> None:
+        """After QUIT, whatever is said means good-bye."""
+        if self._owner is not None:
+            self._owner.scanner_data(data)
+        elif self._grace is not None:
+            self._transport.close()
+
+    def eof_received(self) -> None:
+        """Who says no more can not give a verdict: what is still to be written shall not hold the connection."""
+        if self._made:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end."""
+        if self._grace is not None:
+            self._grace.cancel()
+        owner, self._owner = self._owner, None
+        self._freed()
+        if owner is not None:
+            owner.scanner_lost(_reason(exc) if isinstance(exc, OSError) else "end of file")
+
+    def pause_writing(self) -> None:
+        """The scanner does not keep up."""
+        self._set_stalled(True)
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._set_stalled(False)
+
+    def _set_stalled(self, stalled: bool) -> None:
+        self.stalled = stalled
+        if self._owner is not None:
+            self._owner.scanner_flow()
+
+
+async def dial(address: Address, time_out: float) -> socket.socket:
+    """A connected socket, non-blocking. Raises OSError, whose text names every address tried and why it failed."""
+    failures: list[str] = []
+    targets = await _targets(address)
+    for family, name in targets:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(time_out / len(targets)):
+                await _connect(sock, name)
+        except TimeoutError:
+            failures.append(f"{_shown(name)}: no answer")
+        except OSError as error:
+            failures.append(f"{_shown(name)}: {_reason(error)}")
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+        sock.close()
+    raise OSError("; ".join(failures) or f"{address}: the name has no address")
+
+
+async def _connect(sock: socket.socket, name: Any) -> None:
+    while True:
+        pending = sock.connect_ex(name)
+        if pending != errno.EAGAIN:
+            break
+        await asyncio.sleep(BUSY_PAUSE)
+    if pending == errno.EINPROGRESS:
+        await _writable(sock)
+        pending = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if pending:
+        raise OSError(pending, os.strerror(pending))
+
+
+async def _writable(sock: socket.socket) -> None:
+    """connect(2) says EINPROGRESS: the socket becomes writable when it is decided."""
+    loop = asyncio.get_running_loop()
+    decided = asyncio.Event()
+    loop.add_writer(sock.fileno(), decided.set)
+    try:
+        await decided.wait()
+    finally:
+        loop.remove_writer(sock.fileno())
+
+
+async def _targets(address: Address) -> list[tuple[int, Any]]:
+    """Families and names to connect to, in order. Nothing is looked up that is an address already."""
+    if isinstance(address, UnixAddress):
+        return [(socket.AF_UNIX, address.path)]
+    try:
+        version = ipaddress.ip_address(address.host).version
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise OSError(f"{address.host}: {_reason(error)}") from error
+        return list(dict.fromkeys((int(family), name) for family, _, _, _, name in found))
+    return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (address.host, address.port))]
+
+
+def _shown(name: Any) -> str:
+    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

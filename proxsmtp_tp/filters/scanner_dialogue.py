@@ -1,0 +1,223 @@
+"""The dialogue with a scanner that speaks SMTP, without a socket: its bytes in, our bytes and a verdict out (RFC 5321).
+
+    greeting, EHLO (HELO where that is refused), XFORWARD ADDR and HELO, MAIL, RCPT for each recipient, DATA, text, QUIT
+
+PIPELINING is used where it is offered: then everything from XFORWARD to DATA is one group (RFC 2920; XFORWARD_README of
+Postfix allows XFORWARD in it). A refused XFORWARD is remarked, no more. The first refusal of anything from MAIL on is
+the verdict: the server has accepted these recipients already, and one message has one verdict.
+
+Guarantees: every reply goes to the command it answers; a reply that fits none, or that is of a wrong kind, is
+OUT_OF_STEP. PASS needs 354 to DATA, the end of the text sent, and then a 2xx. After a verdict nothing more is said.
+
+Of the client's ESMTP parameters only SMTPUTF8 and BODY=8BITMIME are passed on, each where the scanner offers it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.filters.scanner_endings import ScannerEnding, passed, refused, shown, trouble
+from proxsmtp_tp.smtp import xtext
+from proxsmtp_tp.smtp.capabilities import Capabilities, rewrite_ehlo
+from proxsmtp_tp.smtp.data import DataEncoder
+from proxsmtp_tp.smtp.replies import ReplyError, ReplyReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.verdict import Verdict
+    from proxsmtp_tp.smtp.replies import Reply
+
+XFORWARD_LIMIT = 480
+"""Octets of an XFORWARD value as sent: with verb and name it fits a command line (512, RFC 5321 section 4.5.3.1.4)."""
+
+QUIT = b"QUIT\r\n"
+
+_LINE_BREAKING = re.compile(rb"[\r\n\0]")
+_NOT_UNDERSTOOD = frozenset({500, 502, 503, 504})
+_PASSED_ON = ((b"BODY=8BITMIME", b"8BITMIME"), (b"SMTPUTF8", b"SMTPUTF8"))
+"""Parameters of MAIL, each with the keyword that offers it (RFC 6152, RFC 6531)."""
+
+
+class Step(Enum):
+    """What a reply answers, in the words of the log."""
+
+    GREETING = "the connection"
+    EHLO = "EHLO"
+    HELO = "HELO"
+    XFORWARD = "XFORWARD"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    MESSAGE = "the message"
+
+
+class ScannerDialogue:
+    """One message before a scanner. `verdict` is None until it is known; a PASS does not know the message's size.
+
+    `flowing`: the scanner takes text. `remark`: what a log should say besides, or "".
+    """
+
+    def __init__(self, request: FilterRequest, own_name: bytes) -> None:
+        self.verdict: Verdict | None = None
+        self.flowing = False
+        self.remark = ""
+        self._request = request
+        self._own_name = own_name
+        self._replies = ReplyReader()
+        self._encoder = DataEncoder()
+        self._expected = deque([Step.GREETING])
+        self._commands: deque[tuple[Step, bytes]] = deque()
+        self._pipelining = False
+        self._in_step = True
+
+    @property
+    def waiting_for(self) -> str:
+        """What the next reply answers, for a log."""
+        return self._expected[0].value if self._expected else "room for the message"
+
+    @property
+    def between_commands(self) -> bool:
+        """No reply is owed and no text flows: a QUIT would be understood as one."""
+        return self._in_step and not self._expected and not self.flowing
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what the scanner said, any chunking; return what to say to it."""
+        self._replies.feed(data)
+        owed = len(self._expected)  # nothing in these bytes answers what they make us say
+        answer = b""
+        try:
+            while self.verdict is None and (reply := self._replies.next()) is not None:
+                answer += self._take(reply) if owed else self._unasked(reply)
+                owed = max(owed - 1, 0)
+        except ReplyError as error:
+            self._out_of_step(error)
+        return answer
+
+    def text(self, text: bytes) -> bytes:
+        """Message text (CRLF line ends, no stuffing, any chunking) as the scanner is sent it; only while `flowing`."""
+        return self._encoder.feed(text)
+
+    def finish(self) -> bytes:
+        """The message is complete: the end of it as the scanner is sent it; only while `flowing`."""
+        self.flowing = False
+        self._expected.append(Step.MESSAGE)
+        return self._encoder.finish()
+
+    def closed(self, reason: str) -> None:
+        """The scanner is gone. After a verdict that means nothing."""
+        if self.verdict is None:
+            self._end(trouble(ScannerEnding.LOST, f"{reason}, while we waited for: {self.waiting_for}"))
+
+    # Replies.
+
+    def _take(self, reply: Reply) -> bytes:
+        step = self._expected.popleft()
+        if step in {Step.GREETING, Step.EHLO, Step.HELO}:
+            return self._introduced(step, reply)
+        if step is Step.XFORWARD:
+            self._forwarded(reply)
+        elif reply.code // 100 == (3 if step is Step.DATA else 2):
+            self._accepted(step, reply)
+        else:
+            self._refused(step, reply)
+        return b"" if self.verdict else self._advance()
+
+    def _introduced(self, step: Step, reply: Reply) -> bytes:
+        """Up to EHLO or HELO, a refusal says nothing of the message."""
+        if step is Step.EHLO and reply.code >= 500:
+            return self._say(Step.HELO, b"HELO " + self._own_name)
+        if not reply.positive:
+            if not reply.negative:
+                return self._out_of_step(_answered(step, reply))
+            return self._end(trouble(ScannerEnding.UNWILLING, _answered(step, reply)))
+        if step is Step.GREETING:
+            return self._say(Step.EHLO, b"EHLO " + self._own_name)
+        offered = rewrite_ehlo(reply, hide_name=None)[1] if step is Step.EHLO else Capabilities()
+        self._pipelining = offered.pipelining
+        if not self._speakable():
+            return self._end(trouble(ScannerEnding.UNSPEAKABLE))
+        self._commands.extend(self._envelope(offered))
+        return self._advance()
+
+    def _forwarded(self, reply: Reply) -> None:
+        """Who the client is helps the scanner; it can judge without."""
+        if reply.intermediate or reply.code == 421:
+            self._refused(Step.XFORWARD, reply)
+        elif reply.negative and not self.remark:
+            self.remark = f"the scanner refuses XFORWARD, which it offers: {shown(reply)}"
+
+    def _accepted(self, step: Step, reply: Reply) -> None:
+        if step is Step.MESSAGE:
+            self._end(passed(reply))
+        elif step is Step.DATA:
+            self.flowing = True
+
+    def _refused(self, step: Step, reply: Reply) -> None:
+        not_understood = reply.code in _NOT_UNDERSTOOD and step is not Step.MESSAGE
+        if not reply.negative or not_understood:
+            self._out_of_step(_answered(step, reply))
+        else:
+            self._end(refused(reply, step.value))
+
+    def _unasked(self, reply: Reply) -> bytes:
+        """In the text, a refusal may come early. Anything else answers nothing that was said."""
+        if self.flowing and reply.negative:
+            return self._end(refused(reply, "a part of the message"))
+        return self._out_of_step(f"nothing was asked, and it says: {shown(reply)}")
+
+    def _out_of_step(self, about: object) -> bytes:
+        self._in_step = False
+        return self._end(trouble(ScannerEnding.OUT_OF_STEP, about))
+
+    def _end(self, verdict: Verdict) -> bytes:
+        """Nothing more is said."""
+        self.verdict = verdict
+        return b""
+
+    # Commands.
+
+    def _say(self, step: Step, line: bytes) -> bytes:
+        self._expected.append(step)
+        return line + b"\r\n"
+
+    def _advance(self) -> bytes:
+        """The next command; all of them at once where the scanner offers PIPELINING."""
+        if self._expected or not self._commands:
+            return b""
+        count = len(self._commands) if self._pipelining else 1
+        return b"".join([self._say(*self._commands.popleft()) for _ in range(count)])
+
+    def _speakable(self) -> bool:
+        """The session lets no such address in; a second command in one would be a hole in the scanner."""
+        envelope = self._request.envelope
+        return not any(_LINE_BREAKING.search(address) for address in (envelope.sender or b"", *envelope.recipients))
+
+    def _envelope(self, offered: Capabilities) -> Iterator[tuple[Step, bytes]]:
+        envelope = self._request.envelope
+        for name, value in self._client().items():
+            encoded = xtext.encode(value)
+            if name in offered.xforward and 0 < len(encoded) <= XFORWARD_LIMIT:
+                yield Step.XFORWARD, b"XFORWARD %s=%s" % (name, encoded)
+        asked = envelope.sender_parameters.upper().split()
+        parameters = [b" " + word for word, keyword in _PASSED_ON if word in asked and keyword in offered.keywords]
+        yield Step.MAIL, b"MAIL FROM:<%s>%s" % (envelope.sender or b"", b"".join(parameters))
+        for recipient in envelope.recipients:
+            yield Step.RCPT, b"RCPT TO:<%s>" % recipient
+        yield Step.DATA, b"DATA"
+
+    def _client(self) -> dict[bytes, bytes]:
+        """Who sends: the client of our client where that has told the server so; its address in Postfix's notation."""
+        request = self._request
+        address = request.remote or request.client.encode()
+        if b":" in address:
+            address = b"IPV6:" + address
+        return {b"ADDR": address, b"HELO": request.remote_helo if request.remote else request.helo}
+
+
+def _answered(step: Step, reply: Reply) -> str:
+    return f"{step.value} was answered with: {shown(reply)}"

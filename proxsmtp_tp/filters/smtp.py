@@ -1,0 +1,302 @@
+"""FilterType smtp: a scanner that speaks SMTP, at the address in FilterCommand, is handed each message and judges it.
+
+As Postfix's smtpd_proxy does before its queue, but without the way back: the replies of the scanner are the verdict,
+and what passes is the message as the client wrote it. So a copy is kept while the scanner reads, in TempDirectory where
+it is large. A scanner that rewrites mail stands in line instead: as OutAddress, with a next hop of its own.
+
+What the scanner accepts it has to throw away (amavis: $forward_method undef): mail that it delivers arrives twice.
+
+    2xx to the whole message        PASS
+    5xx at MAIL or later            REJECT, its words on one printable line
+    4xx at MAIL or later            TEMPFAIL in the same way; 421 becomes 451, as the client's connection goes on
+    anything else                   TEMPFAIL in our words (`scanner_endings`, `endings`)
+
+The first refusal counts, also of one recipient among many, and also before the message is complete. Envelope,
+XFORWARD and pipelining: `scanner_dialogue`.
+
+FilterTimeout counts while we wait for the scanner: to connect, to answer, to take more text. FilterProcesses is the
+number of connections to the scanner; each carries one message. Until the scanner has said 354 the client waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import re
+import socket
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.filters import endings
+from proxsmtp_tp.filters.clock import Clock
+from proxsmtp_tp.filters.endings import Ending
+from proxsmtp_tp.filters.limit import ProcessLimit
+from proxsmtp_tp.filters.scanner_connection import ScannerConnection
+from proxsmtp_tp.filters.scanner_dialogue import ScannerDialogue
+from proxsmtp_tp.filters.scanner_endings import ScannerEnding, trouble
+from proxsmtp_tp.filters.spool import Spool
+from proxsmtp_tp.filters.verdict import Action, Verdict
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.addresses import Address
+    from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+
+log = logging.getLogger(__name__)
+
+
+class SmtpFilter:
+    """Hands messages to the scanner at `address`, at most `max_connections` at once; `timeout` in s is FilterTimeout.
+
+    Raises ValueError for an address that nobody can be reached at.
+    """
+
+    def __init__(self, address: Address, timeout: float, temp_directory: str, max_connections: int) -> None:
+        if isinstance(address, InetAddress) and address.port_only:
+            raise ValueError(f"FilterType smtp: no host before port {address.port}")
+        self.address = address
+        self.timeout = timeout
+        self.temp_directory = temp_directory
+        self.limit = ProcessLimit(max_connections)
+        self.own_name = _own_name()
+        self.closed = False
+        self._connections: set[ScannerConnection] = set()
+
+    @property
+    def running(self) -> int:
+        """How many connections to the scanner there are, those included that are being made or closed."""
+        return self.limit.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for a connection to become free."""
+        return self.limit.waiting
+
+    def start(self, request: FilterRequest, owner: FilterOwner) -> ScanRun:
+        """Begin to judge a message. Used inside a running event loop."""
+        run = ScanRun(self, request, owner)
+        run.begin()
+        return run
+
+    def close(self) -> None:
+        """The worker ends: close at once what is still open, also what says good-bye."""
+        self.closed = True
+        for connection in list(self._connections):
+            connection.abort()
+
+    def connect(self, run: ScanRun) -> ScannerConnection:
+        """For who holds a place of `limit`, which is given back when the connection is gone."""
+
+        def freed() -> None:
+            self._connections.discard(connection)
+            self.limit.leave()
+
+        connection = ScannerConnection(self.address, self.timeout, run, freed)
+        self._connections.add(connection)
+        return connection
+
+
+class ScanRun:
+    """A FilterRun; the owner of its connection to the scanner."""
+
+    def __init__(self, parent: SmtpFilter, request: FilterRequest, owner: FilterOwner) -> None:
+        self._parent = parent
+        self._request = request
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._clock = Clock(self._loop, parent.timeout, self._waited_in_vain)
+        self._dialogue = ScannerDialogue(request, parent.own_name)
+        self._connection: ScannerConnection | None = None
+        self._message = Spool(parent.temp_directory)
+        self._early = bytearray()
+        """Text that came before the scanner's 354: little, since the client is told to wait."""
+        self._finished = False
+        self._settled = False
+        self._aborted = False
+        self._paused = False
+        self._told_paused = False
+
+    def begin(self) -> None:
+        """Connect now, or when a place becomes free."""
+        self._set_paused(True)
+        if self._parent.limit.enter(self._granted):
+            self._connect()
+        else:
+            self._clock.run()
+
+    # FilterRun.
+
+    def write(self, text: bytes) -> None:
+        """FilterRun."""
+        if self._settled:
+            return
+        try:
+            self._message.write(text)
+        except OSError as error:
+            self._settle(endings.trouble(Ending.SPOOL_FAILED, error))
+            return
+        if self._connection is not None and self._dialogue.flowing:
+            self._connection.write(self._dialogue.text(text))
+            self._balance()
+        else:
+            self._early += text
+
+    def finish(self) -> None:
+        """FilterRun."""
+        self._finished = True
+        self._flow()
+
+    def abort(self) -> None:
+        """FilterRun."""
+        self._aborted = True
+        if not self._settled:
+            self._stop(in_peace=False)
+        self._discard()
+
+    def read(self, size: int) -> bytes:
+        """FilterRun. Raises OSError if the message can not be read back to its last octet."""
+        return self._message.read(size)
+
+    def close(self) -> None:
+        """FilterRun."""
+        self.abort()
+
+    # ScannerOwner.
+
+    def scanner_data(self, data: bytes) -> None:
+        """ScannerOwner."""
+        if self._connection is None:
+            return
+        answer = self._dialogue.feed(data)
+        verdict = self._dialogue.verdict
+        if verdict is not None:
+            if verdict.action is Action.PASS and self._connection.unsent:
+                verdict = trouble(ScannerEnding.OUT_OF_STEP, "it accepts a message whose end it can not have")
+            self._judged(verdict)
+            return
+        self._connection.write(answer)
+        self._flow()
+
+    def scanner_flow(self) -> None:
+        """ScannerOwner."""
+        self._balance()
+
+    def scanner_unreachable(self, reason: str) -> None:
+        """ScannerOwner."""
+        self._settle(trouble(ScannerEnding.UNREACHABLE, reason))
+
+    def scanner_lost(self, reason: str) -> None:
+        """ScannerOwner."""
+        self._dialogue.closed(reason)
+        if self._dialogue.verdict is not None:
+            self._judged(self._dialogue.verdict)
+
+    # The message on its way.
+
+    def _granted(self) -> None:
+        if self._settled or self._parent.closed:
+            self._parent.limit.leave()
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._clock.stop()
+        self._clock = Clock(self._loop, self._parent.timeout, self._out_of_time)
+        self._clock.run()
+        self._connection = self._parent.connect(self)
+
+    def _flow(self) -> None:
+        """Send what has come of the message, where the scanner takes it."""
+        connection = self._connection
+        if self._settled or connection is None or not self._dialogue.flowing:
+            return
+        if self._early:
+            connection.write(self._dialogue.text(bytes(self._early)))
+            self._early.clear()
+        if self._finished:
+            connection.write(self._dialogue.finish())
+        self._balance()
+
+    def _balance(self) -> None:
+        """The clock runs while we wait for the scanner; the client waits while the scanner does not keep up."""
+        if self._settled or self._connection is None:
+            return
+        held = self._connection.stalled or not (self._dialogue.flowing or self._finished)
+        if held or self._finished:
+            self._clock.run()
+        else:
+            self._clock.stop()
+        self._set_paused(held)
+
+    def _waited_in_vain(self) -> None:
+        self._settle(endings.trouble(Ending.LINE_TIMED_OUT))
+
+    def _out_of_time(self) -> None:
+        self._settle(endings.trouble(Ending.TIMED_OUT, f"from the scanner, to {self._dialogue.waiting_for}"))
+
+    # The verdict.
+
+    def _judged(self, verdict: Verdict) -> None:
+        if self._dialogue.remark:
+            log.warning("%s: %s", self._request.connection, self._dialogue.remark)
+        if verdict.action is not Action.PASS:
+            self._settle(verdict)
+            return
+        try:
+            self._message.rewind()
+        except OSError as error:
+            self._settle(endings.trouble(Ending.SPOOL_FAILED, error))
+        else:
+            self._settle(dataclasses.replace(verdict, size=self._message.size))
+
+    def _settle(self, verdict: Verdict) -> None:
+        """That is the verdict. The owner hears of it from the event loop."""
+        if self._settled:
+            return
+        self._stop(in_peace=self._dialogue.between_commands)
+        if verdict.action is not Action.PASS:
+            self._discard()
+        self._loop.call_soon(self._tell_verdict, verdict)
+
+    def _stop(self, *, in_peace: bool) -> None:
+        """Nothing more is wanted of the scanner."""
+        self._settled = True
+        self._clock.stop()
+        self._early.clear()
+        self._parent.limit.forget(self._granted)
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if in_peace:
+            connection.quit()
+        else:
+            connection.abort()
+
+    def _discard(self) -> None:
+        self._message.close()
+
+    def _tell_verdict(self, verdict: Verdict) -> None:
+        self._paused = False
+        self._tell_flow()
+        if not self._aborted:
+            self._owner.filter_verdict(verdict)
+
+    def _set_paused(self, paused: bool) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            self._loop.call_soon(self._tell_flow)
+
+    def _tell_flow(self) -> None:
+        if self._paused == self._told_paused or self._aborted:
+            return
+        self._told_paused = self._paused
+        if self._paused:
+            self._owner.pause_filter_input()
+        else:
+            self._owner.resume_filter_input()
+
+
+def _own_name() -> bytes:
+    """What we are in EHLO (RFC 5321 section 4.1.1.1): the host's name, or localhost where that is none."""
+    name = socket.gethostname()
+    return name.encode() if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}", name) else b"localhost"
