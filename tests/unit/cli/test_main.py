@@ -127,7 +127,9 @@ def test_warnings_are_no_errors(config: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_what_is_shown_can_be_read_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config.write_text("OutAddress: 127.0.0.1:25\nFilterCommand: cat\nRuleInterface: a, b\nXClient: yes\nSkip: authenticated\n")
+    config.write_text(
+        "OutAddress: 127.0.0.1:25\nFilterCommand: cat\nRuleInterface: a, b\nXClient: yes\nSkip: authenticated\n"
+    )
     assert cli.main(["check-config", "-f", str(config), "--show"]) == 0
     shown = capsys.readouterr().out
     settings = parse_config(config.read_bytes(), str(config)).settings
