@@ -7,7 +7,6 @@ Sources: libnftables-json(5), iptables-extensions(8) on mark, connmark, MARK, CO
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from dataclasses import dataclass
@@ -43,10 +42,7 @@ def mark_uses(own_table: str, own_chains: Collection[str]) -> tuple[MarkUse, ...
 
 
 def _nft_uses(own_table: str) -> Iterator[MarkUse]:
-    listed = nftables.run_nft("-j", "list", "ruleset")
-    if listed.returncode:
-        return
-    for item in json.loads(listed.stdout)["nftables"]:
+    for item in nftables.ruleset():
         rule = item.get("rule")
         if rule and rule["table"] != own_table:
             where = f"nft table {rule['family']} {rule['table']}, chain {rule['chain']}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.gateway import routing, xtables
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Mode, names
+from proxsmtp_tp.gateway.python import PYTHON
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Plan
@@ -143,7 +143,7 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
 
     Raises GatewayError with the reason of the first that failed, after all have ended.
     """
-    command = [*(["unshare", "--net"] if scratch else []), sys.executable, "-m", "proxsmtp_tp.gateway.xtables_worker"]
+    command = [*(["unshare", "--net"] if scratch else []), *PYTHON, "-m", "proxsmtp_tp.gateway.xtables_worker"]
     with ExitStack() as stack:
         workers = [
             stack.enter_context(

@@ -11,6 +11,7 @@ Sources: nft(8), libnftables-json(5).
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,6 +70,14 @@ def table_names() -> frozenset[str]:
     if done.returncode:
         raise GatewayError(f"nft cannot list tables: {_first_line(done.stderr)}")
     return frozenset(item["table"]["name"] for item in _items(done.stdout) if "table" in item)
+
+
+def ruleset() -> list[dict[str, Any]]:
+    """Everything that nft lists; nothing where it is not installed, or may not."""
+    if shutil.which("nft") is None:
+        return []
+    listed = run_nft("-j", "-a", "list", "ruleset")
+    return [] if listed.returncode else _items(listed.stdout)
 
 
 def live_table(name: str) -> Table | None:

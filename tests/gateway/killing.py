@@ -58,16 +58,20 @@ class Killer:
         """Make each commit of a table a step."""
         work = iptables.work
 
-        def one_by_one(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str, Any]]:
-            if scratch or jobs[0]["action"] != "replace" if jobs else True:
+        def step_by_step(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str, Any]]:
+            if scratch or not jobs or jobs[0]["action"] != "replace":
                 return work(jobs, scratch=scratch)
             for job in jobs:
-                for step in job["steps"]:
+                fatal = -1 if self._at is None else self._at - self._steps
+                if 0 <= fatal < len(job["steps"]):
+                    work([job | {"steps": job["steps"][:fatal]}])
+                    self._steps += fatal
                     self.step()
-                    work([job | {"steps": [step]}])
+                self._steps += len(job["steps"])
+                work([job])
             return [{} for _ in jobs]
 
-        iptables.work = one_by_one
+        iptables.work = step_by_step
 
 
 def _child(job: list[Any], state: Path, report: int) -> None:

@@ -33,8 +33,8 @@ def test_loading_by_hand(box: Box, mode: Mode) -> None:
     text = (ROOT / f"nftables/{mode.value}.nft").read_text()
     run(box.net.gateway, "nft", "-f", "-", stdin=text.replace('"eth0"', '"lan0"'))
     for command in re.findall(r"^#\t(ip .*)$", text, re.MULTILINE):
-        for version in ("-4", "-6"):
-            run(box.net.gateway, *command.replace("ip ", f"ip {version} ", 1).split())
+        for family in ("-4", "-6"):
+            run(box.net.gateway, *command.replace("ip ", f"ip {family} ", 1).split())
     box.server()
     daemon = box.daemon(mode)
     for version in (4, 6):

@@ -75,7 +75,7 @@ def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
     assert "chain prerouting: missing: iifname @interfaces" in said
     status, said, _ = proxsmtp_tp("check-rules", "--json")
     found = json.loads(said)
-    assert (status, found["state"], len(found["differences"])) == (1, "drifted", 2)
+    assert (status, found["state"], len(found["differences"])) == (1, "drifted", 3)
 
     assert "would remove: rules of method nftables" in proxsmtp_tp("remove-rules", "--dry-run")[1]
     # Without the configuration file its name is enough.
@@ -103,7 +103,8 @@ def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
         (["--fail", "maybe"], 2, "is not one of closed, open"),
         (["--instance", "x; reboot"], 2, "is no name"),
         (["--mode", "tproxy", "--listen-port", "25"], 2, "cannot listen on an intercepted port"),
-        (["--confirm", "0"], 2, "is not a number of seconds"),
+        (["--confirm", "0"], 2, "'0' is no time"),
+        (["--confirm", "100000"], 2, "is not a number of seconds"),
     ):
         found = proxsmtp_tp("install-rules", *arguments)
         assert found[0] == status, arguments

@@ -6,7 +6,6 @@ nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from dataclasses import dataclass
@@ -190,10 +189,7 @@ def look_at_connection_tracking(patient: Patient) -> Iterator[Finding]:
 
 
 def _untracked_by_nft() -> Iterator[tuple[str, str]]:
-    listed = nftables.run_nft("-j", "-a", "list", "ruleset")
-    if listed.returncode:
-        return
-    for item in json.loads(listed.stdout)["nftables"]:
+    for item in nftables.ruleset():
         rule: dict[str, Any] | None = item.get("rule")
         if rule and any("notrack" in statement for statement in rule["expr"]):
             where = f"{rule['family']} {rule['table']} {rule['chain']}"

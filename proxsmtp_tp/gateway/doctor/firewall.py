@@ -10,7 +10,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.firewall import METHODS
 from proxsmtp_tp.gateway.foreign import SAVE_TOOLS
 from proxsmtp_tp.gateway.plan import Fail, Method, Mode
+from proxsmtp_tp.gateway.python import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,9 @@ def look_at_firewall(patient: Patient) -> Iterator[Finding]:
         ours, others = rulesets(patient)
     except GatewayError as error:
         yield Finding("firewall", False, f"the rulesets cannot be read: {error}")
+        return
+    if not others:
+        yield Finding("firewall", True, "nobody else has rules")
         return
     for name in options.interfaces:
         yield from _of_interface(patient, name, ours, others)
@@ -126,7 +129,7 @@ def ask_twin(patient: Patient, client: str, scripts: list[Script], trials: list[
         "trials": trials,
     }
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-m", "proxsmtp_tp.gateway.doctor.twin"],
+        ["unshare", "--net", *PYTHON, "-m", "proxsmtp_tp.gateway.doctor.twin"],
         input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TIMEOUT,
     )  # fmt: skip
     if done.returncode:
@@ -170,10 +173,7 @@ def _command(item: PolicyRule | LocalRoute) -> Script:
 
 
 def _nft_tables() -> list[tuple[str, str]]:
-    listed = nftables.run_nft("-j", "list", "tables")
-    if listed.returncode:
-        return []
-    tables = [item["table"] for item in json.loads(listed.stdout)["nftables"] if "table" in item]
+    tables = [item["table"] for item in nftables.ruleset() if "table" in item]
     return [
         (table["family"], table["name"])
         for table in tables

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.settings import TransparentProxy
@@ -15,6 +14,7 @@ from proxsmtp_tp.gateway import check, routing
 from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
 from proxsmtp_tp.gateway.doctor.prober import BOX_TO_CLIENT, BOX_TO_SERVER, CLIENT, MESSAGE, SERVER
 from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.python import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def probe(patient: Patient) -> Iterator[Finding]:
         "seconds": seconds,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "proxsmtp_tp.gateway.doctor.prober"],
+        [*PYTHON, "-m", "proxsmtp_tp.gateway.doctor.prober"],
         input=json.dumps(job), capture_output=True, text=True, check=False, timeout=4 * seconds,
     )  # fmt: skip
     if done.returncode:

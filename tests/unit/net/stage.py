@@ -44,6 +44,18 @@ async def until(met: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.002)
 
 
+async def settled(measure: Callable[[], int]) -> int:
+    """Wait until a number has stopped changing: the same at 25 looks in a row."""
+    seen = [measure()]
+
+    def steady() -> bool:
+        seen.append(measure())
+        return len(seen) > 25 and len(set(seen[-25:])) == 1
+
+    await until(steady, "nothing moves any more")
+    return seen[-1]
+
+
 def wire(text: str | bytes) -> bytes:
     """A str is lines, each given its CRLF; bytes are themselves."""
     return text if isinstance(text, bytes) else "".join(f"{line}\r\n" for line in text.split("\n")).encode()

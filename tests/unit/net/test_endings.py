@@ -152,6 +152,7 @@ async def test_a_connection_that_ends_just_when_its_server_is_there_closes_each_
         client = await stage.client()
         server = await mx.accept()
         assert (await client.rest()).startswith(b"421 4.3.2")
+        assert await server.rest() == b""
         client.close()
         server.close()
         await stage.empty()
