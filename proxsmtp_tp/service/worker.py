@@ -150,7 +150,7 @@ def _signs_of_life(settings: Settings) -> asyncio.Task[None]:
 
     async def give() -> None:
         port = settings.intercept_port
-        if port is None or not settings.transparent:
+        if port is None:  # only unix sockets: no rule turns anything to those
             return
         sign = lifesign.LifeSign(port)
         try:

@@ -61,6 +61,7 @@ class FuzzWorld:
         """Until nothing moves any more."""
         while moves := self._moves():
             self._feed(self.random.choice(moves)())
+        assert not (self.closed and self._filtering), "the filter is left"
 
     def _moves(self) -> list[Callable[[], Event]]:
         if self.closed:
@@ -129,9 +130,11 @@ class FuzzWorld:
     def _for_filter(self, effect: Effect) -> None:
         match effect:
             case effects.StartFilter():
+                assert not self._filtering, "the filter of the message before is still there"
                 self._filtering, self._text, self._verdict = True, b"", None
-                if self.random.random() < 0.1:  # a filter that refuses before it has read
-                    self._verdict = self._refusal()
+                if self.random.random() < 0.1:  # a verdict before the message was read: no pass can be one
+                    early = Verdict(Action.PASS, None, "too early")
+                    self._verdict = self.random.choice([self._refusal(), early])
             case effects.FilterData(text):
                 assert self._filtering
                 self._text += text
@@ -149,8 +152,10 @@ class FuzzWorld:
 
     def _finish(self) -> None:
         self.heard.append(self._text)
-        if self._verdict is not None:
-            return
+        if self._verdict is not None:  # the early one is still on its way
+            if self._verdict.action is not Action.PASS:
+                return
+            self._verdict = None
         if self.random.random() < 0.3:
             self._verdict = self._refusal()
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import check, install, survey
-from proxsmtp_tp.gateway.plan import Method, Mode, Options
+from proxsmtp_tp.gateway.plan import LIFE_SECONDS, Method, Mode, Options
 from proxsmtp_tp.gateway.state import Store
 from tests.gateway.network import (
     Listener,
@@ -19,6 +20,7 @@ from tests.gateway.network import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from proxsmtp_tp.gateway.check import Finding
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 PORT = 10025
 METHODS = [Method.NFTABLES, Method.IPTABLES]
 MODES = [Mode.REDIRECT, Mode.TPROXY]
+
+
+SOON = LIFE_SECONDS + 12.0
+"""Seconds within which mail must pass: the sign of life expires, and a busy machine gets to it."""
 
 
 def options(**changes: Any) -> Options:
@@ -90,3 +96,13 @@ class Box:
         """End every listener."""
         for listener in self._open:
             listener.close()
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Ask until it holds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False

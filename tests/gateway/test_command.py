@@ -221,3 +221,18 @@ def test_a_try_survives_the_end_of_the_installing_process(proxsmtp_tp: Commands)
     process.stdout.close()
     os.close(master)
     assert _wait_until(20, lambda: box.snapshot() == before)
+
+
+def test_doctor_speaks_to_people_and_to_programs(proxsmtp_tp: Commands) -> None:
+    status, said, _ = proxsmtp_tp("doctor")
+    assert status == 1
+    assert "ok     interface lan0: it is up\n" in said
+    assert (
+        f"WRONG  rules: they are not installed\n       mend: proxsmtp-tp install-rules -f {proxsmtp_tp.config}" in said
+    )
+    status, said, _ = proxsmtp_tp("doctor", "--json")
+    found = json.loads(said)
+    assert (status, found["ok"]) == (1, False)
+    assert {"step": "listener", "ok": False} in [{k: f[k] for k in ("step", "ok")} for f in found["findings"]]
+    proxsmtp_tp.config.write_text("RuleMode: nonsense\n")
+    assert proxsmtp_tp("doctor")[0] == 2

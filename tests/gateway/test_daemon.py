@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import smtplib
 import socket
 import sys
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxsmtp_tp.gateway.doctor.daemon import listening
 from proxsmtp_tp.gateway.doctor.prober import Recorder
+from tests.gateway.box import SOON, within
 from tests.gateway.clinic import Clinic
 from tests.gateway.network import CLIENT, LAN, SERVER, WAN, inside, open_socket, run
 
@@ -46,11 +50,11 @@ def gateway(clinics: list[Clinic], **directives: str) -> tuple[Clinic, Recorder]
     return clinic, recorder
 
 
-def send(name: str, server: str) -> None:
+def send(name: str, server: str, seconds: float = 20) -> None:
     """One mail from a namespace."""
 
     def deliver() -> None:
-        with smtplib.SMTP(server, 25, timeout=20, local_hostname="client.example") as link:
+        with smtplib.SMTP(server, 25, timeout=seconds, local_hostname="client.example") as link:
             link.sendmail("a@example.org", ["b@example.net"], "Subject: test\r\n\r\nhello\r\n")
 
     inside(name, deliver)
@@ -90,6 +94,36 @@ def test_a_connection_straight_to_the_listener_is_refused(clinics: list[Clinic],
             assert said.startswith(b"421 ")
     assert recorder.seen() == []
     assert clinic.instance.log.count("no original destination") == 2
+
+
+@pytest.mark.parametrize(("method", "mode"), [("nftables", "redirect"), ("iptables", "tproxy")])
+@pytest.mark.parametrize("fail", ["closed", "open"])
+def test_a_daemon_that_is_killed(clinics: list[Clinic], method: str, mode: str, fail: str) -> None:
+    """kill -9 of all its processes: no mail passes (closed), or it passes within seconds (open); then it is back."""
+    clinic, recorder = gateway(clinics, RuleMethod=method, RuleMode=mode, TransparentProxy="client", RuleFail=fail)
+
+    def arrives() -> str:
+        """How a mail arrives now: filtered, direct, or not at all."""
+        known = len(recorder.seen())
+        try:
+            send(clinic.net.client, SERVER[4], seconds=2)
+        except (OSError, smtplib.SMTPException):
+            return "not at all"
+        (arrived,) = recorder.seen()[known:]
+        return "filtered" if arrived["message"].startswith("X-Way:") else "direct"
+
+    assert within(SOON, lambda: arrives() == "filtered")
+    for pid in {pid for item in inside(clinic.gateway, lambda: listening(10025)) for pid in item.pids}:
+        os.kill(pid, signal.SIGKILL)
+    clinic.instance.host.stop_all()
+    known = len(recorder.seen())
+    if fail == "open":
+        assert within(SOON, lambda: arrives() == "direct")
+    else:
+        assert [arrives() for _ in range(3)] == ["not at all"] * 3
+        assert len(recorder.seen()) == known
+    clinic.instance.start()
+    assert within(SOON, lambda: arrives() == "filtered")
 
 
 def test_loopback_mode_behind_the_rules(clinics: list[Clinic]) -> None:

@@ -337,9 +337,15 @@ def test_a_port_of_a_bridge_and_a_bridge_that_filters(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-@pytest.mark.parametrize("method", ["nftables", "iptables"])
-@pytest.mark.parametrize("mode", ["redirect", "tproxy"])
-@pytest.mark.parametrize("transparency", ["client", "full"])
+@pytest.mark.parametrize(
+    ("method", "mode", "transparency"),
+    [
+        ("nftables", "redirect", "client"),
+        ("nftables", "tproxy", "full"),
+        ("iptables", "redirect", "full"),
+        ("iptables", "tproxy", "client"),
+    ],
+)
 def test_the_probe(method: str, mode: str, transparency: str) -> None:
     clinic = Clinic(RuleMethod=method, RuleMode=mode, TransparentProxy=transparency)
     try:

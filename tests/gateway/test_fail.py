@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.gateway.lifesign import LifeSign
-from proxsmtp_tp.gateway.plan import LIFE_SECONDS, Fail, Method, Mode
-from tests.gateway.box import METHODS, MODES, PORT, Box
+from proxsmtp_tp.gateway.plan import Fail, Method, Mode
+from tests.gateway.box import METHODS, MODES, PORT, SOON, Box, within
 from tests.gateway.network import SERVER, greeting, inside, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 BOTH = [(method, mode) for method in METHODS for mode in MODES]
-SOON = LIFE_SECONDS + 12.0
-"""Seconds within which mail must pass: the sign of life expires, and a busy machine gets to it."""
 
 
 class Heart:
@@ -48,16 +45,6 @@ def hearts() -> Iterator[list[Heart]]:
     yield found
     for heart in found:
         heart.stop()
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Ask until it holds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)

@@ -33,8 +33,8 @@ def test_beside_firewalld_ufw_and_docker(box: Box, method: Method, mode: Mode) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_among_thousands_of_rules(box: Box, method: Method) -> None:
-    run(box.net.gateway, "nft", "-f", "-", stdin=shapes.blocklist(5000))
-    run(box.net.gateway, "iptables-legacy-restore", stdin=shapes.xtables_blocklist(5000))
+    run(box.net.gateway, "nft", "-f", "-", stdin=shapes.blocklist(3000))
+    run(box.net.gateway, "iptables-legacy-restore", stdin=shapes.xtables_blocklist(3000))
     before = box.snapshot()
     box.daemon(Mode.TPROXY)
     box.install(method=method, mode=Mode.TPROXY)

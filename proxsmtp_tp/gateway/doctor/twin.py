@@ -26,7 +26,7 @@ from proxsmtp_tp.gateway.doctor.namespaces import Room, room
 
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 IPV6_TRANSPARENT = 75  # linux/in6.h
-_PATIENCE = 1.9  # seconds; the kernel sends a second SYN after one, should the machine be that busy
+_PATIENCE = 1.3  # seconds; the kernel sends a second SYN after one, should the machine be that busy
 _TOOL_SECONDS = 60.0
 _FAR = "twin"  # the client's end of its link
 

@@ -55,7 +55,9 @@ async def test_a_server_that_stops_reading(open_stage: OpenStage) -> None:
         assert await client.reply() == b"250 2.0.0 queued"
 
 
-async def test_a_filter_that_stops_reading(open_stage: OpenStage) -> None:
+async def test_a_filter_that_stops_reading(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end the client is read again: its last reply must not be lost behind what it still sends."""
+    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
     async with Mx() as mx, open_stage(mx, filter_command="read -r line; sleep 600") as stage:
         client, server = await phases.in_the_text(stage, mx)
         connection = only_connection(stage)
@@ -66,7 +68,9 @@ async def test_a_filter_that_stops_reading(open_stage: OpenStage) -> None:
         assert run._child is not None
         assert run._child.queued <= INPUT_HIGH + READ
         stage.proxy.stop()
+        assert await client.press(BLOCK, lambda: False, 1 << 25) >= 1 << 25
         assert (await client.rest()).startswith(b"421 ")
+        assert not client.was_reset
         assert await server.rest() == b"QUIT\r\n"
 
 

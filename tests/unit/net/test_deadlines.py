@@ -7,6 +7,8 @@ run into another. None of these tests measures a time.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.proxy import FINAL_REPLY, limits_of
-from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.session.state import Phase, Wait
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, address, meet, relayed
 from tests.unit.net.stage import Mx, codes, until
@@ -175,6 +177,24 @@ async def test_a_server_without_a_final_reply(open_stage: OpenStage, filter_comm
         assert await client.rest() == SERVER_TIMED_OUT
         client.close()
         await stage.empty()
+
+
+async def test_a_message_given_up_is_not_finished_later(open_stage: OpenStage) -> None:
+    """Its end waits in our buffer when its time is up: a server that reads on must not get it, the client got 421."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        mx.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client, server = await phases.in_the_text(stage, mx)
+        stage.proxy.limits[Wait.FINAL] = SHORT
+        [connection] = stage.proxy._connections
+        with socket.socket(fileno=os.dup(connection._server.get_extra_info("socket").fileno())) as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await client.say(b"x" * 60000 + END_OF_DATA)  # below the high water mark: all of it is read
+        await until(lambda: connection.session._d.phase is Phase.SETTLING, "all of it was read")
+        assert connection._server.get_write_buffer_size() > 0
+        await until(lambda: connection._closing, "it is given up")
+        assert await client.rest() == SERVER_TIMED_OUT
+        await server.rest()
+        assert END_OF_DATA not in server.heard
 
 
 async def test_a_client_that_left_does_not_make_us_wait_longer_for_the_final_reply(open_stage: OpenStage) -> None:

@@ -141,6 +141,7 @@ async def test_a_connection_that_ends_just_when_its_server_is_there_closes_each_
     open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closed a second time, its number may be somebody else's by then: that one's connection would break, or worse."""
+    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
     made = Connection.server_made
 
     def end_first(connection: Connection, transport: object) -> None:

@@ -128,6 +128,14 @@ async def test_a_client_that_goes_leaves_its_place_at_once(
             await stage.empty()
 
 
+async def test_the_less_busy_worker_is_next(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, workers=2) as stage:
+        mx.serve(ModelServer)
+        for _ in range(10):
+            assert (await (await stage.client()).reply()).startswith(b"220")
+        assert stage.admission.counts() == [5, 5]
+
+
 async def test_a_burst_is_spread(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx, workers=2) as stage:
         mx.serve(ModelServer)
@@ -234,6 +242,20 @@ async def test_a_connection_that_came_out_of_us_is_refused(
         await stage.empty()
     assert caplog.text.count("accepted connection from") == 2
     assert caplog.text.count("came out of this proxy: that would be a loop") == 1
+
+
+async def test_a_connection_of_ours_that_is_recognised_late(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One worker accepts what another has just dialled, before that one could say so: asked again, it is known."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        known = iter([False, True])
+        monkeypatch.setattr(stage.admission, "contains", lambda *_: next(known))
+        client = await stage.client()
+        server = await mx.accept()
+        assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
+        assert await server.rest() == b""
+    assert "came out of this proxy: that would be a loop" in caplog.text
 
 
 async def test_loopback_mode_back_to_the_client(open_stage: OpenStage) -> None:
