@@ -14,6 +14,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -51,11 +52,32 @@ port 25 to proxsmtp-tp, whose filter is a shell script: it marks good mail with 
 the GTUBE test string, and discards mail that asks for it. Before that, the MX sees none of it."""
 
 
+class Interruption:
+    """SIGINT as KeyboardInterrupt, also where the first one was raised in a place that swallows exceptions.
+
+    A finaliser or a callback of a library is such a place: there the interpreter only reports it.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        signal.signal(signal.SIGINT, self._hear)
+
+    def _hear(self, *_: object) -> None:
+        self._came = True
+        raise KeyboardInterrupt
+
+    def raise_late(self) -> None:
+        """Raise KeyboardInterrupt if it came and we are still here."""
+        if self._came:
+            raise KeyboardInterrupt
+
+
 class Demo:
     """The lab, what stands in it, and the page."""
 
-    def __init__(self, lab: GatewayNetwork, directory: Path, screen: Screen) -> None:
+    def __init__(self, lab: GatewayNetwork, directory: Path, screen: Screen, interruption: Interruption) -> None:
         self._lab = lab
+        self._interruption = interruption
         self._directory = directory
         self._screen = screen
         self._journal = Journal(directory / "mx.jsonl")
@@ -122,6 +144,7 @@ class Demo:
 
     def _mail(self, setup: Setup, way: Way, mail: Mail, instance: Instance) -> str:
         """One mail through the gateway, shown and checked; the reply to it."""
+        self._interruption.raise_late()
         page, logged = self._screen, len(instance.log)
         page.line()
         page.line(f"   {page.paint('strong', f'{way.name}, {mail.title}')}")
@@ -235,11 +258,12 @@ def _expect(condition: bool, otherwise: str) -> None:
 
 def main() -> int:
     """Run the demo on standard output."""
+    interruption = Interruption()
     try:
         with gateway_network() as lab, tempfile.TemporaryDirectory(prefix="demo.", dir=PRIVATE) as name:
             directory = Path(name)
             directory.chmod(0o755)
-            Demo(lab, directory, Screen(sys.stdout)).run()
+            Demo(lab, directory, Screen(sys.stdout), interruption).run()
     except (LabError, OSError) as error:
         sys.stdout.flush()
         print("\nThe demo failed:", "\n".join([str(error), *getattr(error, "__notes__", ())]), file=sys.stderr)

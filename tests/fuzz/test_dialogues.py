@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from tests.fuzz.pieces import View
 
 CLEAN = re.compile(rb"(?:[2-5]\d\d(?:[ -][^\x00-\x1f\x7f]*)?\r\n)*")
-SETTINGS = settings(max_examples=600, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=500, derandomize=True, deadline=None, database=None)
 OPTIONS = {
     "streamed": Options(),
     "filtered": Options(filtered=True),
-    "refusing bare newlines": Options(filtered=True, refuse_bare_newlines=True),
+    "filtered, refusing bare newlines": Options(filtered=True, refuse_bare_newlines=True),
+    "streamed, refusing bare newlines": Options(refuse_bare_newlines=True),
     "with a header": Options(header="X-Gateway: here"),
 }
 
