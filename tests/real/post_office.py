@@ -59,7 +59,11 @@ class PostOffice:
         copies = sum(len(letter.recipients) for letter in letters if letter.fate is Fate.DELIVERED)
         notices = sum(letter.report or letter.fate is Fate.REFUSED for letter in letters)
         self.mx.wait_mailbox(copies, 60)
-        self.sender.wait_mailbox(notices, 30)
+        try:
+            self.sender.wait_mailbox(notices, 60)
+        except network.LabError as error:  # the delivery reports come from there
+            error.add_note(f"the MX:\n{self.mx.log[-4000:]}")
+            raise
         self.sender.wait_idle(30)
         self.mx.wait_idle(30)
 

@@ -162,5 +162,9 @@ class Postfix:
         end = time.monotonic() + seconds
         while not what():
             if time.monotonic() > end or self.process.poll() is not None:
-                raise LabError(f"Postfix on {self.host.name} {trouble}:\n{self.log[-4000:]}")
+                deferred = [line for line in self.log.splitlines() if "deferred" in line or "warning" in line]
+                told = "\n".join(deferred[-10:])
+                raise LabError(
+                    f"Postfix on {self.host.name} {trouble}:\n{self.log[-4000:]}\ndeferred, or warned of:\n{told}"
+                )
             time.sleep(0.05)
