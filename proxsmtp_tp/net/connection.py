@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.filters.interface import FilterRequest
 from proxsmtp_tp.net import dialling
-from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint, original_destination
+from proxsmtp_tp.net.original_destination import (
+    Endpoint,
+    NoDestinationError,
+    before_redirect,
+    endpoint,
+    original_destination,
+)
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
@@ -50,6 +56,8 @@ DRAINING_LINGER = 1.0
 """The same when the daemon ends: an idle client that does not read its 421 shall not hold up a restart."""
 
 NEVER = float("inf")
+
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2) makes of "any host": nobody listens here)
 
 
 def rfc5322_date() -> str:
@@ -132,7 +140,7 @@ class Connection:
         self._filter_is_full = False
         self._run: FilterRun | None = None
         self._reading_message = False
-        self._endpoints: list[int] = []
+        self._upstreams: list[int] = []
         self._dialling: asyncio.Task[None] | None = None
         now = self.loop.time()
         self._wait = Wait.NOTHING
@@ -194,13 +202,21 @@ class Connection:
 
     def _destination(self) -> Endpoint:
         """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
-        if self._peer and self.proxy.admission.contains(*self._peer):
+        if self._came_out_of_us():
             raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")
         if not self.proxy.settings.transparent:
             return Endpoint("", 0)
         if not self._peer:
             raise NoDestinationError("a connection through a unix socket has no original destination")
         return original_destination(self._sock, self.proxy.listening_ports)
+
+    def _came_out_of_us(self) -> bool:
+        """Whether the client is ourselves: asked for the address it has, and for the one that it had dialled."""
+        if self._peer is None:
+            return False
+        own = endpoint(self._sock.getsockname())
+        dialled = {own, before_redirect(self._sock, own) or own}
+        return any(self.proxy.admission.is_upstream(self._peer, destination) for destination in dialled)
 
     async def _dial(self, destination: Endpoint) -> None:
         settings = self.proxy.settings
@@ -210,7 +226,7 @@ class Connection:
                 targets,
                 source=self.client_ip if self.proxy.from_client else None,
                 time_out=settings.connect_time_out,
-                started=self._remember_endpoint,
+                started=self._remember_upstream,
             )
         except dialling.DialError as error:
             self.feed(events.ConnectFailed(str(error)))
@@ -218,7 +234,7 @@ class Connection:
         if self.session.ended:
             sock.close()
             return
-        if self._peer and self.proxy.admission.contains(*self._peer):
+        if self._came_out_of_us():
             sock.close()
             reason = f"connection from {self._peer} came out of this proxy: that would be a loop"
             self._perform(self.session.refuse(answers.NO_DESTINATION, reason))
@@ -259,10 +275,12 @@ class Connection:
             return [Endpoint(self.client_ip, settings.out_address.port)]
         return await dialling.candidates(settings.out_address)
 
-    def _remember_endpoint(self, sock: socket.socket) -> None:
-        if sock.family != socket.AF_UNIX:
-            own = endpoint(sock.getsockname())
-            self._endpoints.append(self.proxy.admission.add_endpoint(self.proxy.worker, own.ip, own.port))
+    def _remember_upstream(self, sock: socket.socket, target: Endpoint | str) -> None:
+        if isinstance(target, str):
+            return
+        theirs = Endpoint(_ANY_HOST.get(target.ip, target.ip), target.port)
+        own = endpoint(sock.getsockname())
+        self._upstreams.append(self.proxy.admission.add_upstream(self.proxy.worker, own, theirs))
 
     # What happens.
 
@@ -527,9 +545,9 @@ class Connection:
 
     def _finished(self) -> None:
         self._release_run()
-        for handle in self._endpoints:
-            self.proxy.admission.remove_endpoint(self.proxy.worker, handle)
-        self._endpoints.clear()
+        for handle in self._upstreams:
+            self.proxy.admission.remove_upstream(self.proxy.worker, handle)
+        self._upstreams.clear()
         self.proxy.finished(self)
 
 

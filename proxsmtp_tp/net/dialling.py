@@ -78,12 +78,12 @@ async def dial(
     *,
     source: str | None,
     time_out: float,
-    started: Callable[[socket.socket], None],
+    started: Callable[[socket.socket, Endpoint | str], None],
 ) -> tuple[socket.socket, str]:
     """Connect to the first target that answers: the socket, and the server's IP address ("" for a unix socket).
 
-    `started` gets each socket once its own end point is chosen and before the server has answered, so that a
-    connection that the firewall turns back to us can be recognised. Raises DialError.
+    `started` gets each socket and its target, once its own end point is chosen and before the server has answered, so
+    that a connection that the firewall turns back to us can be recognised. Raises DialError.
     """
     failures = []
     for target in targets:
@@ -93,7 +93,7 @@ async def dial(
             pending = sock.connect_ex(target if isinstance(target, str) else (target.ip, target.port))
             if pending not in {0, errno.EINPROGRESS}:
                 raise OSError(pending, os.strerror(pending))
-            started(sock)
+            started(sock, target)
             if pending:
                 await asyncio.wait_for(_connected(sock), time_out)
         except TimeoutError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from tests.unit.net.stage import PATIENCE, Mx, Stage, descriptors, staged, until
+from tests.unit.net.stage import PATIENCE, Mx, Stage, descriptors, staged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -72,6 +72,3 @@ def open_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> OpenStage:
         assert stage.errors_expected or not errors, errors
 
     return open_it
-
-
-__all__ = ["fast_ticks", "open_stage", "pytest_pyfunc_call", "run", "until"]

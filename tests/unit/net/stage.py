@@ -335,12 +335,12 @@ async def staged(
             for sock in listeners:
                 sock.close()
     assert admission.counts() == [0] * workers
-    assert not has_endpoints(admission), "end points of connections that ended"
+    assert not has_upstreams(admission), "connections that ended are still in the table"
     await nothing_left(before, temp_directory)
 
 
-def has_endpoints(admission: Admission) -> bool:
-    """Whether some connection has an end point of ours in the table."""
+def has_upstreams(admission: Admission) -> bool:
+    """Whether some connection of ours is in the table."""
     used = admission._header[_CHUNKS] * _CHUNK_BYTES
     return bool(bytes(admission._keys[:used]).strip(b"\0"))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PATIENCE = 60.0
+MX = ("198.51.100.25", 25)
 
 
 @pytest.fixture
@@ -88,12 +89,12 @@ def test_a_dead_worker_gives_its_places_back() -> None:
     table = Admission(2, 2)
     assert table.try_enter(0)
     assert table.try_enter(1)
-    table.add_endpoint(0, "192.0.2.1", 40000)
-    table.add_endpoint(1, "192.0.2.1", 40001)
+    table.add_upstream(0, ("192.0.2.1", 40000), MX)
+    table.add_upstream(1, ("192.0.2.1", 40001), MX)
     table.clear(0)
     assert table.counts() == [0, 1]
-    assert not table.contains("192.0.2.1", 40000)
-    assert table.contains("192.0.2.1", 40001)
+    assert not table.is_upstream(("192.0.2.1", 40000), MX)
+    assert table.is_upstream(("192.0.2.1", 40001), MX)
     assert table.try_enter(1)
     assert not table.try_enter(1)
 
@@ -177,10 +178,10 @@ def test_killed_at_any_moment_nothing_stays_behind(run: Callable[[Callable[[], N
         os.write(told, b"!")
         while True:
             table.try_enter(0)
-            handle = table.add_endpoint(0, "192.0.2.9", 1 + os.getpid() % 1000)
-            table.contains("192.0.2.9", 2)
+            handle = table.add_upstream(0, ("192.0.2.9", 1 + os.getpid() % 1000), MX)
+            table.is_upstream(("192.0.2.9", 2), MX)
             if handle % 2:
-                table.remove_endpoint(0, handle)
+                table.remove_upstream(0, handle)
                 table.leave(0)
 
     for _ in range(20):
@@ -190,26 +191,26 @@ def test_killed_at_any_moment_nothing_stays_behind(run: Callable[[Callable[[], N
         os.waitpid(pid, 0)
         table.clear(0)
         assert table.counts() == [0, 0]
-        assert not table.contains("192.0.2.9", 1 + pid % 1000)
+        assert not table.is_upstream(("192.0.2.9", 1 + pid % 1000), MX)
     assert [table.try_enter(1) for _ in range(51)] == [True] * 50 + [False]
     os.close(going)
     os.close(told)
 
 
-def test_an_end_point_is_known_to_every_process(run: Callable[[Callable[[], None]], int]) -> None:
+def test_a_connection_of_ours_is_known_to_every_process(run: Callable[[Callable[[], None]], int]) -> None:
     table = Admission(9, 2)
     done, told = os.pipe()
 
     def body() -> None:
-        table.add_endpoint(0, "2001:db8::1", 40000)
+        table.add_upstream(0, ("2001:db8::1", 40000), MX)
         os.write(told, b"!")
         time.sleep(PATIENCE)
 
     run(body)
     assert os.read(done, 1) == b"!"
-    assert table.contains("2001:db8::1", 40000)
-    assert not table.contains("2001:db8::1", 40001)
-    assert not table.contains("2001:db8::2", 40000)
+    assert table.is_upstream(("2001:db8::1", 40000), MX)
+    assert not table.is_upstream(("2001:db8::1", 40001), MX)
+    assert not table.is_upstream(("2001:db8::2", 40000), MX)
     os.close(done)
     os.close(told)
 
@@ -226,10 +227,10 @@ def test_an_end_point_is_known_to_every_process(run: Callable[[Callable[[], None
 )
 def test_one_address_in_its_forms(added: str, asked: str) -> None:
     table = Admission(9, 1)
-    handle = table.add_endpoint(0, added, 25)
-    assert table.contains(asked, 25)
-    table.remove_endpoint(0, handle)
-    assert not table.contains(asked, 25)
+    handle = table.add_upstream(0, (added, 25), MX)
+    assert table.is_upstream((asked, 25), MX)
+    table.remove_upstream(0, handle)
+    assert not table.is_upstream((asked, 25), MX)
 
 
 @pytest.mark.parametrize(
@@ -238,29 +239,39 @@ def test_one_address_in_its_forms(added: str, asked: str) -> None:
 def test_what_is_no_end_point(ip: str, port: int) -> None:
     table = Admission(9, 1)
     with pytest.raises(ValueError, match="is no"):
-        table.add_endpoint(0, ip, port)
+        table.add_upstream(0, (ip, port), MX)
     with pytest.raises(ValueError, match="is no"):
-        table.contains(ip, port)
+        table.is_upstream((ip, port), MX)
 
 
-def test_an_end_point_goes_once_and_by_its_owner() -> None:
+def test_a_connection_goes_once_and_by_its_owner() -> None:
     table = Admission(9, 2)
-    handle = table.add_endpoint(0, "192.0.2.1", 25)
+    handle = table.add_upstream(0, ("192.0.2.1", 25), MX)
     with pytest.raises(ValueError, match="worker 1"):
-        table.remove_endpoint(1, handle)
-    table.remove_endpoint(0, handle)
+        table.remove_upstream(1, handle)
+    table.remove_upstream(0, handle)
     with pytest.raises(ValueError, match="worker 0"):
-        table.remove_endpoint(0, handle)
+        table.remove_upstream(0, handle)
 
 
 def test_neighbours_make_no_third() -> None:
-    """The end of one row and the beginning of the next must not be taken for an end point."""
+    """The end of one row and the beginning of the next must not be taken for a connection."""
     table = Admission(9, 1)
-    first = table.add_endpoint(0, "2001:db8::1", 0xABCD)
-    second = table.add_endpoint(0, "2001:db8::2", 25)
+    theirs = ("2001:db8::9", 25)
+    first = table.add_upstream(0, ("2001:db8::1", 0xABCD), theirs)
+    second = table.add_upstream(0, ("2001:db8::2", 25), theirs)
     assert second == first + 1
-    assert not table.contains("db8::1:abcd", 0x2001)
-    assert table.contains("2001:db8::2", 25)
+    assert not table.is_upstream(("db8::1:abcd", 0x2001), ("db8::9:19", 0x2001))
+    assert table.is_upstream(("2001:db8::2", 25), theirs)
+
+
+def test_a_connection_is_both_its_ends() -> None:
+    """A client may have a port that one of ours has, on the same address: that is no connection of ours."""
+    table = Admission(9, 1)
+    table.add_upstream(0, ("192.0.2.1", 40000), MX)
+    assert table.is_upstream(("192.0.2.1", 40000), MX)
+    for other in (("198.51.100.25", 26), ("198.51.100.26", 25), ("192.0.2.1", 40000)):
+        assert not table.is_upstream(("192.0.2.1", 40000), other)
 
 
 # A mapped address is the same place as its IPv4 address, by another name: left to the test of forms.
@@ -273,17 +284,17 @@ def test_what_was_added_and_not_removed_is_there(
     places: list[tuple[str, int]], removed: set[int], other: tuple[str, int]
 ) -> None:
     table = Admission(999, 1)
-    handles = [table.add_endpoint(0, ip, port) for ip, port in places]
+    handles = [table.add_upstream(0, (ip, port), MX) for ip, port in places]
     for index in removed & set(range(len(places))):
-        table.remove_endpoint(0, handles[index])
+        table.remove_upstream(0, handles[index])
     left = {place for index, place in enumerate(places) if index not in removed}
     assert len(set(handles)) == len(handles)
     for place in {*places, other}:
-        assert table.contains(*place) == (place in left)
+        assert table.is_upstream(place, MX) == (place in left)
 
 
 def test_places_are_used_again() -> None:
     table = Admission(999, 1)
     for port in range(1, 3001):
-        table.remove_endpoint(0, table.add_endpoint(0, "192.0.2.1", port))
-    assert table.add_endpoint(0, "192.0.2.1", 1) < 64
+        table.remove_upstream(0, table.add_upstream(0, ("192.0.2.1", port), MX))
+    assert table.add_upstream(0, ("192.0.2.1", 1), MX) < 64

@@ -14,7 +14,7 @@ from proxsmtp_tp.net import dialling
 from proxsmtp_tp.net.dialling import DialError, candidates, dial, open_socket
 from proxsmtp_tp.net.original_destination import Endpoint
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, one_message
-from tests.unit.net.stage import Mx, descriptors, has_endpoints, until
+from tests.unit.net.stage import Mx, descriptors, has_upstreams, until
 from tests.unit.net.test_listening import may_be_transparent
 from tests.unit.session.world import ModelServer
 
@@ -70,7 +70,7 @@ def silent() -> Iterator[InetAddress]:
         yield InetAddress("127.0.0.1", listener.getsockname()[1])
 
 
-def nothing(_sock: socket.socket) -> None:
+def nothing(_sock: socket.socket, _target: Endpoint | str) -> None:
     """Nobody wants to know."""
 
 
@@ -147,7 +147,7 @@ async def test_a_client_that_goes_while_we_dial(open_stage: OpenStage, silent: I
     async with open_stage(silent, connect_time_out=0.3, max_connections=1) as stage:
         for _ in range(3):
             client = await stage.client()
-            await until(lambda: has_endpoints(stage.admission), "it dials")
+            await until(lambda: has_upstreams(stage.admission), "it dials")
             getattr(client, way)()
             await stage.empty()
 
@@ -184,8 +184,13 @@ async def test_our_end_point_is_known_before_the_server_answers(silent: InetAddr
     """Else a connection that the firewall turns back to us would not be recognised."""
     seen: list[tuple[str, int]] = []
     target = Endpoint(silent.host, silent.port)
+
+    def started(sock: socket.socket, dialled: Endpoint | str) -> None:
+        assert dialled == target
+        seen.append(sock.getsockname())
+
     with pytest.raises(DialError):
-        await dial([target], source=None, time_out=0.01, started=lambda sock: seen.append(sock.getsockname()))
+        await dial([target], source=None, time_out=0.01, started=started)
     [(ip, port)] = seen
     assert ip == "127.0.0.1"
     assert port

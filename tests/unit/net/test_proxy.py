@@ -13,7 +13,7 @@ import pytest
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import TransparentProxy
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, WHOLE, one_message
-from tests.unit.net.stage import Mx, codes, until
+from tests.unit.net.stage import Mx, Peer, codes, until
 from tests.unit.session.world import ModelServer
 
 if TYPE_CHECKING:
@@ -226,8 +226,9 @@ async def test_straight_to_a_transparent_listener(
     assert "no original destination" in caplog.text
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 async def test_a_connection_that_came_out_of_us_is_refused(
-    open_stage: OpenStage, caplog: pytest.LogCaptureFixture
+    open_stage: OpenStage, host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """OutAddress is our own listener: one connection of ours comes in, and no more."""
     with socket.socket() as reserved:
@@ -235,7 +236,7 @@ async def test_a_connection_that_came_out_of_us_is_refused(
         reserved.bind(("127.0.0.1", 0))
         where = InetAddress("127.0.0.1", reserved.getsockname()[1])
         reserved.close()
-    async with open_stage(where, where) as stage:
+    async with open_stage(InetAddress(host, where.port), where) as stage:
         client = await stage.client()
         assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
         client.close()
@@ -244,13 +245,27 @@ async def test_a_connection_that_came_out_of_us_is_refused(
     assert caplog.text.count("came out of this proxy: that would be a loop") == 1
 
 
+async def test_a_client_with_a_port_that_one_of_our_connections_has(open_stage: OpenStage) -> None:
+    """On the address that we dial from: a client on this machine, or anyone in full transparent mode."""
+    async with Mx() as mx, open_stage(mx) as stage:
+        mx.serve(ModelServer)
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        handle = stage.admission.add_upstream(0, sock.getsockname(), ("127.0.0.1", mx.port))
+        client = Peer(sock)
+        await asyncio.get_running_loop().sock_connect(sock, stage.listeners[0].getsockname())
+        assert (await client.reply()).startswith(b"220")
+        client.close()
+        stage.admission.remove_upstream(0, handle)
+
+
 async def test_a_connection_of_ours_that_is_recognised_late(
     open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One worker accepts what another has just dialled, before that one could say so: asked again, it is known."""
     async with Mx() as mx, open_stage(mx) as stage:
         known = iter([False, True])
-        monkeypatch.setattr(stage.admission, "contains", lambda *_: next(known))
+        monkeypatch.setattr(stage.admission, "is_upstream", lambda *_: next(known))
         client = await stage.client()
         server = await mx.accept()
         assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
