@@ -237,7 +237,8 @@ class Dialogue:
         if reply is not None:
             self.pass_on(reply)
         if not self.server_gone:
-            polite = self.phase is not Phase.GREETING and not self.outstanding and not self.server_in_text()
+            speaks = self.phase not in {Phase.GREETING, Phase.AUTH}  # in AUTH a QUIT would be its next line
+            polite = speaks and not self.outstanding and not self.server_in_text()
             if polite:
                 self.send(b"QUIT\r\n")
             self.drop_server(abort=not polite)

@@ -218,6 +218,9 @@ def _quit(d: Dialogue, _owed: Owed, reply: Reply) -> None:
 
 
 def _auth(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    if reply.intermediate and reply.code != 334:  # RFC 4954 section 4 knows no other; 354 would ask for text
+        _out_of_step(d, f"{reply.code} is no answer to AUTH")
+        return
     d.phase = Phase.AUTH if reply.intermediate else Phase.COMMAND
     d.authenticated = d.authenticated or reply.positive
     d.pass_on(reply)

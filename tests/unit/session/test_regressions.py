@@ -198,3 +198,18 @@ def test_no_empty_message_for_a_server_that_wants_no_sender() -> None:
         >> C("DATA") << server("DATA")
         >> S("354 go") << effects.CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << effects.CloseClient()
     )  # fmt: skip
+
+
+# AUTH: what its exchange takes for a line.
+
+
+@pytest.mark.parametrize("reply", ["354 go", "300 x"])
+def test_only_334_continues_auth(reply: str) -> None:
+    play = introduced(None, "AUTH LOGIN") >> C("AUTH LOGIN") << server("AUTH LOGIN") >> S(reply)
+    assert play << effects.CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << effects.CloseClient()
+
+
+def test_a_drop_inside_auth_says_no_quit_in_place_of_a_password() -> None:
+    play = introduced(None, "AUTH LOGIN") >> C("AUTH LOGIN") << server("AUTH LOGIN")
+    play = play >> S("334 VXNlcg==") << client("334 VXNlcg==")
+    assert play >> events.ClientClosed(half=False) << effects.CloseServer(abort=True) << effects.CloseClient()
