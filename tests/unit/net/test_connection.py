@@ -34,7 +34,7 @@ def polite(reach: Reach, filter_command: str | None, way: str) -> bool:
         return way == "close"  # the reply came, and only then is the half-closed client's dialogue over
     if reach in {phases.in_the_text, phases.waiting_for_354}:
         return reach is phases.in_the_text and filter_command is not None
-    return reach is not phases.waiting_for_the_goodbye
+    return reach not in {phases.in_auth, phases.waiting_for_the_goodbye}
 
 
 @EACH_PHASE
