@@ -55,20 +55,27 @@ the GTUBE test string, and discards mail that asks for it. Before that, the MX s
 class Interruption:
     """SIGINT as KeyboardInterrupt, also where the first one was raised in a place that swallows exceptions.
 
-    A finaliser or a callback of a library is such a place: there the interpreter only reports it.
+    A finaliser is such a place: there the interpreter only reports it, which nobody needs to read. So is the end of
+    a `with` that raises for itself: smtplib's says QUIT, and complains of the reply that was on its way.
     """
 
     def __init__(self) -> None:
-        self._came = False
+        self.came = False
         signal.signal(signal.SIGINT, self._hear)
+        sys.unraisablehook = self._unraisable
 
     def _hear(self, *_: object) -> None:
-        self._came = True
+        self.came = True
         raise KeyboardInterrupt
+
+    @staticmethod
+    def _unraisable(what: sys.UnraisableHookArgs) -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(what)
 
     def raise_late(self) -> None:
         """Raise KeyboardInterrupt if it came and we are still here."""
-        if self._came:
+        if self.came:
             raise KeyboardInterrupt
 
 
@@ -264,13 +271,13 @@ def main() -> int:
             directory = Path(name)
             directory.chmod(0o755)
             Demo(lab, directory, Screen(sys.stdout), interruption).run()
-    except (LabError, OSError) as error:
+    except (LabError, OSError, KeyboardInterrupt) as error:
         sys.stdout.flush()
+        if interruption.came:
+            print("\nThe demo was interrupted. Nothing of it is left.", file=sys.stderr)
+            return 130
         print("\nThe demo failed:", "\n".join([str(error), *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nThe demo was interrupted. Nothing of it is left.", file=sys.stderr)
-        return 130
     return 0
 
 
