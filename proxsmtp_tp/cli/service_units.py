@@ -65,10 +65,10 @@ def rules_drop_in(name: str) -> str:
 
 
 def capabilities(settings: Settings) -> list[str]:
-    """What systemd must give the daemon: it starts as its own user, and keeps CAP_NET_ADMIN only in full mode."""
+    """What systemd must give the daemon: it starts as its own user, and keeps CAP_NET_RAW only in full mode."""
     found = []
     if settings.rule_mode is RuleMode.TPROXY or settings.transparent_proxy is TransparentProxy.FULL:
-        found.append("CAP_NET_ADMIN")
+        found.append("CAP_NET_RAW")
     if any(isinstance(where, InetAddress) and where.port < PRIVILEGED_PORTS for where in settings.listen):
         found.append("CAP_NET_BIND_SERVICE")
     return found

@@ -2,7 +2,7 @@
 
 Every address of a host name is tried in the resolver's order, each for at most ConnectTimeOut. In full transparent mode
 the connection comes from the client's own address (IP_TRANSPARENT, ip(7); IPV6_TRANSPARENT, linux/in6.h), which needs
-CAP_NET_ADMIN; IP_BIND_ADDRESS_NO_PORT leaves the choice of the port to connect(2), so that a busy client address does
+CAP_NET_RAW; IP_BIND_ADDRESS_NO_PORT leaves the choice of the port to connect(2), so that a busy client address does
 not run out of ports that are free for this server.
 """
 

@@ -5,7 +5,7 @@ which version a client came by, and a machine without IPv6 has one of them. Ever
 only.
 
 With RuleMode tproxy or TransparentProxy full the sockets are transparent (IP_TRANSPARENT, ip(7)): they take
-connections to addresses that are not this machine's, which needs CAP_NET_ADMIN.
+connections to addresses that are not this machine's, which needs CAP_NET_RAW.
 
 Diagnostics: ListenError with the address and the mend. Nothing stays open then.
 """
@@ -183,7 +183,7 @@ def _make_transparent(listener: socket.socket, endpoint: Endpoint) -> None:
         # them.
         if endpoint.needs_transparent:
             raise ListenError(
-                f"Listen {endpoint}: RuleMode tproxy needs CAP_NET_ADMIN here: start as root, with User to drop"
+                f"Listen {endpoint}: RuleMode tproxy needs CAP_NET_RAW here: start as root, with User to drop"
                 " the rest, or write RuleMode: redirect"
             ) from None
 

@@ -26,7 +26,7 @@ from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
 from proxsmtp_tp.service.generation import Generation, Phase, Rows
 from proxsmtp_tp.service.logging import NOTICE
-from proxsmtp_tp.service.privileges import has_net_admin
+from proxsmtp_tp.service.privileges import has_net_raw
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import PULSE
 
@@ -230,8 +230,8 @@ class Master:
         settings = with_workers(settings)
         if len(self._rows) < settings.workers:
             raise ReloadError("workers of earlier reloads still drain: try again in DrainTimeOut seconds")
-        if settings.transparent_proxy is TransparentProxy.FULL and not has_net_admin():
-            raise ReloadError("TransparentProxy full needs CAP_NET_ADMIN, which was given up: restart the daemon")
+        if settings.transparent_proxy is TransparentProxy.FULL and not has_net_raw():
+            raise ReloadError("TransparentProxy full needs CAP_NET_RAW, which was given up: restart the daemon")
         old = self._current.settings
         changed = {field: name for field, name in _FIXED.items() if getattr(settings, field) != getattr(old, field)}
         for name in changed.values():

@@ -1,9 +1,10 @@
 """From root to the least that is needed, in order, every failure fatal, and then verified.
 
 Group, supplementary groups, user, capabilities: each step needs what the next takes away. What stays is at
-most CAP_NET_ADMIN (binding to clients' addresses, IP_TRANSPARENT in ip(7)), permitted and effective but
-neither inheritable nor ambient: a filter gets nothing of it at execve (capabilities(7), "Transformation of
-capabilities during execve").
+most CAP_NET_RAW ("bind to any address for transparent proxying", capabilities(7); IP_TRANSPARENT would take
+CAP_NET_ADMIN as well, but with that one a process could change firewall and routes), permitted and effective
+but neither inheritable nor ambient: a filter gets nothing of it at execve (capabilities(7), "Transformation
+of capabilities during execve").
 
 Two locks are left open on purpose: no_new_privs and the bounding set. Both would take their rights from the
 setuid and setgid helpers that filters of 1.10 call (sudo, postdrop). A unit file closes them where no filter
@@ -25,7 +26,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-CAP_NET_ADMIN = 12  # linux/capability.h
+CAP_NET_RAW = 13  # linux/capability.h
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_SET_KEEPCAPS = 8  # linux/prctl.h
 _PR_GET_SECUREBITS = 27
@@ -63,42 +64,42 @@ def look_up_user(user: str) -> pwd.struct_passwd:
         ) from None
 
 
-def drop_privileges(user: str | None, net_admin: bool) -> None:
-    """Become `user` and keep CAP_NET_ADMIN only if `net_admin`; verify it. Raises PrivilegeError.
+def drop_privileges(user: str | None, net_raw: bool) -> None:
+    """Become `user` and keep CAP_NET_RAW only if `net_raw`; verify it. Raises PrivilegeError.
 
     Without root there is no user to change; what the service manager gave is cut down to the same.
     """
     account = look_up_user(user) if user is not None else None
-    if net_admin and not has_net_admin():
+    if net_raw and not has_net_raw():
         raise PrivilegeError(
-            "TransparentProxy full needs CAP_NET_ADMIN: start as root, or give the unit"
-            " AmbientCapabilities=CAP_NET_ADMIN"
+            "TransparentProxy full needs CAP_NET_RAW: start as root, or give the unit"
+            " AmbientCapabilities=CAP_NET_RAW"
         )
     if os.geteuid() != 0:
         if account is not None and account.pw_uid != os.geteuid():
             log.warning("must be started as root to switch to user: %s", user)
-        _keep_capabilities(net_admin)
-        _verify(os.getresuid(), os.getresgid(), net_admin)
+        _keep_capabilities(net_raw)
+        _verify(os.getresuid(), os.getresgid(), net_raw)
     elif account is None or account.pw_uid == 0:
         log.warning("running as root is NOT recommended: give User in the configuration")
     else:
-        _become(account, net_admin)
-        _verify((account.pw_uid,) * 3, (account.pw_gid,) * 3, net_admin)
+        _become(account, net_raw)
+        _verify((account.pw_uid,) * 3, (account.pw_gid,) * 3, net_raw)
         log.debug("switched to user %s (uid %d, gid %d)", account.pw_name, account.pw_uid, account.pw_gid)
 
 
-def has_net_admin() -> bool:
-    """Whether this process may use CAP_NET_ADMIN, now."""
-    return bool(_capabilities()["CapPrm"] & 1 << CAP_NET_ADMIN)
+def has_net_raw() -> bool:
+    """Whether this process may use CAP_NET_RAW, now."""
+    return bool(_capabilities()["CapPrm"] & 1 << CAP_NET_RAW)
 
 
-def _become(account: pwd.struct_passwd, net_admin: bool) -> None:
+def _become(account: pwd.struct_passwd, net_raw: bool) -> None:
     try:
         _prctl(_PR_SET_KEEPCAPS, 1)
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.initgroups(account.pw_name, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
-        _keep_capabilities(net_admin)
+        _keep_capabilities(net_raw)
     except OSError as error:
         raise PrivilegeError(
             f"unable to switch to user: {account.pw_name} (uid {account.pw_uid}, gid {account.pw_gid}):"
@@ -106,16 +107,16 @@ def _become(account: pwd.struct_passwd, net_admin: bool) -> None:
         ) from error
 
 
-def _keep_capabilities(net_admin: bool) -> None:
-    """Permitted and effective: CAP_NET_ADMIN or nothing. Inheritable: nothing; the kernel lowers ambient with it."""
-    kept = 1 << CAP_NET_ADMIN if net_admin else 0
+def _keep_capabilities(net_raw: bool) -> None:
+    """Permitted and effective: CAP_NET_RAW or nothing. Inheritable: nothing; the kernel lowers ambient with it."""
+    kept = 1 << CAP_NET_RAW if net_raw else 0
     header = _CapHeader(_CAPABILITY_VERSION_3, 0)
     data = (_CapData * 2)(_CapData(kept, kept, 0), _CapData(0, 0, 0))
     _checked(_libc().capset(ctypes.byref(header), ctypes.byref(data)))
     _prctl(_PR_SET_KEEPCAPS, 0)
 
 
-def _verify(uids: tuple[int, ...], gids: tuple[int, ...], net_admin: bool) -> None:
+def _verify(uids: tuple[int, ...], gids: tuple[int, ...], net_raw: bool) -> None:
     """Ask the kernel what we are, and try to get back what we gave away."""
     if tuple(os.getresuid()) != uids or tuple(os.getresgid()) != gids:
         raise PrivilegeError("unable to completely drop privileges: the kernel kept another user or group")
@@ -125,7 +126,7 @@ def _verify(uids: tuple[int, ...], gids: tuple[int, ...], net_admin: bool) -> No
         pass  # as it should be: EPERM, or EINVAL in a user namespace without root
     else:
         raise PrivilegeError("unable to completely drop privileges: root can be had again")
-    kept = 1 << CAP_NET_ADMIN if net_admin else 0
+    kept = 1 << CAP_NET_RAW if net_raw else 0
     wanted = {"CapInh": 0, "CapPrm": kept, "CapEff": kept, "CapAmb": 0}
     if (found := _capabilities()) != wanted:
         raise PrivilegeError(f"unable to completely drop privileges: capabilities are {found}, not {wanted}")

@@ -313,7 +313,7 @@ def test_another_program_without_the_capability(tproxy: Clinic) -> None:
     try:
         assert [other.stdout.readline(), other.stdout.readline()] == ["ready\n", "ready\n"]
         diagnosed(tproxy, "daemon", "speaks no SMTP")
-        diagnosed(tproxy, "capability", "lacks CAP_NET_ADMIN")
+        diagnosed(tproxy, "capability", "lacks CAP_NET_RAW")
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.communicate()

@@ -31,7 +31,7 @@ ANSWER_SECONDS = 5.0
 """A daemon that works answers a connection within milliseconds."""
 _SPARE = 64  # descriptors of a worker besides connections: listeners, logs, event loop, spool
 _SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
-_CAP_NET_ADMIN = 12
+_CAP_NET_RAW = 13
 _ADDRESSES = {4: ("0.0.0.0", "*"), 6: ("[::]", "*")}  # noqa: S104 - what ss shows, not to bind to
 
 
@@ -130,20 +130,20 @@ def _answering(patient: Patient, there: list[Listening]) -> Finding:
 
 
 def look_at_privileges(patient: Patient) -> Iterator[Finding]:
-    """Full mode binds to clients' addresses, for which the kernel wants CAP_NET_ADMIN."""
+    """Full mode binds to clients' addresses, for which the kernel wants CAP_NET_RAW."""
     pids = sorted({pid for item in listening(patient.plan.options.listen_port) for pid in item.pids})
     if not pids or not patient.plan.options.full:
         return
     lacking = [pid for pid in pids if not _capable(pid)]
-    text = f"process {', '.join(map(str, lacking))} lacks CAP_NET_ADMIN, which TransparentProxy full needs"
-    yield Finding("capability", not lacking, text if lacking else "CAP_NET_ADMIN", patient.restart if lacking else "")
+    text = f"process {', '.join(map(str, lacking))} lacks CAP_NET_RAW, which TransparentProxy full needs"
+    yield Finding("capability", not lacking, text if lacking else "CAP_NET_RAW", patient.restart if lacking else "")
 
 
 def _capable(pid: int) -> bool:
     with suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
         found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-        return bool(found and int(found[1], 16) >> _CAP_NET_ADMIN & 1)
+        return bool(found and int(found[1], 16) >> _CAP_NET_RAW & 1)
     return True  # it has ended meanwhile
 
 

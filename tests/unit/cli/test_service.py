@@ -119,8 +119,8 @@ def test_a_program_that_the_unit_cannot_see_is_refused(
     ("settings", "expected"),
     [
         (Settings(transparent_proxy=TransparentProxy.CLIENT), []),
-        (Settings(transparent_proxy=TransparentProxy.FULL), ["CAP_NET_ADMIN"]),
-        (Settings(rule_mode=RuleMode.TPROXY), ["CAP_NET_ADMIN"]),
+        (Settings(transparent_proxy=TransparentProxy.FULL), ["CAP_NET_RAW"]),
+        (Settings(rule_mode=RuleMode.TPROXY), ["CAP_NET_RAW"]),
         (Settings(listen=(InetAddress("", 25),)), ["CAP_NET_BIND_SERVICE"]),
     ],
 )

@@ -198,7 +198,7 @@ async def test_our_end_point_is_known_before_the_server_answers(silent: InetAddr
 
 @pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "192.0.2.77"), ("::1", "2001:db8::77")])
 def test_from_the_clients_own_address(target: str, source: str) -> None:
-    """Without CAP_NET_ADMIN (ip(7)) it is an error that the client hears of, not another address."""
+    """Without CAP_NET_RAW (ip(7)) it is an error that the client hears of, not another address."""
     if not may_be_transparent():
         with pytest.raises(PermissionError):
             open_socket(Endpoint(target, 25), source)

@@ -211,7 +211,7 @@ def test_tproxy_without_the_right_to_it(renew: Callable[..., Listeners], monkeyp
 
     monkeypatch.setattr(socket.socket, "setsockopt", refuse)
     monkeypatch.setattr("proxsmtp_tp.net.listening._prepare", _prepare_transparent_only)
-    with pytest.raises(ListenError, match="CAP_NET_ADMIN"):
+    with pytest.raises(ListenError, match="CAP_NET_RAW"):
         renew(LOOPBACK, rule_mode=RuleMode.TPROXY)
     renew(LOOPBACK, transparent_proxy=TransparentProxy.FULL)
 

@@ -1,4 +1,4 @@
-"""`drop.py USER|- NET_ADMIN|- [GIVEN]`: drops privileges and prints, as JSON, what is left. Exit 1 with the
+"""`drop.py USER|- NET_RAW|- [GIVEN]`: drops privileges and prints, as JSON, what is left. Exit 1 with the
 error if it cannot.
 
 GIVEN `ambient` first makes CAP_NET_ADMIN and CAP_NET_RAW ambient and becomes nobody, as a service manager
@@ -18,6 +18,7 @@ from pathlib import Path
 from proxsmtp_tp.service import privileges
 
 NOBODY = 65534
+CAP_NET_ADMIN = 12  # linux/capability.h
 
 
 def capabilities(text: str) -> dict[str, int]:
@@ -27,7 +28,7 @@ def capabilities(text: str) -> dict[str, int]:
 
 def given_as_by_a_service_manager() -> None:
     """Unprivileged, but with two ambient capabilities."""
-    both = 1 << privileges.CAP_NET_ADMIN | 1 << 13
+    both = 1 << CAP_NET_ADMIN | 1 << privileges.CAP_NET_RAW
     privileges._prctl(privileges._PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -35,7 +36,7 @@ def given_as_by_a_service_manager() -> None:
     header = privileges._CapHeader(privileges._CAPABILITY_VERSION_3, 0)
     data = (privileges._CapData * 2)(privileges._CapData(both, both, both), privileges._CapData(0, 0, 0))
     privileges._checked(privileges._libc().capset(ctypes.byref(header), ctypes.byref(data)))
-    for capability in (privileges.CAP_NET_ADMIN, 13):
+    for capability in (CAP_NET_ADMIN, privileges.CAP_NET_RAW):
         privileges._checked(privileges._libc().prctl(47, 2, capability, 0, 0))
 
 
@@ -56,13 +57,13 @@ def regained() -> list[str]:
 
 
 def main() -> int:
-    user, net_admin, given = [*sys.argv[1:], ""][:3]
+    user, net_raw, given = [*sys.argv[1:], ""][:3]
     logging.basicConfig(format="%(message)s")
     subprocess.run(["true"], check=True)  # what it imports may be out of reach later
     if given == "ambient":
         given_as_by_a_service_manager()
     try:
-        privileges.drop_privileges(None if user == "-" else user, net_admin == "NET_ADMIN")
+        privileges.drop_privileges(None if user == "-" else user, net_raw == "NET_RAW")
     except privileges.PrivilegeError as error:
         print(error, file=sys.stderr)
         return 1

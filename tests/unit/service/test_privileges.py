@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from proxsmtp_tp.service.privileges import CAP_NET_ADMIN, PrivilegeError, look_up_user
+from proxsmtp_tp.service.privileges import CAP_NET_RAW, PrivilegeError, look_up_user
 
 NOBODY = pwd.getpwnam("nobody")
-NET_ADMIN = 1 << CAP_NET_ADMIN
+NET_RAW = 1 << CAP_NET_RAW
 NONE = {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapAmb": 0}
-KEPT = {**NONE, "CapPrm": NET_ADMIN, "CapEff": NET_ADMIN}
+KEPT = {**NONE, "CapPrm": NET_RAW, "CapEff": NET_RAW}
 
 
-WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", "--")
+WITHOUT_NET_RAW = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", "--")
 
 
 def drop(*arguments: str, through: tuple[str, ...] = ()) -> subprocess.CompletedProcess[bytes]:
@@ -66,14 +66,14 @@ def test_root_becomes_the_user_and_keeps_nothing(user: str) -> None:
 
 
 def test_full_mode_keeps_one_capability_and_no_program_gets_it() -> None:
-    if left := dropped("nobody", "NET_ADMIN"):
+    if left := dropped("nobody", "NET_RAW"):
         assert left["uids"] == [NOBODY.pw_uid] * 3
         assert left["capabilities"] == KEPT
         assert left["of_a_program"] == NONE
         assert left["regained"] == []
 
 
-@pytest.mark.parametrize(("wanted", "kept"), [("-", NONE), ("NET_ADMIN", KEPT)])
+@pytest.mark.parametrize(("wanted", "kept"), [("-", NONE), ("NET_RAW", KEPT)])
 def test_what_a_service_manager_gave_is_cut_down(wanted: str, kept: dict[str, int]) -> None:
     if os.geteuid() == 0 and mapped(NOBODY.pw_uid):
         done = drop("nobody", wanted, "ambient")
@@ -102,9 +102,9 @@ def test_root_that_stays_root_is_warned_of(user: str) -> None:
 
 def test_full_mode_without_the_capability_is_refused() -> None:
     if os.geteuid() == 0 and mapped(NOBODY.pw_uid):
-        done = drop("nobody", "NET_ADMIN", through=WITHOUT_NET_ADMIN)
+        done = drop("nobody", "NET_RAW", through=WITHOUT_NET_RAW)
         assert done.returncode == 1
-        assert b"AmbientCapabilities=CAP_NET_ADMIN" in done.stderr
+        assert b"AmbientCapabilities=CAP_NET_RAW" in done.stderr
         assert done.stdout == b""
 
 
