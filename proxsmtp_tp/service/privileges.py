@@ -72,8 +72,7 @@ def drop_privileges(user: str | None, net_raw: bool) -> None:
     account = look_up_user(user) if user is not None else None
     if net_raw and not has_net_raw():
         raise PrivilegeError(
-            "TransparentProxy full needs CAP_NET_RAW: start as root, or give the unit"
-            " AmbientCapabilities=CAP_NET_RAW"
+            "TransparentProxy full needs CAP_NET_RAW: start as root, or give the unit AmbientCapabilities=CAP_NET_RAW"
         )
     if os.geteuid() != 0:
         if account is not None and account.pw_uid != os.geteuid():

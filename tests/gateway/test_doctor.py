@@ -15,7 +15,7 @@ from proxsmtp_tp.gateway.doctor.daemon import listening
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
 from tests.gateway import shapes
 from tests.gateway.clinic import Clinic
-from tests.gateway.network import inside, run
+from tests.gateway.network import LAN, WAN, inside, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +179,14 @@ def test_ipv6_with_a_link_local_address_only(redirect: Clinic) -> None:
     found = redirect.examine()
     assert not [finding for finding in found if finding.step.startswith("IPv6")]
     redirect.run("ip -6 addr flush dev lan0 scope global; ip -6 addr add 2001:db8:1::1/64 dev lan0 nodad")
+    assert redirect.examine() == []
+
+
+def test_ipv6_that_leads_nowhere(redirect: Clinic) -> None:
+    """Every interface has a link-local address, also where nobody uses IPv6."""
+    redirect.run("ip -6 addr flush dev lan0 scope global; ip -6 addr flush dev wan0 scope global")
+    assert not [finding for finding in redirect.examine() if finding.step.startswith("IPv6")]
+    redirect.run(f"ip -6 addr add {LAN[6]}/64 dev lan0 nodad; ip -6 addr add {WAN[6]}/64 dev wan0 nodad")
     assert redirect.examine() == []
 
 

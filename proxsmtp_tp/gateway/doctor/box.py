@@ -7,6 +7,7 @@ nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
 from __future__ import annotations
 
 import shlex
+import socket
 import subprocess
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STRICT, LOOSE = 1, 2  # values of rp_filter
+_UNICAST = 1  # RTN_UNICAST, linux/rtnetlink.h
 _FULL = 0.9  # of the table of connections: what is left fills in seconds when it fills at all
 _RAW_TOOLS = {"iptables-legacy-save": "iptables-legacy", "ip6tables-legacy-save": "ip6tables-legacy"}
 
@@ -151,13 +153,21 @@ def look_at_ipv6(patient: Patient) -> Iterator[Finding]:
         routes = setting(setting_name("net", "ipv6", "conf", interface.name, "forwarding")) == "1"
         if interface.has_address(6):
             yield Finding(step, True, "it has an address")
-        elif local_only and routes and patient.plan.options.mode is Mode.REDIRECT:
+        elif local_only and routes and patient.plan.options.mode is Mode.REDIRECT and _ipv6_leads_somewhere():
             text = "it forwards, but has only a link-local address, which REDIRECT cannot use: IPv6 mail is dropped"
             # Any address of its own will do (RFC 4193); mode tproxy needs none.
             mend = f"ip -6 address add fd25:2525:{patient.plan.numbers.slot:x}::1/64 dev {shlex.quote(interface.name)}"
             yield Finding(step, False, text, mend)
         else:
             yield Finding(step, True, "not in use")
+
+
+def _ipv6_leads_somewhere() -> bool:
+    """Whether there is a route beyond the links themselves. Every interface has link-local ones, in use or not."""
+    with IPRoute() as netlink:
+        routes = list(netlink.get_routes(family=socket.AF_INET6, type=_UNICAST))
+    targets = [str(route.get("RTA_DST") or "::") for route in routes]
+    return any(target != "::1" and not target.startswith("fe80:") for target in targets)
 
 
 def look_at_bridges(patient: Patient) -> Iterator[Finding]:
