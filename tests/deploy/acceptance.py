@@ -25,7 +25,7 @@ DOMAINS = {"IPv4": "v4.example", "IPv6": "v6.example"}
 # Runs on the sender with nothing but Debian's Python. What it is told comes on standard input, what it saw goes out.
 _CLIENT = """
 import json, smtplib, sys
-told = json.loads(sys.argv[1])
+told = json.load(sys.stdin)
 seen = []
 for address in told["addresses"]:
     try:
@@ -124,7 +124,7 @@ def accept_direct(site: Site) -> None:
 def send(machine: Machine, addresses: list[str], recipient: str, message: str) -> list[str]:
     """One mail to each of the addresses, port 25; what the client was told last in each dialogue."""
     told = {"addresses": addresses, "sender": SENDER, "recipient": recipient, "message": message}
-    seen: list[str] = json.loads(machine.run("python3", "-", json.dumps(told), text=_CLIENT))
+    seen: list[str] = json.loads(machine.run("python3", "-c", _CLIENT, text=json.dumps(told)))
     return seen
 
 

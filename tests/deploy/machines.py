@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.lab.gateway import box_state
 from proxsmtp_tp.lab.network import (
     LAN_V4,
     LAN_V6,
@@ -37,9 +38,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+FIRST = "gateway-a.example"
+"""The gateway of the example inventory that `Machines.gateway` stands for."""
+SECOND_V4 = "203.0.113.1"
 PLAY_SECONDS = 600.0
 """A first run takes half a minute on an idle machine."""
-_RECAP = ("ok", "changed", "failures", "unreachable", "rescued")
+_QUESTIONS = {
+    "packages": ("dpkg-query", "-f", "${Package} ${Status}\n", "-W"),
+    "users": ("getent", "passwd"),
+    "groups": ("getent", "group"),
+    "unit files": ("systemctl", "list-unit-files", "--no-legend", "--no-pager"),
+    "units": ("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "proxsmtp*"),
+    "files": ("find", "/etc", "/opt", "/usr/local", "/var/lib", "/var/log", "-path", "*proxsmtp*"),
+}
 
 
 @dataclass
@@ -83,19 +94,72 @@ class Machines:
             self._roads.route(host, via)
         self.gateway.start()
 
+    @contextmanager
+    def newer_gateway(self) -> Iterator[Container]:
+        """A gateway of the next Debian release in the place of the first one, meanwhile."""
+        first = self.gateway
+        self.stop_gateway()
+        self.gateway = Container("gateway", self.directory / "newer", [cache() / "newer"])
+        self.gateway.mount()
+        self._let_ansible_into(self.gateway)
+        self.boot_gateway()
+        try:
+            yield self.gateway
+        finally:
+            self.stop_gateway()
+            self.gateway = first
+            self.boot_gateway()
+
     def stop_gateway(self) -> None:
         """And its network is gone."""
         self.gateway.stop()
         self._roads.__exit__(None, None, None)
 
-    def play(self, *options: str, playbook: Path = TREE / "ansible/gateways.yml", **variables: Any) -> Run:
-        """Run Ansible against the gateway with these role variables (without their prefix)."""
+    def state(self) -> dict[str, list[str]]:
+        """What an administrator would look at on the gateway: network, packages, users, units, files where ours go.
+
+        Without link-local addresses: they come from hardware addresses, which each boot makes anew.
+        """
+        inside = {name: self.gateway.run(*command).splitlines() for name, command in _QUESTIONS.items()}
+        network = box_state(self.router)
+        return inside | {name: [line for line in lines if "fe80:" not in line] for name, lines in network.items()}
+
+    @contextmanager
+    def second_gateway(self) -> Iterator[Container]:
+        """The other gateway of the example inventory, whose clients would come in by eth1; Ansible reaches it there."""
+        with Network() as network:
+            host = network.host("gateway-b")
+            network.connect(End(self.router, "eth1", ("203.0.113.254/24",)), End(host, "eth1", (f"{SECOND_V4}/24",)))
+            machine = Container("gateway-b", self.directory / "gateway-b", self.gateway.layers)
+            machine.mount()
+            self._let_ansible_into(machine)
+            machine.start()
+            try:
+                yield machine
+            finally:
+                machine.stop()
+
+    def play(self, *options: str, gateways: str = FIRST, **variables: Any) -> Run:
+        """Run the playbook with the example inventory, these `gateways` of it, and these role variables beyond it
+        (without their prefix).
+        """
         values = {f"proxsmtp_tp_{name}": value for name, value in variables.items()}
         extra = self.directory / "variables.json"
         extra.write_text(json.dumps(values))
-        command = [tool("ansible-playbook"), "-i", str(self._inventory()), str(playbook), "-e", f"@{extra}", *options]
         done = subprocess.run(
-            self.router.command(*command),
+            self.router.command(
+                tool("ansible-playbook"),
+                "-i",
+                TREE / "ansible/inventory/hosts.yml",
+                "-i",
+                self._ways_in(),
+                TREE / "ansible/gateways.yml",
+                "--limit",
+                gateways,
+                "-e",
+                f"@{extra}",
+                *options,
+            ),
             env={**os.environ, **self._settings()},
             capture_output=True,
             text=True,
@@ -110,7 +174,7 @@ class Machines:
         """The scenario of the role: converge, idempotence, verify."""
         told = {
             "MOLECULE_GATEWAY_HOST": "127.0.0.1",
-            "MOLECULE_GATEWAY_KEY": str(self.directory / "key"),
+            "MOLECULE_GATEWAY_KEY": str(self._key),
             "MOLECULE_WHEEL": wheel(VERSION),
             "MOLECULE_WHEELHOUSE": str(cache() / "wheels"),
             "MOLECULE_EPHEMERAL_DIRECTORY": str(self.directory / "molecule"),
@@ -129,22 +193,27 @@ class Machines:
 
     def let_ansible_in(self) -> None:
         """A key of this run's own for root."""
-        key = self.directory / "key"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-        folder = self.gateway.root / "root/.ssh"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        shutil.copy(key.with_suffix(".pub"), folder / "authorized_keys")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key)], check=True)
+        self._let_ansible_into(self.gateway)
 
-    def _inventory(self) -> Path:
-        path = self.directory / "hosts.json"
-        ssh = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    @property
+    def _key(self) -> Path:
+        return self.directory / "key"
+
+    def _let_ansible_into(self, machine: Container) -> None:
+        folder = machine.root / "root/.ssh"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        shutil.copy(self._key.with_suffix(".pub"), folder / "authorized_keys")
+
+    def _ways_in(self) -> Path:
+        """What goes before the example inventory: Ansible runs on the first gateway's network."""
         settings = {
-            "ansible_host": "127.0.0.1",
             "ansible_user": "root",
-            "ansible_ssh_private_key_file": str(self.directory / "key"),
-            "ansible_ssh_common_args": ssh,
+            "ansible_ssh_private_key_file": str(self._key),
+            "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
         }
-        path.write_text(json.dumps({"gateways": {"hosts": {"gateway": settings}}}))
+        path = self.directory / "hosts.json"
+        path.write_text(json.dumps({"gateways": {"hosts": {FIRST: {"ansible_host": "127.0.0.1"}}, "vars": settings}}))
         return path
 
     def _settings(self) -> dict[str, str]:
@@ -158,6 +227,8 @@ class Machines:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_DEPRECATION_WARNINGS": "0",
             "LC_ALL": "C.UTF-8",
+            # Molecule calls its neighbours by name.
+            "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}",
         }
 
 
@@ -209,6 +280,17 @@ def machines(directory: Path) -> Iterator[Machines]:
             if not wait_until(partial(_greets, machine)):
                 raise LabError(f"Postfix on {machine.name} does not answer")
         yield found
+
+
+def variables(version: str = VERSION, **more: Any) -> dict[str, Any]:
+    """What a play is told beyond the example inventory."""
+    return {
+        "version": version,
+        "wheel": wheel(version),
+        "wheelhouse": str(cache() / "wheels"),
+        "drain_time_out": 10,
+        **more,
+    }
 
 
 def tool(name: str) -> str:

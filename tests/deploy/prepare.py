@@ -2,13 +2,14 @@
 
 `python -m tests.deploy.prepare` makes, in a cache folder (XDG_CACHE_HOME, else ~/.cache):
 
-base/       a Debian 12 root by mmdebstrap, with the packages that the role installs downloaded but not installed
+base/       a Debian 12 root by mmdebstrap, with the packages that come onto the gateway downloaded, not installed
+newer/      the same of Debian 13
 mail/       what lies over it where a Postfix runs (an overlay layer)
-wheels/     this project's dependencies, for the Python of that root
+wheels/     this project's dependencies, for the Python of both roots
 release/    this project, a next version of it, and one that does not come up: one wheel each
 
 Roots are made once for each recipe; wheels of the project anew each time. The machine's own apt sources are taken as
-they are. Needs root, for mmdebstrap and chroot.
+they are. Needs root, for mmdebstrap and chroot. `--wheels` makes the wheels alone.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
-SUITE = "bookworm"
+SUITE, NEWER_SUITE = "bookworm", "trixie"
+NEWER_PYTHON = "3.13"
 BASE_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "python3", "python3-apt", "iproute2", "procps", "kmod", "ca-certificates",
     "openssh-server",
 )  # fmt: skip
-# What the role installs where it is missing. The test sees to it that it comes, and goes again.
+# What the role installs where it is missing; it must come, and go again. And the predecessor.
 ROLE_PACKAGES = ("python3-venv", "nftables", "iptables", "logrotate")
+PREDECESSOR = "proxsmtp"
 MAIL_PACKAGES = ("postfix",)
-VERSION = "2.0.0"
-NEXT_VERSION = "2.0.1"
+VERSION = str(tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["version"])
+NEXT_VERSION = f"{VERSION}.post1"
 # Installs, reads every configuration, and does not come up: what a rollback is for.
-BROKEN_VERSION = "2.0.2"
+BROKEN_VERSION = f"{VERSION}.post2"
 # mmdebstrap takes half a minute on an idle machine, and several times that on a busy one.
 _PATIENCE = 1200
 _ENTER = """
@@ -56,30 +60,37 @@ def main() -> int:
     """Make what is missing or old; say what takes time."""
     folder = cache()
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = repr((SUITE, BASE_PACKAGES, ROLE_PACKAGES, MAIL_PACKAGES))
-    stamp = folder / "recipe"
-    if not stamp.exists() or stamp.read_text() != recipe:
-        stamp.unlink(missing_ok=True)
-        make_base(folder / "base")
-        make_mail(folder / "base", folder / "mail")
-        stamp.write_text(recipe)
+    if "--wheels" not in sys.argv[1:]:
+        make_roots(folder)
     make_wheels(folder / "wheels", folder / "release")
     return 0
 
 
-def make_base(root: Path) -> None:
-    """The Debian root."""
-    _say(f"making a Debian {SUITE} root with mmdebstrap")
+def make_roots(folder: Path) -> None:
+    """Those of another recipe are made anew."""
+    recipe = repr((SUITE, NEWER_SUITE, BASE_PACKAGES, ROLE_PACKAGES, PREDECESSOR, MAIL_PACKAGES))
+    stamp = folder / "recipe"
+    if not stamp.exists() or stamp.read_text() != recipe:
+        stamp.unlink(missing_ok=True)
+        make_base(folder / "base", SUITE, (*ROLE_PACKAGES, PREDECESSOR))
+        make_base(folder / "newer", NEWER_SUITE, ROLE_PACKAGES)
+        make_mail(folder / "base", folder / "mail")
+        stamp.write_text(recipe)
+
+
+def make_base(root: Path, suite: str, packages: tuple[str, ...]) -> None:
+    """A Debian root, with these packages waiting in its cache."""
+    _say(f"making a Debian {suite} root with mmdebstrap")
     shutil.rmtree(root, ignore_errors=True)
-    sources = [str(path) for path in _apt_sources()]
-    _run(
-        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}", SUITE, str(root), *sources
-    )
+    with tempfile.TemporaryDirectory(prefix="proxsmtp-apt.") as work:
+        sources = [str(path) for path in _apt_sources(suite, Path(work))]
+        include = f"--include={','.join(BASE_PACKAGES)}"
+        _run("mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(root), *sources)
     for name in ("hostname", "machine-id"):
         (root / "etc" / name).unlink(missing_ok=True)
     (root / "etc/machine-id").touch()
     download = "apt-get install -q -y --no-install-recommends --download-only"
-    _inside(root, f"apt-get update -q; {download} {' '.join(ROLE_PACKAGES)}")
+    _inside(root, f"apt-get update -q; {download} {' '.join(packages)}")
 
 
 def make_mail(base: Path, layer: Path) -> None:
@@ -119,22 +130,30 @@ def make_wheels(wheels: Path, release: Path) -> None:
             _pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(release), str(tree))
     depends = re.search(r"(?ms)^dependencies = \[.*(?=^\[dependency-groups\])", (TREE / "pyproject.toml").read_text())
     assert depends is not None
-    known = hashlib.sha256(depends[0].encode()).hexdigest()
+    known = hashlib.sha256((depends[0] + NEWER_PYTHON).encode()).hexdigest()
     if not (wheels / known).exists():
         _say("fetching the wheels of the dependencies")
         shutil.rmtree(wheels, ignore_errors=True)
         first = min(release.glob("*.whl"))
         _pip("wheel", "--quiet", "--wheel-dir", str(wheels), f"{first}[iptables]")
+        newer = ("--python-version", NEWER_PYTHON, "--only-binary=:all:")
+        _pip("download", "--quiet", *newer, "--dest", str(wheels), str(first))
         (wheels / first.name).unlink()
         (wheels / known).touch()
 
 
-def _apt_sources() -> list[Path]:
-    """The machine's own sources of Debian packages."""
+def _apt_sources(suite: str, work: Path) -> list[Path]:
+    """The machine's own sources of Debian packages, for another suite written anew into `work`."""
     folder = Path("/etc/apt")
     found = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
     kept = [path for path in found if path.is_file() and path.suffix in {".list", ".sources"}]
-    return [path for path in kept if re.search(rf"\b{SUITE}\b", path.read_text())]
+    own = re.compile(rf"\b({SUITE}|{NEWER_SUITE})\b")
+    written = []
+    for path in kept:
+        if own.search(text := path.read_text()):
+            written.append(work / path.name)
+            written[-1].write_text(own.sub(suite, text))
+    return written
 
 
 def _inside(root: Path, script: str, overlay: str = "") -> None:

@@ -9,23 +9,22 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.lab.gateway import box_state, changes
-from proxsmtp_tp.lab.network import MX_V4, MX_V6
-from proxsmtp_tp.lab.scenario import Setup
+from proxsmtp_tp.lab.gateway import changes
+from proxsmtp_tp.lab.network import MX_V4, MX_V6, SENDER_V4
+from proxsmtp_tp.lab.scenario import GTUBE, Setup
 from tests.deploy import acceptance
-from tests.deploy.machines import Machines, wheel
-from tests.deploy.prepare import BROKEN_VERSION, NEXT_VERSION, TREE, VERSION, cache
+from tests.deploy.machines import Machines, variables
+from tests.deploy.prepare import BROKEN_VERSION, NEXT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(900)
 
-SAMPLE = TREE / "proxsmtp_tp/lab/sample-filter.sh"
 EXPOSURE_MAX = 1.5
 UNIT = "proxsmtp-tp@gateway.service"
 
@@ -47,36 +46,7 @@ json.dump({"sent": sent, "refused": refused}, sys.stdout)
 @pytest.fixture(scope="module", autouse=True)
 def before(town: Machines) -> dict[str, list[str]]:
     """The gateway as it was."""
-    return whole_state(town)
-
-
-def whole_state(town: Machines) -> dict[str, list[str]]:
-    """What an administrator would look at: network, packages, users, units, and the files where we put some."""
-    questions = {
-        "packages": ("dpkg-query", "-f", "${Package} ${Status}\n", "-W"),
-        "users": ("getent", "passwd"),
-        "groups": ("getent", "group"),
-        "unit files": ("systemctl", "list-unit-files", "--no-legend", "--no-pager"),
-        "units": ("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "proxsmtp*"),
-        "files": ("find", "/etc", "/opt", "/usr/local", "/var/lib", "/var/log", "-path", "*proxsmtp*"),
-    }
-    inside = {name: town.gateway.run(*command).splitlines() for name, command in questions.items()}
-    return inside | box_state(town.router)
-
-
-def variables(version: str = VERSION, **more: Any) -> dict[str, Any]:
-    """What the play is told."""
-    return {
-        "version": version,
-        "wheel": wheel(version),
-        "wheelhouse": str(cache() / "wheels"),
-        "filters": [{"name": "sample-filter.sh", "src": str(SAMPLE)}],
-        "filter_command": "/etc/proxsmtp-tp/filters/sample-filter.sh",
-        "rule_interface": ["lan"],
-        "drain_time_out": 10,
-        "doctor": False,
-        **more,
-    }
+    return town.state()
 
 
 @contextmanager
@@ -117,7 +87,7 @@ def test_check_mode_on_a_fresh_machine_says_what_it_would_do(town: Machines, bef
     run = town.play("--check", "--diff", **variables())
     assert run.status == 0, run.output
     assert "+RuleInterface: lan" in run.output
-    assert changes(before, whole_state(town)) == []
+    assert changes(before, town.state()) == []
 
 
 def test_the_first_run_makes_a_gateway_and_the_second_changes_nothing(town: Machines) -> None:
@@ -234,10 +204,37 @@ def test_the_command_would_write_the_same_drop_in(town: Machines) -> None:
     assert role.partition("[Service]")[2].split() == ours.partition("[Service]")[2].split()
 
 
+def filtered(town: Machines) -> bool:
+    """Whether mail from the MX to the sender meets a filter; it comes in by wan."""
+    (reply,) = acceptance.send(town.mx, [SENDER_V4], "alice@sender.example", f"Subject: back\r\n\r\n{GTUBE}\r\n")
+    return not reply.startswith("250 ")
+
+
+def test_a_second_instance_comes_fails_open_and_goes(town: Machines) -> None:
+    instances = {
+        "gateway": {},
+        "inbound": {"rule_interface": ["wan"], "listen": ["10026"], "rule_fail": "open", "drain_time_out": 1},
+    }
+    assert not filtered(town)
+    run = town.play(**variables(NEXT_VERSION, instances=instances))
+    assert run.status == 0, run.output
+    assert filtered(town)
+    town.gateway.run("systemctl", "stop", "proxsmtp-tp@inbound.service")
+    assert not filtered(town)
+    town.gateway.run("systemctl", "start", "proxsmtp-tp@inbound.service")
+    assert acceptance.wait_until(lambda: filtered(town))
+    run = town.play("--tags", "proxsmtp_tp_service,proxsmtp_tp_verify", **variables(NEXT_VERSION))
+    assert run.status == 0, run.output
+    assert not filtered(town)
+    assert "inbound" not in town.gateway.run("find", "/etc", "/var/lib", "/var/log", "-name", "*inbound*")
+    assert "10026" not in town.gateway.run("nft", "list", "ruleset")
+    acceptance.accept_queues(town.site)
+
+
 def test_absent_leaves_nothing(town: Machines, before: dict[str, list[str]]) -> None:
     run = town.play(state="absent")
     assert run.status == 0, run.output
-    assert changes(before, whole_state(town)) == []
+    assert changes(before, town.state()) == []
     again = town.play(state="absent")
     assert (again.status, again.changes) == (0, []), again.output
 

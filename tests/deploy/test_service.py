@@ -1,4 +1,4 @@
-"""docs/deployment.md, "By hand", as a new administrator types it, on a gateway that has nothing of ours."""
+"""docs/deployment.md, "By hand", word by word as a new administrator types it, on a fresh gateway."""
 
 from __future__ import annotations
 
@@ -7,52 +7,26 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.lab.scenario import Setup
-from tests.deploy import acceptance
-from tests.deploy.machines import Machines, wheel
-from tests.deploy.prepare import TREE, VERSION, cache
+from tests.deploy import acceptance, by_hand, walkthrough
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.deploy.machines import Machines
+
 pytestmark = pytest.mark.timeout(300)
 
-CONFIGURATION = """\
-TransparentProxy: client
-FilterCommand: /etc/proxsmtp-tp/filters/sample-filter.sh
-User: proxsmtp-tp
-RuleInterface: lan
-"""
-_INSTALL = """
-export DEBIAN_FRONTEND=noninteractive
-apt-get install -q -y --no-install-recommends python3-venv nftables
-python3 -m venv /opt/proxsmtp-tp
-/opt/proxsmtp-tp/bin/pip install --quiet --no-index --find-links /root/wheels proxsmtp-tp
-ln -s /opt/proxsmtp-tp/bin/proxsmtp-tp /usr/local/bin/
-mkdir -p /etc/proxsmtp-tp/filters
-install -m 755 /root/wheels/sample-filter.sh /etc/proxsmtp-tp/filters/
-sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-"""
-_LEAVE = """
-export DEBIAN_FRONTEND=noninteractive
-rm -rf /opt/proxsmtp-tp /usr/local/bin/proxsmtp-tp /etc/proxsmtp-tp /root/wheels
-apt-get purge -q -y --autoremove python3-venv nftables
-"""
+PAGE, HEADING = "deployment.md", "## By hand"
+FORWARD = ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 
 @pytest.fixture(scope="module")
-def by_hand(town: Machines) -> Iterator[Machines]:
-    """The program installed, and a configuration written."""
-    wheels = town.gateway.root / "root/wheels"
-    wheels.mkdir()
-    sample = TREE / "proxsmtp_tp/lab/sample-filter.sh"
-    for path in (*(cache() / "wheels").glob("*.whl"), sample):
-        (wheels / path.name).write_bytes(path.read_bytes())
-    release = cache() / "release" / wheel(VERSION).rpartition("/")[2]
-    (wheels / release.name).write_bytes(release.read_bytes())
-    town.gateway.run("sh", "-ec", _INSTALL)
-    town.gateway.run("sh", "-c", "cat >/etc/proxsmtp-tp/gateway.conf", text=CONFIGURATION)
-    yield town
-    town.gateway.run("sh", "-ec", _LEAVE)
+def gateway(town: Machines) -> Iterator[Machines]:
+    """It routes already, and the wheel and the sample filter have been copied to it."""
+    town.gateway.run(*FORWARD)
+    with by_hand.wheels(town):
+        yield town
+        town.gateway.run("rm", "-r", "/etc/proxsmtp-tp")
 
 
 def units(town: Machines) -> str:
@@ -60,25 +34,29 @@ def units(town: Machines) -> str:
     return town.gateway.run("systemctl", "list-unit-files", "--no-legend", "--no-pager", "proxsmtp*", check=False)
 
 
-def test_install_service_makes_a_gateway(by_hand: Machines) -> None:
-    said = by_hand.gateway.run("proxsmtp-tp", "install-service", "gateway")
-    assert said.endswith(
-        "running: proxsmtp-tp.target proxsmtp-tp-rules@gateway.service proxsmtp-tp@gateway.service\n"
-    ), said
-    acceptance.accept(by_hand.site, Setup("redirect", "client"))
+def test_the_page_makes_a_gateway(gateway: Machines) -> None:
+    install, look = walkthrough.blocks(PAGE, HEADING)
+    walkthrough.follow(gateway.gateway, install)
+    acceptance.accept(gateway.site, Setup("redirect", "client"))
+    walkthrough.follow(gateway.gateway, look)
 
 
-def test_it_comes_back_from_a_reboot(by_hand: Machines) -> None:
-    by_hand.stop_gateway()
-    by_hand.boot_gateway()
-    by_hand.gateway.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-    acceptance.accept_queues(by_hand.site)
+def test_a_second_install_service_changes_nothing(gateway: Machines) -> None:
+    said = gateway.gateway.run("proxsmtp-tp", "install-service", "gateway")
+    assert said == "running: proxsmtp-tp.target proxsmtp-tp-rules@gateway.service proxsmtp-tp@gateway.service\n"
 
 
-def test_remove_service_leaves_nothing(by_hand: Machines) -> None:
-    by_hand.gateway.run("proxsmtp-tp", "remove-service", "--purge")
-    assert units(by_hand) == ""
-    assert "proxsmtp" not in by_hand.gateway.run("nft", "list", "ruleset")
-    assert "proxsmtp" not in by_hand.gateway.run("getent", "passwd")
-    assert by_hand.gateway.run("proxsmtp-tp", "remove-service").endswith("there was nothing to remove\n")
-    acceptance.accept_direct(by_hand.site)
+def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
+    gateway.stop_gateway()
+    gateway.boot_gateway()
+    gateway.gateway.run(*FORWARD)
+    acceptance.accept_queues(gateway.site)
+
+
+def test_remove_service_leaves_nothing(gateway: Machines) -> None:
+    gateway.gateway.run("proxsmtp-tp", "remove-service", "--purge")
+    assert units(gateway) == ""
+    assert "proxsmtp" not in gateway.gateway.run("nft", "list", "ruleset")
+    assert "proxsmtp" not in gateway.gateway.run("getent", "passwd")
+    assert gateway.gateway.run("proxsmtp-tp", "remove-service").endswith("there was nothing to remove\n")
+    acceptance.accept_direct(gateway.site)

@@ -89,11 +89,8 @@ def reboot(gateway: Machine) -> None:
 
 def play(**variables: Any) -> None:
     """The role once more, with these of its variables besides those of the Vagrantfile."""
-    own = {
-        "wheel": os.environ.get("PROXSMTP_WHEEL", ""),
-        "wheelhouse": os.environ.get("PROXSMTP_WHEELHOUSE", ""),
-        "version": os.environ.get("PROXSMTP_VERSION", "2.0.0"),
-    }
+    settings = ((name, os.environ.get(f"PROXSMTP_{name.upper()}")) for name in ("wheel", "wheelhouse", "version"))
+    own = {name: value for name, value in settings if value}
     dot = Path(os.environ.get("VAGRANT_DOTFILE_PATH", VAGRANT / ".vagrant"))
     inventory = dot / "provisioners/ansible/inventory"
     extra = json.dumps({f"proxsmtp_tp_{name}": value for name, value in {**own, **variables}.items()})

@@ -1,0 +1,37 @@
+"""What an administrator without Ansible copies to the gateway: wheels and the sample filter."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tests.deploy.machines import Machines, wheel
+from tests.deploy.prepare import TREE, VERSION, cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The gateway has no network beyond the lab's: its pip takes what the project depends on from a folder.
+_PIP = "[global]\nno-index = yes\nfind-links = /root/wheels\n"
+_LEAVE = """
+export DEBIAN_FRONTEND=noninteractive
+rm -rf /opt/proxsmtp-tp /usr/local/bin/proxsmtp-tp /root/wheels /root/*.whl /root/sample-filter.sh /etc/pip.conf
+apt-get purge -q -y --autoremove python3-venv nftables
+"""
+
+
+@contextmanager
+def wheels(town: Machines) -> Iterator[None]:
+    """In /root: the project's wheel and the sample filter. Afterwards the program is gone, however it came."""
+    root = town.gateway.root
+    (root / "root/wheels").mkdir()
+    for path in (cache() / "wheels").glob("*.whl"):
+        (root / "root/wheels" / path.name).write_bytes(path.read_bytes())
+    release = cache() / "release" / wheel(VERSION).rpartition("/")[2]
+    for path in (TREE / "proxsmtp_tp/lab/sample-filter.sh", release):
+        (root / "root" / path.name).write_bytes(path.read_bytes())
+    (root / "etc/pip.conf").write_text(_PIP)
+    try:
+        yield
+    finally:
+        town.gateway.run("sh", "-ec", _LEAVE)

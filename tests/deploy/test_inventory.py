@@ -1,0 +1,40 @@
+"""One run of the playbook with the example inventory: two gateways at once, each with what is its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.lab.gateway import changes
+from tests.deploy.machines import variables
+from tests.deploy.prepare import VERSION
+
+if TYPE_CHECKING:
+    from tests.deploy.container import Container
+    from tests.deploy.machines import Machines
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def settings(gateway: Container) -> set[str]:
+    """The configuration that runs, checked by the program itself; its rules are in place."""
+    gateway.run("proxsmtp-tp", "check-rules", "-f", "/etc/proxsmtp-tp/gateway.conf")
+    assert f'"version": "{VERSION}"' in gateway.run("proxsmtp-tp", "status", "--json")
+    text = gateway.run("cat", "/etc/proxsmtp-tp/gateway.conf")
+    return {line for line in text.splitlines() if line.startswith(("MaxConnections", "RuleInterface", "FilterCommand"))}
+
+
+def test_two_gateways_at_once(town: Machines) -> None:
+    with town.second_gateway() as second:
+        before = town.state()
+        try:
+            run = town.play(gateways="all", **variables())
+            assert run.status == 0, run.output
+            shared = "FilterCommand: /etc/proxsmtp-tp/filters/sample-filter.sh"
+            assert settings(town.gateway) == {"MaxConnections: 500", "RuleInterface: lan", shared}
+            assert settings(second) == {"MaxConnections: 2000", "RuleInterface: eth1", shared}
+        finally:
+            run = town.play(gateways="all", **variables(state="absent"))
+        assert run.status == 0, run.output
+        assert changes(before, town.state()) == []

@@ -1,0 +1,146 @@
+"""docs/migration.md, "Changing over", word by word on a machine with systemd: Debian's proxsmtpd 1.10 runs an instance
+with a filter, ours takes it over, and gives it back. The mail, the answers and the log are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.lab.network import LAN_V4, MX_V4
+from tests.deploy import acceptance, by_hand
+from tests.deploy.prepare import TREE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.deploy.machines import Machines
+
+pytestmark = pytest.mark.timeout(300)
+
+UNIT = "proxsmtp@mail.service"
+CONFIGURATION = "/etc/proxsmtp/mail.conf"
+PID_FILE = "/run/proxsmtp/mail.pid"
+# As an administrator of 1.10 has it: the sample of Debian's package, with the lines that a site fills in.
+_PACKAGE = """
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -q -y --no-install-recommends proxsmtp </dev/null
+sed -e 's/^OutAddress:.*/OutAddress: {server}:25/' \\
+    -e 's,^#FilterCommand:.*,FilterCommand: /bin/sh /etc/proxsmtp/filter.sh,' \\
+    -e 's/^#Header:/Header:/' -e 's/^#Listen:.*/Listen: 0.0.0.0:25/' \\
+    /usr/share/doc/proxsmtp/examples/proxsmtpd.conf >/etc/proxsmtp/mail.conf
+cat >/etc/proxsmtp/filter.sh
+systemctl enable --now proxsmtp@mail
+"""
+_LEAVE = """
+export DEBIAN_FRONTEND=noninteractive
+systemctl disable --now proxsmtp@mail
+apt-get purge -q -y --autoremove proxsmtp
+deluser --quiet --system _proxsmtp || userdel _proxsmtp
+rm -rf /etc/proxsmtp /etc/systemd/system/proxsmtp@mail.service.d
+systemctl daemon-reload
+"""
+_OURS = """
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -q -y --no-install-recommends python3-venv nftables
+python3 -m venv /opt/proxsmtp-tp
+/opt/proxsmtp-tp/bin/pip install --quiet /root/proxsmtp_tp-*.whl
+"""
+FILTER = """\
+message=$(mktemp) || exit 1
+trap 'rm -f "$message"' EXIT
+cat >"$message"
+if grep -q 'XJS\\*C4JDBQADN1' "$message"; then
+    echo '550 Content Rejected: We do not like spam' >&2
+    exit 1
+fi
+if grep -q '^X-Drop:' "$message"; then
+    echo '250 Thank you' >&2
+    exit 1
+fi
+sed "s/^Subject: /&[$SENDER to $RECIPIENTS from $CLIENT at $SERVER] /" "$message"
+"""
+LETTERS = {
+    "plain": "Subject: plain\r\n\r\nHello,\r\nhow are you?\r\n",
+    "no body": "Subject: no body\r\n\r\n",
+    "umlauts": "Subject: umlauts\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGr\u00fc\u00dfe\r\n",
+    "dots": "Subject: dots\r\n\r\n.\r\n..hidden\r\nnot. hidden.\r\n",
+    "large": "Subject: large\r\n\r\n" + ("A" * 76 + "\r\n") * 8000,
+    "spam": "Subject: spam\r\n\r\nXJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE\r\n",
+    "dropped": "Subject: drop me\r\nX-Drop: yes\r\n\r\nbody\r\n",
+}
+DELIVERED = {"plain", "no body", "umlauts", "dots", "large"}
+
+
+@pytest.fixture(scope="module")
+def old_site(town: Machines) -> Iterator[Machines]:
+    """Debian's package, configured and running, as it was before anybody thought of a change."""
+    town.gateway.run("sh", "-ec", _PACKAGE.format(server=MX_V4), text=FILTER)
+    yield town
+    town.gateway.run("sh", "-ec", _LEAVE)
+
+
+def traffic(town: Machines) -> tuple[dict[str, str], list[str], list[str]]:
+    """Each letter through the instance: what the client was told, what arrived, and what the log says of it."""
+    acceptance.empty(town.mx, acceptance.MAILBOX)
+    since = town.gateway.run("date", "+%s").strip()
+    answers = {
+        name: re.sub(
+            r"queued as \w+", "queued as ID", acceptance.send(town.sender, [LAN_V4], "bob@v4.example", text)[0]
+        )
+        for name, text in LETTERS.items()
+    }
+    letters = acceptance.arrived(town.mx, acceptance.MAILBOX, len(DELIVERED))
+    text = town.gateway.run("journalctl", "--facility=mail", "-o", "cat", "--no-pager", f"--since=@{since}")
+    # The id of the connection, and what ours says beyond the line of 1.10.
+    lines = [line.partition(": ")[2] for line in text.splitlines() if "status=" in line]
+    fields = [", ".join(line.split(", ")[:4]) for line in lines]
+    return answers, sorted(letter.partition("\nSubject: ")[2] for letter in letters), fields
+
+
+def running(town: Machines) -> str:
+    """Which program the instance is: what the pid file, systemd and the kernel agree on."""
+    pid = town.gateway.run("cat", PID_FILE).strip()
+    assert town.gateway.run("systemctl", "show", "-P", "MainPID", UNIT).strip() == pid
+    assert town.gateway.run("systemctl", "is-active", UNIT).strip() == "active"
+    user = town.gateway.run("stat", "-c", "%U", f"/proc/{pid}").strip()
+    command = town.gateway.run("cat", f"/proc/{pid}/cmdline").split("\0")
+    return f"{user}: {next(word for word in command if word.endswith('proxsmtpd'))}"
+
+
+def override() -> str:
+    """What docs/migration.md says to type into `systemctl edit`."""
+    page = (TREE / "docs/migration.md").read_text()
+    found = re.search(r"# systemctl edit proxsmtp@NAME\n(.*?) *# systemctl restart proxsmtp@NAME\n", page, re.DOTALL)
+    assert found is not None
+    return "\n".join(line.strip() for line in found[1].splitlines()) + "\n"
+
+
+def test_there_and_back(old_site: Machines) -> None:
+    gateway = old_site.gateway
+    configuration = gateway.run("cat", CONFIGURATION)
+    assert running(old_site) == "_proxsmtp: /usr/sbin/proxsmtpd"
+    before = traffic(old_site)
+    answers, letters, log = before
+    assert set(answers.values()) == {
+        "250 2.0.0 Ok: queued as ID", "550 Content Rejected: We do not like spam", "250 Thank you"
+    }, answers  # fmt: skip
+    assert len(letters) == len(DELIVERED)
+    assert all("\nX-Filtered: By ProxSMTP\n" in letter for letter in letters), letters
+    assert len(log) == len(LETTERS)
+    with by_hand.wheels(old_site):
+        gateway.run("sh", "-ec", _OURS)
+        assert gateway.run("/opt/proxsmtp-tp/bin/proxsmtp-tp", "check-config", "-f", CONFIGURATION) == ""
+        gateway.run("mkdir", "-p", f"/etc/systemd/system/{UNIT}.d")
+        gateway.run("sh", "-c", f"cat >/etc/systemd/system/{UNIT}.d/override.conf", text=override())
+        gateway.run("systemctl", "daemon-reload")
+        gateway.run("systemctl", "restart", UNIT)
+        assert running(old_site) == "_proxsmtp: /opt/proxsmtp-tp/bin/proxsmtpd"
+        assert traffic(old_site) == before
+        gateway.run("systemctl", "revert", UNIT)
+        gateway.run("systemctl", "restart", UNIT)
+    assert running(old_site) == "_proxsmtp: /usr/sbin/proxsmtpd"
+    assert traffic(old_site) == before
+    assert gateway.run("cat", CONFIGURATION) == configuration

@@ -1,0 +1,34 @@
+"""The role on the next Debian release: another Python, another nft, another systemd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.lab.gateway import changes
+from proxsmtp_tp.lab.scenario import Setup
+from tests.deploy import acceptance
+from tests.deploy.machines import variables
+
+if TYPE_CHECKING:
+    from tests.deploy.machines import Machines
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_debian_13(town: Machines) -> None:
+    with town.newer_gateway():
+        before = town.state()
+        run = town.play(**variables())
+        assert run.status == 0, run.output
+        acceptance.accept(town.site, Setup("redirect", "client"))
+        full = variables(transparent_proxy="full", rule_mode="tproxy")
+        run = town.play(**full)
+        assert run.status == 0, run.output
+        acceptance.accept(town.site, Setup("tproxy", "full"))
+        run = town.play(**full)
+        assert (run.status, run.changes) == (0, []), run.output
+        run = town.play(**variables(state="absent"))
+        assert run.status == 0, run.output
+        assert changes(before, town.state()) == []
