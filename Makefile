@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 
-.PHONY: demo test test-deploy lint bench format clean
+.PHONY: demo test test-deploy vagrant-test lint lint-deploy bench format clean
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -17,6 +17,10 @@ ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[iptables]' --group dev
 	@touch $@
 
+.venv/deploy: .venv/installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --group deploy
+	@touch $@
+
 demo:
 	@.ci/packages demo
 	@$(MAKE) --no-print-directory .venv/ready
@@ -27,15 +31,22 @@ test:
 	@$(MAKE) --no-print-directory .venv/installed lint
 	@$(ISOLATED) $(BIN)/python -m pytest --ignore=tests/deploy
 
-# The role in containers with systemd. Apart from `make test`: it makes a Debian root, which takes minutes and the network.
-test-deploy: export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Units, role and migration in containers with systemd. As root: it makes a Debian root of Debian's packages first.
 test-deploy:
 	@.ci/packages deploy
-	@$(MAKE) --no-print-directory .venv/installed
-	@$(BIN)/pip install --quiet --disable-pip-version-check --group deploy
-	@cd ansible && yamllint . && ansible-lint --offline --profile production --quiet
+	@$(MAKE) --no-print-directory .venv/deploy lint-deploy
 	@$(BIN)/python -m tests.deploy.prepare
 	@$(ISOLATED) $(BIN)/python -m pytest tests/deploy
+
+# The Vagrantfile brought up for real, in emulated machines where there is no KVM: an hour. Not part of what CI runs.
+BOX = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxsmtp-tp/box
+vagrant-test: export PATH := $(CURDIR)/$(BIN):$(PATH)
+vagrant-test:
+	@.ci/packages vagrant
+	@$(MAKE) --no-print-directory .venv/deploy
+	@$(BIN)/python -m tests.deploy.prepare --wheels
+	@test -e $(BOX)/proxsmtp-test.box || vagrant/make-box $(BOX)
+	@$(ISOLATED) vagrant/emulated
 
 bench:
 	@.ci/packages bench
@@ -47,6 +58,14 @@ lint: .venv/installed
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache --no-logo >.venv/imports.log 2>&1 || { cat .venv/imports.log; exit 1; }
+
+# What is not Python. ansible-lint runs with the programs beside it.
+lint-deploy: export PATH := $(CURDIR)/$(BIN):$(PATH)
+lint-deploy: export VAGRANT_HOME := $(CURDIR)/.venv/vagrant
+lint-deploy: export VAGRANT_DOTFILE_PATH := $(CURDIR)/.venv/vagrant/dot
+lint-deploy: .venv/deploy
+	@cd ansible && yamllint . ../vagrant && ansible-lint --offline --profile production -q . ../vagrant/gateway.yml
+	@cd vagrant && VAGRANT_DEFAULT_PROVIDER=libvirt vagrant validate >$(CURDIR)/.venv/vagrant.log 2>&1 || { cat $(CURDIR)/.venv/vagrant.log; exit 1; }
 
 format: .venv/installed
 	@$(BIN)/ruff format --quiet .
