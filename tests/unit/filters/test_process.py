@@ -43,8 +43,10 @@ def test_signals_session_and_descriptors(run: Run, tmp_path: Path) -> None:
         before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         inherited = os.open("/dev/null", os.O_RDONLY)
         os.set_inheritable(inherited, True)
+        # The status last, and by the shell alone: dash blocks all signals for a moment when it starts a program.
         command = (
-            "cat >/dev/null; ls /proc/$$/fd | sort -n; grep ^Sig[BI] /proc/$$/status; cut -d' ' -f1,5,6 /proc/$$/stat"
+            "cat >/dev/null; ls /proc/$$/fd | sort -n; cut -d' ' -f1,5,6 /proc/$$/stat;"
+            " while read -r key value; do case $key in Sig[BI]*) echo $value ;; esac; done </proc/$$/status"
         )
         try:
             async with filtering(command, tmp_path) as filter_:
@@ -53,10 +55,10 @@ def test_signals_session_and_descriptors(run: Run, tmp_path: Path) -> None:
             os.close(inherited)
             signal.signal(signal.SIGUSR1, before)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
-        *descriptors, blocked, ignored, numbers = out.decode().splitlines()
+        *descriptors, numbers, blocked, ignored = out.decode().splitlines()
         assert descriptors == ["0", "1", "2"]
-        assert int(blocked.split()[1], 16) == 0
-        assert int(ignored.split()[1], 16) & ~GLIBC_SIGNALS == 0
+        assert int(blocked, 16) == 0
+        assert int(ignored, 16) & ~GLIBC_SIGNALS == 0
         pid, group, session = numbers.split()
         assert pid == group == session
 
