@@ -4,13 +4,15 @@ interface    what a filter is for the connection driver: Filter, FilterRun, Filt
 verdict      what a filter says: pass, reject, tempfail, discard
 table        FilterType -> the filter that the configuration asks for
 
+judging      one message being judged: what all kinds of filters do alike
+limit        how many judge at once; the others wait in line
+clock        FilterTimeout: time counts only while we wait for the filter
+spool        a message's bytes: in memory, in a nameless file, in the file that EMAIL names
+
 command      FilterType pipe and file: a shell command for each message
 endings      every way in which a command can end, and the verdict of each
 stderr       what a refusing command said: its last line, its SMTP code
 process      one child process: pipes, exit status, the end of its whole group
-limit        how many children run at once; the others wait in line
-clock        FilterTimeout: time counts only while we wait for the filter
-spool        a message's bytes: in memory, in a nameless file, in the file that EMAIL names
 
 smtp                FilterType smtp: a scanner that speaks SMTP, whose answers are the verdict
 scanner_dialogue    what is said to it, without a socket

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.filters.endings import Ending, passed
+from proxsmtp_tp.filters.endings import Ending
 from proxsmtp_tp.filters.run import CommandRun
 from proxsmtp_tp.filters.spool import MessageFile
 
@@ -31,9 +31,8 @@ class FileRun(CommandRun):
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
 
-    def write(self, text: bytes) -> None:
-        """FilterRun."""
-        if self._settled or self._file is None:
+    def _take(self, text: bytes) -> None:
+        if self._file is None:
             return
         self._given += len(text)
         try:
@@ -41,10 +40,8 @@ class FileRun(CommandRun):
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
 
-    def finish(self) -> None:
-        """FilterRun."""
-        self._finished = True
-        if self._settled or self._file is None:
+    def _complete(self) -> None:
+        if self._file is None:
             return
         try:
             self._file.complete()
@@ -83,9 +80,9 @@ class FileRun(CommandRun):
             self._trouble(Ending.OUTPUT_UNREADABLE, error)
             return
         if self._given and not self._file.size:
-            self._trouble(Ending.OUTPUT_EMPTY)
+            self._trouble(Ending.OUTPUT_EMPTY, self._said())
         else:
-            self._settle(passed(self._file.size, self._errors.line))
+            self._pass(self._file.size)
 
     def _discard(self) -> None:
         file, self._file = self._file, None

@@ -1,7 +1,7 @@
 """What the connection driver expects of a filter, and what a filter expects of the driver.
 
-A new kind of filter is one file in this folder that implements `Filter` and `FilterRun`, and one row in
-`filters.table`.
+A new kind of filter is one file in this folder that implements `Filter` and `FilterRun` (the latter best as a
+`judging.Judging`), and one row in `filters.table`.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class Launcher:
         return child
 
     def kill_all(self) -> None:
-        """End every process now."""
+        """End every process now, and start none any more."""
+        self.limit.close()
         for child in list(self._children):
             child.kill()
 

@@ -21,6 +21,7 @@ class ProcessLimit:
             raise ValueError(f"no filter could ever run with {maximum} processes")
         self.maximum = maximum
         self.taken = 0
+        self.closed = False
         self._line: dict[Callable[[], None], None] = {}
 
     @property
@@ -30,6 +31,8 @@ class ProcessLimit:
 
     def enter(self, granted: Callable[[], None]) -> bool:
         """Take a place: True if it is taken now; otherwise `granted` is called from the event loop once it is."""
+        if self.closed:
+            return False
         if self.taken < self.maximum and not self._line:
             self.taken += 1
             return True
@@ -39,6 +42,11 @@ class ProcessLimit:
     def forget(self, granted: Callable[[], None]) -> None:
         """Stand in line no more. Whoever was granted a place meanwhile is still called, and leaves it."""
         self._line.pop(granted, None)
+
+    def close(self) -> None:
+        """The worker ends: nobody is granted a place any more."""
+        self.closed = True
+        self._line.clear()
 
     def leave(self) -> None:
         """Give a place back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.filters.endings import Ending, passed
+from proxsmtp_tp.filters.endings import Ending
 from proxsmtp_tp.filters.run import CommandRun
 from proxsmtp_tp.filters.spool import Spool
 
@@ -39,10 +39,7 @@ class PipeRun(CommandRun):
         if self._child is None and not self._settled:
             self._set_paused(True)
 
-    def write(self, text: bytes) -> None:
-        """FilterRun."""
-        if self._settled:
-            return
+    def _take(self, text: bytes) -> None:
         self._given += len(text)
         if self._child is None:
             self._early += text
@@ -50,10 +47,8 @@ class PipeRun(CommandRun):
             self._child.write(text)
             self._balance()
 
-    def finish(self) -> None:
-        """FilterRun."""
-        self._finished = True
-        if self._settled or self._child is None:
+    def _complete(self) -> None:
+        if self._child is None:
             return
         self._child.close_input()
         self._balance()
@@ -103,7 +98,7 @@ class PipeRun(CommandRun):
             self._trouble(Ending.SPOOL_FAILED, error)
             return
         if self._output.size > self._given * OUTPUT_FACTOR + OUTPUT_ALLOWANCE:
-            self._trouble(Ending.OUTPUT_TOO_LARGE)
+            self._trouble(Ending.OUTPUT_TOO_LARGE, self._said())
 
     def child_output_closed(self) -> None:
         """ChildOwner."""
@@ -114,17 +109,17 @@ class PipeRun(CommandRun):
         if self._status is None or not self._output_closed:
             return
         if self._given and not self._output.size:
-            self._trouble(Ending.OUTPUT_EMPTY)
+            self._trouble(Ending.OUTPUT_EMPTY, self._said())
         elif self._finished:
-            self._pass()
+            self._read_back()
 
-    def _pass(self) -> None:
+    def _read_back(self) -> None:
         try:
             self._output.rewind()
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
         else:
-            self._settle(passed(self._output.size, self._errors.line))
+            self._pass(self._output.size)
 
     def _discard(self) -> None:
         self._early.clear()

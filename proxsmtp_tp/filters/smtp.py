@@ -20,7 +20,6 @@ number of connections to the scanner; each carries one message. Until the scanne
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import re
@@ -28,19 +27,19 @@ import socket
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress
-from proxsmtp_tp.filters import endings
-from proxsmtp_tp.filters.clock import Clock
 from proxsmtp_tp.filters.endings import Ending
+from proxsmtp_tp.filters.judging import Judging
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.scanner_connection import ScannerConnection
 from proxsmtp_tp.filters.scanner_dialogue import ScannerDialogue
 from proxsmtp_tp.filters.scanner_endings import ScannerEnding, trouble
 from proxsmtp_tp.filters.spool import Spool
-from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.filters.verdict import Action
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.addresses import Address
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+    from proxsmtp_tp.filters.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,6 @@ class SmtpFilter:
         self.temp_directory = temp_directory
         self.limit = ProcessLimit(max_connections)
         self.own_name = _own_name()
-        self.closed = False
         self._connections: set[ScannerConnection] = set()
 
     @property
@@ -80,7 +78,7 @@ class SmtpFilter:
 
     def close(self) -> None:
         """The worker ends: close at once what is still open, also what says good-bye."""
-        self.closed = True
+        self.limit.close()
         for connection in list(self._connections):
             connection.abort()
 
@@ -96,44 +94,38 @@ class SmtpFilter:
         return connection
 
 
-class ScanRun:
+class ScanRun(Judging):
     """A FilterRun; the owner of its connection to the scanner."""
 
     def __init__(self, parent: SmtpFilter, request: FilterRequest, owner: FilterOwner) -> None:
+        super().__init__(parent.limit, parent.timeout, request, owner)
         self._parent = parent
-        self._request = request
-        self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._clock = Clock(self._loop, parent.timeout, self._waited_in_vain)
         self._dialogue = ScannerDialogue(request, parent.own_name)
         self._connection: ScannerConnection | None = None
         self._message = Spool(parent.temp_directory)
         self._early = bytearray()
         """Text that came before the scanner's 354: little, since the client is told to wait."""
-        self._finished = False
-        self._settled = False
-        self._aborted = False
-        self._paused = False
-        self._told_paused = False
 
     def begin(self) -> None:
         """Connect now, or when a place becomes free."""
         self._set_paused(True)
-        if self._parent.limit.enter(self._granted):
-            self._connect()
-        else:
-            self._clock.run()
+        self._enter()
 
-    # FilterRun.
+    def read(self, size: int) -> bytes:
+        """FilterRun. Raises OSError if the message can not be read back to its last octet."""
+        return self._message.read(size)
 
-    def write(self, text: bytes) -> None:
-        """FilterRun."""
-        if self._settled:
-            return
+    # Judging.
+
+    def _start(self) -> None:
+        self._clock.run()
+        self._connection = self._parent.connect(self)
+
+    def _take(self, text: bytes) -> None:
         try:
             self._message.write(text)
         except OSError as error:
-            self._settle(endings.trouble(Ending.SPOOL_FAILED, error))
+            self._trouble(Ending.SPOOL_FAILED, error)
             return
         if self._connection is not None and self._dialogue.flowing:
             self._connection.write(self._dialogue.text(text))
@@ -141,25 +133,24 @@ class ScanRun:
         else:
             self._early += text
 
-    def finish(self) -> None:
-        """FilterRun."""
-        self._finished = True
+    def _complete(self) -> None:
         self._flow()
 
-    def abort(self) -> None:
-        """FilterRun."""
-        self._aborted = True
-        if not self._settled:
-            self._stop(in_peace=False)
-        self._discard()
+    def _out_of_time(self) -> None:
+        self._trouble(Ending.TIMED_OUT, f"from the scanner, to {self._dialogue.waiting_for}")
 
-    def read(self, size: int) -> bytes:
-        """FilterRun. Raises OSError if the message can not be read back to its last octet."""
-        return self._message.read(size)
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._dialogue.between_commands and not self._aborted:
+            connection.quit()
+        else:
+            connection.abort()
 
-    def close(self) -> None:
-        """FilterRun."""
-        self.abort()
+    def _discard(self) -> None:
+        self._early.clear()
+        self._message.close()
 
     # ScannerOwner.
 
@@ -191,24 +182,12 @@ class ScanRun:
         if self._dialogue.verdict is not None:
             self._judged(self._dialogue.verdict)
 
-    # The message on its way.
-
-    def _granted(self) -> None:
-        if self._settled or self._parent.closed:
-            self._parent.limit.leave()
-        else:
-            self._connect()
-
-    def _connect(self) -> None:
-        self._clock.stop()
-        self._clock = Clock(self._loop, self._parent.timeout, self._out_of_time)
-        self._clock.run()
-        self._connection = self._parent.connect(self)
+    # The message on its way, and its end.
 
     def _flow(self) -> None:
         """Send what has come of the message, where the scanner takes it."""
         connection = self._connection
-        if self._settled or connection is None or not self._dialogue.flowing:
+        if connection is None or not self._dialogue.flowing:
             return
         if self._early:
             connection.write(self._dialogue.text(bytes(self._early)))
@@ -219,7 +198,7 @@ class ScanRun:
 
     def _balance(self) -> None:
         """The clock runs while we wait for the scanner; the client waits while the scanner does not keep up."""
-        if self._settled or self._connection is None:
+        if self._connection is None:
             return
         held = self._connection.stalled or not (self._dialogue.flowing or self._finished)
         if held or self._finished:
@@ -227,14 +206,6 @@ class ScanRun:
         else:
             self._clock.stop()
         self._set_paused(held)
-
-    def _waited_in_vain(self) -> None:
-        self._settle(endings.trouble(Ending.LINE_TIMED_OUT))
-
-    def _out_of_time(self) -> None:
-        self._settle(endings.trouble(Ending.TIMED_OUT, f"from the scanner, to {self._dialogue.waiting_for}"))
-
-    # The verdict.
 
     def _judged(self, verdict: Verdict) -> None:
         if self._dialogue.remark:
@@ -245,55 +216,9 @@ class ScanRun:
         try:
             self._message.rewind()
         except OSError as error:
-            self._settle(endings.trouble(Ending.SPOOL_FAILED, error))
+            self._trouble(Ending.SPOOL_FAILED, error)
         else:
             self._settle(dataclasses.replace(verdict, size=self._message.size))
-
-    def _settle(self, verdict: Verdict) -> None:
-        """That is the verdict. The owner hears of it from the event loop."""
-        if self._settled:
-            return
-        self._stop(in_peace=self._dialogue.between_commands)
-        if verdict.action is not Action.PASS:
-            self._discard()
-        self._loop.call_soon(self._tell_verdict, verdict)
-
-    def _stop(self, *, in_peace: bool) -> None:
-        """Nothing more is wanted of the scanner."""
-        self._settled = True
-        self._clock.stop()
-        self._early.clear()
-        self._parent.limit.forget(self._granted)
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if in_peace:
-            connection.quit()
-        else:
-            connection.abort()
-
-    def _discard(self) -> None:
-        self._message.close()
-
-    def _tell_verdict(self, verdict: Verdict) -> None:
-        self._paused = False
-        self._tell_flow()
-        if not self._aborted:
-            self._owner.filter_verdict(verdict)
-
-    def _set_paused(self, paused: bool) -> None:
-        if paused != self._paused:
-            self._paused = paused
-            self._loop.call_soon(self._tell_flow)
-
-    def _tell_flow(self) -> None:
-        if self._paused == self._told_paused or self._aborted:
-            return
-        self._told_paused = self._paused
-        if self._paused:
-            self._owner.pause_filter_input()
-        else:
-            self._owner.resume_filter_input()
 
 
 def _own_name() -> bytes:
