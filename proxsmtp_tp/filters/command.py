@@ -57,4 +57,4 @@ class CommandFilter:
 
     def close(self) -> None:
         """The worker ends: kill at once what still runs, also what is being ended. Nobody waits for a verdict now."""
-        self._launcher.kill_all()
+        self._launcher.close()

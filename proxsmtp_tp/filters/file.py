@@ -27,7 +27,7 @@ class FileRun(CommandRun):
     def begin(self) -> None:
         """Only the file is made: the command starts with a complete message."""
         try:
-            self._file = MessageFile(self._launcher.temp_directory)
+            self._file = MessageFile(self._launcher.temp_directory, self._launcher.claim.prefix())
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
 

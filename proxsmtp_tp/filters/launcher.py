@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters.claim import Claim, remove_unclaimed
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.process import Child
 
@@ -32,12 +33,14 @@ class Launcher:
         self.command = command
         self.timeout = timeout
         self.temp_directory = temp_directory
+        self.claim = Claim(temp_directory)
         self.limit = ProcessLimit(max_processes)
         self._children: set[Child] = set()
         self._environment = {name: value for name, value in os.environb.items() if name not in _OWN_VARIABLES}
         self._environment[b"TMPDIR"] = os.fsencode(temp_directory)
         _keep_descriptors()
         _keep_exit_statuses()
+        remove_unclaimed(temp_directory)
 
     def launch(self, request: FilterRequest, owner: ChildOwner, *, file: str | None = None) -> Child:
         """Start the command for who holds a place of `limit`, which is given back when the child is reaped.
@@ -61,9 +64,10 @@ class Launcher:
         self._children.add(child)
         return child
 
-    def kill_all(self) -> None:
-        """End every process now, and start none any more."""
+    def close(self) -> None:
+        """End every process now, and start none any more. No message is in a file any more."""
         self.limit.close()
+        self.claim.close()
         for child in list(self._children):
             child.kill()
 

@@ -2,8 +2,9 @@
 
 `Spool` is what a filter writes: in memory first, then in a file of TempDirectory that has no name (O_TMPFILE, or
 mkstemp and unlink), so nothing is left whatever happens to us. `MessageFile` is the file that EMAIL names: mode 0600,
-an unpredictable name, gone on close. A command may replace it by rename, so it is opened anew by that name, and must
-then be a regular file: a symbolic link would hand out what only we may read (open(2), O_NOFOLLOW), a FIFO would block.
+an unpredictable name, gone on close; where we are killed before that, see `claim`. A command may replace it by rename,
+so it is opened anew by that name, and must then be a regular file: a symbolic link would hand out what only we may read
+(open(2), O_NOFOLLOW), a FIFO would block.
 
 Both raise OSError for a full disk or an unusable directory; who writes makes a verdict of it. Reading gives exactly
 `size` octets or raises OSError: a message that became shorter must not be sent as if it were whole.
@@ -21,9 +22,6 @@ from typing import IO
 
 MEMORY_LIMIT = 256 * 1024
 """Octets of one message kept in memory: more than nearly all mail has, and 64 messages of that size are 16 MiB."""
-
-_PREFIX = "proxsmtpd."
-"""How the original names these files: administrators have it in their tmpreaper rules."""
 
 
 class _Reading:
@@ -76,11 +74,11 @@ class Spool(_Reading):
 
 
 class MessageFile(_Reading):
-    """A file with a name. Raises OSError if the directory takes none."""
+    """A file with a name that begins with `prefix`. Raises OSError if the directory takes none."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, prefix: str) -> None:
         super().__init__()
-        descriptor, self.name = tempfile.mkstemp(prefix=_PREFIX, dir=directory)
+        descriptor, self.name = tempfile.mkstemp(prefix=prefix, dir=directory)
         self._path: Path | None = Path(self.name)
         self._file = os.fdopen(descriptor, "wb")
 

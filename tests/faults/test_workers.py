@@ -1,4 +1,5 @@
-"""A worker that is killed takes its own connections with it and no others; the limit stays exact (promises 3 and 7).
+"""A worker that is killed takes its own connections and files with it and no others; the limit stays exact (promises 3
+and 7).
 
 The daemon runs as a process of its own, on unix sockets, so that the server can tell which worker has dialled
 (SO_PEERCRED, unix(7)).
@@ -34,35 +35,51 @@ WORKERS = 2
 
 
 class Daemon:
-    """`proxsmtp-tp serve` with a configuration of its own."""
+    """`proxsmtp-tp serve` with a configuration of its own; messages in `temp`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, filter_: str = "FilterCommand: cat", temp: Path | None = None) -> None:
         self.folder = folder
-        (folder / "temp").mkdir()
-        config = folder / "conf"
-        config.write_text(
+        self.temp = temp or folder / "temp"
+        self.temp.mkdir(exist_ok=True)
+        (folder / "conf").write_text(
             f"Listen: {folder}/in\nOutAddress: {folder}/mx\nWorkers: {WORKERS}\nMaxConnections: {LIMIT}\n"
-            f"FilterCommand: cat\nTempDirectory: {folder}/temp\nDrainTimeOut: 1\n"
+            f"{filter_}\nTempDirectory: {self.temp}\nDrainTimeOut: 1\n"
         )
         self.log = folder / "log"
+        self.start()
+
+    def start(self) -> None:
+        """Once more, after `kill`."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [COMMAND, "serve", "-f", str(config), "-p", str(folder / "pid")],
+                [COMMAND, "serve", "-f", str(self.folder / "conf"), "-p", str(self.folder / "pid")],
                 stderr=log,
-                env={**os.environ, "RUNTIME_DIRECTORY": str(folder)},
+                env={**os.environ, "RUNTIME_DIRECTORY": str(self.folder)},
             )
 
     @property
     def ready(self) -> bool:
         """All its workers accept."""
         assert self._process.poll() is None, self.log.read_text()
-        return (self.folder / "pid").exists()
+        pid = self.folder / "pid"
+        return pid.exists() and pid.stat().st_size > 0
 
     @property
     def workers(self) -> list[int]:
         """Their process ids."""
         pid = self._process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def kill(self) -> None:
+        """All of it, as the kernel does that ends a whole unit for lack of memory."""
+        for pid in (self._process.pid, *self.workers):
+            os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        (self.folder / "pid").unlink()
+
+    def files(self) -> set[str]:
+        """What is in its TempDirectory."""
+        return {path.name for path in self.temp.iterdir()}
 
     def end(self) -> None:
         """TERM, and wait."""
@@ -178,6 +195,74 @@ async def _kill_one(daemon: Daemon, folder: Path) -> None:
         await until(lambda: "ended: signal SIGKILL" in daemon.log.read_text(), "it is logged")
         assert [await house.admitted() for _ in range(len(lost) + 2)] == [True] * len(lost) + [False] * 2
         house.close()
+
+
+OTHERS = (
+    "proxsmtpd.conf",
+    "proxsmtpd.x7Yz1Q",  # 1.10's
+    "proxsmtpd.0123456789abcdef.report",
+    "proxsmtpd.0123456789abcdef.abcdefgh.new",
+)
+"""What scripts, administrators and others may keep in a TempDirectory."""
+FILE = "FilterType: file\nFilterCommand: true"
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[Daemon, Daemon]]:
+    """Two daemons that share one TempDirectory, and other things in it."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for name in OTHERS:
+        (shared / name).touch()
+    daemons = []
+    try:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            daemons.append(Daemon(tmp_path / name, FILE, shared))
+        yield daemons[0], daemons[1]
+    finally:
+        for daemon in daemons:
+            daemon.end()
+
+
+def test_a_killed_workers_message_files_are_removed_and_no_others(two: tuple[Daemon, Daemon]) -> None:
+    run(_leave_files(*two))
+
+
+async def _leave_files(one: Daemon, two: Daemon) -> None:
+    async with Mx(socket.AF_UNIX, str(one.folder / "mx")) as mx, Mx(socket.AF_UNIX, str(two.folder / "mx")) as other_mx:
+        await until(lambda: one.ready and two.ready, "both daemons are ready")
+        others = set(OTHERS)
+        house, other_house = House(one.folder, mx), House(two.folder, other_mx)
+        callers = [await house.caller() for _ in range(12)]
+        others_too = [await other_house.caller() for _ in range(4)]
+        await until(lambda: len(one.files() - others) == 16, "each message has its file")
+
+        first, _ = one.workers
+        os.kill(first, signal.SIGKILL)
+        kept = [caller for caller in callers if caller.worker != first]
+        assert 0 < len(kept) < 12
+        await until(lambda: len(one.files() - others) == len(kept) + 4, "the next one clears up")
+        for caller in [*kept, *others_too]:
+            await caller.client.say(DOT.removeprefix("Subject: one\n"))
+            assert await caller.client.reply() == b"250 2.0.0 queued"
+            assert caller.model.messages == [MESSAGE]
+        assert one.files() == others
+
+        last = [await house.caller() for _ in range(3)]
+        others_too.append(await other_house.caller())
+        await until(lambda: len(one.files() - others) == 4, "each message has its file")
+        one.kill()
+        for caller in last:
+            caller.client.close()
+        one.start()
+        await until(lambda: one.ready, "it is ready again")
+        assert len(one.files() - others) == 1
+        await others_too[-1].client.say(DOT.removeprefix("Subject: one\n"))
+        assert await others_too[-1].client.reply() == b"250 2.0.0 queued"
+        assert one.files() == others
+        house.close()
+        other_house.close()
 
 
 def test_killed_again_and_again_under_load(daemon: Daemon, tmp_path: Path) -> None:

@@ -207,12 +207,13 @@ async def filtering(
     command: str, directory: Path, kind: Kind = "pipe", *, limit: float = PATIENCE, processes: int = 8
 ) -> AsyncIterator[CommandFilter]:
     """A filter that leaves nothing behind: no process, no zombie, no descriptor, no message file."""
-    filter_ = CommandFilter(command, kind, limit, str(directory), processes)
     await asyncio.sleep(0)
     descriptors, children, files = open_descriptors(), child_processes(), message_files(directory)
+    filter_ = CommandFilter(command, kind, limit, str(directory), processes)
     yield filter_
     await until(lambda: filter_.running == 0, "every process is reaped")
     assert filter_.waiting == 0
+    filter_.close()
     assert child_processes() == children
     assert open_descriptors() == descriptors
     assert message_files(directory) == files

@@ -168,8 +168,7 @@ def test_an_unusable_directory_is_a_temporary_failure(run: Run, tmp_path: Path, 
     (tmp_path / "file").touch()
 
     async def scene() -> None:
-        async with filtering("true", tmp_path, "file") as filter_:
-            filter_._launcher.temp_directory = str(tmp_path / directory)
+        async with filtering("true", tmp_path / directory, "file") as filter_:
             verdict, _ = await judge(filter_, SMALL)
             assert verdict.reply == REPLIES[Ending.SPOOL_FAILED]
             assert directory in verdict.detail

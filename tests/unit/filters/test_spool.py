@@ -70,7 +70,7 @@ def test_a_large_message_is_in_a_nameless_file(tmp_path: Path) -> None:
 
 def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
     before = open_descriptors()
-    spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path))
+    spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), "proxsmtpd.")
     spool.write(BIG)
     file.write(BIG)
     for each in (spool, file):
@@ -85,14 +85,14 @@ def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int) -> None:
     before = open_descriptors()
     with files_of_at_most(room):
-        spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path))
+        spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), "proxsmtpd.")
         with pytest.raises(OSError, match="File too large"):
             spool.write(BIG)
         with pytest.raises(OSError, match="File too large"):
             file.write(BIG)
         spool.close()
         file.close()
-        last = MessageFile(str(tmp_path))
+        last = MessageFile(str(tmp_path), "proxsmtpd.")
         last.write(b"x" * 4000)
         if room == 0:
             with pytest.raises(OSError, match="File too large"):

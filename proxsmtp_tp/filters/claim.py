@@ -1,0 +1,111 @@
+"""Whose the message files in TempDirectory are: those of a worker that was killed are removed by the next that starts.
+
+Each worker has a random number, which stands in the names of its files (proxsmtpd.NUMBER.xxxxxxxx), and a lock on the
+byte of that number in the directory itself (fcntl(2), open file description locks). The kernel drops the lock with the
+process, however that ends, and shows it to every other on this machine, in whatever container or PID namespace; no
+number comes twice, as process ids do. So a file with a number that nobody holds is nobody's.
+
+Removed are only regular files of our own user with such a name: neither those of another instance that lives, nor
+those of 1.10 or of a script, nor any file where the file system has no such locks (their names have no number then).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import secrets
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "proxsmtpd."
+"""How the original names these files: administrators have it in their tmpreaper rules."""
+_NAME = re.compile(r"proxsmtpd\.([0-9a-f]{16})\.[a-z0-9_]{8}")
+_NUMBER_BITS = 62
+"""A byte's offset is a positive off_t."""
+
+_FLOCK = "hhqqi"
+"""struct flock (fcntl(2)): l_type, l_whence, l_start, l_len, l_pid, the last being 0 for these locks."""
+
+
+class Claim:
+    """The files that one worker makes in `directory`."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._descriptor: int | None = None
+        self._prefix = _PREFIX
+
+    def prefix(self) -> str:
+        """What the name of a new file begins with. Nobody removes such a file before `close`, or our end."""
+        try:
+            if not self._stands():
+                self._make()
+        except OSError:  # no directory, which whoever makes the file will notice; or one without locks
+            self.close()
+        return self._prefix
+
+    def close(self) -> None:
+        """There are no such files any more. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, None
+        self._prefix = _PREFIX
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _stands(self) -> bool:
+        """The lock is on the directory that has the name now: an administrator may have made it anew."""
+        if self._descriptor is None:
+            return False
+        return os.path.samestat(Path(self._directory).stat(), os.fstat(self._descriptor))
+
+    def _make(self) -> None:
+        self.close()
+        number = secrets.randbits(_NUMBER_BITS)
+        self._descriptor = _open(self._directory)
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _lock(fcntl.F_RDLCK, number))
+        self._prefix = f"{_PREFIX}{number:016x}."
+
+
+def remove_unclaimed(directory: str) -> int:
+    """Remove the message files of workers that live no more; how many there were. A directory without use has none."""
+    removed = 0
+    with suppress(OSError):
+        descriptor = _open(directory)
+        try:
+            names = [match for match in map(_NAME.fullmatch, os.listdir(descriptor)) if match]  # noqa: PTH208  (its names)
+            claimed = {number: _is_claimed(descriptor, int(number, 16)) for number in {name[1] for name in names}}
+            for name in names:
+                removed += not claimed[name[1]] and _remove(descriptor, name[0])
+        finally:
+            os.close(descriptor)
+    if removed:
+        log.info("removed from %s: %d message files that a killed worker left behind", directory, removed)
+    return removed
+
+
+def _is_claimed(directory: int, number: int) -> bool:
+    """Somebody holds the lock. Raises OSError where there are no locks."""
+    answer = fcntl.fcntl(directory, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, number))
+    return bool(struct.unpack_from(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def _remove(directory: int, name: str) -> bool:
+    with suppress(OSError):
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            os.unlink(name, dir_fd=directory)
+            return True
+    return False
+
+
+def _open(directory: str) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _lock(kind: int, number: int) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, number, 1, 0)
