@@ -13,7 +13,8 @@ claim        which of those files a killed worker left behind
 command      FilterType pipe and file: a shell command for each message
 endings      every way in which a command can end, and the verdict of each
 stderr       what a refusing command said: its last line, its SMTP code
-process      one child process: pipes, exit status, the end of its whole group
+process      one child process: pipes, exit status, the end of all that it started
+strays       processes that left its group, and not its session
 
 smtp                FilterType smtp: a scanner that speaks SMTP, whose answers are the verdict
 scanner_dialogue    what is said to it, without a socket

@@ -52,7 +52,7 @@ class FilterRun(Protocol):
         """The message is complete. Only now does FilterTimeout count the time that the filter takes."""
 
     def abort(self) -> None:
-        """Nobody wants the verdict any more: end the whole process group, free everything. Idempotent."""
+        """Nobody wants the verdict any more: end all that judges it, free everything. Idempotent."""
 
     def read(self, size: int) -> bytes:
         """After PASS: the next bytes (1..size) of the message as the filter left it; b"" at its end."""

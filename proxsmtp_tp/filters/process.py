@@ -1,4 +1,4 @@
-"""One child process: a command of the shell, its pipes, its exit status, and the end of its whole process group.
+"""One child process: a command of the shell, its pipes, its exit status, and the end of all that it started.
 
 Started with posix_spawn(3), which neither copies our memory nor runs Python code between fork and exec: two to three
 times the rate of asyncio's subprocesses. The child gets a session and process group of its own, default signal
@@ -11,8 +11,9 @@ waitpid can be. It stays a zombie, and its number therefore its own, until no si
 The end. A child is over when the leader has exited and nobody holds its standard output or error any more: then it
 is reaped, and all its descriptors are closed. A group that must go gets SIGTERM, so that scripts with a trap remove
 their files also when a client hangs up, and SIGKILL KILL_GRACE later; its standard input stays open meanwhile, because
-an end of file would look like a complete message. After a leader's own exit, whoever still holds standard output or
-error has LINGER to finish, and is ended then. Background jobs that let go of both are not ours: they live on.
+an end of file would look like a complete message. The same goes to what left the group, but not the session (see
+`strays`). After a leader's own exit, whoever still holds standard output or error has LINGER to finish, and is ended
+then. Background jobs that let go of both are not ours: they live on; and so does what called setsid(2).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import os
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
+
+from proxsmtp_tp.filters.strays import Strays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,6 +101,7 @@ class Child:
         self._timer: asyncio.TimerHandle | None = None
         self._stdin = self._stdout = self._stderr = self._pidfd = _NO_DESCRIPTOR
         self._pid = self._spawn(command, environment, piped)
+        self._strays = Strays(self._pid)
         self._watch()
 
     def _spawn(self, command: str, environment: Mapping[bytes, bytes], piped: bool) -> int:
@@ -287,13 +291,13 @@ class Child:
             self._timer = self._loop.call_later(LINGER, self._terminate)
 
     def end(self) -> None:
-        """Nobody wants this child any more: no more calls; end the whole group. Idempotent."""
+        """Nobody wants this child any more: no more calls; end the whole session. Idempotent."""
         self._owner = None
         if self._pidfd != _NO_DESCRIPTOR and self._timer is None and not self._killed:
             self._terminate()
 
     def kill(self) -> None:
-        """End the whole group at once: no more calls, and no time for traps. Idempotent."""
+        """End the whole session at once: no more calls, and no time for traps. Idempotent."""
         self._owner = None
         if self._pidfd == _NO_DESCRIPTOR:
             return
@@ -308,8 +312,10 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         """The leader is not reaped: the number of the group can not be anybody else's."""
+        self._strays.look()
         with suppress(ProcessLookupError, PermissionError):  # all gone; or a set-uid filter that only root may end
             os.killpg(self._pid, number)
+        self._strays.signal(number)
 
     def _maybe_over(self) -> None:
         held = self._stdout != _NO_DESCRIPTOR or self._stderr != _NO_DESCRIPTOR

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,9 @@ import pytest
 from proxsmtp_tp.filters import process
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.process import Child, ExitStatus
+from proxsmtp_tp.filters.strays import Strays
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import Case, child_processes, filtering, judge, jump, pass_through, start, until
+from tests.unit.filters.court import PATIENCE, Case, child_processes, filtering, judge, jump, pass_through, start, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -252,6 +255,124 @@ def test_who_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_p
             await until(lambda: not case.alive(), "they are killed")
 
     run_jumping(scene())
+
+
+# Each says so when what it started in a process group of its own runs.
+GROUPS = [
+    "timeout 1000 sh -c 'touch {ready}; sleep 1000'",
+    "bash -c 'set -m; (touch {ready}; sleep 1000)'",
+    "perl -e 'setpgrp; open F, q(>{ready}); sleep 1000'",
+    "timeout 1000 timeout 1000 sh -c 'touch {ready}; sleep 1000'",
+    "(sleep 1000 & sleep 1000) & timeout 1000 sh -c 'sleep 1000 & touch {ready}; wait'",
+]
+
+
+@pytest.mark.parametrize("command", GROUPS)
+def test_what_has_a_process_group_of_its_own_is_ended_too(run: Run, tmp_path: Path, command: str) -> None:
+    """timeout(1) makes one for its command."""
+
+    async def scene() -> None:
+        ready = tmp_path / "ready"
+        async with filtering(command.format(ready=ready), tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            await until(ready.exists, "it runs")
+            case.abort()
+            await until(lambda: not case.alive(), "all are gone")
+
+    run(scene())
+
+
+def test_a_group_of_its_own_that_ignores_sigterm_is_killed_though_its_parent_is_gone(
+    run_jumping: Run, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        ready = tmp_path / "ready"
+        command = f"perl -e '$SIG{{TERM}} = q(IGNORE); setpgrp; open F, q(>{ready}); sleep 1000'; true"
+        async with filtering(command, tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            await until(ready.exists, "it ignores the signal")
+            case.abort()
+            await until(lambda: len(case.alive()) == 1, "the shell is gone")
+            jump(process.KILL_GRACE)
+            await until(lambda: not case.alive(), "it is killed")
+
+    run_jumping(scene())
+
+
+def test_what_called_setsid_has_left_on_purpose(run: Run, tmp_path: Path) -> None:
+    async def scene() -> None:
+        ready = tmp_path / "ready"
+        command = f"setsid sh -c 'exec timeout 1000 sh -c \": >{ready}; exec sleep 1000\"' & wait"
+        async with filtering(command, tmp_path, limit=PATIENCE * 100) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            await until(ready.exists, "it runs")
+            before = len(case.alive())
+            filter_.close()
+            await until(lambda: filter_.running == 0, "the command is ended")
+            await until(lambda: len(case.alive()) == before - 1, "the shell is gone, and nobody else")
+            for pid in case.alive():
+                os.kill(pid, signal.SIGKILL)
+
+    run(scene())
+
+
+def test_nobody_looks_for_more_processes_where_none_must_be_ended(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(Strays, "look", lambda strays: looks.append(strays._leader))
+
+    async def scene() -> None:
+        async with filtering("cat", tmp_path) as filter_:
+            for _ in range(3):
+                await judge(filter_, TEXT)
+            assert looks == []
+            start(filter_).abort()
+            assert len(looks) == 1
+
+    run(scene())
+
+
+def test_a_later_process_of_the_same_number_gets_no_signal(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    command = ["perl", "-e", f"if (fork) {{ wait }} else {{ setpgrp; open F, q(>{ready}); sleep 1000 }}"]
+    with subprocess.Popen(command, start_new_session=True) as leader:
+        while not ready.exists():
+            time.sleep(0.005)
+        strays = Strays(leader.pid)
+        strays.look()
+        ((number, known),) = strays._known.items()
+        strays._known[number] = known._replace(born=known.born - 1)
+        strays.signal(signal.SIGKILL)
+        os.kill(number, 0)
+        assert leader.poll() is None
+        strays._known[number] = known
+        strays.signal(signal.SIGKILL)
+        assert leader.wait(60) == 0
+
+
+def test_who_starts_processes_without_end_is_not_counted_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = tmp_path / "ready"
+    chain = f"touch {ready}; sleep 1000"
+    for _ in range(8):
+        chain = f"timeout 1000 sh -c {shlex.quote(chain)}"
+    with subprocess.Popen(["sh", "-c", f"{chain}; true"], start_new_session=True) as leader:
+        while not ready.exists():
+            time.sleep(0.005)
+        some, all_ = Strays(leader.pid), Strays(leader.pid)
+        with monkeypatch.context() as patch:
+            patch.setattr("proxsmtp_tp.filters.strays.MOST", 4)
+            some.look()
+        assert len(some._known) == 3
+        all_.look()
+        assert len(all_._known) > 8
+        all_.signal(signal.SIGKILL)
+        assert leader.wait(60) == 0
 
 
 def test_close_kills_at_once_whatever_runs_or_is_being_ended(run: Run, tmp_path: Path) -> None:
