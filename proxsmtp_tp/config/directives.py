@@ -63,7 +63,7 @@ DIRECTIVES: tuple[Directive, ...] = (
         "FilterTimeout",
         "filter_timeout",
         values.SECONDS,
-        "How long the filter may take once it has the whole message. Then its process group is ended and"
+        "How long the filter may take once it has the whole message. Then all that it started is ended and"
         " the client is told to come back later.",
     ),
     Directive(

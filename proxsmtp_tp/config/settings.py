@@ -130,8 +130,14 @@ class Settings:
 
     @property
     def filter_address(self) -> Address:
-        """FilterType smtp: where the scanner listens. Raises ValueError if FilterCommand is no address."""
-        return parse_address(self.filter_command or "", SMTP_PORT)
+        """FilterType smtp: where the scanner listens; a port alone is on this machine.
+
+        Raises ValueError if FilterCommand is no address.
+        """
+        address = parse_address(self.filter_command or "", SMTP_PORT)
+        if isinstance(address, InetAddress) and address.port_only:
+            return InetAddress("127.0.0.1", address.port)
+        return address
 
     @property
     def intercept_port(self) -> int | None:

@@ -270,7 +270,7 @@ def _scanner(patient: Patient) -> Finding:
                 link.settimeout(ANSWER_SECONDS)
                 link.connect(target)
         else:
-            with closing(socket.create_connection((address.host or "127.0.0.1", address.port), ANSWER_SECONDS)):  # type: ignore[union-attr]
+            with closing(socket.create_connection((address.host, address.port), ANSWER_SECONDS)):  # type: ignore[union-attr]
                 pass
     except (OSError, ValueError) as error:
         return Finding("filter", False, f"the scanner at {patient.settings.filter_command} does not answer: {error}")

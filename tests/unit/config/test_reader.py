@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.directives import DIRECTIVES
 from proxsmtp_tp.config.reader import ConfigError, instance_name, load_config, parse_config, printable, read_config
 from proxsmtp_tp.config.settings import Settings
@@ -16,6 +16,8 @@ from proxsmtp_tp.config.values import parse_instance
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from proxsmtp_tp.config.addresses import Address
 
 OUT = b"OutAddress: 192.0.2.1:25\n"
 
@@ -123,15 +125,26 @@ def test_keep_alives_that_come_too_late_are_warned_of() -> None:
     assert warnings(OUT + b"KeepAlives: 179\n") == []
 
 
-@pytest.mark.parametrize("command", [b"", b"FilterCommand: cat -v\n", b"FilterCommand: 783\n"])
-def test_a_scanner_needs_an_address_with_a_host(command: bytes) -> None:
+@pytest.mark.parametrize("command", [b"", b"FilterCommand: cat -v\n", b"FilterCommand: 0\n"])
+def test_a_scanner_needs_an_address(command: bytes) -> None:
     [(_, text)] = problems(OUT + b"FilterType: smtp\n" + command)
     assert "FilterCommand" in text
 
 
-def test_a_scanner_with_an_address() -> None:
-    data = OUT + b"FilterType: smtp\nFilterCommand: 127.0.0.1:783\n"
-    assert read(data).filter_address == InetAddress("127.0.0.1", 783)
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        (b"127.0.0.1:783", InetAddress("127.0.0.1", 783)),
+        (b"783", InetAddress("127.0.0.1", 783)),
+        (b"scanner.example:783", InetAddress("scanner.example", 783)),
+        (b"192.0.2.1", InetAddress("192.0.2.1", 25)),
+        (b"[::1]:783", InetAddress("::1", 783)),
+        (b"/run/scanner", UnixAddress("/run/scanner")),
+    ],
+)
+def test_a_scanner_with_an_address(written: bytes, address: Address) -> None:
+    """A port alone is one of this machine's."""
+    assert read(OUT + b"FilterType: smtp\nFilterCommand: " + written + b"\n").filter_address == address
 
 
 def test_a_message_cannot_last_longer_than_its_session() -> None:
