@@ -56,7 +56,11 @@ class Bench:
     def wrap(self, program: str, *options: str) -> None:
         """Give this program these options before its own, as its configuration file would."""
         path = self.program(program)
-        (self.wrappers / program).write_text(f'#!/bin/sh\nexec {path} {" ".join(options)} "$@"\n', "utf-8")
+        self.fake(program, f'exec {path} {" ".join(options)} "$@"')
+
+    def fake(self, program: str, script: str) -> None:
+        """Something else has this name."""
+        (self.wrappers / program).write_text(f"#!/bin/sh\n{script}\n", "utf-8")
         (self.wrappers / program).chmod(0o755)
 
     @staticmethod
@@ -182,6 +186,14 @@ def test_copy(bench: Bench) -> None:
     assert copy.read_bytes() == PLAIN
 
 
+@pytest.mark.parametrize("name", ["/dev/full", "/nonexistent/copy", ""])
+def test_no_room_for_a_copy(bench: Bench, name: str) -> None:
+    """As mktemp names it: on a full disk, in a directory that went away, or not at all."""
+    bench.fake("mktemp", f"test -n '{name}' && echo {name}")
+    status, _, said = bench.run("copy.sh", PLAIN)
+    assert (status, said) == (1, "451 4.3.1 No room for a copy, try again later")
+
+
 def test_spamc(with_spamd: Bench) -> None:
     assert with_spamd.run("spamc.sh", PLAIN) == (0, b"X-Spam-Checked: yes\r\n" + PLAIN, "")
     status, _, said = with_spamd.run("spamc.sh", SPAM)
@@ -216,6 +228,13 @@ def test_formail(bench: Bench) -> None:
     header, _, body = PLAIN.replace(b"\r\n", b"\n").partition(b"\n\n")
     # formail ends its output with an empty line, as a mailbox wants it.
     assert message == header + b"\nX-Envelope-From: <ann@client.example>\n\n" + body + b"\n"
+
+
+@pytest.mark.parametrize("broken", ["sed", "formail"])
+def test_formail_never_passes_half_a_message(bench: Bench, broken: str) -> None:
+    bench.fake(broken, "head -c 20; exit 4")
+    status, _, said = bench.run("formail.sh", PLAIN)
+    assert (status, said) == (1, "451 4.3.0 The header could not be added, try again later")
 
 
 def test_altermime(bench: Bench) -> None:
@@ -268,6 +287,14 @@ def test_discard(bench: Bench) -> None:
     reply = b"Auto-Submitted: auto-replied\r\n" + PLAIN
     assert bench.run("discard.py", reply) == (0, reply, "")
     assert bench.run("discard.py", reply, SENDER="<>") == (1, b"", "250 2.0.0 Thank you")
+
+
+def test_an_exception_bounces_no_mail(bench: Bench) -> None:
+    (bench.directory / "email.py").write_text(
+        "def message_from_bytes(_):\n    raise ValueError('odd\\nheader')\n", "utf-8"
+    )
+    status, _, said = bench.run("discard.py", PLAIN)
+    assert (status, said) == (1, "451 4.3.0 The filter failed (ValueError), try again later")
 
 
 @pytest.mark.parametrize("address", HOSTILE)
