@@ -239,6 +239,31 @@ def test_sigterm_comes_first_and_end_of_file_does_not(run: Run, tmp_path: Path) 
     run(scene())
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_script_with_the_trap_of_the_documents_leaves_no_file(run: Run, tmp_path: Path, ended: bool) -> None:
+    """docs/filters.md; also while a part of it is at work in a process group of its own."""
+
+    async def scene() -> None:
+        copy, ready = tmp_path / "copy", tmp_path / "ready"
+        work = f"timeout 1000 sh -c 'touch {ready}; sleep 1000'" if ended else "true"
+        command = f"copy={copy}; trap 'rm -f \"$copy\"' EXIT; trap 'exit 1' TERM; cat >$copy; {work}; cat $copy"
+        async with filtering(command, tmp_path) as filter_:
+            case = start(filter_)
+            case.write(TEXT)
+            case.finish()
+            if ended:
+                await until(ready.exists, "it works")
+                assert copy.read_bytes() == TEXT
+                case.abort()
+            else:
+                assert (await case.verdict()).action is Action.PASS
+                case.run.close()
+            await until(lambda: not case.alive(), "it is over")
+            assert not copy.exists()
+
+    run(scene())
+
+
 def test_who_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         ready = tmp_path / "ready"
