@@ -9,6 +9,7 @@ from proxsmtp_tp.session import effects, message
 from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS, refused_parameter
 from proxsmtp_tp.smtp.commands import Command, parse_command, parse_mail, parse_rcpt
 from proxsmtp_tp.smtp.lines import COMMAND_LIMIT, LineTooLong
 from proxsmtp_tp.smtp.replies import SmtpError
@@ -175,9 +176,20 @@ def _mail(d: Dialogue, command: Command) -> None:
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return
     address, parameters = parse_mail(command.argument)
-    if b"REQUIRETLS" in parameters.upper().split():
-        raise SmtpError(answers.NO_REQUIRETLS)
+    if parameters:
+        _check_parameters(d, parameters)
     d.ask(Owed(Expect.MAIL, command.line, address, parameters))
+
+
+def _check_parameters(d: Dialogue, parameters: bytes) -> None:
+    """SmtpError for a promise that cannot be kept here: to require TLS, or of an extension that is not offered."""
+    if any(word.partition(b"=")[0] == b"REQUIRETLS" for word in parameters.upper().split()):
+        d.note(b"REQUIRETLS", f"client={d.client}: MAIL with REQUIRETLS is refused: there is no TLS to the server")
+        raise SmtpError(answers.NO_REQUIRETLS)
+    refused = refused_parameter(parameters)
+    if refused is not None:
+        d.note(refused, f"client={d.client}: MAIL with {refused.decode()} is not offered through this proxy")
+        raise SmtpError(answers.PARAMETER_NOT_OFFERED)
 
 
 def _rcpt(d: Dialogue, command: Command) -> None:
@@ -277,8 +289,7 @@ _HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {
     b"QUIT": _quit,
     b"AUTH": _auth,
     b"XFORWARD": _xforward,
-    b"STARTTLS": _not_offered,
+    **dict.fromkeys(REFUSED_VERBS, _not_offered),
     b"BDAT": _bdat,
-    b"XEXCH50": _not_offered,
     b"XCLIENT": _xclient,
 }

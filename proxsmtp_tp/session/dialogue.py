@@ -263,11 +263,11 @@ class Dialogue:
         """One line for the log."""
         self.quiet.append(effects.Log(level, text))
 
-    def note(self, key: bytes, text: str) -> None:
+    def note(self, key: bytes, text: str, level: int = logging.INFO) -> None:
         """A line for the log, once for each connection and key."""
         if key not in self.noted:
             self.noted.add(key)
-            self.log(text)
+            self.log(text, level)
 
     def trace(self, who: str, line: bytes) -> None:
         """A line of the dialogue, for those who debug it. Secrets are the caller's to keep out."""

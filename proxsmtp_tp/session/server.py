@@ -9,7 +9,7 @@ from proxsmtp_tp.session import message, xclient
 from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Sink
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import hide_greeting, rewrite_ehlo
+from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import Reply, ReplyError
 
 if TYPE_CHECKING:
@@ -140,9 +140,18 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
             reply = hide_greeting(reply, d.options.hidden_name)
     else:
         reply, d.capabilities = rewrite_ehlo(reply, hide_name=d.options.hidden_name)
+        if d.options.trace:
+            _note_removed(d)
     d.helo = helo
     d.new_transaction()
     d.pass_on(reply)
+
+
+def _note_removed(d: Dialogue) -> None:
+    """What the server offers and the client is not told of: each keyword once, for those who debug."""
+    for keyword in d.capabilities.keywords.keys() & REMOVED.keys():
+        text = f"client={d.client}, server={d.server}: {keyword.decode()} is not offered: {REMOVED[keyword]}"
+        d.note(b"250 " + keyword, text, logging.DEBUG)
 
 
 def _our_xclient(d: Dialogue, owed: Owed, reply: Reply) -> None:

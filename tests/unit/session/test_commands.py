@@ -185,7 +185,7 @@ class TestInStep:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("command", ["STARTTLS", "XEXCH50 1 2"])
+    @pytest.mark.parametrize("command", ["STARTTLS", "XEXCH50 1 2", "BURL imap://x LAST", "X-AnonymousTLS"])
     def test_what_we_do_not_offer(self, command: str) -> None:
         play = greeted() >> C(command) << client(answers.NOT_OFFERED.wire)
         assert play >> C(command) << client(answers.NOT_OFFERED.wire)
@@ -196,8 +196,29 @@ class TestRefusals:
         assert greeted() >> C("XCLIENT ADDR=1.2.3.4") << client(answers.XCLIENT_REFUSED.wire)
         assert answers.XCLIENT_REFUSED.code == 554
 
-    def test_requiretls_is_never_dropped(self) -> None:
-        assert greeted() >> C("MAIL FROM:<a@x.example> REQUIRETLS") << client(answers.NO_REQUIRETLS.wire)
+    @pytest.mark.parametrize("said", ["REQUIRETLS", "size=1 requiretls", "REQUIRETLS=YES"])
+    def test_requiretls_is_never_dropped(self, said: str) -> None:
+        play = greeted() >> C(f"MAIL FROM:<a@x.example> {said}") << client(answers.NO_REQUIRETLS.wire)
+        assert play >> C(f"MAIL FROM:<> {said}") << client(answers.NO_REQUIRETLS.wire)
+        assert len(play.logged) == 1
+
+    @pytest.mark.parametrize("parameter", ["BODY=BINARYMIME", "prdr", "TRANSID=<1@x>"])
+    def test_mail_with_what_we_do_not_offer(self, parameter: str) -> None:
+        play = greeted() >> C(f"MAIL FROM:<a@x.example> {parameter}") << client(answers.PARAMETER_NOT_OFFERED.wire)
+        assert play >> C(f"MAIL FROM:<> SIZE=1 {parameter}") << client(answers.PARAMETER_NOT_OFFERED.wire)
+        assert answers.PARAMETER_NOT_OFFERED.code == 555
+        assert len(play.logged) == 1
+
+    def test_the_keywords_that_are_taken_out_are_logged_once_for_those_who_debug(self) -> None:
+        for trace in (True, False):
+            play = greeted(Options(trace=trace))
+            for _ in range(2):
+                play >> C("EHLO client.example") << server("EHLO client.example")
+                play >> S("250-mx\n250-StartTLS\n250-SIZE\n250 CHUNKING") << client("250-mx\n250-SIZE\n250 XFILTERED")
+            assert play
+            told = [text for text in play.logged if "is not offered" in text]
+            assert len(told) == (2 if trace else 0)
+            assert all("STARTTLS" in text or "CHUNKING" in text for text in told)
 
     @pytest.mark.parametrize(
         "line",

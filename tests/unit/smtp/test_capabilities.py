@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.smtp.capabilities import PASSTHRU_NAME, REMOVED, Capabilities, hide_greeting, rewrite_ehlo
+from proxsmtp_tp.smtp.capabilities import (
+    EXTENSIONS,
+    PASSTHRU_NAME,
+    REMOVED,
+    Capabilities,
+    hide_greeting,
+    refused_parameter,
+    rewrite_ehlo,
+)
 from proxsmtp_tp.smtp.replies import Reply
 from tests.unit.smtp.chunking import PROPERTY
 
@@ -39,13 +47,37 @@ def test_what_stays_stays_as_it_is() -> None:
     assert rewrite_ehlo(reply, hide_name=None)[0] is reply
 
 
-@pytest.mark.parametrize("keyword", ["STARTTLS", "CHUNKING", "BINARYMIME", "CHECKPOINT", "XCLIENT", "XEXCH50"])
+@pytest.mark.parametrize(
+    "keyword",
+    ["STARTTLS", "X-ANONYMOUSTLS", "CHUNKING", "BINARYMIME", "BURL", "CHECKPOINT", "PRDR", "XCLIENT", "XEXCH50"],
+)
 def test_what_goes_goes_wherever_it_stands(keyword: str) -> None:
     for form in (keyword, keyword.lower(), f"{keyword} NAME ADDR", f"  {keyword}\t", f"{keyword} "):
         assert shown("mx", form, "SIZE") == (b"mx", b"SIZE")
         assert shown("mx", "SIZE", form) == (b"mx", b"SIZE", b"XFILTERED")
         assert shown("mx", form, form) == (b"mx", b"XFILTERED")
     assert keyword.encode() in REMOVED
+
+
+def test_what_is_named_in_the_table_is_shown_to_stay_or_to_go() -> None:
+    staying = {text.partition(" ")[0].encode() for text in KEPT}
+    assert {keyword for keyword, row in EXTENSIONS.items() if row.stays} <= staying
+    assert all(row.why for row in EXTENSIONS.values())
+    assert all(row.verbs or row.parameters for row in EXTENSIONS.values() if not row.stays)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "refused"),
+    [
+        (b"", None),
+        (b"SIZE=1 BODY=8BITMIME RET=HDRS ENVID=PRDR AUTH=<> SMTPUTF8 HOLDFOR=60", None),
+        (b"SIZE=1 body=binarymime", b"BODY=BINARYMIME"),
+        (b"prdr", b"PRDR"),
+        (b"TransID=<12@x> SIZE=1", b"TRANSID"),
+    ],
+)
+def test_parameters_of_what_goes(parameters: bytes, refused: bytes | None) -> None:
+    assert refused_parameter(parameters) == refused
 
 
 def test_only_whole_keywords_go() -> None:
