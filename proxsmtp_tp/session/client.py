@@ -248,7 +248,7 @@ def _not_offered(d: Dialogue, command: Command) -> None:
 
 
 def _xclient(d: Dialogue, command: Command) -> None:
-    d.note(command.verb, f"client={d.client}: XCLIENT from a client is refused")
+    d.note(command.verb, f"client={d.client}: XCLIENT from a client is refused", logging.WARNING)
     d.tell(answers.XCLIENT_REFUSED)
 
 

@@ -157,6 +157,7 @@ def _note_removed(d: Dialogue) -> None:
 def _our_xclient(d: Dialogue, owed: Owed, reply: Reply) -> None:
     """After XCLIENT the server is as new (Postfix XCLIENT_README): introduce the client again. Refused: go on."""
     if reply.positive:
+        d.authenticated = False
         d.ask(Owed(Expect.OUR_EHLO, owed.parameters, owed.address))
         return
     d.log(f"client={d.client}, server={d.server}: XCLIENT refused: {shown(reply.wire)}", logging.WARNING)

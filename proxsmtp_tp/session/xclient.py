@@ -17,20 +17,26 @@ if TYPE_CHECKING:
 
 UNAVAILABLE = b"[UNAVAILABLE]"
 VALUE_LIMIT = 255
-"""Octets of a value that is remembered: a host name's limit (RFC 1035 section 3.1)."""
+"""Octets of a value, sent or remembered: a host name's limit (RFC 1035 section 3.1), past which Postfix refuses it."""
+LINE_LIMIT = 512
+"""Octets of a command line that every server reads (RFC 5321 section 4.5.3.1.4)."""
+_CONTROL = bytes(63 if octet < 32 or octet == 127 else octet for octet in range(256))
 
 
 def command(d: Dialogue, owed: Owed, reply: Reply) -> bytes | None:
     """The XCLIENT line for this server, or None where it does not offer it.
 
-    After HELO nothing is offered, and support for ADDR is assumed, as the original does.
+    After HELO nothing is offered, and support for ADDR is assumed, as the original does. The client chooses its name:
+    it is cut, or left out, so that no name makes the server refuse the line and with it the address.
     """
-    helo = owed.expect is Expect.HELO
-    offered = frozenset({b"ADDR"}) if helo else rewrite_ehlo(reply, hide_name=None)[1].xclient
-    values = {b"ADDR": _address(d.client), b"HELO": owed.address}
-    given = [name + b"=" + xtext.encode(value) for name, value in values.items() if name in offered and value]
-    if b"NAME" in offered:
-        given.insert(0, b"NAME=" + UNAVAILABLE)
+    assumed = owed.expect is Expect.HELO
+    offered = frozenset({b"ADDR"}) if assumed else rewrite_ehlo(reply, hide_name=None)[1].xclient
+    given = [b"NAME=" + UNAVAILABLE] if b"NAME" in offered else []
+    if b"ADDR" in offered and d.client:
+        given.append(b"ADDR=" + _address(d.client))
+    helo = b"HELO=" + xtext.encode(owed.address[:VALUE_LIMIT])
+    if b"HELO" in offered and owed.address and len(b" ".join([b"XCLIENT", *given, helo, b""])) < LINE_LIMIT:
+        given.append(helo)
     return b"XCLIENT " + b" ".join(given) + b"\r\n" if given else None
 
 
@@ -39,11 +45,14 @@ def _address(client: str) -> bytes:
 
 
 def remember_xforward(d: Dialogue, line: bytes) -> None:
-    """The server accepted this XFORWARD line: filters may know of ADDR and HELO for the next message."""
+    """The server accepted this XFORWARD line: filters may know of ADDR and HELO for the next message.
+
+    Control characters become question marks, as in Postfix: a variable of a filter is one line without a NUL.
+    """
     for word in line.split()[1:]:
         name, _, value = word.partition(b"=")
         try:
-            decoded = xtext.decode(value)[:VALUE_LIMIT]
+            decoded = xtext.decode(value)[:VALUE_LIMIT].translate(_CONTROL)
         except ValueError:
             continue
         if value.upper() in {UNAVAILABLE, b"[TEMPUNAVAIL]"}:
