@@ -171,6 +171,9 @@ class _Parser:
                 self.lines["out_address"],
                 "OutAddress: a port alone connects back to any client, and everybody may be one: name them in Clients",
             )
+        for symbol in sorted(set(re.findall(r"\\.|%.", settings.header or ""))):
+            if symbol.startswith("%") and symbol not in {"%i", "%l", "%d", "%%"}:
+                self._warn(self.lines["header"], f"Header: {symbol} is no symbol and is left out; %% is a percent sign")
         if settings.keep_alives >= settings.time_out and self._fine("keep_alives", "time_out"):
             self._warn(self.lines.get("keep_alives", 0), "KeepAlives: not shorter than TimeOut: none will be sent")
         if settings.message_time_out > settings.session_time_out and self._fine("message_time_out", "session_time_out"):

@@ -30,6 +30,9 @@ FILTER_ERROR = "FILTER-ERROR"
 REFUSED = "REFUSED"
 """What `status=` says of a message, besides the text of a filter that did not pass it: as proxsmtpd 1.10 does."""
 
+_SYMBOL = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
+_ESCAPES = {"r": "\r", "n": "\n", "t": "\t"}
+
 
 def skipped(d: Dialogue) -> bool:
     """Whether this connection's messages are left alone (Skip: authenticated)."""
@@ -166,15 +169,21 @@ def our_data(d: Dialogue, _owed: Owed, reply: Reply) -> None:
 
 
 def header_inserter(d: Dialogue) -> HeaderInserter | None:
-    """What adds the Header directive to a message (%i client, %l our address, %d date, %% a percent sign); None: none.
+    r"""What adds the Header directive to a message; None: none.
 
-    Received lines belong on top (RFC 5321 section 4.4), others at the end of the header.
+    Symbols: %i client, %l our address, %d date, %% a percent sign, any other is left out; \r, \n, \t, any other \x is x
+    (proxsmtpd.conf(5)). Received lines belong on top (RFC 5321 section 4.4), others at the end of the header.
     """
     template = d.options.header
     if not template:
         return None
     values = {"i": d.client, "l": d.local, "d": d.clock(), "%": "%"}
-    text = re.sub("%(.?)", lambda found: values.get(found[1], ""), template)
+
+    def meant(found: re.Match[str]) -> str:
+        escaped = found["escaped"]
+        return values.get(found["symbol"], "") if escaped is None else _ESCAPES.get(escaped, escaped)
+
+    text = _SYMBOL.sub(meant, template)
     line = text.encode("utf-8", "surrogateescape").rstrip(b"\r\n") + b"\r\n"
     return HeaderInserter(line, on_top=line[:9].lower() == b"received:")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ HIDDEN_NAME = b"smtp.passthru"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`header` is the Header directive with its escapes resolved but for %i, %l and %d; None: no header."""
+    """`header` is the Header directive as it is written (`message.header_inserter` reads it); None: no header."""
 
     filtered: bool = False
     reject: Reply | None = None
@@ -30,14 +29,6 @@ class Options:
     """Log every line of the dialogue, but for secrets and text."""
 
 
-_ESCAPES = {"r": "\r", "n": "\n", "t": "\t"}
-
-
-def unescaped(text: str) -> str:
-    """The escapes of the Header directive: \\r, \\n and \\t; any other \\x is x (proxsmtpd.conf(5))."""
-    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), text)
-
-
 def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False) -> Options:
     """The options that the configuration asks for; `reject` is FilterReject as a reply where FilterType is reject."""
     return Options(
@@ -46,7 +37,7 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         skip_authenticated=settings.skip_authenticated,
         refuse_bare_newlines=settings.bare_newline is BareNewline.REJECT,
         hidden_name=HIDDEN_NAME if settings.transparent_proxy is TransparentProxy.OFF else None,
-        header=unescaped(settings.header) if settings.header else None,
+        header=settings.header,
         xclient=settings.x_client,
         trace=trace,
     )

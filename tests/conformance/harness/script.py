@@ -92,13 +92,13 @@ _NAMED = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
 def resolve(text: str, places: dict[str, str]) -> bytes:
     r"""Bytes of a text: {x*9} repeated, {dir} and the like put in, \r \n \t \0 \\ \xHH read."""
-    text = _REPEAT.sub(lambda match: match[1] * int(match[2]), text)
     data = put_in(text, places).encode("utf-8")
     return _ESCAPE.sub(lambda match: _NAMED[match[1]] if match[1] in _NAMED else bytes([int(match[1][1:], 16)]), data)
 
 
 def put_in(text: str, places: dict[str, str]) -> str:
-    """The text with {dir} and the like put in."""
+    """The text with {x*9} repeated, {dir} and the like put in."""
+    text = _REPEAT.sub(lambda match: match[1] * int(match[2]), text)
     for name, value in places.items():
         text = text.replace(f"{{{name}}}", value)
     return text

@@ -60,6 +60,14 @@ def test_the_last_of_two_counts_and_that_is_said() -> None:
     assert warnings(data) == [(3, "TimeOut: given again; the value of line 2 does not count")]
 
 
+def test_a_symbol_that_means_nothing_is_told() -> None:
+    data = OUT + b"Header: X-A: %i %q %% %x \\%z %d %q 100%\n"
+    assert warnings(data) == [
+        (2, "Header: %q is no symbol and is left out; %% is a percent sign"),
+        (2, "Header: %x is no symbol and is left out; %% is a percent sign"),
+    ]
+
+
 def test_rule_lists_add_up() -> None:
     data = OUT + b"RuleInterface: a, b\nRuleInterface: b c\nRulePort: 25\nRulePort: 587\n"
     assert read(data).rule_interface == ("a", "b", "c")

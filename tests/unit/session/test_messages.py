@@ -178,17 +178,24 @@ class TestFiltered:
         play = play >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
         assert play >> C(TEXT) << server(TEXT)
 
-    @pytest.mark.parametrize("template", ["X-Filter: %i %l %d %%", "Received: from %i"])
-    def test_header(self, template: str) -> None:
+    @pytest.mark.parametrize(
+        ("template", "line"),
+        [
+            ("X-Filter: %i %l %d %%", f"X-Filter: 192.0.2.10 192.0.2.1 {DATE} %"),
+            ("Received: from %i", "Received: from 192.0.2.10"),
+            (r"X-A: a\r\n\tb\\n\x\"", 'X-A: a\r\n\tb\\nx"'),
+            (r"X-A: \%i %\n %q 100%", "X-A: %i n  100%"),
+            ("X-A: a\\", "X-A: a\\"),
+        ],
+    )
+    def test_header(self, template: str, line: str) -> None:
         play = sending(Options(filtered=True, header=template))
         sent = play.session.feed(MessageChunk(TEXT)) + play.session.feed(MessageEnd())
         wire = b"".join(effect.data for effect in sent if isinstance(effect, effects.SendServer))
-        line = template.replace("%i", "192.0.2.10").replace("%l", "192.0.2.1").replace("%d", DATE)
-        line = line.replace("%%", "%") + "\r\n"
         if template.startswith("Received"):
-            assert wire == line.encode() + TEXT + b".\r\n"
+            assert wire == f"{line}\r\n".encode() + TEXT + b".\r\n"
         else:
-            assert wire == TEXT.replace(b"\r\n\r\n", b"\r\n" + line.encode() + b"\r\n") + b".\r\n"
+            assert wire == TEXT.replace(b"\r\n\r\n", f"\r\n{line}\r\n\r\n".encode()) + b".\r\n"
         assert play
 
     def test_keep_alives_while_the_filter_works(self) -> None:

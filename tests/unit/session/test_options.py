@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from proxsmtp_tp.config.settings import BareNewline, FilterType, Settings, TransparentProxy
-from proxsmtp_tp.session.options import HIDDEN_NAME, options_of, unescaped
+from proxsmtp_tp.session.options import HIDDEN_NAME, options_of
 from proxsmtp_tp.smtp import answers
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [(r"X-A: a\r\n\tb", "X-A: a\r\n\tb"), (r"a\\n\x", r"a\nx"), ("\\", "\\"), ("plain %i", "plain %i")],
-)
-def test_escapes_of_the_header(written: str, meant: str) -> None:
-    assert unescaped(written) == meant
 
 
 def test_reject_needs_no_filter() -> None:
