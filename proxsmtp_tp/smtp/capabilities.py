@@ -11,6 +11,7 @@ servers repeat it (as proxsmtpd 1.10 does).
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from proxsmtp_tp.smtp.replies import Reply
@@ -19,6 +20,8 @@ PASSTHRU_NAME: Final = b"smtp.passthru"
 """The name that hides a server's, as proxsmtpd 1.10 has it."""
 FILTERED: Final = b"XFILTERED"
 """What stands for a keyword that was the last line, as proxsmtpd 1.10 has it: the reply keeps its shape."""
+
+_HOST_NAME = re.compile(rb"[\w-]+(\.[\w-]+)+")
 
 
 class Extension(NamedTuple):
@@ -136,8 +139,14 @@ def rewrite_ehlo(reply: Reply, *, hide_name: bytes | None) -> tuple[Reply, Capab
 def hide_greeting(reply: Reply, name: bytes) -> Reply:
     """A greeting, or the answer to HELO, with the server's name and the text behind it replaced.
 
-    Further lines of a greeting stay (MTAs look for their name in the first); a refusal is returned as it is.
+    Further lines stay (MTAs look for their name in the first), but for the name where they repeat it, as those of
+    Postfix's postscreen do. A refusal is returned as it is.
     """
     if not reply.positive:
         return reply
-    return Reply.joined(reply.code, [name, *reply.texts[1:]])
+    texts = reply.texts
+    own = texts[0].partition(b" ")[0].rstrip(b".")
+    if len(texts) > 1 and _HOST_NAME.fullmatch(own):
+        again = re.compile(rb"(?<![\w.-])%s(?![\w-]|\.\w)" % re.escape(own), re.IGNORECASE)
+        return Reply.joined(reply.code, [name, *(again.sub(name, text) for text in texts[1:])])
+    return Reply.joined(reply.code, [name, *texts[1:]])

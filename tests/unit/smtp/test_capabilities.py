@@ -123,6 +123,20 @@ def test_greetings() -> None:
     assert hide_greeting(Reply.of(220, "mx.example.net ESMTP Postfix"), PASSTHRU_NAME).wire == b"220 smtp.passthru\r\n"
     several = Reply.of(220, "mx.example.net ESMTP", "No spam.", "Go ahead")
     assert hide_greeting(several, PASSTHRU_NAME).texts == (b"smtp.passthru", b"No spam.", b"Go ahead")
+    again = Reply.of(
+        220,
+        "mx.example.net ESMTP",
+        "MX.Example.net ESMTP",
+        "not-mx.example.net nor mx.example.net.uk but mx.example.net.",
+        "",
+    )
+    assert hide_greeting(again, PASSTHRU_NAME).texts[1:] == (
+        b"smtp.passthru ESMTP",
+        b"not-mx.example.net nor mx.example.net.uk but smtp.passthru.",
+        b"",
+    )
+    words = Reply.of(220, "Welcome here", "Welcome there")
+    assert hide_greeting(words, PASSTHRU_NAME).texts == (b"smtp.passthru", b"Welcome there")
     refusal = Reply.of(554, "mx.example.net no")
     assert hide_greeting(refusal, PASSTHRU_NAME) is refusal
 
