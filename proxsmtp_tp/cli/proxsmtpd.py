@@ -86,14 +86,14 @@ def _parse(arguments: Sequence[str]) -> _Options:
             raise _EarlyExitError(0, f"proxsmtpd (version {VERSION})", f"          (config: {DEFAULT_CONFIG})")
     if rest:
         raise _EarlyExitError(2, USAGE)
+    if options.level is not None and not 0 <= options.level <= 4:
+        raise _EarlyExitError(2, f"{NAME}: invalid debug log level (must be between 1 and 4)")
     return options
 
 
 def _level(text: str) -> int:
-    """0..4, as strtol(3) reads it."""
-    if not re.fullmatch(r"[ \t\n\v\f\r]*[+-]?[0-9]{0,9}", text):
+    """As strtol(3) reads it; one that is too large for it is too large for us. Its range is looked at in the end."""
+    number = re.fullmatch(r"[ \t\n\v\f\r]*([+-]?)([0-9]*)", text)
+    if number is None or (text and not number[2]):
         raise _EarlyExitError(1, f"{NAME}: invalid debug log level")
-    level = int(text.strip() or 0) if text.strip(" \t\n\v\f\r+-") else 0
-    if not 0 <= level <= 4:
-        raise _EarlyExitError(2, f"{NAME}: invalid debug log level (must be between 1 and 4)")
-    return level
+    return int(number[1] + (number[2].lstrip("0")[:10] or "0"))

@@ -69,7 +69,7 @@ def parse_address(text: str, default_port: int) -> Address:
         raise ValueError(f"an IPv6 address stands in brackets: [{text}] or [{text}]:{default_port}")
     if not host:
         raise ValueError(f"no host before the port in {text!r}: write the port alone, or an address before it")
-    return InetAddress(_checked_host(host), parse_port(port) if colon else default_port)
+    return InetAddress(_checked_host(host), _parse_port_behind(port) if colon else default_port)
 
 
 def parse_port(text: str) -> int:
@@ -77,6 +77,11 @@ def parse_port(text: str) -> int:
     if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
         raise ValueError(f"{text!r} is no port: give a number from 1 to 65535")
     return int(text)
+
+
+def _parse_port_behind(text: str) -> int:
+    """Behind an address and its colon 1.10 takes white space and a plus sign before the digits."""
+    return parse_port(text.lstrip(" \t").removeprefix("+"))
 
 
 def _parse_bracketed(text: str, default_port: int) -> InetAddress:
@@ -87,7 +92,7 @@ def _parse_bracketed(text: str, default_port: int) -> InetAddress:
         host = str(IPv6Address(literal))
     except ValueError:
         raise ValueError(f"{literal!r} is no IPv6 address") from None
-    return InetAddress(host, parse_port(rest[1:]) if rest else default_port)
+    return InetAddress(host, _parse_port_behind(rest[1:]) if rest else default_port)
 
 
 def _parse_path(text: str) -> UnixAddress:

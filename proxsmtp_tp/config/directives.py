@@ -70,7 +70,8 @@ DIRECTIVES: tuple[Directive, ...] = (
         "FilterReject",
         "filter_reject",
         values.REPLY,
-        "The reply with which FilterType reject refuses. Without a code, 550 stands before it.",
+        "The reply with which FilterType reject refuses: a code from 400 to 599 and a text. Before a text alone stands"
+        " 550 Content Rejected.",
     ),
     Directive(
         "FilterType",
@@ -146,7 +147,8 @@ DIRECTIVES: tuple[Directive, ...] = (
         "TimeOut",
         "time_out",
         values.SECONDS,
-        "How long a peer may be silent while we wait for it.",
+        "How long a peer may be silent while we wait for it. For its reply to a message the server has at least ten"
+        " minutes: who gives up earlier delivers it twice.",
     ),
     Directive(
         "ConnectTimeOut",

@@ -74,9 +74,9 @@ def read_config(path: str) -> Settings:
 def load_config(path: str) -> Configuration:
     """Read a file, with the warnings. Raises ConfigError."""
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123  (an empty path is no file; Path makes the folder of it)
             data = file.read(_FILE_MAX + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(path, [Problem(0, "configuration file not found: make it, or name it with -f")]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the path has a NUL in it"
@@ -174,8 +174,9 @@ class _Parser:
         for symbol in sorted(set(re.findall(r"\\.|%.", settings.header or ""))):
             if symbol.startswith("%") and symbol not in {"%i", "%l", "%d", "%%"}:
                 self._warn(self.lines["header"], f"Header: {symbol} is no symbol and is left out; %% is a percent sign")
-        if settings.keep_alives >= settings.time_out and self._fine("keep_alives", "time_out"):
-            self._warn(self.lines.get("keep_alives", 0), "KeepAlives: not shorter than TimeOut: none will be sent")
+        if not settings.filter_reject.isascii():
+            text = "FilterReject: a reply is plain ASCII (RFC 5321 section 4.2): other characters become question marks"
+            self._warn(self.lines["filter_reject"], text)
         if settings.message_time_out > settings.session_time_out and self._fine("message_time_out", "session_time_out"):
             line = max(self.lines.get("message_time_out", 0), self.lines.get("session_time_out", 0))
             self._problem(line, "MessageTimeOut: longer than SessionTimeOut: make it shorter, or that longer")

@@ -99,6 +99,22 @@ STARTS = (
         ours_says="invalid debug log level",
         differs="1.10 runs, and hides errors; -4 makes a daemon of it",
     ),
+    Start("level-last-one-counts", arguments=("-d", "9", "-d", "1")),
+    Start("level-huge", arguments=("-d", "99999999999"), code=2, says="invalid debug log level"),
+    Start("level-empty", arguments=("-d", ""), says=r"\A\Z"),
+    Start("level-blank", arguments=("-d", " "), code=1, says="invalid debug log level"),
+    Start("level-signed", arguments=("-d", " +01")),
+    Start("level-of-a-command-that-is-wrong", arguments=("-d", "9", "more"), code=2, says=r"\A" + USAGE),
+    Start("option-v-before-the-level", arguments=("-v", "-d", "x"), code=0, says="version"),
+    Start("option-v-behind-the-level", arguments=("-d", "9", "-v"), code=0, says="version", bare=True),
+    Start("option-f-empty", arguments=("-d", "1", "-f", ""), code=2, says="configuration file not found", bare=True),
+    Start(
+        "file-below-a-file",
+        arguments=("-d", "1", "-f", "conf/x"),
+        code=2,
+        says="configuration file not found",
+        bare=True,
+    ),
     Start("option-f-last-one-counts", arguments=("-d", "1", "-f", "/nonexistent")),
     Start(
         "file-missing",
@@ -109,6 +125,43 @@ STARTS = (
     ),
     Start("file-is-a-directory", arguments=("-d", "1", "-f", "/"), code=1, says="proxsmtpd: ", bare=True),
     # proxsmtpd.conf(5), DESCRIPTION
+    Start("file-empty", code=2, says="OutAddress", bare=True),
+    Start("file-of-comments", ("# OutAddress: 25",), code=2, says="OutAddress", bare=True),
+    Start("file-in-latin-1", ("Header: X-Gr\udcfc\udcdfe: yes",)),
+    Start(
+        "file-with-a-mark",
+        ("\ufeffListen: 127.0.0.1:{port}", "OutAddress: 25"),
+        bare=True,
+        code=2,
+        says="invalid config line",
+        ours_code=RUNS,
+        ours_says="",
+        differs="1.10 takes the mark of UTF-8 that Windows' editors write for a part of the first name",
+    ),
+    Start(
+        "file-with-a-nul",
+        ("TimeOut: 5\0", "Bogus: x"),
+        ours_code=2,
+        ours_says=r"conf:3: there is a NUL byte",
+        differs="1.10 reads up to the first NUL, and ignores the rest of the file",
+    ),
+    Start(
+        "file-far-too-large",
+        ("# " + "x" * 2_000_000,),
+        ours_code=2,
+        ours_says="the file is larger than",
+        differs="1.10 reads whatever it is given into memory",
+    ),
+    refused("value-with-a-comment-behind", "TimeOut: 5 # five", "invalid setting: TimeOut"),
+    refused("name-with-a-blank", "Time Out: 5", "invalid config line: Time Out"),
+    Start("name-empty", (": 5",), code=2, says="invalid config line", ours_says="conf:3: "),
+    Start(
+        "value-with-a-control-character",
+        ("FilterCommand: cat\x01",),
+        ours_code=2,
+        ours_says="conf:3: FilterCommand: .*control character",
+        differs="1.10 passes it on; it is a slip of an editor",
+    ),
     Start("comments-and-blank-lines", ("# comment", "   # indented", "", "  \t ", "#")),
     Start("white-space", ("   TimeOut  :   5  ", "\tKeepAlives\t:\t5\t", "MaxConnections:5")),
     Start("crlf-line-ends", ("TimeOut: 5\r",)),
@@ -134,6 +187,29 @@ STARTS = (
     Start("filter-timeout", ("FilterTimeout: 60",)),
     refused("filter-timeout-zero", "FilterTimeout: 0", "invalid setting: FilterTimeout"),
     refused("filter-timeout-word", "FilterTimeout: soon", "invalid setting: FilterTimeout"),
+    Start(
+        "seconds-huge",
+        tuple(f"{name}: {value}" for name in ("FilterTimeout", "TimeOut") for value in (2**31, 2**32, 10**11, 10**20)),
+    ),
+    Start("seconds-signed", ("FilterTimeout: +60", "TimeOut: 0060", "KeepAlives: +0", "KeepAlives:")),
+    refused("filter-timeout-negative", "FilterTimeout: -1", "invalid setting: FilterTimeout"),
+    refused("time-out-negative", "TimeOut: -1", "invalid setting: TimeOut"),
+    refused("time-out-with-unit", "TimeOut: 5s", "invalid setting: TimeOut"),
+    Start(
+        "filter-reject-forms", tuple(f"FilterReject: {text}" for text in ("", "no", "550", "450 4.7.1 later", "5500"))
+    ),
+    Start(
+        "filter-reject-in-utf-8",
+        ("FilterReject: 550\tno", "FilterReject: 550 keine Mail f\xfcr Sie"),
+        ours_says="FilterReject: .*ASCII",
+    ),
+    Start(
+        "filter-reject-that-accepts",
+        ("FilterReject: 250 Ok",),
+        ours_code=2,
+        ours_says="conf:3: FilterReject: .*does not refuse",
+        differs="1.10 says 250 to DATA; a client that gets no 354 tries again for days",
+    ),
     Start("filter-types", ("FilterType: pipe", "FilterType: file", "FilterType: reject", "FilterType: PIPE")),
     refused("filter-type-bad", "FilterType: magic", "invalid value for FilterType"),
     Start("header-empty", ("Header:",)),
@@ -175,6 +251,15 @@ STARTS = (
         ("OutAddress: 25", "OutAddress: 127.0.0.1", "OutAddress: 127.0.0.1:25", "OutAddress: /run/x"),
     ),
     Start("out-address-name", ("OutAddress: localhost", "OutAddress: localhost:25")),
+    Start(
+        "address-with-blanks", ("OutAddress: 127.0.0.1: 25", "OutAddress: 127.0.0.1:+25", "Listen: 127.0.0.1: {port}")
+    ),
+    refused("out-address-empty", "OutAddress:", "invalid OutAddress socket name"),
+    refused("out-address-port-missing", "OutAddress: 127.0.0.1:", "invalid OutAddress socket name"),
+    refused("out-address-service", "OutAddress: localhost:smtp", "invalid OutAddress socket name"),
+    refused("out-address-short", "OutAddress: 127.1:25", "invalid OutAddress socket name"),
+    refused("boolean-y", "XClient: y", "invalid value for XClient"),
+    refused("boolean-two", "XClient: 2", "invalid value for XClient"),
     refused("out-address-bad-port", "OutAddress: 127.0.0.1:65536", "invalid OutAddress socket name or ip"),
     refused("out-address-port-zero", "OutAddress: 0", "invalid OutAddress socket name or ip: 0"),
     Start(
@@ -234,7 +319,7 @@ def perform(side: Side, start: Start) -> Result:
         port = str(free_port())
         lines = start.lines if start.bare else ("Listen: 127.0.0.1:{port}", "OutAddress: 127.0.0.1:25", *start.lines)
         text = "".join(f"{line}\n".replace("{port}", port) for line in lines)
-        (directory / "conf").write_text(text, "utf-8", newline="")
+        (directory / "conf").write_text(text, "utf-8", "surrogateescape", newline="")
         pid_file = directory / "pid"
         usual = ["-p", str(pid_file), "-f", "conf"]
         arguments = ["-f", "conf", *start.arguments] if start.bare else [*start.arguments, *usual]

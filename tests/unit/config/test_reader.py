@@ -128,9 +128,11 @@ def test_an_address_that_is_ignored_is_warned_of() -> None:
     assert warnings(OUT + b"TransparentProxy: full\n") == [(1, "OutAddress: ignored, since TransparentProxy is set")]
 
 
-def test_keep_alives_that_come_too_late_are_warned_of() -> None:
-    assert [line for line, _ in warnings(OUT + b"KeepAlives: 180\n")] == [2]
-    assert warnings(OUT + b"KeepAlives: 179\n") == []
+def test_a_reply_that_is_not_ascii_is_warned_of() -> None:
+    data = OUT + "FilterReject: 550 keine Mail für Sie\n".encode()
+    assert read(data).filter_reject == "550 keine Mail für Sie"
+    assert [line for line, _ in warnings(data)] == [2]
+    assert warnings(OUT + b"KeepAlives: 1000\n") == []
 
 
 @pytest.mark.parametrize("command", [b"", b"FilterCommand: cat -v\n", b"FilterCommand: 0\n"])
