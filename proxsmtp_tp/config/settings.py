@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
 
@@ -15,8 +15,6 @@ Network = IPv4Network | IPv6Network
 
 LISTEN_PORT = 10025
 SMTP_PORT = 25
-
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class FilterType(Enum):
@@ -125,8 +123,8 @@ class Settings:
     @property
     def open_loopback(self) -> bool:
         """Loopback mode for whoever reaches the listener, and that is not only this machine."""
-        hosts = [address.host for address in self.listen if isinstance(address, InetAddress)]
-        return self.loopback and not self.clients and any(host not in LOOPBACK_HOSTS for host in hosts)
+        reachable = any(isinstance(address, InetAddress) and not _only_here(address.host) for address in self.listen)
+        return self.loopback and not self.clients and reachable
 
     @property
     def filter_address(self) -> Address:
@@ -144,3 +142,11 @@ class Settings:
         """The port that rules turn connections to: RuleListenPort, or Listen's first; None with only unix sockets."""
         ports = [address.port for address in self.listen if isinstance(address, InetAddress)]
         return self.rule_listen_port or next(iter(ports), None)
+
+
+def _only_here(host: str) -> bool:
+    """Whether only this machine reaches a listener there. A name may be anything, but for the one that is not."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

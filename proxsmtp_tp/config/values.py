@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from proxsmtp_tp.config.addresses import parse_address, parse_port
+from proxsmtp_tp.config.addresses import InetAddress, parse_address, parse_port
 from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
 
 if TYPE_CHECKING:
@@ -110,8 +110,11 @@ def parse_listen(text: str) -> tuple[Address, ...]:
 
 
 def parse_out_address(text: str) -> Address:
-    """Read the address that mail goes to."""
-    return parse_address(parse_required_text(text), SMTP_PORT)
+    """Read the address that mail goes to. Any host is none: as in 1.10, it means the client, like a port alone."""
+    address = parse_address(parse_required_text(text), SMTP_PORT)
+    if isinstance(address, InetAddress) and address.host in {"0.0.0.0", "::"}:  # noqa: S104  (nobody listens here)
+        return InetAddress("", address.port)
+    return address
 
 
 def parse_ports(text: str) -> tuple[int, ...]:

@@ -77,7 +77,13 @@ class Daemon:
             listener.bind(str(self.directory / "out"))
             listener.listen()
             return listener
-        address = CLIENT if out.endswith(" {server-port}") else "127.0.0.1" if "localhost" in out else SERVER
+        address = (
+            CLIENT
+            if out.endswith((" {server-port}", " 0.0.0.0:{server-port}"))
+            else "127.0.0.1"
+            if "localhost" in out
+            else SERVER
+        )
         return socket.create_server((address, 0))
 
     def client(self) -> Peer:

@@ -62,6 +62,8 @@ GOOD: list[tuple[str, str, object]] = [
     ("Listen", "192.0.2.1", (InetAddress("192.0.2.1", 10025),)),
     ("Listen", "192.0.2.1: 26, [::1]:\t+27", (InetAddress("192.0.2.1", 26), InetAddress("::1", 27))),
     ("OutAddress", "mx.example: +26", InetAddress("mx.example", 26)),
+    ("OutAddress", "0.0.0.0:26", InetAddress("", 26)),
+    ("OutAddress", "[::]", InetAddress("", 25)),
     ("TimeOut", "2147483648", 2147483647),
     ("FilterTimeout", "+0" + "9" * 5000, 2147483647),
     ("FilterReject", "550 nö", "550 nö"),

@@ -237,5 +237,8 @@ def test_an_open_loopback_is_warned_of() -> None:
     assert warning[0] == 1
     assert "Clients" in warning[1]
     assert warnings(b"OutAddress: 10026\nClients: 192.0.2.0/24\n") == []
-    assert warnings(b"OutAddress: 10026\nListen: 127.0.0.1:10025\n") == []
+    for local in (b"127.0.0.1:10025, 127.8.0.1", b"[::1]", b"localhost:25", b"/run/x"):
+        assert warnings(b"OutAddress: 10026\nListen: " + local + b"\n") == []
+    for reachable in (b"0.0.0.0:10025", b"[::]:25", b"127.0.0.1, 192.0.2.1", b"gateway.example"):
+        assert len(warnings(b"OutAddress: 10026\nListen: " + reachable + b"\n")) == 1
     assert warnings(OUT) == []

@@ -273,9 +273,10 @@ async def test_a_connection_of_ours_that_is_recognised_late(
     assert "came out of this proxy: that would be a loop" in caplog.text
 
 
-async def test_loopback_mode_back_to_the_client(open_stage: OpenStage) -> None:
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+async def test_loopback_mode_back_to_the_client(open_stage: OpenStage, family: int, host: str) -> None:
     model = ModelServer()
-    async with Mx() as mx, open_stage(InetAddress("", mx.port)) as stage:
+    async with Mx(family, (host, 0)) as mx, open_stage(InetAddress("", mx.port), InetAddress(host, 0)) as stage:
         mx.serve(lambda: model)
         assert await one_message(await stage.client()) == MESSAGE_CODES
     assert model.messages == [MESSAGE]
