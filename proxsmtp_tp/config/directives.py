@@ -205,7 +205,8 @@ DIRECTIVES: tuple[Directive, ...] = (
         "XClient",
         "x_client",
         values.SWITCH,
-        "Tell the server the client's address with XCLIENT where it offers that.",
+        "Tell the server the client's address with XCLIENT, and its name in EHLO, where it offers that; after HELO,"
+        " which offers nothing, the address all the same.",
     ),
     Directive(
         "PidFile",
@@ -225,7 +226,7 @@ DIRECTIVES: tuple[Directive, ...] = (
         "Instance",
         "instance",
         values.INSTANCE,
-        "The name of this instance: its rules, its runtime files and its log lines carry it.",
+        "The name of this instance: its rules and its runtime files carry it.",
         since="2.0",
         default_text="the configuration file's name without its suffix",
     ),

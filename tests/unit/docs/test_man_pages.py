@@ -58,6 +58,26 @@ def test_every_option_is_in_the_manual(subcommand: str) -> None:
     assert re.search(rf"^\.(It )?Cm .*\b{subcommand}\b", manual, re.MULTILINE)
 
 
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_every_option_is_in_the_synopsis(subcommand: str) -> None:
+    """Where the synopsis says "rule options", those stand below in a list of their own."""
+    manual = text("proxsmtp-tp.8")
+    command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; main()", subcommand, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    usage = done.stdout.partition("\n\n")[0]
+    synopsis = next(part for part in manual.partition(".Sh DESCRIPTION")[0].split("\n.Nm\n") if is_of(part, subcommand))
+    rules = manual.partition("Rule options go before")[2].partition(".El")[0] if "rule options" in synopsis else ""
+    options = set(re.findall(r"(?<![\w-])--?([a-zA-Z][a-z-]*)", usage)) - {"h"}
+    missing = [name for name in sorted(options) if not re.search(rf"[ ,]-?{name}\b(?!-)", synopsis + rules)]
+    assert missing == []
+
+
+def is_of(synopsis: str, subcommand: str) -> bool:
+    """Whether this part of the synopsis is of that subcommand."""
+    first = synopsis.partition("\n")[0]
+    return first.startswith(".Cm ") and subcommand in first.split()
+
+
 def test_every_variable_of_filters_is_in_the_manual() -> None:
     listed = re.findall(r"^\.It Ev (\w+)$", text("proxsmtpd.8"), re.MULTILINE)
     assert sorted(listed) == sorted(name.decode() for name in launcher._OWN_VARIABLES)
