@@ -219,6 +219,13 @@ STARTS = (
     Start("listen-elsewhere", ("Listen: 192.0.2.1:25",), code=1, says="192.0.2.1:25: Cannot assign requested address"),
     refused("listen-bad-port", "Listen: 127.0.0.1:70000", "invalid Listen socket name or ip: 127.0.0.1:70000"),
     Start(
+        "listen-at-a-file",
+        ("Listen: ./conf",),
+        ours_code=1,
+        ours_says=r"Listen \./conf: Address already in use",
+        differs="1.10 removes whatever has the name of its socket, here its own configuration file",
+    ),
+    Start(
         "loopback-is-warned-of",
         ("Listen: {port}", "OutAddress: 25"),
         ours_says="Clients",
@@ -293,6 +300,15 @@ STARTS = (
     Start("transparent-proxy-alone", ("Listen: 127.0.0.1:{port}", "TransparentProxy: client"), ("-d", "4"), bare=True),
     refused("transparent-proxy-bad", "TransparentProxy: maybe", "invalid value for TransparentProxy"),
     refused("user-empty", "User:", "invalid setting: User"),
+    Start(
+        "user-root",
+        ("User: root",),
+        code=1,
+        says="unable to completely drop privileges",
+        ours_code=RUNS,
+        ours_says="running as root is NOT recommended",
+        differs="1.10 ends with an error that names no error",
+    ),
     Start("user-unknown", ("User: no-such-user",), code=1, says="couldn't look up user: no-such-user"),
     Start(
         "pid-file-unwritable",
