@@ -228,6 +228,27 @@ def test_without_d_it_becomes_a_daemon(side: Side, tmp_path: Path) -> None:
 
 
 @both
+def test_a_pid_file_that_a_killed_daemon_left_is_taken_over(side: Side, tmp_path: Path) -> None:
+    """Whatever is in it; its mode stays."""
+    stale = tmp_path / "pid"
+    stale.write_text("4194305\nand something else\n", "ascii")
+    stale.chmod(0o600)
+    (tmp_path / "conf").write_text(f"Listen: 127.0.0.1:{free_port()}\nOutAddress: 127.0.0.1:25\n", "ascii")
+    try:
+        done = start_as_daemon(side, tmp_path, ["-f", str(tmp_path / "conf"), "-p", str(stale)], [])
+        assert done.returncode == 0, done.stderr
+        wait_for("the pid file", lambda: pid_of(stale))
+        pid = pid_of(stale)
+        assert pid is not None
+        assert str(tmp_path / "conf").encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert stale.read_text("ascii") == f"{pid}\n"
+        assert stale.stat().st_mode & 0o777 == 0o600
+    finally:
+        stop_daemon(stale)
+    assert not stale.exists()
+
+
+@both
 def test_a_daemon_that_cannot_listen(side: Side, tmp_path: Path) -> None:
     """1.10 says that all is well and is not there; ours fails with the reason."""
     configuration = tmp_path / "conf"
@@ -303,6 +324,28 @@ def test_a_daemon_logs_to_syslog(side: Side, tmp_path: Path) -> None:
     assert re.search(rb" proxsmtpd(\[[0-9]+\])?: [0-9A-F]+: client=127\.0\.0\.9, from=sender@client\.example", told)
     assert b"status=554 5.7.1 spam" in told
     assert not any(b"MAIL FROM" in line for line in lines)
+
+
+@both
+def test_a_daemon_runs_without_a_log_daemon(side: Side, tmp_path: Path) -> None:
+    """/dev/log leads nowhere: mail passes all the same."""
+    tmp_path.chmod(0o755)
+    pid_file = tmp_path / "pid"
+    with socket.create_server(("127.0.0.3", 0)) as server:
+        port = free_port()
+        text = f"Listen: 127.0.0.1:{port}\nOutAddress: 127.0.0.3:{server.getsockname()[1]}\nFilterCommand: cat\n"
+        (tmp_path / "conf").write_text(text, "ascii")
+        namespace = ["unshare", "--mount", "/bin/sh", "-c", LOG_NAMESPACE, "sh", str(tmp_path)]
+        try:
+            done = start_as_daemon(side, tmp_path, ["-f", str(tmp_path / "conf"), "-p", str(pid_file)], namespace)
+            assert done.returncode == 0, done.stderr
+            wait_for("the pid file", lambda: pid_of(pid_file))
+            with sink(server):
+                client = Peer(socket.create_connection(("127.0.0.1", port), LIMIT, (CLIENT, 0)))
+                assert deliver(client) == "250 Ok"
+        finally:
+            stop_daemon(pid_file)
+    assert not pid_file.exists()
 
 
 def may_be_another_user() -> bool:
