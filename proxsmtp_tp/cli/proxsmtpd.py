@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.cli.streams import open_standard_streams
 from proxsmtp_tp.config.reader import ConfigError, load_config
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class _EarlyExitError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit code."""
+    open_standard_streams()
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         configuration = load_config(options.config)

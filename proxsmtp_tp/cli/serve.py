@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.cli.main import DEFAULT_CONFIG
+from proxsmtp_tp.cli.streams import open_standard_streams
 from proxsmtp_tp.config.reader import ConfigError, load_config
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """0: stopped as asked. 1: the system refused. 2: the configuration is wrong."""
+    open_standard_streams()
     try:
         configuration = load_config(args.file)
     except ConfigError as error:

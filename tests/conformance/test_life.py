@@ -228,6 +228,28 @@ def test_without_d_it_becomes_a_daemon(side: Side, tmp_path: Path) -> None:
 
 
 @both
+@pytest.mark.parametrize("options", [[], ["-d", "4"]], ids=["daemon", "foreground"])
+def test_it_needs_no_standard_streams(side: Side, options: list[str], tmp_path: Path) -> None:
+    """A starter that closes all three: nothing of the daemon's takes their numbers for a peer or a file."""
+    pid_file = tmp_path / "pid"
+    with socket.create_server(("127.0.0.3", 0)) as server:
+        port = free_port()
+        text = f"Listen: 127.0.0.1:{port}\nOutAddress: 127.0.0.3:{server.getsockname()[1]}\nFilterCommand: cat\n"
+        (tmp_path / "conf").write_text(text, "ascii")
+        closed = '"$@" <&- >&- 2>&-' + (" &" if options else "")
+        arguments = [*options, "-f", str(tmp_path / "conf"), "-p", str(pid_file)]
+        try:
+            done = start_as_daemon(side, tmp_path, arguments, ["/bin/sh", "-c", closed, "sh"])
+            assert done.returncode == 0, done.stderr
+            wait_for("the pid file", lambda: pid_of(pid_file))
+            with sink(server):
+                client = Peer(socket.create_connection(("127.0.0.1", port), LIMIT, (CLIENT, 0)))
+                assert deliver(client) == "250 Ok"
+        finally:
+            stop_daemon(pid_file)
+
+
+@both
 def test_a_pid_file_that_a_killed_daemon_left_is_taken_over(side: Side, tmp_path: Path) -> None:
     """Whatever is in it; its mode stays."""
     stale = tmp_path / "pid"
