@@ -10,7 +10,7 @@ from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS, refused_parameter
-from proxsmtp_tp.smtp.commands import Command, parse_command, parse_mail, parse_rcpt
+from proxsmtp_tp.smtp.commands import AUTH_VERBS, Command, parse_command, parse_mail, parse_rcpt
 from proxsmtp_tp.smtp.lines import COMMAND_LIMIT, LineTooLong
 from proxsmtp_tp.smtp.replies import SmtpError
 
@@ -130,9 +130,10 @@ def _next_line(d: Dialogue) -> bool:
 
 def _line(d: Dialogue, line: bytes) -> None:
     command = parse_command(line)
-    if len(line) > COMMAND_LIMIT and command.verb != b"AUTH":
+    secret = command.verb in AUTH_VERBS
+    if len(line) > COMMAND_LIMIT and not secret:
         raise SmtpError(answers.LINE_TOO_LONG)
-    d.trace("CLIENT <", b"AUTH ..." if command.verb == b"AUTH" else line)
+    d.trace("CLIENT <", command.verb + b" ..." if secret else line)
     _HANDLERS.get(command.verb, _other)(d, command)
 
 
@@ -287,7 +288,7 @@ _HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {
     b"DATA": _data,
     b"RSET": _rset,
     b"QUIT": _quit,
-    b"AUTH": _auth,
+    **dict.fromkeys(AUTH_VERBS, _auth),
     b"XFORWARD": _xforward,
     **dict.fromkeys(REFUSED_VERBS, _not_offered),
     b"BDAT": _bdat,

@@ -49,6 +49,7 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
     b"ENHANCEDSTATUSCODES": _stays("the server's replies pass as they are; ours have them, too (RFC 2034)"),
     b"SMTPUTF8": _stays("addresses pass octet by octet (RFC 6531)"),
     b"AUTH": _stays("the exchange passes line by line, unseen (RFC 4954)"),
+    b"X-EXPS": _stays("Exchange's AUTH among its own"),
     b"ETRN": _stays("a command like another (RFC 1985)"),
     b"VRFY": _stays("a command like another (RFC 5321 section 3.5)"),
     b"LIMITS": _stays("of ours, no command counts against a limit of the server's (RFC 9422)"),

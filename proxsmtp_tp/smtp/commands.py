@@ -37,12 +37,15 @@ class Verb(NamedTuple):
 
 
 _GROUPED = b"RSET MAIL SEND SOML SAML RCPT"
-_LAST = b"EHLO HELO DATA BDAT VRFY EXPN HELP NOOP QUIT TURN ATRN ETRN AUTH STARTTLS XCLIENT XFORWARD XEXCH50"
+_LAST = b"EHLO HELO DATA BDAT VRFY EXPN HELP NOOP QUIT TURN ATRN ETRN AUTH X-EXPS STARTTLS XCLIENT XFORWARD XEXCH50"
 VERBS: Final[dict[bytes, Verb]] = {
     **dict.fromkeys(_GROUPED.split(), Verb(pipelinable=True)),
     **dict.fromkeys(_LAST.split(), Verb(pipelinable=False)),
 }
 """The verbs that somebody speaks. A verb that is not here is passed on, and ends a group."""
+
+AUTH_VERBS: Final = frozenset({b"AUTH", b"X-EXPS"})
+"""What begins an exchange of lines with secrets (RFC 4954); X-EXPS is Exchange's among its own."""
 
 
 class Command:

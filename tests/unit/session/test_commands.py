@@ -271,11 +271,13 @@ class TestRefusals:
 
 
 class TestAuth:
-    def test_continuation_lines_are_opaque(self) -> None:
+    @pytest.mark.parametrize("verb", ["AUTH", "X-EXPS"])
+    def test_continuation_lines_are_opaque(self, verb: str) -> None:
+        """X-EXPS is Exchange's AUTH among its own."""
         assert (
-            introduced(None, "AUTH LOGIN")
-            >> C("AUTH LOGIN")
-            << server("AUTH LOGIN")
+            introduced(None, f"{verb} LOGIN")
+            >> C(f"{verb} LOGIN")
+            << server(f"{verb} LOGIN")
             >> S("334 VXNlcg==")
             << client("334 VXNlcg==")
             >> C("DATA")
@@ -290,12 +292,13 @@ class TestAuth:
             << server("NOOP")
         )
 
-    def test_no_secret_in_the_log(self) -> None:
-        play = introduced(None, "AUTH PLAIN")
-        play.session.feed(C("AUTH PLAIN c2VjcmV0"))
-        play.session.feed(S("535 no"))
+    @pytest.mark.parametrize("verb", ["AUTH", "X-EXPS"])
+    def test_no_secret_in_the_log(self, verb: str) -> None:
+        play = introduced(Options(trace=True), f"{verb} PLAIN")
+        play = play >> C(f"{verb} PLAIN c2VjcmV0") << server(f"{verb} PLAIN c2VjcmV0")
+        assert play >> S("535 no") << client("535 no")
+        assert any(f"CLIENT < {verb} ..." in line for line in play.logged)
         assert not any("c2VjcmV0" in line for line in play.logged)
-        assert play
 
     def test_a_bad_continuation_cancels(self) -> None:
         assert (

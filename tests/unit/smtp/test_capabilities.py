@@ -27,6 +27,7 @@ KEPT = (
     "SMTPUTF8",
     "AUTH PLAIN LOGIN",
     "AUTH=LOGIN",
+    "X-EXPS GSSAPI NTLM",
     "ETRN",
     "VRFY",
     "HELP",
