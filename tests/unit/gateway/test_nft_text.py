@@ -82,3 +82,12 @@ def test_a_file_of_another_version_is_refused() -> None:
 
 def test_removal_works_whether_there_is_something_or_not() -> None:
     assert render_removal("t") == "table inet t\ndelete table inet t\n"
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_newer_nft_takes_it(mode: Mode) -> None:
+    """nft 1.1 (Debian 13) refuses `ip saddr` behind `meta nfproto @set`: it takes the protocol for unknown there."""
+    rules = [line for line in read_template(file_name(mode)).splitlines() if "nfproto @alive" in line]
+    assert rules
+    for rule in rules:
+        assert not re.search(r"\bip6? [sd]addr\b", rule.partition("nfproto @alive")[2]), rule
