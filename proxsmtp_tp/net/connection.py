@@ -31,7 +31,7 @@ from proxsmtp_tp.net.original_destination import (
 )
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
-from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.session.state import Reason, Wait
 from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
@@ -173,9 +173,10 @@ class Connection:
     def _go_on(self) -> None:
         """The client is there: find out where it wants to go."""
         log.info("%s: accepted connection from: %s", self.name, self._peer or "a unix socket")
-        if self.proxy.draining:  # it was accepted just before
-            self.feed(events.WindDown(draining=True))
-            return
+        if self.proxy.ending is not None:  # it was accepted just before
+            self.feed(events.WindDown(self.proxy.ending))
+            if self.session.ended:
+                return
         if not self._welcome():
             self._perform(self.session.refuse(answers.CLIENT_NOT_SERVED, "not served: not one of Clients"))
             return
@@ -364,7 +365,7 @@ class Connection:
         """Close after the last reply, reading on meanwhile: unread bytes would turn the close into a reset."""
         self._closing = True
         self._wait = Wait.NOTHING
-        self._deadline = self.loop.time() + (DRAINING_LINGER if self.proxy.draining else LINGER)
+        self._deadline = self.loop.time() + (LINGER if self.proxy.ending is None else DRAINING_LINGER)
         client = self._client
         if client is None:
             self._maybe_finished()
@@ -529,7 +530,7 @@ class Connection:
             return
         self._winding_down = True
         self._session_deadline = now + self.proxy.settings.message_time_out + self.proxy.limits[Wait.FINAL]
-        self.feed(events.WindDown(draining=False))
+        self.feed(events.WindDown(Reason.AGE))
 
     # The end.
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
-from proxsmtp_tp.net.connection import Connection
+from proxsmtp_tp.net.connection import NEVER, Connection
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.options import options_of
-from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.session.state import Reason, Wait
 from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ FINAL_REPLY = 600.0
 
 def limits_of(settings: Settings) -> dict[Wait, float]:
     """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run."""
-    never = float("inf")
     return {
         Wait.GREETING: settings.time_out,
         Wait.REPLY: settings.time_out,
@@ -53,8 +52,8 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
         Wait.COMMAND: settings.time_out,
         Wait.TEXT: settings.time_out,
         Wait.SENDING: settings.time_out,
-        Wait.VERDICT: never,
-        Wait.NOTHING: never,
+        Wait.VERDICT: NEVER,
+        Wait.NOTHING: NEVER,
     }
 
 
@@ -80,7 +79,9 @@ class Proxy:
         self._connections: set[Connection] = set()
         self._names = itertools.count(1)
         self._opening: set[asyncio.Task[None]] = set()
-        self._draining_until: float | None = None
+        self.ending: Reason | None = None
+        """Why nobody is accepted any more: RELOAD may still become STOP."""
+        self._draining_until = NEVER
         self._done = self.loop.create_future()
 
     async def run(self) -> None:
@@ -95,24 +96,26 @@ class Proxy:
             if self.filter is not None:
                 self.filter.close()
 
-    def drain(self) -> None:
-        """Accept nobody any more; `run` returns when every connection has ended, after DrainTimeOut at the latest."""
-        if self._draining_until is not None:
+    def drain(self, reason: Reason) -> None:
+        """Accept nobody any more; `run` returns when every connection has ended, after DrainTimeOut at the latest.
+
+        RELOAD: whoever has come is served for one transaction. STOP, perhaps later: only what runs is waited for, and
+        not for longer than before.
+        """
+        if self.ending in {reason, Reason.STOP}:
             return
-        self._draining_until = self.loop.time() + self.settings.drain_time_out
-        self._stop_listening()
-        self._tell(events.WindDown(draining=True))
+        if self.ending is None:
+            self._draining_until = self.loop.time() + self.settings.drain_time_out
+            self._stop_listening()
+        self.ending = reason
+        self._tell(events.WindDown(reason))
 
     def stop(self) -> None:
         """End every connection now, each with its 421."""
-        self._draining_until = float("inf")  # lingering closes have their own limit
+        self.ending = Reason.STOP
+        self._draining_until = NEVER  # lingering closes have their own limit
         self._stop_listening()
         self._tell(events.Shutdown())
-
-    @property
-    def draining(self) -> bool:
-        """Nobody is served any more who is not being served already."""
-        return self._draining_until is not None
 
     def _tell(self, event: events.Event) -> None:
         """All connections. One that is not opened yet hears of the end when it is."""
@@ -124,7 +127,7 @@ class Proxy:
     # Accepting.
 
     def _listen(self, listener: socket.socket) -> None:
-        if self._draining_until is None:
+        if self.ending is None:
             self.loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _stop_listening(self) -> None:
@@ -140,7 +143,7 @@ class Proxy:
         self._accept(listener, willing=True)
 
     def _accept(self, listener: socket.socket, willing: bool = False) -> None:
-        if self._draining_until is not None:
+        if self.ending is not None:
             return
         if not willing and self.admission.busier_than_others(self.worker):
             self._rest(listener, YIELD)
@@ -192,12 +195,12 @@ class Proxy:
             self._maybe_done()
 
     def _maybe_done(self) -> None:
-        if self._draining_until is not None and not self._connections and not self._done.done():
+        if self.ending is not None and not self._connections and not self._done.done():
             self._done.set_result(None)
 
     def _tick(self) -> None:
         now = self.loop.time()
-        if self._draining_until is not None and now >= self._draining_until:
+        if now >= self._draining_until:
             self.stop()
         for connection in list(self._connections):
             connection.tick(now)

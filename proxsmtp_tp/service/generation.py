@@ -22,7 +22,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.net.admission import WORKERS_MAX
-from proxsmtp_tp.service.worker import GRACE, Job, run_worker
+from proxsmtp_tp.service.worker import GRACE, RETIRE, Job, run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +112,7 @@ class Generation:
         self._start_at: list[float] = []
         self._kill_at = float("inf")
         self._failures = 0
+        self._stopping = False
 
     def start(self) -> None:
         """Fork the workers."""
@@ -170,16 +171,22 @@ class Generation:
             self._replace(worker)
         return True
 
+    def retire(self) -> None:
+        """Others accept in its place: whoever has come is served, and nobody else."""
+        self._wind_down(RETIRE, self.settings.drain_time_out)
+
     def drain(self) -> None:
-        """Accept nobody any more. Called again: end at once."""
-        now = time.monotonic()
-        limit = GRACE + 1  # the worker's own alarm comes first: the master's is for one that cannot hear it
-        if self.phase is not Phase.DRAINING:
-            limit += self.settings.drain_time_out
-        self._kill_at = min(self._kill_at, now + limit)
+        """The daemon ends: accept nobody any more, finish what runs. Called again: end at once."""
+        patience = 0 if self._stopping else self.settings.drain_time_out
+        self._stopping = True
+        self._wind_down(signal.SIGTERM, patience)
+
+    def _wind_down(self, number: signal.Signals, patience: float) -> None:
+        limit = patience + GRACE + 1  # the worker's own alarm comes first: the master's is for one that cannot hear it
+        self._kill_at = min(self._kill_at, time.monotonic() + limit)
         self.phase = Phase.DRAINING
         self._start_at.clear()
-        self.signal(signal.SIGTERM)
+        self.signal(number)
 
     def signal(self, number: signal.Signals, pid: int | None = None) -> None:
         """Send to one worker, or to all."""

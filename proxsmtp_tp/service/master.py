@@ -241,7 +241,7 @@ class Master:
     def _take_over(self, new: Generation) -> None:
         old, self._current, self._next = self._current, new, None
         self._around.admission.set_limit(new.settings.max_connections)
-        old.drain()
+        old.retire()
         self._old.append(old)
         self._close_unused(old.listeners)
         log.log(NOTICE, "the new configuration is in force")
@@ -249,7 +249,7 @@ class Master:
 
     def _give_up(self, new: Generation) -> None:
         self._next = None
-        new.drain()
+        new.retire()  # those that did come up have clients already
         self._old.append(new)
         self._close_unused(new.listeners)
         log.error("the new workers do not come up: the old configuration stays in force")

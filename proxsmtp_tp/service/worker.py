@@ -1,9 +1,9 @@
 """One worker process: an event loop with a Proxy in it, from fork to exit.
 
 TERM drains: the Proxy accepts nobody any more and ends within DrainTimeOut; a second TERM stops it at once. A
-worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same. Should
-the loop hang meanwhile, the kernel ends the process by ALRM. INT and HUP, which a terminal sends to all, are
-the master's business.
+worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same. USR1 drains for
+a reload, in which clients that have just come are served, too; TERM may follow. Should the loop hang meanwhile, the
+kernel ends the process by ALRM. INT and HUP, which a terminal sends to all, are the master's business.
 
 A byte goes to the master when the worker is ready, and another every PULSE seconds: a worker that is silent
 hangs.
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 
 from proxsmtp_tp.gateway import lifesign
+from proxsmtp_tp.session.state import Reason
 
 if TYPE_CHECKING:
     import socket
@@ -40,6 +41,9 @@ PULSE = 5.0
 GRACE = 5.0
 """Seconds beyond DrainTimeOut to write the last replies; then the process ends, whatever it does."""
 
+RETIRE = signal.SIGUSR1
+"""From the master: other workers have taken over."""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -49,8 +53,8 @@ class ProxyLike(Protocol):
     async def run(self) -> None:
         """Serve until drained or stopped."""
 
-    def drain(self) -> None:
-        """Accept nobody any more; let transactions finish within DrainTimeOut."""
+    def drain(self, reason: Reason) -> None:
+        """Accept nobody any more; let transactions finish within DrainTimeOut. STOP may follow RELOAD."""
 
     def stop(self) -> None:
         """End every connection now."""
@@ -103,7 +107,7 @@ def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
 def _settle(job: Job, master: int) -> None:
     """Become a process of our own: the master's descriptors and signal handlers are not ours."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, RETIRE):
         signal.signal(number, signal.SIG_DFL)
     job.close_others()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
@@ -115,22 +119,7 @@ def _settle(job: Job, master: int) -> None:
 async def _serve(job: Job, pulse: int) -> None:
     loop = asyncio.get_running_loop()
     proxy = job.make_proxy(job.settings, job.listeners, job.admission, job.row)
-    asked = 0
-
-    def on_term(*_: object) -> None:
-        nonlocal asked
-        asked += 1
-        # Here, and not in the loop, which may hang: a handler runs wherever the interpreter is.
-        signal.setitimer(signal.ITIMER_REAL, GRACE + (job.settings.drain_time_out if asked == 1 else 0))
-        with suppress(RuntimeError):  # the loop has come to its end already
-            loop.call_soon_threadsafe(drain if asked == 1 else proxy.stop)
-
-    signs = _signs_of_life(job.settings)
-
-    def drain() -> None:
-        signs.cancel()
-        job.admission.end_accepting(job.row)
-        proxy.drain()
+    last_hour = _LastHour(job, proxy, loop)
 
     def beat() -> None:
         with suppress(OSError):  # a master that is gone says so by TERM; one that is busy has enough of our bytes
@@ -138,11 +127,55 @@ async def _serve(job: Job, pulse: int) -> None:
         loop.call_later(PULSE, beat)
 
     os.set_blocking(pulse, False)
-    signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGTERM, last_hour.on_term)
+    signal.signal(RETIRE, last_hour.on_retire)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _nothing)  # a handler, not SIG_IGN: that one a filter would inherit
     loop.call_soon(beat)
     await proxy.run()
+
+
+class _LastHour:
+    """What signals do about the end of the worker. Handlers run wherever the interpreter is, the loop may hang."""
+
+    def __init__(self, job: Job, proxy: ProxyLike, loop: asyncio.AbstractEventLoop) -> None:
+        self._job = job
+        self._proxy = proxy
+        self._loop = loop
+        self._signs = _signs_of_life(job.settings)
+        self._limited = False
+        self._terms = 0
+
+    def on_retire(self, *_: object) -> None:
+        """A reload."""
+        self._drain_soon(Reason.RELOAD)
+
+    def on_term(self, *_: object) -> None:
+        """The end of the daemon; the second time, at once."""
+        self._terms += 1
+        if self._terms == 1:
+            self._drain_soon(Reason.STOP)
+        else:
+            self._end_within(0)
+            self._soon(self._proxy.stop)
+
+    def _drain_soon(self, reason: Reason) -> None:
+        if not self._limited:  # DrainTimeOut runs from the first of the two
+            self._limited = True
+            self._end_within(self._job.settings.drain_time_out)
+        self._soon(self._drain, reason)
+
+    def _end_within(self, seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
+
+    def _soon(self, what: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop has come to its end already
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+    def _drain(self, reason: Reason) -> None:
+        self._signs.cancel()
+        self._job.admission.end_accepting(self._job.row)
+        self._proxy.drain(reason)
 
 
 def _signs_of_life(settings: Settings) -> asyncio.Task[None]:

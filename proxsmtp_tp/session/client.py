@@ -99,7 +99,9 @@ def pump(d: Dialogue) -> None:
 
 
 def _idle_and_unwanted(d: Dialogue) -> bool:
-    return d.last_words is not None and d.envelope.sender is None and not d.outstanding
+    if d.last_words is None or d.outstanding or (d.patient and not d.had_its_turn):
+        return False
+    return d.envelope.sender is None
 
 
 def _next_line(d: Dialogue) -> bool:
@@ -173,6 +175,7 @@ def _rejected(d: Dialogue) -> bool:
 
 
 def _mail(d: Dialogue, command: Command) -> None:
+    d.had_its_turn = True
     if _rejected(d):
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return

@@ -140,6 +140,10 @@ class Dialogue:
         """Nothing more is sent to the server, nor expected of it."""
         self.last_words: Reply | None = None
         """Why the connection ends after the running transaction; None: it does not."""
+        self.patient = False
+        """Even so, a client that has not said MAIL yet may have its first transaction."""
+        self.had_its_turn = False
+        """The client has said MAIL, whatever came of it."""
         self.goodbye: Reply | None = None
         """Why the connection ends as soon as nothing is owed to the client; None: it does not."""
         self.effects: list[Effect] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
-    from proxsmtp_tp.session.state import Wait
+    from proxsmtp_tp.session.state import Reason, Wait
 
 
 @dataclass(slots=True)
@@ -95,9 +95,9 @@ class KeepAlive:
 
 @dataclass(slots=True)
 class WindDown:
-    """End after the running transaction: the daemon drains, or the connection has lasted long enough."""
+    """End after the running transaction; after a reload, of a client that has had none yet, after its first."""
 
-    draining: bool
+    reason: Reason
 
 
 @dataclass(slots=True)

@@ -49,6 +49,14 @@ class Wait(_Name):
     NOTHING = "nothing"
 
 
+class Reason(_Name):
+    """Why a connection winds down."""
+
+    RELOAD = "other workers have taken over"
+    STOP = "the daemon ends"
+    AGE = "the connection has lasted long enough"
+
+
 class Expect(_Name):
     """What a reply of the server answers."""
 

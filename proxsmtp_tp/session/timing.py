@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session.dialogue import Owed
-from proxsmtp_tp.session.state import Expect, Phase, Wait
+from proxsmtp_tp.session.state import Expect, Phase, Reason, Wait
 from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
@@ -50,11 +50,17 @@ def keep_alive(d: Dialogue, _event: events.KeepAlive) -> None:
 
 
 def wind_down(d: Dialogue, event: events.WindDown) -> None:
-    """WindDown: no new transaction (client.pump ends the connection as soon as none is running)."""
-    if d.phase is Phase.GREETING:
+    """WindDown: no new transaction (client.pump ends the connection as soon as none is running).
+
+    After a reload a client that has not come to its first one may still have that: 421 in place of the greeting would
+    be a refused connection, while the same reply behind a message costs nothing. When the daemon ends, nobody who is
+    idle is worth its waiting.
+    """
+    d.patient = event.reason is Reason.RELOAD and d.last_words is None
+    if d.phase is Phase.GREETING and not d.patient:
         d.end(answers.SHUTTING_DOWN)
         return
-    d.last_words = answers.SHUTTING_DOWN if event.draining else answers.SESSION_TOO_LONG
+    d.last_words = d.last_words or (answers.SESSION_TOO_LONG if event.reason is Reason.AGE else answers.SHUTTING_DOWN)
 
 
 def shutdown(d: Dialogue, _event: events.Shutdown) -> None:

@@ -1,8 +1,5 @@
 """A worker that is killed takes its own connections and files with it and no others; the limit stays exact (promises 3
 and 7).
-
-The daemon runs as a process of its own, on unix sockets, so that the server can tell which worker has dialled
-(SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
@@ -11,157 +8,31 @@ import asyncio
 import os
 import signal
 import socket
-import struct
-import subprocess
-import sys
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.daemon import LIMIT, WORKERS, Daemon, House
 from tests.unit.net.dialogue import DOT, MESSAGE
 from tests.unit.net.running import run
-from tests.unit.net.stage import PATIENCE, Mx, Peer, codes, until
+from tests.unit.net.stage import Mx, codes, until
 from tests.unit.session.world import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-COMMAND = Path(sys.executable).parent / "proxsmtp-tp"
-LIMIT = 24
-WORKERS = 2
-
-
-class Daemon:
-    """`proxsmtp-tp serve` with a configuration of its own; messages in `temp`."""
-
-    def __init__(self, folder: Path, filter_: str = "FilterCommand: cat", temp: Path | None = None) -> None:
-        self.folder = folder
-        self.temp = temp or folder / "temp"
-        self.temp.mkdir(exist_ok=True)
-        (folder / "conf").write_text(
-            f"Listen: {folder}/in\nOutAddress: {folder}/mx\nWorkers: {WORKERS}\nMaxConnections: {LIMIT}\n"
-            f"{filter_}\nTempDirectory: {self.temp}\nDrainTimeOut: 1\n"
-        )
-        self.log = folder / "log"
-        self.start()
-
-    def start(self) -> None:
-        """Once more, after `kill`."""
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [COMMAND, "serve", "-f", str(self.folder / "conf"), "-p", str(self.folder / "pid")],
-                stderr=log,
-                env={**os.environ, "RUNTIME_DIRECTORY": str(self.folder)},
-            )
-
-    @property
-    def ready(self) -> bool:
-        """All its workers accept."""
-        assert self._process.poll() is None, self.log.read_text()
-        pid = self.folder / "pid"
-        return pid.exists() and pid.stat().st_size > 0
-
-    @property
-    def workers(self) -> list[int]:
-        """Their process ids."""
-        pid = self._process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def kill(self) -> None:
-        """All of it, as the kernel does that ends a whole unit for lack of memory."""
-        for pid in (self._process.pid, *self.workers):
-            os.kill(pid, signal.SIGKILL)
-        self._process.wait()
-        (self.folder / "pid").unlink()
-
-    def files(self) -> set[str]:
-        """What is in its TempDirectory."""
-        return {path.name for path in self.temp.iterdir()}
-
-    def end(self) -> None:
-        """TERM, and wait."""
-        self._process.terminate()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    from pathlib import Path
 
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A running daemon."""
-    started = Daemon(tmp_path)
+    started = Daemon(tmp_path, "FilterCommand: cat\nDrainTimeOut: 1")
     try:
         yield started
     finally:
         started.end()
-
-
-class Caller:
-    """One client, the server's end of its connection, and the worker in between."""
-
-    def __init__(self, client: Peer, server: Peer, model: ModelServer) -> None:
-        self.client = client
-        self.server = server
-        self.model = model
-        raw = server.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        self.worker = int(struct.unpack("3i", raw)[0])
-
-    async def answer(self) -> None:
-        """The server's part, until its end."""
-        with suppress(OSError):
-            while data := await asyncio.get_running_loop().sock_recv(self.server.sock, 65536):
-                await self.server.say(self.model.receive(data))
-
-
-class House:
-    """The daemon's clients and its server."""
-
-    def __init__(self, folder: Path, mx: Mx) -> None:
-        self.entrance = str(folder / "in")
-        self.mx = mx
-        self.clients: list[Peer] = []
-
-    async def client(self) -> Peer:
-        """Connect."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.setblocking(False)
-        self.clients.append(Peer(sock))
-        await asyncio.get_running_loop().sock_connect(sock, self.entrance)
-        return self.clients[-1]
-
-    async def caller(self) -> Caller:
-        """A client in the middle of its message."""
-        client = await self.client()
-        server = await self.mx.greeted()
-        caller = Caller(client, server, ModelServer())
-        self.mx._start(caller.answer())
-        await client.reply()
-        for said in ("EHLO c.example", "MAIL FROM:<a@c.example>", "RCPT TO:<b@mx.example>", "DATA"):
-            await client.ask(said)
-        await client.say("Subject: one")
-        return caller
-
-    async def admitted(self) -> bool:
-        """Whether one more client gets in. It stays."""
-        client = await self.client()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                answering = asyncio.create_task(self.mx.greeted())
-                reply = await client.reply()
-                if not reply.startswith(b"220"):
-                    answering.cancel()
-                return reply.startswith(b"220")
-        return False
-
-    def close(self) -> None:
-        """Everybody hangs up."""
-        for client in self.clients:
-            client.close()
 
 
 def test_a_killed_worker_takes_only_its_own_connections(daemon: Daemon, tmp_path: Path) -> None:
@@ -204,7 +75,7 @@ OTHERS = (
     "proxsmtpd.0123456789abcdef.abcdefgh.new",
 )
 """What scripts, administrators and others may keep in a TempDirectory."""
-FILE = "FilterType: file\nFilterCommand: true"
+FILE = "FilterType: file\nFilterCommand: true\nDrainTimeOut: 1"
 
 
 @pytest.fixture

@@ -14,13 +14,17 @@ import pytest
 
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.connection import Connection
+from proxsmtp_tp.net.proxy import Proxy
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.session import Session
+from proxsmtp_tp.session.state import Reason
 from tests.unit.net.dialogue import DOT, WHOLE, address, meet, relayed
 from tests.unit.net.stage import PATIENCE, Mx, children, codes, until
 from tests.unit.session.world import ModelServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.unit.net.stage import OpenStage, Peer, Stage
 
 
@@ -32,7 +36,7 @@ async def test_drain_lets_the_running_transaction_finish(open_stage: OpenStage) 
         idle, idle_server = await meet(stage, mx)
         dialling = await stage.client()
         await mx.accept()
-        stage.proxy.drain()
+        stage.proxy.drain(Reason.STOP)
         assert (await idle.rest()).startswith(b"421 4.3.2 Service shutting down")
         assert await idle_server.rest() == b"QUIT\r\n"
         assert (await dialling.rest()).startswith(b"421 4.3.2 Service shutting down")
@@ -52,7 +56,7 @@ async def test_drain_accepts_nobody(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
         await address(client, server)
-        stage.proxy.drain()
+        stage.proxy.drain(Reason.STOP)
         late = await stage.client()  # in the queue of the socket, for the next worker
         await relayed(client, server, "RSET", "250 ok")
         assert (await client.rest()).startswith(b"421 4.3.2")
@@ -66,7 +70,7 @@ async def test_drain_has_an_end(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx, drain_time_out=0.1) as stage:
         client, server = await meet(stage, mx)
         await address(client, server)
-        stage.proxy.drain()
+        stage.proxy.drain(Reason.STOP)
         assert (await client.rest()).startswith(b"421 4.3.2")
         assert await server.rest() == b"QUIT\r\n"
         client.close()
@@ -90,19 +94,87 @@ async def test_stop_ends_each_connection_with_421_in_whatever_phase(open_stage: 
         await stage.ended()
 
 
-@pytest.mark.parametrize("ending", ["drain", "stop"])
-async def test_the_end_comes_just_when_a_client_does(
-    open_stage: OpenStage, ending: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Accepted, and not taken over yet: it is told, and nothing is dialled for it."""
+async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx) as stage:
+        served, served_server = await meet(stage, mx)
+        await relayed(served, served_server, "MAIL FROM:<a@c.example>", "250 ok")
+        await relayed(served, served_server, "RSET", "250 ok")
+        greeted, greeted_server = await meet(stage, mx)
+        dialling = await stage.client()
+        dialled_server = await mx.accept()
+        stage.proxy.drain(Reason.RELOAD)
+        assert (await served.rest()).startswith(b"421 4.3.2 Service shutting down")
+        assert await served_server.rest() == b"QUIT\r\n"
+        await dialled_server.say("220 mx ESMTP")
+        assert (await dialling.reply()).startswith(b"220")
+        for client, server in ((greeted, greeted_server), (dialling, dialled_server)):
+            await address(client, server)
+            await relayed(client, server, "RSET", "250 ok")
+            assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
+            assert await server.rest() == b"QUIT\r\n"
+        for client in stage.clients:
+            client.close()
+        await stage.ended()
+
+
+async def test_a_stop_after_a_reload_ends_who_is_idle_and_keeps_the_time(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, drain_time_out=3600) as stage:
+        idle, _ = await meet(stage, mx)
+        busy, server = await meet(stage, mx)
+        await address(busy, server)
+        stage.proxy.drain(Reason.RELOAD)
+        until_then = stage.proxy._draining_until
+        stage.proxy.drain(Reason.STOP)
+        stage.proxy.drain(Reason.RELOAD)  # too late
+        assert stage.proxy.ending is Reason.STOP
+        assert stage.proxy._draining_until == until_then
+        assert (await idle.rest()).startswith(b"421 4.3.2 Service shutting down")
+        await relayed(busy, server, "RSET", "250 ok")
+        assert (await busy.rest()).startswith(b"421 4.3.2 Service shutting down")
+        for client in stage.clients:
+            client.close()
+        await stage.ended()
+
+
+async def test_a_reload_has_an_end(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, drain_time_out=0.1) as stage:
+        client, server = await meet(stage, mx)
+        stage.proxy.drain(Reason.RELOAD)
+        assert (await client.rest()).startswith(b"421 4.3.2")
+        assert await server.rest() == b"QUIT\r\n"
+        client.close()
+        await stage.ended()
+
+
+def opened_late(monkeypatch: pytest.MonkeyPatch, first: Callable[[Connection], None]) -> None:
+    """Have something happen when a connection has been accepted, and is not taken over yet."""
     opened = Connection.open
-    stage: Stage
 
     async def open_late(connection: Connection) -> None:
-        getattr(stage.proxy, ending)()
+        first(connection)
         await opened(connection)
 
     monkeypatch.setattr(Connection, "open", open_late)
+
+
+async def test_a_reload_comes_just_when_a_client_does(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accepted, and not taken over yet: nobody else will serve it, so it is served."""
+    opened_late(monkeypatch, lambda connection: connection.proxy.drain(Reason.RELOAD))
+    async with Mx() as mx, open_stage(mx) as stage:
+        client, server = await meet(stage, mx)
+        await address(client, server)
+        await relayed(client, server, "RSET", "250 ok")
+        assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
+        client.close()
+        await stage.ended()
+
+
+@pytest.mark.parametrize("end", [lambda proxy: proxy.drain(Reason.STOP), Proxy.stop], ids=["drain", "stop"])
+async def test_the_end_comes_just_when_a_client_does(
+    open_stage: OpenStage, end: Callable[[Proxy], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted, and not taken over yet: it is told, and nothing is dialled for it."""
+    opened_late(monkeypatch, lambda connection: end(connection.proxy))
     async with Mx() as mx, open_stage(mx) as stage:
         client = await stage.client()
         assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
@@ -222,14 +294,8 @@ async def test_a_bug_in_taking_a_client_over(
 async def test_a_client_that_resets_while_it_is_taken_over(
     open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Connection.open
     stage: Stage
-
-    async def open_late(connection: Connection) -> None:
-        stage.clients[-1].reset()
-        await opened(connection)
-
-    monkeypatch.setattr(Connection, "open", open_late)
+    opened_late(monkeypatch, lambda _connection: stage.clients[-1].reset())
     async with Mx() as mx, open_stage(mx, max_connections=1) as stage:
         mx.serve(ModelServer)
         for _ in range(5):

@@ -3,7 +3,8 @@
 The proxy greets with `220 PID` (or `421` past MaxConnections) and answers lines: PING, BUSY (a transaction
 runs), DONE, DIE (the process ends), HANG (the event loop does), BUSIER (than the other workers?), CAPS (what a
 program that it starts has of capabilities), FILES (its descriptors), USER. As the real one it ends idle connections
-with 421 when it drains, and busy ones when it is stopped or DrainTimeOut passes.
+with 421 when it drains, and busy ones when it is stopped or DrainTimeOut passes; in a reload idle ones may still become
+busy once.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import os
 import subprocess
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.reader import ConfigError, load_config
 from proxsmtp_tp.service import worker
 from proxsmtp_tp.service.launch import Launch, launch
+from proxsmtp_tp.session.state import Reason
 
 if TYPE_CHECKING:
     import socket
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
+
+
+class Turn(Enum):
+    """A client's transaction."""
+
+    TO_COME = "it has been idle since it came"
+    RUNS = "it is busy"
+    OVER = "it is idle again"
 
 
 class FakeProxy:
@@ -39,8 +50,8 @@ class FakeProxy:
             raise RuntimeError("asked to fail\nat the start")
         self.settings, self.listeners, self.admission, self.worker = settings, listeners, admission, worker
         self.loop = asyncio.get_running_loop()
-        self.clients: dict[socket.socket, bool] = {}  # and whether it is busy
-        self.draining = False
+        self.clients: dict[socket.socket, Turn] = {}
+        self.reason: Reason | None = None
         self.done = asyncio.Event()
 
     async def run(self) -> None:
@@ -48,13 +59,15 @@ class FakeProxy:
             self.loop.add_reader(listener, self.accept, listener)
         await self.done.wait()
 
-    def drain(self) -> None:
-        self.draining = True
+    def drain(self, reason: Reason) -> None:
+        if self.reason is None:
+            self.loop.call_later(self.settings.drain_time_out, self.stop)
+        self.reason = reason
         for listener in self.listeners:
             self.loop.remove_reader(listener)
-        for client in [client for client, busy in self.clients.items() if not busy]:
+        kept = {Turn.RUNS, Turn.TO_COME} if reason is Reason.RELOAD else {Turn.RUNS}
+        for client in [client for client, turn in self.clients.items() if turn not in kept]:
             self.end(client, b"421 draining\n")
-        self.loop.call_later(self.settings.drain_time_out, self.stop)
         self.check()
 
     def stop(self) -> None:
@@ -73,7 +86,7 @@ class FakeProxy:
             return
         client.setblocking(False)
         client.send(b"220 %d\n" % os.getpid())
-        self.clients[client] = False
+        self.clients[client] = Turn.TO_COME
         self.loop.add_reader(client, self.read, client)
 
     def read(self, client: socket.socket) -> None:
@@ -102,8 +115,8 @@ class FakeProxy:
         if word == "USER":
             return f"{os.getresuid()} {os.getresgid()} {os.getgroups()}"
         if word in {"BUSY", "DONE"}:
-            self.clients[client] = word == "BUSY"
-        if word == "DONE" and self.draining:
+            self.clients[client] = Turn.RUNS if word == "BUSY" else Turn.OVER
+        if word == "DONE" and self.reason:
             self.loop.call_soon(self.end, client, b"421 draining\n")
         return f"250 {word}"
 
@@ -116,7 +129,7 @@ class FakeProxy:
         self.check()
 
     def check(self) -> None:
-        if self.draining and not self.clients:
+        if self.reason and not self.clients:
             self.done.set()
 
 

@@ -88,6 +88,34 @@ def test_term_lets_a_running_transaction_finish(daemon: Daemon) -> None:
     assert daemon.wait() == 0
 
 
+def test_term_behind_a_reload_lets_a_running_transaction_finish(daemon: Daemon) -> None:
+    """The old workers have been told to drain already: TERM is not the second word that ends them at once."""
+    daemon.start()
+    idle, busy = daemon.connect(), daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    daemon.reload()
+    daemon.signal(signal.SIGTERM)
+    assert idle.line() == "421 draining"
+    assert busy.ask("PING") == "250 PING"
+    assert busy.ask("DONE") == "250 DONE"
+    assert busy.line() == "421 draining"
+    assert daemon.wait() == 0
+
+
+def test_a_second_term_behind_a_reload_ends_it_at_once(daemon: Daemon) -> None:
+    daemon.configure(DrainTimeOut=100000)
+    daemon.start()
+    idle, busy = daemon.connect(), daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    daemon.reload()
+    daemon.signal(signal.SIGTERM)
+    assert idle.line() == "421 draining"
+    assert busy.ask("PING") == "250 PING"
+    daemon.signal(signal.SIGTERM)
+    assert busy.line() == "421 stopped"
+    assert daemon.wait() == 0
+
+
 def test_who_does_not_finish_in_time_is_told(daemon: Daemon) -> None:
     daemon.configure(DrainTimeOut=1)
     daemon.start()

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 def test_reload_takes_the_new_and_lets_the_old_finish(daemon: Daemon) -> None:
     daemon.start()
-    idle, busy = daemon.connect(), daemon.connect()
+    new, served, busy = daemon.connect(), daemon.connect(), daemon.connect()
+    assert served.ask("DONE") == "250 DONE"
     assert busy.ask("BUSY") == "250 BUSY"
     before = daemon.workers()
     daemon.configure(MaxConnections=7, Workers=3)
     daemon.reload()
-    assert idle.line() == "421 draining"
+    assert served.line() == "421 draining"
+    assert new.ask("BUSY") == "250 BUSY"
+    assert new.ask("DONE") == "250 DONE"
+    assert new.line() == "421 draining"
     daemon.connect_to_another(before)
     eventually(lambda: len(daemon.workers()) == 4)  # three new ones, and the old one that is busy
     assert daemon.workers() & before == {busy.worker}
@@ -54,9 +58,7 @@ def test_nobody_is_refused_while_reloads_go_on(daemon: Daemon) -> None:
         thread.join(PATIENCE)
     assert len(greetings) > 10
     assert len({greeting.split()[1] for greeting in greetings}) > 2  # more than one generation took part
-    # Whoever has connected is greeted: refused, reset or left waiting is the fault.
-    # fault.
-    assert all(re.match(r"220 \d+$|421 ", greeting) for greeting in greetings)
+    assert all(re.match(r"220 \d+$", greeting) for greeting in greetings)
 
 
 def test_reload_moves_the_listener(daemon: Daemon) -> None:

@@ -44,6 +44,7 @@ def test_workers_are_the_user_and_what_they_run_has_no_capability(
         own = capabilities(" ".join(line for line in lines if line.startswith("Cap")))
         assert own == {"CapInh": 0, "CapPrm": kept, "CapEff": kept, "CapAmb": 0}
     assert capabilities(client.ask("CAPS")) == {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapAmb": 0}
+    client.close()
     before = daemon.workers()
     daemon.reload()  # without root, and with the files of the interpreter perhaps out of reach
     eventually(lambda: not daemon.workers() & before)

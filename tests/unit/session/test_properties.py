@@ -12,7 +12,7 @@ from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import TRANSITIONS, Session
-from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Wait
+from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Reason, Wait
 from proxsmtp_tp.smtp.replies import Reply
 from tests.unit.session.world import ModelServer, World
 
@@ -104,8 +104,7 @@ EVENTS = st.one_of(
             events.MessageUnreadable("disk"),
             events.MessageTimedOut(),
             events.KeepAlive(),
-            events.WindDown(draining=True),
-            events.WindDown(draining=False),
+            *map(events.WindDown, Reason),
             events.Shutdown(),
             *(events.DeadlinePassed(wait) for wait in Wait),
         ]

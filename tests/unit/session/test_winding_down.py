@@ -1,0 +1,152 @@
+"""The end of a worker, and of a connection that lasts too long: who may still do what.
+
+A reload closes nobody's door: whoever has come is served for one transaction, and hears 421 only behind it. When the
+daemon itself ends, or the connection is too old, only a transaction that runs is waited for.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.session.events import Connected, Shutdown, WindDown
+from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.session.state import Reason
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.replies import Reply
+from tests.unit.session.playbook import SERVER, C, Playbook, S, addressed, client, greeted, introduced, server
+
+RELOAD = WindDown(Reason.RELOAD)
+STOP = WindDown(Reason.STOP)
+AGE = WindDown(Reason.AGE)
+CLOSING = answers.SHUTTING_DOWN.wire
+
+
+def ended(play: Playbook, last: bytes = CLOSING) -> Playbook:
+    """The connection ends between two commands."""
+    return play << client(last) << server("QUIT") << effects.CloseServer() << effects.CloseClient()
+
+
+def one_transaction(play: Playbook) -> Playbook:
+    """From MAIL to the server's word on the message, which is left to the caller."""
+    return (
+        play
+        >> C("MAIL FROM:<a@c.example>") << server("MAIL FROM:<a@c.example>")
+        >> S("250 ok") << client("250 ok")
+        >> C("RCPT TO:<b@mx.example>") << server("RCPT TO:<b@mx.example>")
+        >> S("250 ok") << client("250 ok")
+        >> C("DATA") << server("DATA")
+        >> S("354 go") << client("354 go")
+        >> C("hello\n.") << server("hello\n.")
+        >> S("250 queued")
+    )  # fmt: skip
+
+
+# A reload.
+
+
+def test_a_reload_before_the_greeting_is_not_noticed_until_after_the_message() -> None:
+    play = (
+        Playbook()
+        >> RELOAD
+        >> Connected(SERVER)
+        >> S("220 mx ESMTP") << client("220 mx ESMTP")
+        >> C("EHLO c.example") << server("EHLO c.example")
+        >> S("250 mx") << client("250 mx")
+    )  # fmt: skip
+    assert ended(one_transaction(play), b"250 queued\r\n" + CLOSING)
+
+
+def test_a_reload_between_the_connection_and_the_greeting() -> None:
+    assert Playbook() >> Connected(SERVER) >> RELOAD >> S("220 mx ESMTP") << client("220 mx ESMTP")
+
+
+def test_a_reload_while_the_client_introduces_itself() -> None:
+    play = greeted() >> RELOAD >> C("EHLO c.example") << server("EHLO c.example") >> S("250 mx") << client("250 mx")
+    assert ended(one_transaction(play), b"250 queued\r\n" + CLOSING)
+
+
+def test_a_reload_in_auth_lets_the_message_come_behind_it() -> None:
+    play = introduced(None, "AUTH LOGIN") >> C("AUTH LOGIN") << server("AUTH LOGIN") >> S("334 VXNlcg==")
+    play = play << client("334 VXNlcg==") >> RELOAD >> C("bmFtZQ==") << server("bmFtZQ==")
+    play = play >> S("235 welcome") << client("235 welcome")
+    assert ended(one_transaction(play), b"250 queued\r\n" + CLOSING)
+
+
+def test_a_reload_in_a_transaction_waits_for_its_end() -> None:
+    play = addressed() >> RELOAD >> C("RSET") << server("RSET") >> S("250 ok")
+    assert ended(play, b"250 ok\r\n" + CLOSING)
+
+
+def test_a_reload_between_two_transactions_ends_the_connection() -> None:
+    play = introduced()
+    play = one_transaction(play) << client("250 queued")
+    assert ended(play >> RELOAD)
+
+
+def test_a_second_message_in_the_same_group_is_told_421() -> None:
+    """The client sent MAIL behind its final dot: the 421 is the answer to that, and it will come again."""
+    play = addressed() >> RELOAD >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
+    play = play >> C("hello\n.\nMAIL FROM:<a@c.example>") << server("hello\n.") >> S("250 queued")
+    assert ended(play, b"250 queued\r\n" + CLOSING)
+
+
+@pytest.mark.parametrize("reply", ["450 4.7.1 Greylisted", "550 5.7.1 No"])
+def test_a_sender_that_the_server_refuses_was_the_turn_of_that_client(reply: str) -> None:
+    play = introduced() >> RELOAD >> C("MAIL FROM:<a@c.example>") << server("MAIL FROM:<a@c.example>") >> S(reply)
+    assert ended(play, f"{reply}\r\n".encode() + CLOSING)
+
+
+def test_a_sender_that_we_refuse_was_the_turn_of_that_client() -> None:
+    play = introduced(Options(reject=Reply.of(550, "No"))) >> RELOAD >> C("MAIL FROM:<a@c.example>")
+    assert ended(play, b"550 No\r\n" + CLOSING)
+
+
+def test_a_message_that_its_filter_refuses_was_the_turn_of_that_client() -> None:
+    play = introduced(Options(filtered=True))
+    for event in (RELOAD, C("MAIL FROM:<a@c>"), S("250 ok"), C("RCPT TO:<b@mx>"), S("250 ok"), C("DATA\nhello\n.")):
+        play.session.feed(event)
+    refused = events.FilterVerdict(Verdict(Action.REJECT, Reply.of(550, "No"), "exit 1"))
+    play = play >> refused << effects.FilterAbort() << client("550 No") << server("RSET")
+    assert ended(play >> S("250 ok"))
+
+
+def test_a_reload_does_not_keep_a_client_that_only_says_noop() -> None:
+    """It is served, until DrainTimeOut has passed."""
+    play = greeted() >> RELOAD >> C("NOOP") << server("NOOP") >> S("250 ok") << client("250 ok")
+    assert ended(play >> Shutdown())
+
+
+def test_a_stop_after_a_reload_waits_for_nobody_who_is_idle() -> None:
+    assert ended(introduced() >> RELOAD >> STOP)
+    assert Playbook() >> RELOAD >> STOP << client(CLOSING) << effects.CloseServer(abort=True) << effects.CloseClient()
+    play = addressed() >> RELOAD >> STOP >> C("RSET") << server("RSET") >> S("250 ok")
+    assert ended(play, b"250 ok\r\n" + CLOSING)
+
+
+def test_a_reload_makes_no_connection_younger() -> None:
+    play = greeted() >> C("EHLO c") << server("EHLO c") >> AGE >> RELOAD >> S("250 mx")
+    assert ended(play, b"250 mx\r\n" + answers.SESSION_TOO_LONG.wire)
+
+
+# The end of the daemon, and of a connection's time.
+
+
+@pytest.mark.parametrize(("event", "reply"), [(STOP, answers.SHUTTING_DOWN), (AGE, answers.SESSION_TOO_LONG)])
+def test_who_is_idle_is_told_at_once(event: WindDown, reply: Reply) -> None:
+    assert ended(greeted() >> event, reply.wire)
+    assert ended(introduced() >> event, reply.wire)
+
+
+@pytest.mark.parametrize("event", [STOP, AGE])
+def test_who_is_not_greeted_yet_is_told_at_once(event: WindDown) -> None:
+    play = Playbook() >> Connected(SERVER) >> event
+    assert play << client(CLOSING) << effects.CloseServer(abort=True) << effects.CloseClient()
+
+
+@pytest.mark.parametrize(("event", "reply"), [(STOP, answers.SHUTTING_DOWN), (AGE, answers.SESSION_TOO_LONG)])
+def test_a_running_transaction_may_end(event: WindDown, reply: Reply) -> None:
+    play = addressed() >> event >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
+    play = play >> C("hello\n.") << server("hello\n.") >> S("250 queued")
+    assert ended(play, b"250 queued\r\n" + reply.wire)
