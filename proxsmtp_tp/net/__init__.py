@@ -2,8 +2,12 @@
 
 listening             the sockets that wait for clients
 admission             the table that all workers share: MaxConnections, our own upstream end points
-original_destination  where a redirected client wanted to go
-dialling              the upstream connection
-connection            one client, one server: performs what the session decides
 proxy                 one worker's share: accepts, keeps time, drains
+connection            one client, one server: performs what the session decides
+  sides               its two transports, in asyncio's words
+  judging             its message at the filter, and back
+  deadlines           its time limits
+  upstream            where its client wants to go, and the connection there, never in a circle
+original_destination  where a redirected client wanted to go
+dialling              connecting to the first address that answers
 """

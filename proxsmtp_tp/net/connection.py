@@ -19,45 +19,26 @@ import socket
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.addresses import InetAddress
-from proxsmtp_tp.filters.interface import FilterRequest
-from proxsmtp_tp.net import dialling
-from proxsmtp_tp.net.original_destination import (
-    Endpoint,
-    NoDestinationError,
-    before_redirect,
-    endpoint,
-    original_destination,
-)
+from proxsmtp_tp.net.deadlines import NEVER, Deadlines
+from proxsmtp_tp.net.dialling import DialError
+from proxsmtp_tp.net.judging import Judging
+from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
+from proxsmtp_tp.net.sides import ClientSide, ServerSide
+from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
-from proxsmtp_tp.session.state import Reason, Wait
+from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxsmtp_tp.filters.interface import FilterRun
-    from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.net.proxy import Proxy
 
 log = logging.getLogger(__name__)
 
-CHUNK = 65536
-"""Octets of the judged message read at a time: what a loop iteration may spend on one connection."""
-
 BACKLOG_LIMIT = 65536
 """Octets of the client that may wait for a reply before it is not read any more: room for any group of commands."""
-
-LINGER = 5.0
-"""Seconds for a last reply to reach a client that still sends: closing at once would reset the connection under it."""
-
-DRAINING_LINGER = 1.0
-"""The same when the daemon ends: an idle client that does not read its 421 shall not hold up a restart."""
-
-NEVER = float("inf")
-
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2) makes of "any host": nobody listens here)
 
 
 def rfc5322_date() -> str:
@@ -65,59 +46,8 @@ def rfc5322_date() -> str:
     return formatdate(localtime=True)
 
 
-class ClientSide(asyncio.Protocol):
-    """The client's transport, in asyncio's words."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.connection.client_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.connection.client_data(data)
-
-    def eof_received(self) -> bool:
-        self.connection.client_eof()
-        return True  # our last reply may still be heard
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self.connection.client_lost()
-
-    def pause_writing(self) -> None:
-        self.connection.hold_server()
-
-    def resume_writing(self) -> None:
-        self.connection.release_server()
-
-
-class ServerSide(asyncio.Protocol):
-    """The server's transport, in asyncio's words."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.connection.server_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.connection.feed(events.ServerData(data))
-
-    def eof_received(self) -> None:
-        self.connection.server_eof()
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self.connection.server_lost()
-
-    def pause_writing(self) -> None:
-        self.connection.server_full(True)
-
-    def resume_writing(self) -> None:
-        self.connection.server_full(False)
-
-
 class Connection:
-    """Lives from accept until both sides are closed; also the FilterOwner of its message."""
+    """Lives from accept until both sides are closed."""
 
     def __init__(self, proxy: Proxy, sock: socket.socket, name: str) -> None:
         self.proxy = proxy
@@ -130,25 +60,17 @@ class Connection:
         self.client_ip = self._peer.ip if self._peer else ""
         self.server_ip = ""
         self.session = Session(proxy.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date)
+        self._upstream = Upstream(proxy, sock, self._peer)
         self._client: Any = None
         self._server: Any = None
         self._client_paused = False
         self._client_finished = False
         self._crashed = False
         self._closing = False
-        self._server_is_full = False
-        self._filter_is_full = False
-        self._run: FilterRun | None = None
-        self._reading_message = False
-        self._upstreams: list[int] = []
+        self.server_is_full = False
+        self._judging = Judging(self)
         self._dialling: asyncio.Task[None] | None = None
-        now = self.loop.time()
-        self._wait = Wait.NOTHING
-        self._deadline = NEVER
-        self._message_deadline = NEVER
-        self._keep_alive_at = NEVER
-        self._session_deadline = now + proxy.settings.session_time_out
-        self._winding_down = False
+        self._times = Deadlines(proxy.settings, proxy.limits, self.loop.time())
 
     # Beginning.
 
@@ -181,7 +103,7 @@ class Connection:
             self._perform(self.session.refuse(answers.CLIENT_NOT_SERVED, "not served: not one of Clients"))
             return
         try:
-            destination = self._destination()
+            destination = self._upstream.destination()
         except NoDestinationError as error:
             self._perform(self.session.refuse(answers.NO_DESTINATION, str(error)))
             return
@@ -201,46 +123,21 @@ class Connection:
         """The client has been taken over: there is somebody to tell what happens."""
         return self._client is not None or self._closing
 
-    def _destination(self) -> Endpoint:
-        """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
-        if self._came_out_of_us():
-            raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")
-        if not self.proxy.settings.transparent:
-            return Endpoint("", 0)
-        if not self._peer:
-            raise NoDestinationError("a connection through a unix socket has no original destination")
-        return original_destination(self._sock, self.proxy.listening_ports)
-
-    def _came_out_of_us(self) -> bool:
-        """Whether the client is ourselves: asked for the address it has, and for the one that it had dialled."""
-        if self._peer is None:
-            return False
-        own = endpoint(self._sock.getsockname())
-        dialled = {own, before_redirect(self._sock, own) or own}
-        return any(self.proxy.admission.is_upstream(self._peer, destination) for destination in dialled)
-
     async def _dial(self, destination: Endpoint) -> None:
-        settings = self.proxy.settings
         try:
-            targets = await self._targets(destination)
-            sock, server = await dialling.dial(
-                targets,
-                source=self.client_ip if self.proxy.from_client else None,
-                time_out=settings.connect_time_out,
-                started=self._remember_upstream,
-            )
-        except dialling.DialError as error:
+            sock, self.server_ip = await self._upstream.dial(destination)
+        except DialError as error:
             self.feed(events.ConnectFailed(str(error)))
             return
         if self.session.ended:
             sock.close()
             return
-        if self._came_out_of_us():
+        try:
+            self._upstream.refuse_a_loop()
+        except NoDestinationError as error:
             sock.close()
-            reason = f"connection from {self._peer} came out of this proxy: that would be a loop"
-            self._perform(self.session.refuse(answers.NO_DESTINATION, reason))
+            self._perform(self.session.refuse(answers.NO_DESTINATION, str(error)))
             return
-        self.server_ip = server or str(targets[0])
         # Shielded: a transport that is half made when the client goes would never be closed (server_made closes it).
         # Not create_connection: uvloop gives that one's socket to its transport only after connection_made, and a
         # transport that is aborted there would leave a socket that closes somebody else's descriptor later on.
@@ -264,25 +161,6 @@ class Connection:
             self._crash(error)
         self._maybe_finished()
 
-    async def _targets(self, destination: Endpoint) -> list[Endpoint | str]:
-        settings = self.proxy.settings
-        if settings.transparent:
-            return [destination]
-        if settings.out_address is None:
-            raise dialling.DialError("no OutAddress is configured")
-        if isinstance(settings.out_address, InetAddress) and settings.out_address.port_only:
-            if not self._peer:
-                raise dialling.DialError("a client on a unix socket has no address to connect back to")
-            return [Endpoint(self.client_ip, settings.out_address.port)]
-        return await dialling.candidates(settings.out_address)
-
-    def _remember_upstream(self, sock: socket.socket, target: Endpoint | str) -> None:
-        if isinstance(target, str):
-            return
-        theirs = Endpoint(_ANY_HOST.get(target.ip, target.ip), target.port)
-        own = endpoint(sock.getsockname())
-        self._upstreams.append(self.proxy.admission.add_upstream(self.proxy.worker, own, theirs))
-
     # What happens.
 
     def feed(self, event: events.Event) -> None:
@@ -291,7 +169,7 @@ class Connection:
             return
         try:
             self._perform(self.session.feed(event))
-            self._balance_client()
+            self.balance_client()
         except Exception as error:  # noqa: BLE001  (a bug must cost one connection, not the worker)
             self._crash(error)
 
@@ -323,21 +201,16 @@ class Connection:
     def server_lost(self) -> None:
         """The server's connection is gone."""
         self._server = None
-        self._server_is_full = False  # nobody says so any more: what the client still sends must be read
-        self._reading_message = False
+        self.server_is_full = False  # nobody says so any more: what the client still sends must be read
+        self._judging.stop_reading()
         self.feed(events.ServerClosed())
         self._maybe_finished()
-
-    def filter_verdict(self, verdict: Verdict) -> None:
-        """FilterOwner."""
-        self.feed(events.FilterVerdict(verdict))
 
     def _crash(self, error: BaseException) -> None:
         """The session is not to be relied on any more: it hears of nothing from now on."""
         log.error("%s: client=%s: internal error: closing", self.name, self.client_ip, exc_info=error)
         self._crashed = True
-        self._release_run()
-        self._reading_message = False
+        self._judging.release()
         if self._dialling is not None:
             self._dialling.cancel()
         if self._server is not None:
@@ -364,8 +237,7 @@ class Connection:
     def _close_client(self, _effect: effects.CloseClient | None) -> None:
         """Close after the last reply, reading on meanwhile: unread bytes would turn the close into a reset."""
         self._closing = True
-        self._wait = Wait.NOTHING
-        self._deadline = self.loop.time() + (LINGER if self.proxy.ending is None else DRAINING_LINGER)
+        self._times.linger(self.loop.time(), hurry=self.proxy.ending is not None)
         client = self._client
         if client is None:
             self._maybe_finished()
@@ -386,80 +258,47 @@ class Connection:
             else:
                 self._server.close()
 
-    def _start_filter(self, effect: effects.StartFilter) -> None:
-        request = FilterRequest(
-            connection=self.name,
-            envelope=effect.envelope,
-            client=self.client_ip,
-            server=self.server_ip,
-            helo=effect.helo,
-            remote=effect.remote,
-            remote_helo=effect.remote_helo,
-        )
-        if self.proxy.filter is None:
-            raise RuntimeError("the session asks for a filter that is not configured")
-        self._run = self.proxy.filter.start(request, self)
-
     def _filter_data(self, effect: effects.FilterData) -> None:
-        if self._run is not None:
-            self._run.write(effect.text)
+        run = self._judging.run
+        if run is not None:
+            run.write(effect.text)
 
     def _filter_finish(self, _effect: effects.FilterFinish) -> None:
-        if self._run is not None:
-            self._run.finish()
+        run = self._judging.run
+        if run is not None:
+            run.finish()
 
     def _filter_abort(self, _effect: effects.FilterAbort) -> None:
-        self._release_run()
+        self._judging.release()
 
-    def _release_run(self) -> None:
-        run, self._run = self._run, None
-        self._filter_is_full = False
-        if run is not None:
-            run.abort()
-            run.close()
+    def _start_filter(self, effect: effects.StartFilter) -> None:
+        self._judging.start(effect)
 
     def _read_message(self, _effect: effects.ReadMessage) -> None:
-        self._reading_message = True
-        self.loop.call_soon(self._pump_message)
-
-    def _pump_message(self) -> None:
-        """The next chunk of the judged message, if the server has room for it."""
-        if not self._reading_message or self._server_is_full or self._run is None:
-            return
-        try:
-            chunk = self._run.read(CHUNK)
-        except OSError as error:
-            self._reading_message = False
-            self.feed(events.MessageUnreadable(str(error)))
-            return
-        if chunk:
-            self.feed(events.MessageChunk(chunk))
-            self.loop.call_soon(self._pump_message)
-        else:
-            self._reading_message = False
-            self.feed(events.MessageEnd())
+        self._judging.read_back()
 
     def _set_deadline(self, effect: effects.Deadline) -> None:
         if self._closing:
             return
-        self._wait = effect.wait
-        self._deadline = self.loop.time() + self.proxy.limits[effect.wait]
+        times = self._times
+        times.wait = effect.wait
+        times.step = self.loop.time() + times.limits[effect.wait]
 
     def _message_clock(self, effect: effects.MessageClock) -> None:
-        now = self.loop.time()
-        settings = self.proxy.settings
-        self._message_deadline = now + settings.message_time_out if effect.running else NEVER
-        self._keep_alive_at = now + settings.keep_alives if effect.running and settings.keep_alives else NEVER
+        if effect.running:
+            self._times.message_begins(self.loop.time())
+        else:
+            self._times.message_ends()
 
     def _log(self, effect: effects.Log) -> None:
         log.log(effect.level, "%s: %s", self.name, effect.text)
 
     # Back-pressure.
 
-    def _balance_client(self) -> None:
+    def balance_client(self) -> None:
         """Read the client, or not."""
         hold = (
-            self._server_is_full or self._filter_is_full or self.session.waiting_octets > BACKLOG_LIMIT
+            self.server_is_full or self._judging.full or self.session.waiting_octets > BACKLOG_LIMIT
         ) and not self._closing
         if hold != self._client_paused and self._client is not None:
             self._client_paused = hold
@@ -470,20 +309,10 @@ class Connection:
 
     def server_full(self, full: bool) -> None:
         """The server takes no more for now, or again."""
-        self._server_is_full = full
-        self._balance_client()
-        if not full and self._reading_message:
-            self.loop.call_soon(self._pump_message)
-
-    def pause_filter_input(self) -> None:
-        """FilterOwner."""
-        self._filter_is_full = True
-        self._balance_client()
-
-    def resume_filter_input(self) -> None:
-        """FilterOwner."""
-        self._filter_is_full = False
-        self._balance_client()
+        self.server_is_full = full
+        self.balance_client()
+        if not full:
+            self._judging.server_ready()
 
     def hold_server(self) -> None:
         """The client takes no more for now: do not read the server."""
@@ -499,38 +328,23 @@ class Connection:
 
     def tick(self, now: float) -> None:
         """Called about once a second."""
-        if now >= self._deadline:
-            self._deadline = NEVER
+        times = self._times
+        if now >= times.step:
+            times.step = NEVER
             if self._closing:
                 self._abort()
                 return
             self._overdue(now)
-        if now >= self._message_deadline:
-            self._message_deadline = NEVER
-            self.feed(events.MessageTimedOut())
-        if now >= self._keep_alive_at:
-            self._keep_alive_at = now + self.proxy.settings.keep_alives
-            self.feed(events.KeepAlive())
-        if now >= self._session_deadline:
-            self._session_too_long(now)
+        for event in times.passed(now):
+            self.feed(event)
 
     def _overdue(self, now: float) -> None:
         """What is waited for has not come. A client that is not read at the moment is not the one who is slow."""
-        wait = self._wait
-        if wait is Wait.TEXT and self._filter_is_full:  # the filter's own limit (FilterTimeout) runs
-            self._deadline = now + self.proxy.limits[wait]
+        wait = self._times.wait
+        if wait is Wait.TEXT and self._judging.full:  # the filter's own limit (FilterTimeout) runs
+            self._times.step = now + self._times.limits[wait]
             return
-        self.feed(events.DeadlinePassed(Wait.SENDING if wait is Wait.TEXT and self._server_is_full else wait))
-
-    def _session_too_long(self, now: float) -> None:
-        """SessionTimeOut: the running transaction may still end, unless it is one that never will."""
-        if self._winding_down:
-            self._session_deadline = NEVER
-            self.feed(events.Shutdown())
-            return
-        self._winding_down = True
-        self._session_deadline = now + self.proxy.settings.message_time_out + self.proxy.limits[Wait.FINAL]
-        self.feed(events.WindDown(Reason.AGE))
+        self.feed(events.DeadlinePassed(Wait.SENDING if wait is Wait.TEXT and self.server_is_full else wait))
 
     # The end.
 
@@ -545,10 +359,8 @@ class Connection:
             self._finished()
 
     def _finished(self) -> None:
-        self._release_run()
-        for handle in self._upstreams:
-            self.proxy.admission.remove_upstream(self.proxy.worker, handle)
-        self._upstreams.clear()
+        self._judging.release()
+        self._upstream.forget()
         self.proxy.finished(self)
 
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
-from proxsmtp_tp.net.connection import NEVER, Connection
+from proxsmtp_tp.net.connection import Connection
+from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.options import options_of
-from proxsmtp_tp.session.state import Reason, Wait
+from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
@@ -38,23 +39,6 @@ YIELD = 0.002
 
 ACCEPT_PAUSE = 0.1
 """Seconds to wait when the system has no descriptor left for a client: one that ends gives its own back."""
-
-FINAL_REPLY = 600.0
-"""Seconds for the server's reply to the end of data, at least (RFC 5321 section 4.5.3.2.6): less doubles mail."""
-
-
-def limits_of(settings: Settings) -> dict[Wait, float]:
-    """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run."""
-    return {
-        Wait.GREETING: settings.time_out,
-        Wait.REPLY: settings.time_out,
-        Wait.FINAL: max(settings.time_out, FINAL_REPLY),
-        Wait.COMMAND: settings.time_out,
-        Wait.TEXT: settings.time_out,
-        Wait.SENDING: settings.time_out,
-        Wait.VERDICT: NEVER,
-        Wait.NOTHING: NEVER,
-    }
 
 
 class Proxy:

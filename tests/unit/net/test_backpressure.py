@@ -11,7 +11,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.pipe import INPUT_HIGH, PipeRun
-from proxsmtp_tp.net.connection import BACKLOG_LIMIT, CHUNK
+from proxsmtp_tp.net.connection import BACKLOG_LIMIT
+from proxsmtp_tp.net.judging import CHUNK
 from proxsmtp_tp.session.dialogue import OUTSTANDING_LIMIT
 from proxsmtp_tp.smtp.answers import OUT_OF_STEP
 from proxsmtp_tp.smtp.replies import TOTAL_LIMIT
@@ -57,13 +58,13 @@ async def test_a_server_that_stops_reading(open_stage: OpenStage) -> None:
 
 async def test_a_filter_that_stops_reading(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the end the client is read again: its last reply must not be lost behind what it still sends."""
-    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
+    monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
     async with Mx() as mx, open_stage(mx, filter_command="read -r line; sleep 600") as stage:
         client, server = await phases.in_the_text(stage, mx)
         connection = only_connection(stage)
         sent = await client.press(BLOCK, lambda: connection._client_paused, PRESSED, blocked=True)
         assert sent < MOST
-        run = connection._run
+        run = connection._judging.run
         assert isinstance(run, PipeRun)
         assert run._child is not None
         assert run._child.queued <= INPUT_HIGH + READ
@@ -104,7 +105,7 @@ async def test_a_judged_message_is_read_back_as_the_server_takes_it(open_stage: 
         client, server = await phases.waiting_for_354(stage, mx)
         connection = only_connection(stage)
         await server.say("354 go")
-        await until(lambda: connection._server_is_full, "the server is full")
+        await until(lambda: connection.server_is_full, "the server is full")
         assert connection._server.get_write_buffer_size() <= HIGH_WATER + CHUNK + 16
         assert await server.text() == b"x" * size + b"\r\n.\r\n"
         await server.say("250 2.0.0 queued")
@@ -190,7 +191,7 @@ async def test_a_client_that_asks_a_server_which_never_answers(open_stage: OpenS
 async def test_what_comes_after_the_last_reply_is_not_kept(
     open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
+    monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
         connection = only_connection(stage)

@@ -25,7 +25,7 @@ END_OF_DATA = b"\r\n.\r\n"
 @pytest.fixture(autouse=True)
 def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever would wait for LINGER to pass fails."""
-    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
+    monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
 
 
 def polite(reach: Reach, filter_command: str | None, way: str) -> bool:
@@ -155,7 +155,7 @@ async def test_the_last_reply_reaches_a_client_in_the_middle_of_a_big_message(op
 
 async def test_lingering_has_an_end(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that neither reads nor closes keeps its place no longer than that."""
-    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 0.1)
+    monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 0.1)
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
         server.close()
@@ -168,7 +168,7 @@ async def test_a_server_that_ends_its_half_gets_no_more(open_stage: OpenStage) -
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await phases.in_the_text(stage, mx)
         connection: Connection = next(iter(stage.proxy._connections))
-        await client.press(b"x" * 65536, lambda: connection._server_is_full, 1 << 28)
+        await client.press(b"x" * 65536, lambda: connection.server_is_full, 1 << 28)
         server.finish()
         await until(lambda: connection._server is None, "it is noticed")
         await client.say("\n.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxsmtp_tp.config.settings import Settings
-from proxsmtp_tp.net.proxy import FINAL_REPLY, limits_of
+from proxsmtp_tp.net.deadlines import FINAL_REPLY, limits_of
 from proxsmtp_tp.session.state import Phase, Wait
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, address, meet, relayed
@@ -31,8 +31,10 @@ END_OF_DATA = b"\r\n.\r\n"
 
 
 def set_limits(stage: Stage, **directives: Any) -> None:
-    """Other directives, from now on."""
+    """Other directives, from now on, also for connections that there are already."""
     stage.proxy.settings = replace(stage.proxy.settings, **directives)
+    for connection in stage.proxy._connections:
+        connection._times._settings = stage.proxy.settings
 
 
 async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
@@ -221,7 +223,7 @@ async def test_a_server_that_stops_reading_a_streamed_message(open_stage: OpenSt
         client, server = await phases.in_the_text(stage, mx)
         stage.proxy.limits[Wait.TEXT] = 3 * SHORT
         [connection] = stage.proxy._connections
-        await client.press(b"x" * 65536, lambda: connection._server_is_full, 1 << 28)
+        await client.press(b"x" * 65536, lambda: connection.server_is_full, 1 << 28)
         await until(lambda: connection._closing, "given up")
         assert (await client.rest()).endswith(SERVER_TIMED_OUT)
         assert END_OF_DATA not in await server.rest()
@@ -248,9 +250,9 @@ async def test_a_filter_that_takes_its_time_is_not_the_clients_fault(open_stage:
         client, server = await phases.in_the_text(stage, mx)
         stage.proxy.limits[Wait.TEXT] = SHORT
         [connection] = stage.proxy._connections
-        await client.press(b"x" * 65536, lambda: connection._filter_is_full, 1 << 28)
+        await client.press(b"x" * 65536, lambda: connection._judging.full, 1 << 28)
         stage.proxy.limits[Wait.TEXT] = 3600.0  # of the client, once it is read again
-        await until(lambda: not connection._filter_is_full, "the filter is given up")
+        await until(lambda: not connection._judging.full, "the filter is given up")
         await client.say("\n.")
         assert (await client.reply()).startswith(b"451 ")
         assert await server.line() == b"RSET"
@@ -310,8 +312,8 @@ async def test_a_running_transaction_may_end_first(open_stage: OpenStage) -> Non
         client, server = await meet(stage, mx)
         await address(client, server)
         [connection] = stage.proxy._connections
-        connection._session_deadline = 0
-        await until(lambda: connection._winding_down, "it is wound down")
+        connection._times.session = 0
+        await until(lambda: connection._times._winding_down, "it is wound down")
         await client.say(f"DATA\n{DOT}")
         await server.line()
         await server.say("354 go")
@@ -327,7 +329,7 @@ async def test_a_transaction_that_never_ends_does(open_stage: OpenStage) -> None
         client, server = await meet(stage, mx)
         await address(client, server)
         [connection] = stage.proxy._connections
-        connection._session_deadline = 0
+        connection._times.session = 0
         answers = asyncio.create_task(noop_for_ever(server))
         with_end = asyncio.create_task(noops(client))
         assert (await with_end).startswith(b"421 4.3.2")

@@ -213,7 +213,7 @@ async def test_a_connection_that_ends_just_when_its_server_is_there_closes_each_
     open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closed a second time, its number may be somebody else's by then: that one's connection would break, or worse."""
-    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
+    monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
     made = Connection.server_made
 
     def end_first(connection: Connection, transport: object) -> None:
@@ -280,7 +280,7 @@ async def test_a_bug_in_taking_a_client_over(
     def no_descriptor(*_: object) -> object:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("proxsmtp_tp.net.connection.original_destination", no_descriptor)
+    monkeypatch.setattr("proxsmtp_tp.net.upstream.original_destination", no_descriptor)
     async with open_stage(None, transparent_proxy=TransparentProxy.CLIENT, max_connections=1) as stage:
         stage.errors_expected = True
         for _ in range(2):

@@ -117,7 +117,7 @@ async def test_a_client_that_goes_leaves_its_place_at_once(
     open_stage: OpenStage, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody lingers for a last reply to a client that is gone: the place would be lost to others meanwhile."""
-    monkeypatch.setattr("proxsmtp_tp.net.connection.LINGER", 3600.0)
+    monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
     async with Mx() as mx, open_stage(mx, max_connections=1) as stage:
         mx.serve(ModelServer)
         for _ in range(3):

@@ -1,0 +1,99 @@
+"""The time limits of one connection: moments of the event loop's clock, looked at about once a second.
+
+step        what the session waits for now (Wait), or a close that lingers
+message     MessageTimeOut, from a message's first byte to its last
+keep alive  KeepAlives, while a message is on its way
+session     SessionTimeOut, and behind it the time for a transaction that was running
+
+To arm one is an assignment: `wait` and `step` are written by the connection itself, since that happens for every piece
+of a message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.session import events
+from proxsmtp_tp.session.state import Reason, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxsmtp_tp.config.settings import Settings
+
+NEVER = float("inf")
+
+FINAL_REPLY = 600.0
+"""Seconds for the server's reply to the end of data, at least (RFC 5321 section 4.5.3.2.6): less doubles mail."""
+
+
+LINGER = 5.0
+"""Seconds for a last reply to reach a client that still sends: closing at once would reset the connection under it."""
+
+HURRIED_LINGER = 1.0
+"""The same when the daemon ends: an idle client that does not read its 421 shall not hold up a restart."""
+
+
+def limits_of(settings: Settings) -> dict[Wait, float]:
+    """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run."""
+    return {
+        Wait.GREETING: settings.time_out,
+        Wait.REPLY: settings.time_out,
+        Wait.FINAL: max(settings.time_out, FINAL_REPLY),
+        Wait.COMMAND: settings.time_out,
+        Wait.TEXT: settings.time_out,
+        Wait.SENDING: settings.time_out,
+        Wait.VERDICT: NEVER,
+        Wait.NOTHING: NEVER,
+    }
+
+
+class Deadlines:
+    """Of one connection. `limits` are those of `limits_of`, shared by all."""
+
+    __slots__ = ("_settings", "_winding_down", "keep_alive", "limits", "message", "session", "step", "wait")
+
+    def __init__(self, settings: Settings, limits: dict[Wait, float], now: float) -> None:
+        self._settings = settings
+        self.limits = limits
+        self.wait = Wait.NOTHING
+        self.step = NEVER
+        self.message = NEVER
+        self.keep_alive = NEVER
+        self.session = now + settings.session_time_out
+        self._winding_down = False
+
+    def message_begins(self, now: float) -> None:
+        """Its first byte may come."""
+        self.message = now + self._settings.message_time_out
+        self.keep_alive = now + self._settings.keep_alives if self._settings.keep_alives else NEVER
+
+    def message_ends(self) -> None:
+        """Nothing of it is left to come or to go."""
+        self.message = NEVER
+        self.keep_alive = NEVER
+
+    def linger(self, now: float, *, hurry: bool) -> None:
+        """The last reply is on its way, and nothing is waited for but the end."""
+        self.wait = Wait.NOTHING
+        self.step = now + (HURRIED_LINGER if hurry else LINGER)
+
+    def passed(self, now: float) -> Iterator[events.Event]:
+        """What the session must hear of, `step` excepted: that is for the connection to judge."""
+        if now >= self.message:
+            self.message = NEVER
+            yield events.MessageTimedOut()
+        if now >= self.keep_alive:
+            self.keep_alive = now + self._settings.keep_alives
+            yield events.KeepAlive()
+        if now >= self.session:
+            yield self._session_too_long(now)
+
+    def _session_too_long(self, now: float) -> events.Event:
+        """SessionTimeOut: the running transaction may still end, unless it is one that never will."""
+        if self._winding_down:
+            self.session = NEVER
+            return events.Shutdown()
+        self._winding_down = True
+        self.session = now + self._settings.message_time_out + self.limits[Wait.FINAL]
+        return events.WindDown(Reason.AGE)

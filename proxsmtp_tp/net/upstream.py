@@ -1,0 +1,92 @@
+"""One client's way to its server: where it wants to go, and the connection there, never in a circle.
+
+What came out of this proxy, by whichever worker, is recognised by both its end points in the shared table
+(`admission`): before dialling, and again once the dialled socket has an end point of its own.
+
+Diagnostics: NoDestinationError where nothing must be dialled, dialling.DialError where nothing answers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.net import dialling
+from proxsmtp_tp.net.original_destination import (
+    Endpoint,
+    NoDestinationError,
+    before_redirect,
+    endpoint,
+    original_destination,
+)
+
+if TYPE_CHECKING:
+    import socket
+
+    from proxsmtp_tp.net.proxy import Proxy
+
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2) makes of "any host": nobody listens here)
+
+
+class Upstream:
+    """Of one client, whose socket is `client`; `peer` is None for one that came by a unix socket."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket, peer: Endpoint | None) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._peer = peer
+        self._handles: list[int] = []
+
+    def destination(self) -> Endpoint:
+        """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
+        self.refuse_a_loop()
+        if not self._proxy.settings.transparent:
+            return Endpoint("", 0)
+        if not self._peer:
+            raise NoDestinationError("a connection through a unix socket has no original destination")
+        return original_destination(self._client, self._proxy.listening_ports)
+
+    async def dial(self, destination: Endpoint) -> tuple[socket.socket, str]:
+        """Connect to the server: the socket, and its IP address or path. Raises DialError."""
+        targets = await self._targets(destination)
+        sock, server = await dialling.dial(
+            targets,
+            source=self._peer.ip if self._peer and self._proxy.from_client else None,
+            time_out=self._proxy.settings.connect_time_out,
+            started=self._remember,
+        )
+        return sock, server or str(targets[0])
+
+    def refuse_a_loop(self) -> None:
+        """Raises NoDestinationError where the client is ourselves, by the address that it has or had dialled."""
+        if self._peer is None:
+            return
+        own = endpoint(self._client.getsockname())
+        dialled = {own, before_redirect(self._client, own) or own}
+        if any(self._proxy.admission.is_upstream(self._peer, destination) for destination in dialled):
+            raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")
+
+    def forget(self) -> None:
+        """The connection is over, or never came to be."""
+        for handle in self._handles:
+            self._proxy.admission.remove_upstream(self._proxy.worker, handle)
+        self._handles.clear()
+
+    async def _targets(self, destination: Endpoint) -> list[Endpoint | str]:
+        settings = self._proxy.settings
+        if settings.transparent:
+            return [destination]
+        if settings.out_address is None:
+            raise dialling.DialError("no OutAddress is configured")
+        if isinstance(settings.out_address, InetAddress) and settings.out_address.port_only:
+            if not self._peer:
+                raise dialling.DialError("a client on a unix socket has no address to connect back to")
+            return [Endpoint(self._peer.ip, settings.out_address.port)]
+        return await dialling.candidates(settings.out_address)
+
+    def _remember(self, sock: socket.socket, target: Endpoint | str) -> None:
+        if isinstance(target, str):
+            return
+        theirs = Endpoint(_ANY_HOST.get(target.ip, target.ip), target.port)
+        own = endpoint(sock.getsockname())
+        self._handles.append(self._proxy.admission.add_upstream(self._proxy.worker, own, theirs))
