@@ -114,9 +114,6 @@ def _next_line(d: Dialogue) -> bool:
         ended = line.endswith(b"\r\n")
     except LineTooLong as error:
         line, ended, fault = b"", error.ended, error
-    behind_bare_lf, d.refused_to_crlf = d.refused_to_crlf, not ended
-    if behind_bare_lf:
-        return True
     d.progress = d.progress or not d.outstanding  # a pipelined command buys a silent server no time
     try:
         if fault is not None:
@@ -127,6 +124,8 @@ def _next_line(d: Dialogue) -> bool:
             _line(d, line)
     except SmtpError as error:
         _fault(d, error)
+    if not ended:
+        _stop_reading(d)
     return True
 
 
@@ -149,6 +148,16 @@ def _fault(d: Dialogue, error: SmtpError) -> None:
     if d.errors >= ERROR_LIMIT:
         d.log(f"client={d.client}: {d.errors} mistakes: closing", logging.WARNING)
         d.goodbye = answers.TOO_MANY_ERRORS
+
+
+def _stop_reading(d: Dialogue) -> None:
+    """Behind a bare LF, which ends no line (RFC 5321 section 2.3.8).
+
+    What follows is the rest of a refused line for one client, and the next command for another, which waits for its
+    reply: run it, and it is smuggled; answer it, and replies are out of step; be silent, and the other one hangs.
+    """
+    d.log(f"client={d.client}: bare LF in a command line: closing", logging.WARNING)
+    d.goodbye = answers.CLOSING_BARE_LF
 
 
 def _continuation(d: Dialogue, line: bytes) -> None:

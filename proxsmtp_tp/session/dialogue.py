@@ -131,8 +131,6 @@ class Dialogue:
         self.skip = 0
         """Octets of a BDAT chunk still to come."""
         self.errors = 0
-        self.refused_to_crlf = False
-        """The client's line had a bare LF and was refused: what follows, up to its CRLF, is no command of its own."""
         self.noted: set[bytes] = set()
         self.client_gone = False
         """The client sends no more."""

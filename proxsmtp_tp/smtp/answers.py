@@ -45,6 +45,7 @@ SPOOL_FAILED: Final = Reply.of(452, "4.3.1 Temporary storage failed, try again l
 BYE: Final = Reply.of(221, "2.0.0 Bye")
 TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0 Error: too many errors")
 CLOSING_OUT_OF_STEP: Final = Reply.of(421, "4.5.0 Closing: what follows BDAT can not be told from commands")
+CLOSING_BARE_LF: Final = Reply.of(421, "4.5.0 Closing: what follows a bare <LF> can not be told from commands")
 OUT_OF_STEP: Final = Reply.of(421, "4.3.0 The server's replies do not fit the commands, closing")
 SERVER_LOST: Final = Reply.of(421, "4.4.2 Lost connection with the server")
 SERVER_TIMED_OUT: Final = Reply.of(421, "4.4.2 The server did not answer in time")

@@ -238,7 +238,7 @@ class TestRefusals:
         told = b"".join(effect.data for effect in given if isinstance(effect, SendClient))
         asked = b"".join(effect.data for effect in given if isinstance(effect, SendServer))
         assert told.startswith(b"500 5.5.")
-        assert asked in {b"", b"RSET\r\n"}
+        assert asked in {b"", b"QUIT\r\n"}
         assert play
 
     def test_only_so_many_mistakes(self) -> None:

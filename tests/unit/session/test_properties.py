@@ -20,13 +20,16 @@ CLIENT_STREAM = (
     b"EHLO client.example\r\n"
     b"MAIL FROM:<a@client.example> SIZE=10\r\nRCPT TO:<b@mx.example>\r\nRCPT TO:<refuse@mx.example>\r\nDATA\r\n"
     b"Subject: one\r\n\r\n..dot\r\n.\r.\r\n\r\n.\r\n"
-    b"STARTTLS\r\nNOOP bare\nNOOP\r\n"
+    b"STARTTLS\r\nNOOP bare\rNOOP\r\n"
     b"MAIL FROM:<>\r\nRCPT TO:<c@mx.example>\r\nDATA\r\n"
     b"Subject: two\r\n\r\nSPAM\nand a bare newline\r\n.\r\n"
     b"BDAT 5 LAST\r\nhelloRSET\r\n"
     b"MAIL FROM:<d@client.example>\r\nRCPT TO:<e@mx.example>\r\nDATA\r\n.\r\n"
-    b"xyzzy\r\n" + b"x" * 3000 + b"\r\nQUIT\r\n"
+    b"xyzzy\r\n" + b"x" * 3000 + b"\r\n"
 )
+QUIT = b"QUIT\r\n"
+BARE_LF = b"NOOP bare\nMAIL FROM:<evil@client.example>\r\nNOOP\r\n"
+"""The two ways in which it ends."""
 
 FILTERED = Options(filtered=True)
 STREAMED = Options()
@@ -39,21 +42,22 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges)]
 
 
-def played(options: Options, client: list[int], server: list[int], *keywords: bytes) -> World:
+def played(options: Options, client: list[int], server: list[int], *keywords: bytes, end: bytes = QUIT) -> World:
     """The whole stream, played in pieces."""
     world = World(options, lambda data: cut(data, server), ModelServer(keywords))
-    world.send(cut(CLIENT_STREAM, client))
+    world.send(cut(CLIENT_STREAM + end, client))
     return world
 
 
+@pytest.mark.parametrize("end", [QUIT, BARE_LF])
 @pytest.mark.parametrize("keywords", [(b"PIPELINING",), (b"SIZE",)])
 @pytest.mark.parametrize("options", [FILTERED, STREAMED, HEADED])
 @given(client=st.lists(st.integers(0, 4000), max_size=30), server=st.lists(st.integers(0, 60), max_size=4))
 def test_any_chunking_gives_the_same(
-    options: Options, keywords: tuple[bytes, ...], client: list[int], server: list[int]
+    options: Options, keywords: tuple[bytes, ...], end: bytes, client: list[int], server: list[int]
 ) -> None:
-    whole = played(options, [], [], *keywords)
-    pieces = played(options, client, server, *keywords)
+    whole = played(options, [], [], *keywords, end=end)
+    pieces = played(options, client, server, *keywords, end=end)
     assert pieces.client_got == whole.client_got
     assert pieces.server.messages == whole.server.messages
     assert pieces.server.commands == whole.server.commands

@@ -153,39 +153,59 @@ def test_a_chunk_that_ends_stops_its_clock() -> None:
 # One line of the client is one command with one reply, whatever is in it.
 
 
-def test_what_stands_behind_a_bare_lf_is_no_command() -> None:
-    """Its sender sent one line: a second command would be smuggled, and a second reply out of step."""
-    assert (
-        greeted()
-        >> C(b"NOOP\nMAIL FROM:<evil@c>\nQUIT\r\n") << client(answers.COMMAND_BARE_LF.wire)
-        >> C(b"NO\n") << client(answers.COMMAND_BARE_LF.wire)
-        >> C(b"MAIL FROM:<evil@c>\n") >> C(b"DATA\r") >> C(b"\n")
-        >> C("NOOP") << server("NOOP")
-    )  # fmt: skip
+REFUSED = answers.COMMAND_BARE_LF.wire + answers.CLOSING_BARE_LF.wire
+GOODBYE = (server("QUIT"), effects.CloseServer(), effects.CloseClient())
+
+
+@pytest.mark.parametrize("behind", [b"", b"MAIL FROM:<evil@c>\nQUIT\r\n", b"MAIL FROM:<evil@c>\r\nNOOP\r\n", b"\r\n"])
+def test_what_stands_behind_a_bare_lf_is_no_command(behind: bytes) -> None:
+    """Its sender sent one line, or ends all of them like that: only the end of the connection is right in both cases.
+
+    A second command would be smuggled, a second reply out of step, and no reply at all is what `nc` got until TimeOut.
+    """
+    play = greeted() >> C(b"NOOP\n" + behind) << client(REFUSED)
+    for effect in GOODBYE:
+        play = play << effect
+    assert play >> C("MAIL FROM:<evil@c>")
+    assert any("bare LF" in line for line in play.logged)
+
+
+def test_a_line_of_nc_that_comes_in_two_pieces() -> None:
+    play = greeted() >> C(b"EHLO nc.exam") >> C(b"ple\n") << client(REFUSED)
+    for effect in GOODBYE:
+        play = play << effect
+    assert play
+
+
+def test_what_came_before_a_bare_lf_is_answered_first() -> None:
+    play = introduced(None, "PIPELINING") >> C(b"RSET\r\nRSET\nMAIL FROM:<evil@c>\r\n") << server("RSET")
+    play = play >> S("250 ok") << client(b"250 ok\r\n" + REFUSED)
+    for effect in GOODBYE:
+        play = play << effect
+    assert play
 
 
 @pytest.mark.parametrize(("length", "reply"), [(3000, answers.COMMAND_BARE_LF), (20000, answers.LINE_TOO_LONG)])
 def test_what_stands_behind_the_bare_lf_of_a_long_line_is_no_command(length: int, reply: Reply) -> None:
-    assert (
-        greeted()
-        >> C(b"x" * length + b"\nMAIL FROM:<evil@c>\r\n") << client(reply.wire)
-        >> C(b"x" * length) >> C(b"x\r") >> C(b"\n") << client(answers.LINE_TOO_LONG.wire)
-        >> C("NOOP") << server("NOOP")
-        >> S("250 ok") << client("250 ok")
-        >> C(b"x\n" + b"x" * length) << client(answers.COMMAND_BARE_LF.wire)
-        >> C(b"\r\nNOOP\r\n") << server("NOOP")
-    )  # fmt: skip
+    play = greeted() >> C(b"x" * length) >> C(b"x\r") >> C(b"\n")
+    play = play << client(answers.LINE_TOO_LONG.wire)  # with its CRLF it is a line like any other
+    play = play >> C("NOOP") << server("NOOP") >> S("250 ok") << client("250 ok")
+    play = play >> C(b"x" * length + b"\nMAIL FROM:<evil@c>\r\n")
+    play = play << client(reply.wire + answers.CLOSING_BARE_LF.wire)
+    for effect in GOODBYE:
+        play = play << effect
+    assert play
 
 
 def test_what_stands_behind_a_bare_lf_in_auth_is_no_command() -> None:
     play = introduced(None, "AUTH LOGIN")
     play.session.feed(C("AUTH LOGIN"))
     play.session.feed(S("334 VXNlcm5hbWU6"))
-    assert (
-        play
-        >> C(b"abc\nMAIL FROM:<evil@c>\r\nNOOP\r\n") << server("*")
-        >> S("501 cancelled") << client("501 cancelled") << server("NOOP")
-    )  # fmt: skip
+    play = play >> C(b"abc\nMAIL FROM:<evil@c>\r\nNOOP\r\n") << server("*")
+    play = play >> S("501 cancelled") << client(b"501 cancelled\r\n" + answers.CLOSING_BARE_LF.wire)
+    for effect in GOODBYE:
+        play = play << effect
+    assert play
 
 
 def test_no_empty_message_for_a_server_that_wants_no_sender() -> None:
