@@ -23,7 +23,7 @@ from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
-from proxsmtp_tp.net.sides import ClientSide, ServerSide
+from proxsmtp_tp.net.sides import ClientSide, ServerSide, was_reset
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
@@ -328,6 +328,10 @@ class Connection:
 
     def tick(self, now: float) -> None:
         """Called about once a second."""
+        unheard = self._client_paused or self._client_finished
+        if unheard and self._client is not None and was_reset(self._sock):
+            self._client.abort()  # client_lost follows: no filter judges on for nobody
+            return
         times = self._times
         if now >= times.step:
             times.step = NEVER

@@ -374,3 +374,9 @@ def files(folder: Path) -> list[str]:
 def children() -> list[str]:
     """Processes that this process has started and not reaped."""
     return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def living() -> list[str]:
+    """Processes of ours that run: what a worker that exits leaves to others."""
+    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children()}
+    return [pid for pid, state in states.items() if state != "Z"]

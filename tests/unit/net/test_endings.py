@@ -7,7 +7,6 @@ import gc
 import os
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +18,7 @@ from proxsmtp_tp.session import events
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Reason
 from tests.unit.net.dialogue import DOT, WHOLE, address, meet, relayed
-from tests.unit.net.stage import PATIENCE, Mx, children, codes, until
+from tests.unit.net.stage import PATIENCE, Mx, codes, living, until
 from tests.unit.session.world import ModelServer
 
 if TYPE_CHECKING:
@@ -192,21 +191,15 @@ async def test_no_process_outlives_the_worker(open_stage: OpenStage) -> None:
         await client.say(WHOLE)
         while len(codes(client.heard)) < 5:
             await client.line()
-        await until(living_children, "the filter runs")
+        await until(living, "the filter runs")
         stage.proxy.stop()
         await client.rest()
         client.close()
         await stage.ended()
         end = time.monotonic() + PATIENCE
-        while living_children() and time.monotonic() < end:
+        while living() and time.monotonic() < end:
             time.sleep(0.01)  # noqa: ASYNC251  (the loop is over: nobody's timer may help)
-        assert not living_children()
-
-
-def living_children() -> list[str]:
-    """Processes of ours that run: what a worker that exits leaves to others."""
-    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children()}
-    return [pid for pid, state in states.items() if state != "Z"]
+        assert not living()
 
 
 async def test_a_connection_that_ends_just_when_its_server_is_there_closes_each_descriptor_once(
