@@ -56,7 +56,7 @@ def read_until(descriptor: int, end: bytes | None) -> bytes:
         (("sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM),
         (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL),
         (("/nonexistent",), 127),
-        (("/etc/hostname",), 126),
+        (("/etc/passwd",), 126),
         ((), 2),
     ],
 )
