@@ -148,7 +148,7 @@ class Proxy:
         self._serve(sock)
 
     def _turn_away(self, sock: socket.socket) -> None:
-        log.warning("more than MaxConnections (%d) connections: refused", self.settings.max_connections)
+        log.error("more than MaxConnections (%d) connections: refused", self.settings.max_connections)
         try:
             sock.send(answers.TOO_MANY_CONNECTIONS.wire)  # an empty send buffer has room for a line
             sock.shutdown(socket.SHUT_WR)

@@ -119,8 +119,8 @@ def test_hup_reads_the_configuration_anew(side: Side) -> None:
 
 @both
 def test_max_connections(side: Side) -> None:
-    """One more than MaxConnections gets 421; a place that becomes free is given again."""
-    with running(side, ["MaxConnections: 2"]) as daemon:
+    """One more than MaxConnections gets 421, and is an error in the log; a place that becomes free is given again."""
+    with running(side, ["MaxConnections: 2"], level=0) as daemon:
         pairs = []
         for _ in range(2):
             pairs.append((daemon.client(), daemon.server()))

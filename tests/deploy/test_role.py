@@ -138,6 +138,18 @@ def test_a_wrong_configuration_changes_nothing(town: Machines) -> None:
     assert town.gateway.run("cat", "/etc/proxsmtp-tp/gateway.conf") == old
 
 
+def test_a_changed_directive_is_taken_by_a_reload(town: Machines) -> None:
+    """No restart: the same master, and nobody refused."""
+    master = town.gateway.run("systemctl", "show", "-P", "MainPID", UNIT)
+    with load(town):
+        run = town.play(**variables(max_connections=77))
+    assert run.status == 0, run.output
+    assert {"Reload the daemons", "Reload the rules"} <= {task.partition(" : ")[2] for task in run.changes}
+    (answer,) = json.loads(town.gateway.run("proxsmtp-tp", "status", "--json"))
+    assert answer["max_connections"] == 77
+    assert town.gateway.run("systemctl", "show", "-P", "MainPID", UNIT) == master
+
+
 def test_the_rules_survive_the_firewall(town: Machines) -> None:
     """A reload and a restart of nftables.service flush the ruleset."""
     town.gateway.run("systemctl", "start", "nftables.service")

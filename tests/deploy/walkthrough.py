@@ -2,7 +2,7 @@
 
 A block is a fence of the kind `console`. A line that begins with the prompt of root, `# `, is a command, together with
 the here-document that it begins; what follows it up to the next prompt is what the reader is promised to see. Numbers
-may differ, and `...` stands for anything.
+may differ, and `...` stands for anything, alone on a line for any lines.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def _steps(lines: list[str]) -> list[Step]:
 
 
 def _pattern(line: str) -> str:
+    if line == "...":
+        return r"(?:.*\n)*?.*"
     parts = re.split(r"(\.\.\.|\d+)", line)
     wild = {"...": ".*"}
     return "".join(wild.get(part, r"\d+" if part.isdigit() else re.escape(part)) for part in parts)
