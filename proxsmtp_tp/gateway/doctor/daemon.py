@@ -180,23 +180,33 @@ def look_at_temp_directory(patient: Patient) -> Iterator[Finding]:
     path, step = Path(patient.settings.temp_directory), "temp directory"
     owner = patient.settings.user or "root"
     make = f"install -d -m 0700 -o {shlex.quote(owner)} {shlex.quote(str(path))}"
+    seen = _as_the_daemon_sees(patient, path)
     try:
-        info = path.stat()
+        info = seen.stat()
         uid, groups = _daemon_ids(patient)
     except (OSError, PlanError) as error:
         yield Finding(step, False, f"{path}: {getattr(error, 'strerror', None) or error}", make)
         return
-    shared = stat.S_IMODE(info.st_mode) & 0o002
+    own = not seen.samefile(path) if path.exists() else True
+    shared = stat.S_IMODE(info.st_mode) & 0o002 and not own
     if not stat.S_ISDIR(info.st_mode):
         yield Finding(step, False, f"{path} is no directory")
     elif not _may_write(info, uid, groups):
         yield Finding(step, False, f"{path} is not writable for {owner}", make)
     elif shared and not info.st_mode & stat.S_ISVTX:
         yield Finding(step, False, f"{path} is open to everybody: messages could be exchanged", make)
-    elif shutil.disk_usage(path).free < _SPACE:
+    elif shutil.disk_usage(seen).free < _SPACE:
         yield Finding(step, False, f"{path} has less than {_SPACE >> 20} MB left")
     else:
-        yield Finding(step, True, f"{path}" + (" (shared: a TempDirectory of its own is better)" if shared else ""))
+        remark = " (shared: a TempDirectory of its own is better)" if shared else " (the daemon's own)" if own else ""
+        yield Finding(step, True, f"{path}{remark}")
+
+
+def _as_the_daemon_sees(patient: Patient, path: Path) -> Path:
+    """The same in the daemon's mount namespace: PrivateTmp of its unit gives it a /tmp of its own (systemd.exec(5))."""
+    pids = (pid for item in listening(patient.plan.options.listen_port) for pid in item.pids)
+    inside = Path(f"/proc/{next(pids, 'self')}/root", *path.parts[1:])
+    return inside if inside.exists() else path
 
 
 def _daemon_ids(patient: Patient) -> tuple[int, set[int]]:
