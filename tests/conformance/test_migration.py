@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.harness.daemon import CLIENT, ENVIRONMENT, STOP_LIMIT, exists, free_port, program, wait_for
-from tests.conformance.harness.mail import Taken, deliver, sink
+from tests.conformance.harness.mail import FILTER, LETTERS, Taken, deliver, sink
 from tests.conformance.harness.peer import LIMIT, Peer
 from tests.conformance.harness.script import Side
 
@@ -59,36 +59,6 @@ Listen: 127.0.0.1:{port}
 TempDirectory: {directory}/temp
 TransparentProxy: off
 """
-
-FILTER = """\
-message=$(mktemp) || exit 1
-trap 'rm -f "$message"' EXIT
-cat >"$message"
-if grep -q 'XJS\\*C4JDBQADN1' "$message"; then
-    echo '550 Content Rejected: We do not like spam' >&2
-    exit 1
-fi
-if grep -q '^X-Drop:' "$message"; then
-    echo '250 Thank you' >&2
-    exit 1
-fi
-if [ "$SENDER" != sender@client.example ] || [ "$RECIPIENTS" != rcpt@mx.example ] || [ -z "$CLIENT" ]; then
-    echo "not what was expected: $SENDER $RECIPIENTS $CLIENT" >&2
-    exit 1
-fi
-sed 's/^Subject: /&[checked] /' "$message"
-"""
-
-LETTERS = {
-    "plain": "Subject: plain\r\n\r\nHello,\r\nhow are you?\r\n",
-    "no body": "Subject: no body\r\n\r\n",
-    "long header": f"Subject: long\r\nX-Long: {'word ' * 150}\r\n\tfolded\r\n\r\nbody\r\n",
-    "umlauts": "Subject: umlauts\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße aus Köln\r\n",
-    "dots": "Subject: dots\r\n\r\n..\r\n..hidden\r\nnot. hidden.\r\n",
-    "large": "Subject: large\r\n\r\n" + ("A" * 76 + "\r\n") * 8000,
-    "spam": "Subject: spam\r\n\r\nXJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE\r\n",
-    "dropped": "Subject: drop me\r\nX-Drop: yes\r\n\r\nbody\r\n",
-}
 
 
 class Site:
@@ -175,8 +145,9 @@ def test_there_and_back(site: Site) -> None:
         for side in (Side.ORIGINAL, Side.OURS, Side.ORIGINAL):
             with site.started(side):
                 answers = {name: site.send(letter) for name, letter in LETTERS.items()}
+            mark = f"Subject: [sender@client.example to rcpt@mx.example from {CLIENT} at 127.0.0.3] "
             subjects = {
-                re.findall(rb"^Subject: \[checked\] (.*)\r$", taken.wire, re.MULTILINE)[0].decode(): taken
+                re.findall(rf"^{re.escape(mark)}(.*)\r$".encode(), taken.wire, re.MULTILINE)[0].decode(): taken
                 for taken in server.messages
             }
             seen.append((answers, subjects))

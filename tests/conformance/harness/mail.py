@@ -14,6 +14,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+FILTER = """\
+message=$(mktemp) || exit 1
+trap 'rm -f "$message"' EXIT
+cat >"$message"
+if grep -q 'XJS\\*C4JDBQADN1' "$message"; then
+    echo '550 Content Rejected: We do not like spam' >&2
+    exit 1
+fi
+if grep -q '^X-Drop:' "$message"; then
+    echo '250 Thank you' >&2
+    exit 1
+fi
+sed "s/^Subject: /&[$SENDER to $RECIPIENTS from $CLIENT at $SERVER] /" "$message"
+"""
+"""As administrators of 1.10 have them; the subject tells what the environment was."""
+
+LETTERS = {
+    "plain": "Subject: plain\r\n\r\nHello,\r\nhow are you?\r\n",
+    "no body": "Subject: no body\r\n\r\n",
+    "long header": f"Subject: long\r\nX-Long: {'word ' * 150}\r\n\tfolded\r\n\r\nbody\r\n",
+    "umlauts": "Subject: umlauts\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße aus Köln\r\n",
+    "dots": "Subject: dots\r\n\r\n..\r\n..hidden\r\nnot. hidden.\r\n",
+    "large": "Subject: large\r\n\r\n" + ("A" * 76 + "\r\n") * 8000,
+    "spam": "Subject: spam\r\n\r\nXJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE\r\n",
+    "dropped": "Subject: drop me\r\nX-Drop: yes\r\n\r\nbody\r\n",
+}
+"""What a client sends between DATA and the dot, dots doubled. The filter refuses one, and discards another."""
+
+
 @dataclass
 class Taken:
     """A message as the server got it: envelope lines, and the text on the wire with its end of data."""
