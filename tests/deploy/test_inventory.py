@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.lab.gateway import changes
-from tests.deploy.machines import variables
-from tests.deploy.prepare import VERSION
+from tests.deploy.machines import variables, wheel
+from tests.deploy.prepare import TREE, VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.deploy.container import Container
     from tests.deploy.machines import Machines
 
@@ -25,16 +28,31 @@ def settings(gateway: Container) -> set[str]:
     return {line for line in text.splitlines() if line.startswith(("MaxConnections", "RuleInterface", "FilterCommand"))}
 
 
+@pytest.fixture
+def dist() -> Iterator[None]:
+    """The wheel where docs/deployment.md has it made, and the inventory looks for it."""
+    folder = TREE / "dist"
+    new = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    shutil.copy(wheel(VERSION), folder)
+    yield
+    if new:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.usefixtures("dist")
 def test_two_gateways_at_once(town: Machines) -> None:
+    told = variables()
+    del told["wheel"]
     with town.second_gateway() as second:
         before = town.state()
         try:
-            run = town.play(gateways="all", **variables())
+            run = town.play(gateways="all", **told)
             assert run.status == 0, run.output
             shared = "FilterCommand: /etc/proxsmtp-tp/filters/sample-filter.sh"
             assert settings(town.gateway) == {"MaxConnections: 500", "RuleInterface: lan", shared}
             assert settings(second) == {"MaxConnections: 2000", "RuleInterface: eth1", shared}
         finally:
-            run = town.play(gateways="all", **variables(state="absent"))
+            run = town.play(gateways="all", **told, state="absent")
         assert run.status == 0, run.output
         assert changes(before, town.state()) == []

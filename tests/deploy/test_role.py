@@ -204,10 +204,12 @@ def test_an_upgrade_that_does_not_come_up_is_rolled_back(town: Machines) -> None
     assert rules_in_place(town)
 
 
-@pytest.mark.parametrize("mode", ["redirect", "tproxy"])
-def test_full_mode(town: Machines, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = town.play(**variables(NEXT_VERSION, transparent_proxy="full", rule_mode=mode))
+@pytest.mark.parametrize(("mode", "method"), [("redirect", "nftables"), ("tproxy", "iptables")])
+def test_full_mode(town: Machines, mode: str, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = town.play(**variables(NEXT_VERSION, transparent_proxy="full", rule_mode=mode, rule_method=method))
     assert run.status == 0, run.output
+    assert ("proxsmtp" in town.gateway.run("nft", "list", "tables")) == (method == "nftables")
+    assert (":PXIN" in town.gateway.run("iptables-legacy-save")) == (method == "iptables")
     look_at_hardening(town, capsys, f"full mode, {mode}", 1 << CAP_NET_RAW)
     acceptance.accept(town.site, Setup(mode, "full"))
 
