@@ -12,8 +12,9 @@ import signal
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -32,6 +33,9 @@ from tests.conformance.harness.daemon import (
 from tests.conformance.harness.mail import deliver, sink
 from tests.conformance.harness.peer import LIMIT, Peer
 from tests.conformance.harness.script import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GREETING = b"220 mx.example ESMTP\r\n"
 both = pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
@@ -314,32 +318,38 @@ exec "$@"
 """A /dev of its own, where /dev/log is a socket of the test."""
 
 
-@both
-def test_a_daemon_logs_to_syslog(side: Side, tmp_path: Path) -> None:
-    """Facility mail, up to informational messages, with the daemon's name; nothing of debugging."""
-    tmp_path.chmod(0o755)
-    pid_file = tmp_path / "pid"
-    filter_line = "FilterCommand: cat >/dev/null; echo '554 5.7.1 spam' >&2; exit 1"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log, socket.create_server(("127.0.0.3", 0)) as server:
-        log.bind(str(tmp_path / "log"))
-        (tmp_path / "log").chmod(0o666)
-        log.settimeout(LIMIT)
+@contextmanager
+def letter_through_a_daemon(side: Side, folder: Path, command: str) -> Iterator[str]:
+    """A daemon whose /dev/log is `folder`/log takes one letter to the filter `command`: what the client was told."""
+    folder.chmod(0o755)
+    pid_file = folder / "pid"
+    with socket.create_server(("127.0.0.3", 0)) as server:
         port = free_port()
-        text = f"Listen: 127.0.0.1:{port}\nOutAddress: 127.0.0.3:{server.getsockname()[1]}\n{filter_line}\n"
-        (tmp_path / "conf").write_text(text, "ascii")
-        namespace = ["unshare", "--mount", "/bin/sh", "-c", LOG_NAMESPACE, "sh", str(tmp_path)]
+        text = f"Listen: 127.0.0.1:{port}\nOutAddress: 127.0.0.3:{server.getsockname()[1]}\nFilterCommand: {command}\n"
+        (folder / "conf").write_text(text, "ascii")
+        namespace = ["unshare", "--mount", "/bin/sh", "-c", LOG_NAMESPACE, "sh", str(folder)]
         try:
-            done = start_as_daemon(side, tmp_path, ["-f", str(tmp_path / "conf"), "-p", str(pid_file)], namespace)
+            done = start_as_daemon(side, folder, ["-f", str(folder / "conf"), "-p", str(pid_file)], namespace)
             assert done.returncode == 0, done.stderr
             wait_for("the pid file", lambda: pid_of(pid_file))
             with sink(server):
-                client = Peer(socket.create_connection(("127.0.0.1", port), LIMIT, (CLIENT, 0)))
-                assert deliver(client) == "554 5.7.1 spam"
+                yield deliver(Peer(socket.create_connection(("127.0.0.1", port), LIMIT, (CLIENT, 0))))
+        finally:
+            stop_daemon(pid_file)
+
+
+@both
+def test_a_daemon_logs_to_syslog(side: Side, tmp_path: Path) -> None:
+    """Facility mail, up to informational messages, with the daemon's name; nothing of debugging."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        (tmp_path / "log").chmod(0o666)
+        log.settimeout(LIMIT)
+        with letter_through_a_daemon(side, tmp_path, "cat >/dev/null; echo '554 5.7.1 spam' >&2; exit 1") as answer:
+            assert answer == "554 5.7.1 spam"
             lines: list[bytes] = []
             while not any(b"status=" in line for line in lines):
                 lines.append(log.recv(65536))
-        finally:
-            stop_daemon(pid_file)
     mail_info = b"<22>"  # facility mail (2) * 8 + informational (6): RFC 3164 section 4.1.1
     (told,) = (line for line in lines if b"status=" in line)
     assert told.startswith(mail_info)
@@ -351,23 +361,9 @@ def test_a_daemon_logs_to_syslog(side: Side, tmp_path: Path) -> None:
 @both
 def test_a_daemon_runs_without_a_log_daemon(side: Side, tmp_path: Path) -> None:
     """/dev/log leads nowhere: mail passes all the same."""
-    tmp_path.chmod(0o755)
-    pid_file = tmp_path / "pid"
-    with socket.create_server(("127.0.0.3", 0)) as server:
-        port = free_port()
-        text = f"Listen: 127.0.0.1:{port}\nOutAddress: 127.0.0.3:{server.getsockname()[1]}\nFilterCommand: cat\n"
-        (tmp_path / "conf").write_text(text, "ascii")
-        namespace = ["unshare", "--mount", "/bin/sh", "-c", LOG_NAMESPACE, "sh", str(tmp_path)]
-        try:
-            done = start_as_daemon(side, tmp_path, ["-f", str(tmp_path / "conf"), "-p", str(pid_file)], namespace)
-            assert done.returncode == 0, done.stderr
-            wait_for("the pid file", lambda: pid_of(pid_file))
-            with sink(server):
-                client = Peer(socket.create_connection(("127.0.0.1", port), LIMIT, (CLIENT, 0)))
-                assert deliver(client) == "250 Ok"
-        finally:
-            stop_daemon(pid_file)
-    assert not pid_file.exists()
+    with letter_through_a_daemon(side, tmp_path, "cat") as answer:
+        assert answer == "250 Ok"
+    assert not (tmp_path / "pid").exists()
 
 
 def may_be_another_user() -> bool:
