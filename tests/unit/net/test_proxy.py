@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import resource
 import socket
 from typing import TYPE_CHECKING
@@ -96,8 +97,11 @@ async def test_only_clients_are_served(
 # How many.
 
 
-async def test_past_the_limit_421_and_room_again_at_once(open_stage: OpenStage) -> None:
+async def test_past_the_limit_421_and_room_again_at_once(
+    open_stage: OpenStage, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Mx() as mx, open_stage(mx, max_connections=2) as stage:
+        stage.errors_expected = True
         mx.serve(ModelServer)
         first, second = await stage.client(), await stage.client()
         assert (await first.reply()).startswith(b"220")
@@ -110,6 +114,8 @@ async def test_past_the_limit_421_and_room_again_at_once(open_stage: OpenStage) 
         third = await stage.client()
         assert (await third.reply()).startswith(b"220")
         assert (await second.ask("NOOP")).startswith(b"250")
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert errors == ["more than MaxConnections (2) connections: refused"] * 3
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
