@@ -38,7 +38,7 @@ test-deploy:
 	@$(BIN)/python -m tests.deploy.prepare
 	@$(ISOLATED) $(BIN)/python -m pytest tests/deploy
 
-# The Vagrantfile brought up for real, in emulated machines where there is no KVM: an hour. Not part of what CI runs.
+# The Vagrantfile brought up for real, in emulated machines: an hour. Not part of what CI runs.
 BOX = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxsmtp-tp/box
 vagrant-test: export PATH := $(CURDIR)/$(BIN):$(PATH)
 vagrant-test:
