@@ -26,6 +26,9 @@ NEVER = float("inf")
 FINAL_REPLY = 600.0
 """Seconds for the server's reply to the end of data, at least (RFC 5321 section 4.5.3.2.6): less doubles mail."""
 
+PARTING = 5.0
+"""Seconds for the QUIT of a client that is wanted no more after a reload. Those that keep connections for later keep
+them idle for less (Postfix: smtp_connection_cache_time_limit, 2 s)."""
 
 LINGER = 5.0
 """Seconds for a last reply to reach a client that still sends: closing at once would reset the connection under it."""
@@ -41,6 +44,7 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
         Wait.REPLY: settings.time_out,
         Wait.FINAL: max(settings.time_out, FINAL_REPLY),
         Wait.COMMAND: settings.time_out,
+        Wait.QUIT: min(settings.time_out, PARTING),
         Wait.TEXT: settings.time_out,
         Wait.SENDING: settings.time_out,
         Wait.VERDICT: NEVER,

@@ -83,8 +83,8 @@ class Proxy:
     def drain(self, reason: Reason) -> None:
         """Accept nobody any more; `run` returns when every connection has ended, after DrainTimeOut at the latest.
 
-        RELOAD: whoever has come is served for one transaction. STOP, perhaps later: only what runs is waited for, and
-        not for longer than before.
+        RELOAD: whoever has come is served for one transaction, and for the QUIT behind it. STOP, perhaps later: only
+        what runs is waited for, and not for longer than before.
         """
         if self.ending in {reason, Reason.STOP}:
             return

@@ -79,7 +79,7 @@ def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
 def pump(d: Dialogue) -> None:
     """Act on the client's lines as far as they may be acted on now. Called after every event."""
     while d.phase is Phase.COMMAND or d.phase is Phase.AUTH:
-        if d.goodbye is not None or _idle_and_unwanted(d):
+        if d.goodbye is not None or (not d.patient and d.unwanted()):
             if not d.outstanding:
                 d.end(d.goodbye or d.last_words)
             return
@@ -96,12 +96,6 @@ def pump(d: Dialogue) -> None:
             return
     if d.client_gone and d.phase in {Phase.DATA, Phase.SKIPPING}:  # it was gone before its DATA or BDAT was acted on
         closed_in_text(d)
-
-
-def _idle_and_unwanted(d: Dialogue) -> bool:
-    if d.last_words is None or d.outstanding or (d.patient and not d.had_its_turn):
-        return False
-    return d.envelope.sender is None
 
 
 def _next_line(d: Dialogue) -> bool:
@@ -135,6 +129,9 @@ def _line(d: Dialogue, line: bytes) -> None:
     if len(line) > COMMAND_LIMIT and not secret:
         raise SmtpError(answers.LINE_TOO_LONG)
     d.trace("CLIENT <", command.verb + b" ..." if secret else line)
+    if command.verb != b"QUIT" and d.unwanted():
+        d.goodbye = d.last_words
+        return
     _HANDLERS.get(command.verb, _other)(d, command)
 
 

@@ -139,7 +139,7 @@ class Dialogue:
         self.last_words: Reply | None = None
         """Why the connection ends after the running transaction; None: it does not."""
         self.patient = False
-        """Even so, a client that has not said MAIL yet may have its first transaction."""
+        """Even so, a client that has not said MAIL yet may have its first transaction, and one that has, QUIT."""
         self.had_its_turn = False
         """The client has said MAIL, whatever came of it."""
         self.goodbye: Reply | None = None
@@ -228,6 +228,12 @@ class Dialogue:
 
     # The end.
 
+    def unwanted(self) -> bool:
+        """Whether the connection has been given up, and no transaction or reply keeps it."""
+        if self.last_words is None or self.outstanding or (self.patient and not self.had_its_turn):
+            return False
+        return self.envelope.sender is None
+
     def end(self, reply: Reply | None) -> None:
         """End the connection on both sides, with a last reply to the client where there is one to give.
 
@@ -301,6 +307,8 @@ class Dialogue:
             return Wait.TEXT
         if self.outstanding:
             return _WAITS_BY_EXPECT.get(self.outstanding[0].expect, Wait.REPLY)
+        if self.phase is Phase.COMMAND and self.unwanted():
+            return Wait.QUIT
         return _WAITS_BY_PHASE[self.phase]
 
     def take_effects(self) -> list[Effect]:

@@ -43,6 +43,7 @@ class Wait(_Name):
     REPLY = "the server's reply"
     FINAL = "the server's reply to the message"
     COMMAND = "the client's next command"
+    QUIT = "the client to leave"
     TEXT = "the client's next bytes of the message"
     VERDICT = "the filter's verdict"
     SENDING = "the server to take the message"

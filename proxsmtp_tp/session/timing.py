@@ -19,6 +19,7 @@ _OVERDUE = {
     Wait.FINAL: answers.SERVER_TIMED_OUT,
     Wait.SENDING: answers.SERVER_TIMED_OUT,
     Wait.COMMAND: answers.CLIENT_TIMED_OUT,
+    Wait.QUIT: answers.SHUTTING_DOWN,
     Wait.TEXT: answers.CLIENT_TIMED_OUT,
     Wait.VERDICT: answers.FILTER_TIMED_OUT,
     Wait.NOTHING: answers.SHUTTING_DOWN,
@@ -30,7 +31,8 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     sending = event.wait is Wait.SENDING and d.phase is Phase.DATA  # only the driver knows who keeps whom waiting
     if event.wait is not d.current_wait() and not sending:
         return  # what was waited for came meanwhile
-    d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
+    if event.wait is not Wait.QUIT:
+        d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
     d.end(_OVERDUE[event.wait])
 
 
@@ -52,9 +54,9 @@ def keep_alive(d: Dialogue, _event: events.KeepAlive) -> None:
 def wind_down(d: Dialogue, event: events.WindDown) -> None:
     """WindDown: no new transaction (client.pump ends the connection as soon as none is running).
 
-    After a reload a client that has not come to its first one may still have that: 421 in place of the greeting would
-    be a refused connection, while the same reply behind a message costs nothing. When the daemon ends, nobody who is
-    idle is worth its waiting.
+    After a reload a client that has not come to its first one may still have that, and one that has may say QUIT: 421
+    in place of the greeting is a refused connection, and there are clients to whom in place of 221 it is a refused
+    message. When the daemon ends, nobody who is idle is worth its waiting.
     """
     d.patient = event.reason is Reason.RELOAD and d.last_words is None
     if d.phase is Phase.GREETING and not d.patient:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxsmtp_tp.config.settings import Settings
-from proxsmtp_tp.net.deadlines import FINAL_REPLY, limits_of
+from proxsmtp_tp.net.deadlines import FINAL_REPLY, PARTING, limits_of
 from proxsmtp_tp.session.state import Phase, Wait
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, address, meet, relayed
@@ -57,7 +57,8 @@ def test_the_final_reply_has_the_time_that_the_rfc_wants() -> None:
     """Less doubles mail: the server has the message, the client sends it again."""
     limits = limits_of(Settings(time_out=5))
     assert limits[Wait.FINAL] == FINAL_REPLY == 600
-    assert limits[Wait.REPLY] == limits[Wait.COMMAND] == 5
+    assert limits[Wait.REPLY] == limits[Wait.COMMAND] == limits[Wait.QUIT] == 5
+    assert limits_of(Settings(time_out=300))[Wait.QUIT] == PARTING
     assert limits_of(Settings(time_out=1800))[Wait.FINAL] == 1800
 
 

@@ -16,7 +16,7 @@ from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.proxy import Proxy
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.session import Session
-from proxsmtp_tp.session.state import Reason
+from proxsmtp_tp.session.state import Reason, Wait
 from tests.unit.net.dialogue import DOT, WHOLE, address, meet, relayed
 from tests.unit.net.stage import PATIENCE, Mx, codes, living, until
 from tests.unit.session.world import ModelServer
@@ -95,6 +95,7 @@ async def test_stop_ends_each_connection_with_421_in_whatever_phase(open_stage: 
 
 async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
+        stage.proxy.limits[Wait.QUIT] = 0.1
         served, served_server = await meet(stage, mx)
         await relayed(served, served_server, "MAIL FROM:<a@c.example>", "250 ok")
         await relayed(served, served_server, "RSET", "250 ok")
@@ -104,13 +105,16 @@ async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(open_st
         stage.proxy.drain(Reason.RELOAD)
         assert (await served.rest()).startswith(b"421 4.3.2 Service shutting down")
         assert await served_server.rest() == b"QUIT\r\n"
+        stage.proxy.limits[Wait.QUIT] = PATIENCE
         await dialled_server.say("220 mx ESMTP")
         assert (await dialling.reply()).startswith(b"220")
         for client, server in ((greeted, greeted_server), (dialling, dialled_server)):
             await address(client, server)
             await relayed(client, server, "RSET", "250 ok")
-            assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
-            assert await server.rest() == b"QUIT\r\n"
+        await relayed(greeted, greeted_server, "QUIT", "221 bye")
+        assert await greeted.rest() == b""
+        assert (await dialling.ask("NOOP")).startswith(b"421 4.3.2 Service shutting down")
+        assert await dialled_server.rest() == b"QUIT\r\n"
         for client in stage.clients:
             client.close()
         await stage.ended()
@@ -163,7 +167,8 @@ async def test_a_reload_comes_just_when_a_client_does(open_stage: OpenStage, mon
         client, server = await meet(stage, mx)
         await address(client, server)
         await relayed(client, server, "RSET", "250 ok")
-        assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
+        await relayed(client, server, "QUIT", "221 bye")
+        assert await client.rest() == b""
         client.close()
         await stage.ended()
 
