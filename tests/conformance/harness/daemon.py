@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -213,12 +214,17 @@ cat DIR/seen.stdin
 """
 
 
+_PORTS = iter(random.sample(range(10_000, 32_768), 20_000))
+"""Below the kernel's choice for outgoing connections (ip(7), ip_local_port_range), which could take one meanwhile."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A TCP port of 127.0.0.1 that nobody uses now, and that this process has not named before."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("every port has been in use")
 
 
 @contextlib.contextmanager
