@@ -68,8 +68,10 @@ class Daemon:
 
     def kill(self) -> None:
         """All of it, as the kernel does that ends a whole unit for lack of memory."""
-        for pid in (self._process.pid, *self.workers):
+        self._process.send_signal(signal.SIGSTOP)  # nobody is replaced, and nobody ends by itself
+        for pid in self.workers:
             os.kill(pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
         (self.folder / "pid").unlink()
 
