@@ -46,7 +46,10 @@ class PostOffice:
         return cls(lab, sender, mx)
 
     def post(self, letters: Sequence[Letter]) -> None:
-        """Hand the letters to the sender's Postfix, exactly as they are, and wait until all are settled."""
+        """Hand the letters to the sender's Postfix, exactly as they are, and wait until all are settled.
+
+        No connection is left behind: the next letters take the way that is theirs then.
+        """
         self.sender.empty_mailbox()
         self.mx.empty_mailbox()
         with Client(self.lab.sender, "127.0.0.1") as client:
@@ -65,6 +68,7 @@ class PostOffice:
             error.add_note(f"the MX:\n{self.mx.log[-4000:]}")
             raise
         self.sender.wait_idle(30)
+        self.sender.wait_parted(30)
         self.mx.wait_idle(30)
 
     def check(self, letters: Sequence[Letter], *, filtered: bool) -> None:

@@ -150,6 +150,11 @@ class Postfix:
         """Until nothing waits any more. Raises LabError with the end of the log."""
         self._await(lambda: not self.queue(), seconds, "still has mail in its queue")
 
+    def wait_parted(self, seconds: float) -> None:
+        """Until no connection is kept for more mail (smtp_connection_cache_on_demand): rules to come would miss it."""
+        kept = ("ss", "--no-header", "--tcp", "state", "established", "dport = :25")
+        self._await(lambda: not self.host.run(*kept).stdout, seconds, "keeps its connections")
+
     def _answers(self) -> bool:
         try:
             with self.host.connect("127.0.0.1", 25, 5) as link:
