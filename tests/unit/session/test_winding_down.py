@@ -108,6 +108,22 @@ def test_a_reload_between_two_transactions_lets_no_other_begin(command: str) -> 
     assert ended(one_transaction(introduced()) << client("250 queued") >> RELOAD >> C(command))
 
 
+def test_a_reload_behind_mail_lets_what_was_pipelined_with_it_come() -> None:
+    """The transaction begins with the server's 250, but the client's part of it has begun with MAIL."""
+    play = one_transaction(introduced(None, "PIPELINING")) << client("250 queued")
+    play = play >> C("MAIL FROM:<a@c.example>") << server("MAIL FROM:<a@c.example>") >> RELOAD
+    play = play >> C("RCPT TO:<b@mx.example>") << server("RCPT TO:<b@mx.example>")
+    assert play >> S("250 ok\n250 ok") << client("250 ok\n250 ok")
+
+
+def test_a_reload_in_auth_between_two_transactions_gives_the_client_its_time() -> None:
+    """Passwords are typed by hand at times; only between commands is QUIT all that is waited for."""
+    play = one_transaction(introduced(None, "AUTH LOGIN")) << client("250 queued")
+    play = play >> C("AUTH LOGIN") << server("AUTH LOGIN") >> S("334 VXNlcg==") << client("334 VXNlcg==") >> RELOAD
+    assert play.session.feed(DeadlinePassed(Wait.QUIT)) == []
+    assert parting(play >> C("bmFtZQ==") << server("bmFtZQ==") >> S("235 welcome") << client("235 welcome"))
+
+
 def test_a_second_message_in_the_same_group_is_told_421() -> None:
     """The client sent MAIL behind its final dot: the 421 is the answer to that, and it will come again."""
     play = addressed() >> RELOAD >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
