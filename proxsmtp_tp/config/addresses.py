@@ -15,13 +15,16 @@ _LABEL = re.compile(
     r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 )  # RFC 1035 section 2.3.4, and `_` as resolvers take it
 _PORT = re.compile(r"[0-9]{1,5}")
+_INTERFACE = re.compile(r"[^\s\0/:]{1,15}")  # as the kernel's dev_valid_name(); IFNAMSIZ counts a NUL
 _HOST_MAX = 253  # RFC 1035 section 2.3.4: 255 octets on the wire
 _PATH_MAX = 107  # unix(7): sun_path has 108 bytes, the last one for the NUL
 
 
 @dataclass(frozen=True, slots=True)
 class InetAddress:
-    """`host` is a name, an IPv4 literal or an IPv6 literal without brackets; port is 1..65535.
+    """`host` is a name, an IPv4 literal or an IPv6 literal without brackets, with a scope behind % where it has one.
+
+    The port is 1..65535.
 
     An empty host is the short form that gave only a port: every local address (Listen), or the client's own
     address (OutAddress, loopback mode).
@@ -89,9 +92,12 @@ def _parse_bracketed(text: str, default_port: int) -> InetAddress:
     if not bracket or (rest and not rest.startswith(":")):
         raise ValueError(f"{text!r} is no address: write [IPv6 address]:port")
     try:
-        host = str(IPv6Address(literal))
+        address = IPv6Address(literal)
     except ValueError:
         raise ValueError(f"{literal!r} is no IPv6 address") from None
+    if address.scope_id and not _INTERFACE.fullmatch(address.scope_id):
+        raise ValueError(f"{address.scope_id!r} is no interface: give its name behind the %, without blanks")
+    host = str(address)
     return InetAddress(host, _parse_port_behind(rest[1:]) if rest else default_port)
 
 

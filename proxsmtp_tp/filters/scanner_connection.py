@@ -17,6 +17,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.config.socket_names import socket_name
 from proxsmtp_tp.filters.scanner_dialogue import QUIT
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ async def _targets(address: Address) -> list[tuple[int, Any]]:
         except OSError as error:
             raise OSError(f"{address.host}: {_reason(error)}") from error
         return list(dict.fromkeys((int(family), name) for family, _, _, _, name in found))
-    return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (address.host, address.port))]
+    return [(socket.AF_INET6 if version == 6 else socket.AF_INET, socket_name(address.host, address.port))]
 
 
 def _shown(name: Any) -> str:

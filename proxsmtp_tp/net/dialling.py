@@ -16,7 +16,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import UnixAddress
-from proxsmtp_tp.net.original_destination import Endpoint
+from proxsmtp_tp.config.socket_names import socket_name
+from proxsmtp_tp.net.original_destination import Endpoint, endpoint, with_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ async def candidates(address: Address) -> list[Endpoint | str]:
         found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise DialError(f"{address.host}: {error.strerror or error}") from error
-    return list(dict.fromkeys(Endpoint(str(name[0]), int(name[1])) for *_, name in found))
+    return list(dict.fromkeys(with_scope(name) for *_, name in found))
 
 
 def open_socket(target: Endpoint | str, source: str | None) -> socket.socket:
@@ -90,7 +91,7 @@ async def dial(
         sock: socket.socket | None = None
         try:
             sock = open_socket(target, source)
-            pending = sock.connect_ex(target if isinstance(target, str) else (target.ip, target.port))
+            pending = sock.connect_ex(target if isinstance(target, str) else socket_name(*target))
             if pending not in {0, errno.EINPROGRESS}:
                 raise OSError(pending, os.strerror(pending))
             started(sock, target)
@@ -105,7 +106,7 @@ async def dial(
                 sock.close()
             raise
         else:
-            return sock, target.ip if isinstance(target, Endpoint) else ""
+            return sock, endpoint(target).ip if isinstance(target, Endpoint) else ""
         if sock is not None:
             sock.close()
     raise DialError("; ".join(failures) or "the name has no address")

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import RuleMode, TransparentProxy
+from proxsmtp_tp.config.socket_names import socket_name
+from proxsmtp_tp.net.original_destination import with_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -127,7 +129,7 @@ def _inet(where: InetAddress) -> Iterable[tuple[socket.AddressFamily, tuple[str,
         raise ListenError(f"Listen {where}: the name is unknown ({error}): give an IP address") from None
     both = len({family for family, *_ in found}) > 1
     return [
-        (family, (str(address[0]), where.port), both and family == socket.AF_INET6)
+        (family, (with_scope(address).ip, where.port), both and family == socket.AF_INET6)
         for family, _, _, _, address in found
     ]
 
@@ -161,8 +163,8 @@ def _prepare(listener: socket.socket, endpoint: Endpoint) -> None:
 
 
 def _bind(listener: socket.socket, endpoint: Endpoint) -> None:
-    if endpoint.family != socket.AF_UNIX:
-        listener.bind(endpoint.address)
+    if not isinstance(endpoint.address, str):
+        listener.bind(socket_name(*endpoint.address))
         return
     os.fchmod(listener.fileno(), _UNIX_MODE)  # the file that bind makes has it from its first moment, less the umask
     mask = os.umask(0)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SO_ORIGINAL_DST = 80
 """The same number at SOL_IP and SOL_IPV6; Python's socket module has neither."""
@@ -30,7 +30,7 @@ _MAPPED = "::ffff:"
 
 
 class Endpoint(NamedTuple):
-    """An IP address without brackets, scope or v4 mapping, and a TCP port."""
+    """An IP address without brackets or v4 mapping, and a TCP port. Only what is to be dialled has a scope."""
 
     ip: str
     port: int
@@ -49,6 +49,13 @@ def endpoint(name: tuple[str | int, ...]) -> Endpoint:
     if ip.startswith(_MAPPED) and "." in ip:
         ip = ip[len(_MAPPED) :]
     return Endpoint(ip, int(name[1]))
+
+
+def with_scope(name: tuple[Any, ...]) -> Endpoint:
+    """The same with the scope without which a link-local address cannot be dialled: fe80::1%2."""
+    ip, port = endpoint(name)
+    scope = name[3] if len(name) > 3 else 0
+    return Endpoint(f"{ip}%{scope}" if scope else ip, port)
 
 
 def decode_sockaddr_in(raw: bytes) -> Endpoint:

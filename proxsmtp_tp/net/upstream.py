@@ -18,6 +18,7 @@ from proxsmtp_tp.net.original_destination import (
     before_redirect,
     endpoint,
     original_destination,
+    with_scope,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Upstream:
         self._proxy = proxy
         self._client = client
         self._peer = peer
+        self._home = with_scope(client.getpeername()) if peer else None
         self._handles: list[int] = []
 
     def destination(self) -> Endpoint:
@@ -79,9 +81,9 @@ class Upstream:
         if settings.out_address is None:
             raise dialling.DialError("no OutAddress is configured")
         if isinstance(settings.out_address, InetAddress) and settings.out_address.port_only:
-            if not self._peer:
+            if not self._home:
                 raise dialling.DialError("a client on a unix socket has no address to connect back to")
-            return [Endpoint(self._peer.ip, settings.out_address.port)]
+            return [self._home._replace(port=settings.out_address.port)]
         return await dialling.candidates(settings.out_address)
 
     def _remember(self, sock: socket.socket, target: Endpoint | str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress, parse_address, parse_port
+from proxsmtp_tp.config.socket_names import socket_name
 
 TAKEN = [
     ("10025", InetAddress("", 10025)),
@@ -39,6 +42,10 @@ REFUSED = [
     ("[::1", "no address"),
     ("[::1]25", "no address"),
     ("[192.0.2.1]:25", "no IPv6 address"),
+    ("[fe80::1%]:25", "no IPv6 address"),
+    ("[fe80::1%a b]:25", "no interface"),
+    ("[fe80::1%a\0]:25", "no interface"),
+    ("[fe80::1%" + "x" * 16 + "]:25", "no interface"),
     (":25", "no host"),
     ("*:25", "no host name"),
     ("a b", "no host name"),
@@ -85,3 +92,17 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 def test_a_port_is_plain_digits(text: str) -> None:
     with pytest.raises(ValueError, match="1 to 65535"):
         parse_port(text)
+
+
+def test_the_scope_of_an_address_is_a_number_for_the_kernel() -> None:
+    lo = socket.if_nametoindex("lo")
+    assert socket_name("192.0.2.1", 25) == ("192.0.2.1", 25)
+    assert socket_name("2001:db8::1", 25) == ("2001:db8::1", 25)
+    assert socket_name("fe80::1%lo", 25) == ("fe80::1", 25, 0, lo)
+    assert socket_name(f"fe80::1%{lo}", 25) == ("fe80::1", 25, 0, lo)
+
+
+@pytest.mark.parametrize("scope", ["nowhere9", "99999", "999999999999999", "0"])
+def test_a_scope_that_is_no_interface(scope: str) -> None:
+    with pytest.raises(OSError, match=f"there is no interface {scope}"):
+        socket_name(f"fe80::1%{scope}", 25)

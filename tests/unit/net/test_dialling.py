@@ -86,6 +86,12 @@ async def test_a_name_has_addresses_in_their_order_each_once(names: dict[str, li
     assert found == [Endpoint("2001:db8::1", 25), Endpoint("192.0.2.7", 25), Endpoint("192.0.2.1", 25)]
 
 
+async def test_a_name_has_a_link_local_address(names: dict[str, list[str]]) -> None:
+    """As multicast DNS says it, with its interface."""
+    names[NAME] = ["fe80::1%lo"]
+    assert await candidates(InetAddress(NAME, 25)) == [Endpoint(f"fe80::1%{socket.if_nametoindex('lo')}", 25)]
+
+
 async def test_a_name_that_nobody_knows(names: dict[str, list[str]]) -> None:
     with pytest.raises(DialError, match=r"mx\.example: .*not known"):
         await candidates(InetAddress(NAME, 25))
