@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LOGGED_RECIPIENTS = 20
 """Recipients named in a log line: syslog cuts lines at some length (RFC 5424 section 6.1 promises 480 octets)."""
 
+INTERRUPTED = "INTERRUPTED"
+"""What `status=` says of a message whose connection ended before the reply that would have settled it."""
+
 TRACED = 200
 """Octets of a line that are shown to those who debug: enough for any command but the longest addresses."""
 
@@ -242,6 +245,8 @@ class Dialogue:
         """
         if self.phase is Phase.ENDED:
             return
+        if self.message is not None:
+            self.log_message(INTERRUPTED, reply)
         if reply is not None:
             self.pass_on(reply)
         if not self.server_gone:

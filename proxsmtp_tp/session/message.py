@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.session import effects
-from proxsmtp_tp.session.dialogue import Message, Owed, shown
+from proxsmtp_tp.session.dialogue import INTERRUPTED, Message, Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase, Sink
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.headers import HeaderInserter
@@ -102,7 +102,8 @@ def _complete(d: Dialogue, message: Message) -> None:
     elif message.sink is Sink.STREAM:
         _end_sent(d, message)
     else:
-        settle(d, message.doom or answers.SERVER_LOST, REFUSED)
+        reply = message.doom or answers.SERVER_LOST
+        settle(d, reply, INTERRUPTED if reply.code == 421 else REFUSED)
 
 
 def doom(d: Dialogue, reply: Reply) -> None:

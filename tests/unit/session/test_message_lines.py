@@ -1,0 +1,89 @@
+"""The one line of each message in the log: who, from whom, to whom, what became of it, and what the client was told."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.session.dialogue import LOGGED_RECIPIENTS, shown
+from proxsmtp_tp.session.effects import Log
+from proxsmtp_tp.session.events import (
+    ClientClosed,
+    Event,
+    FilterVerdict,
+    MessageChunk,
+    MessageEnd,
+    MessageTimedOut,
+    MessageUnreadable,
+    ServerClosed,
+    Shutdown,
+)
+from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.replies import Reply
+from tests.unit.session.playbook import CLIENT, SERVER, C, S, addressed, introduced
+
+PLAIN, FILTERED = Options(), Options(filtered=True)
+PLAIN_STRICT, FILTERED_STRICT = Options(refuse_bare_newlines=True), Options(filtered=True, refuse_bare_newlines=True)
+PASS = FilterVerdict(Verdict(Action.PASS, None, "exit 0", size=7))
+SPAM = FilterVerdict(Verdict(Action.REJECT, Reply.of(550, "Content Rejected; spam"), "exit 1", said="554 spam"))
+CRASH = FilterVerdict(Verdict(Action.TEMPFAIL, Reply.of(451, "Local Error"), "signal 11"))
+TAKEN = FilterVerdict(Verdict(Action.DISCARD, Reply.of(250, "taken"), "exit 1", said="250 taken"))
+GO, TEXT, QUEUED = S("354 go"), C("hello\n."), S("250 queued")
+SENT = (GO, MessageChunk(b"hello\r\n"), MessageEnd())
+
+MESSAGES: dict[str, tuple[Options, tuple[Event, ...], str]] = {
+    "relayed": (PLAIN, (GO, TEXT, QUEUED), "RELAYED|250 queued"),
+    "relayed-refused": (PLAIN, (GO, TEXT, S("554 no")), "RELAYED|554 no"),
+    "passed": (FILTERED, (TEXT, PASS, *SENT, QUEUED), "FILTERED|250 queued"),
+    "passed-refused": (FILTERED, (TEXT, PASS, *SENT, S("550-not\n550 here")), "FILTERED|550-not / 550 here"),
+    "passed-refused-at-data": (FILTERED, (TEXT, PASS, S("451 later")), "FILTERED|451 later"),
+    "passed-refused-early": (FILTERED, (TEXT, PASS, *SENT[:2], S("552 big")), "FILTERED|552 big"),
+    "spam": (FILTERED, (TEXT, SPAM), "554 spam|550 Content Rejected; spam, filter=exit 1"),
+    "spam-early": (FILTERED, (C("hel"), SPAM, TEXT), "554 spam|550 Content Rejected; spam, filter=exit 1"),
+    "discarded": (FILTERED, (TEXT, TAKEN), "250 taken|250 taken, filter=exit 1"),
+    "filter-crashed": (FILTERED, (TEXT, CRASH), "FILTER-ERROR|451 Local Error, filter=signal 11"),
+    "disk-full": (
+        FILTERED,
+        (TEXT, PASS, GO, MessageUnreadable("EIO")),
+        f"FILTER-ERROR|{shown(answers.SPOOL_FAILED.wire)}",
+    ),
+    "bare-lf": (FILTERED_STRICT, (C(b"a\nb\r\n.\r\n"),), f"REFUSED|{shown(answers.BARE_NEWLINE_IN_TEXT.wire)}"),
+    "no-bare-lf": (PLAIN_STRICT, (GO, TEXT, QUEUED), "RELAYED|250 queued"),
+    "no-bare-lf-filtered": (FILTERED_STRICT, (TEXT, PASS, *SENT, QUEUED), "FILTERED|250 queued"),
+    "server-lost-while-filtering": (FILTERED, (TEXT, ServerClosed()), f"INTERRUPTED|{shown(answers.SERVER_LOST.wire)}"),
+    "server-lost-after-the-dot": (PLAIN, (GO, TEXT, ServerClosed()), f"INTERRUPTED|{shown(answers.SERVER_LOST.wire)}"),
+    "server-lost-before": (PLAIN, (GO, ServerClosed(), TEXT), f"INTERRUPTED|{shown(answers.SERVER_LOST.wire)}"),
+    "server-refuses-before": (PLAIN, (GO, S("552 big"), TEXT), "REFUSED|552 big"),
+    "client-gone": (FILTERED, (C("hel"), ClientClosed(half=False)), "INTERRUPTED"),
+    "client-gone-while-filtering": (FILTERED, (TEXT, ClientClosed(half=False)), "INTERRUPTED"),
+    "too-slow": (FILTERED, (C("hel"), MessageTimedOut()), f"INTERRUPTED|{shown(answers.MESSAGE_TIMED_OUT.wire)}"),
+    "daemon-stopped": (PLAIN, (GO, TEXT, Shutdown()), f"INTERRUPTED|{shown(answers.SHUTTING_DOWN.wire)}"),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_one_line_a_message(name: str) -> None:
+    options, story, expected = MESSAGES[name]
+    status, _, reply = expected.partition("|")
+    play = addressed(options)
+    given = [effect for event in (C("DATA"), *story) for effect in play.session.feed(event)]
+    assert play
+    line = f"client={CLIENT}, from=a@client.example, to=b@mx.example, status={status}, server={SERVER}"
+    told = [effect.text for effect in given if isinstance(effect, Log) and "status=" in effect.text]
+    assert told == [f"{line}, reply={reply}" if reply else line]
+
+
+def test_recipients_of_the_null_sender() -> None:
+    """Those whom the server accepted; a long list is cut."""
+    play = introduced()
+    play.session.feed(C("MAIL FROM:<>"))
+    play.session.feed(S("250 ok"))
+    for at in range(LOGGED_RECIPIENTS + 3):
+        play.session.feed(C(f"RCPT TO:<r{at}@mx.example>"))
+        play.session.feed(S("550 no" if at == 0 else "250 ok"))
+    given = [effect for event in (C("DATA"), GO, TEXT, QUEUED) for effect in play.session.feed(event)]
+    assert play
+    named = ", ".join(f"to=r{at}@mx.example" for at in range(1, LOGGED_RECIPIENTS + 1))
+    line = f"client={CLIENT}, from=<>, {named}, to=(2 more), status=RELAYED, server={SERVER}, reply=250 queued"
+    assert line in [effect.text for effect in given if isinstance(effect, Log)]
