@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from proxsmtp_tp.session.effects import CloseClient, CloseServer, SendClient, SendServer, StartFilter
+from proxsmtp_tp.session.client import RECIPIENTS_LIMIT
+from proxsmtp_tp.session.effects import CloseClient, CloseServer, Log, SendClient, SendServer, StartFilter
 from proxsmtp_tp.session.events import Connected, ConnectFailed
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
 from tests.unit.session.playbook import SERVER, C, Playbook, S, client, greeted, introduced, server
+
+ENVELOPE = ("MAIL FROM:<a@a.example>", "RCPT TO:<b@mx.example>")
+
+
+def started(play: Playbook) -> StartFilter:
+    """What the filter is told when the client says DATA."""
+    assert play
+    (start,) = (effect for effect in play.session.feed(C("DATA")) if isinstance(effect, StartFilter))
+    return start
 
 
 def test_greeting_passes() -> None:
@@ -391,6 +401,63 @@ class TestXforward:
         play = introduced(Options(filtered=True), "XFORWARD ADDR HELO")
         for command in (f"XFORWARD {said}", "MAIL FROM:<a@a.example>", "RCPT TO:<b@mx.example>"):
             play = play >> C(command) << server(command) >> S("250 ok") << client("250 ok")
-        assert play
-        (start,) = (effect for effect in play.session.feed(C("DATA")) if isinstance(effect, StartFilter))
+        start = started(play)
         assert (start.remote, start.remote_helo) == (address, helo)
+
+    @pytest.mark.parametrize("ending", ["RSET", "EHLO client.example"])
+    def test_the_next_transaction_has_its_own(self, ending: str) -> None:
+        """What XFORWARD said is for one transaction (Postfix XFORWARD_README)."""
+        play = introduced(Options(filtered=True), "XFORWARD ADDR HELO")
+        for command in ("XFORWARD ADDR=198.51.100.7 HELO=a.example", ending, *ENVELOPE):
+            play.session.feed(C(command))
+            play.session.feed(S("250 ok"))
+        start = started(play)
+        assert (start.remote, start.remote_helo) == (b"", b"")
+
+    def test_an_rset_that_the_server_refuses_ends_no_transaction(self) -> None:
+        play = introduced(Options(filtered=True), "XFORWARD ADDR HELO")
+        for command in ("XFORWARD ADDR=198.51.100.7", *ENVELOPE, "RSET"):
+            play.session.feed(C(command))
+            play.session.feed(S("500 no" if command == "RSET" else "250 ok"))
+        assert started(play).remote == b"198.51.100.7"
+
+
+class TestIntroduction:
+    def test_a_name_that_the_server_refuses_is_not_the_clients(self) -> None:
+        play = introduced(Options(filtered=True))
+        play = (
+            play >> C("EHLO bad") << server("EHLO bad") >> S("501-no\n501 such name") << client("501-no\n501 such name")
+        )
+        for command in ENVELOPE:
+            play.session.feed(C(command))
+            play.session.feed(S("250 ok"))
+        assert started(play).helo == b"client.example"
+
+    def test_helo_takes_the_extensions_back(self) -> None:
+        play = introduced(None, "PIPELINING")
+        play = play >> C("HELO client.example") << server("HELO client.example") >> S("250 mx") << client("250 mx")
+        assert play >> C("MAIL FROM:<a@a.example>\nRCPT TO:<b@mx.example>") << server("MAIL FROM:<a@a.example>")
+
+    def test_helo_hides_the_name_as_the_greeting_does(self) -> None:
+        play = greeted(Options(hidden_name=b"smtp.passthru"))
+        play = play >> C("HELO client.example") << server("HELO client.example")
+        assert play >> S("250 mx.example") << client("250 smtp.passthru")
+
+
+class TestTooManyRecipients:
+    def test_those_of_one_transaction_count(self) -> None:
+        """A filter is told of 100,000 octets of recipients at most; the next message may have as many."""
+        play = introduced(Options(filtered=True))
+        refusals = []
+        for _message in range(2):
+            for event in (C(ENVELOPE[0]), S("250 ok")):
+                play.session.feed(event)
+            for _recipient in range(RECIPIENTS_LIMIT // 1001):
+                assert isinstance(play.session.feed(C(f"RCPT TO:<{'b' * 1000}>"))[0], SendServer)
+                play.session.feed(S("250 ok"))
+            refusals += play.session.feed(C(f"RCPT TO:<{'b' * 1000}>"))
+            for event in (C("RSET"), S("250 ok")):
+                play.session.feed(event)
+        assert play
+        assert refusals.count(SendClient(answers.TOO_MANY_RECIPIENTS.wire)) == 2
+        assert sum("more recipients than" in effect.text for effect in refusals if isinstance(effect, Log)) == 1

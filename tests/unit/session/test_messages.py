@@ -18,6 +18,7 @@ from proxsmtp_tp.session.effects import (
 from proxsmtp_tp.session.events import (
     ClientClosed,
     Connected,
+    DeadlinePassed,
     FilterVerdict,
     KeepAlive,
     MessageChunk,
@@ -28,6 +29,7 @@ from proxsmtp_tp.session.events import (
     Shutdown,
 )
 from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.replies import Reply
@@ -333,6 +335,28 @@ class TestSomebodyLeaves:
         play.session.feed(C("DATA"))
         play = play >> MessageTimedOut() << client(answers.MESSAGE_TIMED_OUT.wire) << server("QUIT")
         assert play << CloseServer() << FilterAbort() << CloseClient()
+
+    @pytest.mark.parametrize("late", [PASS, REJECT])
+    def test_a_verdict_that_comes_too_late(self, late: FilterVerdict) -> None:
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> S("421 timeout") << CloseServer(abort=True) << FilterAbort() >> late
+        assert play >> C(b"b\r\n.\r\n") << client("421 timeout") << CloseClient()
+
+    def test_the_message_clock_when_the_server_has_it_all(self) -> None:
+        """Whether it has taken it decides the server: a 421 of ours would have the client send it twice."""
+        play = sending()
+        for event in (MessageChunk(TEXT), MessageEnd()):
+            play.session.feed(event)
+        assert play >> MessageTimedOut() >> S("250 ok") << client("250 ok") >> MessageTimedOut()
+
+    def test_the_client_while_a_noop_keeps_the_server(self) -> None:
+        """Its text is what is waited for, not the answer to the NOOP."""
+        play = addressed(FILTERED)
+        play.session.feed(C("DATA"))
+        play = play >> KeepAlive() << server("NOOP") >> DeadlinePassed(Wait.REPLY) >> DeadlinePassed(Wait.TEXT)
+        play = play << client(answers.CLIENT_TIMED_OUT.wire) << CloseServer(abort=True) << FilterAbort()
+        assert play << CloseClient()
 
     def test_the_daemon(self) -> None:
         play = sending() >> Shutdown() << client(answers.SHUTTING_DOWN.wire) << CloseServer(abort=True)

@@ -99,3 +99,15 @@ def test_any_bytes_in_any_chunks(stream: tuple[bytes, Chunks]) -> None:
     expected = [line if len(line) <= 10 else None for line in data.split(b"\n")]
     expected = [None if line is None or len(line) == 10 else line + b"\n" for line in expected[:-1]]
     assert lines_of(LineBuffer(10), chunks) == expected
+
+
+@pytest.mark.parametrize(("tail", "ended"), [([b"\r", b"\n"], True), ([b"\r", b"a\n"], False), ([b"\n"], False)])
+def test_how_an_over_long_line_ends(tail: list[bytes], ended: bool) -> None:
+    """Only what ends with CRLF was one command (RFC 5321 section 2.3.8)."""
+    buffer = LineBuffer(10)
+    *chunks, last = [b"a" * 20, *tail]
+    assert lines_of(buffer, chunks) == []
+    buffer.feed(last)
+    with pytest.raises(LineTooLong) as caught:
+        buffer.next_line()
+    assert caught.value.ended is ended
