@@ -125,8 +125,12 @@ class TestFiltered:
         play.session.feed(MessageEnd())
         assert play >> S("554 no") << client("554 no") >> C("NOOP") << server("NOOP")
 
-    def test_without_recipients_the_server_is_asked(self) -> None:
-        play = introduced(FILTERED) >> C("DATA") << server("DATA") >> S("503 RCPT first") << client("503 RCPT first")
+    @pytest.mark.parametrize("before", [[], ["MAIL FROM:<a@client.example>"]])
+    def test_without_recipients_the_server_is_asked(self, before: list[str]) -> None:
+        play = introduced(FILTERED)
+        for command in before:
+            play = play >> C(command) << server(command) >> S("250 ok") << client("250 ok")
+        play = play >> C("DATA") << server("DATA") >> S("503 RCPT first") << client("503 RCPT first")
         assert play
 
     def test_a_server_that_wants_text_for_nobody_gets_none(self) -> None:
@@ -136,6 +140,17 @@ class TestFiltered:
     def test_a_server_that_takes_nothing_for_nobody(self) -> None:
         play = introduced(FILTERED) >> C("DATA") << server("DATA") >> S("354 go") << server(b".\r\n")
         assert play >> S("250 queued") << client(answers.NO_RECIPIENTS.wire)
+
+    def test_what_a_server_took_for_nobody_was_a_transaction(self) -> None:
+        """The next one begins with MAIL: recipients without it are not the old sender's."""
+        play = introduced(FILTERED)
+        for event in (C("MAIL FROM:<a@client.example>"), S("250 ok"), C("DATA"), S("354 go"), S("250 queued")):
+            play.session.feed(event)
+        play = (
+            play >> C("RCPT TO:<b@mx.example>") << server("RCPT TO:<b@mx.example>") >> S("250 ok") << client("250 ok")
+        )
+        play = play >> C("DATA") << server("DATA") >> S("354 go") << CloseServer(abort=True)
+        assert play << client(answers.OUT_OF_STEP.wire) << CloseClient()
 
     def test_the_envelope_is_what_the_server_accepted(self) -> None:
         play = introduced(FILTERED)
@@ -309,6 +324,7 @@ class TestSomebodyLeaves:
         play.session.feed(C("DATA"))
         play = play >> C(b"a\r\n") << FilterData(b"a\r\n") >> ServerClosed() << FilterAbort()
         assert play >> C(b"b\r\n.\r\n") << client(answers.SERVER_LOST.wire) << CloseClient()
+        assert any("lost the server during a message" in line for line in play.logged)
 
     def test_server_while_the_filter_works(self) -> None:
         play = judging() >> ServerClosed() << client(answers.SERVER_LOST.wire) << FilterAbort() << CloseClient()
