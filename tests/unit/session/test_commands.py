@@ -460,4 +460,7 @@ class TestTooManyRecipients:
                 play.session.feed(event)
         assert play
         assert refusals.count(SendClient(answers.TOO_MANY_RECIPIENTS.wire)) == 2
+        assert (
+            answers.TOO_MANY_RECIPIENTS.code == 452
+        )  # the client sends another message to those (RFC 5321 4.5.3.1.10)
         assert sum("more recipients than" in effect.text for effect in refusals if isinstance(effect, Log)) == 1
