@@ -41,12 +41,13 @@ class Turn(Enum):
 
 
 class FakeProxy:
-    """What a worker runs here. The directive Header makes it fail: `X-Fail: start`."""
+    """What a worker runs here. Header: `X-Fail: PATH` makes it fail at its start while PATH exists."""
 
     def __init__(
         self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
     ) -> None:
-        if settings.header == "X-Fail: start":
+        cause = (settings.header or "").removeprefix("X-Fail: ")
+        if cause and Path(cause).exists():
             raise RuntimeError("asked to fail\nat the start")
         self.settings, self.listeners, self.admission, self.worker = settings, listeners, admission, worker
         self.loop = asyncio.get_running_loop()

@@ -191,11 +191,26 @@ def test_a_worker_that_drains_is_not_waited_for_by_the_others(daemon: Daemon) ->
 
 
 def test_a_worker_that_cannot_start_ends_the_start(daemon: Daemon) -> None:
-    daemon.configure(Header="X-Fail: start")
+    daemon.configure(Header="X-Fail: /")
     daemon.launch()
     assert daemon.wait() == 1
     assert "RuntimeError: asked to fail" in daemon.log()
     assert "fake: a worker ended before it was ready" in daemon.log()
+
+
+def test_a_replacement_that_cannot_start_leaves_the_others_to_serve(daemon: Daemon) -> None:
+    """What stands in its way (memory, descriptors, a disk) may pass: it is tried again, less and less often."""
+    cause = daemon.folder / "cause"
+    daemon.configure(Header=f"X-Fail: {cause}")
+    daemon.start()
+    cause.touch()
+    os.kill(min(daemon.workers()), signal.SIGKILL)
+    eventually(lambda: daemon.log().count("RuntimeError: asked to fail") >= 2)
+    assert daemon.connect().ask("PING") == "250 PING"
+    cause.unlink()
+    eventually(lambda: len(daemon.workers()) == 2)
+    assert daemon.connect().ask("PING") == "250 PING"
+    assert "no worker" not in daemon.log()
 
 
 def test_a_worker_has_nothing_of_the_masters(daemon: Daemon) -> None:

@@ -341,6 +341,14 @@ class TestXclient:
         play = play >> S("250-mx\n250-XCLIENT ADDR\n250 SIZE") << server("XCLIENT ADDR=192.0.2.10")
         assert play >> S("550 no") << client("250-mx\n250 SIZE")
 
+    def test_sent_once(self) -> None:
+        """The client's address does not change, however often it introduces itself."""
+        play = greeted(self.OPTIONS)
+        for event in (C("EHLO a.example"), S("250-mx\n250 XCLIENT ADDR"), S("220 mx"), S("250-mx\n250 XCLIENT ADDR")):
+            play.session.feed(event)
+        play = play >> C("EHLO a.example") << server("EHLO a.example")
+        assert play >> S("250-mx\n250 XCLIENT ADDR") << client("250-mx\n250 XFILTERED")
+
     def test_not_offered_not_sent(self) -> None:
         play = greeted(self.OPTIONS) >> C("EHLO client.example") << server("EHLO client.example")
         assert play >> S("250-mx\n250 SIZE") << client("250-mx\n250 SIZE")

@@ -242,6 +242,14 @@ class TestBareNewlines:
         assert play << server("RSET")
         assert answers.BARE_NEWLINE_IN_TEXT.wire.startswith(b"550 5.5.2 ")
 
+    def test_the_first_reason_is_the_one_that_is_told(self) -> None:
+        play = addressed(Options(filtered=True, refuse_bare_newlines=True))
+        play.session.feed(C("DATA"))
+        play = play >> C(b"a\nb\r\n") << FilterAbort() >> ServerClosed()
+        assert (
+            play >> C(b".\r\n") << client(answers.BARE_NEWLINE_IN_TEXT.wire + answers.SERVER_LOST.wire) << CloseClient()
+        )
+
     def test_normalised(self) -> None:
         play = addressed(FILTERED)
         play.session.feed(C("DATA"))
