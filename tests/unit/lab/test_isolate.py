@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SECONDS = 20.0
 ISOLATE = (sys.executable, "-m", "proxsmtp_tp.lab.isolate")
+# A shell can not trap what was ignored when it began, such as SIGHUP where the tests run under nohup.
+DEFAULTS = ("env", "--default-signal")
 
 
 def isolated(*command: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +34,7 @@ def isolated(*command: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def started(script: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A shell script, isolated, that has written its first line, "up"; and the descriptor to read on from."""
-    with subprocess.Popen([*ISOLATE, "sh", "-c", script], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([*DEFAULTS, *ISOLATE, "sh", "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             assert read_until(process.stdout.fileno(), b"up\n") == b"up\n"
@@ -123,11 +125,23 @@ def test_what_was_left_running_ends_with_the_command() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_reach_the_command(number: signal.Signals) -> None:
-    """The shell waits with `wait`: dash can lose a signal that comes while it starts a program."""
     with started(f"trap 'echo caught; exit 5' {int(number)}; sleep 600 & echo up; wait") as (process, output):
         process.send_signal(number)
         assert process.wait(SECONDS) == 5
         assert read_until(output, None) == b"caught\n"
+
+
+def test_what_the_caller_ignores_stays_ignored() -> None:
+    """As under nohup: a signal that ends others is no end of the command."""
+    done = subprocess.run(
+        ["nohup", *ISOLATE, "sh", "-c", "kill -HUP $$; echo lives"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.stdout == "lives\n"
 
 
 def test_a_terminals_interrupt_comes_once() -> None:
