@@ -133,14 +133,7 @@ def test_signals_reach_the_command(number: signal.Signals) -> None:
 
 def test_what_the_caller_ignores_stays_ignored() -> None:
     """As under nohup: a signal that ends others is no end of the command."""
-    done = subprocess.run(
-        ["nohup", *ISOLATE, "sh", "-c", "kill -HUP $$; echo lives"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = isolated("nohup", *ISOLATE, "sh", "-c", "kill -HUP $$; echo lives")
     assert done.stdout == "lives\n"
 
 
