@@ -8,6 +8,7 @@ and state files live there), its own /proc. As an ordinary user it also gets a u
 Guarantees: the namespaces that the caller sits in are not changed. Nothing that the command started lives on
 after it, or after a kill -9 of this process: the kernel ends a process namespace with its first process, and
 the rest goes with its last process. Signals reach the command once, from a terminal or from kill(1).
+What the caller ignores (nohup(1)) the command ignores too.
 
 Exit status: the command's own; 128 + N when signal N ended it; 126 or 127 when it could not be started (as
 sh(1)); 1 when there is no isolation to be had, with the reason; 2 for usage.
