@@ -8,6 +8,7 @@ connection            one client, one server: performs what the session decides
   judging             its message at the filter, and back
   deadlines           its time limits
   upstream            where its client wants to go, and the connection there, never in a circle
+context               what the connections of one worker share
 original_destination  where a redirected client wanted to go
 dialling              connecting to the first address that answers
 """

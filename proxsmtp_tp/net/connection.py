@@ -33,7 +33,7 @@ from proxsmtp_tp.smtp import answers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxsmtp_tp.net.proxy import Proxy
+    from proxsmtp_tp.net.context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +49,22 @@ def rfc5322_date() -> str:
 class Connection:
     """Lives from accept until both sides are closed."""
 
-    def __init__(self, proxy: Proxy, sock: socket.socket, name: str) -> None:
-        self.proxy = proxy
+    def __init__(
+        self, context: WorkerContext, sock: socket.socket, name: str, finished: Callable[[Connection], None]
+    ) -> None:
+        """`finished` is called when both sides are closed, perhaps more than once. OSError: the client is gone."""
+        self._context = context
+        self._on_finished = finished
         self.name = name
-        self.loop = proxy.loop
+        self.loop = context.loop
         self._sock = sock
         peer = sock.getpeername()
         self._peer = endpoint(peer) if sock.family != socket.AF_UNIX else None
         own = endpoint(sock.getsockname()).ip if self._peer else ""
         self.client_ip = self._peer.ip if self._peer else ""
         self.server_ip = ""
-        self.session = Session(proxy.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date)
-        self._upstream = Upstream(proxy, sock, self._peer)
+        self.session = Session(context.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date)
+        self._upstream = Upstream(context, sock, self._peer)
         self._client: Any = None
         self._server: Any = None
         self._client_paused = False
@@ -68,9 +72,9 @@ class Connection:
         self._crashed = False
         self._closing = False
         self.server_is_full = False
-        self._judging = Judging(self)
+        self._judging = Judging(self, context.filter, context.loop)
         self._dialling: asyncio.Task[None] | None = None
-        self._times = Deadlines(proxy.settings, proxy.limits, self.loop.time())
+        self._times = Deadlines(context.settings, context.limits, self.loop.time())
 
     # Beginning.
 
@@ -95,8 +99,8 @@ class Connection:
     def _go_on(self) -> None:
         """The client is there: find out where it wants to go."""
         log.info("%s: accepted connection from: %s", self.name, self._peer or "a unix socket")
-        if self.proxy.ending is not None:  # it was accepted just before
-            self.feed(events.WindDown(self.proxy.ending))
+        if self._context.ending is not None:  # it was accepted just before
+            self.feed(events.WindDown(self._context.ending))
             if self.session.ended:
                 return
         if not self._welcome():
@@ -112,7 +116,7 @@ class Connection:
 
     def _welcome(self) -> bool:
         """Whether Clients lets this client in; a unix socket is guarded by its folder instead."""
-        clients = self.proxy.settings.clients
+        clients = self._context.settings.clients
         if not clients or not self._peer:
             return True
         address = ipaddress.ip_address(self._peer.ip)
@@ -193,6 +197,10 @@ class Connection:
         self.feed(events.ClientClosed(half=False))
         self._maybe_finished()
 
+    def server_data(self, data: bytes) -> None:
+        """Bytes from the server."""
+        self.feed(events.ServerData(data))
+
     def server_eof(self) -> None:
         """The server has closed its sending half: it can not answer what it has not got yet, so it does not get it."""
         if self._server is not None:
@@ -237,7 +245,7 @@ class Connection:
     def _close_client(self, _effect: effects.CloseClient | None) -> None:
         """Close after the last reply, reading on meanwhile: unread bytes would turn the close into a reset."""
         self._closing = True
-        self._times.linger(self.loop.time(), hurry=self.proxy.ending is not None)
+        self._times.linger(self.loop.time(), hurry=self._context.ending is not None)
         client = self._client
         if client is None:
             self._maybe_finished()
@@ -314,14 +322,13 @@ class Connection:
         if not full:
             self._judging.server_ready()
 
-    def hold_server(self) -> None:
-        """The client takes no more for now: do not read the server."""
-        if self._server is not None:
+    def client_full(self, full: bool) -> None:
+        """The client takes no more for now: do not read the server. Or it takes more again."""
+        if self._server is None:
+            return
+        if full:
             self._server.pause_reading()
-
-    def release_server(self) -> None:
-        """The client takes more again."""
-        if self._server is not None:
+        else:
             self._server.resume_reading()
 
     # Time.
@@ -365,7 +372,7 @@ class Connection:
     def _finished(self) -> None:
         self._judging.release()
         self._upstream.forget()
-        self.proxy.finished(self)
+        self._on_finished(self)
 
 
 _PERFORMERS: dict[type, Callable[[Connection, Any], None]] = {

@@ -6,26 +6,45 @@ judged message ──▶ session    read back in chunks, one a loop iteration, w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxsmtp_tp.filters.interface import FilterRequest
 from proxsmtp_tp.session import events
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.filters.interface import FilterRun
+    import asyncio
+
+    from proxsmtp_tp.filters.interface import Filter, FilterRun
     from proxsmtp_tp.filters.verdict import Verdict
-    from proxsmtp_tp.net.connection import Connection
     from proxsmtp_tp.session import effects
 
 CHUNK = 65536
 """Octets of the judged message read at a time: what a loop iteration may spend on one connection."""
 
 
-class Judging:
-    """Of one connection, one message after the other; the FilterOwner of each."""
+class JudgingOwner(Protocol):
+    """The connection whose messages are judged."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    name: str
+    client_ip: str
+    server_ip: str
+    server_is_full: bool
+    """The server takes no more for now."""
+
+    def feed(self, event: events.Event) -> None:
+        """One event for the session."""
+
+    def balance_client(self) -> None:
+        """Whether the client is read has to be decided again: `Judging.full` has changed."""
+
+
+class Judging:
+    """Of one connection, one message after the other; the FilterOwner of each. `judge` is what judges, if anything."""
+
+    def __init__(self, owner: JudgingOwner, judge: Filter | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
+        self._filter = judge
+        self._loop = loop
         self.run: FilterRun | None = None
         """Where the text goes; None: nobody wants it."""
         self.full = False
@@ -34,19 +53,19 @@ class Judging:
 
     def start(self, effect: effects.StartFilter) -> None:
         """Begin to judge a message."""
-        connection = self._connection
+        owner = self._owner
         request = FilterRequest(
-            connection=connection.name,
+            connection=owner.name,
             envelope=effect.envelope,
-            client=connection.client_ip,
-            server=connection.server_ip,
+            client=owner.client_ip,
+            server=owner.server_ip,
             helo=effect.helo,
             remote=effect.remote,
             remote_helo=effect.remote_helo,
         )
-        if connection.proxy.filter is None:
+        if self._filter is None:
             raise RuntimeError("the session asks for a filter that is not configured")
-        self.run = connection.proxy.filter.start(request, self)
+        self.run = self._filter.start(request, self)
 
     def release(self) -> None:
         """Nobody wants the verdict, or the judged message, any more. Idempotent."""
@@ -62,12 +81,12 @@ class Judging:
     def read_back(self) -> None:
         """It passed: feed it to the session, as fast as the server takes it."""
         self._reading = True
-        self._connection.loop.call_soon(self._pump)
+        self._loop.call_soon(self._pump)
 
     def server_ready(self) -> None:
         """The server takes more again."""
         if self._reading:
-            self._connection.loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump)
 
     def stop_reading(self) -> None:
         """There is no server any more that takes it."""
@@ -75,34 +94,34 @@ class Judging:
 
     def _pump(self) -> None:
         """The next chunk, if the server has room for it."""
-        connection = self._connection
-        if not self._reading or connection.server_is_full or self.run is None:
+        owner = self._owner
+        if not self._reading or owner.server_is_full or self.run is None:
             return
         try:
             chunk = self.run.read(CHUNK)
         except OSError as error:
             self._reading = False
-            connection.feed(events.MessageUnreadable(str(error)))
+            owner.feed(events.MessageUnreadable(str(error)))
             return
         if chunk:
-            connection.feed(events.MessageChunk(chunk))
-            connection.loop.call_soon(self._pump)
+            owner.feed(events.MessageChunk(chunk))
+            self._loop.call_soon(self._pump)
         else:
             self._reading = False
-            connection.feed(events.MessageEnd())
+            owner.feed(events.MessageEnd())
 
     # FilterOwner.
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """The session decides what becomes of it."""
-        self._connection.feed(events.FilterVerdict(verdict))
+        self._owner.feed(events.FilterVerdict(verdict))
 
     def pause_filter_input(self) -> None:
         """The client waits, too."""
         self.full = True
-        self._connection.balance_client()
+        self._owner.balance_client()
 
     def resume_filter_input(self) -> None:
         """The client may go on."""
         self.full = False
-        self._connection.balance_client()
+        self._owner.balance_client()

@@ -14,10 +14,11 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
+from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.net.connection import Connection
+from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.options import options_of
@@ -47,26 +48,28 @@ class Proxy:
     def __init__(
         self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
     ) -> None:
-        self.settings = settings
-        self.admission = admission
-        self.worker = worker
-        self.loop = asyncio.get_running_loop()
-        self.listening_ports = frozenset(
-            int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
-        )
         reject = parse_reject(settings.filter_reject) if settings.filter_type is FilterType.REJECT else None
-        self.options = options_of(settings, reject, trace=log.isEnabledFor(logging.DEBUG))
-        self.limits = limits_of(settings)
-        self.from_client = settings.transparent_proxy is TransparentProxy.FULL
-        self.filter = make_filter(settings)
+        self.context = WorkerContext(
+            settings=settings,
+            loop=asyncio.get_running_loop(),
+            admission=admission,
+            worker=worker,
+            listening_ports=frozenset(
+                int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
+            ),
+            options=options_of(settings, reject, trace=log.isEnabledFor(logging.DEBUG)),
+            limits=limits_of(settings),
+            filter=make_filter(settings),
+        )
+        self._loop = self.context.loop
+        self._admission = admission
+        self._worker = worker
         self._listeners = list(listeners)
         self._connections: set[Connection] = set()
         self._names = itertools.count(1)
         self._opening: set[asyncio.Task[None]] = set()
-        self.ending: Reason | None = None
-        """Why nobody is accepted any more: RELOAD may still become STOP."""
         self._draining_until = NEVER
-        self._done = self.loop.create_future()
+        self._done = self._loop.create_future()
 
     async def run(self) -> None:
         """Serve until drained or stopped."""
@@ -77,8 +80,8 @@ class Proxy:
                 await asyncio.wait([self._done], timeout=TICK)
                 self._tick()
         finally:
-            if self.filter is not None:
-                self.filter.close()
+            if self.context.filter is not None:
+                self.context.filter.close()
 
     def drain(self, reason: Reason) -> None:
         """Accept nobody any more; `run` returns when every connection has ended, after DrainTimeOut at the latest.
@@ -86,17 +89,17 @@ class Proxy:
         RELOAD: whoever has come is served for one transaction, and for the QUIT behind it. STOP, perhaps later: only
         what runs is waited for, and not for longer than before.
         """
-        if self.ending in {reason, Reason.STOP}:
+        if self.context.ending in {reason, Reason.STOP}:
             return
-        if self.ending is None:
-            self._draining_until = self.loop.time() + self.settings.drain_time_out
+        if self.context.ending is None:
+            self._draining_until = self._loop.time() + self.context.settings.drain_time_out
             self._stop_listening()
-        self.ending = reason
+        self.context.ending = reason
         self._tell(events.WindDown(reason))
 
     def stop(self) -> None:
         """End every connection now, each with its 421."""
-        self.ending = Reason.STOP
+        self.context.ending = Reason.STOP
         self._draining_until = NEVER  # lingering closes have their own limit
         self._stop_listening()
         self._tell(events.Shutdown())
@@ -111,25 +114,25 @@ class Proxy:
     # Accepting.
 
     def _listen(self, listener: socket.socket) -> None:
-        if self.ending is None:
-            self.loop.add_reader(listener.fileno(), self._accept, listener)
+        if self.context.ending is None:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
-            self.loop.remove_reader(listener.fileno())
+            self._loop.remove_reader(listener.fileno())
 
     def _rest(self, listener: socket.socket, seconds: float) -> None:
-        self.loop.remove_reader(listener.fileno())
-        self.loop.call_later(seconds, self._wake, listener)
+        self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(seconds, self._wake, listener)
 
     def _wake(self, listener: socket.socket) -> None:
         self._listen(listener)
         self._accept(listener, willing=True)
 
     def _accept(self, listener: socket.socket, willing: bool = False) -> None:
-        if self.ending is not None:
+        if self.context.ending is not None:
             return
-        if not willing and self.admission.busier_than_others(self.worker):
+        if not willing and self._admission.busier_than_others(self._worker):
             self._rest(listener, YIELD)
             return
         try:
@@ -142,13 +145,13 @@ class Proxy:
                 self._rest(listener, ACCEPT_PAUSE)
             return  # the client gave up before it was accepted
         sock.setblocking(False)
-        if not self.admission.try_enter(self.worker):
+        if not self._admission.try_enter(self._worker):
             self._turn_away(sock)
             return
         self._serve(sock)
 
     def _turn_away(self, sock: socket.socket) -> None:
-        log.error("more than MaxConnections (%d) connections: refused", self.settings.max_connections)
+        log.error("more than MaxConnections (%d) connections: refused", self.context.settings.max_connections)
         try:
             sock.send(answers.TOO_MANY_CONNECTIONS.wire)  # an empty send buffer has room for a line
             sock.shutdown(socket.SHUT_WR)
@@ -157,33 +160,33 @@ class Proxy:
         sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
-        name = f"{self.worker:X}{next(self._names) & 0xFFFFF:05X}"
+        name = f"{self._worker:X}{next(self._names) & 0xFFFFF:05X}"
         try:
-            connection = Connection(self, sock, name)
+            connection = Connection(self.context, sock, name, self._finished)
         except OSError:  # the client is gone: it has no peer name any more
             sock.close()
-            self.admission.leave(self.worker)
+            self._admission.leave(self._worker)
             return
         self._connections.add(connection)
-        task = self.loop.create_task(connection.open(), name=f"open {name}")
+        task = self._loop.create_task(connection.open(), name=f"open {name}")
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
     # Ending.
 
-    def finished(self, connection: Connection) -> None:
-        """Called by a connection when both its sides are closed. Idempotent."""
+    def _finished(self, connection: Connection) -> None:
+        """Both its sides are closed. Idempotent."""
         if connection in self._connections:
             self._connections.remove(connection)
-            self.admission.leave(self.worker)
+            self._admission.leave(self._worker)
             self._maybe_done()
 
     def _maybe_done(self) -> None:
-        if self.ending is not None and not self._connections and not self._done.done():
+        if self.context.ending is not None and not self._connections and not self._done.done():
             self._done.set_result(None)
 
     def _tick(self) -> None:
-        now = self.loop.time()
+        now = self._loop.time()
         if now >= self._draining_until:
             self.stop()
         for connection in list(self._connections):

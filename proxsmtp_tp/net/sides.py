@@ -1,68 +1,102 @@
-"""The two transports of a connection in asyncio's words: each callback is one call of the connection's."""
+"""The two transports of a connection in asyncio's words: each callback is one call to its owner."""
 
 from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING
-
-from proxsmtp_tp.session import events
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
 
-    from proxsmtp_tp.net.connection import Connection
+
+class ClientOwner(Protocol):
+    """Who hears what happens on the client's transport."""
+
+    def client_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client is ours; its first bytes may follow at once."""
+
+    def client_data(self, data: bytes) -> None:
+        """Bytes from the client."""
+
+    def client_eof(self) -> None:
+        """The client has closed its sending half."""
+
+    def client_lost(self) -> None:
+        """The client's connection is gone."""
+
+    def client_full(self, full: bool) -> None:
+        """The client takes no more for now, or again."""
+
+
+class ServerOwner(Protocol):
+    """Who hears what happens on the server's transport."""
+
+    def server_made(self, transport: asyncio.BaseTransport) -> None:
+        """The upstream connection stands; its greeting may follow at once."""
+
+    def server_data(self, data: bytes) -> None:
+        """Bytes from the server."""
+
+    def server_eof(self) -> None:
+        """The server has closed its sending half."""
+
+    def server_lost(self) -> None:
+        """The server's connection is gone."""
+
+    def server_full(self, full: bool) -> None:
+        """The server takes no more for now, or again."""
 
 
 class ClientSide(asyncio.Protocol):
     """The client's transport, in asyncio's words."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, owner: ClientOwner) -> None:
+        self.owner = owner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.connection.client_made(transport)
+        self.owner.client_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        self.connection.client_data(data)
+        self.owner.client_data(data)
 
     def eof_received(self) -> bool:
-        self.connection.client_eof()
+        self.owner.client_eof()
         return True  # our last reply may still be heard
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.connection.client_lost()
+        self.owner.client_lost()
 
     def pause_writing(self) -> None:
-        self.connection.hold_server()
+        self.owner.client_full(True)
 
     def resume_writing(self) -> None:
-        self.connection.release_server()
+        self.owner.client_full(False)
 
 
 class ServerSide(asyncio.Protocol):
     """The server's transport, in asyncio's words."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, owner: ServerOwner) -> None:
+        self.owner = owner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.connection.server_made(transport)
+        self.owner.server_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        self.connection.feed(events.ServerData(data))
+        self.owner.server_data(data)
 
     def eof_received(self) -> None:
-        self.connection.server_eof()
+        self.owner.server_eof()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.connection.server_lost()
+        self.owner.server_lost()
 
     def pause_writing(self) -> None:
-        self.connection.server_full(True)
+        self.owner.server_full(True)
 
     def resume_writing(self) -> None:
-        self.connection.server_full(False)
+        self.owner.server_full(False)
 
 
 def was_reset(sock: socket.socket) -> bool:

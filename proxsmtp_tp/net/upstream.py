@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net import dialling
 from proxsmtp_tp.net.original_destination import (
     Endpoint,
@@ -24,7 +25,7 @@ from proxsmtp_tp.net.original_destination import (
 if TYPE_CHECKING:
     import socket
 
-    from proxsmtp_tp.net.proxy import Proxy
+    from proxsmtp_tp.net.context import WorkerContext
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2) makes of "any host": nobody listens here)
 
@@ -32,8 +33,8 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2
 class Upstream:
     """Of one client, whose socket is `client`; `peer` is None for one that came by a unix socket."""
 
-    def __init__(self, proxy: Proxy, client: socket.socket, peer: Endpoint | None) -> None:
-        self._proxy = proxy
+    def __init__(self, context: WorkerContext, client: socket.socket, peer: Endpoint | None) -> None:
+        self._context = context
         self._client = client
         self._peer = peer
         self._home = with_scope(client.getpeername()) if peer else None
@@ -42,19 +43,20 @@ class Upstream:
     def destination(self) -> Endpoint:
         """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
         self.refuse_a_loop()
-        if not self._proxy.settings.transparent:
+        if not self._context.settings.transparent:
             return Endpoint("", 0)
         if not self._peer:
             raise NoDestinationError("a connection through a unix socket has no original destination")
-        return original_destination(self._client, self._proxy.listening_ports)
+        return original_destination(self._client, self._context.listening_ports)
 
     async def dial(self, destination: Endpoint) -> tuple[socket.socket, str]:
         """Connect to the server: the socket, and its IP address or path. Raises DialError."""
+        full = self._context.settings.transparent_proxy is TransparentProxy.FULL
         targets = await self._targets(destination)
         sock, server = await dialling.dial(
             targets,
-            source=self._peer.ip if self._peer and self._proxy.from_client else None,
-            time_out=self._proxy.settings.connect_time_out,
+            source=self._peer.ip if self._peer and full else None,
+            time_out=self._context.settings.connect_time_out,
             started=self._remember,
         )
         return sock, server or str(targets[0])
@@ -65,17 +67,17 @@ class Upstream:
             return
         own = endpoint(self._client.getsockname())
         dialled = {own, before_redirect(self._client, own) or own}
-        if any(self._proxy.admission.is_upstream(self._peer, destination) for destination in dialled):
+        if any(self._context.admission.is_upstream(self._peer, destination) for destination in dialled):
             raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")
 
     def forget(self) -> None:
         """The connection is over, or never came to be."""
         for handle in self._handles:
-            self._proxy.admission.remove_upstream(self._proxy.worker, handle)
+            self._context.admission.remove_upstream(self._context.worker, handle)
         self._handles.clear()
 
     async def _targets(self, destination: Endpoint) -> list[Endpoint | str]:
-        settings = self._proxy.settings
+        settings = self._context.settings
         if settings.transparent:
             return [destination]
         if settings.out_address is None:
@@ -91,4 +93,4 @@ class Upstream:
             return
         theirs = Endpoint(_ANY_HOST.get(target.ip, target.ip), target.port)
         own = endpoint(sock.getsockname())
-        self._handles.append(self._proxy.admission.add_upstream(self._proxy.worker, own, theirs))
+        self._handles.append(self._context.admission.add_upstream(self._context.worker, own, theirs))

@@ -60,7 +60,7 @@ async def waiting_for_354(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
     """Streamed: after the client's DATA; filtered: after our own."""
     client, server = await in_a_transaction(stage, mx)
     await client.say("DATA")
-    if stage.proxy.filter is not None:
+    if stage.proxy.context.filter is not None:
         await client.reply()
         await client.say(DOT)
     await server.line()
@@ -70,12 +70,12 @@ async def waiting_for_354(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
 async def in_the_text(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
     client, server = await in_a_transaction(stage, mx)
     await client.say("DATA")
-    if stage.proxy.filter is None:
+    if stage.proxy.context.filter is None:
         await server.line()
         await server.say("354 go")
     await client.reply()
     await client.say("Subject: one\n\nhalf")
-    if stage.proxy.filter is None:
+    if stage.proxy.context.filter is None:
         await server.text(b"half\r\n")
     return client, server
 
@@ -83,7 +83,7 @@ async def in_the_text(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
 async def waiting_for_the_final_reply(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
     client, server = await waiting_for_354(stage, mx)
     await server.say("354 go")
-    if stage.proxy.filter is None:
+    if stage.proxy.context.filter is None:
         await client.reply()
         await client.say(DOT)
     await server.text()

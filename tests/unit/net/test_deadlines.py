@@ -32,9 +32,9 @@ END_OF_DATA = b"\r\n.\r\n"
 
 def set_limits(stage: Stage, **directives: Any) -> None:
     """Other directives, from now on, also for connections that there are already."""
-    stage.proxy.settings = replace(stage.proxy.settings, **directives)
+    stage.proxy.context.settings = replace(stage.proxy.context.settings, **directives)
     for connection in stage.proxy._connections:
-        connection._times._settings = stage.proxy.settings
+        connection._times._settings = stage.proxy.context.settings
 
 
 async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
@@ -68,7 +68,7 @@ def test_the_final_reply_has_the_time_that_the_rfc_wants() -> None:
 async def test_a_client_that_is_idle(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
-        stage.proxy.limits[Wait.COMMAND] = SHORT
+        stage.proxy.context.limits[Wait.COMMAND] = SHORT
         await relayed(client, server, "NOOP", "250 ok")
         assert await client.rest() == CLIENT_TIMED_OUT
         assert await server.rest() == b"QUIT\r\n"
@@ -78,7 +78,7 @@ async def test_a_client_that_drips_a_command(open_stage: OpenStage) -> None:
     """A deadline belongs to the command: its octets do not recharge it."""
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
-        stage.proxy.limits[Wait.COMMAND] = SHORT
+        stage.proxy.context.limits[Wait.COMMAND] = SHORT
         await relayed(client, server, "NOOP", "250 ok")
         await drip(client, client, b"x")
         assert client.heard.endswith(CLIENT_TIMED_OUT)
@@ -89,7 +89,7 @@ async def test_a_client_that_drips_a_command(open_stage: OpenStage) -> None:
 async def test_a_client_that_is_silent_in_a_message(open_stage: OpenStage, filter_command: str | None) -> None:
     async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
         client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.limits[Wait.TEXT] = SHORT
+        stage.proxy.context.limits[Wait.TEXT] = SHORT
         await client.say("more")
         assert await client.rest() == CLIENT_TIMED_OUT
         assert END_OF_DATA not in await server.rest()
@@ -124,7 +124,7 @@ async def test_a_client_that_drips_a_chunk(open_stage: OpenStage) -> None:
 
 async def test_a_server_that_does_not_greet(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
-        stage.proxy.limits[Wait.GREETING] = SHORT
+        stage.proxy.context.limits[Wait.GREETING] = SHORT
         client = await stage.client()
         server = await mx.accept()
         assert await client.rest() == SERVER_TIMED_OUT
@@ -135,7 +135,7 @@ async def test_a_server_that_does_not_greet(open_stage: OpenStage) -> None:
 async def test_a_server_that_does_not_answer(open_stage: OpenStage, said: bytes) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
-        stage.proxy.limits[Wait.REPLY] = SHORT
+        stage.proxy.context.limits[Wait.REPLY] = SHORT
         await client.say("MAIL FROM:<a@c.example>")
         await server.say(said)
         assert await client.rest() == SERVER_TIMED_OUT
@@ -144,7 +144,7 @@ async def test_a_server_that_does_not_answer(open_stage: OpenStage, said: bytes)
 async def test_a_server_that_drips_its_reply(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await meet(stage, mx)
-        stage.proxy.limits[Wait.REPLY] = SHORT
+        stage.proxy.context.limits[Wait.REPLY] = SHORT
         await client.say("NOOP")
         await server.line()
         await drip(server, client, b"250-drip\r\n")
@@ -154,7 +154,7 @@ async def test_a_server_that_drips_its_reply(open_stage: OpenStage) -> None:
 async def test_a_pipelining_client_buys_a_silent_server_no_time(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
         client, _ = await meet(stage, mx, "PIPELINING")
-        stage.proxy.limits[Wait.REPLY] = 3 * SHORT
+        stage.proxy.context.limits[Wait.REPLY] = 3 * SHORT
         await drip(client, client, b"RSET\r\n")
         assert client.heard.endswith(SERVER_TIMED_OUT)
 
@@ -163,7 +163,7 @@ async def test_a_pipelining_client_buys_a_silent_server_no_time(open_stage: Open
 async def test_a_server_that_does_not_say_354(open_stage: OpenStage, filter_command: str | None) -> None:
     async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
         client, server = await phases.in_a_transaction(stage, mx)
-        stage.proxy.limits[Wait.REPLY] = SHORT
+        stage.proxy.context.limits[Wait.REPLY] = SHORT
         await client.say("DATA")
         if filter_command is not None:
             await client.reply()
@@ -175,7 +175,7 @@ async def test_a_server_that_does_not_say_354(open_stage: OpenStage, filter_comm
 @pytest.mark.parametrize("filter_command", [None, "cat"])
 async def test_a_server_without_a_final_reply(open_stage: OpenStage, filter_command: str | None) -> None:
     async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        stage.proxy.limits[Wait.FINAL] = SHORT
+        stage.proxy.context.limits[Wait.FINAL] = SHORT
         client, _ = await phases.waiting_for_the_final_reply(stage, mx)
         assert await client.rest() == SERVER_TIMED_OUT
         client.close()
@@ -187,7 +187,7 @@ async def test_a_message_given_up_is_not_finished_later(open_stage: OpenStage) -
     async with Mx() as mx, open_stage(mx) as stage:
         mx.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.limits[Wait.FINAL] = SHORT
+        stage.proxy.context.limits[Wait.FINAL] = SHORT
         [connection] = stage.proxy._connections
         with socket.socket(fileno=os.dup(connection._server.get_extra_info("socket").fileno())) as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -202,7 +202,7 @@ async def test_a_message_given_up_is_not_finished_later(open_stage: OpenStage) -
 
 async def test_a_client_that_left_does_not_make_us_wait_longer_for_the_final_reply(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
-        stage.proxy.limits[Wait.FINAL] = 10 * SHORT
+        stage.proxy.context.limits[Wait.FINAL] = 10 * SHORT
         client, _ = await phases.waiting_for_the_final_reply(stage, mx)
         client.reset()
         await stage.empty()
@@ -211,7 +211,7 @@ async def test_a_client_that_left_does_not_make_us_wait_longer_for_the_final_rep
 async def test_a_server_that_does_not_answer_our_rset(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; exit 1") as stage:
         client, server = await phases.in_a_transaction(stage, mx)
-        stage.proxy.limits[Wait.REPLY] = SHORT
+        stage.proxy.context.limits[Wait.REPLY] = SHORT
         await client.ask("DATA")
         assert (await client.ask(DOT)).startswith(b"550")
         assert await server.line() == b"RSET"
@@ -222,7 +222,7 @@ async def test_a_server_that_stops_reading_a_streamed_message(open_stage: OpenSt
     """Not the client's fault, though it is the client's text that is waited for."""
     async with Mx() as mx, open_stage(mx) as stage:
         client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.limits[Wait.TEXT] = 3 * SHORT
+        stage.proxy.context.limits[Wait.TEXT] = 3 * SHORT
         [connection] = stage.proxy._connections
         await client.press(b"x" * 65536, lambda: connection.server_is_full, 1 << 28)
         await until(lambda: connection._closing, "given up")
@@ -236,7 +236,7 @@ async def test_a_server_that_stops_reading_a_judged_message(open_stage: OpenStag
         open_stage(mx, filter_command="cat >/dev/null; head -c 30000000 /dev/zero | tr '\\0' x") as stage,
     ):
         client, server = await phases.waiting_for_354(stage, mx)
-        stage.proxy.limits[Wait.SENDING] = 3 * SHORT
+        stage.proxy.context.limits[Wait.SENDING] = 3 * SHORT
         await server.say("354 go")
         assert await client.rest() == SERVER_TIMED_OUT
         assert END_OF_DATA not in await server.rest()
@@ -249,10 +249,10 @@ async def test_a_filter_that_takes_its_time_is_not_the_clients_fault(open_stage:
     """It reads nothing for longer than TimeOut, so the client is not read either: FilterTimeout is what counts."""
     async with Mx() as mx, open_stage(mx, filter_command="sleep 600", filter_timeout=10 * SHORT) as stage:
         client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.limits[Wait.TEXT] = SHORT
+        stage.proxy.context.limits[Wait.TEXT] = SHORT
         [connection] = stage.proxy._connections
         await client.press(b"x" * 65536, lambda: connection._judging.full, 1 << 28)
-        stage.proxy.limits[Wait.TEXT] = 3600.0  # of the client, once it is read again
+        stage.proxy.context.limits[Wait.TEXT] = 3600.0  # of the client, once it is read again
         await until(lambda: not connection._judging.full, "the filter is given up")
         await client.say("\n.")
         assert (await client.reply()).startswith(b"451 ")
@@ -326,7 +326,7 @@ async def test_a_running_transaction_may_end_first(open_stage: OpenStage) -> Non
 async def test_a_transaction_that_never_ends_does(open_stage: OpenStage) -> None:
     """MAIL, and then NOOP for ever: SessionTimeOut lets a transaction finish, not last."""
     async with Mx() as mx, open_stage(mx, message_time_out=SHORT) as stage:
-        stage.proxy.limits[Wait.FINAL] = SHORT
+        stage.proxy.context.limits[Wait.FINAL] = SHORT
         client, server = await meet(stage, mx)
         await address(client, server)
         [connection] = stage.proxy._connections

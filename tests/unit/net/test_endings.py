@@ -24,7 +24,7 @@ from tests.unit.session.world import ModelServer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.net.stage import OpenStage, Peer, Stage
+    from tests.unit.net.stage import OpenStage, Peer
 
 
 async def test_drain_lets_the_running_transaction_finish(open_stage: OpenStage) -> None:
@@ -95,7 +95,7 @@ async def test_stop_ends_each_connection_with_421_in_whatever_phase(open_stage: 
 
 async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
-        stage.proxy.limits[Wait.QUIT] = 0.1
+        stage.proxy.context.limits[Wait.QUIT] = 0.1
         served, served_server = await meet(stage, mx)
         await relayed(served, served_server, "MAIL FROM:<a@c.example>", "250 ok")
         await relayed(served, served_server, "RSET", "250 ok")
@@ -105,7 +105,7 @@ async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(open_st
         stage.proxy.drain(Reason.RELOAD)
         assert (await served.rest()).startswith(b"421 4.3.2 Service shutting down")
         assert await served_server.rest() == b"QUIT\r\n"
-        stage.proxy.limits[Wait.QUIT] = PATIENCE
+        stage.proxy.context.limits[Wait.QUIT] = PATIENCE
         await dialled_server.say("220 mx ESMTP")
         assert (await dialling.reply()).startswith(b"220")
         for client, server in ((greeted, greeted_server), (dialling, dialled_server)):
@@ -129,7 +129,7 @@ async def test_a_stop_after_a_reload_ends_who_is_idle_and_keeps_the_time(open_st
         until_then = stage.proxy._draining_until
         stage.proxy.drain(Reason.STOP)
         stage.proxy.drain(Reason.RELOAD)  # too late
-        assert stage.proxy.ending is Reason.STOP
+        assert stage.proxy.context.ending is Reason.STOP
         assert stage.proxy._draining_until == until_then
         assert (await idle.rest()).startswith(b"421 4.3.2 Service shutting down")
         await relayed(busy, server, "RSET", "250 ok")
@@ -149,12 +149,12 @@ async def test_a_reload_has_an_end(open_stage: OpenStage) -> None:
         await stage.ended()
 
 
-def opened_late(monkeypatch: pytest.MonkeyPatch, first: Callable[[Connection], None]) -> None:
+def opened_late(monkeypatch: pytest.MonkeyPatch, first: Callable[[], None]) -> None:
     """Have something happen when a connection has been accepted, and is not taken over yet."""
     opened = Connection.open
 
     async def open_late(connection: Connection) -> None:
-        first(connection)
+        first()
         await opened(connection)
 
     monkeypatch.setattr(Connection, "open", open_late)
@@ -162,8 +162,8 @@ def opened_late(monkeypatch: pytest.MonkeyPatch, first: Callable[[Connection], N
 
 async def test_a_reload_comes_just_when_a_client_does(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accepted, and not taken over yet: nobody else will serve it, so it is served."""
-    opened_late(monkeypatch, lambda connection: connection.proxy.drain(Reason.RELOAD))
     async with Mx() as mx, open_stage(mx) as stage:
+        opened_late(monkeypatch, lambda: stage.proxy.drain(Reason.RELOAD))
         client, server = await meet(stage, mx)
         await address(client, server)
         await relayed(client, server, "RSET", "250 ok")
@@ -178,8 +178,8 @@ async def test_the_end_comes_just_when_a_client_does(
     open_stage: OpenStage, end: Callable[[Proxy], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted, and not taken over yet: it is told, and nothing is dialled for it."""
-    opened_late(monkeypatch, lambda connection: end(connection.proxy))
     async with Mx() as mx, open_stage(mx) as stage:
+        opened_late(monkeypatch, lambda: end(stage.proxy))
         client = await stage.client()
         assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
         client.close()
@@ -292,9 +292,12 @@ async def test_a_bug_in_taking_a_client_over(
 async def test_a_client_that_resets_while_it_is_taken_over(
     open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage: Stage
-    opened_late(monkeypatch, lambda _connection: stage.clients[-1].reset())
     async with Mx() as mx, open_stage(mx, max_connections=1) as stage:
+
+        def reset_last() -> None:
+            stage.clients[-1].reset()
+
+        opened_late(monkeypatch, reset_last)
         mx.serve(ModelServer)
         for _ in range(5):
             await stage.client()

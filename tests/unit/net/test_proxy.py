@@ -151,7 +151,7 @@ async def test_a_burst_is_spread(open_stage: OpenStage) -> None:
         counts = stage.admission.counts()
         assert sum(counts) == 40
         assert min(counts) >= 15, "one worker has nearly all"
-        assert len({proxy.worker for proxy in stage.proxies if proxy._connections}) == 2
+        assert len({proxy.context.worker for proxy in stage.proxies if proxy._connections}) == 2
 
 
 async def test_a_worker_that_is_stuck_keeps_nobody_waiting(open_stage: OpenStage) -> None:

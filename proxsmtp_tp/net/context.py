@@ -1,0 +1,37 @@
+"""What the connections of one worker share: the configuration, the filter, the table of all workers.
+
+Made by `proxy`, read by `connection` and `upstream`, which know nothing else of their worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.filters.interface import Filter
+    from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.session.options import Options
+    from proxsmtp_tp.session.state import Reason, Wait
+
+
+@dataclass(slots=True)
+class WorkerContext:
+    """One for each worker. `ending` changes, the rest is as it was made."""
+
+    settings: Settings
+    loop: asyncio.AbstractEventLoop
+    admission: Admission
+    worker: int
+    """The worker's row in `admission`."""
+    listening_ports: frozenset[int]
+    """Of this instance: a connection to one of them has no original destination."""
+    options: Options
+    limits: dict[Wait, float]
+    """Seconds for each thing that a session waits for (`deadlines.limits_of`)."""
+    filter: Filter | None
+    ending: Reason | None = None
+    """Why no client is accepted any more: RELOAD may still become STOP."""
