@@ -13,6 +13,6 @@ system        the one object that changes the box
 install       install, remove; all or nothing
 check         the plan against the live box, by meaning
 confirm       the safe try: undone unless confirmed
-lifesign      how a daemon tells the rules that it lives (RuleFail open)
+heartbeat     how a daemon tells the rules that it lives (RuleFail open)
 doctor, probe each step of interception looked at, and a real mail sent through
 """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.plan import LIFE_SECONDS, UID_MAX, Fail, Mode, of_version
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, UID_MAX, Fail, Mode, of_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,9 +65,9 @@ def defines(plan: Plan) -> dict[str, str]:
         "LISTEN_PORT": str(options.listen_port),
         "GUARDED_PORTS": _set(sorted(options.ports) if closed else []),
         "LOCAL_USERS": _set(_all_users_but(uid) if options.local else []),
-        "ALIVE": _set(["ipv4", "ipv6"] if closed else [f"{v} timeout {LIFE_SECONDS}s" for v in ("ipv4", "ipv6")]),
-        "LIFESIGN_PORTS": _set([] if closed else [options.listen_port]),
-        "LIFESIGN_USERS": _set([f"0-{UID_MAX}" if uid is None else uid]),
+        "ALIVE": _set(["ipv4", "ipv6"] if closed else [f"{v} timeout {HEARTBEAT_HOLD}s" for v in ("ipv4", "ipv6")]),
+        "HEARTBEAT_PORTS": _set([] if closed else [options.listen_port]),
+        "HEARTBEAT_USERS": _set([f"0-{UID_MAX}" if uid is None else uid]),
         "UPSTREAM_PORTS": _set(plan.upstream_ports),
         "PROBE_INTERFACE": f'"{numbers.probe}"',
         "MARK": f"{numbers.mark:#x}",

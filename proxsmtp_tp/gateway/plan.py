@@ -33,8 +33,11 @@ UID_MAX = 0xFFFF_FFFE  # (uid_t) -1 is no user
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ without the final NUL (linux/if.h)
 CHAIN_NAME_MAX = 28  # XT_FUNCTION_MAXNAMELEN - 1, and iptables refuses 29
 MULTIPORT_MAX = 15  # XT_MULTI_PORTS: the multiport match of xtables
-LIFE_SECONDS = 3
-"""With fail open: how long one sign of life holds. The daemon gives one each second; two may get lost."""
+HEARTBEAT_HOLD = 10
+"""Seconds, with fail open: how long one heartbeat holds. The daemon sends one each second; a machine short of processor
+time or memory may keep it waiting for some of them. Mail that is refused for ten seconds is sent again; mail that
+passed unfiltered cannot be called back.
+"""
 
 ANYWHERE: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
@@ -103,15 +106,15 @@ class Names:
     output: str
     forward: str
     local: str
-    lifesign: str
+    heartbeat: str
     recent: str
-    """The list of xt_recent that keeps the sign of life."""
+    """The list of xt_recent that keeps the heartbeat."""
     comment: str
 
     @property
     def chains(self) -> tuple[str, ...]:
         """Every chain of the iptables method."""
-        return (self.prerouting, self.output, self.forward, self.local, self.lifesign)
+        return (self.prerouting, self.output, self.forward, self.local, self.heartbeat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +258,7 @@ def names(instance: str) -> Names:
         output=_chain("PXOUT", instance),
         forward=_chain("PXFWD", instance),
         local=_chain("PXOWN", instance),
-        lifesign=_chain("PXLIFE", instance),
+        heartbeat=_chain("PXLIFE", instance),
         recent=_chain("proxsmtp", instance),
         comment=f"proxsmtp-tp {instance}",
     )

@@ -2,7 +2,7 @@
 
 Guarantees: pure. The rules mean what the nft files mean; where a packet goes is the same with both methods, but for two
 things that xtables does in its own way: its TPROXY drops a packet when there is no listener (so fail closed is silent
-there), and the sign of life is kept by the recent match instead of a set.
+there), and the heartbeat is kept by the recent match instead of a set.
 
 Our rules stand in chains of our own, each called once from a built-in chain.
 
@@ -15,7 +15,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.plan import LIFE_SECONDS, Fail, Mode, of_version
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, Fail, Mode, of_version
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Names, Plan
@@ -76,7 +76,7 @@ def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
     if plan.options.local:
         found.append(_local(plan, version))
     if plan.options.fail is Fail.OPEN:
-        found.append(_lifesign(plan, version))
+        found.append(_heartbeat(plan, version))
     else:
         found += _guards(plan, version)
     return tuple(found)
@@ -102,7 +102,7 @@ def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
         ("nat", "OUTPUT", own.output),
         ("mangle", "PREROUTING", own.prerouting),
         ("mangle", "OUTPUT", own.output),
-        ("mangle", "OUTPUT", own.lifesign),
+        ("mangle", "OUTPUT", own.heartbeat),
     )
 
 
@@ -202,15 +202,15 @@ def _guards(plan: Plan, version: int) -> list[Chain]:
     return found
 
 
-def _lifesign(plan: Plan, version: int) -> Chain:
-    """Fail open: each datagram of the daemon to itself is a sign of life."""
+def _heartbeat(plan: Plan, version: int) -> Chain:
+    """Fail open: each datagram of the daemon to itself is a heartbeat."""
     names, uid = plan.names, plan.options.daemon_uid
     base = (("out-interface", "lo"), ("protocol", "udp"))
     port: Extension = ("udp", (("dport", (str(plan.options.listen_port),)),))
     user: tuple[Extension, ...] = () if uid is None else (("owner", (("uid-owner", (str(uid),)),)),)
-    call = Rule((names.lifesign, ()), base, (port, *user, _comment(plan)))
+    call = Rule((names.heartbeat, ()), base, (port, *user, _comment(plan)))
     note = Rule(RETURN, matches=(_recent(plan, version, ("set", ("",))),))
-    return Chain("mangle", names.lifesign, "OUTPUT", call, (note,))
+    return Chain("mangle", names.heartbeat, "OUTPUT", call, (note,))
 
 
 def _recent(plan: Plan, version: int, *action: tuple[str, tuple[str, ...]]) -> Extension:
@@ -255,7 +255,7 @@ def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule,
     found = (_to_this_box(), *_excepted(plan, version, sources=sources))
     if plan.options.fail is Fail.CLOSED:
         return found
-    silent = _recent(plan, version, ("rcheck", ("!", "")), ("seconds", (str(LIFE_SECONDS),)))
+    silent = _recent(plan, version, ("rcheck", ("!", "")), ("seconds", (str(HEARTBEAT_HOLD),)))
     return (*found, Rule(RETURN, matches=(silent,)))
 
 

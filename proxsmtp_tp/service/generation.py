@@ -58,7 +58,7 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Worker:
-    """One child. `pulse` is the end of the pipe where its signs of life come out."""
+    """One child. `pulse` is the end of the pipe where its pulses come out."""
 
     pid: int
     row: int
@@ -135,7 +135,7 @@ class Generation:
             self._start_at = [at for at in self._start_at if at > now]
 
     def pulsed(self, worker: Worker) -> None:
-        """The worker has given a sign of life, or has closed its pipe."""
+        """The worker has sent a pulse, or has closed its pipe."""
         try:
             alive = bool(os.read(worker.pulse, 4096))
         except BlockingIOError:

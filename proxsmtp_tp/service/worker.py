@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
-from proxsmtp_tp.gateway import lifesign
+from proxsmtp_tp.gateway import heartbeat
 from proxsmtp_tp.session.state import Reason
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PULSE = 5.0
-"""Seconds between signs of life. The master gives up after a dozen of them (`generation.SILENT_PULSES`)."""
+"""Seconds between pulses. The master gives up after a dozen of them (`generation.SILENT_PULSES`)."""
 
 GRACE = 5.0
 """Seconds beyond DrainTimeOut to write the last replies; then the process ends, whatever it does."""
@@ -142,7 +142,7 @@ class _LastHour:
         self._job = job
         self._proxy = proxy
         self._loop = loop
-        self._signs = _signs_of_life(job.settings)
+        self._signs = _heartbeats(job.settings)
         self._limited = False
         self._terms = 0
 
@@ -178,22 +178,22 @@ class _LastHour:
         self._proxy.drain(reason)
 
 
-def _signs_of_life(settings: Settings) -> asyncio.Task[None]:
+def _heartbeats(settings: Settings) -> asyncio.Task[None]:
     """Tell rules that fail open that connections are accepted. Always: `install-rules --fail open` may say so alone."""
 
     async def give() -> None:
         port = settings.intercept_port
         if port is None:  # only unix sockets: no rule turns anything to those
             return
-        sign = lifesign.LifeSign(port)
+        sign = heartbeat.Heartbeat(port)
         try:
             while True:
                 sign.beat()
-                await asyncio.sleep(lifesign.INTERVAL)
+                await asyncio.sleep(heartbeat.INTERVAL)
         finally:
             sign.close()
 
-    return asyncio.create_task(give(), name="signs of life")
+    return asyncio.create_task(give(), name="heartbeat")
 
 
 def _nothing(*_: object) -> None:

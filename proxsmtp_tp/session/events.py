@@ -90,7 +90,7 @@ class MessageTimedOut:
 
 @dataclass(slots=True)
 class KeepAlive:
-    """KeepAlives seconds have passed: a server that waits for a message may need a sign of life."""
+    """KeepAlives seconds have passed: a server that waits for a message may need to hear from us."""
 
 
 @dataclass(slots=True)

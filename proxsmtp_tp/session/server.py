@@ -219,7 +219,7 @@ def _our_rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
 
 
 def _our_noop(_d: Dialogue, _owed: Owed, _reply: Reply) -> None:
-    """A sign of life was all that was wanted."""
+    """It was asked only to keep the connection alive."""
 
 
 def _quit(d: Dialogue, _owed: Owed, reply: Reply) -> None:

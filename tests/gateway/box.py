@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import check, install, survey
-from proxsmtp_tp.gateway.plan import LIFE_SECONDS, Method, Mode, Options
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, Method, Mode, Options
 from proxsmtp_tp.gateway.state import Store
 from tests.gateway.network import (
     Listener,
@@ -31,8 +31,8 @@ METHODS = [Method.NFTABLES, Method.IPTABLES]
 MODES = [Mode.REDIRECT, Mode.TPROXY]
 
 
-SOON = LIFE_SECONDS + 12.0
-"""Seconds within which mail must pass: the sign of life expires, and a busy machine gets to it."""
+SOON = HEARTBEAT_HOLD + 12.0
+"""Seconds within which mail must pass: the heartbeat expires, and a busy machine gets to it."""
 
 
 def options(**changes: Any) -> Options:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.gateway.lifesign import LifeSign
+from proxsmtp_tp.gateway.heartbeat import Heartbeat
 from proxsmtp_tp.gateway.plan import Fail, Method, Mode
 from tests.gateway.box import METHODS, MODES, PORT, SOON, Box, within
 from tests.gateway.network import SERVER, greeting, inside, run
@@ -19,10 +19,10 @@ BOTH = [(method, mode) for method in METHODS for mode in MODES]
 
 
 class Heart:
-    """The signs of life of a daemon, from the gateway of a test, ten a second."""
+    """The heartbeat of a daemon, from the gateway of a test, ten a second."""
 
     def __init__(self, box: Box) -> None:
-        self._sign = inside(box.net.gateway, lambda: LifeSign(PORT))
+        self._sign = inside(box.net.gateway, lambda: Heartbeat(PORT))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
@@ -133,9 +133,9 @@ def test_a_daemon_that_hangs_counts_as_down(box: Box, hearts: list[Heart]) -> No
     assert within(SOON, lambda: greeting(box.net.client, SERVER[4]).startswith("server"))
 
 
-def test_signs_of_life_need_no_ipv6(box: Box) -> None:
+def test_heartbeats_need_no_ipv6(box: Box) -> None:
     run(box.net.gateway, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
-    sign = inside(box.net.gateway, lambda: LifeSign(PORT))
+    sign = inside(box.net.gateway, lambda: Heartbeat(PORT))
     sign.beat()
     sign.close()
     sign.close()

@@ -2,7 +2,7 @@
 
 findings    what a look gives; what every look gets to know
 box         PURE of daemons: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking
-rules       the rules in place, policy routing, signs of life
+rules       the rules in place, policy routing, heartbeat
 firewall    whether other people's rules let intercepted connections in: tried out in a twin of the box
 twin        the twin: the box's rulesets in an empty namespace, with a client; nothing of the box is touched
 daemon      listeners, privileges, descriptors, temp directory, filter

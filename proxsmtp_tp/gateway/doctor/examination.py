@@ -27,7 +27,7 @@ LOOKS: tuple[Look, ...] = (
     box.look_at_connection_tracking,
     rules.look_at_rules,
     rules.look_at_delivery,
-    rules.look_at_signs_of_life,
+    rules.look_at_heartbeat,
     firewall.look_at_firewall,
     daemon.look_at_listeners,
     daemon.look_at_privileges,

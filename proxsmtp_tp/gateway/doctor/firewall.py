@@ -92,7 +92,7 @@ def _of_interface(patient: Patient, name: str, ours: list[Script], others: list[
 
 
 def _scripts(patient: Patient, ours: list[Script], others: list[Ruleset]) -> list[Script]:
-    """In an order that works: restoring iptables' rules clears the others; a sign of life in nft's soon expires."""
+    """In an order that works: restoring iptables' rules clears the others; a heartbeat in nft's soon expires."""
     theirs = [ruleset.script for ruleset in others]
     return [*ours, *theirs] if patient.plan.options.method is Method.IPTABLES else [*theirs, *ours]
 
@@ -159,10 +159,10 @@ def rulesets(patient: Patient) -> tuple[list[Script], list[Ruleset]]:
                 saved = _only(saved, plan.names.chains, ours=False)
             others.append(Ruleset(tool.removesuffix("-save"), ([restore, "--noflush"], saved)))
     if plan.options.method is Method.NFTABLES:
-        # With fail open it begins as if there had just been a sign of life.
+        # With fail open it begins as if there had just been a heartbeat.
         ours.append((["nft", "-f", "-"], METHODS[Method.NFTABLES].render(plan)))
     elif plan.options.fail is Fail.OPEN:
-        raise GatewayError("fail open with iptables: the sign of life cannot be copied")
+        raise GatewayError("fail open with iptables: the heartbeat cannot be copied")
     return ours, others
 
 

@@ -1,4 +1,4 @@
-"""The rules themselves: in place, with their policy routing, delivering what they mark, and fed with signs of life."""
+"""The rules themselves: in place, with their policy routing, delivering what they mark, and the daemon's heartbeat."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def _who_routes(patient: Patient, version: int) -> tuple[str, str]:
     return text, mend
 
 
-def look_at_signs_of_life(patient: Patient) -> Iterator[Finding]:
-    """With fail open, mail is intercepted only while the daemon gives signs of life."""
+def look_at_heartbeat(patient: Patient) -> Iterator[Finding]:
+    """With fail open, mail is intercepted only while the daemon sends its heartbeat."""
     options = patient.plan.options
     if options.fail is not Fail.OPEN or options.method is not Method.NFTABLES:
         return
@@ -137,5 +137,5 @@ def look_at_signs_of_life(patient: Patient) -> Iterator[Finding]:
     if listed.returncode:
         return  # there are no rules, which was said
     alive = "expires" in listed.stdout
-    text = "the daemon gives them" if alive else "there are none: mail passes unfiltered now"
-    yield Finding("signs of life", alive, text, "" if alive else patient.restart)
+    text = "the daemon sends it" if alive else "there is none: mail passes unfiltered now"
+    yield Finding("heartbeat", alive, text, "" if alive else patient.restart)

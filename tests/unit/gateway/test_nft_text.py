@@ -61,13 +61,13 @@ def test_values() -> None:
     assert "LOCAL_MARK" not in found
 
 
-def test_fail_open_waits_for_signs_of_life() -> None:
+def test_fail_open_waits_for_heartbeats() -> None:
     closed, opened = defines(make_plan(GOOD)), defines(make_plan(replace(GOOD, fail=Fail.OPEN, daemon_uid=107)))
-    assert (closed["ALIVE"], closed["LIFESIGN_PORTS"], closed["GUARDED_PORTS"]) == ("{ ipv4, ipv6 }", "{ }", "{ 25 }")
-    assert opened["ALIVE"] == "{ ipv4 timeout 3s, ipv6 timeout 3s }"
-    assert (opened["LIFESIGN_PORTS"], opened["GUARDED_PORTS"]) == ("{ 10025 }", "{ }")
-    assert opened["LIFESIGN_USERS"] == "{ 107 }"
-    assert closed["LIFESIGN_USERS"] == "{ 0-4294967294 }"
+    assert (closed["ALIVE"], closed["HEARTBEAT_PORTS"], closed["GUARDED_PORTS"]) == ("{ ipv4, ipv6 }", "{ }", "{ 25 }")
+    assert opened["ALIVE"] == "{ ipv4 timeout 10s, ipv6 timeout 10s }"
+    assert (opened["HEARTBEAT_PORTS"], opened["GUARDED_PORTS"]) == ("{ 10025 }", "{ }")
+    assert opened["HEARTBEAT_USERS"] == "{ 107 }"
+    assert closed["HEARTBEAT_USERS"] == "{ 0-4294967294 }"
 
 
 def test_a_file_of_another_version_is_refused() -> None:

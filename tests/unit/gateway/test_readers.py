@@ -51,7 +51,7 @@ def test_the_order_of_rules_is_their_meaning() -> None:
     assert not canonical(_listing(CHAIN, first, second), "").same_as(canonical(_listing(CHAIN, second, first), ""))
 
 
-def test_signs_of_life_come_and_go() -> None:
+def test_heartbeats_come_and_go() -> None:
     fading = {"elem": {"val": "ipv4", "timeout": 3, "expires": 1}}
     assert canonical(_listing(_set("alive", fading)), "").same_as(canonical(_listing(_set("alive")), ""))
     assert not canonical(_listing(_set("alive", "ipv4")), "").same_as(canonical(_listing(_set("alive")), ""))

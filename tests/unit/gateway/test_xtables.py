@@ -60,11 +60,11 @@ def test_the_daemon_is_never_intercepted() -> None:
                 assert "! --uid-owner 107" in text or "--uid-owner 107 -j RETURN" in text, chain
 
 
-def test_fail_open_has_no_guard_and_asks_for_signs_of_life() -> None:
+def test_fail_open_has_no_guard_and_asks_for_heartbeats() -> None:
     plan = make_plan(replace(GOOD, fail=Fail.OPEN, daemon_uid=107))
     first, life = chains(plan, 4)
     assert str(first.rules[1]) == (
-        "-m recent ! --rcheck --seconds 3 --name proxsmtp-gate.4 --mask 0.0.0.0 --rsource -j RETURN"
+        "-m recent ! --rcheck --seconds 10 --name proxsmtp-gate.4 --mask 0.0.0.0 --rsource -j RETURN"
     )
     assert str(life.call) == (
         "-o lo -p udp -m udp --dport 10025 -m owner --uid-owner 107"

@@ -1,4 +1,4 @@
-"""Signs of life for rules that fail open: given while connections are accepted."""
+"""The heartbeat for rules that fail open: given while connections are accepted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.config.settings import Settings, TransparentProxy
-from proxsmtp_tp.service.worker import _signs_of_life
+from proxsmtp_tp.service.worker import _heartbeats
 
 
 def heard(mode: TransparentProxy, *, end: bool = False) -> bool:
@@ -20,7 +20,7 @@ def heard(mode: TransparentProxy, *, end: bool = False) -> bool:
             ear.bind(("127.0.0.1", 0))
             ear.setblocking(False)
             port = ear.getsockname()[1]
-            signs = _signs_of_life(Settings(listen=(InetAddress("", port),), transparent_proxy=mode))
+            signs = _heartbeats(Settings(listen=(InetAddress("", port),), transparent_proxy=mode))
             if end:
                 signs.cancel()
             await asyncio.wait([signs], timeout=0.2)

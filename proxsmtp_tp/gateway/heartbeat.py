@@ -1,6 +1,6 @@
 """How a daemon tells the rules that it lives (RuleFail open): a datagram to itself, once a second.
 
-The rules let a datagram to the listening port over lo keep connections coming for LIFE_SECONDS. Why this and not
+The rules let a datagram to the listening port over lo keep connections coming for HEARTBEAT_HOLD. Why this and not
 rules bound to the daemon's life: a daemon that hangs stops giving signs too; nothing has to run when it is killed; the
 kernel forgets by itself; and the daemon needs no right to change rules, only to send. Nobody has to receive it.
 
@@ -16,7 +16,7 @@ INTERVAL = 1.0
 """Seconds between two signs."""
 
 
-class LifeSign:
+class Heartbeat:
     """The sender. Make it once; call `beat` each INTERVAL while the daemon accepts connections."""
 
     def __init__(self, listen_port: int) -> None:
