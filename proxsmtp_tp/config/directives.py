@@ -206,7 +206,26 @@ DIRECTIVES: tuple[Directive, ...] = (
         "x_client",
         values.SWITCH,
         "Tell the server the client's address with XCLIENT, and its name in EHLO, where it offers that; after HELO,"
-        " which offers nothing, the address all the same.",
+        " which offers nothing, the address all the same. Before the server has accepted it, a client can say EHLO,"
+        " HELO, NOOP, RSET and QUIT only.",
+    ),
+    Directive(
+        "XClientRequired",
+        "x_client_required",
+        values.SWITCH,
+        "What XClient does where the server does not offer XCLIENT, or refuses it. on: the session ends with 421, since"
+        " the server would take this gateway's address for the client's. off: mail goes on without, as with 1.10.",
+        since="2.1",
+    ),
+    Directive(
+        "XForwardClients",
+        "x_forward_clients",
+        values.NETWORKS,
+        "Clients in these networks, and those on unix sockets, may send XFORWARD, which tells server and filters"
+        " whom they act for; from others it is refused. Where the server sees this gateway's address, it can not judge"
+        " that itself.",
+        since="2.1",
+        default_text="with XClient nobody, otherwise everybody whom the server lets",
     ),
     Directive(
         "PidFile",

@@ -94,6 +94,9 @@ class Settings:
     bare_newline: BareNewline = BareNewline.NORMALIZE
     user: str | None = None
     x_client: bool = False
+    x_client_required: bool = True
+    x_forward_clients: tuple[Network, ...] = ()
+    """Empty: nobody with `x_client`, otherwise everybody."""
     pid_file: str | None = None
     workers: int = 0
     """0: the number of cores. Never 0 in a worker: the master puts the number there."""

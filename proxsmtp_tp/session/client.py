@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, message
+from proxsmtp_tp.session import effects, message, xclient
 from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -132,6 +132,9 @@ def _line(d: Dialogue, line: bytes) -> None:
     if command.verb != b"QUIT" and d.unwanted():
         d.goodbye = d.last_words
         return
+    if not d.client_known and command.verb not in xclient.BEFORE | REFUSED_VERBS:
+        d.note(b"EHLO", f"client={d.client}: {command.verb.decode()} before EHLO or HELO is refused (XClient)")
+        raise SmtpError(answers.EHLO_FIRST)
     _HANDLERS.get(command.verb, _other)(d, command)
 
 
@@ -245,6 +248,9 @@ def _auth(d: Dialogue, command: Command) -> None:
 
 
 def _xforward(d: Dialogue, command: Command) -> None:
+    if not xclient.may_forward(d):
+        d.note(command.verb, f"client={d.client}: XFORWARD is refused: not one of XForwardClients", logging.WARNING)
+        raise SmtpError(answers.XFORWARD_REFUSED)
     d.ask(Owed(Expect.XFORWARD, command.line))
 
 

@@ -128,7 +128,9 @@ class Dialogue:
         self.remote = b""
         self.remote_helo = b""
         self.authenticated = False
-        self.xclient_done = False
+        self.xclient_sent = False
+        self.client_known = not options.xclient
+        """The server has been told who the client is, or need not be. Until then it hears of no transaction."""
         self.held: Command | None = None
         """DATA, waiting until the server has answered what came before it."""
         self.skip = 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import BareNewline, FilterType, Settings, TransparentProxy
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Network
     from proxsmtp_tp.smtp.replies import Reply
 
 HIDDEN_NAME = b"smtp.passthru"
@@ -25,6 +26,10 @@ class Options:
     hidden_name: bytes | None = None
     header: str | None = None
     xclient: bool = False
+    xclient_required: bool = True
+    """With `xclient`: end the session where the server does not accept XCLIENT."""
+    xforward_clients: tuple[Network, ...] = ()
+    """Who may send XFORWARD; empty: nobody with `xclient`, otherwise everybody."""
     trace: bool = False
     """Log every line of the dialogue, but for secrets and text."""
 
@@ -39,5 +44,7 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         hidden_name=HIDDEN_NAME if settings.transparent_proxy is TransparentProxy.OFF else None,
         header=settings.header,
         xclient=settings.x_client,
+        xclient_required=settings.x_client_required,
+        xforward_clients=settings.x_forward_clients,
         trace=trace,
     )

@@ -123,13 +123,30 @@ def _ehlo(d: Dialogue, owed: Owed, reply: Reply) -> None:
     if not reply.positive:
         d.pass_on(reply)
         return
-    if d.options.xclient and not d.xclient_done:
+    if d.options.xclient and not d.xclient_sent:
         line = xclient.command(d, owed, reply)
         if line is not None:
-            d.xclient_done = True
+            d.xclient_sent = True
             d.ask(Owed(Expect.OUR_XCLIENT, line, owed.address, owed.line, reply))
             return
+        if not _goes_on_unknown(d, "the server does not offer XCLIENT with ADDR", answers.XCLIENT_NOT_OFFERED):
+            return
     _introduced(d, owed.expect, owed.address, reply)
+
+
+def _goes_on_unknown(d: Dialogue, why: str, last: Reply) -> bool:
+    """The server is not told who the client is: it takes our address for the client's, which XClientRequired forbids.
+
+    False: the session has been ended with `last`.
+    """
+    where = f"client={d.client}, server={d.server}"
+    if not d.options.xclient_required:
+        d.note(b"XCLIENT unknown", f"{where}: {why}", logging.WARNING)
+        d.client_known = True
+        return True
+    d.log(f"{where}: {why}: closing (XClientRequired: off goes on without)", logging.ERROR)
+    d.end(last)
+    return False
 
 
 def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
@@ -139,7 +156,7 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
         if d.options.hidden_name is not None:
             reply = hide_greeting(reply, d.options.hidden_name)
     else:
-        reply, d.capabilities = rewrite_ehlo(reply, hide_name=d.options.hidden_name)
+        reply, d.capabilities = rewrite_ehlo(reply, hide_name=d.options.hidden_name, xforward=xclient.may_forward(d))
         if d.options.trace:
             _note_removed(d)
     d.helo = helo
@@ -155,13 +172,14 @@ def _note_removed(d: Dialogue) -> None:
 
 
 def _our_xclient(d: Dialogue, owed: Owed, reply: Reply) -> None:
-    """After XCLIENT the server is as new (Postfix XCLIENT_README): introduce the client again. Refused: go on."""
+    """After XCLIENT the server is as new (Postfix XCLIENT_README): introduce the client again."""
     if reply.positive:
+        d.client_known = True
         d.authenticated = False
         d.ask(Owed(Expect.OUR_EHLO, owed.parameters, owed.address))
         return
-    d.log(f"client={d.client}, server={d.server}: XCLIENT refused: {shown(reply.wire)}", logging.WARNING)
-    if owed.reply is not None:
+    goes_on = _goes_on_unknown(d, f"XCLIENT refused: {shown(reply.wire)}", answers.XCLIENT_NOT_ACCEPTED)
+    if goes_on and owed.reply is not None:
         _introduced(d, _introduction(owed.parameters), owed.address, owed.reply)
 
 

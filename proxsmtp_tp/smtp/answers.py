@@ -32,6 +32,8 @@ NO_REQUIRETLS: Final = Reply.of(
 NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: command not implemented")
 PARAMETER_NOT_OFFERED: Final = Reply.of(555, "5.5.4 Error: MAIL parameter of an extension that is not offered")
 XCLIENT_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XCLIENT")
+XFORWARD_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XFORWARD")
+EHLO_FIRST: Final = Reply.of(503, "5.5.1 Error: send EHLO or HELO first")
 BAD_CHUNK_SIZE: Final = Reply.of(501, "5.5.4 Syntax: BDAT needs a chunk size")
 
 # The message.
@@ -47,6 +49,8 @@ TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0 Error: too many errors")
 CLOSING_OUT_OF_STEP: Final = Reply.of(421, "4.5.0 Closing: what follows BDAT can not be told from commands")
 CLOSING_BARE_LF: Final = Reply.of(421, "4.5.0 Closing: what follows a bare <LF> can not be told from commands")
 OUT_OF_STEP: Final = Reply.of(421, "4.3.0 The server's replies do not fit the commands, closing")
+XCLIENT_NOT_OFFERED: Final = Reply.of(421, "4.3.5 The server does not offer XCLIENT to this mail filter, closing")
+XCLIENT_NOT_ACCEPTED: Final = Reply.of(421, "4.3.5 The server does not accept XCLIENT from this mail filter, closing")
 SERVER_LOST: Final = Reply.of(421, "4.4.2 Lost connection with the server")
 SERVER_TIMED_OUT: Final = Reply.of(421, "4.4.2 The server did not answer in time")
 CLIENT_TIMED_OUT: Final = Reply.of(421, "4.4.2 Error: timeout exceeded")

@@ -53,7 +53,7 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
     b"ETRN": _stays("a command like another (RFC 1985)"),
     b"VRFY": _stays("a command like another (RFC 5321 section 3.5)"),
     b"LIMITS": _stays("of ours, no command counts against a limit of the server's (RFC 9422)"),
-    b"XFORWARD": _stays("passes; filters learn what the server accepted (Postfix's XFORWARD_README)"),
+    b"XFORWARD": _stays("for clients that may send it (XForwardClients); filters learn what the server accepted"),
     b"REQUIRETLS": _stays("only with TLS is it offered at all; MAIL with it is refused with 530 (RFC 8689)"),
     b"STARTTLS": _goes("a message that is encrypted past us cannot be judged (RFC 3207)", b"STARTTLS"),
     b"X-ANONYMOUSTLS": _goes("Exchange's STARTTLS among its own", b"X-ANONYMOUSTLS"),
@@ -107,11 +107,11 @@ class Capabilities:
         self.xforward = frozenset(self.keywords.get(b"XFORWARD", b"").upper().split())
 
 
-def rewrite_ehlo(reply: Reply, *, hide_name: bytes | None) -> tuple[Reply, Capabilities]:
+def rewrite_ehlo(reply: Reply, *, hide_name: bytes | None, xforward: bool = True) -> tuple[Reply, Capabilities]:
     """The server's answer to EHLO as the client may see it, and what the server offered.
 
-    `hide_name` replaces the server's name and the text behind it on the first line; None leaves it. A refusal is
-    returned as it is, and so is a reply where nothing was to be done.
+    `hide_name` replaces the server's name and the text behind it on the first line; None leaves it. `xforward`: this
+    client may send it. A refusal is returned as it is, and so is a reply where nothing was to be done.
     """
     if not reply.positive:
         return reply, Capabilities()
@@ -126,7 +126,7 @@ def rewrite_ehlo(reply: Reply, *, hide_name: bytes | None) -> tuple[Reply, Capab
         # A keyword that comes twice (one line for each group of attributes) is offered once, with all of them.
         known = keywords.get(keyword)
         keywords[keyword] = parameters if known is None else known + b" " + parameters
-        removed_last = keyword in REMOVED
+        removed_last = keyword in REMOVED or (keyword == b"XFORWARD" and not xforward)
         if not removed_last:
             kept.append(text)
     if removed_last:

@@ -48,7 +48,9 @@ postlog   unix-dgram n - n - 1 postlogd
 """
 
 
-def _main(name: str, directory: Path, domains: tuple[str, ...], routes: Mapping[str, str]) -> str:
+def _main(
+    name: str, directory: Path, domains: tuple[str, ...], routes: Mapping[str, str], others: Mapping[str, str]
+) -> str:
     """main.cf: no name server, no rewriting, no repair, nothing cut or folded, quick retries."""
     inline = " ".join(f"{{ {domain} = {route} }}" for domain, route in routes.items())
     settings = {
@@ -85,7 +87,7 @@ def _main(name: str, directory: Path, domains: tuple[str, ...], routes: Mapping[
         "smtp_connect_timeout": "5s",
         "smtp_helo_timeout": "20s",
     }
-    return "".join(f"{key} = {value}\n" for key, value in settings.items())
+    return "".join(f"{key} = {value}\n" for key, value in (settings | dict(others)).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,25 @@ class Postfix:
 
     @classmethod
     def start(
-        cls, host: Host, directory: Path, name: str, domains: tuple[str, ...], routes: Mapping[str, str]
+        cls,
+        host: Host,
+        directory: Path,
+        name: str,
+        domains: tuple[str, ...],
+        routes: Mapping[str, str],
+        others: Mapping[str, str] | None = None,
     ) -> Postfix:
-        """Start in an empty directory that everybody may enter. It takes mail a few seconds later."""
+        """Start in an empty directory that everybody may enter, with `others` among its settings.
+
+        It takes mail a few seconds later.
+        """
         assert os.getuid() == 0, "Postfix changes users: run this as root"
         for part in ("conf", "queue", "data", "mail"):
             (directory / part).mkdir()
         owner = pwd.getpwnam("postfix")
         os.chown(directory / "data", owner.pw_uid, owner.pw_gid)
         os.chown(directory / "mail", MAILBOX_USER, MAILBOX_USER)
-        (directory / "conf/main.cf").write_text(_main(name, directory, domains, routes))
+        (directory / "conf/main.cf").write_text(_main(name, directory, domains, routes, others or {}))
         (directory / "conf/master.cf").write_text(MASTER)
         (directory / "conf/dynamicmaps.cf").touch()
         process = host.start("postfix", "-c", directory / "conf", "start-fg")
