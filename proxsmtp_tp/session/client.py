@@ -132,7 +132,7 @@ def _line(d: Dialogue, line: bytes) -> None:
     if command.verb != b"QUIT" and d.unwanted():
         d.goodbye = d.last_words
         return
-    if not d.client_known and command.verb not in xclient.BEFORE | REFUSED_VERBS:
+    if not d.client_known and command.verb not in xclient.BEFORE | REFUSED_VERBS | {b"LHLO"}:
         d.note(b"EHLO", f"client={d.client}: {command.verb.decode()} before EHLO or HELO is refused (XClient)")
         raise SmtpError(answers.EHLO_FIRST)
     _HANDLERS.get(command.verb, _other)(d, command)
@@ -190,18 +190,18 @@ def _mail(d: Dialogue, command: Command) -> None:
         return
     address, parameters = parse_mail(command.argument)
     if parameters:
-        _check_parameters(d, parameters)
+        _check_parameters(d, command.verb, parameters)
     d.ask(Owed(Expect.MAIL, command.line, address, parameters))
 
 
-def _check_parameters(d: Dialogue, parameters: bytes) -> None:
+def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
     """SmtpError for a promise that cannot be kept here: to require TLS, or of an extension that is not offered."""
     if any(word.partition(b"=")[0] == b"REQUIRETLS" for word in parameters.upper().split()):
         d.note(b"REQUIRETLS", f"client={d.client}: MAIL with REQUIRETLS is refused: there is no TLS to the server")
         raise SmtpError(answers.NO_REQUIRETLS)
     refused = refused_parameter(parameters)
     if refused is not None:
-        d.note(refused, f"client={d.client}: MAIL with {refused.decode()} is not offered through this proxy")
+        d.note(refused, f"client={d.client}: {verb.decode()} with {refused.decode()} is not offered through this proxy")
         raise SmtpError(answers.PARAMETER_NOT_OFFERED)
 
 
@@ -209,6 +209,8 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     if _rejected(d):
         return
     address, parameters = parse_rcpt(command.argument)
+    if parameters:
+        _check_parameters(d, command.verb, parameters)
     told = d.recipient_octets + len(address) + 1
     kept = d.recipient_lines + len(command.line)
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
@@ -258,6 +260,12 @@ def _other(d: Dialogue, command: Command) -> None:
     d.ask(Owed(Expect.OTHER, command.line))
 
 
+def _lhlo(d: Dialogue, _command: Command) -> None:
+    """LMTP gives one message a reply for each recipient (RFC 2033 section 4.2); passed on, the second would be 421."""
+    d.note(b"LHLO", f"client={d.client}: LHLO is refused: LMTP is not carried, only SMTP", logging.WARNING)
+    raise SmtpError(answers.LMTP_REFUSED)
+
+
 def _not_offered(d: Dialogue, command: Command) -> None:
     d.note(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
     d.tell(answers.NOT_OFFERED)
@@ -295,6 +303,7 @@ def _skip(d: Dialogue) -> None:
 _HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {
     b"EHLO": _ehlo,
     b"HELO": _ehlo,
+    b"LHLO": _lhlo,
     b"MAIL": _mail,
     b"SEND": _mail,
     b"SOML": _mail,

@@ -30,10 +30,11 @@ NO_REQUIRETLS: Final = Reply.of(
 
 # What is not spoken through this proxy.
 NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: command not implemented")
-PARAMETER_NOT_OFFERED: Final = Reply.of(555, "5.5.4 Error: MAIL parameter of an extension that is not offered")
+PARAMETER_NOT_OFFERED: Final = Reply.of(555, "5.5.4 Error: parameter of an extension that is not offered")
 XCLIENT_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XCLIENT")
 XFORWARD_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XFORWARD")
 EHLO_FIRST: Final = Reply.of(503, "5.5.1 Error: send EHLO or HELO first")
+LMTP_REFUSED: Final = Reply.of(500, "5.5.1 Error: this is SMTP, LMTP is not carried: use EHLO")
 BAD_CHUNK_SIZE: Final = Reply.of(501, "5.5.4 Syntax: BDAT needs a chunk size")
 
 # The message.

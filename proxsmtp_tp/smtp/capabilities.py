@@ -1,8 +1,12 @@
 """What a server offers, and what of it a client may see (RFC 5321 section 4.1.1.1).
 
 A keyword that is kept is a promise that we can carry its commands; what we cannot carry is taken out here,
-cleanly, and its commands are refused by the session. EXTENSIONS is the one table of what stays and what goes; a
-keyword that is not in it is kept: it adds parameters or verbs, and both pass.
+cleanly, and its commands are refused by the session. EXTENSIONS is the one table of what stays and what goes.
+
+A keyword that is not in it is kept. An extension adds parameters or verbs (RFC 5321 section 2.2), and both pass: a line
+of an unknown verb, with one reply. No unknown verb opens a way for text, since a 3xx to it ends the connection; a
+client and a server that agree on something private could hide it in any command, so taking the keyword away would
+stop nobody, and break what works without us.
 
 Names: an MTA that finds its own name in the greeting or in the answer to EHLO reports a mail loop. Where
 the client did not choose the server itself, the name is hidden, and with it the text behind it, where
@@ -21,11 +25,12 @@ PASSTHRU_NAME: Final = b"smtp.passthru"
 FILTERED: Final = b"XFILTERED"
 """What stands for a keyword that was the last line, as proxsmtpd 1.10 has it: the reply keeps its shape."""
 
+_KEYWORD = re.compile(rb"[ \t]*[^ \t=]*")
 _HOST_NAME = re.compile(rb"[\w-]+(\.[\w-]+)+")
 
 
 class Extension(NamedTuple):
-    """Where it goes, its `verbs` and a MAIL with one of its `parameters` (`NAME`, `NAME=VALUE`) are refused."""
+    """Where it goes, its `verbs` are refused, and MAIL and RCPT with one of its `parameters` (`NAME`, `NAME=VALUE`)."""
 
     stays: bool
     why: str
@@ -42,36 +47,77 @@ def _goes(why: str, *verbs: bytes, parameters: tuple[bytes, ...] = ()) -> Extens
 
 
 EXTENSIONS: Final[dict[bytes, Extension]] = {
-    b"PIPELINING": _stays("every reply goes to its command, so commands may come in groups (RFC 2920)"),
-    b"SIZE": _stays("the server's limit, which it checks itself (RFC 1870)"),
+    # IANA's registry of SMTP service extensions, in its order.
+    b"SEND": _stays("MAIL by another name (RFC 821 section 3.4)"),
+    b"SOML": _stays("MAIL by another name (RFC 821 section 3.4)"),
+    b"SAML": _stays("MAIL by another name (RFC 821 section 3.4)"),
+    b"VRFY": _stays("a question: one line, one reply (RFC 5321 section 3.5)"),
+    b"EXPN": _stays("a question: one line, one reply (RFC 5321 section 3.5)"),
+    b"HELP": _stays("a question: one line, one reply (RFC 5321 section 4.1.1.8)"),
+    b"TURN": _goes("client and server change roles: the server's mail would meet no filter (RFC 821)", b"TURN"),
     b"8BITMIME": _stays("message text passes octet by octet (RFC 6152)"),
-    b"DSN": _stays("parameters pass as they are (RFC 3461)"),
-    b"ENHANCEDSTATUSCODES": _stays("the server's replies pass as they are; ours have them, too (RFC 2034)"),
-    b"SMTPUTF8": _stays("addresses pass octet by octet (RFC 6531)"),
-    b"AUTH": _stays("the exchange passes line by line, unseen (RFC 4954)"),
-    b"X-EXPS": _stays("Exchange's AUTH among its own"),
-    b"ETRN": _stays("a command like another (RFC 1985)"),
-    b"VRFY": _stays("a command like another (RFC 5321 section 3.5)"),
-    b"LIMITS": _stays("of ours, no command counts against a limit of the server's (RFC 9422)"),
-    b"XFORWARD": _stays("for clients that may send it (XForwardClients); filters learn what the server accepted"),
-    b"REQUIRETLS": _stays("only with TLS is it offered at all; MAIL with it is refused with 530 (RFC 8689)"),
-    b"STARTTLS": _goes("a message that is encrypted past us cannot be judged (RFC 3207)", b"STARTTLS"),
-    b"X-ANONYMOUSTLS": _goes("Exchange's STARTTLS among its own", b"X-ANONYMOUSTLS"),
+    b"SIZE": _stays("the server's limit, which it checks itself (RFC 1870)"),
+    b"VERB": _goes("Sendmail's: replies that answer no command, while it works", b"VERB", b"XVRB"),
+    b"ONEX": _stays("Sendmail's: says that one message will come, no more"),
     b"CHUNKING": _goes("BDAT has no end-of-data line; messages reach filters by DATA only (RFC 3030)", b"BDAT"),
     b"BINARYMIME": _goes(
         "needs CHUNKING: bare CR, LF and NUL have no safe form in DATA (RFC 3030 section 3)",
         parameters=(b"BODY=BINARYMIME",),
     ),
-    b"BURL": _goes("the server would fetch the message itself, past the filter (RFC 4468)", b"BURL"),
     b"CHECKPOINT": _goes(
         "resumes a transaction in its middle: a filter would see half a message (RFC 1845)", parameters=(b"TRANSID",)
     ),
+    b"DELIVERBY": _stays("parameters pass as they are (RFC 2852)"),
+    b"PIPELINING": _stays("every reply goes to its command, so commands may come in groups (RFC 2920)"),
+    b"DSN": _stays("parameters pass as they are (RFC 3461)"),
+    b"ETRN": _stays("the server sends its mail by another connection: one line, one reply (RFC 1985)"),
+    b"ENHANCEDSTATUSCODES": _stays("the server's replies pass as they are; ours have them, too (RFC 2034)"),
+    b"STARTTLS": _goes("a message that is encrypted past us cannot be judged (RFC 3207)", b"STARTTLS"),
+    b"NO-SOLICITING": _stays("parameters pass as they are (RFC 3865)"),
+    b"MTRK": _stays("parameters pass as they are (RFC 3885)"),
+    b"SUBMITTER": _stays("parameters pass as they are (RFC 4405)"),
+    b"ATRN": _goes("client and server change roles, as with TURN (RFC 2645)", b"ATRN", b"XTRN"),
+    b"AUTH": _stays("the exchange passes line by line, unseen (RFC 4954)"),
+    b"BURL": _goes("the server would fetch the message itself, past the filter (RFC 4468)", b"BURL"),
+    b"FUTURERELEASE": _stays("parameters pass as they are (RFC 4865)"),
+    b"CONPERM": _stays("parameters pass as they are (RFC 4141)"),
+    b"CONNEG": _stays("replies to RCPT of several lines are one reply (RFC 4141)"),
+    b"UTF8SMTP": _goes(
+        "obsolete; ALT-ADDRESS names a second address, of which no filter is told (RFC 5336)",
+        parameters=(b"ALT-ADDRESS",),
+    ),
+    b"SMTPUTF8": _stays("addresses pass octet by octet (RFC 6531)"),
+    b"MT-PRIORITY": _stays("parameters pass as they are (RFC 6710)"),
+    b"RRVS": _stays("parameters pass as they are (RFC 7293)"),
+    b"REQUIRETLS": _stays("only with TLS is it offered at all; MAIL with it is refused with 530 (RFC 8689)"),
+    b"LIMITS": _stays("of ours, no command counts against a limit of the server's (RFC 9422)"),
+    # Drafts, and what servers have of their own.
     b"PRDR": _goes(
         "answers one message with a reply for each recipient, a verdict is one for all (draft-hall-prdr)",
         parameters=(b"PRDR",),
     ),
+    b"XEXDATA": _goes("Courier's PRDR: one reply with a code for each recipient", parameters=(b"EXDATA",)),
+    b"XSECURITY": _goes("Courier's REQUIRETLS: there is no TLS to the server", parameters=(b"SECURITY",)),
+    b"XVERP": _stays("Courier's and Postfix's: parameters pass as they are"),
     b"XCLIENT": _goes("tells the server who the client is: ours to say, and no client's", b"XCLIENT"),
+    b"XREMOTEIP": _goes("Momentum's XCLIENT", b"XREMOTEIP", b"XSETCONTEXT"),
+    b"XPROXY": _goes("Exchange's XCLIENT", b"XPROXY"),
+    b"XPROXYFROM": _goes("Exchange's XCLIENT", b"XPROXYFROM"),
+    b"XPROXYTO": _goes("has the server hand the connection on to another, unseen from there on", b"XPROXYTO"),
+    b"XFORWARD": _stays("for clients that may send it (XForwardClients); filters learn what the server accepted"),
+    b"X-EXPS": _stays("Exchange's AUTH among its own"),
+    b"X-ANONYMOUSTLS": _goes("Exchange's STARTTLS among its own", b"X-ANONYMOUSTLS"),
+    b"X-LINK2STATE": _goes("Exchange's routing tables: octets that are neither command nor message", b"X-LINK2STATE"),
     b"XEXCH50": _goes("sends binary blocks outside DATA", b"XEXCH50"),
+    b"XMESSAGECONTEXT": _goes("sends binary blocks by BDAT before the message", parameters=(b"XMESSAGECONTEXT",)),
+    b"XSHADOW": _stays("Exchange's: a copy is a message like another, and is judged"),
+    b"XOORG": _stays("Exchange's: parameters pass as they are"),
+    b"XRDST": _stays("Exchange's: parameters pass as they are"),
+    b"XUSR": _stays("Sendmail's: says that this is a submission, one line, one reply"),
+    b"XADR": _stays("Oracle's: a question, one line, one reply"),
+    b"XSTA": _stays("Oracle's: a question, one line, one reply"),
+    b"XCIR": _stays("Oracle's: a question, one line, one reply"),
+    b"XGEN": _stays("Oracle's: a question, one line, one reply"),
 }
 """What becomes of each keyword of EHLO, and why. What is not here stays."""
 
@@ -83,7 +129,7 @@ _REFUSED_PARAMETERS = frozenset(word for row in EXTENSIONS.values() for word in 
 
 
 def refused_parameter(parameters: bytes) -> bytes | None:
-    """The first of MAIL's ESMTP parameters that belongs to an extension which is not offered, as EXTENSIONS has it."""
+    """The first of the ESMTP parameters that belongs to an extension which is not offered, as EXTENSIONS has it."""
     for word in parameters.upper().split():
         for known in (word, word.partition(b"=")[0]):
             if known in _REFUSED_PARAMETERS:
@@ -107,6 +153,13 @@ class Capabilities:
         self.xforward = frozenset(self.keywords.get(b"XFORWARD", b"").upper().split())
 
 
+def _split(text: bytes) -> tuple[bytes, bytes]:
+    """Keyword (upper case) and parameters of a line; `AUTH=LOGIN`, as before RFC 2554, is AUTH as well."""
+    word = _KEYWORD.match(text)
+    end = word.end() if word else 0
+    return text[:end].strip().upper(), text[end:].strip(b" \t=")
+
+
 def rewrite_ehlo(reply: Reply, *, hide_name: bytes | None, xforward: bool = True) -> tuple[Reply, Capabilities]:
     """The server's answer to EHLO as the client may see it, and what the server offered.
 
@@ -120,9 +173,7 @@ def rewrite_ehlo(reply: Reply, *, hide_name: bytes | None, xforward: bool = True
     keywords: dict[bytes, bytes] = {}
     removed_last = False
     for text in texts[1:]:
-        word, _, rest = text.strip().partition(b" ")
-        parameters = rest.lstrip()
-        keyword = word.upper()
+        keyword, parameters = _split(text)
         # A keyword that comes twice (one line for each group of attributes) is offered once, with all of them.
         known = keywords.get(keyword)
         keywords[keyword] = parameters if known is None else known + b" " + parameters

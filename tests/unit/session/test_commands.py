@@ -10,6 +10,7 @@ from proxsmtp_tp.session.events import Connected, ConnectFailed
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS
 from tests.unit.session.playbook import SERVER, C, Playbook, S, client, greeted, introduced, server
 
 ENVELOPE = ("MAIL FROM:<a@a.example>", "RCPT TO:<b@mx.example>")
@@ -196,12 +197,51 @@ class TestInStep:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("command", ["STARTTLS", "XEXCH50 1 2", "BURL imap://x LAST", "X-AnonymousTLS"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            *(
+                "STARTTLS",
+                "XEXCH50 1 2",
+                "BURL imap://x LAST",
+                "X-AnonymousTLS",
+                "X-LINK2STATE LAST CHUNK={00000001} x",
+            ),
+            *("VERB", "verb on", "XVRB", "TURN", "ATRN a.example", "XTRN", "XREMOTEIP 127.0.0.1", "XSETCONTEXT a b"),
+            *("XPROXY SID=1 IP=127.0.0.1", "XPROXYFROM SID=1", "XPROXYTO SID=1"),
+        ],
+    )
     def test_what_we_do_not_offer(self, command: str) -> None:
         play = greeted() >> C(command) << client(answers.NOT_OFFERED.wire)
         assert play >> C(command) << client(answers.NOT_OFFERED.wire)
         assert answers.NOT_OFFERED.code == 502
         assert len(play.logged) == 1
+
+    def test_nothing_of_what_goes_reaches_the_server(self) -> None:
+        """Each verb that the table names, without its keyword having been offered."""
+        for verb in sorted(REFUSED_VERBS):
+            play = greeted()
+            given = play.session.feed(C(verb + b" 0\r\n"))
+            assert not any(isinstance(effect, SendServer) for effect in given), verb
+            assert any(isinstance(effect, SendClient) for effect in given), verb
+            assert play
+
+    @pytest.mark.parametrize("options", [None, Options(xclient=True), Options(filtered=True)])
+    def test_lmtp_is_not_carried(self, options: Options | None) -> None:
+        """One reply for each recipient: the second would be a reply to nothing, and the mail sent again."""
+        play = greeted(options) >> C("LHLO client.example") << client(answers.LMTP_REFUSED.wire)
+        assert play >> C("lhlo client.example") << client(answers.LMTP_REFUSED.wire)
+        assert answers.LMTP_REFUSED.code == 500
+        assert b"LMTP" in answers.LMTP_REFUSED.wire
+        assert len(play.logged) == 1
+        assert "LMTP" in play.logged[0]
+
+    def test_a_client_that_speaks_only_lmtp_is_not_listened_to_for_ever(self) -> None:
+        play = greeted()
+        for _ in range(20):
+            play.session.feed(C("LHLO client.example"))
+        assert play.session.ended
+        assert play
 
     def test_xclient_is_not_for_clients(self) -> None:
         assert greeted() >> C("XCLIENT ADDR=1.2.3.4") << client(answers.XCLIENT_REFUSED.wire)
@@ -219,6 +259,16 @@ class TestRefusals:
         assert play >> C(f"MAIL FROM:<> SIZE=1 {parameter}") << client(answers.PARAMETER_NOT_OFFERED.wire)
         assert answers.PARAMETER_NOT_OFFERED.code == 555
         assert len(play.logged) == 1
+
+    def test_a_second_address_of_a_recipient_is_none_that_a_filter_is_told_of(self) -> None:
+        play = introduced() >> C("MAIL FROM:<a@a.example>") << server("MAIL FROM:<a@a.example>")
+        play = play >> S("250 ok") << client("250 ok")
+        play = play >> C("RCPT TO:<b@mx.example> NOTIFY=NEVER") << server("RCPT TO:<b@mx.example> NOTIFY=NEVER")
+        play = play >> S("250 ok") << client("250 ok")
+        assert (
+            play >> C("RCPT TO:<b@mx.example> ALT-ADDRESS=c@mx.example") << client(answers.PARAMETER_NOT_OFFERED.wire)
+        )
+        assert "RCPT with ALT-ADDRESS" in play.logged[-1]
 
     def test_the_keywords_that_are_taken_out_are_logged_once_for_those_who_debug(self) -> None:
         for trace in (True, False):
