@@ -3,6 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
+# Tests run in parallel, each process in namespaces of its own. One more process than processors: tests often wait.
+TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
+PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATED) $(BIN)/python" --dist loadfile --durations=10
+# Options and paths for pytest: make test ARGS="tests/unit/session -k pipelining"
+ARGS ?=
 
 .PHONY: demo test test-deploy vagrant-test lint lint-deploy bench format clean
 
@@ -29,14 +34,14 @@ demo:
 test:
 	@.ci/packages test
 	@$(MAKE) --no-print-directory .venv/installed lint
-	@$(ISOLATED) $(BIN)/python -m pytest --ignore=tests/deploy
+	@$(PYTEST) --ignore=tests/deploy $(ARGS)
 
 # Units, role and migration in containers with systemd. As root: it makes a Debian root of Debian's packages first.
 test-deploy:
 	@.ci/packages deploy
 	@$(MAKE) --no-print-directory .venv/deploy lint-deploy
 	@$(BIN)/python -m tests.deploy.prepare
-	@$(ISOLATED) $(BIN)/python -m pytest tests/deploy
+	@$(PYTEST) $(or $(ARGS),tests/deploy)
 
 # The Vagrantfile brought up for real, in emulated machines: an hour. Not part of what CI runs.
 BOX = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxsmtp-tp/box

@@ -6,6 +6,7 @@ and the namespaces end with it. What the kernel keeps beyond that, the control g
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import time
@@ -118,7 +119,9 @@ class Container:
     def _groups(self) -> list[Path]:
         mixed = [_HIERARCHIES / kind for kind in ("systemd", "unified")]
         parents = [path for path in mixed if path.is_dir()] or [_HIERARCHIES]
-        return [parent / f"proxsmtp-{self.name}" for parent in parents]
+        # No namespace tells one run of the tests from another here, but their directories differ.
+        run = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
+        return [parent / f"proxsmtp-{self.name}-{run}" for parent in parents]
 
     def _booted(self) -> bool:
         assert self._nspawn is not None

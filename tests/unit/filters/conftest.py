@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -17,6 +18,12 @@ _T = TypeVar("_T")
 
 class Run(Protocol):
     def __call__(self, main: Coroutine[Any, Any, _T]) -> _T: ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_garbage() -> None:
+    """Tests count descriptors: those that earlier tests left to the collector are closed before."""
+    gc.collect()
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

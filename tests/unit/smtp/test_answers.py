@@ -23,7 +23,7 @@ def test_each_is_one_reply_that_readers_take(name: str) -> None:
     assert all(len(line) < OWN_LINE_LIMIT for line in reply.wire.splitlines(keepends=True))
 
 
-@pytest.mark.parametrize("name", TABLE.keys() - WITHOUT_ENHANCED_CODE)
+@pytest.mark.parametrize("name", sorted(TABLE.keys() - WITHOUT_ENHANCED_CODE))
 def test_the_enhanced_code_is_of_the_class_of_the_code(name: str) -> None:
     reply = TABLE[name]
     for text in reply.texts:
