@@ -9,7 +9,7 @@ from proxsmtp_tp.session import effects, message, xclient
 from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS, refused_parameter
+from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, refused_parameter
 from proxsmtp_tp.smtp.commands import AUTH_VERBS, Command, parse_command, parse_mail, parse_rcpt
 from proxsmtp_tp.smtp.lines import COMMAND_LIMIT, LineTooLong
 from proxsmtp_tp.smtp.replies import SmtpError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.smtp.replies import Reply
 
 ERROR_LIMIT = 20
 """Mistakes answered by ourselves before the connection ends: Postfix's smtpd_hard_error_limit."""
@@ -143,7 +144,12 @@ def _fault(d: Dialogue, error: SmtpError) -> None:
         d.phase = Phase.COMMAND
         d.ask(Owed(Expect.AUTH, b"*\r\n"))
         return
-    d.tell(error.reply)
+    _refuse(d, error.reply)
+
+
+def _refuse(d: Dialogue, reply: Reply) -> None:
+    """Refuse a command ourselves: a mistake of the client's."""
+    d.tell(reply)
     d.errors += 1
     if d.errors >= ERROR_LIMIT:
         d.log(f"client={d.client}: {d.errors} mistakes: closing", logging.WARNING)
@@ -268,12 +274,12 @@ def _lhlo(d: Dialogue, _command: Command) -> None:
 
 def _not_offered(d: Dialogue, command: Command) -> None:
     d.note(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
-    d.tell(answers.NOT_OFFERED)
+    _refuse(d, answers.USE_DATA if command.verb in MESSAGE_VERBS else answers.NOT_OFFERED)
 
 
 def _xclient(d: Dialogue, command: Command) -> None:
     d.note(command.verb, f"client={d.client}: XCLIENT from a client is refused", logging.WARNING)
-    d.tell(answers.XCLIENT_REFUSED)
+    _refuse(d, answers.XCLIENT_REFUSED)
 
 
 def _bdat(d: Dialogue, command: Command) -> None:
@@ -281,7 +287,7 @@ def _bdat(d: Dialogue, command: Command) -> None:
     size = command.argument.split()[:1]
     if not size or not size[0].isdigit() or len(size[0]) > 13 or int(size[0]) > BDAT_LIMIT:
         d.log(f"client={d.client}: BDAT with a size that is none: {command.argument[:40]!r}", logging.WARNING)
-        d.tell(answers.BAD_CHUNK_SIZE)
+        _refuse(d, answers.BAD_CHUNK_SIZE)
         d.goodbye = answers.CLOSING_OUT_OF_STEP
         return
     _not_offered(d, command)

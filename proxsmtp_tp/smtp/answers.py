@@ -29,8 +29,11 @@ NO_REQUIRETLS: Final = Reply.of(
 )  # RFC 8689 section 4.2.1
 
 # What is not spoken through this proxy.
+# What a client may still know from a session without this proxy costs it a retry, in which it reads EHLO anew, not the
+# message: a command that brings one is refused with 451, a parameter with 455 (RFC 5321 section 4.2.3).
 NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: command not implemented")
-PARAMETER_NOT_OFFERED: Final = Reply.of(555, "5.5.4 Error: parameter of an extension that is not offered")
+USE_DATA: Final = Reply.of(451, "4.5.1 Error: not offered through this mail filter, say EHLO again and use DATA")
+PARAMETER_NOT_OFFERED: Final = Reply.of(455, "4.5.4 Error: parameter not offered here, say EHLO again and go without")
 XCLIENT_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XCLIENT")
 XFORWARD_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XFORWARD")
 EHLO_FIRST: Final = Reply.of(503, "5.5.1 Error: send EHLO or HELO first")

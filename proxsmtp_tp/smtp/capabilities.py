@@ -92,6 +92,9 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
     b"REQUIRETLS": _stays("only with TLS is it offered at all; MAIL with it is refused with 530 (RFC 8689)"),
     b"LIMITS": _stays("of ours, no command counts against a limit of the server's (RFC 9422)"),
     # Drafts, and what servers have of their own.
+    b"PIPECONNECT": _goes("commands before EHLO is answered, by what was offered once: without us (Exim 4.95)"),
+    b"PIPE_CONNECT": _goes("Exim 4.94's PIPECONNECT"),
+    b"X_PIPE_CONNECT": _goes("Exim 4.92's PIPECONNECT"),
     b"PRDR": _goes(
         "answers one message with a reply for each recipient, a verdict is one for all (draft-hall-prdr)",
         parameters=(b"PRDR",),
@@ -124,7 +127,9 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
 REMOVED: Final[dict[bytes, str]] = {keyword: row.why for keyword, row in EXTENSIONS.items() if not row.stays}
 """Keywords that are taken out, and why."""
 REFUSED_VERBS: Final = frozenset(verb for row in EXTENSIONS.values() for verb in row.verbs)
-"""Commands of theirs: refused with 502, XCLIENT with 554."""
+"""Commands of theirs: refused with 502, XCLIENT with 554, MESSAGE_VERBS with 451."""
+MESSAGE_VERBS: Final = frozenset({b"BDAT", b"BURL"})
+"""Those that bring a message, which a 5xx would bounce: a client may know them from before (Exim's PIPECONNECT)."""
 _REFUSED_PARAMETERS = frozenset(word for row in EXTENSIONS.values() for word in row.parameters)
 
 

@@ -150,7 +150,7 @@ def view(said: bytes, told: list[int]) -> View:
             seen.ended = code == 421
             said = rest
         chunk = re.match(rb"(?i)BDAT (\d+)", line)
-        if chunk and code == 502:
+        if chunk and code == 451:
             said = said[int(chunk[1]) :]
     seen.unanswered = said
     left = list(replies)

@@ -114,7 +114,7 @@ async def test_a_client_that_drips_a_chunk(open_stage: OpenStage) -> None:
     async with Mx() as mx, open_stage(mx) as stage:
         client, _ = await meet(stage, mx)
         set_limits(stage, message_time_out=3 * SHORT)
-        assert (await client.ask("BDAT 1000000")).startswith(b"502")
+        assert (await client.ask("BDAT 1000000")).startswith(b"451")
         await drip(client, client, b"x")
         assert client.heard.endswith(b"421 4.4.2 Error: the message took too long\r\n")
 

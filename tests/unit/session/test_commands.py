@@ -203,7 +203,6 @@ class TestRefusals:
             *(
                 "STARTTLS",
                 "XEXCH50 1 2",
-                "BURL imap://x LAST",
                 "X-AnonymousTLS",
                 "X-LINK2STATE LAST CHUNK={00000001} x",
             ),
@@ -257,7 +256,7 @@ class TestRefusals:
     def test_mail_with_what_we_do_not_offer(self, parameter: str) -> None:
         play = greeted() >> C(f"MAIL FROM:<a@x.example> {parameter}") << client(answers.PARAMETER_NOT_OFFERED.wire)
         assert play >> C(f"MAIL FROM:<> SIZE=1 {parameter}") << client(answers.PARAMETER_NOT_OFFERED.wire)
-        assert answers.PARAMETER_NOT_OFFERED.code == 555
+        assert answers.PARAMETER_NOT_OFFERED.code == 455
         assert len(play.logged) == 1
 
     def test_a_second_address_of_a_recipient_is_none_that_a_filter_is_told_of(self) -> None:
@@ -314,10 +313,36 @@ class TestRefusals:
         assert (
             greeted()
             >> C(b"BDAT 11 LAST\r\nMAIL ")
-            << client(answers.NOT_OFFERED.wire)
+            << client(answers.USE_DATA.wire)
             >> C(b"FROM:<NOOP\r\n")
             << server("NOOP")
         )
+
+    @pytest.mark.parametrize("command", ["BDAT 0 LAST", "BURL imap://x LAST"])
+    def test_a_message_that_comes_as_it_once_could_is_not_bounced(self, command: str) -> None:
+        """A client that remembers CHUNKING from before us tries again, and reads EHLO anew."""
+        play = greeted() >> C(command) << client(answers.USE_DATA.wire) >> C("RSET") << server("RSET")
+        assert play
+        assert answers.USE_DATA.code == 451
+        assert len(play.logged) == 1
+
+    def test_exim_with_a_cache_from_before(self) -> None:
+        """PIPECONNECT: all at once, before the greeting, by what the server offered when we were not there."""
+        play = Playbook() >> C(
+            b"EHLO c.example\r\nMAIL FROM:<a@c.example> SIZE=1\r\nRCPT TO:<b@mx>\r\nBDAT 12 LAST\r\nQUIT\r\nRSET\r\n"
+        )
+        play = play >> Connected(SERVER) >> S("220 mx") << client("220 mx") << server("EHLO c.example")
+        play = play >> S("250-mx\n250-CHUNKING\n250-PIPELINING\n250-PIPECONNECT\n250 SIZE")
+        play = play << client("250-mx\n250-PIPELINING\n250 SIZE")
+        play = play << server("MAIL FROM:<a@c.example> SIZE=1\nRCPT TO:<b@mx>") >> S("250 1\n250 2")
+        assert play << client(b"250 1\r\n250 2\r\n" + answers.USE_DATA.wire) >> C("QUIT") << server("QUIT")
+
+    def test_chunks_are_mistakes(self) -> None:
+        play = greeted()
+        for _ in range(20):
+            play.session.feed(C("BDAT 0"))
+        assert play.session.ended
+        assert play
 
     def test_a_bdat_size_that_is_none(self) -> None:
         play = greeted() >> C("BDAT many") << client(answers.BAD_CHUNK_SIZE.wire + answers.CLOSING_OUT_OF_STEP.wire)

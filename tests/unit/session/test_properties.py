@@ -75,7 +75,7 @@ def test_what_the_stream_comes_to() -> None:
     world = played(FILTERED, [], [])
     assert world.server.messages == [b"Subject: one\r\n\r\n..dot\r\n\r\n..\r\n\r\n", b""]
     codes = [line[:3] for line in world.client_got.split(b"\r\n") if line[3:4] == b" "]
-    assert codes == (b"220 250 250 250 550 354 250 502 500 250 250 354 550 502 250 250 250 354 250 250 500 221".split())
+    assert codes == (b"220 250 250 250 550 354 250 502 500 250 250 354 550 451 250 250 250 354 250 250 500 221".split())
 
 
 REPLIES = st.sampled_from(

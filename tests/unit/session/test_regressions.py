@@ -67,7 +67,7 @@ def test_half_a_chunk_and_the_client_is_gone() -> None:
         play
         >> C(b"NOOP\r\nBDAT 10\r\nhalf") << server("NOOP")
         >> GONE
-        >> S("250 ok") << client(b"250 ok\r\n" + answers.NOT_OFFERED.wire) << server("QUIT")
+        >> S("250 ok") << client(b"250 ok\r\n" + answers.USE_DATA.wire) << server("QUIT")
         << effects.CloseServer() << effects.CloseClient()
     )  # fmt: skip
 
@@ -132,7 +132,7 @@ def test_a_chunk_that_nobody_wants_has_a_total_limit() -> None:
     assert (
         play
         >> C(b"BDAT 1000000\r\n") << effects.Log(20, "client=192.0.2.10: BDAT is not offered through this proxy")
-        << effects.MessageClock(running=True) << client(answers.NOT_OFFERED.wire) << effects.Deadline(Wait.TEXT)
+        << effects.MessageClock(running=True) << client(answers.USE_DATA.wire) << effects.Deadline(Wait.TEXT)
         >> C(b"x") << effects.Deadline(Wait.TEXT)
     )  # fmt: skip
     given = play.session.feed(events.MessageTimedOut())
