@@ -41,7 +41,7 @@ class IptablesFirewall:
         if find_spec("iptc") is None:
             return ["python-iptables is not installed: pip install 'proxsmtp-tp[iptables]', or use --method nftables"]
         try:
-            work(_replacements(plan, _steps(plan)), scratch=True)
+            work(_replacements(plan), scratch=True)
         except GatewayError as error:
             return [f"{error} (this kernel may lack legacy iptables: use --method nftables)"]
         return []
@@ -73,25 +73,43 @@ class IptablesFirewall:
     def install(self, plan: Plan) -> None:
         """Replace our chains: the old guard goes first, the new one comes last."""
         changing = _with_our_chains(plan.options.instance)
-        work(_replacements(plan, [*([["filter", False]] if changing else []), *_steps(plan)]))
+        work(_replacements(plan, guard_first=bool(changing)))
 
     def remove(self, instance: str) -> None:
         """Remove our chains; the guard first."""
-        steps = [["filter", False], ["nat", False], ["mangle", False]]
-        work([_job(version, "replace", instance, [], steps=steps) for version in _with_our_chains(instance)])
+        work(
+            [
+                _job(version, "replace", instance, [], steps=[[table, False] for table in _tables(version)])
+                for version in _with_our_chains(instance)
+            ]
+        )
 
 
-def _steps(plan: Plan) -> list[list[Any]]:
+def _steps(plan: Plan, version: int) -> list[list[Any]]:
     """The tables in the order of their commits: what intercepts first, the guard last."""
     first = ["mangle", "nat"] if plan.options.mode is Mode.TPROXY else ["nat", "mangle"]
-    return [[table, True] for table in (*first, "filter")]
+    # Nobody's table raw comes to be for a plan that has nothing there.
+    needed = {chain.table for chain in xtables.chains(plan, version)} | {*first, "filter", *_existing_tables(version)}
+    return [[table, True] for table in ("raw", *first, "filter") if table in needed]
 
 
-def _replacements(plan: Plan, steps: list[list[Any]]) -> list[dict[str, Any]]:
+def _replacements(plan: Plan, *, guard_first: bool = False) -> list[dict[str, Any]]:
+    before = [["filter", False]] if guard_first else []
     return [
-        _job(version, "replace", plan.options.instance, _chains(plan, version), steps=steps)
+        _job(
+            version,
+            "replace",
+            plan.options.instance,
+            _chains(plan, version),
+            steps=[*before, *_steps(plan, version)],
+        )
         for version in routing.versions()
     ]
+
+
+def _tables(version: int) -> list[str]:
+    """Where something of ours may be, in the order of its removal: the guard first."""
+    return [table for table in ("filter", "nat", "mangle", "raw") if table in _existing_tables(version)]
 
 
 def _existing_tables(version: int) -> list[str]:
@@ -99,7 +117,7 @@ def _existing_tables(version: int) -> list[str]:
         names_there = _TABLE_LISTS[version].read_text(encoding="ascii").split()
     except OSError:  # a kernel without legacy xtables
         return []
-    return [name for name in names_there if name in {"filter", "nat", "mangle"}]
+    return [name for name in names_there if name in {"filter", "nat", "mangle", "raw"}]
 
 
 def _with_our_chains(instance: str) -> list[int]:

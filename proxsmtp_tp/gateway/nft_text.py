@@ -78,6 +78,8 @@ def defines(plan: Plan) -> dict[str, str]:
         found[f"EXCEPT_DESTINATION{version}"] = _set(of_version(options.except_destinations, version))
     if options.mode is Mode.TPROXY:
         found["LOCAL_MARK"] = f"{numbers.local_mark:#x}"
+    else:
+        found["ZONE"] = str(numbers.zone)
     return found
 
 

@@ -139,6 +139,11 @@ class Numbers:
         return TABLE_BASE + self.slot
 
     @property
+    def zone(self) -> int:
+        """The zone of connection tracking that our own connections from clients' addresses have (16 bits)."""
+        return self.table
+
+    @property
     def probe(self) -> str:
         """The interface of a probe (doctor --probe); the rules intercept what comes in by it, too."""
         return f"pxprobe{self.slot}"

@@ -103,6 +103,7 @@ def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
         ("mangle", "PREROUTING", own.prerouting),
         ("mangle", "OUTPUT", own.output),
         ("mangle", "OUTPUT", own.heartbeat),
+        ("raw", "OUTPUT", own.output),
     )
 
 
@@ -115,6 +116,7 @@ def _intercepting(plan: Plan, version: int) -> list[Chain]:
         if plan.options.full:
             call = _call(plan, names.prerouting, ())
             found.append(Chain("mangle", names.prerouting, "PREROUTING", call, (_replies(plan),)))
+            found.append(_upstream(plan))
         return found
     target = _tproxy(plan, version, plan.numbers.mark)
     first: list[Rule] = [_ours(plan, (_ports(plan), _flags(new=False)))]
@@ -156,6 +158,14 @@ def _replies(plan: Plan) -> Rule:
     """Full mode: what servers answer to connections made from a client's address."""
     ports = ",".join(map(str, plan.upstream_ports))
     return _ours(plan, (("multiport", (("sports", (ports,)),)),))
+
+
+def _upstream(plan: Plan) -> Chain:
+    """Full mode with NAT: the daemon's connections have a zone of their own (redirect.nft says why)."""
+    ports: Extension = ("multiport", (("dports", (",".join(map(str, plan.upstream_ports)),)),))
+    foreign: Extension = ("addrtype", (("src-type", ("!", "LOCAL")),))
+    rule = Rule(("CT", (("zone-orig", (str(plan.numbers.zone),)),)), (("protocol", "tcp"),), (foreign,))
+    return Chain("raw", plan.names.output, "OUTPUT", _call(plan, plan.names.output, (ports,)), (rule,))
 
 
 def _local(plan: Plan, version: int) -> Chain:

@@ -11,4 +11,5 @@ connection            one client, one server: performs what the session decides
 context               what the connections of one worker share
 original_destination  where a redirected client wanted to go
 dialling              connecting to the first address that answers
+source_port           full mode: from the client's address, by a port that it does not use itself
 """

@@ -10,7 +10,8 @@ is cleared by the master. A row and its upstream connections are written by thei
 needs no lock.
 
 An upstream connection is both its end points (RFC 9293 section 3.3.1): a client on the address that we dial from, which
-in full transparent mode is its own, may well have a port that one of our connections has, too.
+in full transparent mode is its own, may well have a port that one of our connections has, too. In that mode the
+clients' own connections are in the table as well, because we must not dial with the end points of one of them.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ End = tuple[str, int]
 _LIMIT, _ROWS, _CHUNKS, _HEADER = range(4)  # the words of the header, and their number
 _WORD = 8
 _MAPPED = bytes(10) + b"\xff\xff"
-# Ours and theirs: an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port. All zero: a free place.
+# What it is, and both end points: an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port each. All zero: a
+# free place.
+_UPSTREAM, _CLIENT = b"\1", b"\2"
 _END = struct.Struct("!16sH")
-_KEY_SIZE = 2 * _END.size
+_KEY_SIZE = 1 + 2 * _END.size
 
 WORKERS_MAX = 512
 """Rows: as many workers as Workers allows, and as many that a reload lets drain."""
@@ -41,9 +44,9 @@ WORKERS_MAX = 512
 # A worker takes places in chunks, so that it needs the lock for one in 64 of them.
 _CHUNK = 64
 _CHUNK_BYTES = _CHUNK * _KEY_SIZE
-# MaxConnections' own limit (half of fs.nr_open), and for each worker a chunk that it has not filled. Only
-# pages that were used take memory; what is used lies together, since the lowest free chunk is taken.
-_CHUNKS_MAX = (1 << 19) // _CHUNK + WORKERS_MAX
+# MaxConnections' own limit (half of fs.nr_open), twice in full mode, and for each worker a chunk that it has not
+# filled. Only pages that were used take memory; what is used lies together, since the lowest free chunk is taken.
+_CHUNKS_MAX = 2 * (1 << 19) // _CHUNK + WORKERS_MAX
 
 
 class Admission:
@@ -129,11 +132,33 @@ class Admission:
             self._counts[worker] = 0
         self._free.pop(worker, None)
 
-    # Our own connections to servers. `End` is an IP literal and a port.
+    # Connections by their end points. `End` is an IP literal and a port.
 
     def add_upstream(self, worker: int, ours: End, theirs: End) -> int:
-        """A connection of ours leaves from `ours` to `theirs`. The handle is for `remove_upstream`."""
-        key = _key(*ours) + _key(*theirs)
+        """A connection of ours leaves from `ours` to `theirs`. The handle is for `forget`."""
+        return self._add(worker, _UPSTREAM + _key(*ours) + _key(*theirs))
+
+    def add_client(self, worker: int, client: End, destination: End) -> int:
+        """A client came from `client`, and had dialled `destination`. The handle is for `forget`."""
+        return self._add(worker, _CLIENT + _key(*client) + _key(*destination))
+
+    def forget(self, worker: int, handle: int) -> None:
+        """That connection has ended. Raises ValueError if the handle is not one of the worker's, or was forgotten."""
+        place = slice(handle * _KEY_SIZE, (handle + 1) * _KEY_SIZE)
+        if self._owners[handle // _CHUNK] != worker + 1 or not any(self._keys[place]):
+            raise ValueError(f"worker {worker} has no connection {handle} in the table")
+        self._keys[place] = bytes(_KEY_SIZE)
+        self._free[worker].append(handle)
+
+    def is_upstream(self, client: End, destination: End) -> bool:
+        """Whether this connection came out of us, of whichever worker. 3 microseconds among 64, 12 among 2000."""
+        return self._has(_UPSTREAM + _key(*client) + _key(*destination))
+
+    def is_client(self, client: End, destination: End) -> bool:
+        """Whether a client, of whichever worker, has a connection with these end points."""
+        return self._has(_CLIENT + _key(*client) + _key(*destination))
+
+    def _add(self, worker: int, key: bytes) -> int:
         free = self._free.setdefault(worker, [])
         if not free:
             free += self._take_chunk(worker)
@@ -141,17 +166,7 @@ class Admission:
         self._keys[handle * _KEY_SIZE : (handle + 1) * _KEY_SIZE] = key
         return handle
 
-    def remove_upstream(self, worker: int, handle: int) -> None:
-        """That connection has ended. Raises ValueError if the handle is not one of the worker's, or was removed."""
-        place = slice(handle * _KEY_SIZE, (handle + 1) * _KEY_SIZE)
-        if self._owners[handle // _CHUNK] != worker + 1 or not any(self._keys[place]):
-            raise ValueError(f"worker {worker} has no upstream connection {handle}")
-        self._keys[place] = bytes(_KEY_SIZE)
-        self._free[worker].append(handle)
-
-    def is_upstream(self, client: End, destination: End) -> bool:
-        """Whether this connection came out of us, of whichever worker. 3 microseconds among 64, 12 among 2000."""
-        key = _key(*client) + _key(*destination)
+    def _has(self, key: bytes) -> bool:
         keys = bytes(self._keys[: self._header[_CHUNKS] * _CHUNK_BYTES])
         place = keys.find(key)
         while place >= 0 and place % _KEY_SIZE:  # parts of two neighbours
@@ -163,7 +178,7 @@ class Admission:
             used = self._owners[: self._header[_CHUNKS]].tolist()
             chunk = used.index(0) if 0 in used else len(used)
             if chunk == _CHUNKS_MAX:
-                raise ValueError("more upstream connections than there can be")
+                raise ValueError("more connections than there can be")
             self._owners[chunk] = worker + 1
             self._header[_CHUNKS] = max(self._header[_CHUNKS], chunk + 1)
         return list(range((chunk + 1) * _CHUNK - 1, chunk * _CHUNK - 1, -1))

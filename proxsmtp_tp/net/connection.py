@@ -199,6 +199,7 @@ class Connection:
 
     def server_data(self, data: bytes) -> None:
         """Bytes from the server."""
+        self._upstream.answered()
         self.feed(events.ServerData(data))
 
     def server_eof(self) -> None:

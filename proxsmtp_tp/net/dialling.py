@@ -1,9 +1,8 @@
 """The upstream connection: to the original destination, to OutAddress, or back to the client.
 
 Every address of a host name is tried in the resolver's order, each for at most ConnectTimeOut. In full transparent mode
-the connection comes from the client's own address (IP_TRANSPARENT, ip(7); IPV6_TRANSPARENT, linux/in6.h), which needs
-CAP_NET_RAW; IP_BIND_ADDRESS_NO_PORT leaves the choice of the port to connect(2), so that a busy client address does
-not run out of ports that are free for this server.
+the connection comes from the client's own address and a port that it does not use itself towards this server
+(`source_port`).
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.addresses import UnixAddress
 from proxsmtp_tp.config.socket_names import socket_name
 from proxsmtp_tp.net.original_destination import Endpoint, endpoint, with_scope
+from proxsmtp_tp.net.source_port import PORT_TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.config.addresses import Address
-
-IP_TRANSPARENT = 19
-IPV6_TRANSPARENT = 75
-IP_BIND_ADDRESS_NO_PORT = 24
+    from proxsmtp_tp.net.source_port import Source
 
 
 class DialError(Exception):
@@ -50,34 +47,43 @@ async def candidates(address: Address) -> list[Endpoint | str]:
     return list(dict.fromkeys(with_scope(name) for *_, name in found))
 
 
-def open_socket(target: Endpoint | str, source: str | None) -> socket.socket:
-    """A non-blocking socket for this target, bound to the client's address `source` where one is given."""
+def open_socket(target: Endpoint | str) -> socket.socket:
+    """A non-blocking socket for this target."""
     if isinstance(target, str):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        return sock
-    v6 = ":" in target.ip
-    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
+    else:
+        sock = socket.socket(socket.AF_INET6 if ":" in target.ip else socket.AF_INET, socket.SOCK_STREAM)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if source is not None:
-            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            if v6:
-                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
-            sock.bind((source, 0))
-    except OSError:
-        sock.close()
-        raise
+    sock.setblocking(False)
     return sock
+
+
+def _begin(target: Endpoint | str, source: Source | None) -> tuple[socket.socket, bool]:
+    """A socket that connects to the target, and whether it still has to be waited for. Raises OSError."""
+    ports = source.ports(target) if source is not None and isinstance(target, Endpoint) else (None,)
+    for port in ports:
+        sock = open_socket(target)
+        try:
+            if source is not None and port is not None:
+                source.bind(sock, port)
+            error = sock.connect_ex(target if isinstance(target, str) else socket_name(*target))
+        except OSError as refused:
+            error = refused.errno or errno.EIO
+        except BaseException:
+            sock.close()
+            raise
+        if error in {0, errno.EINPROGRESS}:
+            return sock, bool(error)
+        sock.close()
+        if port is None or error not in PORT_TAKEN:
+            raise OSError(error, os.strerror(error))
+    raise OSError(errno.EADDRNOTAVAIL, "no source port is free for this server (net.ipv4.ip_local_port_range)")
 
 
 async def dial(
     targets: list[Endpoint | str],
     *,
-    source: str | None,
+    source: Source | None,
     time_out: float,
     started: Callable[[socket.socket, Endpoint | str], None],
 ) -> tuple[socket.socket, str]:
@@ -90,10 +96,7 @@ async def dial(
     for target in targets:
         sock: socket.socket | None = None
         try:
-            sock = open_socket(target, source)
-            pending = sock.connect_ex(target if isinstance(target, str) else socket_name(*target))
-            if pending not in {0, errno.EINPROGRESS}:
-                raise OSError(pending, os.strerror(pending))
+            sock, pending = _begin(target, source)
             started(sock, target)
             if pending:
                 await asyncio.wait_for(_connected(sock), time_out)

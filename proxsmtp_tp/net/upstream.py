@@ -21,6 +21,7 @@ from proxsmtp_tp.net.original_destination import (
     original_destination,
     with_scope,
 )
+from proxsmtp_tp.net.source_port import Source
 
 if TYPE_CHECKING:
     import socket
@@ -37,8 +38,10 @@ class Upstream:
         self._context = context
         self._client = client
         self._peer = peer
+        self._full = context.settings.transparent_proxy is TransparentProxy.FULL
         self._home = with_scope(client.getpeername()) if peer else None
-        self._handles: list[int] = []
+        self._came: list[int] = []
+        self._dialled: list[int] = []
 
     def destination(self) -> Endpoint:
         """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
@@ -47,15 +50,20 @@ class Upstream:
             return Endpoint("", 0)
         if not self._peer:
             raise NoDestinationError("a connection through a unix socket has no original destination")
-        return original_destination(self._client, self._context.listening_ports)
+        destination = original_destination(self._client, self._context.listening_ports)
+        if self._full:
+            self._came.append(self._context.admission.add_client(self._context.worker, self._peer, destination))
+        return destination
 
     async def dial(self, destination: Endpoint) -> tuple[socket.socket, str]:
         """Connect to the server: the socket, and its IP address or path. Raises DialError."""
-        full = self._context.settings.transparent_proxy is TransparentProxy.FULL
         targets = await self._targets(destination)
+        source = None
+        if self._peer and self._full:
+            source = Source(self._peer.ip, self._context.admission.is_client)
         sock, server = await dialling.dial(
             targets,
-            source=self._peer.ip if self._peer and full else None,
+            source=source,
             time_out=self._context.settings.connect_time_out,
             started=self._remember,
         )
@@ -70,11 +78,22 @@ class Upstream:
         if any(self._context.admission.is_upstream(self._peer, destination) for destination in dialled):
             raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")
 
+    def answered(self) -> None:
+        """The server has said something: it is not ourselves, who say nothing before our own server does.
+
+        From here on a client with the same end points is no loop: it has the port that we have by chance.
+        """
+        self._drop(self._dialled)
+
     def forget(self) -> None:
         """The connection is over, or never came to be."""
-        for handle in self._handles:
-            self._context.admission.remove_upstream(self._context.worker, handle)
-        self._handles.clear()
+        self._drop(self._dialled)
+        self._drop(self._came)
+
+    def _drop(self, handles: list[int]) -> None:
+        for handle in handles:
+            self._context.admission.forget(self._context.worker, handle)
+        handles.clear()
 
     async def _targets(self, destination: Endpoint) -> list[Endpoint | str]:
         settings = self._context.settings
@@ -93,4 +112,4 @@ class Upstream:
             return
         theirs = Endpoint(_ANY_HOST.get(target.ip, target.ip), target.port)
         own = endpoint(sock.getsockname())
-        self._handles.append(self._context.admission.add_upstream(self._context.worker, own, theirs))
+        self._dialled.append(self._context.admission.add_upstream(self._context.worker, own, theirs))

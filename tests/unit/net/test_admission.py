@@ -181,7 +181,7 @@ def test_killed_at_any_moment_nothing_stays_behind(run: Callable[[Callable[[], N
             handle = table.add_upstream(0, ("192.0.2.9", 1 + os.getpid() % 1000), MX)
             table.is_upstream(("192.0.2.9", 2), MX)
             if handle % 2:
-                table.remove_upstream(0, handle)
+                table.forget(0, handle)
                 table.leave(0)
 
     for _ in range(20):
@@ -229,7 +229,7 @@ def test_one_address_in_its_forms(added: str, asked: str) -> None:
     table = Admission(9, 1)
     handle = table.add_upstream(0, (added, 25), MX)
     assert table.is_upstream((asked, 25), MX)
-    table.remove_upstream(0, handle)
+    table.forget(0, handle)
     assert not table.is_upstream((asked, 25), MX)
 
 
@@ -248,10 +248,10 @@ def test_a_connection_goes_once_and_by_its_owner() -> None:
     table = Admission(9, 2)
     handle = table.add_upstream(0, ("192.0.2.1", 25), MX)
     with pytest.raises(ValueError, match="worker 1"):
-        table.remove_upstream(1, handle)
-    table.remove_upstream(0, handle)
+        table.forget(1, handle)
+    table.forget(0, handle)
     with pytest.raises(ValueError, match="worker 0"):
-        table.remove_upstream(0, handle)
+        table.forget(0, handle)
 
 
 def test_neighbours_make_no_third() -> None:
@@ -286,7 +286,7 @@ def test_what_was_added_and_not_removed_is_there(
     table = Admission(999, 1)
     handles = [table.add_upstream(0, (ip, port), MX) for ip, port in places]
     for index in removed & set(range(len(places))):
-        table.remove_upstream(0, handles[index])
+        table.forget(0, handles[index])
     left = {place for index, place in enumerate(places) if index not in removed}
     assert len(set(handles)) == len(handles)
     for place in {*places, other}:
@@ -296,5 +296,20 @@ def test_what_was_added_and_not_removed_is_there(
 def test_places_are_used_again() -> None:
     table = Admission(999, 1)
     for port in range(1, 3001):
-        table.remove_upstream(0, table.add_upstream(0, ("192.0.2.1", port), MX))
+        table.forget(0, table.add_upstream(0, ("192.0.2.1", port), MX))
     assert table.add_upstream(0, ("192.0.2.1", 1), MX) < 64
+
+
+def test_a_client_is_no_upstream_connection() -> None:
+    """Clients and our own connections are in one table, and are not taken for one another."""
+    table = Admission(9, 2)
+    client = table.add_client(0, ("192.0.2.1", 40000), MX)
+    ours = table.add_upstream(1, ("192.0.2.1", 40001), MX)
+    assert table.is_client(("192.0.2.1", 40000), MX)
+    assert not table.is_upstream(("192.0.2.1", 40000), MX)
+    assert table.is_upstream(("192.0.2.1", 40001), MX)
+    assert not table.is_client(("192.0.2.1", 40001), MX)
+    table.forget(0, client)
+    table.forget(1, ours)
+    assert not table.is_client(("192.0.2.1", 40000), MX)
+    assert not table.is_upstream(("192.0.2.1", 40001), MX)

@@ -15,7 +15,6 @@ from proxsmtp_tp.net.dialling import DialError, candidates, dial, open_socket
 from proxsmtp_tp.net.original_destination import Endpoint
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, one_message
 from tests.unit.net.stage import Mx, descriptors, has_upstreams, until
-from tests.unit.net.test_listening import may_be_transparent
 from tests.unit.session.world import ModelServer
 
 if TYPE_CHECKING:
@@ -202,36 +201,10 @@ async def test_our_end_point_is_known_before_the_server_answers(silent: InetAddr
     assert port
 
 
-@pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "192.0.2.77"), ("::1", "2001:db8::77")])
-def test_from_the_clients_own_address(target: str, source: str) -> None:
-    """Without CAP_NET_RAW (ip(7)) it is an error that the client hears of, not another address."""
-    if not may_be_transparent():
-        with pytest.raises(PermissionError):
-            open_socket(Endpoint(target, 25), source)
-        return
-    with open_socket(Endpoint(target, 25), source) as sock:
-        assert sock.getsockname()[0] == source
-        level, option = (
-            (socket.IPPROTO_IPV6, dialling.IPV6_TRANSPARENT)
-            if ":" in target
-            else (socket.IPPROTO_IP, dialling.IP_TRANSPARENT)
-        )
-        assert sock.getsockopt(level, option) == 1
-        assert sock.getsockopt(socket.IPPROTO_IP, dialling.IP_BIND_ADDRESS_NO_PORT) == 1
-        assert sock.getsockname()[1] == 0, "the port is chosen by connect, for this server alone"
-
-
 @pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
 def test_an_exchange_waits_for_nobodys_timer(target: str) -> None:
-    with open_socket(Endpoint(target, 25), None) as sock:
+    with open_socket(Endpoint(target, 25)) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-
-
-def test_a_socket_that_can_not_be_bound_is_closed() -> None:
-    before = descriptors()
-    with pytest.raises(OSError, match="family"):
-        open_socket(Endpoint("127.0.0.1", 25), "2001:db8::1")
-    assert descriptors() == before
 
 
 @pytest.mark.parametrize("address", [InetAddress("127.0.0.1", 1), UnixAddress("/nowhere/mx")])

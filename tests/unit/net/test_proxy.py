@@ -262,7 +262,7 @@ async def test_a_client_with_a_port_that_one_of_our_connections_has(open_stage: 
         await asyncio.get_running_loop().sock_connect(sock, stage.listeners[0].getsockname())
         assert (await client.reply()).startswith(b"220")
         client.close()
-        stage.admission.remove_upstream(0, handle)
+        stage.admission.forget(0, handle)
 
 
 async def test_a_connection_of_ours_that_is_recognised_late(

@@ -1,0 +1,80 @@
+"""Full transparent mode: the client's own address as ours, with a port that the client does not use itself.
+
+The connection comes from the client's address (IP_TRANSPARENT, ip(7); IPV6_TRANSPARENT, linux/in6.h), which needs
+CAP_NET_RAW. With the port of one of the client's own connections to this server it would have the end points of that
+connection: connection tracking takes our packets for the client's, and NAT sends them back to our listener. connect(2)
+knows nothing of that when it chooses a port, so we choose before: any port of net.ipv4.ip_local_port_range but for
+net.ipv4.ip_local_reserved_ports (Documentation/networking/ip-sysctl.rst). SO_REUSEADDR lets several connections to
+different servers have one port (socket(7)), so that a busy client address does not run out of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from proxsmtp_tp.net.original_destination import Endpoint
+
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+
+PORT_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
+"""What bind(2) and connect(2) say of a port that is not free for this server."""
+
+TRIES = 256
+"""Ports that are tried for one connection: with nine of ten in use, one of 10 ** 11 connections finds none."""
+
+_SETTINGS = Path("/proc/sys/net/ipv4")
+_USUAL_RANGE = range(32768, 61000)  # the kernel's own default
+
+
+class Source:
+    """One client's address; `taken(ours, theirs)` says whether the client has a connection with these end points."""
+
+    def __init__(self, ip: str, taken: Callable[[tuple[str, int], tuple[str, int]], bool]) -> None:
+        self.ip = ip
+        self._taken = taken
+
+    def ports(self, target: Endpoint) -> Iterator[int]:
+        """Ports that may be tried towards this target, in random order, all of them where there are few."""
+        allowed, reserved = port_range(), reserved_ports()
+        start = secrets.randbelow(len(allowed))
+        for step in range(min(len(allowed), TRIES)):
+            few = len(allowed) <= TRIES
+            port = allowed[(start + step) % len(allowed) if few else secrets.randbelow(len(allowed))]
+            if not any(port in part for part in reserved) and not self._taken((self.ip, port), target):
+                yield port
+
+    def bind(self, sock: socket.socket, port: int) -> None:
+        """Give a socket the client's address and this port. Raises OSError."""
+        if ":" in self.ip:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((self.ip, port))
+
+
+def port_range() -> range:
+    """The ports that connections of this host may come from."""
+    try:
+        first, last = (_SETTINGS / "ip_local_port_range").read_text("ascii").split()
+    except (OSError, ValueError):
+        return _USUAL_RANGE
+    return range(int(first), int(last) + 1)
+
+
+def reserved_ports() -> tuple[range, ...]:
+    """Those among them that somebody keeps for himself."""
+    try:
+        text = (_SETTINGS / "ip_local_reserved_ports").read_text("ascii").strip()
+    except OSError:
+        return ()
+    ends = [part.partition("-") for part in text.split(",") if part]
+    return tuple(range(int(first), int(last or first) + 1) for first, _, last in ends)
