@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     import argparse
 
     from proxsmtp_tp.gateway.confirm import Try
+    from proxsmtp_tp.gateway.install import Outcome
     from proxsmtp_tp.gateway.plan import Options
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+_RETRY_PAUSE = 2.0  # seconds; the interface of a VPN or a busy firewall takes about that long
 _FIELDS = (
     "instance", "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
     "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_local",
@@ -52,14 +55,27 @@ def install(args: argparse.Namespace) -> int:
         print(describe.describe(plan))
         print(describe.changes(plan))
         return _complain(notes, 0)
-    attempt = None
-    if args.confirm is None:
-        outcome = installer.install(options, store)
-    else:
-        outcome, attempt = confirm.install_on_trial(options, store, args.confirm)
+    outcome, attempt = _install_at_last(args, options, store)
     _complain(outcome.notes, 0)
     print(f"rules of instance {options.instance}: {'installed' if outcome.changed else 'already in place'}", flush=True)
     return 0 if attempt is None else _await_confirmation(options.instance, store, attempt)
+
+
+def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -> tuple[Outcome, Try | None]:
+    """Install, and with --retry try again what may work later; each new reason is told once."""
+    end, told = time.monotonic() + args.retry, ""
+    while True:
+        try:
+            if args.confirm is None:
+                return installer.install(options, store), None
+            return confirm.install_on_trial(options, store, args.confirm)
+        except (GatewayError, OSError) as error:
+            if time.monotonic() + _RETRY_PAUSE > end:
+                raise
+            if str(error) != told:
+                told = str(error)
+                _complain([*told.splitlines(), "trying again"], 0)
+            time.sleep(_RETRY_PAUSE)
 
 
 def _await_confirmation(instance: str, store: Store, attempt: Try) -> int:
@@ -94,6 +110,7 @@ def remove(args: argparse.Namespace) -> int:
         print("\n".join(f"would remove: {line}" for line in left) or "nothing is there")
         return 0
     outcome = installer.remove(instance, store)
+    _complain(outcome.notes, 0)
     print(f"rules of instance {instance}: {'removed' if outcome.changed else 'there were none'}")
     return 0
 

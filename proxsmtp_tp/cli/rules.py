@@ -35,6 +35,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="SECONDS",
         help="undo the rules after this time unless they are confirmed: here, or by install-rules without --confirm",
     )
+    install.add_argument(
+        "--retry",
+        type=_value(_seconds),
+        default=0.0,
+        metavar="SECONDS",
+        help="for this long try again what does not work now: an interface that is not there yet, a firewall at work",
+    )
     check.add_argument("--json", action="store_true", help="answer as one JSON object")
 
 

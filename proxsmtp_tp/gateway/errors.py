@@ -13,3 +13,7 @@ class RequirementError(GatewayError):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+class StateError(GatewayError):
+    """The file that says what is installed cannot be written or deleted."""

@@ -8,11 +8,13 @@ nothing. A crash at any moment leaves something that the next install or remove 
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway import check, routing, survey
-from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.errors import GatewayError, StateError
 from proxsmtp_tp.gateway.firewall import METHODS
 from proxsmtp_tp.gateway.plan import Numbers, RuleAction, preferred_slot
 from proxsmtp_tp.gateway.state import Phase, State
@@ -40,6 +42,8 @@ def install(options: Options, store: Store, *, deadline: float | None = None, to
     `deadline` and `token` make it a try (see `confirm`); without them, a try that is in place is confirmed.
     """
     with store.lock():
+        if deadline is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > deadline:
+            raise GatewayError("the time to confirm was over before another process let go of the rules: none changed")
         plan, notes, state = prepare(options, store)
         if state and state.phase is Phase.INSTALLED and state.plan == plan and check.examine(plan, ()).in_place:
             if state.token and not token:
@@ -67,10 +71,10 @@ def apply(plan: Plan, state: State | None, store: Store, deadline: float | None,
     owned = Owned.by(instance, state, store).with_plan(plan)
     try:
         converge(plan, owned)
+        store.write(State(Phase.INSTALLED, plan, previous if token else None, deadline, token))
     except (GatewayError, OSError) as error:
         restore(previous, instance, owned, store)
         raise GatewayError(f"{error} (undone: the rules are as they were)") from error
-    store.write(State(Phase.INSTALLED, plan, previous if token else None, deadline, token))
 
 
 def fallback(state: State | None) -> Plan | None:
@@ -87,7 +91,9 @@ def restore(previous: Plan | None, instance: str, owned: Owned, store: Store) ->
         store.delete(instance)
     else:
         converge(previous, owned.with_plan(previous))
-        store.write(State(Phase.INSTALLED, previous))
+        # Where it cannot be written, the file of the change stays, which names these rules, too: enough to remove them.
+        with suppress(StateError):
+            store.write(State(Phase.INSTALLED, previous))
 
 
 def converge(plan: Plan, owned: Owned) -> None:
@@ -113,9 +119,14 @@ def remove(instance: str, store: Store) -> Outcome:
         if state is None and not owned.leftovers(instance):
             return Outcome(False)
         if state is not None:
-            store.write(State(Phase.REMOVING, state.plan, state.previous))
+            # Only a crash in the middle needs it: what is there is found without it, too.
+            with suppress(StateError):
+                store.write(State(Phase.REMOVING, state.plan, state.previous))
         clear(instance, owned)
-        store.delete(instance)
+        try:
+            store.delete(instance)
+        except StateError as error:
+            return Outcome(True, [f"{error}: it names rules that are gone, delete it when that is possible"])
         return Outcome(True)
 
 

@@ -1,29 +1,27 @@
-"""What we have installed, in files under /run: one for each instance and network namespace. Their folder is the lock.
+"""What we have installed, in files under /run: one for each instance and network namespace.
 
 /run, because rules and policy routing do not survive a reboot either. A file is replaced in one step (rename(2)), so a
-reader sees the old or the new one. It is written before the first change to the box and deleted after the last, so
-that after a crash it names at least what is there.
+reader sees the old or the new one. It is written before the first change to the host and deleted after the last, so
+that after a crash it names at least what is there. Whoever changes rules holds the lock of the network namespace
+(`lock`), whose file also tells when the namespace is gone: then its states are deleted.
 
 Diagnostics: GatewayError for a directory that cannot be used; a damaged file counts as none, with a warning.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
 import os
-import socket
-import struct
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway import lock
+from proxsmtp_tp.gateway.errors import StateError
 from proxsmtp_tp.gateway.plan import Fail, Method, Mode, Options, Plan, PlanError, make_plan
 
 if TYPE_CHECKING:
@@ -31,10 +29,7 @@ if TYPE_CHECKING:
 
 # Not a folder of the daemon: it must not be able to tell root what to load.
 DIRECTORY = Path("/run/proxsmtp-tp-rules")
-SO_NETNS_COOKIE = 71  # linux asm-generic/socket.h; Linux 5.14: never given twice between two boots
 _VERSION = 1
-_LOCK_ATTEMPTS = 10  # each loss needs another process that came and went in between
-_BUSY = "another install-rules or remove-rules is at work: try again when it is done"
 
 _log = logging.getLogger(__name__)
 
@@ -61,57 +56,38 @@ class State:
     """Unconfirmed: tells this try from a later one."""
 
 
-def namespace_id() -> str:
-    """What tells this network namespace from every other one since boot."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            return f"{struct.unpack('=Q', sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
-        except OSError:  # before Linux 5.14; an inode number may come again, but never two at a time
-            return f"i{Path('/proc/thread-self/ns/net').stat().st_ino}"
-
-
 class Store:
     """The files of one network namespace."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self.directory = directory
-        self._namespace = namespace_id()
+        self._namespace = lock.namespace_id()
+        self._suffix = f"@{self._namespace}.json"
 
     def path(self, instance: str) -> Path:
         """The file of an instance."""
-        return self.directory / f"{instance}@{self._namespace}.json"
+        return self.directory / f"{instance}{self._suffix}"
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only one who changes rules. Raises GatewayError if somebody else does."""
-        try:
-            descriptor = self._open_directory()
-        except OSError as error:
-            busy = error.errno == errno.EWOULDBLOCK
-            raise GatewayError(_BUSY if busy else f"{self.directory} cannot be used: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            # An empty folder would be something that was not there before.
-            with suppress(OSError):
-                self.directory.rmdir()
-            os.close(descriptor)
+    def lock(self, seconds: float = lock.WAIT) -> Iterator[None]:
+        """Be the only one who changes rules in this network namespace; wait for others up to `seconds`.
 
-    def _open_directory(self) -> int:
-        """The locked folder. It is made anew if another process removed it between our making and locking it."""
-        for _ in range(_LOCK_ATTEMPTS):
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with ExitStack() as undo:
-                undo.callback(os.close, descriptor)
-                if os.fstat(descriptor).st_uid != os.geteuid():
-                    raise GatewayError(f"{self.directory} belongs to another user: remove it")
-                with suppress(FileNotFoundError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.path.samestat(os.fstat(descriptor), self.directory.stat()):
-                        undo.pop_all()
-                        return descriptor
-        raise GatewayError(_BUSY)
+        Raises GatewayError, which names who has it. Works without writing a file where none can be written.
+        """
+        with lock.held(self.directory, self._namespace, seconds):
+            self._forget_gone_namespaces()
+            try:
+                yield
+            finally:
+                if not list(self.directory.glob(f"*{self._suffix}")):
+                    lock.delete(self.directory, self._namespace)
+
+    def _forget_gone_namespaces(self) -> None:
+        for namespace in lock.gone_namespaces(self.directory):
+            for path in self.directory.glob(f"*@{namespace}.json*"):
+                with suppress(OSError):
+                    path.unlink()
+            lock.delete(self.directory, namespace)
 
     def read(self, instance: str) -> State | None:
         """What is installed for an instance; None if nothing is known."""
@@ -127,27 +103,35 @@ class Store:
 
     def read_all(self) -> dict[str, State]:
         """Every instance of this network namespace."""
-        suffix = f"@{self._namespace}.json"
         found = {}
-        for path in sorted(self.directory.glob(f"*{suffix}")):
-            instance = path.name.removesuffix(suffix)
+        for path in sorted(self.directory.glob(f"*{self._suffix}")):
+            instance = path.name.removesuffix(self._suffix)
             if state := self.read(instance):
                 found[instance] = state
         return found
 
     def write(self, state: State) -> None:
-        """Replace the file of `state`'s instance, in one step that survives a crash."""
+        """Replace the file of `state`'s instance, in one step that survives a crash. Raises StateError."""
         path = self.path(state.plan.options.instance)
         beside = path.with_name(f".{path.name}.new")
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(_encode(state), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                json.dump(_encode(state), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink()
+            raise StateError(f"{path} cannot be written: {error.strerror}; free space there") from error
 
     def delete(self, instance: str) -> None:
-        """Forget an instance."""
-        self.path(instance).unlink(missing_ok=True)
+        """Forget an instance. Raises StateError where files cannot be deleted."""
+        path = self.path(instance)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"{path} cannot be deleted: {error.strerror}") from error
 
 
 def _encode(state: State) -> dict[str, Any]:

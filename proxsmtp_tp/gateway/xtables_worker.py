@@ -16,6 +16,7 @@ between our reading of a table and our writing it. A parameter that python-iptab
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -148,9 +149,15 @@ class Worker:
 @contextmanager
 def xtables_lock() -> Iterator[None]:
     """The lock of iptables -w. Raises TimeoutError."""
-    descriptor = os.open(
-        os.environ.get("XTABLES_LOCKFILE", XTABLES_LOCK), os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600
-    )
+    path = os.environ.get("XTABLES_LOCKFILE", XTABLES_LOCK)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+            raise
+        # Where we cannot make it, iptables cannot either: nobody else is at work.
+        yield
+        return
     try:
         deadline = time.monotonic() + LOCK_WAIT
         while True:

@@ -135,16 +135,6 @@ def test_an_ordinary_user_is_told(proxsmtp_tp: Commands) -> None:
     assert "rules need root" in done.stderr
 
 
-def test_a_second_command_does_not_interfere(proxsmtp_tp: Commands) -> None:
-    box = proxsmtp_tp.box
-    store = box.store()
-    with store.lock():
-        status, _, said = proxsmtp_tp("install-rules")
-    assert status == 1
-    assert "another install-rules or remove-rules is at work" in said
-    assert proxsmtp_tp("install-rules")[0] == 0
-
-
 def _wait_until(seconds: float, condition: object) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -1,0 +1,174 @@
+"""The lock of one network namespace: who changes its rules does so alone, and others wait.
+
+A lock file, LOCK@NAMESPACE beside the states: only root can open it (mode 0600), so that no local user can hold up the
+rules; it exists while something is installed there. Where it is missing and cannot be made (a full or read-only
+/run), the lock is on the namespace itself (/proc/thread-self/ns/net): nothing has to be written for a removal.
+
+The file names the namespace by its inode number, and the PID namespace in which that was seen. So whoever comes later
+can tell whether a network namespace is gone: nothing that this PID namespace shows uses it any more.
+
+Sources: flock(2), namespaces(7) (inode numbers of /proc/PID/ns), proc(5) (/proc/locks, mountinfo).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+import struct
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAIT = 60.0
+"""Seconds: an install takes a second or two, and up to 60 where nft lists tens of thousands of rules."""
+SO_NETNS_COOKIE = 71  # linux asm-generic/socket.h; Linux 5.14: never given twice between two boots
+_STEP = 0.05  # seconds between two attempts
+_NO_FILE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_NETWORK, _PIDS = Path("/proc/thread-self/ns/net"), Path("/proc/self/ns/pid")
+_PREFIX = "lock@"
+_INODE = re.compile(r"net:\[([0-9]+)\]")
+
+
+def namespace_id() -> str:
+    """What tells this network namespace from every other one since boot."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            return f"{struct.unpack('=Q', sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
+        except OSError:  # before Linux 5.14; an inode number may come again, but never two at a time
+            return f"i{_NETWORK.stat().st_ino}"
+
+
+@contextmanager
+def held(directory: Path, namespace: str, seconds: float) -> Iterator[None]:
+    """Hold the lock of this network namespace. Raises GatewayError after `seconds`, or for an unusable directory."""
+    path = directory / f"{_PREFIX}{namespace}"
+    deadline = time.monotonic() + seconds
+    while True:
+        descriptor = _open(path)
+        if _locked(descriptor, path):
+            break
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise GatewayError(
+                f"another install-rules or remove-rules is at work since more than {seconds:.0f} s: {holder}."
+                " Try again when it has ended, or end it"
+            )
+        time.sleep(_STEP)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def delete(directory: Path, namespace: str) -> None:
+    """Delete the lock file, and the directory if it is empty: neither was there before. The lock may be held."""
+    with suppress(OSError):
+        (directory / f"{_PREFIX}{namespace}").unlink()
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _open(path: Path) -> int:
+    """The lock file, made if need be; the namespace itself where that cannot be."""
+    directory = path.parent
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if directory.stat().st_uid != os.geteuid():
+            raise GatewayError(f"{directory} belongs to another user: remove it")
+        return _open_file(path)
+    except FileNotFoundError:
+        return _open(path)  # another process removed the directory in between
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise GatewayError(f"{directory} cannot be used: {error.strerror}") from error
+        return os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _open_file(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    seen = {"net": _NETWORK.stat().st_ino, "pid": _PIDS.stat().st_ino}
+    with suppress(OSError):  # no space: then nobody can tell that the namespace is gone, and the states stay
+        os.write(descriptor, json.dumps(seen).encode())
+    return descriptor
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    """Whether we have it now, and it is still the one that others will open."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return os.path.samestat(os.fstat(descriptor), _NETWORK.stat())
+
+
+def _holder(descriptor: int) -> str:
+    """Who has it, for people."""
+    found = os.fstat(descriptor)
+    inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if "->" not in words and words[1] == "FLOCK" and words[5] == inode:
+                return f"process {words[4]} ({_command(int(words[4]))})"
+    return "a process that cannot be seen from here"
+
+
+def _command(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "not seen from here"
+    text = " ".join(word.decode(errors="replace") for word in words if word)
+    return "".join(character if character.isprintable() else "?" for character in text)[:200] or "no command"
+
+
+def gone_namespaces(directory: Path) -> list[str]:
+    """The network namespaces with a lock file that are gone: nothing uses them that this PID namespace shows."""
+    pids = _PIDS.stat().st_ino
+    candidates: dict[str, int] = {}
+    for path in directory.glob(f"{_PREFIX}*"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            seen = json.loads(path.read_text(encoding="ascii"))
+            if seen["pid"] == pids:
+                candidates[path.name.removeprefix(_PREFIX)] = int(seen["net"])
+    if set(candidates.values()) <= {_NETWORK.stat().st_ino}:
+        return []
+    used = _used_namespaces()
+    return sorted(namespace for namespace, inode in candidates.items() if inode not in used)
+
+
+def _used_namespaces() -> set[int]:
+    """The inode numbers of the network namespaces that a thread is in, has open, or has mounted."""
+    found = {_NETWORK.stat().st_ino}
+    for process in Path("/proc").glob("[0-9]*"):
+        for link in [*_entries(process, "task/*/ns/net"), *_entries(process, "fd/*")]:
+            with suppress(OSError):
+                found.update(map(int, _INODE.findall(str(link.readlink()))))
+        with suppress(OSError):
+            found.update(
+                map(int, _INODE.findall((process / "mountinfo").read_text(encoding="utf-8", errors="replace")))
+            )
+    return found
+
+
+def _entries(process: Path, pattern: str) -> list[Path]:
+    try:
+        return list(process.glob(pattern))
+    except OSError:  # it ended
+        return []

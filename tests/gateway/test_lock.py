@@ -1,0 +1,237 @@
+"""Several at a time: instances that reload, remove and begin together, in one network namespace and in several."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.plan import SLOTS, preferred_slot
+from proxsmtp_tp.gateway.state import Store
+from tests.gateway.commands import end, start
+from tests.gateway.network import inside, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.gateway.box import Box
+
+ROUNDS = 4
+INSTANCES = {"one": ("25", "10025"), "two": ("587", "10026"), "three": ("465", "10027")}
+
+
+def rules_of(instance: str, **more: str) -> list[str]:
+    """The options of one instance."""
+    port, listen_port = INSTANCES[instance]
+    given = {"instance": instance, "interface": "lan0", "port": port, "listen-port": listen_port} | more
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def all_at_once(box: Box, command: str, **more: str) -> list[tuple[int, str, str]]:
+    """The same command for every instance; how each ended."""
+    processes = [start(box.net.gateway, box.state, command, *rules_of(name, **more)) for name in INSTANCES]
+    return [end(process) for process in processes]
+
+
+@pytest.mark.parametrize("method", ["nftables", "iptables"])
+def test_instances_that_reload_at_once_are_all_in_place(box: Box, method: str) -> None:
+    before = box.snapshot()
+    for _ in range(ROUNDS):
+        # As `systemctl reload nftables`: a flush, and all our units follow.
+        run(box.net.gateway, "nft", "flush", "ruleset")
+        assert [status for status, *_ in all_at_once(box, "install-rules", method=method)] == [0, 0, 0]
+        assert [said for _, said, _ in all_at_once(box, "check-rules", method=method)] == [
+            f"rules of instance {name}: in place\n" for name in INSTANCES
+        ]
+    assert [said for _, said, _ in all_at_once(box, "remove-rules")] == [
+        f"rules of instance {name}: removed\n" for name in INSTANCES
+    ]
+    assert box.snapshot() == before
+    assert not box.state.exists()
+
+
+def test_instances_that_begin_at_once_take_different_numbers(box: Box) -> None:
+    (first, *rest) = (f"i{n}" for n in range(20 * SLOTS))
+    second = next(name for name in rest if preferred_slot(name) == preferred_slot(first))
+    processes = [
+        start(box.net.gateway, box.state, "install-rules", "--mode=tproxy", f"--instance={name}", *ports)
+        for name, ports in (
+            (first, ["--interface=lan0"]),
+            (second, ["--interface=lan0", "--port=587", "--listen-port=10026"]),
+        )
+    ]
+    assert [end(process)[0] for process in processes] == [0, 0]
+    slots = [json.loads(path.read_text())["plan"]["slot"] for path in box.state.glob("*.json")]
+    assert len(set(slots)) == 2
+    # Three policy rules each.
+    assert run(box.net.gateway, "ip", "-4", "rule", "show").count("proto 25") == 6
+
+
+class Holder:
+    """A process that holds the lock of a network namespace."""
+
+    def __init__(self, namespace: str, state: Path) -> None:
+        code = (
+            "import sys; from pathlib import Path; from proxsmtp_tp.gateway.state import Store\n"
+            "with Store(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
+        )
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", namespace, sys.executable, "-c", code, str(state)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "held\n"
+        self.pid = self._process.pid
+
+    def end(self) -> None:
+        """Let go."""
+        self._process.communicate()
+
+
+@pytest.fixture
+def holder(box: Box) -> Iterator[Holder]:
+    """Somebody at work on the gateway."""
+    found = Holder(box.net.gateway, box.state)
+    yield found
+    found.end()
+
+
+def test_who_has_the_lock_for_too_long_is_named(box: Box, holder: Holder) -> None:
+    def wait() -> None:
+        with Store(box.state).lock(seconds=0.3):
+            pass
+
+    with pytest.raises(GatewayError, match=rf"at work .* process {holder.pid} \(.*python.*\)"):
+        inside(box.net.gateway, wait)
+
+
+def test_the_lock_is_waited_for(box: Box, holder: Holder) -> None:
+    waiting = start(box.net.gateway, box.state, "install-rules", *rules_of("one"))
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(3)
+    holder.end()
+    assert end(waiting)[:2] == (0, "rules of instance one: installed\n")
+
+
+def test_another_network_namespace_is_not_waited_for(box: Box, holder: Holder) -> None:
+    assert holder.pid
+    begun = time.monotonic()
+    arguments = ["--interface=eth0", "--instance=one"]
+    assert end(start(box.net.server, box.state, "install-rules", *arguments))[0] == 0
+    assert time.monotonic() - begun < 50
+    assert end(start(box.net.server, box.state, "remove-rules", *arguments))[0] == 0
+
+
+def test_a_try_whose_time_is_over_before_its_turn_changes_nothing(box: Box, holder: Holder) -> None:
+    before = box.snapshot()
+    waiting = start(box.net.gateway, box.state, "install-rules", "--confirm=1", *rules_of("one"))
+    time.sleep(3)
+    holder.end()
+    status, _, complaint = end(waiting)
+    assert (status, "time to confirm was over" in complaint) == (1, True)
+    assert box.snapshot() == before
+
+
+def test_what_does_not_work_now_is_tried_again(box: Box) -> None:
+    gateway = box.net.gateway
+    arguments = ["--interface=late0", "--instance=one"]
+    assert end(start(gateway, box.state, "install-rules", *arguments))[0] == 1
+    waiting = start(gateway, box.state, "install-rules", "--retry=60", *arguments)
+    time.sleep(2)
+    run(gateway, "ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
+    status, said, complaint = end(waiting)
+    assert (status, said) == (0, "rules of instance one: installed\n")
+    assert complaint.count("interface late0 does not exist") == 1
+    assert "trying again" in complaint
+    # What no time heals is said at once.
+    assert end(start(gateway, box.state, "install-rules", "--retry=600", "--port=0"), 20)[0] == 2
+
+
+def test_the_state_of_namespaces_that_are_gone_is_deleted(box: Box) -> None:
+    gone = f"{box.net.gateway}x"
+    subprocess.run(["ip", "netns", "add", gone], check=True)
+    run(gone, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+    try:
+        for namespace in (gone, box.net.server):
+            assert end(start(namespace, box.state, "install-rules", "--interface=eth0", "--instance=one"))[0] == 0
+    finally:
+        subprocess.run(["ip", "netns", "del", gone], check=True)
+    assert len(list(box.state.glob("one@*.json"))) == 2
+    box.install()
+    # The server's namespace has no process, but a name: it stays.
+    assert len(list(box.state.glob("one@*.json"))) == 1
+    assert len(list(box.state.glob("lock@*"))) == 2
+    assert end(start(box.net.server, box.state, "remove-rules", "--instance=one"))[1].endswith("removed\n")
+
+
+def fill(directory: Path, how: str) -> None:
+    """Make it impossible to write there."""
+    if how == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", str(directory)], check=True)
+        return
+    if how == "no inodes":
+        for number in range(10000):
+            try:
+                (directory / f"{number}").touch()
+            except OSError:
+                return
+    with (directory / "filling").open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                return
+
+
+@pytest.fixture
+def run_directory(box: Box, tmp_path: Path) -> Iterator[Path]:
+    """A small file system with the states, as /run is one."""
+    where = tmp_path / "run"
+    where.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=40", "tmpfs", str(where)], check=True)
+    box.state = where / "state"
+    yield where
+    subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+@pytest.mark.parametrize("how", ["no space", "no inodes", "read-only"])
+@pytest.mark.parametrize("state", ["kept", "lost"])
+@pytest.mark.parametrize("method", ["nftables", "iptables"])
+def test_removal_needs_no_room(
+    box: Box, run_directory: Path, monkeypatch: pytest.MonkeyPatch, how: str, state: str, method: str
+) -> None:
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(run_directory / "xtables.lock"))
+    before = box.snapshot()
+    arguments = rules_of("one", method=method, mode="tproxy")
+    assert end(start(box.net.gateway, box.state, "install-rules", *arguments))[0] == 0
+    if state == "lost":
+        for path in [*box.state.iterdir(), box.state, run_directory / "xtables.lock"]:
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    fill(run_directory, how)
+    status, said, complaint = end(start(box.net.gateway, box.state, "remove-rules", "--instance=one"))
+    assert (status, said) == (0, "rules of instance one: removed\n"), complaint
+    assert ("delete it when that is possible" in complaint) == (how == "read-only" and state == "kept")
+    assert box.snapshot() == before
+
+
+@pytest.mark.parametrize("how", ["no space", "no inodes", "read-only"])
+@pytest.mark.parametrize("earlier", [False, True], ids=["onto nothing", "onto other rules"])
+def test_without_room_install_changes_nothing_and_says_why(
+    box: Box, run_directory: Path, how: str, *, earlier: bool
+) -> None:
+    arguments: list[Any] = rules_of("one", mode="tproxy")
+    if earlier:
+        assert end(start(box.net.gateway, box.state, "install-rules", *arguments))[0] == 0
+    before = box.snapshot()
+    fill(run_directory, how)
+    status, _, complaint = end(start(box.net.gateway, box.state, "install-rules", *arguments, "--source=192.0.2.0/24"))
+    assert status == 1
+    assert "cannot be written" in complaint
+    assert "free space" in complaint
+    assert box.snapshot() == before
