@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 
 PAGE, HEADING = "deployment.md", "## By hand"
+RULES = "proxsmtp-tp-rules@gateway.service"
+STATES = "/run/proxsmtp-tp-rules"
 FORWARD = ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 
@@ -44,6 +46,35 @@ def test_the_page_makes_a_gateway(gateway: Machines) -> None:
 def test_a_second_install_service_changes_nothing(gateway: Machines) -> None:
     said = gateway.gateway.run("proxsmtp-tp", "install-service", "gateway")
     assert said == "running: proxsmtp-tp.target proxsmtp-tp-rules@gateway.service proxsmtp-tp@gateway.service\n"
+
+
+def rules_there(town: Machines) -> bool:
+    """Whether our table is on the gateway."""
+    return "proxsmtp_gateway" in town.gateway.run("nft", "list", "tables")
+
+
+def test_a_reload_of_the_rules_that_fails_is_tried_again(gateway: Machines) -> None:
+    run = gateway.gateway.run
+    # What install-rules cannot use for now.
+    run("chown", "nobody", STATES)
+    run("nft", "flush", "ruleset")
+    run("systemctl", "reload", "--no-block", RULES)
+    assert acceptance.wait_until(lambda: "trying again" in run("journalctl", "-u", RULES, "--no-pager"))
+    run("chown", "root", STATES)
+    assert acceptance.wait_until(lambda: rules_there(gateway))
+    assert acceptance.wait_until(lambda: run("systemctl", "is-active", RULES, check=False) == "active\n")
+
+
+def test_a_stop_while_a_reload_is_tried_again_removes_the_rules(gateway: Machines) -> None:
+    run = gateway.gateway.run
+    run("chown", "nobody", STATES)
+    run("systemctl", "reload", "--no-block", RULES)
+    assert acceptance.wait_until(lambda: run("systemctl", "is-active", RULES, check=False) == "reloading\n")
+    run("chown", "root", STATES)
+    run("systemctl", "stop", RULES)
+    assert not rules_there(gateway)
+    run("systemctl", "start", RULES)
+    assert rules_there(gateway)
 
 
 def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
