@@ -11,7 +11,15 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config import values
-from proxsmtp_tp.config.settings import BareNewline, FilterType, RuleFail, RuleMethod, RuleMode, Settings
+from proxsmtp_tp.config.settings import (
+    BareNewline,
+    ConnectFailure,
+    FilterType,
+    RuleFail,
+    RuleMethod,
+    RuleMode,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.values import Kind
@@ -185,6 +193,16 @@ DIRECTIVES: tuple[Directive, ...] = (
         values.TRANSPARENT_PROXY,
         "off: mail goes to OutAddress. client (or on): to the server that the client dialled, from the"
         " gateway's address. full: the same, from the client's own address.",
+    ),
+    Directive(
+        "ConnectFailure",
+        "connect_failure",
+        values.choice(ConnectFailure),
+        "What a client gets whose server can not be reached, or closes or says nothing before its greeting. reset: its"
+        " connection is reset without a word, so that it goes on to the next address, as it would without us."
+        " reply: 421 with the reason.",
+        since="2.1",
+        default_text="reset with TransparentProxy client or full, otherwise reply",
     ),
     Directive(
         "BareNewline",

@@ -34,6 +34,13 @@ class TransparentProxy(Enum):
     FULL = "full"
 
 
+class ConnectFailure(Enum):
+    """What a client gets that nothing was said to yet, when its server can not be reached or does not greet."""
+
+    RESET = "reset"
+    REPLY = "reply"
+
+
 class BareNewline(Enum):
     """What becomes of a bare CR or LF in a message."""
 
@@ -91,6 +98,8 @@ class Settings:
     session_time_out: float = 14400
     drain_time_out: float = 30
     transparent_proxy: TransparentProxy = TransparentProxy.OFF
+    connect_failure: ConnectFailure | None = None
+    """None: see `reset_unreachable`."""
     bare_newline: BareNewline = BareNewline.NORMALIZE
     user: str | None = None
     x_client: bool = False
@@ -117,6 +126,13 @@ class Settings:
     def transparent(self) -> bool:
         """The original destination decides where mail goes, not OutAddress."""
         return self.transparent_proxy is not TransparentProxy.OFF
+
+    @property
+    def reset_unreachable(self) -> bool:
+        """A client whose server can not be reached is reset: by default where it dialled that server, and not us."""
+        if self.connect_failure is None:
+            return self.transparent
+        return self.connect_failure is ConnectFailure.RESET
 
     @property
     def loopback(self) -> bool:

@@ -23,7 +23,7 @@ from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
-from proxsmtp_tp.net.sides import ClientSide, ServerSide, was_reset
+from proxsmtp_tp.net.sides import ClientSide, ServerSide, reset, was_reset
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
@@ -226,7 +226,7 @@ class Connection:
             self._server.abort()
         if self._client is not None and not self._closing:
             self._client.write(answers.INTERNAL_ERROR.wire)
-            self._close_client(None)
+            self._close_client(effects.CloseClient())
         self._maybe_finished()
 
     # Effects.
@@ -243,13 +243,16 @@ class Connection:
         if self._server is not None:
             self._server.write(effect.data)
 
-    def _close_client(self, _effect: effects.CloseClient | None) -> None:
+    def _close_client(self, effect: effects.CloseClient) -> None:
         """Close after the last reply, reading on meanwhile: unread bytes would turn the close into a reset."""
         self._closing = True
         self._times.linger(self.loop.time(), hurry=self._context.ending is not None)
         client = self._client
         if client is None:
             self._maybe_finished()
+        elif effect.reset:
+            reset(self._sock)
+            client.abort()
         elif self._client_finished:
             client.close()
         else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Protocol
+import socket
+import struct
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import socket
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""struct linger: on, for no second."""
 
 
 class ClientOwner(Protocol):
@@ -108,3 +110,8 @@ def was_reset(sock: socket.socket) -> bool:
     look = select.poll()
     look.register(sock, 0)
     return any(seen & select.POLLERR for _, seen in look.poll(0))
+
+
+def reset(sock: socket.socket) -> None:
+    """The close to come is a RST, not a FIN (socket(7), SO_LINGER)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

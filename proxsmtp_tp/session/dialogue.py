@@ -239,7 +239,7 @@ class Dialogue:
             return False
         return self.envelope.sender is None
 
-    def end(self, reply: Reply | None) -> None:
+    def end(self, reply: Reply | None, *, reset: bool = False) -> None:
         """End the connection on both sides, with a last reply to the client where there is one to give.
 
         A server in the middle of a message is left without its end of data, so that it forgets the message; an idle
@@ -258,8 +258,19 @@ class Dialogue:
                 self.send(b"QUIT\r\n")
             self.drop_server(abort=not polite)
         self.release_filter()
-        self.effects.append(effects.CloseClient())
+        self.effects.append(effects.CloseClient(reset))
         self.phase = Phase.ENDED
+
+    def end_unserved(self, reply: Reply) -> None:
+        """End a connection to whose client nothing was said, because its server can not be reached or does not greet.
+
+        Without us its own connection would have failed, and it would try the server's next address or the next MX:
+        many clients do not after 421 (docs/gateway.md), so a reset comes nearest to that.
+        """
+        if self.options.reset_unreachable:
+            self.end(None, reset=True)
+        else:
+            self.end(reply)
 
     def drop_server(self, *, abort: bool) -> None:
         """Have no more to do with the server; with `abort`, what is still buffered does not reach it."""

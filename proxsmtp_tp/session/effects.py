@@ -26,7 +26,9 @@ class SendServer:
 
 @dataclass(slots=True)
 class CloseClient:
-    """Close the client's connection once what was written has left."""
+    """Close the client's connection once what was written has left; with `reset`, at once and by RST."""
+
+    reset: bool = False
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ class Options:
     refuse_bare_newlines: bool = False
     hidden_name: bytes | None = None
     header: str | None = None
+    reset_unreachable: bool = False
+    """A client that nothing was said to yet is reset when its server fails (ConnectFailure)."""
     xclient: bool = False
     xclient_required: bool = True
     """With `xclient`: end the session where the server does not accept XCLIENT."""
@@ -43,6 +45,7 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         refuse_bare_newlines=settings.bare_newline is BareNewline.REJECT,
         hidden_name=HIDDEN_NAME if settings.transparent_proxy is TransparentProxy.OFF else None,
         header=settings.header,
+        reset_unreachable=settings.reset_unreachable,
         xclient=settings.x_client,
         xclient_required=settings.x_client_required,
         xforward_clients=settings.x_forward_clients,

@@ -26,10 +26,10 @@ def connected(d: Dialogue, event: events.Connected) -> None:
 
 
 def connect_failed(d: Dialogue, event: events.ConnectFailed) -> None:
-    """ConnectFailed: the client is told why before it is closed."""
+    """ConnectFailed: as if the client's own connection had failed."""
     d.log(f"client={d.client}: no connection to the server: {event.reason}", logging.WARNING)
     d.server_gone = True
-    d.end(answers.unreachable(event.reason))
+    d.end_unserved(answers.unreachable(event.reason))
 
 
 def data(d: Dialogue, event: events.ServerData) -> None:
@@ -103,6 +103,10 @@ def closed(d: Dialogue, _event: events.ServerClosed) -> None:
         return
     if d.outstanding and d.outstanding[0].expect is Expect.QUIT:
         d.end(answers.BYE)
+        return
+    if d.phase is Phase.GREETING:
+        d.log(f"client={d.client}, server={d.server}: the server closed before its greeting", logging.WARNING)
+        d.end_unserved(answers.SERVER_LOST)
         return
     waited_for = d.outstanding[0].expect.value if d.outstanding else "the next command"
     d.log(f"client={d.client}, server={d.server}: lost the server, waiting for {waited_for}", logging.WARNING)

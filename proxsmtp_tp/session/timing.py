@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
 
 _OVERDUE = {
-    Wait.GREETING: answers.SERVER_TIMED_OUT,
     Wait.REPLY: answers.SERVER_TIMED_OUT,
     Wait.FINAL: answers.SERVER_TIMED_OUT,
     Wait.SENDING: answers.SERVER_TIMED_OUT,
@@ -27,13 +26,16 @@ _OVERDUE = {
 
 
 def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
-    """DeadlinePassed: whoever kept us waiting, the client hears 421 and which side it was."""
+    """DeadlinePassed: the client hears 421 and which side kept us waiting; before the greeting, see `end_unserved`."""
     sending = event.wait is Wait.SENDING and d.phase is Phase.DATA  # only the driver knows who keeps whom waiting
     if event.wait is not d.current_wait() and not sending:
         return  # what was waited for came meanwhile
     if event.wait is not Wait.QUIT:
         d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
-    d.end(_OVERDUE[event.wait])
+    if event.wait is Wait.GREETING:
+        d.end_unserved(answers.SERVER_TIMED_OUT)
+    else:
+        d.end(_OVERDUE[event.wait])
 
 
 def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:

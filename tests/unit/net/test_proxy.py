@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
-from proxsmtp_tp.config.settings import TransparentProxy
+from proxsmtp_tp.config.settings import ConnectFailure, TransparentProxy
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, WHOLE, one_message
 from tests.unit.net.stage import Mx, Peer, codes, until
 from tests.unit.session.world import ModelServer
@@ -210,6 +210,24 @@ async def test_nobody_there_is_told_in_place_of_a_greeting(open_stage: OpenStage
         told = await (await stage.client()).rest()
         assert told.startswith(b"421 4.4.1 No connection to the server: 127.0.0.1:")
         assert told.endswith(b"Connection refused\r\n")
+
+
+async def test_nobody_there_resets_the_client(open_stage: OpenStage) -> None:
+    async with Mx() as mx:
+        address_of_nobody = mx.address
+    async with open_stage(address_of_nobody, connect_failure=ConnectFailure.RESET) as stage:
+        client = await stage.client()
+        assert await client.rest() == b""
+        assert client.was_reset
+
+
+async def test_a_server_that_closes_before_its_greeting_resets_the_client(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, connect_failure=ConnectFailure.RESET) as stage:
+        client = await stage.client()
+        await client.say("EHLO early")
+        (await mx.accept()).close()
+        assert await client.rest() == b""
+        assert client.was_reset
 
 
 async def test_no_out_address(open_stage: OpenStage) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from proxsmtp_tp.session.client import RECIPIENTS_LIMIT
 from proxsmtp_tp.session.effects import CloseClient, CloseServer, Log, SendClient, SendServer, StartFilter
-from proxsmtp_tp.session.events import Connected, ConnectFailed
+from proxsmtp_tp.session.events import Connected, ConnectFailed, DeadlinePassed, ServerClosed, Shutdown
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
+from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS
 from tests.unit.session.playbook import SERVER, C, Playbook, S, client, greeted, introduced, server
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session.events import Event
 
 ENVELOPE = ("MAIL FROM:<a@a.example>", "RCPT TO:<b@mx.example>")
 
@@ -68,6 +74,52 @@ def test_unreachable_server_is_told() -> None:
     assert play >> ConnectFailed("198.51.100.25:25: Connection refused") << client(gone.wire) << CloseClient()
     assert gone.code == 421
     assert "Connection refused" in play.logged[0]
+
+
+UNSERVED = {
+    "no connection": ([ConnectFailed("198.51.100.25:25: Connection refused")], "Connection refused"),
+    "closed at once": ([Connected(SERVER), ServerClosed()], "the server closed before its greeting"),
+    "closed in the middle of the greeting": ([Connected(SERVER), S(b"220-mx"), ServerClosed()], "before its greeting"),
+    "silent": ([Connected(SERVER), DeadlinePassed(Wait.GREETING)], "timed out waiting for the server's greeting"),
+}
+
+
+@pytest.mark.parametrize(("happening", "reason"), UNSERVED.values(), ids=UNSERVED)
+@pytest.mark.parametrize("early", [b"", b"EHLO early\r\n"])
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_server_that_does_not_come_to_greet(happening: list[Event], reason: str, early: bytes, resets: bool) -> None:
+    """Nothing was said yet: the client is reset, or told why. Either way the log says why."""
+    session = Session(Options(reset_unreachable=resets), client_ip="192.0.2.10", local_ip="192.0.2.1", clock=str)
+    found = session.feed(C(early)) if early else []
+    for event in happening:
+        found += session.feed(event)
+    said = [effect.data for effect in found if isinstance(effect, SendClient)]
+    assert [line[:4] for line in said] == ([] if resets else [b"421 "])
+    assert [effect for effect in found if isinstance(effect, CloseClient)] == [CloseClient(reset=resets)]
+    assert not any(isinstance(effect, SendServer) for effect in found)
+    (line,) = [effect.text for effect in found if isinstance(effect, Log)]
+    assert reason in line
+
+
+WITH_A_WORD = {
+    "its own 421": S("421 mx too busy"),
+    "no SMTP": S("SSH-2.0-OpenSSH"),
+    "we end": Shutdown(),
+}
+
+
+@pytest.mark.parametrize("event", WITH_A_WORD.values(), ids=WITH_A_WORD)
+def test_what_is_no_failure_to_connect_is_told(event: Event) -> None:
+    """A server that says something, and a daemon that ends, are no dead address."""
+    session = Session(Options(reset_unreachable=True), client_ip="192.0.2.10", local_ip="192.0.2.1", clock=str)
+    found = session.feed(Connected(SERVER)) + session.feed(event)
+    assert [effect.data[:4] for effect in found if isinstance(effect, SendClient)] == [b"421 "]
+    assert [effect for effect in found if isinstance(effect, CloseClient)] == [CloseClient()]
+
+
+def test_a_server_that_was_there_is_missed_with_a_word() -> None:
+    play = greeted(Options(reset_unreachable=True))
+    assert play >> ServerClosed() << client(answers.SERVER_LOST.wire) << CloseClient()
 
 
 def test_client_that_talks_first_waits() -> None:
