@@ -67,16 +67,14 @@ def _begin(target: Endpoint | str, source: Source | None) -> tuple[socket.socket
             if source is not None and port is not None:
                 source.bind(sock, port)
             error = sock.connect_ex(target if isinstance(target, str) else socket_name(*target))
-        except OSError as refused:
-            error = refused.errno or errno.EIO
-        except BaseException:
+            if error not in {0, errno.EINPROGRESS}:
+                raise OSError(error, os.strerror(error))
+        except BaseException as refused:
             sock.close()
+            if port is not None and isinstance(refused, OSError) and refused.errno in PORT_TAKEN:
+                continue
             raise
-        if error in {0, errno.EINPROGRESS}:
-            return sock, bool(error)
-        sock.close()
-        if port is None or error not in PORT_TAKEN:
-            raise OSError(error, os.strerror(error))
+        return sock, bool(error)
     raise OSError(errno.EADDRNOTAVAIL, "no source port is free for this server (net.ipv4.ip_local_port_range)")
 
 
