@@ -3,7 +3,8 @@
 Knows bytes, back-pressure and time, never SMTP. Whoever can not take more stops the reading from the other side:
 
     client ──▶ server or filter      the client is not read while either is full, or while its lines wait for replies
-    server ──▶ client                the server is not read while the client is full
+    server ──▶ client                the server is not read while the client is full, or its own replies wait
+    client ──▶ client                who does not read its replies is not read, and no command of it is acted on
     judged message ──▶ server        is read back only as fast as the server takes it
 
 Effects are performed in order without awaiting anything, so that no event can come in between. An error in here or in
@@ -23,7 +24,7 @@ from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
-from proxsmtp_tp.net.sides import ClientSide, ServerSide, reset, was_reset
+from proxsmtp_tp.net.sides import ClientSide, ServerSide, keep_reading, reset, was_reset
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKLOG_LIMIT = 65536
-"""Octets of the client that may wait for a reply before it is not read any more: room for any group of commands."""
+"""Octets of a peer that may wait to be acted on before it is not read any more: room for any group of commands."""
 
 
 def rfc5322_date() -> str:
@@ -68,6 +69,9 @@ class Connection:
         self._client: Any = None
         self._server: Any = None
         self._client_paused = False
+        self._server_paused = False
+        self._client_is_full = False
+        self._continuing = False
         self._client_finished = False
         self._crashed = False
         self._closing = False
@@ -173,9 +177,16 @@ class Connection:
             return
         try:
             self._perform(self.session.feed(event))
-            self.balance_client()
+            self._balance()
         except Exception as error:  # noqa: BLE001  (a bug must cost one connection, not the worker)
             self._crash(error)
+
+    def _continue(self) -> None:
+        """Other connections have had their turn."""
+        self._continuing = False
+        if self.session.more:
+            self.feed(events.Continue())
+            self._maybe_finished()
 
     def client_data(self, data: bytes) -> None:
         """Bytes from the client; what still comes after the end is read and forgotten."""
@@ -271,14 +282,10 @@ class Connection:
                 self._server.close()
 
     def _filter_data(self, effect: effects.FilterData) -> None:
-        run = self._judging.run
-        if run is not None:
-            run.write(effect.text)
+        self._judging.write(effect.text)
 
     def _filter_finish(self, _effect: effects.FilterFinish) -> None:
-        run = self._judging.run
-        if run is not None:
-            run.finish()
+        self._judging.finish()
 
     def _filter_abort(self, _effect: effects.FilterAbort) -> None:
         self._judging.release()
@@ -307,17 +314,32 @@ class Connection:
 
     # Back-pressure.
 
+    def _balance(self) -> None:
+        """After each event: read each side, or not, and come back to what the session left."""
+        self.balance_client()
+        self._balance_server()
+        if self.session.more and not self._continuing:
+            self._continuing = True
+            self.loop.call_soon(self._continue)
+
     def balance_client(self) -> None:
         """Read the client, or not."""
-        hold = (
-            self.server_is_full or self._judging.full or self.session.waiting_octets > BACKLOG_LIMIT
-        ) and not self._closing
-        if hold != self._client_paused and self._client is not None:
+        hold = not self._closing and (
+            self.server_is_full
+            or self._client_is_full
+            or self._judging.full
+            or self.session.waiting_octets > BACKLOG_LIMIT
+        )
+        if hold is not self._client_paused and self._client is not None:
             self._client_paused = hold
-            if hold:
-                self._client.pause_reading()
-            else:
-                self._client.resume_reading()
+            keep_reading(self._client, not hold)
+
+    def _balance_server(self) -> None:
+        """Read the server, or not."""
+        hold = self._client_is_full or self.session.waiting_reply_octets > BACKLOG_LIMIT
+        if hold is not self._server_paused and self._server is not None:
+            self._server_paused = hold
+            keep_reading(self._server, not hold)
 
     def server_full(self, full: bool) -> None:
         """The server takes no more for now, or again."""
@@ -327,13 +349,12 @@ class Connection:
             self._judging.server_ready()
 
     def client_full(self, full: bool) -> None:
-        """The client takes no more for now: do not read the server. Or it takes more again."""
-        if self._server is None:
-            return
-        if full:
-            self._server.pause_reading()
-        else:
-            self._server.resume_reading()
+        """The client takes no more for now, or again. Comes within a write: the session hears it after that event."""
+        self._client_is_full = full
+        self.loop.call_soon(self._tell_client_full)
+
+    def _tell_client_full(self) -> None:
+        self.feed(events.ClientFull(self._client_is_full))
 
     # Time.
 

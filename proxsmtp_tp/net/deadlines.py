@@ -47,6 +47,7 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
         Wait.QUIT: min(settings.time_out, PARTING),
         Wait.TEXT: settings.time_out,
         Wait.SENDING: settings.time_out,
+        Wait.READING: settings.time_out,
         Wait.VERDICT: NEVER,
         Wait.NOTHING: NEVER,
     }

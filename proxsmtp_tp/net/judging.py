@@ -67,6 +67,16 @@ class Judging:
             raise RuntimeError("the session asks for a filter that is not configured")
         self.run = self._filter.start(request, self)
 
+    def write(self, text: bytes) -> None:
+        """The next piece of the message."""
+        if self.run is not None:
+            self.run.write(text)
+
+    def finish(self) -> None:
+        """The message is complete."""
+        if self.run is not None:
+            self.run.finish()
+
     def release(self) -> None:
         """Nobody wants the verdict, or the judged message, any more. Idempotent."""
         run, self.run = self.run, None

@@ -6,7 +6,7 @@ import asyncio
 import select
 import socket
 import struct
-from typing import Protocol
+from typing import Any, Protocol
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 """struct linger: on, for no second."""
@@ -99,6 +99,16 @@ class ServerSide(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.owner.server_full(False)
+
+
+def keep_reading(transport: Any, on: bool) -> None:
+    """Read the peer, or let what it sends wait in the kernel. One that is being closed is left as it is."""
+    if transport.is_closing():
+        return
+    if on:
+        transport.resume_reading()
+    else:
+        transport.pause_reading()
 
 
 def was_reset(sock: socket.socket) -> bool:

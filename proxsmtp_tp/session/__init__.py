@@ -4,6 +4,7 @@ events     what can happen to a connection
 effects    what the driver is asked to do about it
 options    the configured choices that the dialogue depends on
 state      the tables: phases, what may be expected of a reply
+bounds     what one feed left, who must wait, what was refused
 dialogue   the state of one connection and the few primitive moves on it; decides nothing
 client     decisions on what the client says
 server     decisions on what the server answers

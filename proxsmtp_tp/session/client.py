@@ -21,8 +21,22 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.replies import Reply
 
+LINES_PER_FEED = 50
+"""Lines acted on in one feed: a few milliseconds at most, after which other connections have their turn."""
+
+LINE_OCTETS_PER_FEED = 16384
+"""Octets of lines acted on in one feed, for the same reason: a few of the largest lines, each full of parameters."""
+
+TEXT_PER_FEED = 65536
+"""Octets of text acted on in one feed, for the same reason: the worst text there is costs 3 ms."""
+
 ERROR_LIMIT = 20
-"""Mistakes answered by ourselves before the connection ends: Postfix's smtpd_hard_error_limit."""
+"""Commands refused by ourselves without a message accepted in between, before the connection ends: Postfix's
+smtpd_hard_error_limit, which counts as it does."""
+
+OVERSHOOT = 1000
+"""Refused recipients of one transaction that count for no error, since a client sends them in one group: Postfix's
+smtpd_recipient_overshoot_limit."""
 
 RECIPIENTS_LIMIT = 100_000
 """Octets of recipients in one transaction: RECIPIENTS is one string of the filter's environment, which Linux limits
@@ -41,11 +55,9 @@ def client_data(d: Dialogue, event: events.ClientData) -> None:
     d.lines.feed(event.data)
 
 
-def skip_chunk(d: Dialogue, event: events.ClientData) -> None:
-    """ClientData in Phase.SKIPPING."""
-    d.lines.feed(event.data)
-    d.progress = True
-    _skip(d)
+def client_full(d: Dialogue, event: events.ClientFull) -> None:
+    """ClientFull: who does not read gets nothing more to read."""
+    d.flow.client_full = event.full
 
 
 def closed(d: Dialogue, event: events.ClientClosed) -> None:
@@ -78,25 +90,45 @@ def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
 
 
 def pump(d: Dialogue) -> None:
-    """Act on the client's lines as far as they may be acted on now. Called after every event."""
-    while d.phase is Phase.COMMAND or d.phase is Phase.AUTH:
-        if d.goodbye is not None or (not d.patient and d.unwanted()):
-            if not d.outstanding:
-                d.end(d.goodbye or d.last_words)
+    """Act on the client's octets as far as they may be acted on now, and as one feed may. Called after every event."""
+    d.flow.lines_left = False
+    start = len(d.lines)
+    acted = 0
+    while _readable(d):
+        octets = start - len(d.lines)
+        enough = TEXT_PER_FEED if d.phase is Phase.DATA else LINE_OCTETS_PER_FEED
+        if acted == LINES_PER_FEED or octets >= enough:
+            d.flow.lines_left = True
             return
-        if d.held is not None:
-            if d.outstanding or d.queued:
-                return
+        acted += 1
+        if d.phase is Phase.DATA:
+            message.text(d, d.lines.take(TEXT_PER_FEED - octets))
+        elif d.phase is Phase.SKIPPING:
+            _skip(d)
+        elif d.held is not None:
             command, d.held = d.held, None
             _data(d, command)
-        elif d.queued or not d.may_ask():
-            return
         elif not _next_line(d):
             if d.client_gone and not d.outstanding:
                 d.end(None)
             return
-    if d.client_gone and d.phase in {Phase.DATA, Phase.SKIPPING}:  # it was gone before its DATA or BDAT was acted on
-        closed_in_text(d)
+
+
+def _readable(d: Dialogue) -> bool:
+    """Whether the client's next line, or text, may be acted on now. Ends the connection where its time has come."""
+    if d.phase is Phase.DATA or d.phase is Phase.SKIPPING:
+        if d.client_gone and not len(d.lines):  # it was gone before its DATA or BDAT was acted on
+            closed_in_text(d)
+        return len(d.lines) > 0
+    if d.phase is not Phase.COMMAND and d.phase is not Phase.AUTH:
+        return False
+    if d.goodbye is not None or (not d.patient and d.unwanted()):
+        if not d.outstanding:
+            d.end(d.goodbye or d.last_words)
+        return False
+    if d.held is not None:
+        return not d.outstanding and not d.queued
+    return not d.queued and not d.flow.client_full and d.may_ask()
 
 
 def _next_line(d: Dialogue) -> bool:
@@ -143,16 +175,21 @@ def _fault(d: Dialogue, error: SmtpError) -> None:
     if d.phase is Phase.AUTH:  # the server waits for a line: cancel, and let its answer be the client's
         d.phase = Phase.COMMAND
         d.ask(Owed(Expect.AUTH, b"*\r\n"))
-        return
-    _refuse(d, error.reply)
+        _count_error(d)
+    else:
+        _refuse(d, error.reply)
 
 
 def _refuse(d: Dialogue, reply: Reply) -> None:
-    """Refuse a command ourselves: a mistake of the client's."""
+    """Refuse a command ourselves."""
     d.tell(reply)
-    d.errors += 1
-    if d.errors >= ERROR_LIMIT:
-        d.log(f"client={d.client}: {d.errors} mistakes: closing", logging.WARNING)
+    _count_error(d)
+
+
+def _count_error(d: Dialogue) -> None:
+    d.refusals.errors += 1
+    if d.refusals.errors >= ERROR_LIMIT and d.goodbye is None:
+        d.log(f"client={d.client}: {d.refusals.errors} commands refused: closing", logging.WARNING)
         d.goodbye = answers.TOO_MANY_ERRORS
 
 
@@ -181,17 +218,28 @@ def _ehlo(d: Dialogue, command: Command) -> None:
     d.ask(Owed(expect, command.line, command.argument))
 
 
-def _rejected(d: Dialogue) -> bool:
-    """FilterType reject: MAIL, RCPT and DATA are answered with FilterReject, and the server hears nothing."""
+def _rejected(d: Dialogue, verb: bytes) -> bool:
+    """FilterType reject: MAIL, RCPT and DATA are answered with FilterReject, and the server hears nothing.
+
+    Each MAIL is an error. The RCPT and DATA behind it, which a client sends in one group with it, are answered as they
+    come, and are errors only where they are more than any group.
+    """
     if d.options.reject is None or message.skipped(d):
         return False
     d.tell(d.options.reject)
+    if verb == b"MAIL":
+        d.refusals.behind_mail = 0
+        _count_error(d)
+    else:
+        d.refusals.behind_mail += 1
+        if d.refusals.behind_mail > OVERSHOOT + 1:  # DATA
+            _count_error(d)
     return True
 
 
 def _mail(d: Dialogue, command: Command) -> None:
     d.had_its_turn = True
-    if _rejected(d):
+    if _rejected(d, b"MAIL"):
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return
     address, parameters = parse_mail(command.argument)
@@ -212,7 +260,7 @@ def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
 
 
 def _rcpt(d: Dialogue, command: Command) -> None:
-    if _rejected(d):
+    if _rejected(d, b"RCPT"):
         return
     address, parameters = parse_rcpt(command.argument)
     if parameters:
@@ -222,6 +270,9 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
         d.note(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
         d.tell(answers.TOO_MANY_RECIPIENTS)
+        d.refusals.recipients += 1
+        if d.refusals.recipients > OVERSHOOT:
+            _count_error(d)
         return
     d.recipient_octets = told
     d.recipient_lines = kept
@@ -229,14 +280,14 @@ def _rcpt(d: Dialogue, command: Command) -> None:
 
 
 def _data(d: Dialogue, command: Command) -> None:
-    if _rejected(d):
+    if _rejected(d, b"DATA"):
         return
     if not message.must_filter(d):
         d.ask(Owed(Expect.DATA, command.line))
     elif d.outstanding or d.queued:
         d.held = command
     elif command.argument:
-        d.tell(answers.NO_ARGUMENT)
+        _refuse(d, answers.NO_ARGUMENT)
     elif d.envelope.sender is None or not d.envelope.recipients:
         d.ask(Owed(Expect.DATA, command.line))
     else:
@@ -291,6 +342,8 @@ def _bdat(d: Dialogue, command: Command) -> None:
         d.goodbye = answers.CLOSING_OUT_OF_STEP
         return
     _not_offered(d, command)
+    if d.goodbye is not None:
+        return  # nothing is read any more
     d.skip = int(size[0])
     d.phase = Phase.SKIPPING
     d.quiet.append(effects.MessageClock(running=True))
@@ -298,9 +351,9 @@ def _bdat(d: Dialogue, command: Command) -> None:
 
 
 def _skip(d: Dialogue) -> None:
-    waiting = d.lines.take()
-    d.lines.feed(waiting[d.skip :])
-    d.skip -= min(d.skip, len(waiting))
+    skipped = d.lines.skip(d.skip)
+    d.skip -= skipped
+    d.progress = d.progress or skipped > 0
     if not d.skip:
         d.phase = Phase.COMMAND
         d.quiet.append(effects.MessageClock(running=False))

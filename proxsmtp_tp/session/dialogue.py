@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects
+from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
 from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
 from proxsmtp_tp.smtp.capabilities import Capabilities
 from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
@@ -41,6 +42,9 @@ TRACED = 200
 OUTSTANDING_LIMIT = 1000
 """Commands that may wait for a reply: ten transactions of 100 recipients (RFC 5321 section 4.5.3.1.8) in one group.
 What comes behind them is not read, so that a server which never answers costs no memory without end."""
+
+OUTSTANDING_OCTETS = 128 * 1024
+"""The same in octets: so many are kept until they are answered, and sent to a server that perhaps does not read."""
 
 _DEADLINES = {wait: effects.Deadline(wait) for wait in Wait}
 
@@ -135,7 +139,8 @@ class Dialogue:
         """DATA, waiting until the server has answered what came before it."""
         self.skip = 0
         """Octets of a BDAT chunk still to come."""
-        self.errors = 0
+        self.refusals = Refusals()
+        self.flow = Flow()
         self.noted: set[bytes] = set()
         self.client_gone = False
         """The client sends no more."""
@@ -150,6 +155,7 @@ class Dialogue:
         self.goodbye: Reply | None = None
         """Why the connection ends as soon as nothing is owed to the client; None: it does not."""
         self.effects: list[Effect] = []
+        self._joiner = ReplyJoiner()
         self.quiet: list[Effect] = []
         """Effects that no peer sees, apart, so that what is sent to a peer in a row leaves as one."""
         self.wait = Wait.NOTHING
@@ -166,11 +172,7 @@ class Dialogue:
 
     def pass_on(self, reply: Reply) -> None:
         """A reply for the client, now."""
-        last = self.effects[-1] if self.effects else None
-        if type(last) is effects.SendClient:
-            last.data += reply.wire
-        else:
-            self.effects.append(effects.SendClient(reply.wire))
+        self._joiner.add(self.effects, reply.wire)
 
     def release_local_replies(self) -> None:
         """Our own replies whose turn has come."""
@@ -186,25 +188,32 @@ class Dialogue:
         """Whether a command may leave now."""
         if not self.outstanding:
             return True
-        room = len(self.outstanding) < OUTSTANDING_LIMIT
+        room = len(self.outstanding) < OUTSTANDING_LIMIT and self.flow.asked_octets < OUTSTANDING_OCTETS
         return room and self.capabilities.pipelining and not self.sync and not self.queued
 
     def ask(self, owed: Owed) -> None:
         """Send a command (`owed.line`, with its CRLF), as soon as the server may get it."""
         if self.may_ask():
-            self.sync = owed.expect not in GROUPED
-            self.outstanding.append(owed)
-            self.send(owed.line)
+            self._send_command(owed)
         else:
             self.queued.append(owed)
 
     def ask_queued(self) -> None:
         """Commands of our own whose turn has come."""
         while self.queued and (not self.outstanding or (self.capabilities.pipelining and not self.sync)):
-            owed = self.queued.popleft()
-            self.sync = owed.expect not in GROUPED
-            self.outstanding.append(owed)
-            self.send(owed.line)
+            self._send_command(self.queued.popleft())
+
+    def _send_command(self, owed: Owed) -> None:
+        self.sync = owed.expect not in GROUPED
+        self.outstanding.append(owed)
+        self.flow.asked_octets += len(owed.line)
+        self.send(owed.line)
+
+    def answered(self) -> Owed:
+        """The command that the server's next reply answers."""
+        owed = self.outstanding.popleft()
+        self.flow.asked_octets -= len(owed.line)
+        return owed
 
     def send(self, data: bytes) -> None:
         """Bytes for the server, now."""
@@ -221,6 +230,7 @@ class Dialogue:
         self.envelope = Envelope()
         self.recipient_octets = 0
         self.recipient_lines = 0
+        self.refusals.recipients = 0
         self.message = None
         self.remote = b""
         self.remote_helo = b""
@@ -319,6 +329,8 @@ class Dialogue:
     def current_wait(self) -> Wait:
         """What the connection waits for now."""
         message = self.message
+        if self.flow.client_full and self.phase is not Phase.SETTLING:  # a message that is complete is settled first
+            return Wait.READING
         if message is not None and message.reading:
             return Wait.SENDING
         if self.phase is Phase.DATA:  # a NOOP of ours may be outstanding: the client's text still comes first
@@ -331,7 +343,10 @@ class Dialogue:
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, and the deadline of what is waited for now."""
+        self._joiner.finish()
         wait = self.current_wait()
+        if wait is Wait.READING:
+            self.progress = False  # that the server talks, or the client goes on to send, is no reading
         if (wait is not self.wait or self.progress) and self.phase is not Phase.ENDED:
             self.wait = wait
             self.progress = False

@@ -32,6 +32,13 @@ class ClientData:
 
 
 @dataclass(slots=True)
+class ClientFull:
+    """The client does not read what it is sent: the driver keeps it. Or, where `full` is False, it reads again."""
+
+    full: bool
+
+
+@dataclass(slots=True)
 class ServerData:
     """Bytes from the server, in any chunks."""
 
@@ -77,6 +84,11 @@ class MessageUnreadable:
 
 
 @dataclass(slots=True)
+class Continue:
+    """Go on with what the last `feed` left (`Session.more`): other connections have had their turn."""
+
+
+@dataclass(slots=True)
 class DeadlinePassed:
     """The step that the session waits for took too long."""
 
@@ -111,11 +123,13 @@ Event = (
     | ClientData
     | ServerData
     | ClientClosed
+    | ClientFull
     | ServerClosed
     | FilterVerdict
     | MessageChunk
     | MessageEnd
     | MessageUnreadable
+    | Continue
     | DeadlinePassed
     | MessageTimedOut
     | KeepAlive

@@ -64,17 +64,9 @@ def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> N
     d.message = Message(sink, inserter)
     d.quiet.append(effects.MessageClock(running=True))
     d.phase = Phase.DATA
-    early = d.lines.take()
-    if early:
-        text(d, early)
 
 
 # While it arrives.
-
-
-def client_data(d: Dialogue, event: events.ClientData) -> None:
-    """ClientData in Phase.DATA."""
-    text(d, event.data)
 
 
 def text(d: Dialogue, data: bytes) -> None:
@@ -95,7 +87,7 @@ def text(d: Dialogue, data: bytes) -> None:
 
 
 def _complete(d: Dialogue, message: Message) -> None:
-    d.lines.feed(message.decoder.rest)
+    d.lines.put_back(message.decoder.rest)
     d.phase = Phase.SETTLING
     if message.sink is Sink.FILTER:
         d.effects.append(effects.FilterFinish())
@@ -146,7 +138,7 @@ def settle(d: Dialogue, reply: Reply, status: str) -> None:
     else:
         d.log_message(status, reply)
     d.pass_on(reply)
-    _over(d)
+    _over(d, reply)
     if d.server_gone:
         d.end(None if reply.code == 421 else answers.SERVER_LOST)
     else:
@@ -237,7 +229,7 @@ def final(d: Dialogue, _owed: Owed, reply: Reply) -> None:
     """The server's word on the message."""
     d.log_message(FILTERED if _message(d).verdict else SKIPPED if skipped(d) else "RELAYED", reply)
     d.pass_on(reply)
-    _over(d)
+    _over(d, reply)
 
 
 def refused_early(d: Dialogue, reply: Reply) -> None:
@@ -252,8 +244,10 @@ def refused_early(d: Dialogue, reply: Reply) -> None:
         settle(d, reply, FILTERED)
 
 
-def _over(d: Dialogue) -> None:
+def _over(d: Dialogue, reply: Reply) -> None:
     message = _message(d)
+    if reply.positive:
+        d.refusals.errors = 0  # ERROR_LIMIT is for those who deliver nothing
     if not message.sent:
         d.quiet.append(effects.MessageClock(running=False))
     d.new_transaction()

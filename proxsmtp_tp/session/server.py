@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
 
 
+REPLIES_PER_FEED = 50
+"""Replies acted on in one feed: some milliseconds, after which other connections have their turn."""
+
+OCTETS_PER_FEED = 65536
+"""Octets of replies acted on in one feed, for the same reason: one reply of the largest size (replies.TOTAL_LIMIT)."""
+
+
 def connected(d: Dialogue, event: events.Connected) -> None:
     """Connected: the server greets first."""
     d.server = event.server
@@ -35,17 +42,37 @@ def connect_failed(d: Dialogue, event: events.ConnectFailed) -> None:
 def data(d: Dialogue, event: events.ServerData) -> None:
     """ServerData in any phase."""
     d.replies.feed(event.data)
-    while d.phase is not Phase.ENDED and not d.server_gone:
+    _act(d)
+
+
+def go_on(d: Dialogue, _event: events.Continue) -> None:
+    """Continue: with replies that were left."""
+    if d.flow.replies_left:
+        _act(d)
+
+
+def _act(d: Dialogue) -> None:
+    """Act on the replies that are there, as far as one feed may (REPLIES_PER_FEED)."""
+    d.flow.replies_left = False
+    enough = len(d.replies) - OCTETS_PER_FEED
+    for acted in range(REPLIES_PER_FEED + 1):
+        if d.phase is Phase.ENDED or d.server_gone:
+            return
+        if acted == REPLIES_PER_FEED or len(d.replies) <= enough:
+            d.flow.replies_left = True
+            return
         try:
             reply = d.replies.next()
         except ReplyError as error:
             _out_of_step(d, str(error))
             return
         if reply is None:
-            return
+            break
         d.progress = True
         d.trace("SERVER <", reply.wire)
         _reply(d, reply)
+    if d.flow.server_closing:
+        _lost(d)
 
 
 def _reply(d: Dialogue, reply: Reply) -> None:
@@ -55,7 +82,7 @@ def _reply(d: Dialogue, reply: Reply) -> None:
     if not d.outstanding:
         _unsolicited(d, reply)
         return
-    owed = d.outstanding.popleft()
+    owed = d.answered()
     if reply.code // 100 not in EXPECTED[owed.expect]:
         _out_of_step(d, f"{reply.code} is no answer to {owed.expect.value}")
         return
@@ -94,7 +121,14 @@ def _unsolicited(d: Dialogue, reply: Reply) -> None:
 
 
 def closed(d: Dialogue, _event: events.ServerClosed) -> None:
-    """ServerClosed in any phase but ENDED."""
+    """ServerClosed in any phase but ENDED: what it said before counts first."""
+    if d.flow.replies_left:
+        d.flow.server_closing = True
+    else:
+        _lost(d)
+
+
+def _lost(d: Dialogue) -> None:
     d.server_gone = True
     if d.phase is Phase.DATA:
         if message.must_filter(d) or (d.message and d.message.sink is not Sink.DISCARD):
@@ -218,15 +252,11 @@ def _data(d: Dialogue, _owed: Owed, reply: Reply) -> None:
     elif message.must_filter(d) and d.envelope.recipients:
         _out_of_step(d, "354 to recipients without a sender")  # an empty message would reach them unjudged
     elif message.must_filter(d):
-        # Nobody was accepted, yet the server wants the text (RFC 2920 section 3.1 allows it): a lone dot ends that.
-        d.ask(Owed(Expect.OUR_EMPTY, b".\r\n"))
+        # RFC 2920 section 3.1 lets a server want the text although it accepted nobody, and a lone dot would end it.
+        # But a server that counts recipients otherwise than we do would take that dot for a message, an empty one.
+        _out_of_step(d, "354 to DATA without an accepted recipient")
     else:
         message.begin_stream(d, reply)
-
-
-def _our_empty(d: Dialogue, _owed: Owed, reply: Reply) -> None:
-    d.new_transaction()
-    d.pass_on(reply if reply.negative else answers.NO_RECIPIENTS)
 
 
 def _rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
@@ -286,5 +316,4 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, Owed, Reply], None]] = {
     Expect.OUR_NOOP: _our_noop,
     Expect.OUR_XCLIENT: _our_xclient,
     Expect.OUR_EHLO: _our_ehlo,
-    Expect.OUR_EMPTY: _our_empty,
 }

@@ -2,6 +2,10 @@
 
 TRANSITIONS says for every phase and every event what happens; a pair that is missing is a bug of the driver, and is
 raised as one. After each event the client's waiting lines are looked at again, since a reply may have set them free.
+
+One `feed` does a bounded amount of work, however much a peer has sent at once (the constants
+PER_FEED in client and server). `more` says that something is left: the driver feeds Continue
+after other connections had their turn.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ def _ignore(_d: Dialogue, _event: object) -> None:
 
 _ANY_PHASE: dict[type, Any] = {
     events.ServerData: server.data,
+    events.Continue: server.go_on,
     events.ServerClosed: server.closed,
     events.FilterVerdict: _ignore,
     events.MessageChunk: _ignore,
@@ -40,6 +45,7 @@ _ANY_PHASE: dict[type, Any] = {
     events.WindDown: timing.wind_down,
     events.Shutdown: timing.shutdown,
     events.ClientData: client.client_data,
+    events.ClientFull: client.client_full,
     events.ClientClosed: client.closed,
 }
 
@@ -49,7 +55,6 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
     Phase.AUTH: _ANY_PHASE,
     Phase.DATA: _ANY_PHASE
     | {
-        events.ClientData: message.client_data,
         events.ClientClosed: client.closed_in_text,
         events.FilterVerdict: message.verdict,
         events.MessageTimedOut: timing.message_timed_out,
@@ -67,7 +72,6 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
     },
     Phase.SKIPPING: _ANY_PHASE
     | {
-        events.ClientData: client.skip_chunk,
         events.ClientClosed: client.closed_in_text,
         events.MessageTimedOut: timing.message_timed_out,
     },
@@ -84,9 +88,16 @@ class Session:
 
     def feed(self, event: events.Event) -> list[Effect]:
         """What to do about an event, in order. KeyError: the driver fed what can not happen in this phase."""
-        d = self._d
-        TRANSITIONS[d.phase][type(event)](d, event)
+        d, flow = self._d, self._d.flow
+        if type(event) is events.ClientClosed and flow.lines_left:
+            flow.client_closing = event
+        else:
+            TRANSITIONS[d.phase][type(event)](d, event)
         client.pump(d)
+        if flow.client_closing is not None and not flow.lines_left:
+            closed, flow.client_closing = flow.client_closing, None
+            TRANSITIONS[d.phase][events.ClientClosed](d, closed)
+            client.pump(d)
         return d.take_effects()
 
     def refuse(self, reply: Reply, reason: str) -> list[Effect]:
@@ -96,6 +107,17 @@ class Session:
         d.log(f"client={d.client}: {reason}", logging.WARNING)
         d.end(reply)
         return d.take_effects()
+
+    @property
+    def more(self) -> bool:
+        """The last `feed` left something that can be acted on now: feed Continue."""
+        d = self._d
+        return (d.flow.lines_left or d.flow.replies_left) and d.phase is not Phase.ENDED
+
+    @property
+    def waiting_reply_octets(self) -> int:
+        """Octets of the server that wait to be acted on: the driver stops reading when they grow."""
+        return len(self._d.replies)
 
     @property
     def waiting_octets(self) -> int:

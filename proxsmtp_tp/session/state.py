@@ -47,6 +47,7 @@ class Wait(_Name):
     TEXT = "the client's next bytes of the message"
     VERDICT = "the filter's verdict"
     SENDING = "the server to take the message"
+    READING = "the client to read its replies"
     NOTHING = "nothing"
 
 
@@ -79,7 +80,6 @@ class Expect(_Name):
     OUR_NOOP = "our NOOP"
     OUR_XCLIENT = "our XCLIENT"
     OUR_EHLO = "our second EHLO"
-    OUR_EMPTY = "the empty message that ends a DATA without recipients"
     # A reply that we gave ourselves, waiting for those before it.
     LOCAL = "nobody: it is our own reply"
 
@@ -104,7 +104,6 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_NOOP: _USUAL,
     Expect.OUR_XCLIENT: _USUAL,
     Expect.OUR_EHLO: _USUAL,
-    Expect.OUR_EMPTY: _USUAL,
 }
 
 GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET})

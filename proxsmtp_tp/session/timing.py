@@ -21,6 +21,7 @@ _OVERDUE = {
     Wait.QUIT: answers.SHUTTING_DOWN,
     Wait.TEXT: answers.CLIENT_TIMED_OUT,
     Wait.VERDICT: answers.FILTER_TIMED_OUT,
+    Wait.READING: answers.CLIENT_TIMED_OUT,
     Wait.NOTHING: answers.SHUTTING_DOWN,
 }
 

@@ -42,7 +42,6 @@ BAD_CHUNK_SIZE: Final = Reply.of(501, "5.5.4 Syntax: BDAT needs a chunk size")
 
 # The message.
 START_DATA: Final = Reply.of(354, "Start mail input; end with <CRLF>.<CRLF>")
-NO_RECIPIENTS: Final = Reply.of(554, "5.5.1 Error: no valid recipients")
 BARE_NEWLINE_IN_TEXT: Final = Reply.of(550, "5.5.2 Message contains bare <CR> or <LF>")
 FILTER_FAILED: Final = Reply.of(451, "4.3.0 The filter did not judge the whole message, try again later")
 SPOOL_FAILED: Final = Reply.of(452, "4.3.1 Temporary storage failed, try again later")

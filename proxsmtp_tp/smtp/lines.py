@@ -39,7 +39,7 @@ class LineBuffer:
 
     def __init__(self, limit: int = COMMAND_LIMIT) -> None:
         self.limit = limit
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""  # a bytearray grows in place where octets wait while more come
         self._at = 0
         self._swallowing = False
         self._swallowed_cr = False  # the last octet swallowed: an LF may follow
@@ -53,7 +53,10 @@ class LineBuffer:
         if self._at == len(self._buffer):
             self._buffer = data
         else:
-            self._buffer = self._buffer[self._at :] + data
+            if not isinstance(self._buffer, bytearray):
+                self._buffer = bytearray(self._buffer)
+            del self._buffer[: self._at]
+            self._buffer += data
         self._at = 0
 
     def next_line(self) -> bytes | None:
@@ -77,16 +80,31 @@ class LineBuffer:
             )
             self._swallowing = False
             raise LineTooLong(ended=ended)
-        return buffer[start:end]
+        return bytes(buffer[start:end])
 
-    def take(self) -> bytes:
-        """Everything buffered, for the data phase.
+    def take(self, size: int | None = None) -> bytes:
+        """What is buffered, at most `size` octets of it, for the data phase.
 
         RuntimeError in the middle of an over-long line: bytes of it are gone, so it would be a damaged message.
         """
         if self._swallowing:
             raise RuntimeError("the data phase cannot begin inside a command line")
-        data = self._buffer[self._at :]
-        self._buffer = b""
-        self._at = 0
-        return data
+        buffer, start = self._buffer, self._at
+        end = len(buffer) if size is None else min(start + size, len(buffer))
+        self._at = end
+        if end == len(buffer):
+            self._buffer = b""
+            self._at = 0
+        return bytes(buffer[start:end])
+
+    def put_back(self, data: bytes) -> None:
+        """Undo the last `take` of these octets: they are read next, as lines."""
+        if data:
+            self._buffer = data + self._buffer[self._at :]
+            self._at = 0
+
+    def skip(self, size: int) -> int:
+        """Forget so many octets, or all that are buffered; how many it were."""
+        skipped = min(size, len(self))
+        self._at += skipped
+        return skipped

@@ -121,7 +121,7 @@ class ReplyReader:
     __slots__ = ("_at", "_buffer", "_code", "_size", "_texts")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""  # a bytearray grows in place where octets wait while more come
         self._at = 0
         self._code = b""
         self._size = 0
@@ -136,7 +136,10 @@ class ReplyReader:
         if self._at == len(self._buffer):
             self._buffer = data
         else:
-            self._buffer = self._buffer[self._at :] + data
+            if not isinstance(self._buffer, bytearray):
+                self._buffer = bytearray(self._buffer)
+            del self._buffer[: self._at]
+            self._buffer += data
         self._at = 0
 
     def next(self) -> Reply | None:
@@ -146,7 +149,7 @@ class ReplyReader:
             clean = _CLEAN.match(buffer, self._at)
             if clean and clean.end() - self._at <= _SHORT:
                 self._at = clean.end()
-                return Reply(int(clean[1]), clean[0])
+                return Reply(int(clean[1]), bytes(clean[0]))
         while True:
             start = self._at
             end = buffer.find(b"\n", start) + 1
@@ -154,7 +157,7 @@ class ReplyReader:
                 if len(buffer) - start >= LINE_LIMIT:
                     raise ReplyError(f"reply line of more than {LINE_LIMIT} octets")
                 return None
-            line = buffer[start:end]
+            line = bytes(buffer[start:end])
             if len(line) > LINE_LIMIT:
                 raise ReplyError(f"reply line of more than {LINE_LIMIT} octets")
             self._at = end

@@ -59,6 +59,14 @@ def server(text: str | bytes) -> effects.SendServer:
     return effects.SendServer(_bytes(text))
 
 
+def fed(session: Session, event: Event) -> list[Effect]:
+    """The effects of an event, and of what the session leaves for the next turns of the loop."""
+    given = session.feed(event)
+    while session.more:
+        given += session.feed(events.Continue())
+    return given
+
+
 class Playbook:
     """One session and what was seen of it."""
 
@@ -76,7 +84,7 @@ class Playbook:
     def __rshift__(self, event: Event) -> Playbook:
         self._expect_nothing_left()
         self._story.append(f">> {event}")
-        given = self.session.feed(event)
+        given = fed(self.session, event)
         self.logged += [effect.text for effect in given if isinstance(effect, effects.Log)]
         self._waiting = [effect for effect in given if self.strict or not isinstance(effect, _QUIET)]
         return self

@@ -401,7 +401,7 @@ class TestRefusals:
         assert play << server("QUIT") << CloseServer() << CloseClient()
 
     def test_reject_answers_mail_rcpt_and_data(self) -> None:
-        refuse = answers.NO_RECIPIENTS
+        refuse = answers.BARE_NEWLINE_IN_TEXT
         play = introduced(Options(reject=refuse)) >> C("MAIL FROM:<a@x.example>") << client(refuse.wire)
         play = play >> C("RCPT TO:<a@x.example>") << client(refuse.wire)
         assert play >> C("DATA") << client(refuse.wire) >> C("RSET") << server("RSET")

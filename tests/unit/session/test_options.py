@@ -9,9 +9,9 @@ from proxsmtp_tp.smtp import answers
 
 def test_reject_needs_no_filter() -> None:
     settings = Settings(filter_type=FilterType.REJECT, filter_command="ignored")
-    options = options_of(settings, answers.NO_RECIPIENTS)
+    options = options_of(settings, answers.NO_ARGUMENT)
     assert not options.filtered
-    assert options.reject is answers.NO_RECIPIENTS
+    assert options.reject is answers.NO_ARGUMENT
 
 
 def test_the_name_is_hidden_where_the_client_did_not_choose_the_server() -> None:

@@ -12,7 +12,7 @@ from proxsmtp_tp.session.dialogue import OUTSTANDING_LIMIT
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
-from tests.unit.session.playbook import C, S, addressed, client, greeted, introduced, server
+from tests.unit.session.playbook import C, S, addressed, client, fed, greeted, introduced, server
 
 if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
@@ -91,7 +91,7 @@ def test_a_client_that_is_gone_for_good_gets_no_second_message_delivered() -> No
 def test_a_server_that_never_answers_is_not_asked_for_ever() -> None:
     """RSET after RSET in one group, of a client whose server reads and is silent: each one took memory."""
     play = introduced(None, "PIPELINING")
-    given = play.session.feed(C("\n".join(["RSET"] * (2 * OUTSTANDING_LIMIT))))
+    given = fed(play.session, C("\n".join(["RSET"] * (2 * OUTSTANDING_LIMIT))))
     sent = b"".join(effect.data for effect in given if isinstance(effect, effects.SendServer))
     assert sent.count(b"RSET\r\n") == OUTSTANDING_LIMIT
     given = play.session.feed(S("250 ok"))

@@ -100,6 +100,8 @@ class World:
             self._from_server(self.server.receive(to_server))
         for following in later:
             self._run(following)
+        if self.session.more:
+            self._run(events.Continue())
 
     def _filter(self, effect: effects.Effect) -> list[events.Event]:
         match effect:
