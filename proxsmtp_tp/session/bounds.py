@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 class Flow:
     """What is here already and waits, only because enough was done in one feed or its receiver takes no more."""
 
-    __slots__ = ("asked_octets", "client_closing", "client_full", "lines_left", "replies_left", "server_closing")
+    __slots__ = (
+        "asked_octets",
+        "client_closing",
+        "client_full",
+        "lines_left",
+        "replies_left",
+        "server_closing",
+        "skip",
+    )
 
     def __init__(self) -> None:
         self.lines_left = False
@@ -29,6 +37,8 @@ class Flow:
         """The client does not read: no command of it is acted on."""
         self.asked_octets = 0
         """Of commands that wait for a reply."""
+        self.skip = 0
+        """Octets of a BDAT chunk still to come."""
 
 
 class Refusals:

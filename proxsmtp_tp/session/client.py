@@ -344,17 +344,17 @@ def _bdat(d: Dialogue, command: Command) -> None:
     _not_offered(d, command)
     if d.goodbye is not None:
         return  # nothing is read any more
-    d.skip = int(size[0])
+    d.flow.skip = int(size[0])
     d.phase = Phase.SKIPPING
     d.quiet.append(effects.MessageClock(running=True))
     _skip(d)
 
 
 def _skip(d: Dialogue) -> None:
-    skipped = d.lines.skip(d.skip)
-    d.skip -= skipped
+    skipped = d.lines.skip(d.flow.skip)
+    d.flow.skip -= skipped
     d.progress = d.progress or skipped > 0
-    if not d.skip:
+    if not d.flow.skip:
         d.phase = Phase.COMMAND
         d.quiet.append(effects.MessageClock(running=False))
 

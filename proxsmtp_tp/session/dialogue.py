@@ -137,8 +137,6 @@ class Dialogue:
         """The server has been told who the client is, or need not be. Until then it hears of no transaction."""
         self.held: Command | None = None
         """DATA, waiting until the server has answered what came before it."""
-        self.skip = 0
-        """Octets of a BDAT chunk still to come."""
         self.refusals = Refusals()
         self.flow = Flow()
         self.noted: set[bytes] = set()
