@@ -6,11 +6,19 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects, message, xclient
-from proxsmtp_tp.session.dialogue import Owed, shown
+from proxsmtp_tp.session.dialogue import TRACED, Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, refused_parameter
-from proxsmtp_tp.smtp.commands import AUTH_VERBS, Command, parse_command, parse_mail, parse_rcpt
+from proxsmtp_tp.smtp.commands import (
+    AUTH_VERBS,
+    Command,
+    guess_mail,
+    guess_rcpt,
+    parse_command,
+    read_mail,
+    read_rcpt,
+)
 from proxsmtp_tp.smtp.lines import COMMAND_LIMIT, LineTooLong
 from proxsmtp_tp.smtp.replies import SmtpError
 
@@ -19,7 +27,10 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.smtp.commands import EnvelopeCommand
     from proxsmtp_tp.smtp.replies import Reply
+
+    _Reader = Callable[[Command], EnvelopeCommand]
 
 LINES_PER_FEED = 50
 """Lines acted on in one feed: a few milliseconds at most, after which other connections have their turn."""
@@ -242,10 +253,23 @@ def _mail(d: Dialogue, command: Command) -> None:
     if _rejected(d, b"MAIL"):
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return
-    address, parameters = parse_mail(command.argument)
-    if parameters:
-        _check_parameters(d, command.verb, parameters)
-    d.ask(Owed(Expect.MAIL, command.line, address, parameters))
+    said = _envelope_command(d, command, read_mail, guess_mail)
+    d.ask(Owed(Expect.MAIL, said.line, said.address, said.parameters))
+
+
+def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Reader) -> EnvelopeCommand:
+    """MAIL or RCPT: with one reading where somebody is told of it, as it is where nobody is."""
+    try:
+        said = read(command) if message.tells_envelope(d) else guess(command)
+    except SmtpError:
+        line = shown(command.line[:TRACED])
+        d.note(command.verb, f"client={d.client}: refused, since servers read it in more than one way: {line}")
+        raise
+    if said.line is not command.line:
+        d.trace("SERVER >", said.line)
+    if said.parameters:
+        _check_parameters(d, command.verb, said.parameters)
+    return said
 
 
 def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
@@ -262,11 +286,9 @@ def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
 def _rcpt(d: Dialogue, command: Command) -> None:
     if _rejected(d, b"RCPT"):
         return
-    address, parameters = parse_rcpt(command.argument)
-    if parameters:
-        _check_parameters(d, command.verb, parameters)
-    told = d.recipient_octets + len(address) + 1
-    kept = d.recipient_lines + len(command.line)
+    said = _envelope_command(d, command, read_rcpt, guess_rcpt)
+    told = d.recipient_octets + len(said.address) + 1
+    kept = d.recipient_lines + len(said.line)
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
         d.note(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
         d.tell(answers.TOO_MANY_RECIPIENTS)
@@ -276,7 +298,7 @@ def _rcpt(d: Dialogue, command: Command) -> None:
         return
     d.recipient_octets = told
     d.recipient_lines = kept
-    d.ask(Owed(Expect.RCPT, command.line, address, parameters))
+    d.ask(Owed(Expect.RCPT, said.line, said.address, said.parameters))
 
 
 def _data(d: Dialogue, command: Command) -> None:

@@ -44,6 +44,11 @@ def must_filter(d: Dialogue) -> bool:
     return d.options.filtered and not skipped(d)
 
 
+def tells_envelope(d: Dialogue) -> bool:
+    """Whether somebody acts on what we read in MAIL and RCPT: then the server must read the same (promise 7)."""
+    return must_filter(d)
+
+
 # Beginning.
 
 

@@ -2,6 +2,7 @@
 
 lines         a client's byte stream cut into lines, bounded
 commands      one command line: verb, path, ESMTP parameters
+paths         the address in MAIL and RCPT: one reading, one notation
 replies       what servers answer: parsed, built, encoded
 answers       every reply that we originate, in one table
 data          the message between DATA and the final dot: dots, line ends, end of data

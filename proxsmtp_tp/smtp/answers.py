@@ -22,6 +22,7 @@ SENDER_SYNTAX: Final = Reply.of(501, "5.1.7 Bad sender address syntax")
 RECIPIENT_SYNTAX: Final = Reply.of(501, "5.1.3 Bad recipient address syntax")
 MAIL_SYNTAX: Final = Reply.of(501, "5.5.4 Syntax: MAIL FROM:<address>")
 RCPT_SYNTAX: Final = Reply.of(501, "5.5.4 Syntax: RCPT TO:<address>")
+PARAMETER_SYNTAX: Final = Reply.of(555, "5.5.4 Error: what follows the address is no ESMTP parameter")
 NO_ARGUMENT: Final = Reply.of(501, "5.5.4 Syntax: DATA takes no argument")
 TOO_MANY_RECIPIENTS: Final = Reply.of(452, "4.5.3 Too many recipients: send the rest in another transaction")
 NO_REQUIRETLS: Final = Reply.of(

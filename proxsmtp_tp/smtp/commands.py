@@ -1,9 +1,9 @@
 """One command line of a client: verb, argument, path, ESMTP parameters (RFC 5321 sections 2.4, 4.1.1, 4.1.2).
 
 Guarantees: a `Command` came as one line with one CRLF at its end, without NUL, bare CR or bare LF, so that
-no server sees two commands in it. `Command.line` is verbatim: what the server is sent. Addresses are read
-as servers read them (spaces after the colon, missing angle brackets, 8-bit), because the server decides;
-only what has no reading at all is refused.
+no server sees two commands in it. `Command.line` is verbatim. MAIL and RCPT are read in two ways: `read_mail`
+and `read_rcpt` where somebody is told of the address (one reading or a refusal, see `paths`), `guess_mail`
+and `guess_rcpt` where nobody is (the server decides, whatever it is).
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp import answers, paths
 from proxsmtp_tp.smtp.replies import SmtpError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxsmtp_tp.smtp.replies import Reply
 
 _VERB = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*")
@@ -25,8 +27,11 @@ _PATH = re.compile(rb'<((?:[^<>"\\\0-\x1f\x7f]++|' + _ATOM + rb")*+)>(?:[ \t]+|\
 _BARE_PATH = re.compile(rb'((?:[^<>"\\\0-\x20\x7f]++|' + _ATOM + rb")++)(?:[ \t]+|\Z)")
 _DOMAIN = rb"(?:\[[^\]]*+\]|[^\[\]:,@]++)"
 _ROUTE = re.compile(rb"@" + _DOMAIN + rb"(?:,[ \t]*@" + _DOMAIN + rb")*+:")
-_MAIL = re.compile(rb"FROM[ \t]*:[ \t]*", re.IGNORECASE)
-_RCPT = re.compile(rb"TO[ \t]*:[ \t]*", re.IGNORECASE)
+_LOOSE_MAIL = re.compile(rb"FROM[ \t]*:[ \t]*", re.IGNORECASE)
+_LOOSE_RCPT = re.compile(rb"TO[ \t]*:[ \t]*", re.IGNORECASE)
+_MAIL = re.compile(rb"FROM:", re.IGNORECASE)
+_RCPT = re.compile(rb"TO:", re.IGNORECASE)
+_CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 
 
 class Verb(NamedTuple):
@@ -79,46 +84,73 @@ def parse_command(line: bytes) -> Command:
     return Command(words[0].upper(), words[1].rstrip() if len(words) > 1 else b"", line)
 
 
-def parse_mail(argument: bytes) -> tuple[bytes, bytes]:
-    """Split the argument of MAIL: `FROM:<a@b> SIZE=1` is (b"a@b", b"SIZE=1"), `FROM:<>` is (b"", b"").
+class EnvelopeCommand(NamedTuple):
+    """What MAIL or RCPT says: the address without angle brackets, the parameters, and the line for the server."""
 
-    The address is what stands between the angle brackets, source route removed; parameters are verbatim.
-    SmtpError (501) for what has no reading.
+    address: bytes
+    parameters: bytes
+    line: bytes
+
+
+def read_mail(command: Command) -> EnvelopeCommand:
+    """Read MAIL in the one way that all servers do: the address in `paths.Path`'s form, b"" for `<>`.
+
+    `line` is the client's own where its path is written in that form, else it has the path in that form, so that the
+    server uses what is told of it. SmtpError (501, 555) for what has no single reading.
     """
-    start = _MAIL.match(argument)
+    return _read(command, _MAIL, paths.read_reverse_path, answers.MAIL_SYNTAX, answers.SENDER_SYNTAX)
+
+
+def read_rcpt(command: Command) -> EnvelopeCommand:
+    """Read RCPT, as `read_mail` does; an empty address is refused."""
+    return _read(command, _RCPT, paths.read_forward_path, answers.RCPT_SYNTAX, answers.RECIPIENT_SYNTAX)
+
+
+def guess_mail(command: Command) -> EnvelopeCommand:
+    """Read MAIL where nobody relies on the reading: any line is accepted, and goes on as it is.
+
+    Without any reading address and parameters are both the whole argument, so that every word of it is looked at.
+    """
+    return _guess(command, _LOOSE_MAIL)
+
+
+def guess_rcpt(command: Command) -> EnvelopeCommand:
+    """Read RCPT, as `guess_mail` does."""
+    return _guess(command, _LOOSE_RCPT)
+
+
+def _read(
+    command: Command, keyword: re.Pattern[bytes], read: Callable[[bytes], paths.Path], syntax: Reply, fault: Reply
+) -> EnvelopeCommand:
+    start = keyword.match(command.argument)
     if start is None:
-        raise SmtpError(answers.MAIL_SYNTAX)
-    return _split_path(argument[start.end() :], answers.SENDER_SYNTAX)
+        raise SmtpError(syntax)
+    if _CONTROL.search(command.line, 0, len(command.line) - 2):
+        raise SmtpError(fault)
+    try:
+        path = read(command.argument[start.end() :])
+    except paths.PathError as error:
+        raise SmtpError(fault) from error
+    except paths.ParameterError as error:
+        raise SmtpError(answers.PARAMETER_SYNTAX) from error
+    if path.exact:
+        return EnvelopeCommand(path.address, path.parameters, command.line)
+    words = b"%s %s<%s> %s" % (command.verb, start[0].upper(), path.address, path.parameters)
+    return EnvelopeCommand(path.address, path.parameters, words.rstrip(b" ") + b"\r\n")
 
 
-def parse_rcpt(argument: bytes) -> tuple[bytes, bytes]:
-    """Split the argument of RCPT, as `parse_mail` does; an empty address is refused."""
-    start = _RCPT.match(argument)
-    if start is None:
-        raise SmtpError(answers.RCPT_SYNTAX)
-    address, parameters = _split_path(argument[start.end() :], answers.RECIPIENT_SYNTAX)
-    if not address:
-        raise SmtpError(answers.RECIPIENT_SYNTAX)
-    return address, parameters
-
-
-def _split_path(text: bytes, fault: Reply) -> tuple[bytes, bytes]:
+def _guess(command: Command, keyword: re.Pattern[bytes]) -> EnvelopeCommand:
+    argument = command.argument
+    start = keyword.match(argument)
+    text = argument[start.end() :] if start else b""
     found = _PATH.match(text) or _BARE_PATH.match(text)
     if found is None:
-        raise SmtpError(fault)
+        return EnvelopeCommand(argument, argument, command.line)
     address = found[1].strip(b" \t")
-    parameters = text[found.end() :]
-    if parameters.startswith(b"<"):
-        # `"Name" <a@b>`: a header's notation. To take the name for the address would misname the sender to filters.
-        raise SmtpError(fault)
-    if address.startswith(b"@"):
-        route = _ROUTE.match(address)
-        if route is None:
-            raise SmtpError(fault)
+    route = _ROUTE.match(address)
+    if route is not None:
         address = address[route.end() :].lstrip(b" \t")
-        if not address:
-            raise SmtpError(fault)
-    return address, parameters.rstrip()
+    return EnvelopeCommand(address, text[found.end() :].rstrip(), command.line)
 
 
 def _line_fault(line: bytes) -> Reply:

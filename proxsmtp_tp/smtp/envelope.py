@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 class Envelope:
     """Sender and recipients as the server accepted them.
 
-    `sender` is None until MAIL was accepted, and b"" for the null reverse-path `<>`. Addresses are what stands
-    between the angle brackets, source route removed; parameters are verbatim (b"SIZE=1000 BODY=8BITMIME").
+    `sender` is None until MAIL was accepted, and b"" for the null reverse-path `<>`. Addresses are without angle
+    brackets and source route: in the one notation of `paths.Path` where somebody is told of them, else as they were
+    written. Parameters are verbatim (b"SIZE=1000 BODY=8BITMIME").
     """
 
     sender: bytes | None = None

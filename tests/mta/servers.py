@@ -1,0 +1,254 @@
+"""Postfix, Exim, sendmail and OpenSMTPD beside each other, each with its own root, queue and configuration.
+
+The last three run in a chroot of Debian's programs (`.ci/mta-root` makes it), since as packages they exclude one
+another; Postfix is the system's, with a configuration of its own. All take mail on 127.0.0.1 from everybody, for
+everybody, ask no name server, and relay what they took to one sink (`sink.Sink`). Everything that Debian leaves at its
+default is left so, where it has to do with the reading of an envelope. To be run under proxsmtp_tp.lab.isolate: the
+mounts stay in its mount namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import smtplib
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.real.postfix import MASTER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME = "mx.example"
+"""What all of them call themselves, and append to an address without a domain."""
+
+START = 30
+"""Seconds that a server may take until it greets."""
+
+USERS = """\
+root:x:0:0::/root:/bin/sh
+daemon:x:1:1::/:/bin/false
+mail:x:8:8::/var/mail:/bin/false
+nobody:x:65534:65534::/:/bin/false
+Debian-exim:x:301:301::/var/spool/exim4:/bin/false
+opensmtpd:x:302:302::/var/lib/opensmtpd/empty:/bin/false
+opensmtpq:x:303:303::/:/bin/false
+smmta:x:304:304::/var/lib/sendmail:/bin/false
+smmsp:x:305:305::/var/lib/sendmail:/bin/false
+"""
+
+EXIM = """\
+primary_hostname = {name}
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {port}
+log_file_path = /var/log/exim4/%slog
+acl_smtp_rcpt = accept
+acl_smtp_data = accept
+sender_unqualified_hosts = *
+recipient_unqualified_hosts = *
+allow_domain_literals = true
+smtp_accept_queue_per_connection = 0
+smtp_accept_max = 0
+host_lookup =
+rfc1413_hosts =
+tls_advertise_hosts =
+begin routers
+everything:
+  driver = manualroute
+  domains = *
+  transport = sink
+  route_data = 127.0.0.1
+  self = send
+begin transports
+sink:
+  driver = smtp
+  port = {sink}
+  allow_localhost
+"""
+
+OPENSMTPD = """\
+listen on 127.0.0.1 port {port} hostname {name}
+action "sink" relay host "smtp://127.0.0.1:{sink}"
+match from any for any action "sink"
+"""
+
+SENDMAIL = """\
+include(`/usr/share/sendmail/cf/m4/cf.m4')
+OSTYPE(`debian')
+define(`confDOMAIN_NAME', `{name}')
+define(`confDELIVERY_MODE', `background')
+define(`confTO_IDENT', `0')
+define(`confDONT_PROBE_INTERFACES', `True')
+define(`confMAX_DAEMON_CHILDREN', `0')
+define(`confQUEUE_LA', `1000')
+define(`confREFUSE_LA', `1000')
+define(`confBAD_RCPT_THROTTLE', `0')
+undefine(`confHOST_STATUS_DIRECTORY')
+FEATURE(`accept_unresolvable_domains')
+FEATURE(`accept_unqualified_senders')
+FEATURE(`promiscuous_relay')
+FEATURE(`nocanonify')
+FEATURE(`no_default_msa')
+DAEMON_OPTIONS(`Name=MTA, Addr=127.0.0.1, Port={port}')
+define(`RELAY_MAILER_ARGS', `TCP $h {sink}')
+define(`SMART_HOST', `relay:[127.0.0.1]')
+MAILER(`smtp')
+"""
+
+POSTFIX = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+maillog_file = {folder}/mail.log
+maillog_file_prefixes = {folder}
+myhostname = {name}
+mydestination =
+alias_maps =
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+smtpd_peername_lookup = no
+smtp_dns_support_level = disabled
+relayhost = [127.0.0.1]:{sink}
+"""
+
+
+class MtaError(Exception):
+    """A server that does not start; its last words."""
+
+
+@dataclass
+class Mta:
+    """One running server. `log` reads what it wrote."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Callable[[], str]
+
+    def wait_ready(self) -> None:
+        """Until it greets. MtaError, with its log, if it does not."""
+        end = time.monotonic() + START
+        while self.process.poll() is None and time.monotonic() < end:
+            with suppress(OSError, smtplib.SMTPException), smtplib.SMTP("127.0.0.1", self.port, timeout=5):
+                return
+            time.sleep(0.1)
+        raise MtaError(f"{self.name} does not greet:\n{self.log()[-3000:]}")
+
+    def stop(self) -> None:
+        """End it, so that its ports are free."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        self.process.kill()
+        self.process.wait()
+
+
+def start_exim(folder: Path, port: int, sink: int) -> Mta:
+    """Exim, with the settings of its specification's defaults, not of Debian's questions."""
+    root = _chroot(folder)
+    (root / "etc/exim4").mkdir(exist_ok=True)
+    (root / "etc/exim4/exim4.conf").write_text(EXIM.format(name=NAME, port=port, sink=sink))
+    for part in ("spool/exim4", "log/exim4"):
+        _own(root / "var" / part, 301)
+    (root / "run/exim4").mkdir()
+    return _start("exim", port, root, ["/usr/sbin/exim4", "-bdf", "-q1m"], "var/log/exim4/mainlog")
+
+
+def start_opensmtpd(folder: Path, port: int, sink: int) -> Mta:
+    """OpenSMTPD."""
+    root = _chroot(folder)
+    (root / "etc/smtpd.conf").write_text(OPENSMTPD.format(name=NAME, port=port, sink=sink))
+    (root / "etc/mailname").write_text(f"{NAME}\n")
+    (root / "var/lib/opensmtpd/empty").mkdir(parents=True, exist_ok=True)
+    (root / "var/spool/smtpd").mkdir(mode=0o711, parents=True)
+    return _start("opensmtpd", port, root, ["/usr/sbin/smtpd", "-d"], "output")
+
+
+def start_sendmail(folder: Path, port: int, sink: int) -> Mta:
+    """Sendmail; its configuration is made with m4, as an administrator does."""
+    root = _chroot(folder)
+    (root / "etc/mail").mkdir(exist_ok=True)
+    for part in ("var/spool/mqueue", "var/lib/sendmail", "run/sendmail/mta"):
+        _own(root / part, 0)
+    macros = SENDMAIL.format(name=NAME, port=port, sink=sink)
+    m4 = ["chroot", str(root), "/usr/bin/m4", "-D_CF_DIR_=/usr/share/sendmail/cf/"]
+    made = subprocess.run(m4, input=macros.encode(), check=True, capture_output=True)
+    (root / "etc/mail/sendmail.cf").write_bytes(made.stdout)
+    for file in ("local-host-names", "aliases"):
+        (root / "etc/mail" / file).touch()
+    return _start("sendmail", port, root, ["/usr/libexec/sendmail/sendmail", "-bD", "-q1m"], "output")
+
+
+def start_postfix(folder: Path, port: int, sink: int) -> Mta:
+    """The system's Postfix."""
+    for part in ("conf", "queue", "data"):
+        (folder / part).mkdir()
+    owner = pwd.getpwnam("postfix")
+    os.chown(folder / "data", owner.pw_uid, owner.pw_gid)
+    (folder / "conf/main.cf").write_text(POSTFIX.format(folder=folder, name=NAME, sink=sink))
+    (folder / "conf/master.cf").write_text(MASTER.replace("smtp      inet", f"127.0.0.1:{port} inet"))
+    (folder / "conf/dynamicmaps.cf").touch()
+    process = subprocess.Popen(["postfix", "-c", folder / "conf", "start-fg"], stderr=subprocess.DEVNULL)
+    return Mta("postfix", port, process, _reader(folder / "mail.log"))
+
+
+START_BY_NAME = {
+    "postfix": start_postfix,
+    "exim": start_exim,
+    "sendmail": start_sendmail,
+    "opensmtpd": start_opensmtpd,
+}
+"""Each takes an empty folder that everybody may enter, its own port and that of the sink."""
+
+
+def _chroot(folder: Path) -> Path:
+    """Make a root with Debian's programs: read-only mounts of the shared ones, and an /etc and /var of its own."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    made = cache / "proxsmtp-tp/mta-root"
+    if not (made / "made-of").exists():
+        raise MtaError(f"there is no {made}: run .ci/mta-root (make test does)")
+    root = folder / "root"
+    for part in ("bin", "lib", "lib64", "usr"):
+        (root / part).mkdir(parents=True)
+        _mount("--bind", "-o", "ro", made / part, root / part)
+    for part in ("dev", "proc"):
+        (root / part).mkdir()
+        _mount("--rbind", Path("/", part), root / part)
+    for part in ("etc", "var"):
+        shutil.copytree(made / part, root / part, symlinks=True)
+    for part in ("run", "tmp", "root"):
+        (root / part).mkdir()
+    (root / "tmp").chmod(0o1777)
+    (root / "etc/passwd").write_text(USERS)
+    groups = [line.split(":") for line in USERS.splitlines()]
+    (root / "etc/group").write_text("".join(f"{user[0]}:x:{user[3]}:\n" for user in groups))
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost {NAME}\n")
+    (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\nservices: files\n")
+    return root
+
+
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def _own(path: Path, user: int) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    os.chown(path, user, user)
+
+
+def _start(name: str, port: int, root: Path, command: list[str], log: str) -> Mta:
+    with (root / "output").open("wb") as output:
+        process = subprocess.Popen(
+            ["chroot", root, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
+        )
+    return Mta(name, port, process, _reader(root / "output", root / log))
+
+
+def _reader(*paths: Path) -> Callable[[], str]:
+    return lambda: "\n".join(path.read_text(errors="backslashreplace") for path in paths if path.exists())
