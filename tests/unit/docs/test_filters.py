@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -261,12 +262,27 @@ def test_envelope(bench: Bench) -> None:
     refused = (1, b"", "550 5.7.1 We take no mail from this address")
     assert bench.run("envelope.sh", PLAIN, SENDER="BAD@client.example", **where) == refused
     assert bench.run("envelope.sh", PLAIN, SENDER="-f/etc/passwd@client.example", **where) == refused
-    recipients = "other@mx.example\npostmaster@mx.example"
-    assert bench.run("envelope.sh", PLAIN, SENDER="bad@client.example", RECIPIENTS=recipients, **where) == (
-        0,
-        PLAIN,
-        "",
-    )
+    for recipients in ("postmaster@mx.example", "Postmaster", "postmaster@MX.example\npostmaster"):
+        passed = bench.run("envelope.sh", PLAIN, SENDER="bad@client.example", RECIPIENTS=recipients, **where)
+        assert passed == (0, PLAIN, "")
+    # Whoever adds the postmaster reaches nobody else with it, nor does one who has a part of the name.
+    for recipients in (
+        "other@mx.example\npostmaster@mx.example",
+        "postmaster@mx.example\nother@mx.example",
+        "other\u2028postmaster@mx.example",
+        "postmaster@mx.example.client.example",
+    ):
+        assert bench.run("envelope.sh", PLAIN, SENDER="bad@client.example", RECIPIENTS=recipients, **where) == refused
+
+
+@pytest.mark.parametrize("separator", ["\u0085", "\u2028", "\u2029", "\x0b", "\x1c"])
+def test_the_split_that_the_page_shows_for_python(separator: str) -> None:
+    told = {"RECIPIENTS": f"a{separator}b@mx.example\nc@mx.example"}
+    shown = re.search(r'`(os\.environ\["RECIPIENTS"\]\.split\(.*?\))`', PAGE)
+    assert shown is not None
+    code = f"import os; print(len({shown[1]}), len(os.environ['RECIPIENTS'].splitlines()))"
+    ran = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, check=True)
+    assert ran.stdout.split() == [b"2", b"3"]
 
 
 def test_chain(bench: Bench) -> None:
