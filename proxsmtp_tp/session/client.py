@@ -263,7 +263,9 @@ def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Read
         said = read(command) if message.tells_envelope(d) else guess(command)
     except SmtpError:
         line = shown(command.line[:TRACED])
-        d.note(command.verb, f"client={d.client}: refused, since servers read it in more than one way: {line}")
+        d.note(
+            b"odd " + command.verb, f"client={d.client}: refused, since servers read it in more than one way: {line}"
+        )
         raise
     if said.line is not command.line:
         d.trace("SERVER >", said.line)
