@@ -108,7 +108,8 @@ DIRECTIVES: tuple[Directive, ...] = (
         "keep_alives",
         values.SECONDS_OR_OFF,
         "How often the server gets a NOOP while the message comes in slowly or the filter works, so that"
-        " it does not hang up.",
+        " it does not hang up. Servers count such commands: no more than one a minute and eight in a session are sent."
+        " 240 keeps a server that waits five minutes for over half an hour.",
     ),
     Directive(
         "Listen",

@@ -26,6 +26,9 @@ NEVER = float("inf")
 FINAL_REPLY = 600.0
 """Seconds for the server's reply to the end of data, at least (RFC 5321 section 4.5.3.2.6): less doubles mail."""
 
+NOOP_SECONDS = 60.0
+"""From one KeepAlive to the next, at least: eight NOOPs in a session must last (`session.timing.NOOPS_LIMIT`)."""
+
 PARTING = 5.0
 """Seconds for the QUIT of a client that is wanted no more after a reload. Those that keep connections for later keep
 them idle for less (Postfix: smtp_connection_cache_time_limit, 2 s)."""
@@ -56,7 +59,9 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
 class Deadlines:
     """Of one connection. `limits` are those of `limits_of`, shared by all."""
 
-    __slots__ = ("_settings", "_winding_down", "keep_alive", "limits", "message", "session", "step", "wait")
+    __slots__ = (
+        "_noop_after", "_settings", "_winding_down", "keep_alive", "limits", "message", "session", "step", "wait",
+    )  # fmt: skip
 
     def __init__(self, settings: Settings, limits: dict[Wait, float], now: float) -> None:
         self._settings = settings
@@ -65,13 +70,15 @@ class Deadlines:
         self.step = NEVER
         self.message = NEVER
         self.keep_alive = NEVER
+        self._noop_after = now
         self.session = now + settings.session_time_out
         self._winding_down = False
 
     def message_begins(self, now: float) -> None:
         """Its first byte may come."""
         self.message = now + self._settings.message_time_out
-        self.keep_alive = now + self._settings.keep_alives if self._settings.keep_alives else NEVER
+        keep_alives = self._settings.keep_alives
+        self.keep_alive = max(now + keep_alives, self._noop_after) if keep_alives else NEVER
 
     def message_ends(self) -> None:
         """Nothing of it is left to come or to go."""
@@ -89,7 +96,8 @@ class Deadlines:
             self.message = NEVER
             yield events.MessageTimedOut()
         if now >= self.keep_alive:
-            self.keep_alive = now + self._settings.keep_alives
+            self._noop_after = now + NOOP_SECONDS
+            self.keep_alive = max(now + self._settings.keep_alives, self._noop_after)
             yield events.KeepAlive()
         if now >= self.session:
             yield self._session_too_long(now)

@@ -319,10 +319,19 @@ def _data(d: Dialogue, command: Command) -> None:
 
 
 def _rset(d: Dialogue, command: Command) -> None:
+    if (
+        d.ours.covers_rset
+    ):  # servers count what is no mail (Exim: smtp_accept_max_nonmail), and without us it were one RSET
+        d.ours.covers_rset = False
+        d.tell(answers.RESET)
+        return
     d.ask(Owed(Expect.RSET, command.line))
 
 
 def _quit(d: Dialogue, command: Command) -> None:
+    if d.server_gone:
+        d.end(answers.BYE)
+        return
     d.ask(Owed(Expect.QUIT, command.line))
 
 

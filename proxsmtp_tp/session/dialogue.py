@@ -105,6 +105,20 @@ class Message:
         """The final reply, known before the message is complete (Sink.DISCARD)."""
 
 
+class OwnCommands:
+    """What must be remembered of the commands that we said without being asked."""
+
+    __slots__ = ("covers_rset", "noop_refusal", "noops")
+
+    def __init__(self) -> None:
+        self.covers_rset = False
+        """The last command was an RSET of ours: the client's next one has been said already."""
+        self.noops = 0
+        """NOOPs so far."""
+        self.noop_refusal: Reply | None = None
+        """The server's last word, where that was the refusal of a NOOP: why it closes, if it does."""
+
+
 class Dialogue:
     """One client, one server, and what they have said so far."""
 
@@ -123,6 +137,7 @@ class Dialogue:
         self.sync = False
         """The last command sent allows no other before its reply."""
         self.capabilities = Capabilities()
+        self.ours = OwnCommands()
         self.envelope = Envelope()
         self.recipient_octets = 0
         self.recipient_lines = 0
@@ -191,6 +206,7 @@ class Dialogue:
 
     def ask(self, owed: Owed) -> None:
         """Send a command (`owed.line`, with its CRLF), as soon as the server may get it."""
+        self.ours.covers_rset = owed.expect is Expect.OUR_RSET
         if self.may_ask():
             self._send_command(owed)
         else:

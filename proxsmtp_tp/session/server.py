@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.session import message, xclient
 from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Sink
+from proxsmtp_tp.session.timing import NOOPS_LIMIT
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import Reply, ReplyError
@@ -83,6 +84,7 @@ def _reply(d: Dialogue, reply: Reply) -> None:
         _unsolicited(d, reply)
         return
     owed = d.answered()
+    d.ours.noop_refusal = None
     if reply.code // 100 not in EXPECTED[owed.expect]:
         _out_of_step(d, f"{reply.code} is no answer to {owed.expect.value}")
         return
@@ -122,6 +124,8 @@ def _unsolicited(d: Dialogue, reply: Reply) -> None:
 
 def closed(d: Dialogue, _event: events.ServerClosed) -> None:
     """ServerClosed in any phase but ENDED: what it said before counts first."""
+    if d.server_gone:
+        return  # it was ours to end
     if d.flow.replies_left:
         d.flow.server_closing = True
     else:
@@ -130,10 +134,12 @@ def closed(d: Dialogue, _event: events.ServerClosed) -> None:
 
 def _lost(d: Dialogue) -> None:
     d.server_gone = True
+    refusal = d.ours.noop_refusal
+    lost = answers.SERVER_LOST if refusal is None else answers.server_leaves(shown(refusal.wire))
     if d.phase is Phase.DATA:
         if message.must_filter(d) or (d.message and d.message.sink is not Sink.DISCARD):
             d.log(f"client={d.client}, server={d.server}: lost the server during a message", logging.WARNING)
-        message.doom(d, answers.SERVER_LOST)
+        message.doom(d, lost)
         return
     if d.outstanding and d.outstanding[0].expect is Expect.QUIT:
         d.end(answers.BYE)
@@ -144,7 +150,7 @@ def _lost(d: Dialogue) -> None:
         return
     waited_for = d.outstanding[0].expect.value if d.outstanding else "the next command"
     d.log(f"client={d.client}, server={d.server}: lost the server, waiting for {waited_for}", logging.WARNING)
-    d.end(answers.SERVER_LOST)
+    d.end(lost)
 
 
 # One function for each thing that a reply can answer.
@@ -266,12 +272,30 @@ def _rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
 
 
 def _our_rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
-    if not reply.positive:  # whose envelope would the next message have?
-        _out_of_step(d, f"RSET refused: {shown(reply.wire)}")
+    """The envelope is empty. Refused (Exim's `554 Too many nonmail commands`): the server leaves.
+
+    Whose envelope would the next message have? The client hears so in place of its next reply, QUIT's excepted.
+    """
+    if reply.positive:
+        return
+    d.log(f"client={d.client}, server={d.server}: the server closes: {shown(reply.wire)}", logging.WARNING)
+    last = answers.server_leaves(shown(reply.wire))
+    d.drop_server(abort=True)
+    d.release_local_replies()
+    if d.outstanding or d.queued or d.last_words is not None:
+        d.end(last)
+    else:
+        d.last_words = last
+        d.patient = d.had_its_turn = True
 
 
-def _our_noop(_d: Dialogue, _owed: Owed, _reply: Reply) -> None:
-    """It was asked only to keep the connection alive."""
+def _our_noop(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+    """A heartbeat was all that was wanted; a server that refuses it gets no other, and may close behind it."""
+    if not reply.positive:
+        text = f"client={d.client}, server={d.server}: NOOP (KeepAlives) refused: {shown(reply.wire)}"
+        d.note(b"OUR NOOP", text, logging.WARNING)
+        d.ours.noops = NOOPS_LIMIT
+        d.ours.noop_refusal = reply
 
 
 def _quit(d: Dialogue, _owed: Owed, reply: Reply) -> None:

@@ -36,7 +36,7 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     if event.wait is Wait.GREETING:
         d.end_unserved(answers.SERVER_TIMED_OUT)
     else:
-        d.end(_OVERDUE[event.wait])
+        d.end((d.last_words if event.wait is Wait.QUIT else None) or _OVERDUE[event.wait])
 
 
 def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
@@ -47,10 +47,18 @@ def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
     d.end(answers.MESSAGE_TIMED_OUT)
 
 
+NOOPS_LIMIT = 8
+"""NOOPs of ours in one session: Exim hangs up at the eleventh command that is no mail (smtp_accept_max_nonmail), and
+two are left for the client. Postfix puts up with a hundred (smtpd_junk_command_limit)."""
+
+
 def keep_alive(d: Dialogue, _event: events.KeepAlive) -> None:
     """KeepAlive while the server waits, between its 250 to RCPT and our DATA, for a message being read or judged."""
     m = d.message
+    if d.ours.noops >= NOOPS_LIMIT:
+        return
     if m is not None and m.filtering and m.verdict is None and not d.outstanding and not d.server_gone:
+        d.ours.noops += 1
         d.ask(Owed(Expect.OUR_NOOP, b"NOOP\r\n"))
 
 

@@ -48,6 +48,7 @@ FILTER_FAILED: Final = Reply.of(451, "4.3.0 The filter did not judge the whole m
 SPOOL_FAILED: Final = Reply.of(452, "4.3.1 Temporary storage failed, try again later")
 
 # The end of the connection: RFC 5321 section 3.8 wants 421 before a close that the client did not ask for.
+RESET: Final = Reply.of(250, "2.0.0 Ok")  # for an RSET that one of ours stands for
 BYE: Final = Reply.of(221, "2.0.0 Bye")
 TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0 Error: too many errors")
 CLOSING_OUT_OF_STEP: Final = Reply.of(421, "4.5.0 Closing: what follows BDAT can not be told from commands")
@@ -66,6 +67,11 @@ INTERNAL_ERROR: Final = Reply.of(421, "4.3.0 Internal error, try again later")
 NO_DESTINATION: Final = Reply.of(421, "4.4.6 This is a transparent proxy: there is no server behind this connection")
 CLIENT_NOT_SERVED: Final = Reply.of(554, "5.7.1 Access denied: not one of the clients of this proxy")
 TOO_MANY_CONNECTIONS: Final = Reply.of(421, "4.7.0 Too many connections, try again later")
+
+
+def server_leaves(words: str) -> Reply:
+    """The server refuses to go on, between two messages of the client: `words` are its own."""
+    return Reply.of(421, f"4.4.2 The server ends the session: {words}")
 
 
 def unreachable(reason: str) -> Reply:

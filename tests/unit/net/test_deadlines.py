@@ -7,6 +7,7 @@ run into another. None of these tests measures a time.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 from dataclasses import replace
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxsmtp_tp.config.settings import Settings
-from proxsmtp_tp.net.deadlines import FINAL_REPLY, PARTING, limits_of
+from proxsmtp_tp.net.deadlines import FINAL_REPLY, PARTING, Deadlines, limits_of
+from proxsmtp_tp.session import events
 from proxsmtp_tp.session.state import Phase, Wait
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, address, meet, relayed
@@ -277,7 +279,10 @@ async def test_judging_is_part_of_the_time_of_a_message(open_stage: OpenStage) -
         assert await server.rest() == b"QUIT\r\n"
 
 
-async def test_the_server_hears_from_us_while_a_slow_message_comes(open_stage: OpenStage) -> None:
+async def test_the_server_hears_from_us_while_a_slow_message_comes(
+    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxsmtp_tp.net.deadlines.NOOP_SECONDS", SHORT)
     async with Mx() as mx, open_stage(mx, filter_command="cat", keep_alives=SHORT) as stage:
         client, server = await phases.in_the_text(stage, mx)
         for _ in range(3):
@@ -291,6 +296,21 @@ async def test_the_server_hears_from_us_while_a_slow_message_comes(open_stage: O
         await server.text()
         await server.say("250 2.0.0 queued")
         assert await client.reply() == b"250 2.0.0 queued"
+
+
+def test_no_more_than_one_keep_alive_a_minute() -> None:
+    """Over all messages of a session: servers count (Exim: ten commands that are no mail)."""
+    deadlines = Deadlines(Settings(keep_alives=1), {}, 0)
+    heard = []
+    for second in range(300):
+        if second % 10 == 0:
+            deadlines.message_begins(second)
+        if second % 10 == 9:
+            deadlines.message_ends()
+        heard += [second for event in deadlines.passed(second) if isinstance(event, events.KeepAlive)]
+    assert heard[0] == 1
+    assert len(heard) == 5
+    assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(heard))
 
 
 # The whole connection.

@@ -100,7 +100,8 @@ class TestFiltered:
     def test_a_refused_rset_leaves_no_old_envelope(self) -> None:
         play = judging()
         play.session.feed(REJECT)
-        assert play >> S("503 no") << CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire) << CloseClient()
+        play = play >> S("503 no") << CloseServer(abort=True) >> C("MAIL FROM:<c@x.example>")
+        assert play << client(answers.server_leaves("503 no").wire) << CloseClient()
 
     def test_an_early_verdict_waits_for_the_end_of_the_message(self) -> None:
         play = addressed(FILTERED)
