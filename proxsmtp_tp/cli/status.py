@@ -23,7 +23,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """0: at least one instance answered. 1: none did. 2: the configuration file is wrong."""
-    from proxsmtp_tp.service.status import find_sockets, read_status  # noqa: PLC0415
+    from proxsmtp_tp.service.status import find_sockets, instance_of, read_status  # noqa: PLC0415
 
     name = args.instance
     if args.file is not None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
             return 2
     answers, refused = [], False
     for path in find_sockets():
-        if name in {None, path.stem}:
+        if name in {None, instance_of(path)}:
             try:
                 answer = read_status(path)
             except PermissionError:

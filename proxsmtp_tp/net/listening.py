@@ -92,6 +92,21 @@ def renew_listeners(settings: Settings, existing: Mapping[Endpoint, socket.socke
         return result
 
 
+def stop_listening(listeners: Iterable[socket.socket]) -> None:
+    """In every process that has the sockets: closing would leave them open in the others (inet(7), unix(7): shutdown).
+
+    Clients in the queue of an Internet socket are reset by the kernel; those in the queue of a unix socket would wait
+    until the last process closes it, so they are closed here. Whoever comes later is refused, until somebody binds the
+    address anew.
+    """
+    for listener in listeners:
+        with suppress(OSError):  # stopped by another worker already
+            listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # EINVAL or EAGAIN: nobody is left
+            while listener.family == socket.AF_UNIX:
+                listener.accept()[0].close()
+
+
 def close_listeners(listeners: Mapping[Endpoint, socket.socket]) -> None:
     """Close them, and remove the files of unix sockets where we may. What is closed already is left alone."""
     for endpoint, listener in listeners.items():

@@ -112,7 +112,23 @@ class Generation:
         self._start_at: list[float] = []
         self._kill_at = float("inf")
         self._failures = 0
+        self._unstarted = 0
+        self._was_ready = False
         self._stopping = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether clients are served, or will be as soon as a worker that ended is replaced.
+
+        What clients can do to workers that were ready, down to ending them, does not make this false: their
+        replacements wait for BACKOFF_MAX at most. Workers that do not come up do, and workers that hang and cannot
+        be killed.
+        """
+        if self.phase is Phase.DRAINING:
+            return False
+        comes_up = self._was_ready and not self.early_deaths and not self._unstarted
+        answering = [worker for worker in self.workers.values() if worker.silent <= SILENT_PULSES]
+        return any(worker.ready for worker in answering) or (comes_up and bool(answering or self._start_at))
 
     def start(self) -> None:
         """Fork the workers."""
@@ -142,8 +158,8 @@ class Generation:
             return
         if alive:
             worker.silent = 0
-            worker.ready = True
-            self.early_deaths = 0
+            worker.ready = self._was_ready = True
+            self.early_deaths = self._unstarted = 0
             if self.phase is Phase.STARTING and self._all_ready():
                 self.phase = Phase.RUNNING
 
@@ -157,9 +173,11 @@ class Generation:
 
     def reaped(self, pid: int, status: int) -> bool:
         """A child has ended. False: it is none of this generation."""
-        worker = self.workers.pop(pid, None)
+        worker = self.workers.get(pid)
         if worker is None:
             return False
+        self.pulsed(worker)  # its last one may still be in the pipe: whether it was ever ready depends on it
+        del self.workers[pid]
         os.close(worker.pulse)
         lost = self._admission.counts()[worker.row]
         self._admission.clear(worker.row)
@@ -225,6 +243,7 @@ class Generation:
             self._admission.clear(row)
             self._rows.give_back(row)
             self._failures += 1
+            self._unstarted += 1
             self._start_at.append(time.monotonic() + backoff(self._failures))
             log.error("cannot start a worker: %s: raise LimitNPROC or TasksMax", error.strerror)  # noqa: TRY400  (one line)
             return

@@ -1,7 +1,7 @@
 """From a configuration to a running daemon, in the order that rights allow.
 
-As root: descriptors, listening sockets, pid file, status socket. Then privileges are dropped, and only then
-is anything of a peer's touched. What is needed later is imported before: afterwards its files may be out of
+As root: pid file, listening sockets, the folder of the status socket, descriptors. Then privileges are dropped, and
+only then is anything of a peer's touched. What is needed later is imported before: afterwards its files may be out of
 reach.
 
 With `detach` the caller gets its prompt back when the daemon is ready (0), or with the reason when it cannot
@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 import resource
+import signal
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -25,15 +26,19 @@ from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
 from proxsmtp_tp.service import logging as logs
+from proxsmtp_tp.service import syslog
+from proxsmtp_tp.service.fail_open import FailOpen
 from proxsmtp_tp.service.master import Master, StartError, Surroundings, with_workers
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
 from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
 from proxsmtp_tp.service.status import StatusSocket
 from proxsmtp_tp.service.version import VERSION
-from proxsmtp_tp.service.worker import make_proxy
+from proxsmtp_tp.service.worker import GRACE, make_proxy
 
 if TYPE_CHECKING:
+    import pwd
+
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.service.worker import ProxyFactory
 
@@ -44,6 +49,7 @@ _PRELOADED = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "uvloop"
 _DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
 _DESCRIPTORS_FILTER = 4  # its three standard streams and the spool
 _DESCRIPTORS_OWN = 64  # standard streams, listeners, event loop, log, and the files of a moment
+_PATIENCE = 5  # seconds for the master to reap the last worker and to tidy up, on a loaded machine
 _DAEMON_LEVEL = 3  # what 1.10 sends to syslog: all but debugging
 
 
@@ -67,11 +73,14 @@ class Launch:
 
 def launch(wanted: Launch) -> int:
     """Run the daemon. Returns the exit code: of the daemon, or (with `detach`) of the process that started it."""
+    _reset_signals()
     notifier = Notifier()
     wanted = replace(wanted, path=str(Path(wanted.path).absolute()))
     if not wanted.detach:
         logs.set_up(logs.StreamHandler(wanted.name), wanted.level)
         return _run(wanted, notifier, _Starter(None))
+    if problem := syslog.problem():
+        print(f"{wanted.name}: warning: {problem}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     out, into = os.pipe()
@@ -82,12 +91,25 @@ def launch(wanted: Launch) -> int:
     try:
         os.close(out)
         _detach()
-        logs.set_up(logs.SyslogHandler(wanted.name), wanted.level)
+        logs.set_up(syslog.SyslogHandler(wanted.name), wanted.level)
         code = _run(wanted, notifier, _Starter(into))
     except BaseException:
         log.critical("an error that should not be", exc_info=True)
     finally:
+        logging.shutdown()
         os._exit(code)
+
+
+def _reset_signals() -> None:
+    """Whatever the caller blocked or ignored, TERM and HUP must be heard.
+
+    An ignored HUP (nohup(1)) stays ignored until the master takes it for a reload: a terminal that is closed while the
+    daemon starts does not end it. Python itself ignores SIGPIPE and SIGXFSZ.
+    """
+    for number in signal.valid_signals() - {signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class _Starter:
@@ -152,18 +174,23 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, held: ExitSt
     for warning in wanted.configuration.warnings:
         log.warning("%s", warning)
     log.debug("starting up (%s)...", VERSION)
+    pid_file = PidFile(_pid_path(settings, wanted))
+    held.callback(pid_file.remove)
     listeners = renew_listeners(settings, {})
     held.callback(close_listeners, listeners)
     for endpoint in listeners:
         log.debug("created socket: %s", endpoint)
-    pid_file = PidFile(_pid_path(settings, wanted))
-    held.callback(pid_file.remove)
-    status = StatusSocket(settings.instance)
+    _wait_for_the_one_before(pid_file, settings)
+    user = _other_user(settings)
+    status = StatusSocket(settings.instance, user)
     held.callback(status.close, remove=True)
     _raise_descriptor_limit(settings)
     for module in (*_PRELOADED, wanted.proxy_module):
         importlib.import_module(module)
-    _drop_privileges(settings, status)
+    if user is not None and not pid_file.user_may_write(user.pw_uid, user.pw_gid):
+        pid_file.write()
+    drop_privileges(settings.user, settings.transparent_proxy is TransparentProxy.FULL)
+    status.open()
     _check_temp_directory(settings)
 
     def on_ready() -> None:
@@ -176,11 +203,13 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, held: ExitSt
 
     around = Surroundings(
         admission=Admission(settings.max_connections, 0),
+        fail_open=FailOpen(settings, status.file("heartbeat")),
         make_proxy=wanted.make_proxy,
         load=lambda: load_config(wanted.path),
         notifier=notifier,
         status=status,
         on_ready=on_ready,
+        on_stop=pid_file.stopping,
         close_in_worker=close_in_worker,
     )
     return Master(settings, listeners, around)
@@ -192,11 +221,24 @@ def _pid_path(settings: Settings, wanted: Launch) -> str | None:
     return settings.pid_file or wanted.pid_file
 
 
-def _drop_privileges(settings: Settings, status: StatusSocket) -> None:
-    if settings.user is not None and os.geteuid() == 0:
-        account = look_up_user(settings.user)
-        status.give_to(account.pw_uid, account.pw_gid)
-    drop_privileges(settings.user, settings.transparent_proxy is TransparentProxy.FULL)
+def _wait_for_the_one_before(pid_file: PidFile, settings: Settings) -> None:
+    """`kill $(cat PIDFILE); proxsmtpd ...`: the daemon that was told to stop lets its clients go first.
+
+    It has closed its listening sockets, so those of ours are there: who connects meanwhile waits for a greeting, and
+    is not refused.
+    """
+    if pid_file.holder:
+        seconds = settings.drain_time_out + GRACE + _PATIENCE
+        log.log(logs.NOTICE, "waiting up to %d s for daemon %s to let its clients go", seconds, pid_file.holder)
+        pid_file.wait(seconds)
+
+
+def _other_user(settings: Settings) -> pwd.struct_passwd | None:
+    """Whom the daemon becomes; None: it stays who it is."""
+    if settings.user is None or os.geteuid() != 0:
+        return None
+    account = look_up_user(settings.user)
+    return account if account.pw_uid != 0 else None
 
 
 def _raise_descriptor_limit(settings: Settings) -> None:

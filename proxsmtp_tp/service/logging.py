@@ -1,7 +1,7 @@
 """Where log lines go, and what a line is: one line of printable text, whatever a peer put into it.
 
 foreground   standard error; `proxsmtpd: text` as 1.10 writes it, or `<priority>text` for the journal
-daemon       syslog(3), facility mail, `proxsmtpd[pid]: text`, over /dev/log, never blocking
+daemon       syslog(3), facility mail, `proxsmtpd[pid]: text`, over /dev/log, never blocking (see `syslog`)
 
 Levels are those of `proxsmtpd -d`: 0 errors, 1 warnings, 2 notices, 3 information, 4 everything.
 """
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -25,8 +23,6 @@ NOTICE = 25
 LEVELS = (logging.ERROR, logging.WARNING, NOTICE, logging.INFO, logging.DEBUG)
 """By the number that -d gives."""
 
-_FACILITY_MAIL = 2 << 3  # syslog(3), LOG_MAIL
-_SYSLOG = "/dev/log"
 # write(2) and send(2) of up to PIPE_BUF bytes are not mixed with the lines of other workers (pipe(7)).
 _LINE_MAX = 4096 - 96  # less the priority, time and name before it
 
@@ -39,53 +35,6 @@ class OneLine(logging.Formatter):
         text = printable(super().format(record))
         data = text.encode()
         return text if len(data) <= _LINE_MAX else data[: _LINE_MAX - 3].decode(errors="ignore") + "..."
-
-
-class SyslogHandler(logging.Handler):
-    """Datagrams to /dev/log (RFC 3164 form, as syslog(3) sends them). A line that cannot be sent at once is
-    lost.
-
-    Not logging.handlers.SysLogHandler: that one blocks the event loop for as long as the log daemon is stuck.
-    """
-
-    def __init__(self, name: str, address: str = _SYSLOG) -> None:
-        super().__init__()
-        self._name = name
-        self._address = address
-        self._socket: socket.socket | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send; connect anew once if the log daemon was restarted."""
-        stamp = time.strftime("%b %e %H:%M:%S", time.localtime(record.created))
-        head = f"<{_FACILITY_MAIL | priority(record.levelno)}>{stamp} {self._name}[{os.getpid()}]: "
-        data = (head + self.format(record)).encode("utf-8", "backslashreplace")
-        for _ in range(2):
-            try:
-                self._connected().send(data)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.close_socket()
-            else:
-                return
-
-    def close(self) -> None:
-        """Close the socket, too."""
-        self.close_socket()
-        super().close()
-
-    def close_socket(self) -> None:
-        """The next line opens it anew."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _connected(self) -> socket.socket:
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
-            self._socket.connect(self._address)
-        return self._socket
 
 
 class StreamHandler(logging.StreamHandler["TextIO"]):

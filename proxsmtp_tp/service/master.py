@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.reader import ConfigError
 from proxsmtp_tp.config.settings import TransparentProxy
-from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
+from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners, stop_listening
+from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.generation import Generation, Phase, Rows
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.privileges import has_net_raw
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.listening import Listeners
+    from proxsmtp_tp.service.fail_open import FailOpen
     from proxsmtp_tp.service.readiness import Notifier
     from proxsmtp_tp.service.status import StatusSocket
     from proxsmtp_tp.service.worker import ProxyFactory
@@ -60,16 +62,19 @@ class ReloadError(Exception):
 class Surroundings:
     """What the master works with.
 
-    `load` reads the configuration anew. `on_ready` is called once, when all workers are ready.
-    `close_in_worker` closes what the caller keeps open and a worker must not have.
+    `load` reads the configuration anew. `on_ready` is called once, when all workers are ready; its PidFileError ends
+    the daemon. `on_stop` is called once, when nobody listens any more. `close_in_worker` closes what the caller keeps
+    open and a worker must not have.
     """
 
     admission: Admission
+    fail_open: FailOpen
     make_proxy: ProxyFactory
     load: Callable[[], Configuration]
     notifier: Notifier
     status: StatusSocket
     on_ready: Callable[[], None]
+    on_stop: Callable[[], None]
     close_in_worker: Callable[[], None]
 
 
@@ -147,6 +152,9 @@ class Master:
         self._old = [generation for generation in self._old if generation.workers]
         self._around.notifier.alive()
         self._go_on()
+        self._around.fail_open.step(self._current.serves)
+        for handler in syslog.in_use():
+            handler.retry()
 
     def _wait(self) -> None:
         poll = select.poll()
@@ -156,7 +164,11 @@ class Master:
         workers = {worker.pulse: (generation, worker) for generation, worker in self._all_workers()}
         for pulse in workers:
             poll.register(pulse, select.POLLIN)
-        due = min([self._pulse_at, *(generation.due() for generation in self._generations())])
+        others = (
+            *(handler.due for handler in syslog.in_use()),
+            *(generation.due() for generation in self._generations()),
+        )
+        due = min(self._pulse_at, self._around.fail_open.due(), *others)
         pause = min(max(0.0, due - time.monotonic()), (self._around.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):
             if descriptor == self._wakeup.fileno():
@@ -187,8 +199,8 @@ class Master:
             return
         if not self._announced and current.phase is Phase.RUNNING:
             self._announced = True
-            self._ready("accepting connections")
             self._around.on_ready()
+            self._ready("accepting connections")
         elif current.phase is Phase.STARTING and current.early_deaths:
             self._failed = True
             self._stop("no worker")
@@ -240,6 +252,7 @@ class Master:
 
     def _take_over(self, new: Generation) -> None:
         old, self._current, self._next = self._current, new, None
+        self._around.fail_open.configure(new.settings)
         self._around.admission.set_limit(new.settings.max_connections)
         old.retire()
         self._old.append(old)
@@ -265,6 +278,7 @@ class Master:
         if not self._stopping:
             log.log(NOTICE, "stopping (%s): waiting for running transactions", why)
             self._around.notifier.stopping()
+            self._around.fail_open.stop()
         first, self._stopping = not self._stopping, True
         for generation in self._generations():
             generation.drain()
@@ -272,6 +286,7 @@ class Master:
             _close_everywhere(self._current.listeners)
             if self._next is not None:
                 self._close_unused(self._next.listeners)
+            self._around.on_stop()
 
     # Small things.
 
@@ -292,6 +307,7 @@ class Master:
         self._signalled.close()
         for _, worker in self._all_workers():
             os.close(worker.pulse)
+        self._around.fail_open.close_in_worker()
         self._around.close_in_worker()
 
     def _ready(self, status: str) -> None:
@@ -314,10 +330,8 @@ class Master:
 
 
 def _close_everywhere(listeners: Listeners) -> None:
-    """Stop listening in every process that has the socket: closing alone leaves it open in workers that drain."""
-    for listener in listeners.values():
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
+    """Stop listening, also in workers that drain."""
+    stop_listening(listeners.values())
     close_listeners(listeners)
 
 

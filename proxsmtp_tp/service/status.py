@@ -1,7 +1,10 @@
 """What the running daemon does now: a unix socket that answers each connection with one JSON object.
 
-Nothing is read from whoever connects, and nothing is waited for: a client of it cannot hold the master. The
-socket is NAME.sock in the runtime folder; only root and the daemon's user may connect.
+Nothing is read from whoever connects, and nothing is waited for: a client of it cannot hold the master. Only root and
+the daemon's user may connect.
+
+The socket is NAME.sock in the runtime folder. A daemon that is started as root and becomes User could not remove it
+there: it gets a folder of its own, NAME, with the socket in it.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pwd
     from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
 _FOLDER = "proxsmtp-tp"
+_SOCKET = "socket"  # in a folder of the instance's own
 _MODE = 0o600
 _BATCH = 16  # answers at a time, so that the master gets on with its work
 # An answer is one send: net.core.wmem_default is 212992 bytes, and 512 workers with 100 bytes each are a
@@ -31,19 +36,34 @@ _PATIENCE = 5.0  # seconds; the master answers between two of its own steps, whi
 class StatusSocket:
     """The daemon's side. Without a folder that may be written to there is no status; mail does not depend on it."""
 
-    def __init__(self, instance: str) -> None:
-        self.path = _own_folder() / f"{instance}.sock"
+    def __init__(self, instance: str, user: pwd.struct_passwd | None = None) -> None:
+        """As root, if `user` is whom the daemon becomes: make the folder that is the user's."""
+        self._instance = instance
         self._socket: socket.socket | None = None
+        folder = _own_folder()
+        self.path = folder / f"{instance}.sock"
+        try:
+            folder.mkdir(mode=0o755, exist_ok=True)
+            if user is not None:
+                _remove_dead(self.path)  # of a daemon that became no other user
+                self.path = folder / instance / _SOCKET
+                _give_folder(self.path.parent, user)
+        except OSError as error:
+            self._say_why_not(error)
+
+    def open(self) -> None:
+        """As the user that the daemon will stay, so that it can remove the socket at its end."""
         try:
             self._socket = self._open()
         except OSError as error:
-            log.info("no status at %s: %s", self.path, error.strerror or error)
+            self._say_why_not(error)
 
-    def give_to(self, uid: int, gid: int) -> None:
-        """Let the user that the daemon becomes connect, too."""
-        if self._socket is not None:
-            with suppress(OSError):  # then only root may ask
-                os.chown(self.path, uid, gid, follow_symlinks=False)
+    def file(self, kind: str) -> Path | None:
+        """The path for another file of this instance; None while the socket, and so the name, is not ours."""
+        if self._socket is None:
+            return None
+        own_folder = self.path.name == _SOCKET
+        return self.path.with_name(kind if own_folder else f"{self._instance}.{kind}")
 
     def fileno(self) -> int | None:
         """To wait on; None without a socket."""
@@ -68,16 +88,15 @@ class StatusSocket:
             self._socket.close()
             self._socket = None
             if remove:
-                with suppress(OSError):  # a folder of root's: a dead socket is taken over by the next start
+                with suppress(OSError):  # the folder is gone: nothing stays
                     self.path.unlink()
 
+    def _say_why_not(self, error: OSError) -> None:
+        log.info("no status at %s: %s", self.path, error.strerror or error)
+
     def _open(self) -> socket.socket:
-        self.path.parent.mkdir(mode=0o755, exist_ok=True)
-        if self.path.is_socket() and read_status(self.path) is not None:
-            raise OSError(f"the instance {self.path.stem} runs already; give this one another Instance")
-        with suppress(FileNotFoundError):
-            if self.path.is_socket():
-                self.path.unlink()
+        if not _remove_dead(self.path):
+            raise OSError(f"the instance {self._instance} runs already; give this one another Instance")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
@@ -88,6 +107,33 @@ class StatusSocket:
             listener.close()
             raise
         return listener
+
+
+def _give_folder(folder: Path, user: pwd.struct_passwd) -> None:
+    """A folder of the user's; others may learn that the socket is there, and are refused by it."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o711)
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(opened, 0o711)  # less than the umask may have left
+        os.fchown(opened, user.pw_uid, user.pw_gid)
+    finally:
+        os.close(opened)
+
+
+def _remove_dead(path: Path) -> bool:
+    """Remove the socket of a daemon that was killed. False: one that lives has it."""
+    with suppress(FileNotFoundError):
+        if path.is_socket():
+            if read_status(path) is not None:
+                return False
+            path.unlink()
+    return True
+
+
+def instance_of(path: Path) -> str:
+    """The instance whose socket this is."""
+    return path.parent.name if path.name == _SOCKET else path.stem
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
@@ -114,7 +160,7 @@ def find_sockets() -> Iterator[Path]:
     """The sockets of all instances that run or did run, wherever a daemon of this machine or user puts them."""
     for folder in dict.fromkeys((_own_folder(), Path("/run", _FOLDER), Path("/run/proxsmtp"))):
         with suppress(OSError):
-            yield from sorted(folder.glob("*.sock"))
+            yield from sorted((*folder.glob("*.sock"), *folder.glob(f"*/{_SOCKET}")), key=instance_of)
 
 
 def _own_folder() -> Path:

@@ -1,7 +1,8 @@
 """One worker process: an event loop with a Proxy in it, from fork to exit.
 
 TERM drains: the Proxy accepts nobody any more and ends within DrainTimeOut; a second TERM stops it at once. A
-worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same. USR1 drains for
+worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the
+listening sockets for all who have them too, so that a new master can bind at once. USR1 drains for
 a reload, in which clients that have just come are served, too; TERM may follow. Should the loop hang meanwhile, the
 kernel ends the process by ALRM. INT and HUP, which a terminal sends to all, are the master's business.
 
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
-from proxsmtp_tp.gateway import heartbeat
+from proxsmtp_tp.net.listening import stop_listening
+from proxsmtp_tp.service import syslog
 from proxsmtp_tp.session.state import Reason
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
     try:
         _settle(job, master)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(job, pulse))
+            runner.run(_serve(job, pulse, master))
         code = 0
     except BaseException:
         log.critical("worker %d: an error that should not be", os.getpid(), exc_info=True)
@@ -110,16 +112,20 @@ def _settle(job: Job, master: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, RETIRE):
         signal.signal(number, signal.SIG_DFL)
     job.close_others()
+    for handler in syslog.in_use():
+        handler.start_anew()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != master:  # it died before the kernel knew that we want to hear of it
         os._exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-async def _serve(job: Job, pulse: int) -> None:
+async def _serve(job: Job, pulse: int, master: int) -> None:
     loop = asyncio.get_running_loop()
+    for handler in syslog.in_use():
+        handler.attach(loop)
     proxy = job.make_proxy(job.settings, job.listeners, job.admission, job.row)
-    last_hour = _LastHour(job, proxy, loop)
+    last_hour = _LastHour(job, proxy, loop, master)
 
     def beat() -> None:
         with suppress(OSError):  # a master that is gone says so by TERM; one that is busy has enough of our bytes
@@ -138,11 +144,11 @@ async def _serve(job: Job, pulse: int) -> None:
 class _LastHour:
     """What signals do about the end of the worker. Handlers run wherever the interpreter is, the loop may hang."""
 
-    def __init__(self, job: Job, proxy: ProxyLike, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, job: Job, proxy: ProxyLike, loop: asyncio.AbstractEventLoop, master: int) -> None:
         self._job = job
         self._proxy = proxy
         self._loop = loop
-        self._signs = _heartbeats(job.settings)
+        self._master = master
         self._limited = False
         self._terms = 0
 
@@ -152,6 +158,8 @@ class _LastHour:
 
     def on_term(self, *_: object) -> None:
         """The end of the daemon; the second time, at once."""
+        if os.getppid() != self._master:  # killed: it cannot close what it held
+            stop_listening(self._job.listeners)
         self._terms += 1
         if self._terms == 1:
             self._drain_soon(Reason.STOP)
@@ -173,27 +181,8 @@ class _LastHour:
             self._loop.call_soon_threadsafe(what, *arguments)
 
     def _drain(self, reason: Reason) -> None:
-        self._signs.cancel()
         self._job.admission.end_accepting(self._job.row)
         self._proxy.drain(reason)
-
-
-def _heartbeats(settings: Settings) -> asyncio.Task[None]:
-    """Tell rules that fail open that connections are accepted. Always: `install-rules --fail open` may say so alone."""
-
-    async def give() -> None:
-        port = settings.intercept_port
-        if port is None:  # only unix sockets: no rule turns anything to those
-            return
-        sign = heartbeat.Heartbeat(port)
-        try:
-            while True:
-                sign.beat()
-                await asyncio.sleep(heartbeat.INTERVAL)
-        finally:
-            sign.close()
-
-    return asyncio.create_task(give(), name="heartbeat")
 
 
 def _nothing(*_: object) -> None:

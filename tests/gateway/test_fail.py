@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import threading
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from proxsmtp_tp.gateway.doctor.daemon import listening
+from proxsmtp_tp.gateway.doctor.prober import Recorder
 from proxsmtp_tp.gateway.heartbeat import Heartbeat
-from proxsmtp_tp.gateway.plan import Fail, Method, Mode
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, Fail, Method, Mode
 from tests.gateway.box import METHODS, MODES, PORT, SOON, Box, within
-from tests.gateway.network import SERVER, greeting, inside, run
+from tests.gateway.clinic import Clinic
+from tests.gateway.network import CLIENT, SERVER, greeting, inside, open_socket, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,3 +148,127 @@ def test_heartbeats_need_no_ipv6(box: Box) -> None:
     sign.beat()
     sign.close()
     sign.close()
+
+
+WORKERS = 4
+
+
+class Attacked:
+    """A gateway with the real daemon, RuleFail open, and the mail server behind it."""
+
+    def __init__(self, method: Method, mode: Mode) -> None:
+        directives = {"RuleMethod": method.value, "RuleMode": mode.value, "TransparentProxy": "client"}
+        self.clinic = Clinic(RuleFail="open", Workers=str(WORKERS), **directives)
+        self.recorder = Recorder()
+        inside(self.clinic.net.server, lambda: self.recorder.listen(SERVER[4], 25))
+        self._links: list[socket.socket] = []
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def processes(self) -> tuple[int, list[int]]:
+        """The master and its workers."""
+        pids = {pid for item in inside(self.clinic.gateway, lambda: listening(PORT)) for pid in item.pids}
+        (master,) = (pid for pid in pids if parent(pid) not in pids)
+        return master, sorted(pids - {master})
+
+    def greeting(self) -> str:
+        """What a client hears."""
+        return greeting(self.clinic.net.client, SERVER[4], wait=1)
+
+    def passed_unfiltered(self) -> bool:
+        """Whether the server has seen a client's own address."""
+        return any(record["peer"][0] == CLIENT[4] for record in self.recorder.seen())
+
+    def last_peer(self) -> str:
+        """The address that the server saw last."""
+        return str(self.recorder.seen()[-1]["peer"][0])
+
+    def flood(self) -> None:
+        """From now on four clients for each worker send what we refuse ourselves, as fast as it is taken."""
+        for _ in range(4 * WORKERS):
+            thread = threading.Thread(target=self._flood)
+            self._threads.append(thread)
+            thread.start()
+
+    def _flood(self) -> None:
+        while not self._over.is_set():
+            with suppress(OSError), open_socket(self.clinic.net.client, socket.AF_INET) as link:
+                link.settimeout(1)
+                link.connect((SERVER[4], 25))
+                while not self._over.is_set():
+                    link.sendall(b"BURL\r\n" * 43690)  # 256 KiB
+                    link.recv(1 << 16)
+
+    def close(self) -> None:
+        """End everything."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        self.clinic.close()
+
+
+def parent(pid: int) -> int:
+    """Its parent process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.fixture
+def attacked(method: Method, mode: Mode) -> Iterator[Attacked]:
+    """Filtering, at the beginning."""
+    found = Attacked(method, mode)
+    try:
+        # With iptables the rules begin to intercept with the first heartbeat that they see.
+        assert within(SOON, lambda: found.greeting().startswith("220") and found.last_peer() != CLIENT[4])
+        found.recorder.seen().clear()
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.mark.parametrize(("method", "mode"), BOTH)
+def test_clients_that_keep_every_worker_busy_do_not_open_it(attacked: Attacked) -> None:
+    """First a flood, then workers that do nothing at all, which is the most that clients could do to them."""
+    attacked.flood()
+    end = time.monotonic() + HEARTBEAT_HOLD / 2
+    while time.monotonic() < end:
+        attacked.greeting()
+    _, workers = attacked.processes()
+    assert len(workers) == WORKERS
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        end = time.monotonic() + HEARTBEAT_HOLD + 5
+        while time.monotonic() < end:
+            attacked.greeting()
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    assert not attacked.passed_unfiltered()
+    assert "unfiltered" not in attacked.clinic.instance.log
+
+
+@pytest.mark.parametrize(("method", "mode"), [(Method.NFTABLES, Mode.REDIRECT), (Method.IPTABLES, Mode.TPROXY)])
+def test_each_opening_and_closing_is_an_error_in_the_log(attacked: Attacked) -> None:
+    """A master that is stopped for a while, then a daemon that ends, and comes back."""
+    instance = attacked.clinic.instance
+    master, _ = attacked.processes()
+
+    def passes() -> bool:
+        attacked.greeting()
+        return attacked.passed_unfiltered()
+
+    os.kill(master, signal.SIGSTOP)
+    try:
+        assert within(SOON, passes)
+    finally:
+        os.kill(master, signal.SIGCONT)
+    assert within(SOON, lambda: "RuleFail open: mail is filtered again; it passed unfiltered for" in instance.log)
+    attacked.recorder.seen().clear()
+    attacked.greeting()
+    assert not attacked.passed_unfiltered()
+    instance.stop()
+    assert "RuleFail open: the daemon stops: mail passes unfiltered until it is back" in instance.log
+    assert within(SOON, passes)
+    instance.start()
+    since = "RuleFail open: mail is filtered again; without a daemon it passed unfiltered since 20"
+    assert within(SOON, lambda: since in instance.log)

@@ -161,7 +161,9 @@ def test_status_of_nobody(
     tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    StatusSocket("north").close()  # a daemon that was killed leaves this
+    status = StatusSocket("north")
+    status.open()
+    status.close()  # a daemon that was killed leaves this
     assert cli.main(["status", "-f", str(config)]) == 1
     assert capsys.readouterr().err == "no instance north answers: start it with `proxsmtp-tp serve`\n"
     config.write_text("nonsense")
@@ -174,7 +176,7 @@ def test_status_of_an_instance(
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     code = (
         "import json, sys; from proxsmtp_tp.service.status import StatusSocket\n"
-        "status = StatusSocket('north'); print('up', flush=True)\n"
+        "status = StatusSocket('north'); status.open(); print('up', flush=True)\n"
         "status._socket.setblocking(True)\n"
         "for _ in range(2): status.answer_one = status.answer(lambda: json.loads(sys.argv[1]))\n"
     )

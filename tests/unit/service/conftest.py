@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -137,7 +138,8 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What the status socket says."""
-        answer = read_status(self.folder / "d.sock")
+        own_folder = self.folder / "d" / "socket"  # with User
+        answer = read_status(own_folder if own_folder.exists() else self.folder / "d.sock")
         assert answer is not None
         return answer
 
@@ -192,3 +194,21 @@ def daemon() -> Iterator[Daemon]:
         running.configure()
         stack.callback(running.end)
         yield running
+
+
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    """As it was before, after the test."""
+    root = logging.getLogger()
+    handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
+    for handler in handlers:  # those of the test runner must not be closed by set_up
+        root.removeHandler(handler)
+    yield
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    logging.raiseExceptions = raising

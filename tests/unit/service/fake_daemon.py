@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,7 +126,8 @@ class FakeProxy:
         if self.clients.pop(client, None) is not None:
             self.loop.remove_reader(client)
             self.admission.leave(self.worker)
-            client.send(text)
+            with suppress(OSError):  # it hung up first
+                client.send(text)
             client.close()
         self.check()
 

@@ -127,3 +127,49 @@ def test_nobody_is_replaced_while_draining() -> None:
     assert ending(case.end()) == "signal SIGTERM"
     case.generation._kill_at = float("inf")
     assert case.generation.due() == float("inf")
+
+
+def test_it_serves_whatever_clients_do_to_workers_that_were_ready() -> None:
+    case = Case()
+    assert not case.generation.serves  # nobody has been ready yet
+    os.write(case.into, b".")
+    case.generation.pulsed(case.worker)
+    for _ in range(generations.SILENT_PULSES):
+        case.generation.pulse_passed()
+        assert case.generation.serves  # it is busy
+    case.generation.pulse_passed()
+    assert not case.generation.serves  # killed, and not ended: it hangs in the kernel
+    case.end()
+    assert case.generation.serves  # another one is about to start
+    assert case.generation.due() < float("inf")
+    case.generation.early_deaths = 1
+    assert not case.generation.serves
+    case.generation.early_deaths = 0
+    assert case.generation.serves
+    case.generation.drain()
+    assert not case.generation.serves
+
+
+def test_a_worker_whose_only_pulse_came_with_its_end_was_ready() -> None:
+    case = Case()
+    os.write(case.into, b".")
+    os.kill(case.pid, signal.SIGKILL)
+    case.end()
+    assert case.generation.early_deaths == 0
+    assert case.generation.serves
+
+
+def test_nobody_is_served_while_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    os.write(case.into, b".")
+    case.generation.pulsed(case.worker)
+    os.kill(case.pid, signal.SIGKILL)
+    case.end()
+    assert case.generation.serves
+
+    def no_more(*_: object) -> int:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(generations, "_fork", no_more)
+    case.generation._start_worker()
+    assert not case.generation.serves

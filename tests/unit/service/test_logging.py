@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.service.logging import LEVELS, NOTICE, OneLine, StreamHandler, SyslogHandler, priority, set_up
+from proxsmtp_tp.service.logging import LEVELS, NOTICE, OneLine, StreamHandler, priority, set_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def _root_logger_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
-    for handler in handlers:  # those of the test runner must not be closed by set_up
-        root.removeHandler(handler)
-    yield
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
-    for handler in handlers:
-        root.addHandler(handler)
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    logging.raiseExceptions = raising
+pytestmark = pytest.mark.usefixtures("root_logger")
 
 
 def test_a_peer_cannot_write_lines_of_its_own() -> None:
@@ -91,42 +75,3 @@ def test_another_stream_is_not_the_journal(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_priorities_are_those_of_syslog() -> None:
     assert [priority(level) for level in (50, 40, 30, 25, 20, 10)] == [2, 3, 4, 5, 6, 7]
-
-
-def syslog(path: Path, kind: socket.SocketKind = socket.SOCK_DGRAM) -> socket.socket:
-    daemon = socket.socket(socket.AF_UNIX, kind)
-    daemon.settimeout(10)
-    daemon.bind(str(path))
-    return daemon
-
-
-def test_syslog_lines_carry_facility_mail_and_the_process(tmp_path: Path) -> None:
-    with syslog(tmp_path / "log") as daemon:
-        set_up(SyslogHandler("proxsmtpd", str(tmp_path / "log")), 3)
-        logging.getLogger("x").error("oh\nno")
-        line = daemon.recv(8192).decode()
-    head, _, text = line.partition(f" proxsmtpd[{os.getpid()}]: ")
-    assert head.startswith("<19>")  # mail is 2, an error is 3
-    assert text == "oh\\nno"
-
-
-def test_a_syslog_that_is_gone_and_comes_back(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    set_up(SyslogHandler("p", str(path)), 3)
-    logging.getLogger("x").error("lost: nobody is there yet")
-    with syslog(path) as daemon:
-        logging.getLogger("x").error("one")
-        assert daemon.recv(8192).endswith(b": one")
-    path.unlink()
-    logging.getLogger("x").error("lost: it was stopped")
-    with syslog(path) as daemon:
-        logging.getLogger("x").error("two")
-        assert daemon.recv(8192).endswith(b": two")
-
-
-def test_a_syslog_that_is_stuck_blocks_nobody(tmp_path: Path) -> None:
-    with syslog(tmp_path / "log") as daemon:
-        set_up(SyslogHandler("p", str(tmp_path / "log")), 3)
-        for number in range(5000):  # more than any queue: net.unix.max_dgram_qlen is hundreds
-            logging.getLogger("x").error("%d", number)
-        assert daemon.recv(8192).endswith(b": 0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proxsmtp_tp.service.status import StatusSocket, find_sockets, read_status
+from proxsmtp_tp.service.status import StatusSocket, find_sockets, instance_of, read_status
 from tests.unit.service.conftest import eventually
 
 
@@ -17,6 +19,13 @@ from tests.unit.service.conftest import eventually
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
     return tmp_path / "run"
+
+
+def opened(instance: str) -> StatusSocket:
+    """Of a daemon that becomes no other user."""
+    status = StatusSocket(instance)
+    status.open()
+    return status
 
 
 def ask(status: StatusSocket, path: Path) -> object:
@@ -29,7 +38,7 @@ def ask(status: StatusSocket, path: Path) -> object:
 
 
 def test_status_answers_and_hangs_up(folder: Path) -> None:
-    status = StatusSocket("a")
+    status = opened("a")
     assert ask(status, folder / "a.sock") == b'{"pid": 1}\n'
     assert (folder / "a.sock").stat().st_mode & 0o777 == 0o600
     assert next(iter(find_sockets())) == folder / "a.sock"
@@ -39,16 +48,16 @@ def test_status_answers_and_hangs_up(folder: Path) -> None:
 
 
 def test_a_dead_status_socket_is_taken_over(folder: Path) -> None:
-    StatusSocket("a").close()
+    opened("a").close()
     assert read_status(folder / "a.sock") is None
-    status = StatusSocket("a")
+    status = opened("a")
     assert ask(status, folder / "a.sock")
     status.close()
 
 
 def test_status_waits_for_nobody(folder: Path) -> None:
     """Clients that never read, and more of them than are answered at a time."""
-    status = StatusSocket("a")
+    status = opened("a")
     clients = [socket.socket(socket.AF_UNIX) for _ in range(10)]
     for client in clients:
         client.connect(str(folder / "a.sock"))
@@ -62,7 +71,7 @@ def test_status_waits_for_nobody(folder: Path) -> None:
 def test_a_file_in_its_place_is_not_removed(folder: Path) -> None:
     folder.mkdir()
     (folder / "a.sock").write_text("precious")
-    status = StatusSocket("a")
+    status = opened("a")
     assert status.fileno() is None
     status.answer(dict)
     status.close(remove=True)
@@ -85,3 +94,29 @@ def test_what_is_no_status_is_none(tmp_path: Path, said: bytes) -> None:
 def is_listening(path: Path) -> bool:
     table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     return any(row[-1] == str(path) and row[3] == "00010000" for row in table)
+
+
+def test_a_folder_of_its_own_follows_no_link(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    folder.mkdir()
+    (tmp_path / "precious").mkdir(mode=0o700)
+    (folder / "a").symlink_to(tmp_path / "precious")
+    StatusSocket("a", pwd.getpwuid(os.getuid()))
+    assert (tmp_path / "precious").stat().st_mode & 0o777 == 0o700
+    assert "no status at" in caplog.text
+
+
+def test_a_socket_in_a_folder_of_its_own_is_found_by_its_instance(folder: Path) -> None:
+    own = StatusSocket("a", pwd.getpwuid(os.getuid()))
+    own.open()
+    flat = opened("b")
+    assert [(path, instance_of(path)) for path in find_sockets()][:2] == [
+        (folder / "a" / "socket", "a"),
+        (folder / "b.sock", "b"),
+    ]
+    assert own.file("heartbeat") == folder / "a" / "heartbeat"
+    assert flat.file("heartbeat") == folder / "b.heartbeat"
+    assert ask(own, own.path)
+    for status in (own, flat):
+        status.close(remove=True)
+        assert status.file("heartbeat") is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,3 +60,32 @@ def test_full_mode_cannot_be_had_by_a_reload_once_the_right_is_gone(daemon: Daem
         daemon.configure(User="nobody", TransparentProxy="full")
         daemon.reload("stays in force\n")
         assert "CAP_NET_RAW, which was given up" in daemon.log()
+
+
+def test_nothing_of_it_stays_in_folders_of_roots(daemon: Daemon) -> None:
+    """A status socket of an older one that was killed is removed, too; the pid file is whole from its first moment."""
+    if not may_become_nobody():
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    daemon.configure(User="nobody", Listen=f"127.0.0.1:{port}")
+    old = daemon.folder / "d.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(old))
+    pid_file = daemon.folder / "pid"
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+        (daemon.folder / "log").unlink(missing_ok=True)
+        daemon.start("--pid-file", str(pid_file))
+        assert not old.exists()
+        assert pid_file.read_text() == f"{daemon.master}\n"
+        assert pid_file.stat().st_uid == os.geteuid()
+        own = daemon.folder / "d"
+        assert (own.stat().st_mode & 0o777, own.stat().st_uid) == (0o711, 65534)
+        assert ((own / "socket").stat().st_mode & 0o777, (own / "socket").stat().st_uid) == (0o600, 65534)
+        assert daemon.status()["pid"] == daemon.master
+        daemon.signal(number)
+        daemon.wait()
+        assert (own / "socket").exists() == (number == signal.SIGKILL)
+    assert sorted(path.name for path in daemon.folder.iterdir()) == ["d", "d.conf", "log", "pid"]
+    assert list((daemon.folder / "d").iterdir()) == []
+    assert pid_file.read_text() == ""  # the folder is root's, so it cannot be removed

@@ -1,0 +1,146 @@
+"""The heartbeat of a daemon whose rules fail open, and the log of every moment in which mail passes unfiltered.
+
+The master sends it, and no worker: the master never reads a byte of a peer's, so clients cannot keep it busy. It sends
+while `Generation.serves`, whatever the workers are busy with. So the rules open when the master is gone, stopped or
+hangs, when it drains, and when no worker comes up; a worker that hangs is replaced before that.
+
+Heartbeats are sent in any configuration with a port, since `install-rules --fail open` may say so alone. Lines are
+written with RuleFail open only. The time of the last heartbeat is the mtime of a file, so that the next daemon can say
+for how long there was none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.settings import RuleFail
+from proxsmtp_tp.gateway.heartbeat import INTERVAL, Heartbeat
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proxsmtp_tp.config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class LastBeat:
+    """The file whose mtime is the time of the last heartbeat. Without a folder for it nothing is remembered."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or make the file, as the user that the daemon will stay."""
+        self.before: float | None = None
+        """Seconds of the epoch: the last heartbeat of the daemon before this one; None: there was none."""
+        self._file: int | None = None
+        if path is None:
+            return
+        try:
+            self._file, existed = _open(path)
+        except OSError as error:
+            log.info("%s: %s: the time without a daemon will not be logged", path, error.strerror)
+            return
+        if existed:
+            self.before = os.fstat(self._file).st_mtime
+
+    def touch(self) -> None:
+        """Now."""
+        if self._file is not None:
+            os.utime(self._file)
+
+    def close(self) -> None:
+        """A worker has no use for it. Idempotent."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """The file, and whether it was there."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags), True
+    except FileNotFoundError:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), False
+
+
+class FailOpen:
+    """One for the life of the master. Call `step` whenever `due` is reached."""
+
+    def __init__(self, settings: Settings, path: Path | None) -> None:
+        """`path`: the file of the last heartbeat; None: nothing is remembered."""
+        self._path = path
+        self._last_beat = LastBeat(None)
+        self._heartbeat: Heartbeat | None = None
+        self._sent: float | None = None
+        self._due = time.monotonic()
+        self._told = False
+        self._logs = False
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """A reload: another port, or another RuleFail."""
+        if settings.rule_fail is not RuleFail.OPEN:
+            self._last_beat.close()
+        elif not self._logs:
+            self._last_beat = LastBeat(self._path)
+        self._logs = settings.rule_fail is RuleFail.OPEN
+        self.close()
+        port = settings.intercept_port
+        if port is not None:  # only unix sockets: no rule sends anything to those
+            self._heartbeat = Heartbeat(port)
+
+    def due(self) -> float:
+        """When `step` must be called next, on the monotonic clock."""
+        return self._due if self._heartbeat is not None else float("inf")
+
+    def step(self, serves: bool) -> None:
+        """Send one heartbeat if its time has come and the daemon serves clients."""
+        now = time.monotonic()
+        if self._heartbeat is None or now < self._due:
+            return
+        self._due = now + INTERVAL
+        if serves:
+            self._log_gap(now)
+            self._heartbeat.beat()
+            self._last_beat.touch()
+            self._sent, self._told = now, False
+        elif self._sent is not None and now - self._sent > HEARTBEAT_HOLD and not self._told:
+            self._told = True
+            self._error("no worker can serve clients: mail passes unfiltered from now on; the lines before say why")
+
+    def stop(self) -> None:
+        """The daemon drains: nobody is accepted any more, so no heartbeat either."""
+        if self._heartbeat is not None:
+            self._error("the daemon stops: mail passes unfiltered until it is back")
+            self.close()
+
+    def close(self) -> None:
+        """Send no more. Idempotent."""
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+            self._heartbeat = None
+
+    def close_in_worker(self) -> None:
+        """The heartbeat is the master's."""
+        self.close()
+        self._last_beat.close()
+
+    def _log_gap(self, now: float) -> None:
+        if self._sent is not None:
+            seconds = now - self._sent - HEARTBEAT_HOLD
+            if seconds > 0:
+                why = "no worker could serve clients" if self._told else "the daemon was stopped, or got no processor"
+                self._error("mail is filtered again; it passed unfiltered for %.0f s: %s", seconds, why)
+        elif self._last_beat.before is not None:
+            since = self._last_beat.before + HEARTBEAT_HOLD
+            if time.time() > since:
+                text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+                self._error("mail is filtered again; without a daemon it passed unfiltered since %s", text)
+
+    def _error(self, text: str, *arguments: object) -> None:
+        if self._logs:
+            log.error("RuleFail open: %s", text % arguments)
