@@ -221,6 +221,14 @@ DIRECTIVES: tuple[Directive, ...] = (
         default_text="the user that starts the daemon",
     ),
     Directive(
+        "AuthWithoutTls",
+        "auth_without_tls",
+        values.SWITCH,
+        "What becomes of logins that show the password (AUTH PLAIN, LOGIN, XOAUTH2) where a server offers STARTTLS,"
+        " which is taken away. off: they are taken away, too. on: they stay, and passwords cross the network in clear.",
+        since="2.1",
+    ),
+    Directive(
         "XClient",
         "x_client",
         values.SWITCH,

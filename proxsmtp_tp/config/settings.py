@@ -102,6 +102,7 @@ class Settings:
     """None: see `reset_unreachable`."""
     bare_newline: BareNewline = BareNewline.NORMALIZE
     user: str | None = None
+    auth_without_tls: bool = False
     x_client: bool = False
     x_client_required: bool = True
     x_forward_clients: tuple[Network, ...] = ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, message, xclient
+from proxsmtp_tp.session import effects, message, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED, Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, refused_parameter
+from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, TLS_KEYWORDS, refused_parameter
 from proxsmtp_tp.smtp.commands import (
     AUTH_VERBS,
     Command,
@@ -74,6 +74,7 @@ def client_full(d: Dialogue, event: events.ClientFull) -> None:
 def closed(d: Dialogue, event: events.ClientClosed) -> None:
     """ClientClosed in a phase of commands: what was asked before is still answered, if somebody may still listen."""
     d.client_gone = True
+    without_tls.client_leaves(d)
     if not event.half:
         d.end(None)
 
@@ -332,10 +333,13 @@ def _quit(d: Dialogue, command: Command) -> None:
     if d.server_gone:
         d.end(answers.BYE)
         return
+    without_tls.client_leaves(d)
     d.ask(Owed(Expect.QUIT, command.line))
 
 
 def _auth(d: Dialogue, command: Command) -> None:
+    if without_tls.shows_password_here(d, command):
+        raise SmtpError(answers.AUTH_NEEDS_TLS)
     d.ask(Owed(Expect.AUTH, command.line))
 
 
@@ -356,9 +360,12 @@ def _lhlo(d: Dialogue, _command: Command) -> None:
     raise SmtpError(answers.LMTP_REFUSED)
 
 
+_NOT_OFFERED = dict.fromkeys(TLS_KEYWORDS, answers.NO_TLS) | dict.fromkeys(MESSAGE_VERBS, answers.USE_DATA)
+
+
 def _not_offered(d: Dialogue, command: Command) -> None:
     d.note(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
-    _refuse(d, answers.USE_DATA if command.verb in MESSAGE_VERBS else answers.NOT_OFFERED)
+    _refuse(d, _NOT_OFFERED.get(command.verb, answers.NOT_OFFERED))
 
 
 def _xclient(d: Dialogue, command: Command) -> None:

@@ -119,6 +119,17 @@ class OwnCommands:
         """The server's last word, where that was the refusal of a NOOP: why it closes, if it does."""
 
 
+class Taken:
+    """What a server has offered in this session, and the client was not told of."""
+
+    __slots__ = ("auth", "tls")
+
+    def __init__(self) -> None:
+        self.tls = False
+        self.auth = False
+        """A mechanism of AUTH."""
+
+
 class Dialogue:
     """One client, one server, and what they have said so far."""
 
@@ -138,12 +149,12 @@ class Dialogue:
         """The last command sent allows no other before its reply."""
         self.capabilities = Capabilities()
         self.ours = OwnCommands()
+        self.taken = Taken()
         self.envelope = Envelope()
         self.recipient_octets = 0
         self.recipient_lines = 0
         self.message: Message | None = None
         self.helo = b""
-        self.helo_line = b""
         self.remote = b""
         self.remote_helo = b""
         self.authenticated = False

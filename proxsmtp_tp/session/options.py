@@ -32,6 +32,8 @@ class Options:
     """With `xclient`: end the session where the server does not accept XCLIENT."""
     xforward_clients: tuple[Network, ...] = ()
     """Who may send XFORWARD; empty: nobody with `xclient`, otherwise everybody."""
+    auth_without_tls: bool = False
+    """Logins that show the password stay where STARTTLS is taken away."""
     trace: bool = False
     """Log every line of the dialogue, but for secrets and text."""
 
@@ -49,5 +51,6 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         xclient=settings.x_client,
         xclient_required=settings.x_client_required,
         xforward_clients=settings.x_forward_clients,
+        auth_without_tls=settings.auth_without_tls,
         trace=trace,
     )

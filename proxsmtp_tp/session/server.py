@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import message, xclient
+from proxsmtp_tp.session import message, without_tls, xclient
 from proxsmtp_tp.session.dialogue import Owed, shown
 from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -88,7 +88,7 @@ def _reply(d: Dialogue, reply: Reply) -> None:
     if reply.code // 100 not in EXPECTED[owed.expect]:
         _out_of_step(d, f"{reply.code} is no answer to {owed.expect.value}")
         return
-    _HANDLERS[owed.expect](d, owed, reply)
+    _HANDLERS[owed.expect](d, owed, without_tls.softened(d, owed, reply))
     if d.phase is not Phase.ENDED:
         d.release_local_replies()
         d.ask_queued()
@@ -200,7 +200,12 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
         if d.options.hidden_name is not None:
             reply = hide_greeting(reply, d.options.hidden_name)
     else:
-        reply, d.capabilities = rewrite_ehlo(reply, hide_name=d.options.hidden_name, xforward=xclient.may_forward(d))
+        clear_auth = d.options.auth_without_tls
+        reply, d.capabilities = rewrite_ehlo(
+            reply, hide_name=d.options.hidden_name, xforward=xclient.may_forward(d), clear_auth=clear_auth
+        )
+        d.taken.tls = d.taken.tls or d.capabilities.tls
+        d.taken.auth = d.taken.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
         if d.options.trace:
             _note_removed(d)
     d.helo = helo

@@ -33,6 +33,7 @@ NO_REQUIRETLS: Final = Reply.of(
 # What a client may still know from a session without this proxy costs it a retry, in which it reads EHLO anew, not the
 # message: a command that brings one is refused with 451, a parameter with 455 (RFC 5321 section 4.2.3).
 NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: command not implemented")
+NO_TLS: Final = Reply.of(502, "5.5.1 Error: TLS is not available through this mail filter")
 USE_DATA: Final = Reply.of(451, "4.5.1 Error: not offered through this mail filter, say EHLO again and use DATA")
 PARAMETER_NOT_OFFERED: Final = Reply.of(455, "4.5.4 Error: parameter not offered here, say EHLO again and go without")
 XCLIENT_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XCLIENT")
@@ -40,6 +41,15 @@ XFORWARD_REFUSED: Final = Reply.of(554, "5.7.0 Error: not authorized to use XFOR
 EHLO_FIRST: Final = Reply.of(503, "5.5.1 Error: send EHLO or HELO first")
 LMTP_REFUSED: Final = Reply.of(500, "5.5.1 Error: this is SMTP, LMTP is not carried: use EHLO")
 BAD_CHUNK_SIZE: Final = Reply.of(501, "5.5.4 Syntax: BDAT needs a chunk size")
+
+# Where STARTTLS is taken away: what a server, or a client, would have done with it.
+AUTH_NEEDS_TLS: Final = Reply.of(
+    454, "4.7.0 This login would show the password: it needs TLS, which is not available through this mail filter"
+)  # RFC 4954 section 6
+SERVER_WANTS_TLS: Final = Reply.of(451, "4.7.0 The server wants TLS, which is not available through this mail filter")
+SERVER_WANTS_LOGIN: Final = Reply.of(
+    451, "4.7.0 The server wants a login, which needs TLS, which is not available through this mail filter"
+)
 
 # The message.
 START_DATA: Final = Reply.of(354, "Start mail input; end with <CRLF>.<CRLF>")

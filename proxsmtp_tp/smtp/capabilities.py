@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from proxsmtp_tp.smtp.commands import AUTH_VERBS
 from proxsmtp_tp.smtp.replies import Reply
 
 PASSTHRU_NAME: Final = b"smtp.passthru"
@@ -77,7 +78,9 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
     b"MTRK": _stays("parameters pass as they are (RFC 3885)"),
     b"SUBMITTER": _stays("parameters pass as they are (RFC 4405)"),
     b"ATRN": _goes("client and server change roles, as with TURN (RFC 2645)", b"ATRN", b"XTRN"),
-    b"AUTH": _stays("the exchange passes line by line, unseen (RFC 4954)"),
+    b"AUTH": _stays(
+        "the exchange passes line by line, unseen (RFC 4954); PLAIN and LOGIN go with STARTTLS (AuthWithoutTls)"
+    ),
     b"BURL": _goes("the server would fetch the message itself, past the filter (RFC 4468)", b"BURL"),
     b"FUTURERELEASE": _stays("parameters pass as they are (RFC 4865)"),
     b"CONPERM": _stays("parameters pass as they are (RFC 4141)"),
@@ -108,7 +111,7 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
     b"XPROXYFROM": _goes("Exchange's XCLIENT", b"XPROXYFROM"),
     b"XPROXYTO": _goes("has the server hand the connection on to another, unseen from there on", b"XPROXYTO"),
     b"XFORWARD": _stays("for clients that may send it (XForwardClients); filters learn what the server accepted"),
-    b"X-EXPS": _stays("Exchange's AUTH among its own"),
+    b"X-EXPS": _stays("Exchange's AUTH among its own; LOGIN goes with STARTTLS (AuthWithoutTls)"),
     b"X-ANONYMOUSTLS": _goes("Exchange's STARTTLS among its own", b"X-ANONYMOUSTLS"),
     b"X-LINK2STATE": _goes("Exchange's routing tables: octets that are neither command nor message", b"X-LINK2STATE"),
     b"XEXCH50": _goes("sends binary blocks outside DATA", b"XEXCH50"),
@@ -142,18 +145,37 @@ def refused_parameter(parameters: bytes) -> bytes | None:
     return None
 
 
+TLS_KEYWORDS: Final = frozenset({b"STARTTLS", b"X-ANONYMOUSTLS"})
+"""Where one of them is taken away, the session has to stay in clear."""
+_HIDES_PASSWORD = re.compile(
+    rb"(?:SCRAM|GS2|9798|PASSDSS|SRP)(?:-.*)?|GSSAPI|GSS-SPNEGO|EXCHANGEAUTH|KERBEROS_V[45]|NTLM|CRAM-.+|DIGEST-.+|OTP|SKEY"
+    rb"|EXTERNAL|ANONYMOUS",
+    re.IGNORECASE,
+)
+"""IANA's SASL mechanisms, and Exchange's, that do not send a password, or a token as good as one, to be read."""
+
+
+def shows_password(mechanism: bytes) -> bool:
+    """Whether who listens can log in with what this SASL mechanism sends (PLAIN, LOGIN, XOAUTH2; one nobody knows)."""
+    return _HIDES_PASSWORD.fullmatch(mechanism) is None
+
+
 class Capabilities:
     """What a server offered in its own words: before anything was taken out.
 
     `keywords` maps each keyword (upper case) to its parameters (verbatim); `xclient` and `xforward` are the
-    attribute names (upper case) of these two, empty where not offered.
+    attribute names (upper case) of these two, empty where not offered; `tls`, `clear_auth`: it offers STARTTLS, and
+    AUTH by a mechanism that shows the password.
     """
 
-    __slots__ = ("keywords", "pipelining", "xclient", "xforward")
+    __slots__ = ("clear_auth", "keywords", "pipelining", "tls", "xclient", "xforward")
 
     def __init__(self, keywords: dict[bytes, bytes] | None = None) -> None:
         self.keywords = keywords or {}
         self.pipelining = b"PIPELINING" in self.keywords
+        self.tls = not TLS_KEYWORDS.isdisjoint(self.keywords)
+        offered = self.keywords.get(b"AUTH", b"") + b" " + self.keywords.get(b"X-EXPS", b"")
+        self.clear_auth = any(map(shows_password, offered.split()))
         self.xclient = frozenset(self.keywords.get(b"XCLIENT", b"").upper().split())
         self.xforward = frozenset(self.keywords.get(b"XFORWARD", b"").upper().split())
 
@@ -165,32 +187,43 @@ def _split(text: bytes) -> tuple[bytes, bytes]:
     return text[:end].strip().upper(), text[end:].strip(b" \t=")
 
 
-def rewrite_ehlo(reply: Reply, *, hide_name: bytes | None, xforward: bool = True) -> tuple[Reply, Capabilities]:
+def rewrite_ehlo(
+    reply: Reply, *, hide_name: bytes | None, xforward: bool = True, clear_auth: bool = True
+) -> tuple[Reply, Capabilities]:
     """The server's answer to EHLO as the client may see it, and what the server offered.
 
     `hide_name` replaces the server's name and the text behind it on the first line; None leaves it. `xforward`: this
-    client may send it. A refusal is returned as it is, and so is a reply where nothing was to be done.
+    client may send it. `clear_auth`: mechanisms of AUTH that show the password stay where STARTTLS goes. A refusal is
+    returned as it is, and so is a reply where nothing was to be done.
     """
     if not reply.positive:
         return reply, Capabilities()
     texts = reply.texts
-    kept = [hide_name or texts[0]]
     keywords: dict[bytes, bytes] = {}
-    removed_last = False
     for text in texts[1:]:
         keyword, parameters = _split(text)
         # A keyword that comes twice (one line for each group of attributes) is offered once, with all of them.
         known = keywords.get(keyword)
         keywords[keyword] = parameters if known is None else known + b" " + parameters
-        removed_last = keyword in REMOVED or (keyword == b"XFORWARD" and not xforward)
-        if not removed_last:
-            kept.append(text)
-    if removed_last:
-        kept.append(FILTERED)
     capabilities = Capabilities(keywords)
-    if hide_name is None and len(kept) == len(texts) and not removed_last:
-        return reply, capabilities
-    return Reply.joined(reply.code, kept), capabilities
+    clear_auth = clear_auth or not capabilities.tls
+    lines = [_shown(text, xforward=xforward, clear_auth=clear_auth) for text in texts[1:]]
+    kept = [hide_name or texts[0], *(line for line in lines if line is not None)]
+    if lines and lines[-1] is None:
+        kept.append(FILTERED)
+    return (reply if kept == [*texts] else Reply.joined(reply.code, kept)), capabilities
+
+
+def _shown(text: bytes, *, xforward: bool, clear_auth: bool) -> bytes | None:
+    """A line as the client may see it; None: not at all."""
+    keyword, parameters = _split(text)
+    if keyword in REMOVED or (keyword == b"XFORWARD" and not xforward):
+        return None
+    mechanisms = parameters.split()
+    if clear_auth or keyword not in AUTH_VERBS or not any(map(shows_password, mechanisms)):
+        return text
+    left = b" ".join(mechanism for mechanism in mechanisms if not shows_password(mechanism))
+    return text.lstrip()[: len(keyword) + 1] + left if left else None
 
 
 def hide_greeting(reply: Reply, name: bytes) -> Reply:

@@ -262,7 +262,7 @@ def test_commands_that_wait_for_a_reply_are_bounded_in_octets() -> None:
 class TestWhoDoesNotRead:
     def test_no_command_is_acted_on_until_the_client_reads(self) -> None:
         play = introduced() >> events.ClientFull(full=True) >> C("STARTTLS\nNOOP")
-        play = play >> events.ClientFull(full=False) << client(answers.NOT_OFFERED.wire) << server_gets("NOOP")
+        play = play >> events.ClientFull(full=False) << client(answers.NO_TLS.wire) << server_gets("NOOP")
         assert play >> S("250 ok") << client("250 ok")
 
     def test_what_it_asked_before_is_answered(self) -> None:

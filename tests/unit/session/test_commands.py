@@ -190,7 +190,7 @@ class TestPipelining:
             >> C("MAIL FROM:<a@x.example>\nSTARTTLS\nRCPT TO:<b@y.example>")
             << server("MAIL FROM:<a@x.example>\nRCPT TO:<b@y.example>")
             >> S("250 1")
-            << client(b"250 1\r\n" + answers.NOT_OFFERED.wire)
+            << client(b"250 1\r\n" + answers.NO_TLS.wire)
             >> S("250 2")
             << client("250 2")
         )
@@ -253,9 +253,7 @@ class TestRefusals:
         "command",
         [
             *(
-                "STARTTLS",
                 "XEXCH50 1 2",
-                "X-AnonymousTLS",
                 "X-LINK2STATE LAST CHUNK={00000001} x",
             ),
             *("VERB", "verb on", "XVRB", "TURN", "ATRN a.example", "XTRN", "XREMOTEIP 127.0.0.1", "XSETCONTEXT a b"),
@@ -266,6 +264,14 @@ class TestRefusals:
         play = greeted() >> C(command) << client(answers.NOT_OFFERED.wire)
         assert play >> C(command) << client(answers.NOT_OFFERED.wire)
         assert answers.NOT_OFFERED.code == 502
+        assert len(play.logged) == 1
+
+    @pytest.mark.parametrize("command", ["STARTTLS", "X-AnonymousTLS"])
+    def test_there_is_no_tls(self, command: str) -> None:
+        play = greeted() >> C(command) << client(answers.NO_TLS.wire) >> C(command) << client(answers.NO_TLS.wire)
+        assert play
+        assert answers.NO_TLS.code == 502
+        assert b"mail filter" in answers.NO_TLS.wire
         assert len(play.logged) == 1
 
     def test_nothing_of_what_goes_reaches_the_server(self) -> None:
