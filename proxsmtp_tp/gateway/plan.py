@@ -103,6 +103,7 @@ class Names:
     """nft table (family inet)."""
     prerouting: str
     """The chains of the iptables method, in the tables where they are needed."""
+    icmp: str
     output: str
     forward: str
     local: str
@@ -114,7 +115,7 @@ class Names:
     @property
     def chains(self) -> tuple[str, ...]:
         """Every chain of the iptables method."""
-        return (self.prerouting, self.output, self.forward, self.local, self.heartbeat)
+        return (self.prerouting, self.icmp, self.output, self.forward, self.local, self.heartbeat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,7 @@ def names(instance: str) -> Names:
     return Names(
         table=f"proxsmtp_{instance}",
         prerouting=_chain("PXIN", instance),
+        icmp=_chain("PXICMP", instance),
         output=_chain("PXOUT", instance),
         forward=_chain("PXFWD", instance),
         local=_chain("PXOWN", instance),

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Names, Plan
 
 SYN = ("FIN,SYN,RST,ACK", "SYN")
+ANY_SYN = ("SYN,ACK", "SYN")
+"""What some server may take for a SYN, though connection tracking does not: with FIN or RST, too."""
+WELL_FORMED = ("FIN,RST", "NONE")
+NO_SERVER = {4: ("0.0.0.0/8", "127.0.0.0/8"), 6: ("::/64",)}
+"""What no server has, and what means this host to connect(2): see the nft files."""
+NOT_UNICAST = {4: ("LOCAL", "BROADCAST", "ANYCAST", "MULTICAST"), 6: ("LOCAL", "ANYCAST", "MULTICAST")}
+ICMP = {4: "icmp", 6: "icmpv6"}
 ANY_ADDRESS = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - not to bind to: on-ip of TPROXY, and the mask that is none
 RETURN = ("RETURN", ())
 
@@ -31,7 +38,7 @@ Extension = tuple[str, Parameters]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `base` holds src, dst, in-interface, out-interface and protocol."""
+    """One rule. `base` holds src, dst, in-interface, out-interface and protocol; a "!" before a value negates it."""
 
     target: Extension | tuple[str, tuple[()]]
     base: tuple[tuple[str, str], ...] = ()
@@ -40,7 +47,7 @@ class Rule:
     def __str__(self) -> str:
         """As iptables takes it."""
         flags = {"src": "-s", "dst": "-d", "in-interface": "-i", "out-interface": "-o", "protocol": "-p"}
-        words = [word for name, value in self.base for word in (flags[name], value)]
+        words = [word for name, value in self.base for word in _option(flags[name], value)]
         for name, parameters in self.matches:
             words += ["-m", name, *_words(parameters)]
         return " ".join(_quoted([*words, "-j", self.target[0], *_words(self.target[1])]))
@@ -55,6 +62,10 @@ class Chain:
     caller: str
     call: Rule
     rules: tuple[Rule, ...]
+
+
+def _option(flag: str, value: str) -> tuple[str, ...]:
+    return ("!", flag, value[1:]) if value.startswith("!") else (flag, value)
 
 
 def _quoted(words: list[str]) -> list[str]:
@@ -77,8 +88,7 @@ def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
         found.append(_local(plan, version))
     if plan.options.fail is Fail.OPEN:
         found.append(_heartbeat(plan, version))
-    else:
-        found += _guards(plan, version)
+    found += _guards(plan, version)
     return tuple(found)
 
 
@@ -101,6 +111,7 @@ def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
         ("nat", "PREROUTING", own.prerouting),
         ("nat", "OUTPUT", own.output),
         ("mangle", "PREROUTING", own.prerouting),
+        ("mangle", "PREROUTING", own.icmp),
         ("mangle", "OUTPUT", own.output),
         ("mangle", "OUTPUT", own.heartbeat),
         ("raw", "OUTPUT", own.output),
@@ -117,6 +128,7 @@ def _intercepting(plan: Plan, version: int) -> list[Chain]:
             call = _call(plan, names.prerouting, ())
             found.append(Chain("mangle", names.prerouting, "PREROUTING", call, (_replies(plan),)))
             found.append(_upstream(plan))
+            found.append(_errors(plan, version))
         return found
     target = _tproxy(plan, version, plan.numbers.mark)
     first: list[Rule] = [_ours(plan, (_ports(plan), _flags(new=False)))]
@@ -133,7 +145,8 @@ def _intercepting(plan: Plan, version: int) -> list[Chain]:
         *_clients(plan, version, target, (_ports(plan),)),
         _probe(plan, target, (_ports(plan),)),
     )
-    return [Chain("mangle", names.prerouting, "PREROUTING", _call(plan, names.prerouting, ()), rules)]
+    chain = Chain("mangle", names.prerouting, "PREROUTING", _call(plan, names.prerouting, ()), rules)
+    return [chain, _errors(plan, version)]
 
 
 def _tproxy(plan: Plan, version: int, mark: int) -> Extension:
@@ -147,11 +160,18 @@ def _tproxy(plan: Plan, version: int, mark: int) -> Extension:
     )
 
 
-def _ours(plan: Plan, matches: tuple[Extension, ...]) -> Rule:
+def _ours(plan: Plan, matches: tuple[Extension, ...], protocol: str = "tcp") -> Rule:
     """Packets of a transparent socket get the mark."""
     transparent: Extension = ("socket", (("transparent", ("",)),))
     mark: Extension = ("MARK", (("set-mark", (f"{plan.numbers.mark:#x}",)),))
-    return Rule(mark, (("protocol", "tcp"),), (*matches, transparent))
+    return Rule(mark, (("protocol", protocol),), (*matches, transparent))
+
+
+def _errors(plan: Plan, version: int) -> Chain:
+    """What routers report of the packets of a transparent socket (RFC 1191, RFC 8201): it is for that socket."""
+    name, protocol = plan.names.icmp, ICMP[version]
+    call = Rule((name, ()), (("protocol", protocol),), (_comment(plan),))
+    return Chain("mangle", name, "PREROUTING", call, (_ours(plan, (), protocol),))
 
 
 def _replies(plan: Plan) -> Rule:
@@ -191,23 +211,29 @@ def _local(plan: Plan, version: int) -> Chain:
 
 
 def _guards(plan: Plan, version: int) -> list[Chain]:
-    """Fail closed: what is on its way out all the same is refused; not what somebody else's DNAT forwards."""
+    """What is on its way out all the same is refused; not what somebody else's DNAT forwards.
+
+    With fail open only what could not be intercepted, and no server may get either.
+    """
     names, options = plan.names, plan.options
     reject: Extension = ("REJECT", (("reject-with", ("tcp-reset",)),))
-    excepted = _excepted(plan, version)
+    closed = options.fail is Fail.CLOSED
+    well_formed = Rule(RETURN, (("dst", f"!{NO_SERVER[version][0]}"), ("protocol", "tcp")), (_tcp_flags(WELL_FORMED),))
     rules = (
         Rule(RETURN, matches=(("conntrack", (("ctstate", ("DNAT",)),)),)),
-        *excepted,
+        *_excepted(plan, version),
+        *(() if closed else (well_formed,)),
         *_clients(plan, version, reject),
     )
-    found = [Chain("filter", names.forward, "FORWARD", _call(plan, names.forward, _new(plan)), rules)]
-    if options.local:
+    new = (_ports(plan), _tcp_flags(ANY_SYN))
+    found = [Chain("filter", names.forward, "FORWARD", _call(plan, names.forward, new), rules)]
+    if options.local and closed:
         own: tuple[Extension, ...] = (
             ("mark", (("mark", ("!", f"{plan.numbers.local_mark:#x}")),)),
             ("owner", (("uid-owner", ("!", str(options.daemon_uid))),)),
         )
-        rules = (_to_this_box(), *_excepted(plan, version, sources=False), Rule(reject, (("protocol", "tcp"),)))
-        call = _call(plan, names.local, (*_new(plan), *own))
+        rules = (_to("LOCAL"), *_excepted(plan, version, sources=False), Rule(reject, (("protocol", "tcp"),)))
+        call = _call(plan, names.local, (*new, *own))
         found.append(Chain("filter", names.local, "OUTPUT", call, rules))
     return found
 
@@ -242,15 +268,20 @@ def _ports(plan: Plan) -> Extension:
 
 
 def _flags(*, new: bool) -> Extension:
-    return ("tcp", (("tcp-flags", SYN if new else ("!", *SYN)),))
+    return _tcp_flags(SYN if new else ("!", *SYN))
+
+
+def _tcp_flags(values: tuple[str, ...]) -> Extension:
+    return ("tcp", (("tcp-flags", values),))
 
 
 def _new(plan: Plan) -> tuple[Extension, ...]:
     return (_ports(plan), _flags(new=True))
 
 
-def _to_this_box() -> Rule:
-    return Rule(RETURN, matches=(("addrtype", (("dst-type", ("LOCAL",)),)),))
+def _to(kind: str) -> Rule:
+    """Packets to one type of address pass by. One rule for each: in a list, IPv6 would want all of them at once."""
+    return Rule(RETURN, matches=(("addrtype", (("dst-type", (kind,)),)),))
 
 
 def _excepted(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
@@ -261,8 +292,15 @@ def _excepted(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, 
 
 
 def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
-    """What is not intercepted: mail for this box, the exceptions, and with fail open all while the daemon is silent."""
-    found = (_to_this_box(), *_excepted(plan, version, sources=sources))
+    """What is not intercepted: mail for this host or for no single one, and the exceptions.
+
+    With fail open all, while the daemon is silent.
+    """
+    found = (
+        *(_to(kind) for kind in NOT_UNICAST[version]),
+        *(Rule(RETURN, (("dst", network),)) for network in NO_SERVER[version]),
+        *_excepted(plan, version, sources=sources),
+    )
     if plan.options.fail is Fail.CLOSED:
         return found
     silent = _recent(plan, version, ("rcheck", ("!", "")), ("seconds", (str(HEARTBEAT_HOLD),)))

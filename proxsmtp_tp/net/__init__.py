@@ -10,6 +10,8 @@ connection            one client, one server: performs what the session decides
   upstream            where its client wants to go, and the connection there, never in a circle
 context               what the connections of one worker share
 original_destination  where a redirected client wanted to go
+refused_destinations  which of these are no server's, or lead back to this host
+own_addresses         which addresses are this host's
 dialling              connecting to the first address that answers
 source_port           full mode: from the client's address, by a port that it does not use itself
 """

@@ -113,7 +113,7 @@ class Connection:
         try:
             destination = self._upstream.destination()
         except NoDestinationError as error:
-            self._perform(self.session.refuse(answers.NO_DESTINATION, str(error)))
+            self._perform(self.session.refuse(error.reply, str(error)))
             return
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
@@ -144,7 +144,7 @@ class Connection:
             self._upstream.refuse_a_loop()
         except NoDestinationError as error:
             sock.close()
-            self._perform(self.session.refuse(answers.NO_DESTINATION, str(error)))
+            self._perform(self.session.refuse(error.reply, str(error)))
             return
         # Shielded: a transport that is half made when the client goes would never be closed (server_made closes it).
         # Not create_connection: uvloop gives that one's socket to its transport only after connection_made, and a

@@ -7,15 +7,21 @@ the socket's own name is the destination, and no connection tracking is needed
 work as well as ours.
 
 The family of the socket says nothing: a dual-stack listener gives v4 clients as mapped addresses, and their original
-destination is then an IPv4 matter.
+destination is then an IPv4 matter. A mapped address in an IPv6 packet is something else: to connect(2) it would be the
+IPv4 address, which no rule for IPv4 has seen. It stays what it is here, and is refused (`refused_destinations`).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from proxsmtp_tp.net.refused_destinations import why_refused
+from proxsmtp_tp.smtp import answers
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.smtp.replies import Reply
 
 SO_ORIGINAL_DST = 80
 """The same number at SOL_IP and SOL_IPV6; Python's socket module has neither."""
@@ -41,6 +47,15 @@ class Endpoint(NamedTuple):
 
 class NoDestinationError(Exception):
     """This connection can not be relayed anywhere; the text says why, for the log."""
+
+    reply: Reply = answers.NO_DESTINATION
+    """What the client hears."""
+
+
+class RefusedDestinationError(NoDestinationError):
+    """The client asked for an address that is not dialled."""
+
+    reply = answers.DESTINATION_REFUSED
 
 
 def endpoint(name: tuple[str | int, ...]) -> Endpoint:
@@ -80,34 +95,38 @@ def before_redirect(sock: socket.socket, own: Endpoint) -> Endpoint | None:
         return None
 
 
-def is_local(address: Endpoint) -> bool:
-    """Whether the address is one of this box's own: the kernel then chooses it as its own source too."""
-    if ipaddress.ip_address(address.ip).is_loopback:
-        return True  # 127.0.0.2 is ours as well, but 127.0.0.1 is what the kernel chooses
-    family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((address.ip, address.port))  # a datagram socket: nothing is sent
-        except OSError:
-            return False
-        return endpoint(probe.getsockname()).ip == address.ip
+def own_name(sock: socket.socket) -> Endpoint:
+    """The address that the client of an accepted connection sends to, which under TPROXY may be anybody's."""
+    name = sock.getsockname()
+    if str(name[0]).startswith(_MAPPED) and not _came_by_ipv4(sock):
+        return Endpoint(str(name[0]), int(name[1]))
+    return endpoint(name)
+
+
+def _came_by_ipv4(sock: socket.socket) -> bool:
+    """Of a socket with a mapped name. The kernel takes no IPv6 packet from a mapped address (ip6_rcv_core)."""
+    only_v6 = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return not only_v6 and str(sock.getpeername()[0]).startswith(_MAPPED)
 
 
 def original_destination(sock: socket.socket, listening_ports: frozenset[int]) -> Endpoint:
     """Where the client of an accepted connection wanted to go.
 
     `listening_ports` are our own listeners' ports. Raises NoDestinationError for a connection that nobody
-    redirected, and for one that was made to ourselves: relaying it would be a loop.
+    redirected, and for one that was made to ourselves: relaying it would be a loop. Raises RefusedDestinationError for
+    an address that no server has.
     """
-    own = endpoint(sock.getsockname())
+    own = own_name(sock)
     destination = own
     if own.port in listening_ports:
         tracked = before_redirect(sock, own)
         if tracked is not None and tracked != own:
             destination = tracked
-        elif is_local(own):
+        elif why_refused(own.ip):
             known = "it was made to our listener directly" if tracked else "connection tracking does not know it"
             raise NoDestinationError(f"connection to {own} has no original destination: {known}")
-    if destination.port in listening_ports and is_local(destination):
-        raise NoDestinationError(f"original destination {destination} is our own listener: that would be a loop")
+    if reason := why_refused(destination.ip):
+        if destination.port in listening_ports:
+            raise NoDestinationError(f"original destination {destination} is our own listener: that would be a loop")
+        raise RefusedDestinationError(f"original destination {destination} is refused: it is {reason}")
     return destination

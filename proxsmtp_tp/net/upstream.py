@@ -19,6 +19,7 @@ from proxsmtp_tp.net.original_destination import (
     before_redirect,
     endpoint,
     original_destination,
+    own_name,
     with_scope,
 )
 from proxsmtp_tp.net.source_port import Source
@@ -73,7 +74,7 @@ class Upstream:
         """Raises NoDestinationError where the client is ourselves, by the address that it has or had dialled."""
         if self._peer is None:
             return
-        own = endpoint(self._client.getsockname())
+        own = own_name(self._client)
         dialled = {own, before_redirect(self._client, own) or own}
         if any(self._context.admission.is_upstream(self._peer, destination) for destination in dialled):
             raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")

@@ -11,6 +11,15 @@ from proxsmtp_tp.gateway.plan import Fail, Method, Mode, Options, make_plan
 from proxsmtp_tp.gateway.xtables import chains, every_chain, render
 
 GOOD = Options("gate", method=Method.IPTABLES, interfaces=("eth0", "eth1"))
+NEVER_4 = [
+    *(f"-m addrtype --dst-type {kind} -j RETURN" for kind in ("LOCAL", "BROADCAST", "ANYCAST", "MULTICAST")),
+    "-d 0.0.0.0/8 -j RETURN",
+    "-d 127.0.0.0/8 -j RETURN",
+]
+NEVER_6 = [
+    *(f"-m addrtype --dst-type {kind} -j RETURN" for kind in ("LOCAL", "ANYCAST", "MULTICAST")),
+    "-d ::/64 -j RETURN",
+]
 CALL = "-p tcp -m multiport --dports 25 -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment 'proxsmtp-tp gate'"
 
 
@@ -19,7 +28,7 @@ def test_redirect() -> None:
     first, guard = chains(plan, 4)
     assert (first.table, first.caller, str(first.call)) == ("nat", "PREROUTING", f"{CALL} -j PXIN-gate")
     assert [str(rule) for rule in first.rules] == [
-        "-m addrtype --dst-type LOCAL -j RETURN",
+        *NEVER_4,
         "-s 192.0.2.0/24 -i eth0 -p tcp -j REDIRECT --to-ports 10025",
         "-s 192.0.2.0/24 -i eth1 -p tcp -j REDIRECT --to-ports 10025",
         f"-i {plan.numbers.probe} -p tcp -j REDIRECT --to-ports 10025",
@@ -32,7 +41,7 @@ def test_redirect() -> None:
     ]
     # No IPv6 network is among the sources: only the probe is intercepted.
     assert [str(rule) for rule in chains(plan, 6)[0].rules] == [
-        "-m addrtype --dst-type LOCAL -j RETURN",
+        *NEVER_6,
         "-d ::1/128 -j RETURN",
         f"-i {plan.numbers.probe} -p tcp -j REDIRECT --to-ports 10025",
     ]
@@ -45,7 +54,8 @@ def test_tproxy_takes_what_it_has_before_anything_new() -> None:
     assert rules[1] == "-p tcp -m multiport --sports 25 -m socket --transparent -j MARK --set-mark 0x25000000"
     assert rules[2].startswith("-i lo -p tcp -m multiport --dports 25 -m mark --mark 0x25000001 -j TPROXY")
     assert rules[3] == "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN"
-    assert rules[5] == (
+    assert rules[4:8] == NEVER_6
+    assert rules[8] == (
         "-i eth0 -p tcp -m multiport --dports 25"
         " -j TPROXY --on-port 10025 --on-ip :: --tproxy-mark 0x25000000/0xffffffff"
     )
@@ -60,17 +70,45 @@ def test_the_daemon_is_never_intercepted() -> None:
                 assert "! --uid-owner 107" in text or "--uid-owner 107 -j RETURN" in text, chain
 
 
-def test_fail_open_has_no_guard_and_asks_for_heartbeats() -> None:
+def test_fail_open_asks_for_heartbeats_and_guards_against_what_it_cannot_intercept() -> None:
     plan = make_plan(replace(GOOD, fail=Fail.OPEN, daemon_uid=107))
-    first, life = chains(plan, 4)
-    assert str(first.rules[1]) == (
+    first, life, guard = chains(plan, 4)
+    assert str(first.rules[len(NEVER_4)]) == (
         "-m recent ! --rcheck --seconds 10 --name proxsmtp-gate.4 --mask 0.0.0.0 --rsource -j RETURN"
     )
     assert str(life.call) == (
         "-o lo -p udp -m udp --dport 10025 -m owner --uid-owner 107"
         " -m comment --comment 'proxsmtp-tp gate' -j PXLIFE-gate"
     )
-    assert not [chain for chain in (first, life) if chain.table == "filter"]
+    assert [str(rule) for rule in guard.rules] == [
+        "-m conntrack --ctstate DNAT -j RETURN",
+        "! -d 0.0.0.0/8 -p tcp -m tcp --tcp-flags FIN,RST NONE -j RETURN",
+        "-i eth0 -p tcp -j REJECT --reject-with tcp-reset",
+        "-i eth1 -p tcp -j REJECT --reject-with tcp-reset",
+    ]
+
+
+@pytest.mark.parametrize("fail", Fail)
+def test_the_guard_sees_every_syn(fail: Fail) -> None:
+    """Also one with FIN or RST, which connection tracking does not take for one."""
+    plan = make_plan(replace(GOOD, mode=Mode.TPROXY, fail=fail, local=True, daemon_uid=107))
+    guards = [chain for version in (4, 6) for chain in chains(plan, version) if chain.table == "filter"]
+    assert len(guards) == (4 if fail is Fail.CLOSED else 2)
+    assert all("--tcp-flags SYN,ACK SYN" in str(chain.call) for chain in guards)
+
+
+@pytest.mark.parametrize(("mode", "full", "there"), [
+    (Mode.REDIRECT, False, False), (Mode.REDIRECT, True, True), (Mode.TPROXY, False, True), (Mode.TPROXY, True, True),
+])  # fmt: skip
+def test_what_routers_report_reaches_transparent_sockets(mode: Mode, full: bool, there: bool) -> None:
+    plan = make_plan(replace(GOOD, mode=mode, full=full), slot=0)
+    for version, protocol in ((4, "icmp"), (6, "icmpv6")):
+        found = [chain for chain in chains(plan, version) if chain.name == "PXICMP-gate"]
+        assert bool(found) is there
+        for chain in found:
+            assert str(chain.call).startswith(f"-p {protocol} -m comment")
+            (rule,) = chain.rules
+            assert str(rule) == f"-p {protocol} -m socket --transparent -j MARK --set-mark 0x25000000"
 
 
 @pytest.mark.parametrize("mode", Mode)

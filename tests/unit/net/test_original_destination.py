@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import socket
 from typing import TYPE_CHECKING
+from unittest.mock import create_autospec
 
 import pytest
 
 from proxsmtp_tp.net.original_destination import (
     Endpoint,
     NoDestinationError,
+    RefusedDestinationError,
     decode_sockaddr_in,
     decode_sockaddr_in6,
     endpoint,
-    is_local,
     original_destination,
+    own_name,
 )
+from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,13 +47,6 @@ def test_names_of_sockets(name: tuple[str | int, ...], expected: str) -> None:
     assert str(endpoint(name)) == expected
 
 
-def test_what_is_local() -> None:
-    assert is_local(Endpoint("127.0.0.1", 25))
-    assert is_local(Endpoint("127.9.9.9", 25))
-    assert not is_local(Endpoint("192.0.2.77", 25))
-    assert not is_local(Endpoint("0.0.0.0", 25))
-
-
 @pytest.fixture(params=["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def accepted(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
     """A connection that was made to our listener directly; the last one is a v4 client on a dual-stack listener."""
@@ -72,7 +68,37 @@ def test_a_direct_connection_has_none(accepted: socket.socket) -> None:
         original_destination(accepted, frozenset({port}))
 
 
-def test_under_tproxy_the_socket_says_it(accepted: socket.socket) -> None:
+def test_a_connection_to_this_host_is_refused(accepted: socket.socket) -> None:
     """A local port that is none of our listeners': only TPROXY brings such a connection to us."""
-    own = endpoint(accepted.getsockname())
-    assert original_destination(accepted, frozenset({10025})) == own
+    with pytest.raises(RefusedDestinationError, match=r"is refused: it is (a|the) loopback address") as caught:
+        original_destination(accepted, frozenset({10025}))
+    assert caught.value.reply is answers.DESTINATION_REFUSED
+
+
+def names(own: str, peer: str, *, only_v6: bool) -> socket.socket:
+    """An accepted connection on an IPv6 socket with these names, to port 25."""
+    sock = create_autospec(socket.socket, instance=True)
+    sock.getsockname.return_value = (own, 25, 0, 0)
+    sock.getpeername.return_value = (peer, 40000, 0, 0)
+    sock.getsockopt.return_value = int(only_v6)
+    made: socket.socket = sock
+    return made
+
+
+def test_under_tproxy_the_socket_says_it() -> None:
+    sock = names("2001:db8:2::25", "2001:db8::1", only_v6=True)
+    assert original_destination(sock, frozenset({10025})) == Endpoint("2001:db8:2::25", 25)
+
+
+def test_a_client_of_a_dual_stack_listener() -> None:
+    sock = names("::ffff:198.51.100.25", "::ffff:192.0.2.10", only_v6=False)
+    assert own_name(sock) == original_destination(sock, frozenset({10025})) == Endpoint("198.51.100.25", 25)
+
+
+@pytest.mark.parametrize(("peer", "only_v6"), [("2001:db8::1", False), ("::ffff:192.0.2.10", True)])
+def test_a_mapped_address_in_an_ipv6_packet(peer: str, only_v6: bool) -> None:
+    """To connect(2) it is 198.51.100.25, past every rule for that address."""
+    sock = names("::ffff:198.51.100.25", peer, only_v6=only_v6)
+    assert own_name(sock) == Endpoint("::ffff:198.51.100.25", 25)
+    with pytest.raises(RefusedDestinationError, match="it is an IPv4-mapped address in an IPv6 packet"):
+        original_destination(sock, frozenset({10025}))
