@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, options_of, settings_of, store_of
-from proxsmtp_tp.config.reader import ConfigError
+from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.gateway import survey
 from proxsmtp_tp.gateway.doctor import examination, probe
 from proxsmtp_tp.gateway.errors import GatewayError
@@ -47,13 +47,13 @@ def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]
     for finding in findings:
         found.append(finding)
         if not args.json:
-            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.step}: {finding.text}", flush=True)
+            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.step}: {printable(finding.text)}", flush=True)
             if finding.mend:
-                print(f"       mend: {finding.mend}", flush=True)
+                print(f"       mend: {printable(finding.mend)}", flush=True)
     return found
 
 
 def _complain(lines: list[str], status: int) -> int:
     for line in lines:
-        print(f"proxsmtp-tp: {line}", file=sys.stderr)
+        print(f"proxsmtp-tp: {printable(line)}", file=sys.stderr)
     return status

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.cli.main import DEFAULT_CONFIG
-from proxsmtp_tp.config.reader import ConfigError, instance_name, read_config
+from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway import check as checker
 from proxsmtp_tp.gateway import confirm, describe, survey
@@ -107,7 +107,7 @@ def remove(args: argparse.Namespace) -> int:
     instance, store = instance_of(args), store_of(args)
     if args.dry_run:
         left = installer.leftovers(instance, store)
-        print("\n".join(f"would remove: {line}" for line in left) or "nothing is there")
+        print("\n".join(f"would remove: {printable(line)}" for line in left) or "nothing is there")
         return 0
     outcome = installer.remove(instance, store)
     _complain(outcome.notes, 0)
@@ -124,7 +124,9 @@ def check(args: argparse.Namespace) -> int:
         answer = {"instance": options.instance, "state": finding.word, "differences": finding.differences}
         print(json.dumps(answer | {"notes": notes}))
     else:
-        print("\n".join([f"rules of instance {options.instance}: {finding.word}", *finding.differences]))
+        print(
+            "\n".join([f"rules of instance {options.instance}: {finding.word}", *map(printable, finding.differences)])
+        )
         _complain(notes, 0)
     return 0 if finding.in_place else EXIT_FAILED
 
@@ -161,5 +163,5 @@ def store_of(args: argparse.Namespace) -> Store:
 
 def _complain(lines: list[str], status: int) -> int:
     for line in lines:
-        print(f"proxsmtp-tp: {line}", file=sys.stderr)
+        print(f"proxsmtp-tp: {printable(line)}", file=sys.stderr)
     return status

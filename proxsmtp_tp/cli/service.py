@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from proxsmtp_tp.cli import service_units as units
-from proxsmtp_tp.config.reader import ConfigError, read_config
+from proxsmtp_tp.config.reader import ConfigError, printable, read_config
 from proxsmtp_tp.config.values import parse_instance
 
 CONFIG_DIRECTORY = "etc/proxsmtp-tp"
@@ -231,5 +231,5 @@ def _say(args: argparse.Namespace, what: str, path: Path) -> None:
 
 def _complain(lines: list[str], status: int) -> int:
     for line in lines:
-        print(f"proxsmtp-tp: {line}", file=sys.stderr)
+        print(f"proxsmtp-tp: {printable(line)}", file=sys.stderr)
     return status

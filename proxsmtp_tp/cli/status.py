@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.reader import ConfigError, load_config
+from proxsmtp_tp.config.reader import ConfigError, load_config, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -44,11 +44,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answers))
     else:
-        print("\n\n".join(describe(answer) for answer in answers), end="\n" if answers else "")
+        print("\n\n".join(describe_printable(answer) for answer in answers), end="\n" if answers else "")
     if not answers:
         hint = "only root and the daemon's user may ask" if refused else "start it with `proxsmtp-tp serve`"
         print(f"no instance {f'{name} ' if name else ''}answers: {hint}", file=sys.stderr)
     return 0 if answers else 1
+
+
+def describe_printable(answer: dict[str, Any]) -> str:
+    """As `describe`, whatever has answered: nothing of it reaches the terminal but printable text."""
+    try:
+        lines = describe(answer).split("\n")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return "an answer that is no status of this version: see it with --json"
+    return "\n".join(printable(line) for line in lines)
 
 
 def describe(answer: dict[str, Any]) -> str:

@@ -276,7 +276,8 @@ def main() -> int:
         if interruption.came:
             print("\nThe demo was interrupted. Nothing of it is left.", file=sys.stderr)
             return 130
-        print("\nThe demo failed:", "\n".join([str(error), *getattr(error, "__notes__", ())]), file=sys.stderr)
+        told = "\n".join([str(error), *getattr(error, "__notes__", ())]).splitlines()
+        print("\nThe demo failed:", "\n".join(map(printable, told)), file=sys.stderr)
         return 1
     return 0
 

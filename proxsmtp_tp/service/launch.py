@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.reader import Configuration, load_config
+from proxsmtp_tp.config.reader import Configuration, load_config, printable
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
@@ -144,7 +144,9 @@ def _wait_for(child: int, out: int, name: str) -> int:
     if said == b"\0":
         return 0
     os.waitpid(child, 0)
-    print(f"{name}: {said.decode('utf-8', 'replace') or 'the daemon ended while it started'}", file=sys.stderr)
+    print(
+        f"{name}: {printable(said.decode('utf-8', 'replace')) or 'the daemon ended while it started'}", file=sys.stderr
+    )
     return 1
 
 

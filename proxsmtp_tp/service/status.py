@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,19 +140,21 @@ def instance_of(path: Path) -> str:
 def read_status(path: Path) -> dict[str, Any] | None:
     """What the daemon behind this socket says; None if nobody is there. Raises PermissionError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(_PATIENCE)
+        end = time.monotonic() + _PATIENCE
         try:
+            client.settimeout(_PATIENCE)
             client.connect(str(path))
             data = b""
             while (more := client.recv(1 << 16)) and len(data) <= _ANSWER_MAX:
                 data += more
+                client.settimeout(max(0.001, end - time.monotonic()))
         except PermissionError:
             raise
         except OSError:
             return None
     try:
         answer = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 

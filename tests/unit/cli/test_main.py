@@ -14,7 +14,7 @@ import pytest
 from proxsmtp_tp import cli as package
 from proxsmtp_tp.cli import main as cli
 from proxsmtp_tp.cli.check_config import show
-from proxsmtp_tp.cli.status import describe, duration
+from proxsmtp_tp.cli.status import describe, describe_printable, duration
 from proxsmtp_tp.config.directives import DIRECTIVES
 from proxsmtp_tp.config.reader import parse_config
 from proxsmtp_tp.service import launch as launching
@@ -191,6 +191,29 @@ def test_status_of_an_instance(
             assert cli.main(["status", "--instance", "south"]) == 1
         finally:
             daemon.kill()
+
+
+def hostile(text: str) -> dict[str, Any]:
+    """An answer whose every text is this one."""
+    worker = {**ANSWER["workers"][0], "phase": text, "pid": text}
+    return {**ANSWER, "instance": text, "version": text, "listen": [text, text], "workers": [worker]}
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;title\x07\x1b[2J", "a\nb: pid 1, version 2", "\u202e\u2028\x9b31m", "\udcff"])
+def test_what_a_socket_says_cannot_command_the_terminal(text: str) -> None:
+    lines = describe_printable(hostile(text)).split("\n")
+    assert all(line.isprintable() for line in lines)
+    printed = "\n".join(lines)
+    assert "\x1b" not in printed
+    assert describe_printable(ANSWER) == describe(ANSWER)
+
+
+@pytest.mark.parametrize("field", [*ANSWER, "pid of a worker"])
+@pytest.mark.parametrize("value", [None, "x\x1b[2J", [1], {"a": 1}, -1, 10**400, float("nan")])
+def test_an_answer_that_is_no_status_is_no_traceback(field: str, value: object) -> None:
+    answer = {**ANSWER, field: value} if field in ANSWER else {**ANSWER, "workers": [{"pid": value}]}
+    assert all(line.isprintable() for line in describe_printable(answer).split("\n"))
+    assert describe_printable({}).startswith("an answer that is no status")
 
 
 # serve.

@@ -78,7 +78,7 @@ def test_a_file_in_its_place_is_not_removed(folder: Path) -> None:
     assert (folder / "a.sock").read_text() == "precious"
 
 
-@pytest.mark.parametrize("said", [b"", b"[1]", b"no json", b"\xff" * 99])
+@pytest.mark.parametrize("said", [b"", b"[1]", b"no json", b"\xff" * 99, b"[" * 60000])
 def test_what_is_no_status_is_none(tmp_path: Path, said: bytes) -> None:
     path = tmp_path / "s"
     code = (
