@@ -9,6 +9,7 @@ connection            one client, one server: performs what the session decides
   deadlines           its time limits
   upstream            where its client wants to go, and the connection there, never in a circle
 context               what the connections of one worker share
+log_limit             how many lines of the log one client may cause
 original_destination  where a redirected client wanted to go
 refused_destinations  which of these are no server's, or lead back to this host
 own_addresses         which addresses are this host's

@@ -89,7 +89,7 @@ class Connection:
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self.loop.connect_accepted_socket(lambda: ClientSide(self), self._sock)
         except OSError as error:
-            log.info("%s: client=%s: gone before it was served: %s", self.name, self.client_ip, error)
+            self._log(effects.Log(logging.INFO, f"client={self.client_ip}: gone before it was served: {error}"))
             self._sock.close()
             self._finished()
             return
@@ -102,7 +102,7 @@ class Connection:
 
     def _go_on(self) -> None:
         """The client is there: find out where it wants to go."""
-        log.info("%s: accepted connection from: %s", self.name, self._peer or "a unix socket")
+        self._log(effects.Log(logging.INFO, f"accepted connection from: {self._peer or 'a unix socket'}"))
         if self._context.ending is not None:  # it was accepted just before
             self.feed(events.WindDown(self._context.ending))
             if self.session.ended:
@@ -310,7 +310,11 @@ class Connection:
             self._times.message_ends()
 
     def _log(self, effect: effects.Log) -> None:
-        log.log(effect.level, "%s: %s", self.name, effect.text)
+        if not log.isEnabledFor(effect.level):
+            return
+        unlimited = effect.essential or effect.level == logging.DEBUG
+        if unlimited or self._context.log_limit.allows(self.client_ip, self.loop.time()):
+            log.log(effect.level, "%s: %s", self.name, effect.text)
 
     # Back-pressure.
 

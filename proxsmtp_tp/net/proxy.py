@@ -20,6 +20,7 @@ from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
+from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.options import options_of
 from proxsmtp_tp.session.state import Reason
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 TICK = 1.0
 """Seconds between looks at the deadlines: they are minutes, and a tick costs the same however often they are armed."""
+
+TICK_SLICE = 500
+"""Connections that are looked at before others have their turn: about a millisecond."""
 
 YIELD = 0.002
 """Seconds that a busier worker leaves a client to the others."""
@@ -60,6 +64,7 @@ class Proxy:
             options=options_of(settings, reject, trace=log.isEnabledFor(logging.DEBUG)),
             limits=limits_of(settings),
             filter=make_filter(settings),
+            log_limit=LogLimit(),
         )
         self._loop = self.context.loop
         self._admission = admission
@@ -78,8 +83,9 @@ class Proxy:
         try:
             while not self._done.done():
                 await asyncio.wait([self._done], timeout=TICK)
-                self._tick()
+                await self._tick()
         finally:
+            self._tell_left_out(all_of_them=True)
             if self.context.filter is not None:
                 self.context.filter.close()
 
@@ -136,7 +142,7 @@ class Proxy:
             self._rest(listener, YIELD)
             return
         try:
-            sock, _ = listener.accept()
+            sock, peer = listener.accept()
         except (BlockingIOError, InterruptedError):
             return  # another worker was quicker
         except OSError as error:
@@ -146,12 +152,13 @@ class Proxy:
             return  # the client gave up before it was accepted
         sock.setblocking(False)
         if not self._admission.try_enter(self._worker):
-            self._turn_away(sock)
+            self._turn_away(sock, peer[0] if peer and sock.family != socket.AF_UNIX else "")
             return
         self._serve(sock)
 
-    def _turn_away(self, sock: socket.socket) -> None:
-        log.error("more than MaxConnections (%d) connections: refused", self.context.settings.max_connections)
+    def _turn_away(self, sock: socket.socket, client: str) -> None:
+        if self.context.log_limit.allows(client, self._loop.time()):
+            log.error("more than MaxConnections (%d) connections: refused", self.context.settings.max_connections)
         try:
             sock.send(answers.TOO_MANY_CONNECTIONS.wire)  # an empty send buffer has room for a line
             sock.shutdown(socket.SHUT_WR)
@@ -185,9 +192,16 @@ class Proxy:
         if self.context.ending is not None and not self._connections and not self._done.done():
             self._done.set_result(None)
 
-    def _tick(self) -> None:
+    async def _tick(self) -> None:
         now = self._loop.time()
         if now >= self._draining_until:
             self.stop()
-        for connection in list(self._connections):
+        for number, connection in enumerate(list(self._connections), 1):
             connection.tick(now)
+            if not number % TICK_SLICE:
+                await asyncio.sleep(0)
+        self._tell_left_out()
+
+    def _tell_left_out(self, *, all_of_them: bool = False) -> None:
+        for line in self.context.log_limit.summaries(self._loop.time(), all_of_them=all_of_them):
+            log.warning("%s", line)

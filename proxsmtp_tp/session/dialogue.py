@@ -349,7 +349,7 @@ class Dialogue:
             words.append(f"reply={shown(reply.wire)}")
         if filtered:
             words.append(f"filter={filtered}")
-        self.log(", ".join(words))
+        self.quiet.append(effects.Log(logging.INFO, ", ".join(words), essential=True))
 
     def current_wait(self) -> Wait:
         """What the connection waits for now."""

@@ -86,10 +86,11 @@ class MessageClock:
 
 @dataclass(slots=True)
 class Log:
-    """One line for the log; `level` as in the logging module."""
+    """One line for the log; `level` as in the logging module. An `essential` one is written however many there are."""
 
     level: int
     text: str
+    essential: bool = False
 
 
 Effect = (

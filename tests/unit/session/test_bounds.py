@@ -14,12 +14,14 @@ from proxsmtp_tp.session import client as client_module
 from proxsmtp_tp.session import effects, events, server
 from proxsmtp_tp.session.client import ERROR_LIMIT, OVERSHOOT
 from proxsmtp_tp.session.dialogue import OUTSTANDING_OCTETS
+from proxsmtp_tp.session.effects import CloseClient, CloseServer
 from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.replies import ReplyReader
 from tests.unit.session.feeds import CASES, SIZES, Case, Feeder
-from tests.unit.session.playbook import C, S, client, fed, introduced
+from tests.unit.session.playbook import C, S, addressed, client, fed, introduced
 from tests.unit.session.playbook import server as server_gets
 
 if TYPE_CHECKING:
@@ -264,6 +266,30 @@ class TestWhoDoesNotRead:
         play = introduced() >> events.ClientFull(full=True) >> C("STARTTLS\nNOOP")
         play = play >> events.ClientFull(full=False) << client(answers.NO_TLS.wire) << server_gets("NOOP")
         assert play >> S("250 ok") << client("250 ok")
+
+    def test_only_reading_ends_its_deadline(self) -> None:
+        """What the server says meanwhile, or the client still sends, is no progress."""
+        play = introduced(None, "PIPELINING", strict=True) >> C("RSET\nRSET") << server_gets("RSET\nRSET")
+        play = play << effects.Deadline(Wait.REPLY)
+        play = play >> events.ClientFull(full=True) << effects.Deadline(Wait.READING)
+        play = play >> S("250 ok") << client("250 ok") >> C("RSET")
+        play = play >> events.ClientFull(full=False) << server_gets("RSET") << effects.Deadline(Wait.REPLY)
+        assert play
+
+    def test_it_is_told_when_the_deadline_passes(self) -> None:
+        play = introduced() >> C("NOOP") << server_gets("NOOP") >> events.ClientFull(full=True)
+        play = play >> events.DeadlinePassed(Wait.READING) << client(answers.CLIENT_TIMED_OUT.wire)
+        assert play << CloseServer(abort=True) << CloseClient()
+
+    def test_a_complete_message_is_settled_first(self) -> None:
+        """After the final dot the server decides, and its reply has the time that the RFC wants."""
+        play = addressed(strict=True) >> C("DATA") << server_gets("DATA") << effects.Deadline(Wait.REPLY)
+        assert play
+        fed(play.session, S("354 go"))
+        fed(play.session, C("."))
+        play = play >> events.ClientFull(full=True) >> events.DeadlinePassed(Wait.READING)
+        assert play >> events.DeadlinePassed(Wait.SENDING)
+        assert not play.session.ended
 
     def test_what_it_asked_before_is_answered(self) -> None:
         play = introduced() >> C("NOOP") << server_gets("NOOP") >> events.ClientFull(full=True)
