@@ -110,6 +110,20 @@ def test_everything_a_client_sent_counts_before_its_end() -> None:
     assert play
 
 
+def test_a_message_counts_that_was_whole_before_the_client_closed() -> None:
+    """Its end of data is here, only not acted on yet: FIN does not make half a message of it."""
+    play = addressed()
+    for event in (C("DATA"), S("354 go")):
+        fed(play.session, event)
+    text = b"x" * 70 + b"\r\n"
+    first = play.session.feed(C(text * 5000 + b".\r\nQUIT\r\n"))
+    assert play.session.more
+    given = first + fed(play.session, events.ClientClosed(half=True))
+    sent = b"".join(effect.data for effect in given if isinstance(effect, effects.SendServer))
+    assert sent == text * 5000 + b".\r\n"
+    assert play >> S("250 queued") << client("250 queued") << server_gets("QUIT")
+
+
 def test_everything_a_server_said_counts_before_its_end() -> None:
     """More replies than one feed acts on, then it closes: the client gets each, and 421 for what was not answered."""
     play = introduced(None, "PIPELINING")
