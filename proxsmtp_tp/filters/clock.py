@@ -1,7 +1,8 @@
-"""FilterTimeout: how long we wait for a filter, in total.
+"""FilterTimeout: how long we wait for a filter.
 
-Time counts only while the filter keeps us waiting; a slow client costs it nothing, and bytes that it writes buy it
-nothing. So neither a slow message nor a filter that drips its output moves the limit.
+A message is complete before its filter starts, so a slow client costs the filter nothing. The whole limit is given when
+the filter starts, and again each time that it takes more of a message that it could not take at once: once it has the
+whole message, the limit is a total, and bytes that it writes buy it nothing.
 """
 
 from __future__ import annotations
@@ -14,26 +15,23 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Calls `spent` once, from the event loop, when it has run for `limit` seconds in total. Stopped at first."""
+    """Calls `spent` once, from the event loop, `limit` seconds after the last `start`. Stopped at first."""
 
-    __slots__ = ("_left", "_loop", "_since", "_spent", "_timer")
+    __slots__ = ("_limit", "_loop", "_spent", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: float, spent: Callable[[], None]) -> None:
         self._loop = loop
-        self._left = limit
+        self._limit = limit
         self._spent = spent
-        self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def run(self) -> None:
-        """Go on counting. Idempotent."""
-        if self._timer is None:
-            self._since = self._loop.time()
-            self._timer = self._loop.call_later(max(self._left, 0), self._spent)
+    def start(self) -> None:
+        """Give the whole limit from now on."""
+        self.stop()
+        self._timer = self._loop.call_later(self._limit, self._spent)
 
     def stop(self) -> None:
-        """Stop counting; what has passed stays counted. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._left -= self._loop.time() - self._since
+        """Count no more. Idempotent."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()

@@ -1,13 +1,13 @@
 """FilterType pipe and file: a command of the shell for each message (proxsmtpd(8), FILTER SCRIPTS).
 
-pipe: the command starts with the message, reads it from standard input as it arrives, and writes the message that
-shall pass to standard output. Both flow at once, so a filter may write before, while or after it reads.
-file: the message is complete in the file that EMAIL names before the command starts; afterwards that file is it.
+The command starts when the message is complete: a client that sends slowly holds no process.
+pipe: the command reads the message from standard input, and writes the message that shall pass to standard output. Both
+flow at once, so a filter may write before, while or after it reads.
+file: the message is in the file that EMAIL names; afterwards that file is it.
 
 Exit status 0 passes, anything else refuses with the last line of standard error (see `stderr`, `endings`). A message
-passes only when it is complete, the leader has exited with 0, and nobody can write to its output any more; a refusal
-counts at once, however much of the message is still to come. A command need not read all of its input: what it leaves
-is dropped, its output and exit status count (1.10 did the same).
+passes only when the leader has exited with 0, and nobody can write to its output any more; a refusal counts at once. A
+command need not read all of its input: what it leaves is dropped, its output and exit status count (1.10 did the same).
 
 Kept of 1.10: `/bin/sh -c`, the daemon's working directory and umask, values that are not known are not set, SENDER of
 the null reverse-path is `<>`, no port in CLIENT and SERVER, standard error is ignored with exit status 0.
@@ -24,12 +24,17 @@ from proxsmtp_tp.filters.launcher import Launcher
 from proxsmtp_tp.filters.pipe import PipeRun
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.run import CommandRun
 
 Kind = Literal["pipe", "file"]
 
-_RUNS: Final[dict[Kind, type[CommandRun]]] = {"pipe": PipeRun, "file": FileRun}
+_RUNS: Final[dict[Kind, Callable[[Launcher, FilterRequest, FilterOwner], CommandRun]]] = {
+    "pipe": PipeRun,
+    "file": FileRun,
+}
 
 
 class CommandFilter:
@@ -51,9 +56,7 @@ class CommandFilter:
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> CommandRun:
         """Begin to judge a message. Used inside a running event loop."""
-        run = self._run(self._launcher, request, owner)
-        run.begin()
-        return run
+        return self._run(self._launcher, request, owner)
 
     def close(self) -> None:
         """The worker ends: kill at once what still runs, also what is being ended. Nobody waits for a verdict now."""

@@ -35,12 +35,6 @@ class FilterOwner(Protocol):
     def filter_verdict(self, verdict: Verdict) -> None:
         """The one and only verdict; may come before the message is complete. After it, `write` is ignored."""
 
-    def pause_filter_input(self) -> None:
-        """The filter reads more slowly than the message comes: stop writing soon."""
-
-    def resume_filter_input(self) -> None:
-        """Go on writing."""
-
 
 class FilterRun(Protocol):
     """One message being judged. Nothing here blocks, and nothing here raises for what a filter does."""
@@ -49,7 +43,7 @@ class FilterRun(Protocol):
         """Message text: no dot-stuffing, CRLF line ends, any chunking."""
 
     def finish(self) -> None:
-        """The message is complete. Only now does FilterTimeout count the time that the filter takes."""
+        """The message is complete. Only now does the filter start, and FilterTimeout count the time that it takes."""
 
     def abort(self) -> None:
         """Nobody wants the verdict any more: end all that judges it, free everything. Idempotent."""

@@ -1,4 +1,4 @@
-"""FilterType pipe: message text to standard input as it arrives, standard output read at the same time."""
+"""FilterType pipe: the complete message to standard input, standard output read at the same time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.launcher import Launcher
     from proxsmtp_tp.filters.process import Child
 
-INPUT_HIGH = 64 * 1024
-"""Octets that may wait for a filter before the client is told to wait: as much as its pipe holds besides."""
-INPUT_LOW = 16 * 1024
-"""Octets at which the client may go on, so that the pipe does not run dry meanwhile."""
+CHUNK = 64 * 1024
+"""Octets given at a time, one chunk a loop iteration: what a pipe holds (pipe(7))."""
 
 OUTPUT_FACTOR = 4
 OUTPUT_ALLOWANCE = 64 * 1024 * 1024
@@ -28,31 +26,10 @@ class PipeRun(CommandRun):
     """FilterType pipe."""
 
     def __init__(self, launcher: Launcher, request: FilterRequest, owner: FilterOwner) -> None:
-        super().__init__(launcher, request, owner)
-        self._early = bytearray()
+        self._input = Spool(launcher.temp_directory)
+        super().__init__(launcher, request, owner, self._input)
         self._output = Spool(launcher.temp_directory)
         self._output_closed = False
-
-    def begin(self) -> None:
-        """The command starts before the message does."""
-        self._enter()
-        if self._child is None and not self._settled:
-            self._set_paused(True)
-
-    def _take(self, text: bytes) -> None:
-        self._given += len(text)
-        if self._child is None:
-            self._early += text
-        else:
-            self._child.write(text)
-            self._balance()
-
-    def _complete(self) -> None:
-        if self._child is None:
-            return
-        self._child.close_input()
-        self._balance()
-        self._consider()
 
     def read(self, size: int) -> bytes:
         """FilterRun. Raises OSError if the judged message can not be read back to its last octet."""
@@ -62,33 +39,30 @@ class PipeRun(CommandRun):
         return self._launcher.launch(self._request, self)
 
     def _started(self) -> None:
-        child = self._child
-        if child is None:
-            return
-        if self._early:
-            child.write(bytes(self._early))
-            self._early.clear()
-        if self._finished:
-            child.close_input()
-        self._balance()
+        self._feed()
 
-    def _balance(self) -> None:
-        """The clock runs while we wait for the filter; the client waits while the filter does not keep up."""
+    def _feed(self) -> None:
+        """The next chunk of the message, where the command takes it; what it does not want is dropped."""
         child = self._child
-        if child is None:
+        if child is None or child.stalled or not child.input_open:
             return
-        if child.stalled or self._finished:
-            self._clock.run()
-        else:
-            self._clock.stop()
-        if child.queued > INPUT_HIGH:
-            self._set_paused(True)
-        elif child.queued <= INPUT_LOW:
-            self._set_paused(False)
+        try:
+            chunk = self._input.read(CHUNK)
+        except OSError as error:
+            self._trouble(Ending.SPOOL_FAILED, error)
+            return
+        if not chunk:
+            child.close_input()
+            self._input.close()
+            return
+        child.write(chunk)
+        if not child.stalled:
+            self._loop.call_soon(self._feed)
 
     def child_input_taken(self) -> None:
         """ChildOwner."""
-        self._balance()
+        self._clock.start()
+        self._feed()
 
     def child_output(self, data: bytes) -> None:
         """ChildOwner."""
@@ -97,7 +71,7 @@ class PipeRun(CommandRun):
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
             return
-        if self._output.size > self._given * OUTPUT_FACTOR + OUTPUT_ALLOWANCE:
+        if self._output.size > self._input.size * OUTPUT_FACTOR + OUTPUT_ALLOWANCE:
             self._trouble(Ending.OUTPUT_TOO_LARGE, self._said())
 
     def child_output_closed(self) -> None:
@@ -108,19 +82,15 @@ class PipeRun(CommandRun):
     def _consider(self) -> None:
         if self._status is None or not self._output_closed:
             return
-        if self._given and not self._output.size:
+        if self._input.size and not self._output.size:
             self._trouble(Ending.OUTPUT_EMPTY, self._said())
-        elif self._finished:
-            self._read_back()
-
-    def _read_back(self) -> None:
-        try:
-            self._output.rewind()
-        except OSError as error:
-            self._trouble(Ending.SPOOL_FAILED, error)
-        else:
+        elif self._kept(self._output.complete):
             self._pass(self._output.size)
 
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._input.close()
+
     def _discard(self) -> None:
-        self._early.clear()
+        super()._discard()
         self._output.close()

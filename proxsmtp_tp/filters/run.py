@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.launcher import Launcher
     from proxsmtp_tp.filters.process import Child, ExitStatus
+    from proxsmtp_tp.filters.spool import MessageFile, Spool
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +23,14 @@ log = logging.getLogger(__name__)
 class CommandRun(Judging):
     """A FilterRun, and the owner of its child."""
 
-    def __init__(self, launcher: Launcher, request: FilterRequest, owner: FilterOwner) -> None:
-        super().__init__(launcher.limit, launcher.timeout, request, owner)
+    def __init__(
+        self, launcher: Launcher, request: FilterRequest, owner: FilterOwner, message: Spool | MessageFile
+    ) -> None:
+        super().__init__(launcher.limit, launcher.timeout, request, owner, message)
         self._launcher = launcher
         self._child: Child | None = None
         self._status: ExitStatus | None = None
         self._errors = LastLine()
-        self._given = 0
 
     # What pipe and file do in their own way.
 
@@ -36,7 +38,6 @@ class CommandRun(Judging):
     def _launch(self) -> Child:
         """Start the command."""
 
-    @abstractmethod
     def _started(self) -> None:
         """The command runs."""
 

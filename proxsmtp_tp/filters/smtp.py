@@ -1,8 +1,9 @@
 """FilterType smtp: a scanner that speaks SMTP, at the address in FilterCommand, is handed each message and judges it.
 
 As Postfix's smtpd_proxy does before its queue, but without the way back: the replies of the scanner are the verdict,
-and what passes is the message as the client wrote it. So a copy is kept while the scanner reads, in TempDirectory where
-it is large. A scanner that rewrites mail stands in line instead: as OutAddress, with a next hop of its own.
+and what passes is the message as the client wrote it. So it is kept, in TempDirectory where it is large; the scanner
+gets it once it is complete. A scanner that rewrites mail stands in line instead: as OutAddress, with a next hop of its
+own.
 
 What the scanner accepts it has to throw away (amavis: $forward_method undef): mail that it delivers arrives twice.
 
@@ -11,11 +12,11 @@ What the scanner accepts it has to throw away (amavis: $forward_method undef): m
     4xx at MAIL or later            TEMPFAIL in the same way; 421 becomes 451, as the client's connection goes on
     anything else                   TEMPFAIL in our words (`scanner_endings`, `endings`)
 
-The first refusal counts, also of one recipient among many, and also before the message is complete. Envelope,
+The first refusal counts, also of one recipient among many, and also before the scanner has the whole message. Envelope,
 XFORWARD and pipelining: `scanner_dialogue`.
 
-FilterTimeout counts while we wait for the scanner: to connect, to answer, to take more text. FilterProcesses is the
-number of connections to the scanner; each carries one message. Until the scanner has said 354 the client waits.
+FilterTimeout includes connecting and the envelope. FilterProcesses is the number of connections to the scanner; each
+carries one message.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
 
 log = logging.getLogger(__name__)
+
+CHUNK = 64 * 1024
+"""Octets given at a time, one chunk a loop iteration."""
 
 
 class SmtpFilter:
@@ -72,9 +76,7 @@ class SmtpFilter:
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> ScanRun:
         """Begin to judge a message. Used inside a running event loop."""
-        run = ScanRun(self, request, owner)
-        run.begin()
-        return run
+        return ScanRun(self, request, owner)
 
     def close(self) -> None:
         """The worker ends: close at once what is still open, also what says good-bye."""
@@ -98,43 +100,20 @@ class ScanRun(Judging):
     """A FilterRun; the owner of its connection to the scanner."""
 
     def __init__(self, parent: SmtpFilter, request: FilterRequest, owner: FilterOwner) -> None:
-        super().__init__(parent.limit, parent.timeout, request, owner)
+        self._text = Spool(parent.temp_directory)
+        super().__init__(parent.limit, parent.timeout, request, owner, self._text)
         self._parent = parent
         self._dialogue = ScannerDialogue(request, parent.own_name)
         self._connection: ScannerConnection | None = None
-        self._message = Spool(parent.temp_directory)
-        self._early = bytearray()
-        """Text that came before the scanner's 354: little, since the client is told to wait."""
-
-    def begin(self) -> None:
-        """Connect now, or when a place becomes free."""
-        self._set_paused(True)
-        self._enter()
 
     def read(self, size: int) -> bytes:
         """FilterRun. Raises OSError if the message can not be read back to its last octet."""
-        return self._message.read(size)
+        return self._text.read(size)
 
     # Judging.
 
     def _start(self) -> None:
-        self._clock.run()
         self._connection = self._parent.connect(self)
-
-    def _take(self, text: bytes) -> None:
-        try:
-            self._message.write(text)
-        except OSError as error:
-            self._trouble(Ending.SPOOL_FAILED, error)
-            return
-        if self._connection is not None and self._dialogue.flowing:
-            self._connection.write(self._dialogue.text(text))
-            self._balance()
-        else:
-            self._early += text
-
-    def _complete(self) -> None:
-        self._flow()
 
     def _out_of_time(self) -> None:
         self._trouble(Ending.TIMED_OUT, f"from the scanner, to {self._dialogue.waiting_for}")
@@ -147,10 +126,6 @@ class ScanRun(Judging):
             connection.quit()
         else:
             connection.abort()
-
-    def _discard(self) -> None:
-        self._early.clear()
-        self._message.close()
 
     # ScannerOwner.
 
@@ -166,11 +141,13 @@ class ScanRun(Judging):
             self._judged(verdict)
             return
         self._connection.write(answer)
-        self._flow()
+        self._feed()
 
     def scanner_flow(self) -> None:
         """ScannerOwner."""
-        self._balance()
+        if self._connection is not None and not self._connection.stalled:
+            self._clock.start()
+            self._feed()
 
     def scanner_unreachable(self, reason: str) -> None:
         """ScannerOwner."""
@@ -184,28 +161,22 @@ class ScanRun(Judging):
 
     # The message on its way, and its end.
 
-    def _flow(self) -> None:
-        """Send what has come of the message, where the scanner takes it."""
+    def _feed(self) -> None:
+        """The next chunk of the message, where the scanner takes it."""
         connection = self._connection
-        if connection is None or not self._dialogue.flowing:
+        if connection is None or not self._dialogue.flowing or connection.stalled:
             return
-        if self._early:
-            connection.write(self._dialogue.text(bytes(self._early)))
-            self._early.clear()
-        if self._finished:
+        try:
+            chunk = self._text.read(CHUNK)
+        except OSError as error:
+            self._trouble(Ending.SPOOL_FAILED, error)
+            return
+        if not chunk:
             connection.write(self._dialogue.finish())
-        self._balance()
-
-    def _balance(self) -> None:
-        """The clock runs while we wait for the scanner; the client waits while the scanner does not keep up."""
-        if self._connection is None:
             return
-        held = self._connection.stalled or not (self._dialogue.flowing or self._finished)
-        if held or self._finished:
-            self._clock.run()
-        else:
-            self._clock.stop()
-        self._set_paused(held)
+        connection.write(self._dialogue.text(chunk))
+        if not connection.stalled:
+            self._loop.call_soon(self._feed)
 
     def _judged(self, verdict: Verdict) -> None:
         if self._dialogue.remark:
@@ -213,12 +184,8 @@ class ScanRun(Judging):
         if verdict.action is not Action.PASS:
             self._settle(verdict)
             return
-        try:
-            self._message.rewind()
-        except OSError as error:
-            self._trouble(Ending.SPOOL_FAILED, error)
-        else:
-            self._settle(dataclasses.replace(verdict, size=self._message.size))
+        if self._kept(self._text.complete):
+            self._settle(dataclasses.replace(verdict, size=self._text.size))
 
 
 def _own_name() -> bytes:

@@ -1,10 +1,10 @@
-"""A message's bytes while it is judged, and after.
+"""A message's bytes while it comes, while it is judged, and after.
 
-`Spool` is what a filter writes: in memory first, then in a file of TempDirectory that has no name (O_TMPFILE, or
-mkstemp and unlink), so nothing is left whatever happens to us. `MessageFile` is the file that EMAIL names: mode 0600,
-an unpredictable name, gone on close; where we are killed before that, see `claim`. A command may replace it by rename,
-so it is opened anew by that name, and must then be a regular file: a symbolic link would hand out what only we may read
-(open(2), O_NOFOLLOW), a FIFO would block.
+`Spool` is what a client or a filter writes: in memory first, then in a file of TempDirectory that has no name
+(O_TMPFILE, or mkstemp and unlink), so nothing is left whatever happens to us. `MessageFile` is the file that EMAIL
+names: mode 0600, an unpredictable name, gone on close; where we are killed before that, see `claim`. A command may
+replace it by rename, so it is opened anew by that name, and must then be a regular file: a symbolic link would hand out
+what only we may read (open(2), O_NOFOLLOW), a FIFO would block.
 
 Both raise OSError for a full disk or an unusable directory; who writes makes a verdict of it. Reading gives exactly
 `size` octets or raises OSError: a message that became shorter must not be sent as if it were whole.
@@ -18,7 +18,10 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.filters.claim import Claim
 
 MEMORY_LIMIT = 256 * 1024
 """Octets of one message kept in memory: more than nearly all mail has, and 64 messages of that size are 16 MiB."""
@@ -53,7 +56,7 @@ class _Reading:
 
 
 class Spool(_Reading):
-    """Octets in the order of writing. `size` counts them; after `rewind` they can be read once."""
+    """Octets in the order of writing. `size` counts them; after each `complete` they can be read once."""
 
     def __init__(self, directory: str) -> None:
         super().__init__()
@@ -66,7 +69,7 @@ class Spool(_Reading):
         self._file.write(data)
         self.size += len(data)
 
-    def rewind(self) -> None:
+    def complete(self) -> None:
         """Nothing more is written: read from the beginning. Raises OSError if the disk refuses the last octets."""
         if self._file is not None:
             self._file.seek(0)
@@ -74,24 +77,32 @@ class Spool(_Reading):
 
 
 class MessageFile(_Reading):
-    """A file with a name that begins with `prefix`. Raises OSError if the directory takes none."""
+    """A file with a name, made when first needed. `size` counts what was written, after `reopen` what is there."""
 
-    def __init__(self, directory: str, prefix: str) -> None:
+    def __init__(self, directory: str, claim: Claim) -> None:
         super().__init__()
-        descriptor, self.name = tempfile.mkstemp(prefix=prefix, dir=directory)
-        self._path: Path | None = Path(self.name)
-        self._file = os.fdopen(descriptor, "wb")
+        self.name = ""
+        """Its path, from the first `write` or `complete`."""
+        self._directory = directory
+        self._claim = claim
+        self._path: Path | None = None
 
     def write(self, data: bytes) -> None:
-        """Append. Raises OSError where the disk takes no more."""
-        if self._file is not None:
-            self._file.write(data)
+        """Append. Raises OSError where the disk takes no more, or the directory no file."""
+        self._make().write(data)
+        self.size += len(data)
 
     def complete(self) -> None:
         """Nothing more is written by us: hand out the name. Raises OSError if the disk refuses the last octets."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        file, self._file = self._make(), None
+        file.close()
+
+    def _make(self) -> IO[bytes]:
+        if self._file is None:
+            descriptor, self.name = tempfile.mkstemp(prefix=self._claim.prefix(), dir=self._directory)
+            self._path = Path(self.name)
+            self._file = os.fdopen(descriptor, "wb")
+        return self._file
 
     def reopen(self) -> None:
         """What has the name now is the message; the name goes. Raises OSError if it is no regular file."""

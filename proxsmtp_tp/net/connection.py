@@ -2,7 +2,7 @@
 
 Knows bytes, back-pressure and time, never SMTP. Whoever can not take more stops the reading from the other side:
 
-    client ──▶ server or filter      the client is not read while either is full, or while its lines wait for replies
+    client ──▶ server                the client is not read while the server is full, or its lines wait for replies
     server ──▶ client                the server is not read while the client is full, or its own replies wait
     client ──▶ client                who does not read its replies is not read, and no command of it is acted on
     judged message ──▶ server        is read back only as fast as the server takes it
@@ -329,10 +329,7 @@ class Connection:
     def balance_client(self) -> None:
         """Read the client, or not."""
         hold = not self._closing and (
-            self.server_is_full
-            or self._client_is_full
-            or self._judging.full
-            or self.session.waiting_octets > BACKLOG_LIMIT
+            self.server_is_full or self._client_is_full or self.session.waiting_octets > BACKLOG_LIMIT
         )
         if hold is not self._client_paused and self._client is not None:
             self._client_paused = hold
@@ -374,16 +371,13 @@ class Connection:
             if self._closing:
                 self._abort()
                 return
-            self._overdue(now)
+            self._overdue()
         for event in times.passed(now):
             self.feed(event)
 
-    def _overdue(self, now: float) -> None:
+    def _overdue(self) -> None:
         """What is waited for has not come. A client that is not read at the moment is not the one who is slow."""
         wait = self._times.wait
-        if wait is Wait.TEXT and self._judging.full:  # the filter's own limit (FilterTimeout) runs
-            self._times.step = now + self._times.limits[wait]
-            return
         self.feed(events.DeadlinePassed(Wait.SENDING if wait is Wait.TEXT and self.server_is_full else wait))
 
     # The end.

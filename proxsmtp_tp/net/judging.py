@@ -1,6 +1,6 @@
 """The third party of a connection: the filter run of its message, and the judged message on its way back.
 
-message text ──▶ filter       written as it comes; `full` says that the filter reads more slowly than that
+message text ──▶ filter       kept as it comes, judged when it is complete
 judged message ──▶ session    read back in chunks, one a loop iteration, while the server takes them
 """
 
@@ -34,9 +34,6 @@ class JudgingOwner(Protocol):
     def feed(self, event: events.Event) -> None:
         """One event for the session."""
 
-    def balance_client(self) -> None:
-        """Whether the client is read has to be decided again: `Judging.full` has changed."""
-
 
 class Judging:
     """Of one connection, one message after the other; the FilterOwner of each. `judge` is what judges, if anything."""
@@ -47,8 +44,6 @@ class Judging:
         self._loop = loop
         self.run: FilterRun | None = None
         """Where the text goes; None: nobody wants it."""
-        self.full = False
-        """The filter takes no more for now."""
         self._reading = False
 
     def start(self, effect: effects.StartFilter) -> None:
@@ -80,7 +75,6 @@ class Judging:
     def release(self) -> None:
         """Nobody wants the verdict, or the judged message, any more. Idempotent."""
         run, self.run = self.run, None
-        self.full = False
         self._reading = False
         if run is not None:
             run.abort()
@@ -125,13 +119,3 @@ class Judging:
     def filter_verdict(self, verdict: Verdict) -> None:
         """The session decides what becomes of it."""
         self._owner.feed(events.FilterVerdict(verdict))
-
-    def pause_filter_input(self) -> None:
-        """The client waits, too."""
-        self.full = True
-        self._owner.balance_client()
-
-    def resume_filter_input(self) -> None:
-        """The client may go on."""
-        self.full = False
-        self._owner.balance_client()

@@ -107,29 +107,13 @@ class Owner:
 
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
-        self.flow: list[str] = []
         self.inside = False
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
-    @property
-    def paused(self) -> bool:
-        return bool(self.flow) and self.flow[-1] == "pause"
-
     def filter_verdict(self, verdict: Verdict) -> None:
         assert not self.inside
-        assert not self.paused
         self.verdicts.append(verdict)
         self.verdict.set_result(verdict)
-
-    def pause_filter_input(self) -> None:
-        assert not self.inside
-        assert not self.paused
-        self.flow.append("pause")
-
-    def resume_filter_input(self) -> None:
-        assert not self.inside
-        assert self.paused
-        self.flow.append("resume")
 
 
 @dataclass
@@ -147,6 +131,7 @@ class Case:
         self.owner.inside = False
 
     def finish(self) -> None:
+        self.finished = True
         self.owner.inside = True
         self.run.finish()
         self.owner.inside = False
@@ -156,10 +141,9 @@ class Case:
         self.run.abort()
         self.owner.inside = False
 
-    async def write_patiently(self, text: bytes, piece: int = 32 * 1024) -> None:
-        """As a driver does: no more while it is paused, and no more after the verdict."""
+    async def write_in_pieces(self, text: bytes, piece: int = 32 * 1024) -> None:
+        """As a message comes over the network."""
         for at in range(0, len(text), piece):
-            await until(lambda: not self.owner.paused or self.owner.verdicts, "the filter takes its input")
             self.write(text[at : at + piece])
             await asyncio.sleep(0)
 
@@ -190,7 +174,7 @@ def start(filter_: CommandFilter, **known: Any) -> Case:
 async def judge(filter_: CommandFilter, message: bytes, **known: Any) -> tuple[Verdict, bytes]:
     """A whole message's way: the verdict, and the message that passed."""
     case = start(filter_, **known)
-    await case.write_patiently(message)
+    await case.write_in_pieces(message)
     case.finish()
     verdict = await case.verdict()
     passed = case.read_all()

@@ -1,4 +1,4 @@
-"""Time that counts only while it runs."""
+"""Time that is given anew, and places that are given in order."""
 
 from __future__ import annotations
 
@@ -15,22 +15,15 @@ if TYPE_CHECKING:
     from tests.unit.filters.conftest import Run
 
 
-def test_a_clock_adds_up_what_it_ran(run_jumping: Run) -> None:
+def test_a_clock_gives_its_limit_from_each_start(run_jumping: Run) -> None:
     async def scene() -> None:
         spent: list[bool] = []
         clock = Clock(asyncio.get_running_loop(), 100, lambda: spent.append(True))
+        jump(1000)  # stopped: nothing counts
         for _ in range(3):
-            jump(1000)  # stopped: nothing counts
-            clock.run()
-            clock.run()
-            jump(30)
+            clock.start()
+            jump(99)
             await pass_through()
-            clock.stop()
-            clock.stop()
-        assert not spent
-        clock.run()
-        jump(9)
-        await pass_through()
         assert not spent
         jump(1)
         await pass_through()
@@ -39,18 +32,16 @@ def test_a_clock_adds_up_what_it_ran(run_jumping: Run) -> None:
     run_jumping(scene())
 
 
-def test_a_clock_that_ran_out_while_it_was_stopped_rings_when_it_runs(run_jumping: Run) -> None:
+def test_a_clock_that_is_stopped_does_not_ring(run_jumping: Run) -> None:
     async def scene() -> None:
         spent: list[bool] = []
         clock = Clock(asyncio.get_running_loop(), 10, lambda: spent.append(True))
-        clock.run()
-        jump(11)
+        clock.start()
         clock.stop()
+        clock.stop()
+        jump(11)
         await pass_through()
         assert not spent
-        clock.run()
-        await pass_through()
-        assert spent == [True]
 
     run_jumping(scene())
 

@@ -86,7 +86,7 @@ def test_the_command_sees_the_whole_message_in_a_private_file(run: Run, tmp_path
         command = f'cd {tmp_path}; cp -p "$EMAIL" seen; echo "$EMAIL" >name; readlink /proc/self/fd/0 >>name'
         async with filtering(command, tmp_path, "file") as filter_:
             case = start(filter_)
-            await case.write_patiently(MESSAGE)
+            await case.write_in_pieces(MESSAGE)
             assert filter_.running == 0  # not before it is complete
             case.finish()
             assert (await case.verdict()).size == len(MESSAGE)

@@ -123,7 +123,7 @@ def test_who_wants_no_more_input_is_not_fed_and_not_waited_for(run: Run, tmp_pat
         command_ = command.replace("read x <GATE", f"until test -e {gate}; do sleep 0.01; done")
         async with filtering(command_, tmp_path) as filter_:
             case = start(filter_)
-            await case.write_patiently(MEGABYTE)
+            await case.write_in_pieces(MEGABYTE)
             gate.touch()
             case.finish()
             assert (await case.verdict()).action is Action.PASS

@@ -210,7 +210,7 @@ def test_abort_after_pass_frees_the_message(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with filtering("cat", tmp_path) as filter_:
             case = start(filter_)
-            await case.write_patiently(TEXT * 100_000)
+            await case.write_in_pieces(TEXT * 100_000)
             case.finish()
             await case.verdict()
             assert case.run.read(3) == TEXT[:3]

@@ -62,7 +62,7 @@ def test_the_message_passes_as_it_was_written(run: Run, tmp_path: Path, message:
             for _ in range(4):
                 await peer.line()
             await peer.say("250 a\n250 b\n250 c\n354 go")
-            feeding = asyncio.ensure_future(case.write_patiently(message))
+            feeding = asyncio.ensure_future(case.write_in_pieces(message))
             feeding.add_done_callback(lambda _: case.finish())
             begun = len(peer.heard)
             decoder, read = DataDecoder(), b""
@@ -123,7 +123,7 @@ def test_a_slow_scanner_holds_the_client_not_the_memory(run: Run, tmp_path: Path
             assert most <= OUTPUT_HIGH + len(piece)
             assert not case.run._early  # type: ignore[attr-defined]
             rest = FIVE_MEGABYTES[written:]
-            feeding = asyncio.ensure_future(case.write_patiently(rest))
+            feeding = asyncio.ensure_future(case.write_in_pieces(rest))
             feeding.add_done_callback(lambda _: case.finish())
             before = len(peer.heard)
             assert await peer.text()
@@ -725,7 +725,7 @@ def test_aiosmtpd_as_a_scanner(run: Run, tmp_path: Path) -> None:
                 (mixed, TEXT, "550 5.1.1 no such user"),
             ):
                 case = begin(filter_, envelope=envelope)
-                await case.write_patiently(text)
+                await case.write_in_pieces(text)
                 case.finish()
                 verdict, passed = await judged(case)
                 assert verdict.said == said

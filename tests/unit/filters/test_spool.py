@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxsmtp_tp.filters.claim import Claim
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.spool import MEMORY_LIMIT, MessageFile, Spool
 from tests.unit.filters.court import filtering, judge, open_descriptors
@@ -42,8 +43,8 @@ def test_what_is_written_is_read(pieces: list[bytes], size: int) -> None:
     for piece in pieces:
         spool.write(piece)
     assert spool.size == sum(map(len, pieces))
-    assert spool.read(10) == b""  # not before rewind
-    spool.rewind()
+    assert spool.read(10) == b""  # not before complete
+    spool.complete()
     read = []
     while data := spool.read(size):
         assert len(data) <= size
@@ -62,7 +63,7 @@ def test_a_large_message_is_in_a_nameless_file(tmp_path: Path) -> None:
     status = os.fstat(int(descriptor))
     assert (status.st_nlink, status.st_mode & 0o777, status.st_dev) == (0, 0o600, tmp_path.stat().st_dev)
     assert not list(tmp_path.iterdir())
-    spool.rewind()
+    spool.complete()
     assert b"".join(iter(lambda: spool.read(65536), b"")) == BIG
     spool.close()
     assert open_descriptors() == before
@@ -70,7 +71,7 @@ def test_a_large_message_is_in_a_nameless_file(tmp_path: Path) -> None:
 
 def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
     before = open_descriptors()
-    spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), "proxsmtpd.")
+    spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), Claim(str(tmp_path)))
     spool.write(BIG)
     file.write(BIG)
     for each in (spool, file):
@@ -85,14 +86,14 @@ def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int) -> None:
     before = open_descriptors()
     with files_of_at_most(room):
-        spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), "proxsmtpd.")
+        spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), Claim(str(tmp_path)))
         with pytest.raises(OSError, match="File too large"):
             spool.write(BIG)
         with pytest.raises(OSError, match="File too large"):
             file.write(BIG)
         spool.close()
         file.close()
-        last = MessageFile(str(tmp_path), "proxsmtpd.")
+        last = MessageFile(str(tmp_path), Claim(str(tmp_path)))
         last.write(b"x" * 4000)
         if room == 0:
             with pytest.raises(OSError, match="File too large"):
@@ -104,13 +105,13 @@ def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int
     assert not list(tmp_path.iterdir())
 
 
-def test_the_last_octets_may_be_refused_as_late_as_at_rewind(tmp_path: Path) -> None:
+def test_the_last_octets_may_be_refused_as_late_as_at_its_end(tmp_path: Path) -> None:
     with files_of_at_most(MEMORY_LIMIT + 4096):
         spool = Spool(str(tmp_path))
         spool.write(b"x" * (MEMORY_LIMIT + 4096))
         spool.write(b"late")
         with pytest.raises(OSError, match="File too large"):
-            spool.rewind()
+            spool.complete()
         spool.close()
 
 

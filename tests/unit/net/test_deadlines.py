@@ -247,17 +247,25 @@ async def test_a_server_that_stops_reading_a_judged_message(open_stage: OpenStag
 # The filter.
 
 
-async def test_a_filter_that_takes_its_time_is_not_the_clients_fault(open_stage: OpenStage) -> None:
-    """It reads nothing for longer than TimeOut, so the client is not read either: FilterTimeout is what counts."""
-    async with Mx() as mx, open_stage(mx, filter_command="sleep 600", filter_timeout=10 * SHORT) as stage:
+async def test_a_filter_that_works_as_it_reads_has_its_time_once_it_has_the_message(open_stage: OpenStage) -> None:
+    """2 MB take it longer than FilterTimeout; it never pauses as long as that."""
+    work = "while [ -n \"$(head -c 131072 | head -c 1)\" ]; do sleep 0.1; done; echo passed"
+    async with Mx() as mx, open_stage(mx, filter_command=work, filter_timeout=4 * SHORT) as stage:
+        assert 4 * SHORT < 1.6
         client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.context.limits[Wait.TEXT] = SHORT
-        [connection] = stage.proxy._connections
-        await client.press(b"x" * 65536, lambda: connection._judging.full, 1 << 28)
-        stage.proxy.context.limits[Wait.TEXT] = 3600.0  # of the client, once it is read again
-        await until(lambda: not connection._judging.full, "the filter is given up")
-        await client.say("\n.")
-        assert (await client.reply()).startswith(b"451 ")
+        await client.say(b"x" * 2_000_000 + b"\n.\n")
+        assert await server.line() == b"DATA"
+        await server.say("354 go")
+        assert await server.text() == b"passed\r\n.\r\n"
+        await server.say("250 queued")
+        assert await client.reply() == b"250 queued"
+
+
+async def test_a_filter_that_does_not_read_a_complete_message(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, filter_command="sleep 600", filter_timeout=SHORT) as stage:
+        client, server = await phases.in_the_text(stage, mx)
+        await asyncio.sleep(3 * SHORT)  # while the message comes no time counts
+        assert (await client.ask(b"x" * 2_000_000 + b"\n.\n")).startswith(b"451 ")
         assert await server.line() == b"RSET"
 
 
