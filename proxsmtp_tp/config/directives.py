@@ -71,8 +71,9 @@ DIRECTIVES: tuple[Directive, ...] = (
         "FilterTimeout",
         "filter_timeout",
         values.SECONDS,
-        "How long the filter may take once it has the whole message. Then all that it started is ended and"
-        " the client is told to come back later.",
+        "How long the filter may take once it has the whole message. It starts when the message is complete; while"
+        " it still reads, each piece that it takes gives it the whole time again. Then all that it started is ended"
+        " and the client is told to come back later.",
     ),
     Directive(
         "FilterReject",

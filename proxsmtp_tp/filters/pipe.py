@@ -51,12 +51,11 @@ class PipeRun(CommandRun):
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
             return
-        if not chunk:
+        child.write(chunk)
+        if not self._input.left:
             child.close_input()
             self._input.close()
-            return
-        child.write(chunk)
-        if not child.stalled:
+        elif not child.stalled:
             self._loop.call_soon(self._feed)
 
     def child_input_taken(self) -> None:

@@ -171,11 +171,10 @@ class ScanRun(Judging):
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
             return
-        if not chunk:
-            connection.write(self._dialogue.finish())
-            return
         connection.write(self._dialogue.text(chunk))
-        if not connection.stalled:
+        if not self._text.left:
+            connection.write(self._dialogue.finish())
+        elif not connection.stalled:
             self._loop.call_soon(self._feed)
 
     def _judged(self, verdict: Verdict) -> None:

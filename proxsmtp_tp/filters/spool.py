@@ -36,6 +36,11 @@ class _Reading:
         self.size = 0
         self._left = 0
 
+    @property
+    def left(self) -> int:
+        """Octets that have not been read yet."""
+        return self._left
+
     def read(self, size: int) -> bytes:
         """The next octets, at most `size`; b"" at the end. OSError if the file does not have them any more."""
         if self._file is None or not self._left:
@@ -61,19 +66,42 @@ class Spool(_Reading):
     def __init__(self, directory: str) -> None:
         super().__init__()
         self._directory = directory
+        self._memory = bytearray()
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError where the disk takes no more, or the directory no file."""
-        if self._file is None:
-            self._file = tempfile.SpooledTemporaryFile(MEMORY_LIMIT, dir=self._directory)  # noqa: SIM115  (closed by close)
-        self._file.write(data)
+        if self._file is None and self.size + len(data) <= MEMORY_LIMIT:
+            self._memory += data
+        else:
+            self._on_disk().write(data)
         self.size += len(data)
+
+    def _on_disk(self) -> IO[bytes]:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  (closed by close)
+            self._file.write(self._memory)
+            self._memory.clear()
+        return self._file
 
     def complete(self) -> None:
         """Nothing more is written: read from the beginning. Raises OSError if the disk refuses the last octets."""
         if self._file is not None:
             self._file.seek(0)
         self._left = self.size
+
+    def read(self, size: int) -> bytes:
+        """The next octets, at most `size`; b"" at the end. OSError if the file does not have them any more."""
+        if not self._memory:
+            return super().read(size)
+        start = self.size - self._left
+        data = bytes(memoryview(self._memory)[start : start + min(size, self._left)])
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        """Free memory and file. Idempotent."""
+        super().close()
+        self._memory = bytearray()
 
 
 class MessageFile(_Reading):

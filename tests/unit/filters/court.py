@@ -32,6 +32,8 @@ _T = TypeVar("_T")
 PATIENCE = 30.0
 """Seconds that a test waits for what must come. Far more than it takes on a busy machine."""
 
+TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"
+
 _numbers = itertools.count(1)
 
 
@@ -169,6 +171,14 @@ def start(filter_: CommandFilter, **known: Any) -> Case:
     run = filter_.start(request(helo, **known), owner)
     owner.inside = False
     return Case(owner, run, helo)
+
+
+def complete(filter_: CommandFilter, text: bytes = TEXT, **known: Any) -> Case:
+    """A message that the command is to judge."""
+    case = start(filter_, **known)
+    case.write(text)
+    case.finish()
+    return case
 
 
 async def judge(filter_: CommandFilter, message: bytes, **known: Any) -> tuple[Verdict, bytes]:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from tests.unit.net.stage import Peer
 
 TEXT = b"Subject: hello\r\n\r\n.Good morning.\r\n..\r\n"
+LARGE = b"Subject: large\r\n\r\n" + b"The quick brown fox jumps over the lazy dog, and over it again.\r\n" * 500_000
+"""More than the kernel holds on the way to a scanner that does not read (tcp(7), tcp_wmem and tcp_rmem)."""
 STEPS = ["the connection", "EHLO", "MAIL", "RCPT", "another RCPT", "DATA", "the text", "the message"]
-"""Where `lead` stops: the scanner owes the reply to it, or text flows."""
+"""Where `lead` stops: the scanner owes the reply to it, or has not read all of the text (which is LARGE)."""
 END = b"\r\n.\r\n"
 
 
@@ -35,8 +37,19 @@ def begin(filter_: SmtpFilter, **known: Any) -> Case:
     return Case(owner, run, asked.helo)
 
 
+def complete(filter_: SmtpFilter, **known: Any) -> Case:
+    """A message that the scanner is to judge."""
+    case = begin(filter_, **known)
+    case.write(TEXT)
+    case.finish()
+    return case
+
+
 async def lead(case: Case, mx: Mx, to: str) -> Peer:
     """A scanner without extensions, that has not yet answered `to`."""
+    if not case.finished:
+        case.write(LARGE if to == "the text" else TEXT)
+        case.finish()
     peer = await mx.accept()
     dialogue = [
         ("EHLO", b"EHLO ", "220 scanner"),
@@ -53,12 +66,11 @@ async def lead(case: Case, mx: Mx, to: str) -> Peer:
         if step == to:
             return peer
     await peer.say("354 go")
-    await until(lambda: not case.owner.paused, "the scanner is fed")
-    case.write(TEXT)
     if to == "the text":
-        await peer.text(b"morning")
+        await peer.text(b"quick brown")
+        connection = case.run._connection  # type: ignore[attr-defined]
+        await until(lambda: connection.stalled, "the scanner does not read on")
         return peer
-    case.finish()
     assert await peer.text() == TEXT.replace(b"\r\n.", b"\r\n..") + b".\r\n"
     return peer
 

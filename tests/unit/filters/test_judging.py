@@ -27,30 +27,18 @@ TOO_LARGE = Verdict(Action.REJECT, Reply.of(552, "5.3.4 Message too big"), "too 
 
 
 class SizeRun(Judging):
-    """Passes what is no larger than a hundred octets."""
+    """Passes what is no larger than a hundred octets, when it is told to look."""
 
     def __init__(self, places: ProcessLimit, request: FilterRequest, owner: FilterOwner) -> None:
-        super().__init__(places, LIMIT, request, owner)
+        super().__init__(places, LIMIT, request, owner, Spool("/nonexistent"))
         self.started = False
-        self._message = Spool("/nonexistent")
-
-    def begin(self) -> None:
-        self._set_paused(True)
-        self._enter()
 
     def _start(self) -> None:
         self.started = True
-        self._set_paused(False)
-        self._clock.run()
 
-    def _take(self, text: bytes) -> None:
-        self._message.write(text)
-        if self._message.size > 100:
-            self._settle(TOO_LARGE)
-
-    def _complete(self) -> None:
-        self._message.rewind()
-        self._settle(Verdict(Action.PASS, None, "small", self._message.size))
+    def look(self) -> None:
+        size = self._message.size
+        self._settle(TOO_LARGE if size > 100 else Verdict(Action.PASS, None, "small", size))
 
     def read(self, size: int) -> bytes:
         return self._message.read(size)
@@ -62,9 +50,6 @@ class SizeRun(Judging):
         if self.started:
             self._limit.leave()
 
-    def _discard(self) -> None:
-        self._message.close()
-
 
 class SizeFilter:
     """Two at once."""
@@ -73,9 +58,7 @@ class SizeFilter:
         self.places = ProcessLimit(2)
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> SizeRun:
-        run = SizeRun(self.places, request, owner)
-        run.begin()
-        return run
+        return SizeRun(self.places, request, owner)
 
     def close(self) -> None:
         self.places.close()
@@ -89,6 +72,18 @@ def begin(filter_: SizeFilter) -> Case:
     return Case(owner, run, b"")
 
 
+def complete(filter_: SizeFilter, text: bytes = b"small") -> Case:
+    case = begin(filter_)
+    case.write(text)
+    case.finish()
+    return case
+
+
+def run_of(case: Case) -> SizeRun:
+    assert isinstance(case.run, SizeRun)
+    return case.run
+
+
 def test_a_row_makes_it_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(table._FILTERS, FilterType.FILE, lambda _settings, _command: SizeFilter())
     assert isinstance(table.make_filter(Settings(filter_type=FilterType.FILE, filter_command="100")), SizeFilter)
@@ -97,14 +92,11 @@ def test_a_row_makes_it_known(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_passes_and_refuses(run: Run) -> None:
     async def scene() -> None:
         filter_ = SizeFilter()
-        small, large = begin(filter_), begin(filter_)
-        small.write(b"small")
-        small.finish()
+        small, large = complete(filter_), complete(filter_, b"x" * 101)
+        for case in (small, large):
+            run_of(case).look()
         assert (await small.verdict()).action is Action.PASS
         assert small.read_all() == b"small"
-        large.write(b"x" * 101)
-        large.write(b"more")
-        large.finish()
         assert await large.verdict() == TOO_LARGE
         assert large.run.read(10) == b""
         for case in (small, large):
@@ -115,19 +107,42 @@ def test_it_passes_and_refuses(run: Run) -> None:
     run(scene())
 
 
-def test_the_third_waits_in_line_and_its_client_with_it(run_jumping: Run) -> None:
+def test_nothing_starts_and_no_time_counts_before_the_message_is_complete(run_jumping: Run) -> None:
+    """However many clients send slowly: they hold no place that a complete message needs."""
+
     async def scene() -> None:
         filter_ = SizeFilter()
-        first, second, third, fourth = (begin(filter_) for _ in range(4))
+        slow = [begin(filter_) for _ in range(64)]
+        for case in slow:
+            case.write(b"S")
+        jump(LIMIT * 100)
         await pass_through()
-        assert [case.owner.paused for case in (first, second, third, fourth)] == [False, False, True, True]
+        assert (filter_.places.taken, filter_.places.waiting) == (0, 0)
+        quick = complete(filter_)
+        assert run_of(quick).started
+        run_of(quick).look()
+        assert (await quick.verdict()).action is Action.PASS
+        assert not any(run_of(case).started or case.owner.verdicts for case in slow)
+        slow[0].finish()
+        assert run_of(slow[0]).started
+        for case in [quick, *slow]:
+            case.abort()
+
+    run_jumping(scene())
+
+
+def test_the_third_waits_in_line(run_jumping: Run) -> None:
+    async def scene() -> None:
+        filter_ = SizeFilter()
+        first, second, third, fourth = (complete(filter_) for _ in range(4))
+        await pass_through()
+        assert [run_of(case).started for case in (first, second, third, fourth)] == [True, True, False, False]
         first.abort()
         await pass_through()
-        assert third.owner.flow == ["pause", "resume"]
+        assert run_of(third).started
         jump(LIMIT)
         assert (await second.verdict()).reply == REPLIES[Ending.TIMED_OUT]
         assert (await fourth.verdict()).reply == REPLIES[Ending.LINE_TIMED_OUT]
-        assert fourth.owner.flow == ["pause", "resume"]
         assert first.owner.verdicts == []
 
     run_jumping(scene())
@@ -135,8 +150,8 @@ def test_the_third_waits_in_line_and_its_client_with_it(run_jumping: Run) -> Non
 
 def test_a_verdict_that_was_not_told_before_the_abort_is_not_told(run: Run) -> None:
     async def scene() -> None:
-        case = begin(SizeFilter())
-        case.write(b"x" * 101)
+        case = complete(SizeFilter(), b"x" * 101)
+        run_of(case).look()
         case.abort()
         await pass_through()
         assert case.owner.verdicts == []
@@ -147,16 +162,16 @@ def test_a_verdict_that_was_not_told_before_the_abort_is_not_told(run: Run) -> N
 def test_when_the_worker_ends_nobody_is_granted_a_place_any_more(run: Run) -> None:
     async def scene() -> None:
         filter_ = SizeFilter()
-        first, second, granted, waiting = (begin(filter_) for _ in range(4))
+        first, second, granted, waiting = (complete(filter_) for _ in range(4))
         first.abort()  # the third is granted its place, and hears of it from the loop
         filter_.close()
         second.abort()
-        late = begin(filter_)
+        late = complete(filter_)
         await pass_through()
         assert filter_.places.taken == 0
         assert filter_.places.waiting == 0
         for case in (granted, waiting, late):
-            assert not case.run.started  # type: ignore[attr-defined]
+            assert not run_of(case).started
             case.abort()
 
     run(scene())

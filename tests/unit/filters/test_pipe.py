@@ -1,7 +1,8 @@
-"""FilterType pipe: text in and out at the same time, in any amount and order, without a deadlock."""
+"""FilterType pipe: a message in and out at the same time, in any amount and order, without a deadlock."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -75,43 +76,57 @@ def test_no_order_of_reading_and_writing_is_a_deadlock(
     run_uvloop(scene())
 
 
-def test_a_filter_that_does_not_keep_up_pauses_its_input(run: Run, tmp_path: Path) -> None:
+def test_a_filter_that_does_not_keep_up_is_given_no_more_than_a_chunk_ahead(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         gate = tmp_path / "gate"
         async with filtering(f"until test -e {gate}; do sleep 0.01; done; cat", tmp_path) as filter_:
             case = start(filter_)
-            written = 0
-            while not case.owner.paused:
-                case.write(LINE)
-                written += len(LINE)
-                await pass_through(1)
-                assert written < PIPE_ROOM + pipe.INPUT_HIGH + 2 * len(LINE)
-            assert written > pipe.INPUT_HIGH
-            gate.touch()
-            await until(lambda: not case.owner.paused, "the input goes on")
+            case.write(MEGABYTE)
             case.finish()
+            await until(lambda: case.run._child.stalled, "the filter does not read")  # type: ignore[attr-defined]
+            assert case.run._child.queued <= pipe.CHUNK  # type: ignore[attr-defined]
+            gate.touch()
             assert (await case.verdict()).action is Action.PASS
-            assert len(case.read_all()) == written
-            assert case.owner.flow == ["pause", "resume"]
+            assert case.read_all() == MEGABYTE
             case.run.close()
 
     run(scene())
 
 
-def test_a_filter_that_keeps_up_is_never_paused(run: Run, tmp_path: Path) -> None:
+def test_the_command_starts_with_a_complete_message(run: Run, tmp_path: Path) -> None:
+    """1.10 starts it with the first octet: a client that sends slowly holds a process for as long."""
+
     async def scene() -> None:
         async with filtering("cat", tmp_path) as filter_:
             case = start(filter_)
             for _ in range(20):
-                before = case.run._output.size  # type: ignore[attr-defined]
                 case.write(LINE)
-                await until(lambda b=before: case.run._output.size > b, "the filter takes it")  # type: ignore[attr-defined,misc]
-            assert case.owner.flow == []
+                await pass_through()
+            assert filter_.running == 0
             case.finish()
+            assert filter_.running == 1
             assert (await case.verdict()).size == 20 * len(LINE)
             case.run.close()
 
     run(scene())
+
+
+def test_no_chunk_holds_the_loop(run_uvloop: Run, tmp_path: Path) -> None:
+    """A filter that reads as fast as it is given gets one chunk a loop iteration."""
+
+    async def scene() -> None:
+        async with filtering("cat >/dev/null; echo read", tmp_path) as filter_:
+            case = start(filter_)
+            case.write(MEGABYTE * 8)
+            case.finish()
+            turns = 0
+            while not case.owner.verdicts:
+                await asyncio.sleep(0)
+                turns += 1
+            assert turns >= 8_000_000 // pipe.CHUNK
+            case.run.close()
+
+    run_uvloop(scene())
 
 
 @pytest.mark.parametrize("command", ["exec <&-; read x <GATE; echo kept", "head -c 9 >/dev/null; echo kept"])
@@ -124,26 +139,10 @@ def test_who_wants_no_more_input_is_not_fed_and_not_waited_for(run: Run, tmp_pat
         async with filtering(command_, tmp_path) as filter_:
             case = start(filter_)
             await case.write_in_pieces(MEGABYTE)
-            gate.touch()
             case.finish()
+            gate.touch()
             assert (await case.verdict()).action is Action.PASS
             assert case.read_all() == b"kept\n"
-            case.run.close()
-
-    run(scene())
-
-
-def test_an_owner_that_overshoots_is_resumed_when_the_filter_exits(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
-        gate = tmp_path / "gate"
-        async with filtering(f"until test -e {gate}; do sleep 0.01; done; echo done", tmp_path) as filter_:
-            case = start(filter_)
-            case.write(MEGABYTE)
-            await until(lambda: case.owner.paused, "the filter does not read")
-            gate.touch()
-            await until(lambda: not case.owner.paused, "nobody will ever read it")
-            case.finish()
-            assert (await case.verdict()).size == 5
             case.run.close()
 
     run(scene())
@@ -157,8 +156,6 @@ def test_input_that_nobody_will_read_is_dropped_when_the_filter_exits(run: Run, 
         async with filtering(command, tmp_path) as filter_:
             case = start(filter_)
             case.write(MEGABYTE)
-            await until(lambda: case.owner.flow == ["pause", "resume"], "the filter has exited")
-            case.write(MEGABYTE)
             case.finish()
             assert (await case.verdict()).size == 1
             case.run.close()
@@ -168,38 +165,12 @@ def test_input_that_nobody_will_read_is_dropped_when_the_filter_exits(run: Run, 
     run(scene())
 
 
-def test_exit_0_before_the_message_is_complete_waits_for_its_end(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with filtering("head -c 3", tmp_path) as filter_:
-            case = start(filter_)
-            case.write(b"abcdef")
-            await until(lambda: filter_.running == 0, "the filter has exited")
-            await pass_through()
-            assert case.owner.verdicts == []
-            case.write(b"ghi")
-            case.finish()
-            assert (await case.verdict()).action is Action.PASS
-            assert case.read_all() == b"abc"
-            case.run.close()
-
-    run(scene())
-
-
-def test_exit_0_without_output_before_the_message_began_waits_to_see_whether_there_is_one(
-    run: Run, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("text", [b"text", MEGABYTE])
+def test_exit_0_without_output_is_no_verdict_but_for_an_empty_message(run: Run, tmp_path: Path, text: bytes) -> None:
     async def scene() -> None:
         async with filtering("exit 0", tmp_path) as filter_:
-            case = start(filter_)
-            await until(lambda: filter_.running == 0, "the filter has exited")
-            case.write(b"text")
-            case.finish()
-            assert (await case.verdict()).reply == REPLIES[Ending.OUTPUT_EMPTY]
-            case.run.close()
-            empty = start(filter_)
-            empty.finish()
-            assert (await empty.verdict()).action is Action.PASS
-            empty.run.close()
+            assert (await judge(filter_, text))[0].reply == REPLIES[Ending.OUTPUT_EMPTY]
+            assert (await judge(filter_, b""))[0].action is Action.PASS
 
     run(scene())
 
@@ -233,6 +204,7 @@ def test_a_runaway_filter_does_not_fill_the_disk(
         async with filtering("yes", tmp_path) as filter_:
             case = start(filter_)
             case.write(LINE)
+            case.finish()
             assert (await case.verdict()).reply == REPLIES[Ending.OUTPUT_TOO_LARGE]
             await until(lambda: not case.alive(), "it is ended")
 

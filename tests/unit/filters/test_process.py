@@ -19,15 +19,25 @@ from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.process import Child, ExitStatus
 from proxsmtp_tp.filters.strays import Strays
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import PATIENCE, Case, child_processes, filtering, judge, jump, pass_through, start, until
+from tests.unit.filters.court import (
+    PATIENCE,
+    TEXT,
+    Case,
+    child_processes,
+    complete,
+    filtering,
+    judge,
+    jump,
+    pass_through,
+    start,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from proxsmtp_tp.filters.command import CommandFilter
     from tests.unit.filters.conftest import Run
-
-TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"
 
 GLIBC_SIGNALS = 0b11 << 31  # 32 and 33, which glibc's posix_spawn itself ignores and hides from programs
 
@@ -128,8 +138,8 @@ def test_a_system_without_resources_is_a_temporary_failure(
             with monkeypatch.context() as patch:
                 patch.setattr(os, call, refuse)
                 case = start(filter_)
-            case.write(TEXT)
-            case.finish()
+                case.write(TEXT)
+                case.finish()
             verdict = await case.verdict()
             assert verdict.reply == REPLIES[Ending.NOT_STARTED]
             assert "Too many open files" in verdict.detail
@@ -152,7 +162,9 @@ async def _written(case: Case) -> None:
 
 async def _stalled(case: Case) -> None:
     case.write(b"x" * 1_000_000)
-    await until(lambda: case.owner.paused, "the input is paused")
+    case.finish()
+    await until(case.alive, "it runs")
+    await pass_through()
 
 
 async def _finished(case: Case) -> None:
@@ -196,7 +208,7 @@ def test_abort_at_any_stage_leaves_nothing_and_gives_no_verdict(
 def test_abort_between_decision_and_verdict_gives_none(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with filtering("exit 1", tmp_path) as filter_:
-            case = start(filter_)
+            case = complete(filter_)
             await until(lambda: case.run._settled, "it is decided")  # type: ignore[attr-defined]
             told = len(case.owner.verdicts)
             case.abort()
@@ -225,10 +237,9 @@ def test_sigterm_comes_first_and_end_of_file_does_not(run: Run, tmp_path: Path) 
 
     async def scene() -> None:
         ready, log = tmp_path / "ready", tmp_path / "log"
-        command = f"trap 'echo term >>{log}; exit' TERM; touch {ready}; while read -r x; do :; done; echo eof >>{log}"
+        command = f"trap 'echo term >>{log}; exit' TERM; touch {ready}; sleep 1000 & wait; cat; echo eof >>{log}"
         async with filtering(command, tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
+            case = complete(filter_, b"x" * 1_000_000)
             await until(ready.exists, "the trap is set")
             (child,) = filter_._launcher._children
             case.abort()
@@ -248,9 +259,7 @@ def test_a_script_with_the_trap_of_the_documents_leaves_no_file(run: Run, tmp_pa
         work = f"timeout 1000 sh -c 'touch {ready}; sleep 1000'" if ended else "true"
         command = f"copy={copy}; trap 'rm -f \"$copy\"' EXIT; trap 'exit 1' TERM; cat >$copy; {work}; cat $copy"
         async with filtering(command, tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
-            case.finish()
+            case = complete(filter_)
             if ended:
                 await until(ready.exists, "it works")
                 assert copy.read_bytes() == TEXT
@@ -268,8 +277,7 @@ def test_who_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_p
     async def scene() -> None:
         ready = tmp_path / "ready"
         async with filtering(STUBBORN.format(ready=ready), tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
+            case = complete(filter_)
             await until(ready.exists, "the traps are set")
             await until(lambda: len(case.alive()) >= 3, "its children run")
             case.abort()
@@ -299,8 +307,7 @@ def test_what_has_a_process_group_of_its_own_is_ended_too(run: Run, tmp_path: Pa
     async def scene() -> None:
         ready = tmp_path / "ready"
         async with filtering(command.format(ready=ready), tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
+            case = complete(filter_)
             await until(ready.exists, "it runs")
             case.abort()
             await until(lambda: not case.alive(), "all are gone")
@@ -315,8 +322,7 @@ def test_a_group_of_its_own_that_ignores_sigterm_is_killed_though_its_parent_is_
         ready = tmp_path / "ready"
         command = f"perl -e '$SIG{{TERM}} = q(IGNORE); setpgrp; open F, q(>{ready}); sleep 1000'; true"
         async with filtering(command, tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
+            case = complete(filter_)
             await until(ready.exists, "it ignores the signal")
             case.abort()
             await until(lambda: len(case.alive()) == 1, "the shell is gone")
@@ -331,8 +337,7 @@ def test_what_called_setsid_has_left_on_purpose(run: Run, tmp_path: Path) -> Non
         ready = tmp_path / "ready"
         command = f"setsid sh -c 'exec timeout 1000 sh -c \": >{ready}; exec sleep 1000\"' & wait"
         async with filtering(command, tmp_path, limit=PATIENCE * 100) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
+            case = complete(filter_)
             await until(ready.exists, "it runs")
             before = len(case.alive())
             filter_.close()
@@ -355,7 +360,7 @@ def test_nobody_looks_for_more_processes_where_none_must_be_ended(
             for _ in range(3):
                 await judge(filter_, TEXT)
             assert looks == []
-            start(filter_).abort()
+            complete(filter_).abort()
             assert len(looks) == 1
 
     run(scene())
@@ -404,7 +409,7 @@ def test_close_kills_at_once_whatever_runs_or_is_being_ended(run: Run, tmp_path:
     async def scene() -> None:
         ready = tmp_path / "ready"
         async with filtering(STUBBORN.format(ready=ready), tmp_path) as filter_:
-            running, ending = start(filter_), start(filter_)
+            running, ending = complete(filter_), complete(filter_)
             await until(ready.exists, "the traps are set")
             ending.abort()
             filter_.close()
@@ -418,9 +423,7 @@ def test_close_kills_at_once_whatever_runs_or_is_being_ended(run: Run, tmp_path:
 def test_who_holds_the_pipes_after_the_verdict_is_ended(run_jumping: Run, tmp_path: Path, command: str) -> None:
     async def scene() -> None:
         async with filtering(command, tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
-            case.finish()
+            case = complete(filter_)
             await case.verdict()
             (child,) = filter_._launcher._children
             case.run.close()
@@ -436,9 +439,7 @@ def test_a_background_job_that_let_go_of_the_pipes_lives_on(run: Run, tmp_path: 
 
     async def scene() -> None:
         async with filtering("sleep 1000 >/dev/null 2>&1 & cat", tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
-            case.finish()
+            case = complete(filter_)
             assert (await case.verdict()).action is Action.PASS
             case.run.close()
             await until(lambda: filter_.running == 0, "the leader is reaped")
@@ -452,9 +453,7 @@ def test_a_child_reaped_by_somebody_else_has_no_exit_status_and_passes_nothing(r
     async def scene() -> None:
         gate = tmp_path / "gate"
         async with filtering(f"cat; until test -e {gate}; do sleep 0.01; done", tmp_path) as filter_:
-            case = start(filter_)
-            case.write(TEXT)
-            case.finish()
+            case = complete(filter_)
             (child,) = filter_._launcher._children
             gate.touch()
             reap(child._pid)

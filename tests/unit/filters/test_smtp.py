@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
-from proxsmtp_tp.filters import endings, scanner_connection
+from proxsmtp_tp.filters import endings, scanner_connection, smtp
 from proxsmtp_tp.filters.endings import Ending
 from proxsmtp_tp.filters.scanner_connection import OUTPUT_HIGH, QUIT_GRACE
 from proxsmtp_tp.filters.scanner_endings import REPLIES, ScannerEnding
@@ -21,7 +21,7 @@ from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.data import DataDecoder
 from proxsmtp_tp.smtp.envelope import Envelope
 from tests.unit.filters.court import jump, pass_through, until
-from tests.unit.filters.scanning import END, STEPS, TEXT, begin, judged, lead, scanning
+from tests.unit.filters.scanning import END, LARGE, STEPS, TEXT, begin, complete, judged, lead, scanning
 from tests.unit.net.stage import Mx, Peer
 
 if TYPE_CHECKING:
@@ -56,21 +56,20 @@ def test_the_message_passes_as_it_was_written(run: Run, tmp_path: Path, message:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
+            await case.write_in_pieces(message)
+            case.finish()
             peer = await mx.greeted()
             await peer.line()
             await peer.say("250-scanner\n250 PIPELINING")
             for _ in range(4):
                 await peer.line()
             await peer.say("250 a\n250 b\n250 c\n354 go")
-            feeding = asyncio.ensure_future(case.write_in_pieces(message))
-            feeding.add_done_callback(lambda _: case.finish())
             begun = len(peer.heard)
             decoder, read = DataDecoder(), b""
             while not decoder.done:
                 assert await peer._more()
                 read += decoder.feed(bytes(peer.heard[begun:]))
                 begun = len(peer.heard)
-            await feeding
             assert read == (message if message.endswith(b"\r\n") or not message else message + b"\r\n")
             await peer.say("250 2.0.0 clean")
             verdict, passed = await judged(case)
@@ -83,57 +82,36 @@ def test_the_message_passes_as_it_was_written(run: Run, tmp_path: Path, message:
     run(scene())
 
 
-def test_text_that_comes_before_the_scanner_is_ready_waits(run: Run, tmp_path: Path) -> None:
+def test_the_scanner_is_met_with_a_complete_message(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
-            case.write(b"early\r\n")
-            peer = await lead(case, mx, "DATA")
-            case.write(b"late\r\n")
-            assert case.owner.flow == ["pause"]
+            case.write(TEXT)
+            await pass_through(10)
+            assert filter_.running == 0
             case.finish()
-            await peer.say("354 go")
-            assert await peer.text() == b"early\r\nlate\r\n.\r\n"
+            assert filter_.running == 1
+            peer = await lead(case, mx, "the message")
             await peer.say("250 clean")
-            assert (await judged(case))[1] == b"early\r\nlate\r\n"
+            assert (await judged(case))[1] == TEXT
             peer.close()
 
     run(scene())
 
 
-def test_a_slow_scanner_holds_the_client_not_the_memory(run: Run, tmp_path: Path) -> None:
+def test_a_slow_scanner_does_not_hold_memory(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
-            mx.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             case = begin(filter_)
-            peer = await lead(case, mx, "DATA")
-            await peer.say("354 go")
-            await until(lambda: not case.owner.paused, "the scanner is fed")
-            most = 0
-            piece = FIVE_MEGABYTES[:32768]
-            written = 0
-            for _ in range(2000):  # 64 MB: more than any socket buffer
-                case.write(piece)
-                written += len(piece)
-                await pass_through()
-                most = max(most, case.run._connection._transport.get_write_buffer_size())  # type: ignore[attr-defined]
-                if case.owner.paused:
-                    break
-            assert case.owner.paused
-            assert most <= OUTPUT_HIGH + len(piece)
-            assert not case.run._early  # type: ignore[attr-defined]
-            rest = FIVE_MEGABYTES[written:]
-            feeding = asyncio.ensure_future(case.write_in_pieces(rest))
-            feeding.add_done_callback(lambda _: case.finish())
-            before = len(peer.heard)
+            peer = await lead(case, mx, "the text")
+            waiting = case.run._connection._transport.get_write_buffer_size()  # type: ignore[attr-defined]
+            assert 0 < waiting <= OUTPUT_HIGH + smtp.CHUNK
             assert await peer.text()
-            await feeding
-            total = written + len(rest)
-            assert len(peer.heard) - before == total + len(b".\r\n")
+            assert bytes(peer.heard).endswith(LARGE + b".\r\n")
             await peer.say("250 clean")
-            verdict, _ = await judged(case)
-            assert verdict.size == total > MEMORY_LIMIT
-            assert case.owner.flow[:2] == ["pause", "resume"]
+            verdict, passed = await judged(case)
+            assert passed == LARGE
+            assert verdict.size > MEMORY_LIMIT
             peer.close()
 
     run(scene())
@@ -203,47 +181,41 @@ def test_silence_is_no_verdict(run_jumping: Run, tmp_path: Path, step: str) -> N
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, step)
-            if step == "the text":  # only once the client has nothing more to say
-                jump(LIMIT * 10)
-                await pass_through()
-                assert case.owner.verdicts == []
-                case.finish()
-                await pass_through()
             jump(LIMIT * 0.9)
             await pass_through()
             assert case.owner.verdicts == []
             jump(LIMIT * 0.1)
             verdict, _ = await judged(case)
             assert verdict.reply == endings.REPLIES[Ending.TIMED_OUT]
-            waited = {"another RCPT": "RCPT", "the text": "the message"}.get(step, step)
+            waited = {"another RCPT": "RCPT", "the text": "room for the message"}.get(step, step)
             assert verdict.detail.endswith(f"from the scanner, to {waited}")
             assert b"QUIT" not in await peer.rest()
 
     run_jumping(scene())
 
 
-def test_a_scanner_that_stops_reading_is_waited_for(run_jumping: Run, tmp_path: Path) -> None:
+def test_a_scanner_that_takes_more_has_more_time(run_jumping: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the text")
-            for _ in range(2000):
-                case.write(FIVE_MEGABYTES[:32768])
+            connection = case.run._connection  # type: ignore[attr-defined]
+            jump(LIMIT * 0.9)
+            await pass_through()
+            while connection.stalled:
+                assert await peer._more()
                 await pass_through()
-                if case.owner.paused:
-                    break
-            jump(LIMIT)
-            verdict, _ = await judged(case)
-            assert verdict.reply == endings.REPLIES[Ending.TIMED_OUT]
-            assert verdict.detail.endswith("to room for the message")
-            assert case.owner.flow[-1] == "resume"
-            assert END not in await peer.rest()
+            jump(LIMIT * 0.9)
+            await pass_through()
+            assert case.owner.verdicts == []
+            case.abort()
+            await peer.rest()
 
     run_jumping(scene())
 
 
-def test_the_limit_is_a_total_of_all_waits(run_jumping: Run, tmp_path: Path) -> None:
-    """A reply in time buys no new time; what the client takes costs none."""
+def test_the_limit_is_a_total_of_all_replies(run_jumping: Run, tmp_path: Path) -> None:
+    """A reply in time buys no new time."""
 
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:
@@ -251,11 +223,7 @@ def test_the_limit_is_a_total_of_all_waits(run_jumping: Run, tmp_path: Path) -> 
             peer = await lead(case, mx, "DATA")
             jump(LIMIT * 0.6)
             await peer.say("354 go")
-            await until(lambda: not case.owner.paused, "the scanner is fed")
-            jump(LIMIT * 10)
-            await pass_through()
-            case.finish()
-            await pass_through()
+            assert await peer.text()
             assert case.owner.verdicts == []
             jump(LIMIT * 0.5)
             assert (await judged(case))[0].reply == endings.REPLIES[Ending.TIMED_OUT]
@@ -264,18 +232,12 @@ def test_the_limit_is_a_total_of_all_waits(run_jumping: Run, tmp_path: Path) -> 
 
 
 def test_a_scanner_that_accepts_what_it_has_not_read(run: Run, tmp_path: Path) -> None:
-    """Nothing unjudged passes, also where the message was all written, by us."""
+    """Nothing unjudged passes."""
 
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the text")
-            for _ in range(2000):
-                case.write(FIVE_MEGABYTES[:32768])
-                await pass_through()
-                if case.owner.paused:
-                    break
-            case.finish()
             await peer.say("250 clean, surely")
             verdict, _ = await judged(case)
             assert verdict.reply == REPLIES[ScannerEnding.OUT_OF_STEP]
@@ -287,7 +249,7 @@ def test_a_scanner_that_accepts_what_it_has_not_read(run: Run, tmp_path: Path) -
 def test_rubbish_is_no_verdict(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
-            case = begin(filter_)
+            case = complete(filter_)
             peer = await mx.accept()
             await peer.say(b"SSH-2.0-OpenSSH_9.2\x1b\r\n")
             verdict, _ = await judged(case)
@@ -301,7 +263,7 @@ def test_who_was_refused_for_a_client_is_told_of_a_refused_xforward(
 ) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
-            case = begin(filter_)
+            case = complete(filter_)
             peer = await mx.greeted()
             await peer.line()
             await peer.say("250-scanner\n250 XFORWARD ADDR")
@@ -340,7 +302,7 @@ def test_abort_at_any_step(run: Run, tmp_path: Path, step: str) -> None:
 def test_abort_while_the_connection_is_made(run: Run, tmp_path: Path, turns: int) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
-            case = begin(filter_)
+            case = complete(filter_)
             await pass_through(turns)
             case.abort()
             await until(lambda: filter_.running == 0, "it is given up")
@@ -383,9 +345,9 @@ def test_a_scanner_that_does_not_say_goodbye_is_not_waited_for_long(run_jumping:
 def test_the_end_of_the_worker_closes_everything(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
-            cases = [begin(filter_) for _ in STEPS]
+            cases = [complete(filter_) for _ in STEPS]
             peers = [await lead(case, mx, step) for case, step in zip(cases[:1], STEPS, strict=False)]
-            leaving = begin(filter_)
+            leaving = complete(filter_)
             del leaving
             filter_.close()
             filter_.close()
@@ -438,10 +400,7 @@ def test_no_scanner_is_no_verdict(
 ) -> None:
     async def scene() -> None:
         async with scanning(address(), tmp_path) as filter_:
-            case = begin(filter_)
-            case.write(TEXT)
-            case.finish()
-            verdict, _ = await judged(case)
+            verdict, _ = await judged(complete(filter_))
             assert verdict.reply == REPLIES[ScannerEnding.UNREACHABLE]
             assert reason in verdict.detail
 
@@ -455,7 +414,7 @@ def test_a_name_that_is_not_known(run_jumping: Run, tmp_path: Path, monkeypatch:
     async def scene() -> None:
         async with scanning(InetAddress("scanner.example", 25), tmp_path) as filter_:
             monkeypatch.setattr(socket, "getaddrinfo", unknown)
-            verdict, _ = await judged(begin(filter_))
+            verdict, _ = await judged(complete(filter_))
             assert verdict.reply == REPLIES[ScannerEnding.UNREACHABLE]
             assert verdict.detail.endswith("scanner.example: Name or service not known")
 
@@ -495,7 +454,7 @@ def test_a_full_queue(run_jumping: Run, tmp_path: Path, family: int, end: str) -
             first = socket.socket(family)
             first.connect(name)
             async with scanning(address, tmp_path, limit=LIMIT) as filter_:
-                case = begin(filter_)
+                case = complete(filter_)
                 await pass_through(10)
                 assert case.owner.verdicts == []
                 if end == "abort":
@@ -538,11 +497,10 @@ def test_a_full_disk_is_no_verdict(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path / "missing") as filter_:
             case = begin(filter_)
-            peer = await lead(case, mx, "the text")
             case.write(b"x" * (MEMORY_LIMIT + 1))
             verdict, _ = await judged(case)
             assert verdict.reply == endings.REPLIES[Ending.SPOOL_FAILED]
-            assert END not in await peer.rest()
+            assert filter_.running == 0
 
     run(scene())
 
@@ -555,7 +513,7 @@ def test_a_message_that_can_not_be_read_back(run: Run, tmp_path: Path, monkeypat
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the message")
-            monkeypatch.setattr(Spool, "rewind", full)
+            monkeypatch.setattr(Spool, "complete", full)
             await peer.say("250 clean")
             assert (await judged(case))[0].reply == endings.REPLIES[Ending.SPOOL_FAILED]
             peer.close()
@@ -571,9 +529,8 @@ def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path) -> None
 
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, connections=1) as filter_:
-            cases = [begin(filter_, helo=b"client%d" % number) for number in range(4)]
+            cases = [complete(filter_, helo=b"client%d" % number) for number in range(4)]
             cases[2].abort()
-            cases[1].write(b"early")
             assert (filter_.running, filter_.waiting) == (1, 2)
             for case in (cases[0], cases[1], cases[3]):
                 peer = await mx.greeted()
@@ -592,12 +549,13 @@ def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path) -> None
 def test_the_wait_in_line_is_bounded(run_jumping: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT, connections=1) as filter_:
-            first = begin(filter_)
-            await lead(first, mx, "the text")  # no clock runs
-            second = begin(filter_)
+            first = complete(filter_)
+            await lead(first, mx, "DATA")
+            first.run._clock.stop()  # type: ignore[attr-defined]
+            second = complete(filter_)
             jump(LIMIT)
             assert (await judged(second))[0].reply == endings.REPLIES[Ending.LINE_TIMED_OUT]
-            third = begin(filter_)
+            third = complete(filter_)
             jump(LIMIT * 0.9)
             await pass_through()
             first.abort()
@@ -617,7 +575,7 @@ def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
 
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, connections=1) as filter_:
-            holder, patient, late = begin(filter_), begin(filter_), begin(filter_)
+            holder, patient, late = complete(filter_), complete(filter_), complete(filter_)
             await mx.accept()
             holder.abort()
             patient.abort()

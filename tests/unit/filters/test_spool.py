@@ -71,13 +71,15 @@ def test_a_large_message_is_in_a_nameless_file(tmp_path: Path) -> None:
 
 def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
     before = open_descriptors()
-    spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), Claim(str(tmp_path)))
+    claim = Claim(str(tmp_path))
+    spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), claim)
     spool.write(BIG)
     file.write(BIG)
     for each in (spool, file):
         each.close()
         each.close()
         assert each.read(10) == b""
+    claim.close()
     assert open_descriptors() == before
     assert not list(tmp_path.iterdir())
 
@@ -85,15 +87,16 @@ def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("room", [0, 4096, 100_000])
 def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int) -> None:
     before = open_descriptors()
+    claim = Claim(str(tmp_path))
     with files_of_at_most(room):
-        spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), Claim(str(tmp_path)))
+        spool, file = Spool(str(tmp_path)), MessageFile(str(tmp_path), claim)
         with pytest.raises(OSError, match="File too large"):
             spool.write(BIG)
         with pytest.raises(OSError, match="File too large"):
             file.write(BIG)
         spool.close()
         file.close()
-        last = MessageFile(str(tmp_path), Claim(str(tmp_path)))
+        last = MessageFile(str(tmp_path), claim)
         last.write(b"x" * 4000)
         if room == 0:
             with pytest.raises(OSError, match="File too large"):
@@ -101,6 +104,7 @@ def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int
         else:
             last.complete()
         last.close()
+        claim.close()
     assert open_descriptors() == before
     assert not list(tmp_path.iterdir())
 

@@ -8,14 +8,13 @@ import pytest
 
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import filtering, judge, jump, pass_through, start, until
+from tests.unit.filters.court import TEXT, complete, filtering, judge, jump, pass_through, start, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.unit.filters.conftest import Run
 
-TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"
 LIMIT = 100.0
 
 
@@ -61,9 +60,7 @@ def test_a_slow_client_costs_the_filter_nothing(run_jumping: Run, tmp_path: Path
         async with filtering("cat", tmp_path, limit=LIMIT) as filter_:
             case = start(filter_)
             for _ in range(3):
-                before = case.run._output.size  # type: ignore[attr-defined]
                 case.write(TEXT)
-                await until(lambda b=before: case.run._output.size > b, "the filter takes it")  # type: ignore[attr-defined,misc]
                 jump(LIMIT * 10)
                 await pass_through()
             case.finish()
@@ -74,37 +71,47 @@ def test_a_slow_client_costs_the_filter_nothing(run_jumping: Run, tmp_path: Path
     run_jumping(scene())
 
 
-def test_a_filter_that_stops_reading_is_waited_for_before_the_message_is_complete(
-    run_jumping: Run, tmp_path: Path
-) -> None:
+def test_a_filter_that_does_not_read_a_complete_message_has_its_limit(run_jumping: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with filtering("sleep 1000", tmp_path, limit=LIMIT) as filter_:
             case = start(filter_)
             case.write(b"x" * 1_000_000)
-            await until(lambda: case.owner.paused, "the filter does not read")
-            jump(LIMIT)
+            case.finish()
+            await until(lambda: case.run._child.stalled, "the filter does not read")  # type: ignore[attr-defined]
+            jump(LIMIT - 1)
+            await pass_through()
+            assert case.owner.verdicts == []
+            jump(1)
             assert (await case.verdict()).reply == REPLIES[Ending.TIMED_OUT]
-            assert case.owner.flow == ["pause", "resume"]
             case.run.close()
 
     run_jumping(scene())
 
 
-def test_the_limit_is_a_total_of_all_waits(run_jumping: Run, tmp_path: Path) -> None:
-    """Waits for input to be taken, and the wait for the verdict, add up; what lies between does not count."""
+def test_a_filter_that_works_as_it_reads_has_the_limit_once_it_has_the_message(
+    run_jumping: Run, tmp_path: Path
+) -> None:
+    """Each piece that it takes gives it the whole limit; behind the last one the limit is a total."""
 
     async def scene() -> None:
-        gate, end = tmp_path / "gate", tmp_path / "end"
-        command = f"until test -e {gate}; do sleep 0.01; done; cat; until test -e {end}; do sleep 0.01; done"
+        step = tmp_path / "step"
+        pause = f"until test -e {step}; do sleep 0.01; done; rm {step}"
+        command = f'while :; do test "$(head -c 200000 | wc -c)" -gt 0 || break; {pause}; done; {pause}; echo'
         async with filtering(command, tmp_path, limit=LIMIT) as filter_:
             case = start(filter_)
             case.write(b"x" * 1_000_000)
-            await until(lambda: case.owner.paused, "the filter does not read")
-            jump(LIMIT * 0.6)
-            gate.touch()
-            await until(lambda: case.run._output.size == 1_000_000, "the filter reads")  # type: ignore[attr-defined]
-            jump(LIMIT * 10)
             case.finish()
+            left = case.run._input  # type: ignore[attr-defined]
+            for number in range(1, 5):
+                await until(lambda n=number: left.left <= 1_000_000 - n * 200_000, "it takes a piece")  # type: ignore[misc]
+                await until(lambda: case.run._child.stalled, "it does not read on")  # type: ignore[attr-defined]
+                jump(LIMIT * 0.9)
+                await pass_through()
+                assert case.owner.verdicts == []
+                step.touch()
+                await until(lambda: not step.exists(), "it goes on")
+            await until(lambda: not case.run._child.stalled and not left.left, "it is given the rest")  # type: ignore[attr-defined]
+            jump(LIMIT * 0.5)
             await pass_through()
             assert case.owner.verdicts == []
             jump(LIMIT * 0.5)
@@ -170,7 +177,6 @@ def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path, kind: s
             await until((tmp_path / "order").exists, "the first runs")
             assert (filter_.running, filter_.waiting) == (1, 4)
             await pass_through()
-            assert [case.owner.paused for case in cases] == [False] + [kind == "pipe"] * 4
             (tmp_path / "gate").touch()
             for case in cases:
                 assert (await case.verdict()).action is Action.REJECT
@@ -180,43 +186,23 @@ def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path, kind: s
     run(scene())
 
 
-def test_a_message_keeps_what_came_while_it_waited(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
-        gate = tmp_path / "gate"
-        async with filtering(f"until test -e {gate}; do sleep 0.01; done; cat", tmp_path, processes=1) as filter_:
-            first, second = start(filter_), start(filter_)
-            second.write(TEXT)
-            second.write(TEXT)
-            gate.touch()
-            first.finish()
-            await first.verdict()
-            first.run.close()
-            await until(lambda: not second.owner.paused, "it is its turn")
-            second.write(b"more")
-            second.finish()
-            assert (await second.verdict()).action is Action.PASS
-            assert second.read_all() == TEXT * 2 + b"more"
-            second.run.close()
-
-    run(scene())
-
-
 def test_the_wait_in_line_is_bounded_and_leaves_the_filter_its_time(run_jumping: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with filtering("sleep 1000", tmp_path, limit=LIMIT, processes=1) as filter_:
-            first = start(filter_)
-            first.write(TEXT)  # not finished: no clock runs
-            waiting = start(filter_)
-            jump(LIMIT)
-            verdict = await waiting.verdict()
-            assert verdict.reply == REPLIES[Ending.LINE_TIMED_OUT]
-            assert filter_.waiting == 0
-            third = start(filter_)
-            jump(LIMIT * 0.9)
+            first = complete(filter_)
+            jump(LIMIT * 0.4)
+            waiting = complete(filter_)
+            jump(LIMIT * 0.5)
+            await pass_through()
+            third = complete(filter_)
+            first.run._clock.stop()  # type: ignore[attr-defined]
+            jump(LIMIT * 0.5)
+            assert (await waiting.verdict()).reply == REPLIES[Ending.LINE_TIMED_OUT]
+            assert filter_.waiting == 1
+            jump(LIMIT * 0.4)
+            await pass_through()
             first.abort()
             await until(third.alive, "it is its turn")
-            third.finish()
-            await pass_through()
             jump(LIMIT * 0.9)
             await pass_through()
             assert third.owner.verdicts == []
@@ -232,21 +218,20 @@ def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
     """Also between the moment a place is given and the moment it is taken."""
 
     async def scene() -> None:
-        async with filtering("cat", tmp_path, processes=1) as filter_:
-            holder, quitter, patient = start(filter_), start(filter_), start(filter_)
+        gate = tmp_path / "gate"
+        async with filtering(f"until test -e {gate}; do sleep 0.01; done; cat", tmp_path, processes=1) as filter_:
+            holder, quitter, second = complete(filter_), complete(filter_), complete(filter_)
             quitter.abort()
             assert filter_.waiting == 1
-            late = start(filter_)
-            holder.finish()
+            late = complete(filter_)
+            gate.touch()
             await until(lambda: filter_.waiting == 1, "a place is given to the next")
-            patient.abort()
-            late.write(TEXT)
-            late.finish()
+            second.abort()
             assert (await late.verdict()).action is Action.PASS
             assert late.read_all() == TEXT
             for case in (holder, late):
                 case.run.close()
-            assert quitter.owner.verdicts == patient.owner.verdicts == []
+            assert quitter.owner.verdicts == second.owner.verdicts == []
 
     run(scene())
 
@@ -255,9 +240,9 @@ def test_a_line_of_failing_starts_ends(run: Run, tmp_path: Path) -> None:
     """Each failure gives its place to the next, however long the line is."""
 
     async def scene() -> None:
-        async with filtering("cat", tmp_path, processes=1) as filter_:
-            holder = start(filter_)
-            cases = [start(filter_, remote=b"nul\0nul") for _ in range(2000)]
+        async with filtering("sleep 1000", tmp_path, processes=1) as filter_:
+            holder = complete(filter_)
+            cases = [complete(filter_, remote=b"nul\0nul") for _ in range(2000)]
             holder.abort()
             for case in cases:
                 assert (await case.verdict()).reply == REPLIES[Ending.NOT_STARTED]

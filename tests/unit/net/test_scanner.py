@@ -81,19 +81,24 @@ async def test_a_big_message_through_a_scanner(open_stage: OpenStage) -> None:
 
 
 async def test_a_client_that_goes_in_the_middle(open_stage: OpenStage) -> None:
-    """The scanner gets no end of data, the server no message."""
+    """Before its message is complete no scanner hears of it; afterwards the scanner gets no end of data."""
     async with Mx() as judge, Mx() as mx:
         model = ModelServer()
         mx.serve(lambda: model)
         async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as stage:
-            client = await stage.client()
-            await client.say("EHLO c.example\nMAIL FROM:<a@c.example>\nRCPT TO:<b@mx.example>\nDATA\nSubject: one")
-            scanner = await judge.greeted()
-            for answer in ("250 scanner", "250 ok", "250 ok", "354 go"):
-                await scanner.line()
-                await scanner.say(answer)
-            await scanner.text(b"Subject")
-            client.reset()
-            assert not (await scanner.rest()).endswith(b".\r\n")
-            await stage.empty()
+            for end in ("", "\n.\n"):
+                client = await stage.client()
+                await client.say(
+                    "EHLO c.example\nMAIL FROM:<a@c.example>\nRCPT TO:<b@mx.example>\nDATA\nSubject: x" + end
+                )
+                if end:
+                    scanner = await judge.greeted()
+                    for answer in ("250 scanner", "250 ok", "250 ok"):
+                        await scanner.line()
+                        await scanner.say(answer)
+                    await scanner.text(b"DATA\r\n")
+                client.reset()
+                await stage.empty()
+            assert not await scanner.rest()
+            assert len(judge.peers) == 1
         assert not model.messages

@@ -34,7 +34,8 @@ async def test_a_reset_while_the_filter_does_not_read(open_stage: OpenStage) -> 
     async with Mx() as mx, open_stage(mx, filter_command="read -r line; sleep 600") as stage:
         client, server = await phases.in_the_text(stage, mx)
         [connection] = stage.proxy._connections
-        await client.press(b"x" * 70 + b"\r\n", lambda: connection._client_paused, 200 << 20)
+        await client.say((b"x" * 70 + b"\r\n") * 10_000 + b".\r\n" + BACKLOG)
+        await until(lambda: connection._client_paused, "the client is not read any more")
         client.reset()
         assert await server.rest() == b"QUIT\r\n"
         await stage.empty()
