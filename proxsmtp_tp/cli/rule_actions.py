@@ -13,7 +13,7 @@ from proxsmtp_tp.cli.main import DEFAULT_CONFIG
 from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway import check as checker
-from proxsmtp_tp.gateway import confirm, describe, survey
+from proxsmtp_tp.gateway import confirm, describe, existing, survey
 from proxsmtp_tp.gateway import install as installer
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.options import options_from
@@ -31,7 +31,7 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 _RETRY_PAUSE = 2.0  # seconds; the interface of a VPN or a busy firewall takes about that long
 _FIELDS = (
     "instance", "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
-    "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_local",
+    "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_existing", "rule_local",
 )  # fmt: skip
 
 
@@ -119,11 +119,13 @@ def check(args: argparse.Namespace) -> int:
     """check-rules."""
     options, store = options_of(args), store_of(args)
     survey.require_root()
-    finding, notes = checker.look(options, store)
+    finding, notes, plan = checker.look(options, store)
+    unfiltered = existing.connections(plan)
     if args.json:
         answer = {"instance": options.instance, "state": finding.word, "differences": finding.differences}
-        print(json.dumps(answer | {"notes": notes}))
+        print(json.dumps(answer | {"notes": notes, "existing": options.existing.value, "unfiltered": unfiltered}))
     else:
+        notes += [line] if (line := existing.sentence(plan, unfiltered)) else []
         print(
             "\n".join([f"rules of instance {options.instance}: {finding.word}", *map(printable, finding.differences)])
         )

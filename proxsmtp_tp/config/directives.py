@@ -15,6 +15,7 @@ from proxsmtp_tp.config.settings import (
     BareNewline,
     ConnectFailure,
     FilterType,
+    RuleExisting,
     RuleFail,
     RuleMethod,
     RuleMode,
@@ -341,6 +342,14 @@ DIRECTIVES: tuple[Directive, ...] = (
         values.choice(RuleFail),
         "What happens while the daemon is down. closed: connections are refused. open: they pass unfiltered.",
         since="2.0",
+    ),
+    Directive(
+        "RuleExisting",
+        "rule_existing",
+        values.choice(RuleExisting),
+        "What happens to connections that began unfiltered, before the rules or while RuleFail let them pass. reset:"
+        " they are ended, and the client sends the rest again. finish: they go on unfiltered until they end.",
+        since="2.1",
     ),
     Directive(
         "RuleLocal",

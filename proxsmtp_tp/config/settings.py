@@ -62,6 +62,13 @@ class RuleMode(Enum):
     TPROXY = "tproxy"
 
 
+class RuleExisting(Enum):
+    """What happens to connections that began unfiltered: RESET ends them, FINISH lets them go on as they began."""
+
+    RESET = "reset"
+    FINISH = "finish"
+
+
 class RuleFail(Enum):
     """What happens to mail while the daemon is down: CLOSED refuses it, OPEN lets it pass unfiltered."""
 
@@ -121,6 +128,7 @@ class Settings:
     rule_listen_port: int | None = None
     """None: see `intercept_port`."""
     rule_fail: RuleFail = RuleFail.CLOSED
+    rule_existing: RuleExisting = RuleExisting.RESET
     rule_local: bool = False
 
     @property

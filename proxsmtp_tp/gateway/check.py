@@ -67,17 +67,17 @@ def examine(plan: Plan, methods: Iterable[Method] = METHODS) -> Finding:
     return Finding(False, tuple(differences))
 
 
-def look(options: Options, store: Store) -> tuple[Finding, list[str]]:
-    """What check-rules says: the finding, and what else there is to know.
+def look(options: Options, store: Store) -> tuple[Finding, list[str], Plan]:
+    """What check-rules says: the finding, what else there is to know, and the plan that was compared.
 
     Options that name no interface stand for whatever was installed. Raises PlanError and GatewayError.
     """
     states = store.read_all()
     state = states.get(options.instance)
     if state and not options.interfaces and not options.local:
-        return examine(state.plan), _phase_notes(state)
+        return examine(state.plan), _phase_notes(state), state.plan
     plan, notes = choose_plan(options, states)
-    return examine(plan), [*notes, *(_phase_notes(state) if state else [])]
+    return examine(plan), [*notes, *(_phase_notes(state) if state else [])], plan
 
 
 def _phase_notes(state: State) -> list[str]:

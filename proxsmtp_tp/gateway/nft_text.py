@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, UID_MAX, Fail, Mode, of_version
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, UID_MAX, Existing, Fail, Mode, of_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +22,9 @@ TABLE_IN_FILE = "proxsmtp_example"
 """The table's name in the files, for people who load them by hand."""
 ALIVE_SET = "alive"
 """The set that holds while the daemon lives; its elements change by themselves."""
+
+UNFILTERED_SETS = ("unfiltered4", "unfiltered6")
+"""The sets of connections that go on unfiltered; their elements come and go with them."""
 
 _DEFINE = re.compile(r"^define ([A-Z0-9_]+) = .*$", re.MULTILINE)
 
@@ -64,6 +67,7 @@ def defines(plan: Plan) -> dict[str, str]:
         "PORTS": _set(sorted(options.ports)),
         "LISTEN_PORT": str(options.listen_port),
         "GUARDED_PORTS": _set(sorted(options.ports) if closed else []),
+        "RESET_PORTS": _set(sorted(options.ports) if options.existing is Existing.RESET else []),
         "LOCAL_USERS": _set(_all_users_but(uid) if options.local else []),
         "ALIVE": _set(["ipv4", "ipv6"] if closed else [f"{v} timeout {HEARTBEAT_HOLD}s" for v in ("ipv4", "ipv6")]),
         "HEARTBEAT_PORTS": _set([] if closed else [options.listen_port]),

@@ -29,6 +29,10 @@ PRIORITY_BASE = 100
 PROTOCOL = 25
 """rtm_protocol of our rules and routes; free in /etc/iproute2/rt_protos."""
 MARK_MASK = 0xFFFF_FFFF
+UNFILTERED_SECONDS = 900
+"""How long a connection that goes on unfiltered is counted after its last packet: longer than any wait of RFC 5321
+4.5.3.2 (10 minutes for the reply to the final dot).
+"""
 UID_MAX = 0xFFFF_FFFE  # (uid_t) -1 is no user
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ without the final NUL (linux/if.h)
 CHAIN_NAME_MAX = 28  # XT_FUNCTION_MAXNAMELEN - 1, and iptables refuses 29
@@ -67,6 +71,13 @@ class Fail(Enum):
     OPEN = "open"
 
 
+class Existing(Enum):
+    """What becomes of connections that began unfiltered: before the rules, or while fail open let them pass."""
+
+    RESET = "reset"
+    FINISH = "finish"
+
+
 class PlanError(Exception):
     """The options make no plan. The text says what is wrong and what to write instead."""
 
@@ -86,6 +97,7 @@ class Options:
     ports: tuple[int, ...] = (25,)
     listen_port: int = 10025
     fail: Fail = Fail.CLOSED
+    existing: Existing = Existing.RESET
     local: bool = False
     daemon_uid: int | None = None
     """None: nobody said as whom the daemon runs."""
@@ -107,6 +119,8 @@ class Names:
     output: str
     forward: str
     local: str
+    existing: str
+    existing_local: str
     heartbeat: str
     recent: str
     """The list of xt_recent that keeps the heartbeat."""
@@ -115,7 +129,10 @@ class Names:
     @property
     def chains(self) -> tuple[str, ...]:
         """Every chain of the iptables method."""
-        return (self.prerouting, self.icmp, self.output, self.forward, self.local, self.heartbeat)
+        return (
+            self.prerouting, self.icmp, self.output, self.forward, self.local,
+            self.existing, self.existing_local, self.heartbeat,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +282,8 @@ def names(instance: str) -> Names:
         output=_chain("PXOUT", instance),
         forward=_chain("PXFWD", instance),
         local=_chain("PXOWN", instance),
+        existing=_chain("PXOLD", instance),
+        existing_local=_chain("PXOLDOWN", instance),
         heartbeat=_chain("PXLIFE", instance),
         recent=_chain("proxsmtp", instance),
         comment=f"proxsmtp-tp {instance}",

@@ -15,7 +15,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, Fail, Mode, of_version
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, UNFILTERED_SECONDS, Existing, Fail, Mode, of_version
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Names, Plan
@@ -89,6 +89,7 @@ def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
     if plan.options.fail is Fail.OPEN:
         found.append(_heartbeat(plan, version))
     found += _guards(plan, version)
+    found += _existing(plan, version)
     return tuple(found)
 
 
@@ -108,6 +109,8 @@ def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
     return (
         ("filter", "FORWARD", own.forward),
         ("filter", "OUTPUT", own.local),
+        ("filter", "FORWARD", own.existing),
+        ("filter", "OUTPUT", own.existing_local),
         ("nat", "PREROUTING", own.prerouting),
         ("nat", "OUTPUT", own.output),
         ("mangle", "PREROUTING", own.prerouting),
@@ -228,14 +231,49 @@ def _guards(plan: Plan, version: int) -> list[Chain]:
     new = (_ports(plan), _tcp_flags(ANY_SYN))
     found = [Chain("filter", names.forward, "FORWARD", _call(plan, names.forward, new), rules)]
     if options.local and closed:
-        own: tuple[Extension, ...] = (
-            ("mark", (("mark", ("!", f"{plan.numbers.local_mark:#x}")),)),
-            ("owner", (("uid-owner", ("!", str(options.daemon_uid))),)),
-        )
         rules = (_to("LOCAL"), *_excepted(plan, version, sources=False), Rule(reject, (("protocol", "tcp"),)))
-        call = _call(plan, names.local, (*new, *own))
+        call = _call(plan, names.local, (*new, *_not_ours(plan)))
         found.append(Chain("filter", names.local, "OUTPUT", call, rules))
     return found
+
+
+def _existing(plan: Plan, version: int) -> list[Chain]:
+    """Connections that began unfiltered. xtables cannot make a reset for the server of a client's packet: the server's
+    half ends when it says its next word, which the client's host answers with a reset.
+    """
+    names, options = plan.names, plan.options
+    under_way: tuple[Extension, ...] = (_ports(plan), ("tcp", (("tcp-flags", ("SYN,RST", "NONE")),)))
+    # Each connection is an entry of the list, which nothing but its end removes: the limit is never reached.
+    entry: Extension = ("hashlimit", (
+        ("hashlimit-upto", ("10000/sec",)), ("hashlimit-burst", ("10000",)),
+        ("hashlimit-mode", ("srcip,srcport,dstip,dstport",)), ("hashlimit-name", (plan.names.recent,)),
+        ("hashlimit-htable-expire", (f"{UNFILTERED_SECONDS * 1000}",)),
+    ))  # fmt: skip
+    targets: list[tuple[Extension | tuple[str, tuple[()]], tuple[Extension, ...]]] = [(RETURN, (entry,))]
+    if options.existing is Existing.RESET:
+        reset: Extension = ("REJECT", (("reject-with", ("tcp-reset",)),))
+        targets = [(reset, (entry,)), (reset, ())]
+    dnat = Rule(RETURN, matches=(("conntrack", (("ctstate", ("DNAT",)),)),))
+    passed = _passed_by(plan, version)
+    clients = [rule for target, matches in targets for rule in _clients(plan, version, target, matches)]
+    call = _call(plan, names.existing, under_way)
+    found = [Chain("filter", names.existing, "FORWARD", call, (dnat, *passed, *clients))]
+    if options.local:
+        rules = (
+            *_passed_by(plan, version, sources=False),
+            *(Rule(target, (("protocol", "tcp"),), matches) for target, matches in targets),
+        )
+        call = _call(plan, names.existing_local, (*under_way, *_not_ours(plan)))
+        found.append(Chain("filter", names.existing_local, "OUTPUT", call, rules))
+    return found
+
+
+def _not_ours(plan: Plan) -> tuple[Extension, ...]:
+    """Packets of this host that are not the daemon's, and not on their way to it."""
+    return (
+        ("mark", (("mark", ("!", f"{plan.numbers.local_mark:#x}")),)),
+        ("owner", (("uid-owner", ("!", str(plan.options.daemon_uid))),)),
+    )
 
 
 def _heartbeat(plan: Plan, version: int) -> Chain:

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from proxsmtp_tp.gateway.plan import Method, Mode
+from proxsmtp_tp.gateway.plan import Existing, Method, Mode
 from tests.gateway.box import METHODS, MODES, PORT, Box
 from tests.gateway.network import (
     CLIENT,
@@ -129,7 +129,7 @@ def test_the_boxes_own_mail(box: Box, method: Method, mode: Mode) -> None:
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
 def test_connections_under_way_go_on(box: Box, method: Method, mode: Mode) -> None:
-    """An install does not cut connections that began before, and a change of options not those that are filtered."""
+    """With finish, an install cuts no connection that began before; a change of options cuts none that is filtered."""
     net = box.net
     listening = open_socket(net.server, socket.AF_INET)
     listening.bind((SERVER[4], 25))
@@ -139,7 +139,7 @@ def test_connections_under_way_go_on(box: Box, method: Method, mode: Mode) -> No
         early.connect((SERVER[4], 25))
         at_server, _ = listening.accept()
         with closing(at_server):
-            box.install(method=method, mode=mode)
+            box.install(method=method, mode=mode, existing=Existing.FINISH)
             assert _speaks(early, at_server)
             at_daemon = open_socket(net.gateway, socket.AF_INET, transparent=mode is Mode.TPROXY)
             at_daemon.bind(("0.0.0.0", PORT))
@@ -151,7 +151,9 @@ def test_connections_under_way_go_on(box: Box, method: Method, mode: Mode) -> No
                 with closing(accepted):
                     box.install(method=method, mode=mode, ports=(25, 587))
                     assert _speaks(late, accepted)
-                    assert _speaks(early, at_server)
+                    # Now with reset, which is for those that were never filtered.
+                    with pytest.raises(ConnectionResetError):
+                        _speaks(early, at_server)
 
 
 def _speaks(one: socket.socket, other: socket.socket) -> bool:

@@ -26,6 +26,7 @@ LOOKS: tuple[Look, ...] = (
     box.look_at_bridges,
     box.look_at_connection_tracking,
     rules.look_at_rules,
+    rules.look_at_existing,
     rules.look_at_delivery,
     rules.look_at_heartbeat,
     firewall.look_at_firewall,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from proxsmtp_tp.gateway import check, nftables, routing
+from proxsmtp_tp.gateway import check, existing, nftables, routing
 from proxsmtp_tp.gateway.doctor.box import own_networks
 from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
 from proxsmtp_tp.gateway.nft_text import ALIVE_SET
-from proxsmtp_tp.gateway.plan import Fail, Method
+from proxsmtp_tp.gateway.plan import Existing, Fail, Method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,14 @@ def look_at_rules(patient: Patient) -> Iterator[Finding]:
 def _some(lines: list[str]) -> str:
     more = len(lines) - _SHOWN
     return "; ".join(lines[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def look_at_existing(patient: Patient) -> Iterator[Finding]:
+    """Connections that began unfiltered: how many there are, and what becomes of them."""
+    found = existing.connections(patient.plan)
+    kept = patient.plan.options.existing is Existing.FINISH
+    none = f"none began unfiltered ({'they would go on' if kept else 'they would be reset'})"
+    yield Finding("existing connections", True, existing.sentence(patient.plan, found) or none)
 
 
 def look_at_delivery(patient: Patient) -> Iterator[Finding]:

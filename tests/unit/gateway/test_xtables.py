@@ -25,7 +25,7 @@ CALL = "-p tcp -m multiport --dports 25 -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -
 
 def test_redirect() -> None:
     plan = make_plan(replace(GOOD, sources=(ip_network("192.0.2.0/24"),), except_destinations=(ip_network("::1"),)))
-    first, guard = chains(plan, 4)
+    first, guard, existing = chains(plan, 4)
     assert (first.table, first.caller, str(first.call)) == ("nat", "PREROUTING", f"{CALL} -j PXIN-gate")
     assert [str(rule) for rule in first.rules] == [
         *NEVER_4,
@@ -39,6 +39,10 @@ def test_redirect() -> None:
         "-s 192.0.2.0/24 -i eth0 -p tcp -j REJECT --reject-with tcp-reset",
         "-s 192.0.2.0/24 -i eth1 -p tcp -j REJECT --reject-with tcp-reset",
     ]
+    assert (existing.table, existing.caller, existing.name) == ("filter", "FORWARD", "PXOLD-gate")
+    assert "--tcp-flags SYN,RST NONE" in str(existing.call)
+    reset = "REJECT --reject-with tcp-reset"
+    assert [str(rule).rpartition(" -j ")[2] for rule in existing.rules] == ["RETURN"] * (1 + len(NEVER_4)) + [reset] * 4
     # No IPv6 network is among the sources: only the probe is intercepted.
     assert [str(rule) for rule in chains(plan, 6)[0].rules] == [
         *NEVER_6,
@@ -72,7 +76,7 @@ def test_the_daemon_is_never_intercepted() -> None:
 
 def test_fail_open_asks_for_heartbeats_and_guards_against_what_it_cannot_intercept() -> None:
     plan = make_plan(replace(GOOD, fail=Fail.OPEN, daemon_uid=107))
-    first, life, guard = chains(plan, 4)
+    first, life, guard, existing = chains(plan, 4)
     assert str(first.rules[len(NEVER_4)]) == (
         "-m recent ! --rcheck --seconds 10 --name proxsmtp-gate.4 --mask 0.0.0.0 --rsource -j RETURN"
     )
@@ -80,6 +84,8 @@ def test_fail_open_asks_for_heartbeats_and_guards_against_what_it_cannot_interce
         "-o lo -p udp -m udp --dport 10025 -m owner --uid-owner 107"
         " -m comment --comment 'proxsmtp-tp gate' -j PXLIFE-gate"
     )
+    assert existing.name == "PXOLD-gate"
+    assert first.rules[len(NEVER_4)] in existing.rules
     assert [str(rule) for rule in guard.rules] == [
         "-m conntrack --ctstate DNAT -j RETURN",
         "! -d 0.0.0.0/8 -p tcp -m tcp --tcp-flags FIN,RST NONE -j RETURN",
@@ -92,7 +98,9 @@ def test_fail_open_asks_for_heartbeats_and_guards_against_what_it_cannot_interce
 def test_the_guard_sees_every_syn(fail: Fail) -> None:
     """Also one with FIN or RST, which connection tracking does not take for one."""
     plan = make_plan(replace(GOOD, mode=Mode.TPROXY, fail=fail, local=True, daemon_uid=107))
-    guards = [chain for version in (4, 6) for chain in chains(plan, version) if chain.table == "filter"]
+    guards = [
+        chain for version in (4, 6) for chain in chains(plan, version) if "FWD" in chain.name or "PXOWN" in chain.name
+    ]
     assert len(guards) == (4 if fail is Fail.CLOSED else 2)
     assert all("--tcp-flags SYN,ACK SYN" in str(chain.call) for chain in guards)
 

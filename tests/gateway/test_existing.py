@@ -1,0 +1,190 @@
+"""Connections that began unfiltered: reset on both sides or let go on, and counted; also after a time of fail open."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.gateway import existing, survey
+from proxsmtp_tp.gateway.plan import Existing, Fail, Method, Mode
+from tests.gateway.box import METHODS, MODES, SOON, Box, options, within
+from tests.gateway.network import CLIENT, SERVER, WAIT, family, greeting, inside, open_socket
+from tests.gateway.test_fail import Heart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BOTH = [(method, mode) for method in METHODS for mode in MODES]
+
+
+class Session:
+    """A connection of the client to the server, both ends in our hands."""
+
+    def __init__(self, box: Box, version: int, port: int = 25) -> None:
+        self.version = version
+        self._listening = open_socket(box.net.server, family(SERVER[version]))
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listening.bind((SERVER[version], port))
+        self._listening.listen()
+        self._listening.settimeout(WAIT)
+        self.client = open_socket(box.net.client, family(SERVER[version]))
+        self.client.settimeout(WAIT)
+        self.client.connect((SERVER[version], port))
+        host, own = self.client.getsockname()[:2]
+        ends = (host, own), (SERVER[version], port)
+        self.name = " -> ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in ends)
+        """As check-rules shows it."""
+        self.server, _ = self._listening.accept()
+        self.server.settimeout(WAIT)
+        self._listening.close()
+
+    def passes(self) -> bool:
+        """Whether a command of the client reaches the server, and the answer comes back."""
+        try:
+            self.client.sendall(b"NOOP\r\n")
+            if self.server.recv(64) != b"NOOP\r\n":
+                return False
+            self.server.sendall(b"250 ok\r\n")
+            return self.client.recv(64) == b"250 ok\r\n"
+        except OSError:
+            return False
+
+    def no_longer_passes(self) -> bool:
+        """Whether the client and the server are parted."""
+        return not self.passes()
+
+    def client_is_reset(self) -> bool:
+        """Whether the client hears a reset when it says something."""
+        return speaks_to_a_reset(self.client)
+
+    @staticmethod
+    def is_reset(sock: socket.socket) -> bool:
+        """Whether the connection is reset on this side."""
+        try:
+            while sock.recv(64):
+                pass
+        except ConnectionResetError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """End both."""
+        self.client.close()
+        self.server.close()
+
+
+def speaks_to_a_reset(sock: socket.socket) -> bool:
+    """Say something; whether the connection is, or was already, reset."""
+    try:
+        sock.sendall(b"MAIL FROM:<a@example.org>\r\n")
+    except ConnectionResetError:
+        return True
+    return Session.is_reset(sock)
+
+
+@pytest.fixture
+def sessions(box: Box) -> Iterator[list[Session]]:
+    """One of each IP version."""
+    found = [Session(box, version) for version in (4, 6)]
+    yield found
+    for session in found:
+        session.close()
+
+
+def counted(box: Box, **changes: Any) -> list[str]:
+    """What check-rules counts."""
+
+    def look() -> list[str]:
+        plan, _ = survey.choose_plan(options(**changes), box.store().read_all())
+        return existing.connections(plan)
+
+    return inside(box.net.gateway, look)
+
+
+@pytest.mark.parametrize(("method", "mode"), BOTH)
+def test_reset_ends_both_sides(box: Box, sessions: list[Session], method: Method, mode: Mode) -> None:
+    box.daemon(mode)
+    assert all(session.passes() for session in sessions)
+    box.install(method=method, mode=mode)
+    for session in sessions:
+        # An answer on its way arrives: a message that the server took is not sent twice.
+        session.server.sendall(b"250 queued\r\n")
+        assert session.client.recv(64) == b"250 queued\r\n"
+        assert session.client_is_reset()
+        if method is Method.IPTABLES:
+            # There the server learns when it says something.
+            session.server.sendall(b"421 idle\r\n")
+        assert session.is_reset(session.server)
+        # The next connection is filtered.
+        assert greeting(box.net.client, SERVER[session.version]).startswith("daemon")
+    assert counted(box, method=method, mode=mode) == sorted(session.name for session in sessions)
+
+
+@pytest.mark.parametrize(("method", "mode"), BOTH)
+def test_finish_lets_them_go_on_and_counts_them(box: Box, sessions: list[Session], method: Method, mode: Mode) -> None:
+    finish = {"method": method, "mode": mode, "existing": Existing.FINISH}
+    box.daemon(mode)
+    box.install(**finish)
+    assert counted(box, **finish) == []
+    assert all(session.passes() for session in sessions)
+    assert counted(box, **finish) == sorted(session.name for session in sessions)
+    assert box.check(**finish).in_place
+    assert not box.install(**finish).changed
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_others_are_left_alone(box: Box, method: Method) -> None:
+    """Other ports, excepted clients, and what the server's side began."""
+    from ipaddress import ip_network
+
+    others = [Session(box, version, 2525) for version in (4, 6)]
+    excepted = [Session(box, version) for version in (4, 6)]
+    box.install(method=method, except_sources=tuple(ip_network(CLIENT[version]) for version in (4, 6)))
+    for session in (*others, *excepted):
+        with closing(session):
+            assert session.passes()
+    assert counted(box, method=method) == []
+
+
+@pytest.mark.parametrize(("method", "mode"), BOTH)
+def test_what_began_while_fail_open_let_it_pass(box: Box, method: Method, mode: Mode) -> None:
+    changes = {"method": method, "mode": mode, "fail": Fail.OPEN}
+    box.install(**changes)
+    server = box.server()
+    assert within(SOON, lambda: all(greeting(box.net.client, SERVER[v], wait=1).startswith("server") for v in (4, 6)))
+    server.close()
+    sessions = [Session(box, version) for version in (4, 6)]
+    assert all(session.passes() for session in sessions)
+    heart = Heart(box)
+    try:
+        assert all(within(SOON, session.no_longer_passes) for session in sessions)
+    finally:
+        heart.stop()
+        for session in sessions:
+            session.close()
+    # In tproxy mode, those of the seconds without a listener, too.
+    assert {session.name for session in sessions} <= set(counted(box, **changes))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_hosts_own(box: Box, method: Method) -> None:
+    """--local: connections of the gateway itself that began before the rules."""
+    listening = open_socket(box.net.server, socket.AF_INET)
+    with closing(listening):
+        listening.bind((SERVER[4], 25))
+        listening.listen()
+        client = open_socket(box.net.gateway, socket.AF_INET)
+        with closing(client):
+            client.settimeout(WAIT)
+            client.connect((SERVER[4], 25))
+            server, _ = listening.accept()
+            with closing(server):
+                client.sendall(b"NOOP\r\n")
+                assert server.recv(64) == b"NOOP\r\n"
+                box.install(method=method, local=True, daemon_uid=65534)
+                assert speaks_to_a_reset(client)
