@@ -33,6 +33,7 @@ demo:
 
 test:
 	@.ci/packages test
+	@.ci/mta-root
 	@$(MAKE) --no-print-directory .venv/installed lint
 	@$(PYTEST) --ignore=tests/deploy $(ARGS)
 

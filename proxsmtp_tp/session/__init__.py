@@ -8,6 +8,9 @@ bounds     what one feed left, who must wait, what was refused
 dialogue   the state of one connection and the few primitive moves on it; decides nothing
 client     decisions on what the client says
 server     decisions on what the server answers
+xclient    decisions on who the client is said to be: XCLIENT, XFORWARD
+without_tls  decisions where STARTTLS is taken away
+timing     what passing time means
 message    decisions between DATA and the reply that settles the message
 session    the one door: `Session.feed(event)` returns the effects
 
