@@ -158,8 +158,11 @@ DIRECTIVES: tuple[Directive, ...] = (
         "TimeOut",
         "time_out",
         values.SECONDS,
-        "How long a peer may be silent while we wait for it. For its reply to a message the server has at least ten"
-        " minutes: who gives up earlier delivers it twice.",
+        "How long a peer may be silent while we wait for it, in every phase. For its reply to a message the server has"
+        " at least ten minutes: who gives up earlier delivers it twice. Without this directive the limits are those of"
+        " RFC 5321 section 4.5.3.2: 5 minutes for the greeting, for a command and for its reply, 2 for the reply to"
+        " DATA, 3 for the next piece of a message, 10 for the reply to it.",
+        default_text="2 to 10 minutes, for each phase as RFC 5321 has it",
     ),
     Directive(
         "ConnectTimeOut",

@@ -88,7 +88,7 @@ class Settings:
     """For the whole instance; a worker's share is this over `workers`."""
     header: str | None = None
     """As written: % and backslash escapes are expanded for each message."""
-    keep_alives: float = 0
+    keep_alives: float = 60
     """0: none."""
     listen: tuple[Address, ...] = (InetAddress("", LISTEN_PORT),)
     max_connections: int = 64
@@ -99,7 +99,8 @@ class Settings:
     """With an empty host: loopback mode."""
     skip_authenticated: bool = False
     temp_directory: str = "/tmp"  # noqa: S108  (1.10's default; systemd gives the unit a private one)
-    time_out: float = 180
+    time_out: float | None = None
+    """None: for each phase what RFC 5321 section 4.5.3.2 says (`net.deadlines`)."""
     connect_time_out: float = 30
     message_time_out: float = 3600
     session_time_out: float = 14400

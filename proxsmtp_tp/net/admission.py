@@ -7,7 +7,7 @@ Guarantees: never more than the limit inside, over all workers, at any moment. T
 (fcntl(2)) on a memory file: it belongs to a process, so the kernel gives it back when its holder dies,
 wherever it was. Every change under it is one word, so a holder killed half-way leaves nothing torn; its row
 is cleared by the master. A row and its upstream connections are written by their worker alone; reading them
-needs no lock.
+needs no lock. What workers count (`counters`) has a row for each, too.
 
 An upstream connection is both its end points (RFC 9293 section 3.3.1): a client on the address that we dial from, which
 in full transparent mode is its own, may well have a port that one of our connections has, too. In that mode the
@@ -23,6 +23,8 @@ import socket
 import struct
 import weakref
 from typing import TYPE_CHECKING
+
+from proxsmtp_tp.telemetry.counters import Counters
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -68,6 +70,7 @@ class Admission:
         self._keys = view[starts[4] :]
         self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
         self._lock = _Lock()
+        self.counters = Counters(rows)
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)
@@ -130,6 +133,7 @@ class Admission:
                 self._header[_CHUNKS] -= 1
             self._accepting[worker] = 0
             self._counts[worker] = 0
+            self.counters.keep(worker)
         self._free.pop(worker, None)
 
     # Connections by their end points. `End` is an IP literal and a port.

@@ -309,6 +309,9 @@ class Connection:
         else:
             self._times.message_ends()
 
+    def _count(self, effect: effects.Count) -> None:
+        self._context.admission.counters.count(self._context.worker, effect.counter)
+
     def _log(self, effect: effects.Log) -> None:
         if not log.isEnabledFor(effect.level):
             return
@@ -410,5 +413,6 @@ _PERFORMERS: dict[type, Callable[[Connection, Any], None]] = {
     effects.ReadMessage: Connection._read_message,  # noqa: SLF001
     effects.Deadline: Connection._set_deadline,  # noqa: SLF001
     effects.MessageClock: Connection._message_clock,  # noqa: SLF001
+    effects.Count: Connection._count,  # noqa: SLF001
     effects.Log: Connection._log,  # noqa: SLF001
 }

@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 
-FINAL_REPLY = 600.0
-"""Seconds for the server's reply to the end of data, at least (RFC 5321 section 4.5.3.2.6): less doubles mail."""
+RFC_5321 = {
+    Wait.GREETING: 300.0,  # section 4.5.3.2.1
+    Wait.REPLY: 300.0,  # 4.5.3.2.2, 4.5.3.2.3: MAIL and RCPT; no other command has less
+    Wait.START: 120.0,  # 4.5.3.2.4
+    Wait.TEXT: 180.0,  # 4.5.3.2.5, for who sends; a receiver that gives up earlier gains nothing
+    Wait.SENDING: 180.0,  # 4.5.3.2.5
+    Wait.FINAL: 600.0,  # 4.5.3.2.6
+    Wait.READING: 180.0,  # 4.5.3.2.5
+    Wait.COMMAND: 300.0,  # 4.5.3.2.7
+}
+"""Seconds that RFC 5321 asks an SMTP client, or for the next command a server, to wait at least."""
 
 NOOP_SECONDS = 60.0
 """From one KeepAlive to the next, at least: eight NOOPs in a session must last (`session.timing.NOOPS_LIMIT`)."""
@@ -41,19 +50,17 @@ HURRIED_LINGER = 1.0
 
 
 def limits_of(settings: Settings) -> dict[Wait, float]:
-    """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run."""
-    return {
-        Wait.GREETING: settings.time_out,
-        Wait.REPLY: settings.time_out,
-        Wait.FINAL: max(settings.time_out, FINAL_REPLY),
-        Wait.COMMAND: settings.time_out,
-        Wait.QUIT: min(settings.time_out, PARTING),
-        Wait.TEXT: settings.time_out,
-        Wait.SENDING: settings.time_out,
-        Wait.READING: settings.time_out,
-        Wait.VERDICT: NEVER,
-        Wait.NOTHING: NEVER,
-    }
+    """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run.
+
+    TimeOut holds for all of them, but the reply to the end of data has at least RFC 5321's time: less doubles mail.
+    """
+    time_out = settings.time_out
+    limits = dict(RFC_5321) if time_out is None else dict.fromkeys(RFC_5321, time_out)
+    limits[Wait.FINAL] = max(limits[Wait.FINAL], RFC_5321[Wait.FINAL])
+    limits[Wait.QUIT] = min(limits[Wait.COMMAND], PARTING)
+    limits[Wait.VERDICT] = NEVER
+    limits[Wait.NOTHING] = NEVER
+    return limits
 
 
 class Deadlines:

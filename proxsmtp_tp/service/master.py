@@ -116,6 +116,7 @@ class Master:
         """What `status` shows. Times in seconds."""
         now = time.monotonic()
         counts = self._around.admission.counts()
+        counters = self._around.admission.counters.totals()
         return {
             "instance": self._current.settings.instance,
             "version": VERSION,
@@ -125,6 +126,7 @@ class Master:
             "connections": sum(counts),
             "max_connections": self._around.admission.limit,
             "replaced_workers": self._current.replaced,
+            "counters": {counter.name.lower(): total for counter, total in counters.items()},
             "workers": [
                 {
                     "pid": worker.pid,

@@ -88,17 +88,18 @@ def closed_in_text(d: Dialogue, _event: events.ClientClosed | None = None) -> No
 def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
     """ClientClosed while a complete message waits for its final reply.
 
-    After the final dot the server decides. Before it the client, who did not get its 2xx, will send the message again:
-    so it is given up, unless the client had more to say behind the message and only closed its sending half.
+    A client that only closed its sending half hears what became of its message. After the final dot the server decides,
+    even if nobody hears it. Before it, a client whose connection is gone, and who did not get its 2xx, will send the
+    message again: so it is given up.
     """
     d.client_gone = True
-    if d.message is not None and d.message.sent:
-        if not event.half:
-            d.lines.take()  # it will never know what became of what it said next
+    if event.half:
         return
-    if not event.half or not len(d.lines):
-        d.log(f"client={d.client}: the client went away before its message was judged", logging.WARNING)
-        d.end(None)
+    if d.message is not None and d.message.sent:
+        d.lines.take()  # it will never know what became of what it said next
+        return
+    d.log(f"client={d.client}: the client went away before its message was judged", logging.WARNING)
+    d.end(None)
 
 
 def pump(d: Dialogue) -> None:

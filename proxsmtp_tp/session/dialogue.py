@@ -20,6 +20,7 @@ from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.replies import Reply, ReplyReader
+from proxsmtp_tp.telemetry.counters import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,12 @@ _WAITS_BY_PHASE = {
     Phase.ENDED: Wait.NOTHING,
 }
 
-_WAITS_BY_EXPECT = {Expect.GREETING: Wait.GREETING, Expect.MESSAGE: Wait.FINAL}
+_WAITS_BY_EXPECT = {
+    Expect.GREETING: Wait.GREETING,
+    Expect.DATA: Wait.START,
+    Expect.OUR_DATA: Wait.START,
+    Expect.MESSAGE: Wait.FINAL,
+}
 
 
 class Owed:
@@ -85,7 +91,8 @@ class Message:
     """What exists only between the client's DATA and the reply that settles it."""
 
     __slots__ = (
-        "decoder", "doom", "encoder", "filtering", "inserter", "reading", "relay", "sent", "sink", "verdict",
+        "answered", "decoder", "doom", "encoder", "filtering", "inserter", "reading", "relay", "sent", "sink",
+        "verdict",
     )  # fmt: skip
 
     def __init__(self, sink: Sink, inserter: HeaderInserter | None = None) -> None:
@@ -100,6 +107,8 @@ class Message:
         """The judged message is on its way from the driver to the server."""
         self.sent = False
         """The final dot has been sent: from here on the server decides, whatever becomes of the client."""
+        self.answered = False
+        """The server has said what becomes of it."""
         self.verdict: Verdict | None = None
         self.doom: Reply | None = None
         """The final reply, known before the message is complete (Sink.DISCARD)."""
@@ -284,6 +293,8 @@ class Dialogue:
             return
         if self.message is not None:
             self.log_message(INTERRUPTED, reply)
+            if self.message.sent and not self.message.answered:
+                self._log_possible_duplicate()
         if reply is not None:
             self.pass_on(reply)
         if not self.server_gone:
@@ -306,6 +317,13 @@ class Dialogue:
             self.end(None, reset=True)
         else:
             self.end(reply)
+
+    def _log_possible_duplicate(self) -> None:
+        """The server has the whole message, and what it made of it is not known: the client will send it again."""
+        where = f"client={self.client}, server={self.server}"
+        text = "the server's reply to the end of data is not known: if it took the message, it will get it twice"
+        self.log(f"{where}: {text}", logging.WARNING)
+        self.quiet.append(effects.Count(Counter.POSSIBLE_DUPLICATES))
 
     def drop_server(self, *, abort: bool) -> None:
         """Have no more to do with the server; with `abort`, what is still buffered does not reach it."""

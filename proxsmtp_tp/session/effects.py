@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxsmtp_tp.session.state import Wait
     from proxsmtp_tp.smtp.envelope import Envelope
+    from proxsmtp_tp.telemetry.counters import Counter
 
 
 @dataclass(slots=True)
@@ -85,6 +86,13 @@ class MessageClock:
 
 
 @dataclass(slots=True)
+class Count:
+    """One more of these."""
+
+    counter: Counter
+
+
+@dataclass(slots=True)
 class Log:
     """One line for the log; `level` as in the logging module. An `essential` one is written however many there are."""
 
@@ -105,5 +113,6 @@ Effect = (
     | ReadMessage
     | Deadline
     | MessageClock
+    | Count
     | Log
 )

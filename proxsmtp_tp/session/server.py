@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import message, without_tls, xclient
 from proxsmtp_tp.session.dialogue import Owed, shown
-from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Sink
+from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
@@ -63,7 +63,7 @@ def _act(d: Dialogue) -> None:
             d.flow.replies_left = True
             return
         try:
-            reply = d.replies.next()
+            reply = d.replies.next(tolerant=bool(d.outstanding) and d.outstanding[0].expect in LAST_LINE_DECIDES)
         except ReplyError as error:
             _out_of_step(d, str(error))
             return
@@ -101,6 +101,8 @@ def _out_of_step(d: Dialogue, why: str) -> None:
 
 def _leaves(d: Dialogue, reply: Reply) -> None:
     d.log(f"client={d.client}, server={d.server}: the server closes: {shown(reply.wire)}", logging.WARNING)
+    if d.message is not None:
+        d.message.answered = d.message.sent  # 421 is an answer to the end of data too: it was not accepted
     _give_up(d, reply)
 
 

@@ -41,6 +41,7 @@ class Wait(_Name):
 
     GREETING = "the server's greeting"
     REPLY = "the server's reply"
+    START = "the server's reply to DATA"
     FINAL = "the server's reply to the message"
     COMMAND = "the client's next command"
     QUIT = "the client to leave"
@@ -105,6 +106,10 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_XCLIENT: _USUAL,
     Expect.OUR_EHLO: _USUAL,
 }
+
+LAST_LINE_DECIDES = frozenset({Expect.GREETING, Expect.MESSAGE})
+"""Replies that are read tolerantly. To misread the reply to the end of data doubles the message; a greeting that begins
+with 220- and ends with 521 refuses, and nothing else can be on its way yet."""
 
 GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET})
 """Commands after which another may be sent before their reply (RFC 2920 section 3.1)."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _OVERDUE = {
     Wait.REPLY: answers.SERVER_TIMED_OUT,
+    Wait.START: answers.SERVER_TIMED_OUT,
     Wait.FINAL: answers.SERVER_TIMED_OUT,
     Wait.SENDING: answers.SERVER_TIMED_OUT,
     Wait.COMMAND: answers.CLIENT_TIMED_OUT,
@@ -78,6 +79,4 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
 
 def shutdown(d: Dialogue, _event: events.Shutdown) -> None:
     """Shutdown: 421 now, even in the middle of a message, which then was never accepted by anybody."""
-    if d.message is not None and d.message.sent:
-        d.log(f"client={d.client}, server={d.server}: closed before the server's final reply", logging.WARNING)
     d.end(answers.SHUTTING_DOWN)

@@ -32,6 +32,7 @@ ANSWER: dict[str, Any] = {
     "connections": 3,
     "max_connections": 64,
     "replaced_workers": 1,
+    "counters": {"possible_duplicates": 2},
     "workers": [{"pid": 11, "phase": "running", "uptime": 61, "connections": 3}],
 }
 
@@ -146,6 +147,7 @@ def test_status_for_people() -> None:
         "north: pid 10, version 2.0.0, up 1 d 1 h",
         "  listening on 0.0.0.0:10025, [::]:10025",
         "  connections 3 of 64, workers replaced 1",
+        "  possible duplicates 2",
         "  worker 11 running, up 1 min 1 s, connections 3",
     ]
 

@@ -125,7 +125,9 @@ def test_names_are_told_apart_in_any_case() -> None:
 
 
 def test_every_directive_of_the_original_is_there_with_its_default() -> None:
-    assert {row.name: row.default for row in DIRECTIVES if row.since == "1.10"} == ORIGINAL
+    """Of 1.10, but for what docs/migration.md tells."""
+    changed = {"KeepAlives": 60, "TimeOut": None}
+    assert {row.name: row.default for row in DIRECTIVES if row.since == "1.10"} == ORIGINAL | changed
 
 
 @pytest.mark.parametrize("row", DIRECTIVES, ids=lambda row: row.name)

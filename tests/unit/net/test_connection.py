@@ -32,8 +32,10 @@ def polite(reach: Reach, filter_command: str | None, way: str) -> bool:
     """Whether the server is told QUIT: where it waits for a command, not in a message nor while it owes a reply."""
     if reach in {phases.before_the_greeting, phases.waiting_for_a_reply, phases.half_a_reply}:
         return way == "close"  # the reply came, and only then is the half-closed client's dialogue over
-    if reach in {phases.in_the_text, phases.waiting_for_354}:
-        return reach is phases.in_the_text and filter_command is not None
+    if reach is phases.waiting_for_354:  # the message that was judged is delivered to a half-closed client's server
+        return way == "close" and filter_command is not None
+    if reach is phases.in_the_text:
+        return filter_command is not None
     return reach not in {phases.in_auth, phases.waiting_for_the_goodbye}
 
 
@@ -56,8 +58,12 @@ async def test_the_client_goes(open_stage: OpenStage, reach: Reach, filter_comma
             await server.say("221 2.0.0 bye")
         if way == "close" and reach is phases.before_the_greeting:
             await server.say("220 mx ESMTP")
-        if way == "close" and reach is phases.waiting_for_354 and filter_command is None:
+        if way == "close" and reach is phases.waiting_for_354:
             await server.say("354 go")
+            if filter_command is not None:
+                await server.text()
+                await server.say("250 2.0.0 queued")
+                was_sent = True
         rest = await server.rest()
         assert (END_OF_DATA in server.heard) == was_sent
         assert rest == b"QUIT\r\n" if polite(reach, filter_command, way) else rest == b"", rest

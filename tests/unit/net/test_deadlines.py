@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxsmtp_tp.config.settings import Settings
-from proxsmtp_tp.net.deadlines import FINAL_REPLY, PARTING, Deadlines, limits_of
+from proxsmtp_tp.net.deadlines import PARTING, Deadlines, limits_of
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.state import Phase, Wait
 from tests.unit.net import phases
@@ -58,10 +58,20 @@ async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
 def test_the_final_reply_has_the_time_that_the_rfc_wants() -> None:
     """Less doubles mail: the server has the message, the client sends it again."""
     limits = limits_of(Settings(time_out=5))
-    assert limits[Wait.FINAL] == FINAL_REPLY == 600
-    assert limits[Wait.REPLY] == limits[Wait.COMMAND] == limits[Wait.QUIT] == 5
+    assert limits[Wait.FINAL] == 600
+    waits = (Wait.GREETING, Wait.REPLY, Wait.START, Wait.COMMAND, Wait.QUIT, Wait.TEXT, Wait.SENDING)
+    assert {limits[wait] for wait in waits} == {5}
     assert limits_of(Settings(time_out=300))[Wait.QUIT] == PARTING
     assert limits_of(Settings(time_out=1800))[Wait.FINAL] == 1800
+
+
+def test_without_timeout_each_phase_has_the_time_of_rfc_5321() -> None:
+    """Section 4.5.3.2, which says what a client that relays has to wait at least, and a server for a command."""
+    limits = limits_of(Settings())
+    wanted = {Wait.GREETING: 5, Wait.REPLY: 5, Wait.START: 2, Wait.SENDING: 3, Wait.FINAL: 10, Wait.COMMAND: 5}
+    assert {wait: limits[wait] for wait in wanted} == {wait: 60 * minutes for wait, minutes in wanted.items()}
+    assert limits[Wait.QUIT] == PARTING
+    assert limits.keys() == set(Wait)
 
 
 # The client.
@@ -165,7 +175,7 @@ async def test_a_pipelining_client_buys_a_silent_server_no_time(open_stage: Open
 async def test_a_server_that_does_not_say_354(open_stage: OpenStage, filter_command: str | None) -> None:
     async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
         client, server = await phases.in_a_transaction(stage, mx)
-        stage.proxy.context.limits[Wait.REPLY] = SHORT
+        stage.proxy.context.limits[Wait.START] = SHORT
         await client.say("DATA")
         if filter_command is not None:
             await client.reply()

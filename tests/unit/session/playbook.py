@@ -8,13 +8,14 @@
         >> C("NOOP")             << server("NOOP")
     )
 
-Effects that were not expected, and expected ones that did not come, fail with both lists. Log lines, deadlines and the
-message clock are left out unless the playbook is made with `strict=True`; `play.logged` keeps the log lines. A playbook
-that is never asserted fails its test (conftest.py).
+Effects that were not expected, and expected ones that did not come, fail with both lists. Log lines, counts, deadlines
+and the message clock are left out unless the playbook is made with `strict=True`; `play.logged` keeps the log lines. A
+playbook that is never asserted fails its test (conftest.py).
 """
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING, ClassVar
 
 from proxsmtp_tp.session import effects, events
@@ -25,13 +26,14 @@ from proxsmtp_tp.session.session import Session
 if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
     from proxsmtp_tp.session.events import Event
+    from proxsmtp_tp.telemetry.counters import Counter
 
 CLIENT = "192.0.2.10"
 GATEWAY = "192.0.2.1"
 SERVER = "198.51.100.25"
 DATE = "Sun, 22 Nov 2026 12:00:00 +0000"
 
-_QUIET = (effects.Log, effects.Deadline, effects.MessageClock)
+_QUIET = (effects.Log, effects.Deadline, effects.MessageClock, effects.Count)
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -76,6 +78,7 @@ class Playbook:
         self.session = Session(options or Options(), client_ip=CLIENT, local_ip=GATEWAY, clock=lambda: DATE)
         self.strict = strict
         self.logged: list[str] = []
+        self.counted: collections.Counter[Counter] = collections.Counter()
         self._waiting: list[Effect] = []
         self._story: list[str] = []
         self._failure: str | None = None
@@ -86,6 +89,7 @@ class Playbook:
         self._story.append(f">> {event}")
         given = fed(self.session, event)
         self.logged += [effect.text for effect in given if isinstance(effect, effects.Log)]
+        self.counted.update(effect.counter for effect in given if isinstance(effect, effects.Count))
         self._waiting = [effect for effect in given if self.strict or not isinstance(effect, _QUIET)]
         return self
 

@@ -54,10 +54,10 @@ class Work:
     ) -> None:
         real = getattr(where, name)
 
-        def counted(*arguments: object) -> object:
+        def counted(*arguments: object, **named: object) -> object:
             result = None
             try:
-                result = real(*arguments)
+                result = real(*arguments, **named)
             finally:
                 count(result)
             return result

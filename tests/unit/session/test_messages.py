@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
@@ -32,8 +34,12 @@ from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.envelope import Envelope
-from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.smtp.replies import LINE_LIMIT, Reply
+from proxsmtp_tp.telemetry.counters import Counter
 from tests.unit.session.playbook import DATE, SERVER, C, Playbook, S, addressed, client, introduced, server
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session.events import Event
 
 FILTERED = Options(filtered=True)
 TEXT = b"Subject: x\r\n\r\nbody\r\n"
@@ -262,6 +268,79 @@ class TestBareNewlines:
         assert play >> C(b"a\n.\nb\r\n.\r\n") << FilterData(b"a\r\n.\r\nb\r\n") << FilterFinish()
 
 
+class TestUntidyFinalReplies:
+    """The server took the message, and says so badly: to tell the client anything but 2xx would double it."""
+
+    @pytest.mark.parametrize("filtered", [True, False])
+    @pytest.mark.parametrize(
+        ("said", "told"),
+        [
+            (b"\r\n250 Ok\r\n", b"250 Ok\r\n"),
+            (b"250-Ok\r\n251 queued\r\n", b"251-Ok\r\n251 queued\r\n"),
+            (b"250ok\r\n", b"250 ok\r\n"),
+            (b"250, ok\r\n", b"250 , ok\r\n"),
+            (b"250\n", b"250\r\n"),
+            (b"250-Ok\r\nqueued\r\n250 done\r\n", b"250-Ok\r\n250-queued\r\n250 done\r\n"),
+            (b"250 " + b"x" * 9000 + b"\r\n", b"250 " + b"x" * (LINE_LIMIT - 6) + b"\r\n"),
+            (b"550-no\r\n250 yes\r\n", b"250-no\r\n250 yes\r\n"),
+            (b"250-yes\r\n550 no\r\n", b"550-yes\r\n550 no\r\n"),
+            (b"452full\r\n", b"452 full\r\n"),
+        ],
+    )
+    def test_the_last_line_decides(self, said: bytes, told: bytes, filtered: bool) -> None:
+        play = self.sent(filtered)
+        for octet in said[:-1]:
+            play = play >> S(bytes([octet]))
+        play = play >> S(said[-1:]) << client(told)
+        assert play >> C("NOOP") << server("NOOP") >> S("250 ok") << client("250 ok")
+        assert self.duplicates(play) == 0
+
+    def test_a_blank_line_behind_it(self) -> None:
+        play = self.sent() >> S(b"250 Ok\r\n\r\n") << client("250 Ok")
+        assert play >> C("NOOP") << server("NOOP") >> S("250 ok") << client("250 ok")
+
+    @pytest.mark.parametrize("filtered", [True, False])
+    @pytest.mark.parametrize("said", [b"hello\r\n", b"2500 ok\r\n", b"354 go on\r\n", b"25\r\n"])
+    def test_what_is_no_reply_is_logged_and_counted(self, said: bytes, filtered: bool) -> None:
+        play = self.sent(filtered) >> S(said) << CloseServer(abort=True) << client(answers.OUT_OF_STEP.wire)
+        assert play << CloseClient()
+        assert self.duplicates(play) == 1
+
+    @pytest.mark.parametrize("event", [ServerClosed(), DeadlinePassed(Wait.FINAL), Shutdown()])
+    def test_no_reply_at_all_is_logged_and_counted(self, event: Event) -> None:
+        play = self.sent()
+        given = play.session.feed(event)
+        assert effects.Count(Counter.POSSIBLE_DUPLICATES) in given
+        assert any("twice" in effect.text for effect in given if isinstance(effect, effects.Log))
+        assert play.session.ended
+        assert play
+
+    def test_421_is_an_answer(self) -> None:
+        play = self.sent() >> S("421 shutting down") << CloseServer(abort=True) << client("421 shutting down")
+        assert play << CloseClient()
+        assert self.duplicates(play) == 0
+
+    @staticmethod
+    def sent(filtered: bool = True) -> Playbook:
+        """The server has the final dot."""
+        if filtered:
+            play = sending()
+            play.session.feed(MessageChunk(TEXT))
+            play.session.feed(MessageEnd())
+            return play
+        play = addressed()
+        play.session.feed(C("DATA"))
+        play.session.feed(S("354 go"))
+        play.session.feed(C(TEXT + b".\r\n"))
+        return play
+
+    @staticmethod
+    def duplicates(play: Playbook) -> int:
+        """How many were logged, which is how many were counted."""
+        assert play.counted[Counter.POSSIBLE_DUPLICATES] == sum("twice" in line for line in play.logged)
+        return play.counted[Counter.POSSIBLE_DUPLICATES]
+
+
 class TestSomebodyLeaves:
     def test_client_in_the_middle_of_a_filtered_message(self) -> None:
         play = addressed(FILTERED)
@@ -276,10 +355,23 @@ class TestSomebodyLeaves:
         play.session.feed(C(TEXT))
         assert play >> ClientClosed(half=True) << CloseServer(abort=True) << CloseClient()
 
-    @pytest.mark.parametrize("half", [True, False])
-    def test_client_while_the_filter_works(self, half: bool) -> None:
-        play = judging() >> ClientClosed(half=half) << server("QUIT") << CloseServer() << FilterAbort()
+    def test_client_while_the_filter_works(self) -> None:
+        play = judging() >> ClientClosed(half=False) << server("QUIT") << CloseServer() << FilterAbort()
         assert play << CloseClient() >> PASS
+
+    def test_client_that_only_closed_its_sending_half(self) -> None:
+        play = judging() >> ClientClosed(half=True) >> PASS << server("DATA") >> S("354 go") << ReadMessage()
+        play = play >> MessageChunk(TEXT) << server(TEXT) >> MessageEnd() << server(b".\r\n") << FilterAbort()
+        assert play >> S("250 ok") << client("250 ok") << server("QUIT") << CloseServer() << CloseClient()
+
+    def test_client_that_only_closed_its_sending_half_and_is_refused(self) -> None:
+        play = judging() >> ClientClosed(half=True) >> REJECT << FilterAbort()
+        play = play << client("550 Content Rejected; spam") << server("RSET")
+        assert play >> S("250 ok") << server("QUIT") << CloseServer() << CloseClient()
+
+    def test_client_that_closed_its_sending_half_and_then_is_gone(self) -> None:
+        play = judging() >> ClientClosed(half=True) >> ClientClosed(half=False)
+        assert play << server("QUIT") << CloseServer() << FilterAbort() << CloseClient()
 
     def test_client_that_only_has_no_more_to_say(self) -> None:
         play = addressed(FILTERED)

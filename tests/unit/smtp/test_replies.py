@@ -129,7 +129,6 @@ def test_what_a_server_sends(sent: bytes, wire: bytes, texts: tuple[bytes, ...])
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (b"\r\n", "not a reply line"),
         (b"ok\r\n", "not a reply line"),
         (b"25\r\n", "not a reply line"),
         (b"2500 ok\r\n", "not a reply line"),
@@ -142,7 +141,7 @@ def test_what_a_server_sends(sent: bytes, wire: bytes, texts: tuple[bytes, ...])
         (b"250-a\r\n550 b\r\n", "goes on with"),
         (b"250-a\r\n550-b\r\n", "goes on with"),
         (b"250-a\r\nb\r\n", "not a reply line"),
-        (b"250 " + b"a" * LINE_LIMIT + b"\r\n", "octets"),
+        (b"250 " + b"a" * TOTAL_LIMIT + b"\r\n", "reply line"),
         (b"250-a\r\n" * LINES_LIMIT + b"250 a\r\n", "lines"),
         (b"250-" + b"a" * (LINE_LIMIT - 6) + b"\r\n", None),
         ((b"250-" + b"a" * (LINE_LIMIT - 6) + b"\r\n") * (TOTAL_LIMIT // LINE_LIMIT + 1), "octets"),
@@ -155,9 +154,72 @@ def test_what_is_no_reply(sent: bytes, said: str | None) -> None:
         assert said in fault if said and fault else fault is said
 
 
-def test_a_line_without_end_is_refused_when_it_passes_the_limit() -> None:
-    assert read([b"250 " + b"a" * (LINE_LIMIT - 5)])[1] is None
-    assert read([b"250 " + b"a" * (LINE_LIMIT - 4)])[1] is not None
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("beyond", [1, 2, 3, 7000])
+def test_a_line_that_is_too_long_is_cut(beyond: int, end: bytes) -> None:
+    sent = b"250-a\r\n250 " + b"b" * (LINE_LIMIT - 4 - len(end) + beyond) + end
+    cut = b"250-a\r\n250 " + b"b" * (LINE_LIMIT - 6) + b"\r\n"
+    for chunks in ([sent + b"354 go\r\n"], bytewise(sent + b"354 go\r\n")):
+        replies, fault = read(chunks)
+        assert fault is None
+        assert [reply.wire for reply in replies] == [cut, b"354 go\r\n"]
+
+
+def test_a_line_without_end_is_not_kept() -> None:
+    reader = ReplyReader()
+    for _ in range(TOTAL_LIMIT // (LINE_LIMIT + 4)):
+        reader.feed(b"250 " + b"a" * LINE_LIMIT)
+        assert reader.next() is None
+        assert len(reader) <= LINE_LIMIT
+    reader.feed(b"\n250 b\r\n")
+    assert reader.next() == Reply(250, b"250 " + b"a" * (LINE_LIMIT - 6) + b"\r\n")
+    assert reader.next() == Reply(250, b"250 b\r\n")
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+@pytest.mark.parametrize("blank", [b"\r\n", b"\n", b" \t\r\n"])
+def test_blank_lines_are_passed_over(blank: bytes, tolerant: bool) -> None:
+    reader = ReplyReader()
+    for octet in bytewise(blank.join([b"", b"250-a\r\n", b"250 b\r\n", b"354 go\r\n"])):
+        reader.feed(octet)
+    assert reader.next(tolerant=tolerant) == Reply(250, b"250-a\r\n250 b\r\n")
+    assert reader.next(tolerant=tolerant) == Reply(354, b"354 go\r\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "wire"),
+    [
+        (b"250ok\r\n", b"250 ok\r\n"),
+        (b"250, ok\r\n", b"250 , ok\r\n"),
+        (b"250_ok\n", b"250 _ok\r\n"),
+        (b"250  ok\r\n", b"250  ok\r\n"),
+        (b"250-Ok\r\n251 queued\r\n", b"251-Ok\r\n251 queued\r\n"),
+        (b"250-Ok\r\n550 no\r\n", b"550-Ok\r\n550 no\r\n"),
+        (b"550-no\r\n250 yes\r\n", b"250-no\r\n250 yes\r\n"),
+        (b"220-a\r\n521\r\n", b"521-a\r\n521 \r\n"),
+        (b"250-Ok\r\nqueued as X\r\n250 done\r\n", b"250-Ok\r\n250-queued as X\r\n250 done\r\n"),
+        (b"250-a\r\n" * (2 * LINES_LIMIT) + b"250 b\r\n", b"250-a\r\n" * (LINES_LIMIT - 1) + b"250 b\r\n"),
+        (b"250ok" + b"a" * LINE_LIMIT + b"\r\n", b"250 ok" + b"a" * (LINE_LIMIT - 7) + b"\r\n"),
+    ],
+)
+def test_where_misreading_does_harm_the_last_line_decides(sent: bytes, wire: bytes) -> None:
+    for chunks in ([sent], bytewise(sent)):
+        reader = ReplyReader()
+        replies = []
+        for chunk in chunks:
+            reader.feed(chunk)
+            if (reply := reader.next(tolerant=True)) is not None:
+                replies.append(reply)
+        assert [(reply.wire, reply.code) for reply in replies] == [(wire, int(wire[:3]))]
+        assert len(reader) == 0
+
+
+@pytest.mark.parametrize("sent", [b"ok\r\n", b"25\r\n", b"2500 ok\r\n", b"150 ok\r\n", b" 250 ok\r\n", b"\0\r\n"])
+def test_what_is_no_reply_even_there(sent: bytes) -> None:
+    reader = ReplyReader()
+    reader.feed(sent)
+    with pytest.raises(ReplyError, match="not a reply line"):
+        reader.next(tolerant=True)
 
 
 def test_limits_hold_for_the_longest_reply_that_is_taken() -> None:
