@@ -156,8 +156,8 @@ class ReplyReader:
         """The next complete reply, None where more bytes are needed. ReplyError for what is no reply.
 
         `tolerant`: for a reply whose misreading would do harm (a message that was accepted would be sent again). Any
-        text may follow a code, lines of one reply may differ in their codes, lines without one are text, and what goes
-        beyond the limits is dropped. The last line decides (RFC 5321 section 4.2.1): its code is the reply's.
+        text may follow a code, lines of one reply may differ in their codes, and lines without one are text. The last
+        line decides (RFC 5321 section 4.2.1): its code is the reply's.
         """
         if not self._code and not self._cut:
             clean = _CLEAN.match(self._buffer, self._at)
@@ -203,21 +203,16 @@ class ReplyReader:
             raise ReplyError(f"a reply that begins with {self._code.decode()} goes on with: {_excerpt(line)}")
         if separator == b"-":
             self._code = code
-            self._keep(rest, len(line), tolerant=tolerant)
+            self._size += len(line)
+            self._texts.append(rest)
+            if self._size > TOTAL_LIMIT or len(self._texts) >= LINES_LIMIT:
+                raise ReplyError(f"reply of more than {TOTAL_LIMIT} octets or {LINES_LIMIT} lines")
             return None
         texts = [*self._texts, rest or b""]
         self._code, self._size, self._texts, self._blank = b"", 0, [], 0
         if parts is not None and len(texts) == 1 and text[3:4] in {b"", b" "}:
             return Reply(int(code), text + b"\r\n")
         return Reply.joined(int(code), texts)
-
-    def _keep(self, text: bytes, size: int, *, tolerant: bool) -> None:
-        """The text of a line of `size` octets that is not the last of its reply."""
-        if self._size + size <= TOTAL_LIMIT and len(self._texts) < LINES_LIMIT - 1:
-            self._size += size
-            self._texts.append(text)
-        elif not tolerant:
-            raise ReplyError(f"reply of more than {TOTAL_LIMIT} octets or {LINES_LIMIT} lines")
 
 
 def _own_text(text: str | bytes) -> bytes:

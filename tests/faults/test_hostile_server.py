@@ -26,20 +26,31 @@ NO_REPLIES = {
     "a code below": b"199 ok\r\n",
     "a code above": b"600 ok\r\n",
     "four digits": b"2500 ok\r\n",
-    "empty": b"\r\n",
-    "codes that change": b"250-one\r\n251 two\r\n",
-    "lines that are none": b"250-one\r\ntwo\r\n250 three\r\n",
+    "blank lines without end": b"\r\n" * 1000,
     "a line of a megabyte": b"250 " + b"x" * (1 << 20) + b"\r\n",
     "endless lines": b"250-x\r\n" * 100_000,
     "a megabyte without a line end": b"250 " + b"x" * (1 << 20),
     "nothing but NULs": b"\0" * 5000 + b"\r\n",
-    "a NUL for a blank": b"250\0ok\r\n",
     "binary": bytes(range(256)) * 20,
 }
+UNTIDY = {
+    "codes that change": b"250-one\r\n251 two\r\n",
+    "lines that are none": b"250-one\r\ntwo\r\n250 three\r\n",
+    "a NUL for a blank": b"250\0ok\r\n",
+}
+"""No replies either, but to the end of data: there the last line decides."""
+REACHED = [phases.waiting_for_a_reply, phases.idle, phases.waiting_for_the_final_reply]
 
 
-@pytest.mark.parametrize("said", NO_REPLIES.values(), ids=NO_REPLIES)
-@pytest.mark.parametrize("reach", [phases.waiting_for_a_reply, phases.idle, phases.waiting_for_the_final_reply])
+@pytest.mark.parametrize(
+    ("reach", "said"),
+    [pytest.param(reach, said, id=f"{reach.__name__}-{name}") for reach in REACHED for name, said in NO_REPLIES.items()]
+    + [
+        pytest.param(reach, said, id=f"{reach.__name__}-{name}")
+        for reach in REACHED[:2]
+        for name, said in UNTIDY.items()
+    ],
+)
 @BOTH_PATHS
 async def test_what_is_no_reply(open_stage: OpenStage, reach: Reach, said: bytes, filter_command: str | None) -> None:
     async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
@@ -49,6 +60,21 @@ async def test_what_is_no_reply(open_stage: OpenStage, reach: Reach, said: bytes
             await server.press(said, lambda: not stage.proxy._connections, len(said))
         assert await client.rest() == OUT_OF_STEP
         assert server.was_reset or await server.rest() == b""
+
+
+@pytest.mark.parametrize("said", UNTIDY.values(), ids=UNTIDY)
+@BOTH_PATHS
+async def test_an_untidy_reply_to_the_end_of_data(
+    open_stage: OpenStage, said: bytes, filter_command: str | None
+) -> None:
+    """The server took the message: one tidy 2xx for the client, and the dialogue goes on."""
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+        client, server = await phases.waiting_for_the_final_reply(stage, mx)
+        await server.say(said)
+        reply = await client.reply()
+        assert reply[:2] == b"25"
+        assert CLEAN.fullmatch(reply + b"\r\n")
+        await relayed(client, server, "NOOP", "250 in step")
 
 
 HARMLESS = {
@@ -183,7 +209,7 @@ async def test_a_server_that_refuses_rset(open_stage: OpenStage, filter_command:
             assert (await client.ask(DOT)).startswith(b"550")
             assert await server.line() == b"RSET"
             await server.say("502 what is that")
-            assert await client.rest() == OUT_OF_STEP
+            assert (await client.rest()).endswith(b": 502 what is that\r\n")
         else:
             await client.say("RSET")
             await server.line()
