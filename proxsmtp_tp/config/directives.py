@@ -123,7 +123,8 @@ DIRECTIVES: tuple[Directive, ...] = (
         "MaxConnections",
         "max_connections",
         values.integer(1, _CONNECTIONS_MAX),
-        "How many connections may be open at once, over all workers; one more is told 421.",
+        "How many connections may be open at once, over all workers; one more is told 421. A client (an IPv4 address or"
+        " an IPv6 /64) may have at most four times as many as are still free, this host itself excepted.",
     ),
     Directive(
         "Clients",
@@ -177,6 +178,16 @@ DIRECTIVES: tuple[Directive, ...] = (
         values.SECONDS,
         "How long one message may take from 354 to its final dot, however steadily it flows.",
         since="2.0",
+    ),
+    Directive(
+        "MinDataRate",
+        "min_data_rate",
+        values.integer(0, 1 << 30),
+        "How many octets a second of a message a client must send, 0 for no minimum. Each piece of a message gives the"
+        " client the time that it takes at this rate, and never more than TimeOut to the next: who sends less is told"
+        " 421.",
+        since="2.1",
+        default_text="500, as Postfix's smtpd_min_data_rate",
     ),
     Directive(
         "SessionTimeOut",

@@ -17,6 +17,7 @@ clients' own connections are in the table as well, because we must not dial with
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import mmap
 import os
 import socket
@@ -36,7 +37,7 @@ _WORD = 8
 _MAPPED = bytes(10) + b"\xff\xff"
 # What it is, and both end points: an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port each. All zero: a
 # free place.
-_UPSTREAM, _CLIENT = b"\1", b"\2"
+_UPSTREAM, _CLIENT, _HOLDER = b"\1", b"\2", b"\3"
 _END = struct.Struct("!16sH")
 _KEY_SIZE = 1 + 2 * _END.size
 
@@ -46,9 +47,15 @@ WORKERS_MAX = 512
 # A worker takes places in chunks, so that it needs the lock for one in 64 of them.
 _CHUNK = 64
 _CHUNK_BYTES = _CHUNK * _KEY_SIZE
-# MaxConnections' own limit (half of fs.nr_open), twice in full mode, and for each worker a chunk that it has not
-# filled. Only pages that were used take memory; what is used lies together, since the lowest free chunk is taken.
-_CHUNKS_MAX = 2 * (1 << 19) // _CHUNK + WORKERS_MAX
+# MaxConnections' own limit (half of fs.nr_open), with who holds each, twice in full mode, and for each worker a chunk
+# that it has not filled. Only pages that were used take memory; what is used lies together, since the lowest free chunk
+# is taken.
+_CHUNKS_MAX = 3 * (1 << 19) // _CHUNK + WORKERS_MAX
+
+SHARE = 4
+"""A client may hold this many times the connections that are still free. Alone it gets four fifths of MaxConnections,
+two get four ninths each: whoever comes next always finds room, and nobody has to know how many will come (Choudhury and
+Hahne, dynamic queue length thresholds)."""
 
 
 class Admission:
@@ -96,13 +103,38 @@ class Admission:
         """The worker accepts nobody any more: it does not count when the less busy is looked for."""
         self._accepting[worker] = 0
 
-    def try_enter(self, worker: int) -> bool:
-        """One more connection for the worker, if there is room. True: it is counted until `leave`."""
+    def try_enter(self, worker: int, client: str = "") -> bool:
+        """One more connection for the worker, if there is room. True: it is counted until `leave`.
+
+        `client` is who comes (see `holder`), or "" for whom there is no share.
+        """
         with self._lock:
-            if sum(self._counts[: self._header[_ROWS]]) >= self._header[_LIMIT]:
+            taken = sum(self._counts[: self._header[_ROWS]])
+            allowed = SHARE * (self._header[_LIMIT] - taken)
+            if allowed <= 0 or (client and taken >= allowed and self._held(client) >= allowed):
                 return False
             self._counts[worker] += 1
             return True
+
+    @property
+    def full(self) -> bool:
+        """There is no room for anybody."""
+        return sum(self.counts()) >= self._header[_LIMIT]
+
+    def add_holder(self, worker: int, client: str) -> int:
+        """The connection that has entered is held by `client`. The handle is for `forget`."""
+        return self._add(worker, _holder_key(client))
+
+    def _held(self, client: str) -> int:
+        """Connections that the client has, over all workers."""
+        key = _holder_key(client)
+        keys = bytes(self._keys[: self._header[_CHUNKS] * _CHUNK_BYTES])
+        found, place = 0, keys.find(key)
+        while place >= 0:
+            aligned = not place % _KEY_SIZE
+            found += aligned
+            place = keys.find(key, place + (_KEY_SIZE if aligned else 1))
+        return found
 
     def leave(self, worker: int) -> None:
         """A connection of the worker has ended. Raises ValueError where it has none."""
@@ -188,6 +220,19 @@ class Admission:
         return list(range((chunk + 1) * _CHUNK - 1, chunk * _CHUNK - 1, -1))
 
 
+def holder(ip: str) -> str:
+    """Who holds a connection from this address: it itself (IPv4), or its /64 (IPv6: one subscriber, RFC 6177).
+
+    "" for this host's own programs, which have no share but all: loopback and unix sockets (no address).
+    """
+    if not ip:
+        return ""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    if address.is_loopback:
+        return ""
+    return str(ipaddress.ip_network((address, 64), strict=False).network_address) if address.version == 6 else ip
+
+
 class _Lock:
     """Excludes other processes; the kernel opens it when its holder dies. Not for threads of one process."""
 
@@ -202,6 +247,10 @@ class _Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+
+def _holder_key(client: str) -> bytes:
+    return (_HOLDER + _key(client, 1)).ljust(_KEY_SIZE, b"\0")
 
 
 def _key(ip: str, port: int) -> bytes:

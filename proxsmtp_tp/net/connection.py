@@ -191,6 +191,7 @@ class Connection:
     def client_data(self, data: bytes) -> None:
         """Bytes from the client; what still comes after the end is read and forgotten."""
         if not self._closing:
+            self._times.octets += len(data)
             self.feed(events.ClientData(data))
 
     def client_eof(self) -> None:
@@ -299,9 +300,7 @@ class Connection:
     def _set_deadline(self, effect: effects.Deadline) -> None:
         if self._closing:
             return
-        times = self._times
-        times.wait = effect.wait
-        times.step = self.loop.time() + times.limits[effect.wait]
+        self._times.arm(effect.wait, self.loop.time())
 
     def _message_clock(self, effect: effects.MessageClock) -> None:
         if effect.running:
@@ -337,6 +336,10 @@ class Connection:
         if hold is not self._client_paused and self._client is not None:
             self._client_paused = hold
             keep_reading(self._client, not hold)
+            if hold:
+                self._times.hold_text(self.loop.time())
+            else:
+                self._times.release_text(self.loop.time())
 
     def _balance_server(self) -> None:
         """Read the server, or not."""

@@ -5,8 +5,7 @@ message     MessageTimeOut, from a message's first byte to its last
 keep alive  KeepAlives, while a message is on its way
 session     SessionTimeOut, and behind it the time for a transaction that was running
 
-To arm one is an assignment: `wait` and `step` are written by the connection itself, since that happens for every piece
-of a message.
+To arm one is an assignment, since that happens for every piece of a message.
 """
 
 from __future__ import annotations
@@ -67,7 +66,8 @@ class Deadlines:
     """Of one connection. `limits` are those of `limits_of`, shared by all."""
 
     __slots__ = (
-        "_noop_after", "_settings", "_winding_down", "keep_alive", "limits", "message", "session", "step", "wait",
+        "_left", "_noop_after", "_settings", "_winding_down",
+        "keep_alive", "limits", "message", "octets", "session", "step", "wait",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, limits: dict[Wait, float], now: float) -> None:
@@ -75,11 +75,41 @@ class Deadlines:
         self.limits = limits
         self.wait = Wait.NOTHING
         self.step = NEVER
+        self.octets = 0
+        """Octets of the client since `arm`."""
+        self._left: float | None = None
         self.message = NEVER
         self.keep_alive = NEVER
         self._noop_after = now
         self.session = now + settings.session_time_out
         self._winding_down = False
+
+    def arm(self, wait: Wait, now: float) -> None:
+        """The session waits for this from now on, or has got some of it.
+
+        Text extends its deadline by the time that it may take at MinDataRate, never beyond the limit (postconf(5),
+        smtpd_min_data_rate): a client that sends an octet now and then has no more time than a silent one.
+        """
+        limit, rate = now + self.limits[wait], self._settings.min_data_rate
+        if wait is Wait.TEXT and self.wait is Wait.TEXT and rate:
+            self.step = min(self.step + self.octets / rate, limit)
+        else:
+            self.step = limit
+            self._left = None
+        self.wait = wait
+        self.octets = 0
+
+    def hold_text(self, now: float) -> None:
+        """The client is not read: text can not come, and the server has its own time to take what it has."""
+        if self.wait is Wait.TEXT:
+            self._left = self.step - now
+            self.step = now + self.limits[Wait.SENDING]
+
+    def release_text(self, now: float) -> None:
+        """The client is read again, and has the time that it had."""
+        if self.wait is Wait.TEXT and self._left is not None:
+            self.step = now + self._left
+        self._left = None
 
     def message_begins(self, now: float) -> None:
         """Its first byte may come."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
+from proxsmtp_tp.net.admission import holder
 from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
@@ -70,7 +71,8 @@ class Proxy:
         self._admission = admission
         self._worker = worker
         self._listeners = list(listeners)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, int | None] = {}
+        """With the handle of who holds it in the table of all workers."""
         self._names = itertools.count(1)
         self._opening: set[asyncio.Task[None]] = set()
         self._draining_until = NEVER
@@ -151,22 +153,29 @@ class Proxy:
                 self._rest(listener, ACCEPT_PAUSE)
             return  # the client gave up before it was accepted
         sock.setblocking(False)
-        if not self._admission.try_enter(self._worker):
-            self._turn_away(sock, peer[0] if peer and sock.family != socket.AF_UNIX else "")
+        client = peer[0] if peer and sock.family != socket.AF_UNIX else ""
+        if not self._admission.try_enter(self._worker, holder(client)):
+            self._turn_away(sock, client)
             return
-        self._serve(sock)
+        self._serve(sock, holder(client))
 
     def _turn_away(self, sock: socket.socket, client: str) -> None:
+        most, full = self.context.settings.max_connections, self._admission.full
         if self.context.log_limit.allows(client, self._loop.time()):
-            log.error("more than MaxConnections (%d) connections: refused", self.context.settings.max_connections)
+            if full:
+                log.error("more than MaxConnections (%d) connections: refused", most)
+            else:
+                log.warning("client=%s: refused: it has its share of MaxConnections (%d)", client, most)
         try:
-            sock.send(answers.TOO_MANY_CONNECTIONS.wire)  # an empty send buffer has room for a line
+            sock.send(
+                (answers.TOO_MANY_CONNECTIONS if full else answers.TOO_MANY_OF_CLIENT).wire
+            )  # an empty send buffer has room for a line
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it is gone already
         sock.close()
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, sock: socket.socket, client: str) -> None:
         name = f"{self._worker:X}{next(self._names) & 0xFFFFF:05X}"
         try:
             connection = Connection(self.context, sock, name, self._finished)
@@ -174,7 +183,7 @@ class Proxy:
             sock.close()
             self._admission.leave(self._worker)
             return
-        self._connections.add(connection)
+        self._connections[connection] = self._admission.add_holder(self._worker, client) if client else None
         task = self._loop.create_task(connection.open(), name=f"open {name}")
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -184,7 +193,9 @@ class Proxy:
     def _finished(self, connection: Connection) -> None:
         """Both its sides are closed. Idempotent."""
         if connection in self._connections:
-            self._connections.remove(connection)
+            handle = self._connections.pop(connection)
+            if handle is not None:
+                self._admission.forget(self._worker, handle)
             self._admission.leave(self._worker)
             self._maybe_done()
 

@@ -77,6 +77,7 @@ INTERNAL_ERROR: Final = Reply.of(421, "4.3.0 Internal error, try again later")
 NO_DESTINATION: Final = Reply.of(421, "4.4.6 This is a transparent proxy: there is no server behind this connection")
 DESTINATION_REFUSED: Final = Reply.of(421, "4.7.1 This is a transparent proxy: it does not relay to this address")
 CLIENT_NOT_SERVED: Final = Reply.of(554, "5.7.1 Access denied: not one of the clients of this proxy")
+TOO_MANY_OF_CLIENT: Final = Reply.of(421, "4.7.0 Too many connections from your address, try again later")
 TOO_MANY_CONNECTIONS: Final = Reply.of(421, "4.7.0 Too many connections, try again later")
 
 

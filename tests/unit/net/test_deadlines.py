@@ -385,3 +385,73 @@ async def noops(client: Peer) -> bytes:
 async def noop_for_ever(server: Peer) -> None:
     while await server.line() == b"NOOP":
         await server.say("250 ok")
+
+
+# The rate of a message.
+
+
+def texting(rate: int = 500) -> Deadlines:
+    """A minute for each piece of a message; it begins at 0."""
+    times = Deadlines(Settings(time_out=60, min_data_rate=rate), limits_of(Settings(time_out=60)), 0)
+    times.arm(Wait.TEXT, 0)
+    return times
+
+
+def test_text_buys_the_time_that_it_takes_at_the_least_rate() -> None:
+    times = texting()
+    for now in range(1, 50):
+        times.octets += 1
+        times.arm(Wait.TEXT, now)
+    assert times.step == pytest.approx(60 + 49 / 500)
+    times.octets += 500 * 20
+    times.arm(Wait.TEXT, 50)
+    assert times.step == pytest.approx(80 + 49 / 500)
+    times.octets += 1 << 30
+    times.arm(Wait.TEXT, 51)
+    assert times.step == 51 + 60  # never more than the limit
+
+
+def test_without_a_rate_each_piece_buys_the_whole_limit() -> None:
+    times = texting(0)
+    times.octets += 1
+    times.arm(Wait.TEXT, 50)
+    assert times.step == 50 + 60
+
+
+def test_the_time_in_which_a_client_is_not_read_is_not_its_own() -> None:
+    times = texting()
+    times.hold_text(50)
+    assert times.step == 50 + 60  # the server's, to take what it has
+    times.release_text(100)
+    assert times.step == 100 + 10
+    times.hold_text(105)
+    times.arm(Wait.FINAL, 106)
+    times.release_text(107)
+    assert times.step == 106 + FINAL_REPLY
+    times.arm(Wait.TEXT, 200)  # another message
+    assert times.step == 200 + 60
+
+
+@pytest.mark.parametrize("filter_command", [None, "cat"])
+async def test_a_client_that_sends_less_than_the_least_rate(open_stage: OpenStage, filter_command: str | None) -> None:
+    """It never pauses as long as TimeOut."""
+    async with Mx() as mx, open_stage(mx, filter_command=filter_command, min_data_rate=1_000_000) as stage:
+        client, server = await phases.in_a_transaction(stage, mx)
+        stage.proxy.context.limits[Wait.TEXT] = 5 * SHORT
+        await client.say("DATA")
+        if filter_command is None:
+            await server.line()
+            await server.say("354 go")
+        await client.reply()
+        await drip(client, client, b"drip\r\n")
+        assert client.heard.endswith(CLIENT_TIMED_OUT)
+        assert END_OF_DATA not in await server.rest()
+
+
+async def test_a_chunk_that_nobody_wants_has_the_same_rate(open_stage: OpenStage) -> None:
+    async with Mx() as mx, open_stage(mx, min_data_rate=1_000_000) as stage:
+        client, _ = await meet(stage, mx)
+        stage.proxy.context.limits[Wait.TEXT] = 5 * SHORT
+        assert (await client.ask("BDAT 1000000")).startswith(b"451")
+        await drip(client, client, b"x")
+        assert client.heard.endswith(CLIENT_TIMED_OUT)
