@@ -166,10 +166,9 @@ class Proxy:
                 log.error("more than MaxConnections (%d) connections: refused", most)
             else:
                 log.warning("client=%s: refused: it has its share of MaxConnections (%d)", client, most)
+        answer = answers.TOO_MANY_CONNECTIONS if full else answers.TOO_MANY_OF_CLIENT
         try:
-            sock.send(
-                (answers.TOO_MANY_CONNECTIONS if full else answers.TOO_MANY_OF_CLIENT).wire
-            )  # an empty send buffer has room for a line
+            sock.send(answer.wire)  # an empty send buffer has room for a line
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it is gone already

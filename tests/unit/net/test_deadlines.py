@@ -427,7 +427,7 @@ def test_the_time_in_which_a_client_is_not_read_is_not_its_own() -> None:
     times.hold_text(105)
     times.arm(Wait.FINAL, 106)
     times.release_text(107)
-    assert times.step == 106 + FINAL_REPLY
+    assert times.step == 106 + times.limits[Wait.FINAL]
     times.arm(Wait.TEXT, 200)  # another message
     assert times.step == 200 + 60
 

@@ -118,6 +118,30 @@ async def test_past_the_limit_421_and_room_again_at_once(
     assert errors == ["more than MaxConnections (2) connections: refused"] * 3
 
 
+async def test_a_client_with_its_share_is_told_so_and_others_come_in(
+    open_stage: OpenStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its share is its own again when its connections end."""
+    who = ["192.0.2.1"]
+    monkeypatch.setattr("proxsmtp_tp.net.proxy.holder", lambda _ip: who[0])
+    async with Mx() as mx, open_stage(mx, max_connections=10) as stage:
+        mx.serve(ModelServer)
+        greedy = [await stage.client() for _ in range(8)]
+        for client in greedy:
+            assert (await client.reply()).startswith(b"220")
+        for _ in range(3):
+            told = await (await stage.client()).rest()
+            assert told == b"421 4.7.0 Too many connections from your address, try again later\r\n"
+        who[0] = "192.0.2.2"
+        assert (await (await stage.client()).reply()).startswith(b"220")
+        who[0] = "192.0.2.1"
+        for client in greedy[:5]:
+            client.close()
+        await until(lambda: sum(stage.admission.counts()) == 4, "the places are free")
+        assert (await (await stage.client()).reply()).startswith(b"220")
+    assert "refused: it has its share of MaxConnections (10)" in caplog.text
+
+
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_a_client_that_goes_leaves_its_place_at_once(
     open_stage: OpenStage, way: str, monkeypatch: pytest.MonkeyPatch
