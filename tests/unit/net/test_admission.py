@@ -284,6 +284,85 @@ def test_what_was_added_and_not_removed_is_there(
     places: list[tuple[str, int]], removed: set[int], other: tuple[str, int]
 ) -> None:
     table = Admission(999, 1)
+    handles = [table.add_upstream(0, (ip, port), MX) for ip, port in places]
+    for index in removed & set(range(len(places))):
+        table.forget(0, handles[index])
+    left = {place for index, place in enumerate(places) if index not in removed}
+    assert len(set(handles)) == len(handles)
+    for place in {*places, other}:
+        assert table.is_upstream(place, MX) == (place in left)
+
+
+def test_places_are_used_again() -> None:
+    table = Admission(999, 1)
+    for port in range(1, 3001):
+        table.forget(0, table.add_upstream(0, ("192.0.2.1", port), MX))
+    assert table.add_upstream(0, ("192.0.2.1", 1), MX) < 64
+
+
+def test_a_client_is_no_upstream_connection() -> None:
+    """Clients and our own connections are in one table, and are not taken for one another."""
+    table = Admission(9, 2)
+    client = table.add_client(0, ("192.0.2.1", 40000), MX)
+    ours = table.add_upstream(1, ("192.0.2.1", 40001), MX)
+    assert table.is_client(("192.0.2.1", 40000), MX)
+    assert not table.is_upstream(("192.0.2.1", 40000), MX)
+    assert table.is_upstream(("192.0.2.1", 40001), MX)
+    assert not table.is_client(("192.0.2.1", 40001), MX)
+    table.forget(0, client)
+    table.forget(1, ours)
+    assert not table.is_client(("192.0.2.1", 40000), MX)
+    assert not table.is_upstream(("192.0.2.1", 40001), MX)
+
+
+# The share of a client.
+
+
+def fill(table: Admission, clients: list[str]) -> list[str]:
+    """Clients come again and again, in turn, until nobody gets in any more: who got in."""
+    inside: list[str] = []
+    while True:
+        came = [client for client in clients if table.try_enter(0, client) and table.add_holder(0, client) >= 0]
+        if not came:
+            return inside
+        inside += came
+
+
+def test_one_client_alone_leaves_a_fifth() -> None:
+    table = Admission(1000, 1)
+    assert len(fill(table, ["192.0.2.1"])) == 800
+    assert not table.full
+    assert table.try_enter(0, "192.0.2.2")
+
+
+def test_each_that_comes_later_finds_room() -> None:
+    table = Admission(1000, 1)
+    got = [len(fill(table, [f"192.0.2.{number}"])) for number in range(1, 5)]
+    assert got == sorted(got, reverse=True)
+    assert got[0] == 800
+    assert got[-1] > 0
+    assert not table.full
+
+
+def test_clients_that_come_together_have_equal_shares() -> None:
+    table = Admission(900, 2)
+    inside = fill(table, ["192.0.2.1", "2001:db8:1::"])
+    assert inside.count("192.0.2.1") == inside.count("2001:db8:1::") == 400
+
+
+def test_this_host_has_no_share_but_all() -> None:
+    table = Admission(64, 1)
+    assert sum(table.try_enter(0, "") for _ in range(100)) == 64
+    assert table.full
+
+
+def test_few_connections_are_for_whoever_comes() -> None:
+    for most in (1, 2, 3, 4):
+        assert len(fill(Admission(most, 1), ["192.0.2.1"])) == most
+
+
+def test_what_ends_counts_no_more_also_with_a_dead_worker() -> None:
+    table = Admission(10, 2)
     handles = []
     for row in (0, 1) * 4:
         assert table.try_enter(row, "192.0.2.1")
