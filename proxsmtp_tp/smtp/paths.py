@@ -3,7 +3,8 @@ r"""Reverse-path and forward-path of MAIL and RCPT, read in one way or refused (
 Accepted beyond the grammar is what senders say and every server reads alike: blanks behind the colon, a path without
 angle brackets, dots at any place of a local part, quotes and backslashes of RFC 822, `_` in a domain and a dot at its
 end. Not accepted: comments, blanks and groups (RFC 5322 has them in headers), an address without a domain other than
-the recipient Postmaster, 8-bit octets that are no UTF-8 (RFC 6531), a domain that IDNA maps to another one.
+the recipient Postmaster, 8-bit octets that are no UTF-8 (RFC 6531), a domain that IDNA maps to another one, and one
+thing within the grammar, a local part with both a quote and a blank in it, since Exim 4.96 changes that.
 
 Guarantees of a `Path`: its address is canonical. The source route is gone, the local part is a Dot-string where it can
 be and else one Quoted-string with no more backslashes than needed, the domain ends without a dot. Read again it gives
@@ -113,6 +114,8 @@ def _canonical_local_part(written: bytes) -> bytes:
         raise PathError("no local part")
     if _DOT_STRING.fullmatch(octets):
         return octets
+    if b'"' in octets and b" " in octets:
+        raise PathError("a blank beside a quote: Exim puts another character in its place")
     return b'"' + _MUST_QUOTE.sub(rb"\\\1", octets) + b'"'
 
 

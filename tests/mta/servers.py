@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import smtplib
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -130,6 +131,10 @@ class Mta:
     port: int
     process: subprocess.Popen[bytes]
     log: Callable[[], str]
+    root: Path | None = None
+    """Its chroot, where it has one."""
+    stop_command: tuple[str, ...] = ()
+    """What ends it, where a signal to its first process does not."""
 
     def wait_ready(self) -> None:
         """Until it greets. MtaError, with its log, if it does not."""
@@ -141,12 +146,29 @@ class Mta:
         raise MtaError(f"{self.name} does not greet:\n{self.log()[-3000:]}")
 
     def stop(self) -> None:
-        """End it, so that its ports are free."""
+        """End it, so that its ports are free, and take its chroot away."""
+        if self.stop_command:
+            subprocess.run(self.stop_command, check=False, capture_output=True)
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
         self.process.kill()
         self.process.wait()
+        end = time.monotonic() + START
+        while _accepts(self.port):  # the next one must not be taken for this one
+            if time.monotonic() > end:
+                raise MtaError(f"{self.name} does not end")
+            time.sleep(0.1)
+        if self.root is not None:
+            subprocess.run(["umount", "--recursive", "--lazy", self.root], check=True)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def start_exim(folder: Path, port: int, sink: int) -> Mta:
@@ -194,8 +216,9 @@ def start_postfix(folder: Path, port: int, sink: int) -> Mta:
     (folder / "conf/main.cf").write_text(POSTFIX.format(folder=folder, name=NAME, sink=sink))
     (folder / "conf/master.cf").write_text(MASTER.replace("smtp      inet", f"127.0.0.1:{port} inet"))
     (folder / "conf/dynamicmaps.cf").touch()
-    process = subprocess.Popen(["postfix", "-c", folder / "conf", "start-fg"], stderr=subprocess.DEVNULL)
-    return Mta("postfix", port, process, _reader(folder / "mail.log"))
+    command = ("postfix", "-c", str(folder / "conf"))
+    process = subprocess.Popen([*command, "start-fg"], stderr=subprocess.DEVNULL)
+    return Mta("postfix", port, process, _reader(folder / "mail.log"), stop_command=(*command, "stop"))
 
 
 START_BY_NAME = {
@@ -208,22 +231,27 @@ START_BY_NAME = {
 
 
 def _chroot(folder: Path) -> Path:
-    """Make a root with Debian's programs: read-only mounts of the shared ones, and an /etc and /var of its own."""
+    """Make a root with Debian's programs: read-only mounts of the shared ones, and an /etc and /var of its own.
+
+    It is one tree of mounts, so that it goes as a whole (`Mta.stop`): no file of the host may be removed through it.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     made = cache / "proxsmtp-tp/mta-root"
     if not (made / "made-of").exists():
         raise MtaError(f"there is no {made}: run .ci/mta-root (make test does)")
     root = folder / "root"
+    root.mkdir()
+    _mount("-t", "tmpfs", "-o", "mode=755", "mta", root)
     for part in ("bin", "lib", "lib64", "usr"):
         (root / part).mkdir(parents=True)
         _mount("--bind", "-o", "ro", made / part, root / part)
-    for part in ("dev", "proc"):
-        (root / part).mkdir()
-        _mount("--rbind", Path("/", part), root / part)
     for part in ("etc", "var"):
         shutil.copytree(made / part, root / part, symlinks=True)
-    for part in ("run", "tmp", "root"):
+    for part in ("dev", "run", "tmp", "root"):
         (root / part).mkdir()
+    for device in ("null", "zero", "random", "urandom"):
+        (root / "dev" / device).touch()
+        _mount("--bind", Path("/dev", device), root / "dev" / device)
     (root / "tmp").chmod(0o1777)
     (root / "etc/passwd").write_text(USERS)
     groups = [line.split(":") for line in USERS.splitlines()]
@@ -247,7 +275,7 @@ def _start(name: str, port: int, root: Path, command: list[str], log: str) -> Mt
         process = subprocess.Popen(
             ["chroot", root, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
         )
-    return Mta(name, port, process, _reader(root / "output", root / log))
+    return Mta(name, port, process, _reader(root / "output", root / log), root)
 
 
 def _reader(*paths: Path) -> Callable[[], str]:

@@ -20,9 +20,6 @@ PLAIN_RECIPIENT = b":<recipient@plain.example>"
 CLIENTS = 6
 """Connections at once: enough that a server's waiting costs no time, few enough for a small machine."""
 
-QUIET = 15.0
-"""Seconds after which a message that has not come is taken for one that the server could not send on."""
-
 
 @dataclass
 class Tried:
@@ -35,13 +32,13 @@ class Tried:
     arrived: Arrived | None = None
 
 
-def try_forms(port: int, forms: Sequence[bytes], sink: Sink, label: str) -> list[Tried]:
-    """Send a message for each form; wait until all that the server took have arrived, or no more come."""
+def try_forms(port: int, forms: Sequence[bytes], sink: Sink, label: str, quiet: float) -> list[Tried]:
+    """Send a message for each form; wait until all that the server took are here, or none came for `quiet` seconds."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         tried = list(pool.map(lambda n: _try(port, forms[n], _mark(label, n)), range(len(forms))))
     marks = {_mark(label, n) for n, one in enumerate(tried) if one.taken[:1] == b"2"}
     missing = marks
-    while missing and len(left := sink.wait(missing, QUIET)) < len(missing):
+    while missing and len(left := sink.wait(missing, quiet)) < len(missing):
         missing = left
     for n, one in enumerate(tried):
         one.arrived = sink.arrived.get(_mark(label, n))
@@ -69,8 +66,10 @@ def _try(port: int, form: bytes, mark: bytes) -> Tried:
         say(b"EHLO client.example")
         utf8 = b"" if form.isascii() else b" SMTPUTF8"
         tried.mail = say(b"MAIL FROM" + form + utf8)
-        if tried.mail[:1] != b"2":
-            say(b"MAIL FROM" + PLAIN_SENDER + utf8)
+        if tried.mail[:1] != b"2" and utf8:
+            tried.mail = say(b"MAIL FROM" + form)  # some servers know no SMTPUTF8, and take the octets
+        if tried.mail[:1] != b"2" and say(b"MAIL FROM" + PLAIN_SENDER + utf8)[:1] != b"2":
+            say(b"MAIL FROM" + PLAIN_SENDER)
         tried.rcpt = say(b"RCPT TO" + form)
         if tried.rcpt[:1] != b"2":
             say(b"RCPT TO" + PLAIN_RECIPIENT)

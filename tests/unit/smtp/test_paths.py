@@ -93,6 +93,7 @@ def test_one_notation(written: bytes, canonical: bytes) -> None:
         # Quotes.
         *(b'<"a@b>', b'<a"@b>', b'<"a"b@c>', b'<a"b"@c>'),
         *(b'<"a""b"@c>', b'<"a\\"@b>', b"<a@b\\>", b'<a@"b">', b"<a@b\\.c>"),
+        *(b'<"a\\" b"@c>', b'<"\\"a b\\""@c>', b'<a\\"\\ b@c>'),  # Exim passes on another recipient
         # More than one domain, and what may be none.
         *(b"<a@b@c>", b"<a@@b>", b"<@a@b>", b"<a@.b>", b"<a@b..c>"),
         *(b"<a@b..>", b"<a@.>", b"<a@b!c>", b"<a@b%c>", b"<a@b:25>"),
@@ -226,7 +227,12 @@ def test_what_is_read_reads_as_itself(text: bytes) -> None:
         path.address.decode("utf-8")
 
 
-@given(st.text(st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"])), st.booleans())
+@given(
+    st.text(st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"])).filter(
+        lambda text: not {" ", '"'} <= set(text)
+    ),
+    st.booleans(),
+)
 @PROPERTY
 def test_any_local_part_can_be_said_in_quotes(text: str, every: bool) -> None:
     spared = "" if every else " .@()<>"
