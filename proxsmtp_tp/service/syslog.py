@@ -101,6 +101,7 @@ class SyslogHandler(logging.Handler):
             self._timer.cancel()
         self._loop = self._timer = None
         end = time.monotonic() + FLUSH_SECONDS
+        self.retry()
         while self.due < _FOREVER and self._socket is not None and time.monotonic() < end:
             time.sleep(RETRY_MIN)
             self.retry()

@@ -359,6 +359,58 @@ def test_a_daemon_logs_to_syslog(side: Side, tmp_path: Path) -> None:
 
 
 @both
+def test_a_daemon_logs_to_a_stream(side: Side, tmp_path: Path) -> None:
+    """As syslog(3), which 1.10 calls: a NUL ends each line."""
+    with log_stream(tmp_path / "log") as lines, letter_through_a_daemon(side, tmp_path, "cat") as answer:
+        assert answer == "250 Ok"
+        wait_for("the line", lambda: any(b"status=FILTERED" in line for line in lines))
+        (told,) = (line for line in lines if b"status=FILTERED" in line)
+    assert re.fullmatch(rb"<22>.* proxsmtpd(\[[0-9]+\])?: [0-9A-F]+: client=127\.0\.0\.9, .*", told)
+
+
+def test_lines_from_before_the_log_daemon_came(tmp_path: Path) -> None:
+    """Each process sends its own once: the worker does not repeat what the master had to say before it was there."""
+    with letter_through_a_daemon(Side.OURS, tmp_path, "cat") as answer, log_stream(tmp_path / "log") as lines:
+        assert answer == "250 Ok"
+        wait_for("the letter's line", lambda: any(b"status=FILTERED" in line for line in lines))
+        wait_for("the master's line", lambda: any(b"running as root" in line for line in lines))
+    assert sum(b"running as root" in line for line in lines) == 1
+
+
+@contextmanager
+def log_stream(path: Path) -> Iterator[list[bytes]]:
+    """A log daemon on a stream socket: the lines that it has been sent so far."""
+    lines: list[bytes] = []
+    links: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(16) as readers:
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+
+        def read(link: socket.socket) -> None:
+            data = b""
+            while more := link.recv(4096):
+                *whole, data = (data + more).split(b"\0")
+                lines.extend(whole)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    links.append(listener.accept()[0])
+                    readers.submit(read, links[-1])
+
+        readers.submit(accept)
+        try:
+            yield lines
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            for link in links:
+                link.shutdown(socket.SHUT_RDWR)
+    for link in links:
+        link.close()
+
+
+@both
 def test_a_daemon_runs_without_a_log_daemon(side: Side, tmp_path: Path) -> None:
     """/dev/log leads nowhere: mail passes all the same."""
     with letter_through_a_daemon(side, tmp_path, "cat") as answer:

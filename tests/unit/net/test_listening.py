@@ -23,6 +23,7 @@ from proxsmtp_tp.net.listening import (
     endpoints,
     open_listeners,
     renew_listeners,
+    stop_listening,
 )
 
 if TYPE_CHECKING:
@@ -228,3 +229,35 @@ def test_a_kept_socket_becomes_transparent(renew: Callable[..., Listeners]) -> N
     new = renew(LOOPBACK, existing=old, transparent_proxy=TransparentProxy.FULL)
     assert list(new.values()) == list(old.values())
     assert transparency(*new.values()) == int(may_be_transparent())
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_who_waits_in_the_queue_hears_at_once_that_nobody_listens_any_more(
+    tmp_path: Path, renew: Callable[..., Listeners], family: socket.AddressFamily
+) -> None:
+    """Although other processes have the socket, too; and the address can be bound anew."""
+    hosts = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+    with ExitStack() as stack:
+        if family == socket.AF_UNIX:
+            where: Address = UnixAddress(str(tmp_path / "s"))
+        else:
+            free = stack.enter_context(socket.create_server((hosts[family], 0), family=family))
+            where = InetAddress(hosts[family], free.getsockname()[1])
+            free.close()
+        (listener,) = renew(where).values()
+        in_a_worker = stack.enter_context(listener.dup())
+        clients = [stack.enter_context(socket.socket(family)) for _ in range(4)]
+        for client in clients[:3]:
+            client.settimeout(20)
+            client.connect(listener.getsockname())
+        stop_listening([listener])
+        stop_listening([in_a_worker])
+        for client in clients[:3]:
+            try:
+                assert client.recv(1) == b""
+            except ConnectionResetError:
+                assert family != socket.AF_UNIX
+        with pytest.raises(ConnectionRefusedError):
+            clients[3].connect(listener.getsockname())
+        (anew,) = renew(where).values()
+        assert anew.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1

@@ -370,6 +370,31 @@ def test_two_daemons_do_not_share_a_pid_file(daemon: Daemon) -> None:
     assert daemon.connect().ask("PING") == "250 PING"
 
 
+def test_the_next_daemon_waits_for_one_that_was_told_to_stop(daemon: Daemon) -> None:
+    """`kill $(cat PIDFILE); proxsmtpd ...`, while a client of the first one is not done."""
+    pid_file = daemon.folder / "pid"
+    daemon.start("--pid-file", str(pid_file))
+    busy = daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    first, before = daemon.process, daemon.log()
+    assert first is not None
+    try:
+        first.terminate()
+        daemon.launch("--pid-file", str(pid_file))
+        eventually(lambda: f"for daemon {first.pid} to let its clients go" in daemon.log())
+        assert pid_file.read_text() == f"{first.pid}\n"
+        assert busy.ask("DONE") == "250 DONE"
+        assert first.wait(PATIENCE) == 0
+    finally:
+        first.kill()
+    eventually(lambda: "accepting connections" in daemon.log()[len(before) :], daemon.log())
+    assert daemon.process is not None
+    daemon.master = daemon.process.pid
+    assert pid_file.read_text() == f"{daemon.master}\n"
+    assert daemon.status()["pid"] == daemon.master
+    assert daemon.connect().ask("PING") == "250 PING"
+
+
 def test_an_instance_with_the_same_name_runs_without_a_status(daemon: Daemon) -> None:
     daemon.start()
     first, daemon.process = daemon.process, None
