@@ -49,7 +49,7 @@ _PRELOADED = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "uvloop"
 _DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
 _DESCRIPTORS_FILTER = 4  # its three standard streams and the spool
 _DESCRIPTORS_OWN = 64  # standard streams, listeners, event loop, log, and the files of a moment
-_PATIENCE = 5  # seconds for the master to reap the last worker and to tidy up, on a loaded machine
+_REAP_SECONDS = 5  # for the master to reap the last worker and to tidy up, on a loaded machine
 _DAEMON_LEVEL = 3  # what 1.10 sends to syslog: all but debugging
 
 
@@ -230,7 +230,7 @@ def _wait_for_the_one_before(pid_file: PidFile, settings: Settings) -> None:
     is not refused.
     """
     if pid_file.holder:
-        seconds = settings.drain_time_out + GRACE + _PATIENCE
+        seconds = settings.drain_time_out + GRACE + _REAP_SECONDS
         log.log(logs.NOTICE, "waiting up to %d s for daemon %s to let its clients go", seconds, pid_file.holder)
         pid_file.wait(seconds)
 
