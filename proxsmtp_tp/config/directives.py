@@ -31,6 +31,8 @@ _CONNECTIONS_MAX = 1048576 // 2
 # Beyond the cores of the largest machines a worker only costs memory; a row of the shared table names it in a
 # byte.
 _WORKERS_MAX = 255
+# Two gigabytes: more than any server takes.
+_SIZE_MAX = (1 << 31) - 1
 # /proc/sys/kernel/pid_max is at most 2^22: no system runs more.
 _PROCESSES_MAX = 1 << 22
 
@@ -178,6 +180,15 @@ DIRECTIVES: tuple[Directive, ...] = (
         values.SECONDS,
         "How long one message may take from 354 to its final dot, however steadily it flows.",
         since="2.0",
+    ),
+    Directive(
+        "MessageSizeLimit",
+        "message_size_limit",
+        values.integer(0, _SIZE_MAX),
+        "How many octets a message may have, 0 for no limit; a larger one is refused with 552. Clients see it in the"
+        " server's SIZE, where that is larger. Where a filter judges, the server's own SIZE is a limit too.",
+        since="2.1",
+        default_text="0, as 1.10 has none",
     ),
     Directive(
         "MinDataRate",

@@ -103,6 +103,8 @@ class Settings:
     """None: for each phase what RFC 5321 section 4.5.3.2 says (`net.deadlines`)."""
     connect_time_out: float = 30
     message_time_out: float = 3600
+    message_size_limit: int = 0
+    """Octets; 0: none."""
     min_data_rate: int = 500
     """Octets a second; 0: none."""
     session_time_out: float = 14400

@@ -10,6 +10,7 @@ client     decisions on what the client says
 server     decisions on what the server answers
 xclient    decisions on who the client is said to be: XCLIENT, XFORWARD
 without_tls  decisions where STARTTLS is taken away
+size       how large a message may be
 timing     what passing time means
 message    decisions between DATA and the reply that settles the message
 session    the one door: `Session.feed(event)` returns the effects

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, message, without_tls, xclient
+from proxsmtp_tp.session import effects, message, size, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED, Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -285,6 +285,8 @@ def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
     if refused is not None:
         d.note(refused, f"client={d.client}: {verb.decode()} with {refused.decode()} is not offered through this proxy")
         raise SmtpError(answers.PARAMETER_NOT_OFFERED)
+    if verb == b"MAIL":
+        size.check_declared(d, parameters, size.limit(d, filtered=message.must_filter(d)))
 
 
 def _rcpt(d: Dialogue, command: Command) -> None:

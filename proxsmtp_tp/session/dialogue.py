@@ -92,11 +92,13 @@ class Message:
 
     __slots__ = (
         "answered", "decoder", "doom", "encoder", "filtering", "inserter", "reading", "relay", "sent", "sink",
-        "verdict",
+        "size_limit", "verdict",
     )  # fmt: skip
 
-    def __init__(self, sink: Sink, inserter: HeaderInserter | None = None) -> None:
+    def __init__(self, sink: Sink, inserter: HeaderInserter | None = None, size_limit: int | None = None) -> None:
         self.sink = sink
+        self.size_limit = size_limit
+        """Octets that it may have; None: as many as it has."""
         self.relay = DataRelay() if sink is Sink.STREAM and inserter is None else None
         self.decoder = self.relay.decoder if self.relay is not None else DataDecoder()
         self.encoder = DataEncoder()

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
-from proxsmtp_tp.session import effects
+from proxsmtp_tp.session import effects, size
 from proxsmtp_tp.session.dialogue import INTERRUPTED, Message, Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase, Sink
 from proxsmtp_tp.smtp import answers
@@ -66,7 +66,7 @@ def begin_stream(d: Dialogue, reply: Reply) -> None:
 
 
 def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> None:
-    d.message = Message(sink, inserter)
+    d.message = Message(sink, inserter, size.limit(d, filtered=sink is Sink.FILTER))
     d.quiet.append(effects.MessageClock(running=True))
     d.phase = Phase.DATA
 
@@ -83,6 +83,9 @@ def text(d: Dialogue, data: bytes) -> None:
     if decoder.bare_newlines and d.options.refuse_bare_newlines and message.doom is None:
         d.log(f"client={d.client}: bare CR or LF in the message (BareNewline: reject)", logging.WARNING)
         doom(d, answers.BARE_NEWLINE_IN_TEXT)
+    if message.size_limit is not None and decoder.size > message.size_limit and message.doom is None:
+        d.log(f"client={d.client}, server={d.server}: the message has more than {message.size_limit} octets")
+        doom(d, answers.MESSAGE_TOO_LARGE)
     if message.sink is Sink.FILTER and out:
         d.effects.append(effects.FilterData(out))
     elif message.sink is Sink.STREAM:

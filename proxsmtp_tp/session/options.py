@@ -34,6 +34,8 @@ class Options:
     """Who may send XFORWARD; empty: nobody with `xclient`, otherwise everybody."""
     auth_without_tls: bool = False
     """Logins that show the password stay where STARTTLS is taken away."""
+    size_limit: int = 0
+    """Octets of a message; 0: no limit of ours."""
     trace: bool = False
     """Log every line of the dialogue, but for secrets and text."""
 
@@ -52,5 +54,6 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         xclient_required=settings.x_client_required,
         xforward_clients=settings.x_forward_clients,
         auth_without_tls=settings.auth_without_tls,
+        size_limit=settings.message_size_limit,
         trace=trace,
     )

@@ -204,7 +204,11 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
     else:
         clear_auth = d.options.auth_without_tls
         reply, d.capabilities = rewrite_ehlo(
-            reply, hide_name=d.options.hidden_name, xforward=xclient.may_forward(d), clear_auth=clear_auth
+            reply,
+            hide_name=d.options.hidden_name,
+            xforward=xclient.may_forward(d),
+            clear_auth=clear_auth,
+            size_limit=d.options.size_limit,
         )
         d.taken.tls = d.taken.tls or d.capabilities.tls
         d.taken.auth = d.taken.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)

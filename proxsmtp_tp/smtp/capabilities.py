@@ -28,6 +28,7 @@ FILTERED: Final = b"XFILTERED"
 
 _KEYWORD = re.compile(rb"[ \t]*[^ \t=]*")
 _HOST_NAME = re.compile(rb"[\w-]+(\.[\w-]+)+")
+_SIZE_DIGITS = 20  # RFC 1870 section 3
 
 
 class Extension(NamedTuple):
@@ -57,7 +58,9 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
     b"HELP": _stays("a question: one line, one reply (RFC 5321 section 4.1.1.8)"),
     b"TURN": _goes("client and server change roles: the server's mail would meet no filter (RFC 821)", b"TURN"),
     b"8BITMIME": _stays("message text passes octet by octet (RFC 6152)"),
-    b"SIZE": _stays("the server's limit, which it checks itself (RFC 1870)"),
+    b"SIZE": _stays(
+        "the server's limit, or MessageSizeLimit where that is lower; checked here where a filter judges (RFC 1870)"
+    ),
     b"VERB": _goes("Sendmail's: replies that answer no command, while it works", b"VERB", b"XVRB"),
     b"ONEX": _stays("Sendmail's: says that one message will come, no more"),
     b"CHUNKING": _goes("BDAT has no end-of-data line; messages reach filters by DATA only (RFC 3030)", b"BDAT"),
@@ -164,15 +167,16 @@ class Capabilities:
     """What a server offered in its own words: before anything was taken out.
 
     `keywords` maps each keyword (upper case) to its parameters (verbatim); `xclient` and `xforward` are the
-    attribute names (upper case) of these two, empty where not offered; `tls`, `clear_auth`: it offers STARTTLS, and
-    AUTH by a mechanism that shows the password.
+    attribute names (upper case) of these two, empty where not offered; `size` is the limit of SIZE, 0 for none; `tls`,
+    `clear_auth`: it offers STARTTLS, and AUTH by a mechanism that shows the password.
     """
 
-    __slots__ = ("clear_auth", "keywords", "pipelining", "tls", "xclient", "xforward")
+    __slots__ = ("clear_auth", "keywords", "pipelining", "size", "tls", "xclient", "xforward")
 
     def __init__(self, keywords: dict[bytes, bytes] | None = None) -> None:
         self.keywords = keywords or {}
         self.pipelining = b"PIPELINING" in self.keywords
+        self.size = _size(self.keywords.get(b"SIZE", b""))
         self.tls = not TLS_KEYWORDS.isdisjoint(self.keywords)
         offered = self.keywords.get(b"AUTH", b"") + b" " + self.keywords.get(b"X-EXPS", b"")
         self.clear_auth = any(map(shows_password, offered.split()))
@@ -188,13 +192,19 @@ def _split(text: bytes) -> tuple[bytes, bytes]:
 
 
 def rewrite_ehlo(
-    reply: Reply, *, hide_name: bytes | None, xforward: bool = True, clear_auth: bool = True
+    reply: Reply,
+    *,
+    hide_name: bytes | None,
+    xforward: bool = True,
+    clear_auth: bool = True,
+    size_limit: int = 0,
 ) -> tuple[Reply, Capabilities]:
     """The server's answer to EHLO as the client may see it, and what the server offered.
 
     `hide_name` replaces the server's name and the text behind it on the first line; None leaves it. `xforward`: this
-    client may send it. `clear_auth`: mechanisms of AUTH that show the password stay where STARTTLS goes. A refusal is
-    returned as it is, and so is a reply where nothing was to be done.
+    client may send it. `clear_auth`: mechanisms of AUTH that show the password stay where STARTTLS goes.
+    `size_limit`: a limit of our own, 0 for none, that the client sees in SIZE where it is lower. A refusal is returned
+    as it is, and so is a reply where nothing was to be done.
     """
     if not reply.positive:
         return reply, Capabilities()
@@ -207,11 +217,25 @@ def rewrite_ehlo(
         keywords[keyword] = parameters if known is None else known + b" " + parameters
     capabilities = Capabilities(keywords)
     clear_auth = clear_auth or not capabilities.tls
-    lines = [_shown(text, xforward=xforward, clear_auth=clear_auth) for text in texts[1:]]
+    lines = [_shown(_lowered(text, size_limit), xforward=xforward, clear_auth=clear_auth) for text in texts[1:]]
     kept = [hide_name or texts[0], *(line for line in lines if line is not None)]
     if lines and lines[-1] is None:
         kept.append(FILTERED)
     return (reply if kept == [*texts] else Reply.joined(reply.code, kept)), capabilities
+
+
+def _size(parameters: bytes) -> int:
+    """The limit that SIZE names; 0, and what is no size, is none (RFC 1870 section 4)."""
+    words = parameters.split()[:1]
+    return int(words[0]) if words and words[0].isdigit() and len(words[0]) <= _SIZE_DIGITS else 0
+
+
+def _lowered(text: bytes, size_limit: int) -> bytes:
+    """The line of SIZE with our own limit, where that is lower."""
+    keyword, parameters = _split(text)
+    if keyword != b"SIZE" or not size_limit or 0 < _size(parameters) <= size_limit:
+        return text
+    return b"SIZE %d" % size_limit
 
 
 def _shown(text: bytes, *, xforward: bool, clear_auth: bool) -> bytes | None:
