@@ -228,9 +228,10 @@ DIRECTIVES: tuple[Directive, ...] = (
         values.choice(ConnectFailure),
         "What a client gets whose server can not be reached, or closes or says nothing before its greeting. reset: its"
         " connection is reset without a word, so that it goes on to the next address, as it would without us."
-        " reply: 421 with the reason.",
+        " refuse: the same, and for 10 seconds the rules refuse new connections to an address that could not be"
+        " reached (with RuleInterface or RuleLocal in this file). reply: 421 with the reason.",
         since="2.1",
-        default_text="reset with TransparentProxy client or full, otherwise reply",
+        default_text="refuse with TransparentProxy client or full, otherwise reply",
     ),
     Directive(
         "BareNewline",

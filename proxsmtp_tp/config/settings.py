@@ -37,6 +37,7 @@ class TransparentProxy(Enum):
 class ConnectFailure(Enum):
     """What a client gets that nothing was said to yet, when its server can not be reached or does not greet."""
 
+    REFUSE = "refuse"
     RESET = "reset"
     REPLY = "reply"
 
@@ -146,7 +147,12 @@ class Settings:
         """A client whose server can not be reached is reset: by default where it dialled that server, and not us."""
         if self.connect_failure is None:
             return self.transparent
-        return self.connect_failure is ConnectFailure.RESET
+        return self.connect_failure is not ConnectFailure.REPLY
+
+    @property
+    def refuse_unreachable(self) -> bool:
+        """The rules refuse connections to a server that could not be reached: by default in the transparent modes."""
+        return self.transparent and self.connect_failure in {None, ConnectFailure.REFUSE}
 
     @property
     def loopback(self) -> bool:

@@ -22,6 +22,8 @@ TABLE_IN_FILE = "proxsmtp_example"
 """The table's name in the files, for people who load them by hand."""
 ALIVE_SET = "alive"
 """The set that holds while the daemon lives; its elements change by themselves."""
+FLEETING_SETS = frozenset({ALIVE_SET, "failed4", "failed6", "failed_from4", "failed_from6"})
+"""Sets whose elements with a timeout come from the daemon's datagrams."""
 
 UNFILTERED_SETS = ("unfiltered4", "unfiltered6")
 """The sets of connections that go on unfiltered; their elements come and go with them."""
@@ -72,6 +74,8 @@ def defines(plan: Plan) -> dict[str, str]:
         "ALIVE": _set(["ipv4", "ipv6"] if closed else [f"{v} timeout {HEARTBEAT_HOLD}s" for v in ("ipv4", "ipv6")]),
         "HEARTBEAT_PORTS": _set([] if closed else [options.listen_port]),
         "HEARTBEAT_USERS": _set([f"0-{UID_MAX}" if uid is None else uid]),
+        "FAILED_PORTS": _set(sorted(options.ports) if options.refuse_failed else []),
+        "FAILED_USERS": _set([uid or 0]),
         "UPSTREAM_PORTS": _set(plan.upstream_ports),
         "PROBE_INTERFACE": f'"{numbers.probe}"',
         "MARK": f"{numbers.mark:#x}",

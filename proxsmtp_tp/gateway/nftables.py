@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.nft_text import ALIVE_SET, UNFILTERED_SETS
+from proxsmtp_tp.gateway.nft_text import FLEETING_SETS, UNFILTERED_SETS
 
 FAMILY = "inet"
 # A ruleset of ten thousand rules lists in about two seconds on a slow machine; nft itself never waits for anything.
@@ -126,7 +126,7 @@ def canonical(listed: str, text: str) -> Table:
 def _elements(name: str, elements: list[Any]) -> tuple[str, ...]:
     if name in UNFILTERED_SETS:
         return ()
-    if name == ALIVE_SET:
+    if name in FLEETING_SETS:
         # Elements with a timeout come and go with the daemon; which do not, is our decision.
         elements = [e for e in elements if not (isinstance(e, dict) and "timeout" in e.get("elem", {}))]
     return tuple(sorted(_dump(element) for element in elements))

@@ -36,6 +36,7 @@ def options_from(settings: Settings, overrides: dict[str, Any] | None = None) ->
         local=merged.rule_local,
         daemon_uid=user_id(merged.user) if merged.user else None,
         full=merged.transparent_proxy is TransparentProxy.FULL,
+        refuse_failed=merged.refuse_unreachable,
         out_port=merged.out_address.port if isinstance(merged.out_address, InetAddress) else None,
     )
 

@@ -42,6 +42,9 @@ HEARTBEAT_HOLD = 10
 time or memory may keep it waiting for some of them. Mail that is refused for ten seconds is sent again; mail that
 passed unfiltered cannot be called back.
 """
+REFUSE_HOLD = 10
+"""Seconds for which a server that could not be reached is refused: long enough for a sender that comes again at once,
+and no long time to miss a server that is back, which the first connection after it finds out."""
 
 ANYWHERE: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
@@ -103,6 +106,8 @@ class Options:
     """None: nobody said as whom the daemon runs."""
     full: bool = False
     """TransparentProxy full: bring the replies of servers back, too."""
+    refuse_failed: bool = False
+    """Refuse new connections to servers that the daemon could not reach (ConnectFailure refuse)."""
     out_port: int | None = None
     """The port of OutAddress: in full mode replies may come from it."""
 
@@ -122,6 +127,7 @@ class Names:
     existing: str
     existing_local: str
     heartbeat: str
+    failed: str
     recent: str
     """The list of xt_recent that keeps the heartbeat."""
     comment: str
@@ -131,7 +137,7 @@ class Names:
         """Every chain of the iptables method."""
         return (
             self.prerouting, self.icmp, self.output, self.forward, self.local,
-            self.existing, self.existing_local, self.heartbeat,
+            self.existing, self.existing_local, self.heartbeat, self.failed,
         )  # fmt: skip
 
 
@@ -285,6 +291,7 @@ def names(instance: str) -> Names:
         existing=_chain("PXOLD", instance),
         existing_local=_chain("PXOLDOWN", instance),
         heartbeat=_chain("PXLIFE", instance),
+        failed=_chain("PXFAIL", instance),
         recent=_chain("proxsmtp", instance),
         comment=f"proxsmtp-tp {instance}",
     )

@@ -15,7 +15,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, UNFILTERED_SECONDS, Existing, Fail, Mode, of_version
+from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, REFUSE_HOLD, UNFILTERED_SECONDS, Existing, Fail, Mode, of_version
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Names, Plan
@@ -86,7 +86,9 @@ def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
     found = [*_intercepting(plan, version)]
     if plan.options.local:
         found.append(_local(plan, version))
-    if plan.options.fail is Fail.OPEN:
+    if _refuses(plan):
+        found.append(_failed(plan, version))
+    if plan.options.fail is Fail.OPEN:  # above the other one in chain OUTPUT: that one drops what it knows
         found.append(_heartbeat(plan, version))
     found += _guards(plan, version)
     found += _existing(plan, version)
@@ -117,6 +119,7 @@ def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
         ("mangle", "PREROUTING", own.icmp),
         ("mangle", "OUTPUT", own.output),
         ("mangle", "OUTPUT", own.heartbeat),
+        ("mangle", "OUTPUT", own.failed),
         ("raw", "OUTPUT", own.output),
     )
 
@@ -216,22 +219,32 @@ def _local(plan: Plan, version: int) -> Chain:
 def _guards(plan: Plan, version: int) -> list[Chain]:
     """What is on its way out all the same is refused; not what somebody else's DNAT forwards.
 
-    With fail open only what could not be intercepted, and no server may get either.
+    With fail open only what could not be intercepted, and no server may get either; and what goes to a server that the
+    daemon could not reach, which is not intercepted.
     """
     names, options = plan.names, plan.options
     reject: Extension = ("REJECT", (("reject-with", ("tcp-reset",)),))
     closed = options.fail is Fail.CLOSED
+    failed = _to_failed(plan, version)
     well_formed = Rule(RETURN, (("dst", f"!{NO_SERVER[version][0]}"), ("protocol", "tcp")), (_tcp_flags(WELL_FORMED),))
     rules = (
         Rule(RETURN, matches=(("conntrack", (("ctstate", ("DNAT",)),)),)),
         *_excepted(plan, version),
-        *(() if closed else (well_formed,)),
+        *(
+            ()
+            if closed
+            else (*(rule for match in failed for rule in _clients(plan, version, reject, match)), well_formed)
+        ),
         *_clients(plan, version, reject),
     )
     new = (_ports(plan), _tcp_flags(ANY_SYN))
     found = [Chain("filter", names.forward, "FORWARD", _call(plan, names.forward, new), rules)]
-    if options.local and closed:
-        rules = (_to("LOCAL"), *_excepted(plan, version, sources=False), Rule(reject, (("protocol", "tcp"),)))
+    if options.local and (closed or failed):
+        rules = (
+            _to("LOCAL"),
+            *_excepted(plan, version, sources=False),
+            *(Rule(reject, (("protocol", "tcp"),), match) for match in ([()] if closed else failed)),
+        )
         call = _call(plan, names.local, (*new, *_not_ours(plan)))
         found.append(Chain("filter", names.local, "OUTPUT", call, rules))
     return found
@@ -287,6 +300,40 @@ def _heartbeat(plan: Plan, version: int) -> Chain:
     return Chain("mangle", names.heartbeat, "OUTPUT", call, (note,))
 
 
+def _refuses(plan: Plan) -> bool:
+    """Not in full mode: a server may refuse one client's address, and the recent match keeps one address, not two."""
+    return plan.options.refuse_failed and not plan.options.full
+
+
+def _failed(plan: Plan, version: int) -> Chain:
+    """The daemon's datagram to a server that it could not reach: noted, and gone."""
+    names = plan.names
+    owner: Extension = ("owner", (("uid-owner", (str(plan.options.daemon_uid or 0),)),))
+    call = Rule((names.failed, ()), (("protocol", "udp"),), (_ports(plan), owner, _comment(plan)))
+    notes = tuple(
+        Rule(("DROP", ()), (("protocol", "udp"),), (("udp", (("dport", (str(port),)),)), match))
+        for port in sorted(plan.options.ports)
+        for match in [_server(plan, version, port, ("set", ("",)))]
+    )
+    return Chain("mangle", names.failed, "OUTPUT", call, notes)
+
+
+def _to_failed(plan: Plan, version: int) -> tuple[tuple[Extension, ...], ...]:
+    """What tells a connection to a server that the daemon could not reach: matches for each port."""
+    if not _refuses(plan):
+        return ()
+    recently = (("rcheck", ("",)), ("seconds", (str(REFUSE_HOLD),)))
+    return tuple(
+        (("tcp", (("dport", (str(port),)),)), _server(plan, version, port, *recently))
+        for port in sorted(plan.options.ports)
+    )
+
+
+def _server(plan: Plan, version: int, port: int, *action: tuple[str, tuple[str, ...]]) -> Extension:
+    """A list of the recent match for each port: it keeps addresses alone, the newest hundred of them."""
+    return ("recent", (*action, ("name", (f"{plan.names.recent}.{version}.{port}",)), ("rdest", ("",))))
+
+
 def _recent(plan: Plan, version: int, *action: tuple[str, tuple[str, ...]]) -> Extension:
     # A mask of no bits makes all addresses one: the list says when the last datagram was seen.
     kept = (("name", (f"{plan.names.recent}.{version}",)), ("mask", (ANY_ADDRESS[version],)), ("rsource", ("",)))
@@ -338,6 +385,8 @@ def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule,
         *(_to(kind) for kind in NOT_UNICAST[version]),
         *(Rule(RETURN, (("dst", network),)) for network in NO_SERVER[version]),
         *_excepted(plan, version, sources=sources),
+        # A guard meets it on its way out.
+        *(Rule(RETURN, (("protocol", "tcp"),), match) for match in _to_failed(plan, version)),
     )
     if plan.options.fail is Fail.CLOSED:
         return found

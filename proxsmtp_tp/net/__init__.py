@@ -14,5 +14,6 @@ original_destination  where a redirected client wanted to go
 refused_destinations  which of these are no server's, or lead back to this host
 own_addresses         which addresses are this host's
 dialling              connecting to the first address that answers
+refusals              having the rules refuse connections to a server that can not be reached
 source_port           full mode: from the client's address, by a port that it does not use itself
 """

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import Filter
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.log_limit import LogLimit
+    from proxsmtp_tp.net.refusals import Refusals
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.state import Reason, Wait
 
@@ -35,5 +36,6 @@ class WorkerContext:
     """Seconds for each thing that a session waits for (`deadlines.limits_of`)."""
     filter: Filter | None
     log_limit: LogLimit
+    refusals: Refusals
     ending: Reason | None = None
     """Why no client is accepted any more: RELOAD may still become STOP."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.addresses import UnixAddress
 from proxsmtp_tp.config.socket_names import socket_name
 from proxsmtp_tp.net.original_destination import Endpoint, endpoint, with_scope
+from proxsmtp_tp.net.refusals import UNREACHABLE
 from proxsmtp_tp.net.source_port import PORT_TAKEN
 
 if TYPE_CHECKING:
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 
 class DialError(Exception):
-    """No address could be reached; the text names each with its reason."""
+    """No address could be reached; the text names each with its reason.
+
+    `unreachable` are those that are not there, for all we know: they refused, or gave no answer.
+    """
+
+    def __init__(self, text: str, unreachable: tuple[Endpoint, ...] = ()) -> None:
+        super().__init__(text)
+        self.unreachable = unreachable
 
 
 async def candidates(address: Address) -> list[Endpoint | str]:
@@ -91,6 +99,7 @@ async def dial(
     that a connection that the firewall turns back to us can be recognised. Raises DialError.
     """
     failures = []
+    unreachable: list[Endpoint | str] = []
     for target in targets:
         sock: socket.socket | None = None
         try:
@@ -100,8 +109,11 @@ async def dial(
                 await asyncio.wait_for(_connected(sock), time_out)
         except TimeoutError:
             failures.append(f"{target}: no answer within {time_out:g} s (ConnectTimeOut)")
+            unreachable.append(target)
         except OSError as error:
             failures.append(f"{target}: {error.strerror or error}")
+            if error.errno in UNREACHABLE:
+                unreachable.append(target)
         except BaseException:
             if sock is not None:
                 sock.close()
@@ -110,7 +122,8 @@ async def dial(
             return sock, endpoint(target).ip if isinstance(target, Endpoint) else ""
         if sock is not None:
             sock.close()
-    raise DialError("; ".join(failures) or "the name has no address")
+    found = tuple(target for target in unreachable if isinstance(target, Endpoint))
+    raise DialError("; ".join(failures) or "the name has no address", found)
 
 
 async def _connected(sock: socket.socket) -> None:

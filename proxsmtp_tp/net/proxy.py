@@ -22,6 +22,7 @@ from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.net.log_limit import LogLimit
+from proxsmtp_tp.net.refusals import Refusals
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.options import options_of
 from proxsmtp_tp.session.state import Reason
@@ -66,6 +67,7 @@ class Proxy:
             limits=limits_of(settings),
             filter=make_filter(settings),
             log_limit=LogLimit(),
+            refusals=Refusals(settings),
         )
         self._loop = self.context.loop
         self._admission = admission

@@ -53,12 +53,17 @@ class Source:
 
     def bind(self, sock: socket.socket, port: int) -> None:
         """Give a socket the client's address and this port. Raises OSError."""
-        if ":" in self.ip:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+        make_transparent(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.ip, port))
+
+
+def make_transparent(sock: socket.socket) -> None:
+    """Let a socket have an address that is not this host's. Raises PermissionError without CAP_NET_RAW."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
 
 
 def port_range() -> range:

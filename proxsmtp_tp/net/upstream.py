@@ -59,15 +59,22 @@ class Upstream:
     async def dial(self, destination: Endpoint) -> tuple[socket.socket, str]:
         """Connect to the server: the socket, and its IP address or path. Raises DialError."""
         targets = await self._targets(destination)
-        source = None
+        source = client_ip = None
         if self._peer and self._full:
-            source = Source(self._peer.ip, self._context.admission.is_client)
-        sock, server = await dialling.dial(
-            targets,
-            source=source,
-            time_out=self._context.settings.connect_time_out,
-            started=self._remember,
-        )
+            client_ip = self._peer.ip
+            source = Source(client_ip, self._context.admission.is_client)
+        with self._context.refusals.while_silent(self._context.loop, destination, client_ip):
+            try:
+                sock, server = await dialling.dial(
+                    targets,
+                    source=source,
+                    time_out=self._context.settings.connect_time_out,
+                    started=self._remember,
+                )
+            except dialling.DialError as error:
+                for target in error.unreachable:
+                    self._context.refusals.ask(target, client_ip)
+                raise
         return sock, server or str(targets[0])
 
     def refuse_a_loop(self) -> None:

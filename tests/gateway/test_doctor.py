@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -411,3 +412,19 @@ list(probe.probe(examination.meet(settings, None, options_from(settings), Store(
         began.unlink(missing_ok=True)
         redirect.restart()
     assert redirect.examine() == []
+
+
+@pytest.mark.parametrize(("method", "words"), [("nftables", ""), ("iptables", "no route leads on")])
+def test_ipv6_of_clients_without_a_way_out(method: str, words: str) -> None:
+    """It is intercepted, and nothing can come of it: with nftables the rules say so to the client."""
+    with closing(Clinic(RuleMethod=method, TransparentProxy="client")) as clinic:
+
+        def wrong() -> list[str]:
+            return [finding.text for finding in clinic.examine() if finding.step == "IPv6, way out"]
+
+        clinic.run("ip -6 addr flush dev wan0 scope global")
+        assert [words in text for text in wrong()] == ([True] if words else [])
+        clinic.run("ip -6 route add default via 2001:db8:1::99 dev lan0")  # back to the clients: no way out
+        assert bool(wrong()) is bool(words)
+        clinic.run("ip -6 route add 2001:db8:77::/64 dev wan0")
+        assert wrong() == []

@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from proxsmtp_tp.gateway import nftables, routing, survey
 from proxsmtp_tp.gateway.doctor.findings import Finding, Patient, setting, setting_name
-from proxsmtp_tp.gateway.plan import Mode
+from proxsmtp_tp.gateway.plan import Method, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,14 +160,42 @@ def look_at_ipv6(patient: Patient) -> Iterator[Finding]:
             yield Finding(step, False, text, mend)
         else:
             yield Finding(step, True, "not in use")
+    yield from _way_out(patient)
 
 
-def _ipv6_leads_somewhere() -> bool:
-    """Whether there is a route beyond the links themselves. Every interface has link-local ones, in use or not."""
+def _way_out(patient: Patient) -> Iterator[Finding]:
+    """A client with IPv6 tries it first (RFC 6724), with every server that has it; here it would lead nowhere."""
+    options = patient.plan.options
+    clients = [item.name for item in survey.interfaces() if item.name in options.interfaces and item.has_address(6)]
+    if not (clients and patient.plan.sources(6) and patient.settings.transparent and 6 in routing.versions()):
+        return
+    step = "IPv6, way out"
+    if _ipv6_leads_somewhere(besides=options.interfaces):
+        yield Finding(step, True, "a route leads on")
+    elif options.refuse_failed and options.method is Method.NFTABLES:
+        yield Finding(step, True, f"no route leads on from {', '.join(clients)}: the rules tell clients so at once")
+    else:
+        text = f"no route leads on, but IPv6 connections from {', '.join(clients)} are accepted, and fail only then:"
+        cure = "a route, or RuleSource: 0.0.0.0/0, or RuleMethod: nftables with ConnectFailure: refuse"
+        yield Finding(step, False, f"{text} give the gateway {cure}")
+
+
+def _ipv6_leads_somewhere(besides: tuple[str, ...] = ()) -> bool:
+    """Whether there is a route beyond the links themselves. Every interface has link-local ones, in use or not.
+
+    `besides`: interfaces that do not count.
+    """
     with IPRoute() as netlink:
         routes = list(netlink.get_routes(family=socket.AF_INET6, type=_UNICAST))
-    targets = [str(route.get("RTA_DST") or "::") for route in routes]
-    return any(target != "::1" and not target.startswith("fe80:") for target in targets)
+    names = dict(socket.if_nameindex())
+    found = set[str]()
+    for route in routes:
+        target = str(route.get("RTA_DST") or "::")
+        if target == "::1" or target.startswith("fe80:"):
+            continue
+        hops = route.get("RTA_MULTIPATH") or []
+        found |= {names.get(index or 0, "") for index in (route.get("RTA_OIF"), *(hop["oif"] for hop in hops))}
+    return bool(found - {*besides, "lo", ""})
 
 
 def look_at_bridges(patient: Patient) -> Iterator[Finding]:

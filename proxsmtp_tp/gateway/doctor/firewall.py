@@ -10,7 +10,7 @@ import json
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
@@ -159,8 +159,9 @@ def rulesets(patient: Patient) -> tuple[list[Script], list[Ruleset]]:
                 saved = _only(saved, plan.names.chains, ours=False)
             others.append(Ruleset(tool.removesuffix("-save"), ([restore, "--noflush"], saved)))
     if plan.options.method is Method.NFTABLES:
-        # With fail open it begins as if there had just been a heartbeat.
-        ours.append((["nft", "-f", "-"], METHODS[Method.NFTABLES].render(plan)))
+        # With fail open it begins as if there had just been a heartbeat. That no route leads on there is no matter.
+        trial = replace(plan, options=replace(plan.options, refuse_failed=False))
+        ours.append((["nft", "-f", "-"], METHODS[Method.NFTABLES].render(trial)))
     elif plan.options.fail is Fail.OPEN:
         raise GatewayError("fail open with iptables: the heartbeat cannot be copied")
     return ours, others

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 
 from proxsmtp_tp.gateway.nft_text import TABLE_IN_FILE, defines, file_name, render, render_removal
-from proxsmtp_tp.gateway.plan import Fail, Mode, Options, make_plan
+from proxsmtp_tp.gateway.plan import REFUSE_HOLD, Fail, Mode, Options, make_plan
 from proxsmtp_tp.gateway.templates import read_template
 
 GOOD = Options("gate", interfaces=("eth0",))
@@ -68,6 +68,14 @@ def test_fail_open_waits_for_heartbeats() -> None:
     assert (opened["HEARTBEAT_PORTS"], opened["GUARDED_PORTS"]) == ("{ 10025 }", "{ }")
     assert opened["HEARTBEAT_USERS"] == "{ 107 }"
     assert closed["HEARTBEAT_USERS"] == "{ 0-4294967294 }"
+
+
+def test_what_the_rules_refuse() -> None:
+    plain, refusing = defines(make_plan(GOOD)), defines(make_plan(replace(GOOD, refuse_failed=True, daemon_uid=107)))
+    assert (plain["FAILED_PORTS"], plain["FAILED_USERS"]) == ("{ }", "{ 0 }")
+    assert (refusing["FAILED_PORTS"], refusing["FAILED_USERS"]) == ("{ 25 }", "{ 107 }")
+    for mode in Mode:
+        assert f"timeout {REFUSE_HOLD}s" in read_template(file_name(mode))
 
 
 def test_a_file_of_another_version_is_refused() -> None:

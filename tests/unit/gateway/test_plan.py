@@ -82,7 +82,7 @@ def test_slots_share_nothing() -> None:
 def test_names_fit_and_are_the_instances_own(instance: str) -> None:
     own = names(instance)
     assert all(len(chain) <= CHAIN_NAME_MAX for chain in own.chains)
-    assert len(set(own.chains)) == 8
+    assert len(set(own.chains)) == 9
     assert instance in own.table
     assert 0 <= preferred_slot(instance) < SLOTS
     other = names(f"{instance[:60]}-xyz")

@@ -65,6 +65,27 @@ def test_tproxy_takes_what_it_has_before_anything_new() -> None:
     )
 
 
+def test_a_server_that_could_not_be_reached_is_left_to_the_guard() -> None:
+    plan = make_plan(replace(GOOD, refuse_failed=True, daemon_uid=107, ports=(25, 587)))
+    first, failed, guard, *_ = chains(plan, 4)
+    recent = "-m tcp --dport 25 -m recent --rcheck --seconds 10 --name proxsmtp-gate.4.25 --rdest"
+    assert f"-p tcp {recent} -j RETURN" in [str(rule) for rule in first.rules]
+    assert str(failed.call) == (
+        "-p udp -m multiport --dports 25,587 -m owner --uid-owner 107 -m comment --comment 'proxsmtp-tp gate'"
+        " -j PXFAIL-gate"
+    )
+    assert [str(rule) for rule in failed.rules] == [
+        f"-p udp -m udp --dport {port} -m recent --set --name proxsmtp-gate.4.{port} --rdest -j DROP"
+        for port in (25, 587)
+    ]
+    assert "-i eth0 -p tcp -j REJECT --reject-with tcp-reset" in [str(rule) for rule in guard.rules]
+    opened = chains(replace(plan, options=replace(plan.options, fail=Fail.OPEN)), 4)
+    (guard,) = [chain for chain in opened if chain.name == "PXFWD-gate"]
+    assert str(guard.rules[1]) == f"-i eth0 -p tcp {recent} -j REJECT --reject-with tcp-reset"
+    # The recent match keeps one address: in full mode what one client met would count for all.
+    assert "PXFAIL" not in render(make_plan(replace(GOOD, refuse_failed=True, full=True)))
+
+
 def test_the_daemon_is_never_intercepted() -> None:
     for mode in Mode:
         plan = make_plan(replace(GOOD, mode=mode, local=True, daemon_uid=107))
