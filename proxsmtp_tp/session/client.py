@@ -57,6 +57,9 @@ RECIPIENTS_KEPT = 1 << 20
 """Octets of RCPT lines in one transaction, parameters included: what is remembered until it ends. 1700 recipients with
 all that RFC 3461 lets a sender say of each."""
 
+RECIPIENT_OVERHEAD = 64
+"""Octets that one recipient costs in addition to its line: two objects and their places in two lists."""
+
 BDAT_LIMIT = 1 << 40
 """Octets of a chunk that we are ready to count: no message is larger, and Python's integers have no end."""
 
@@ -294,7 +297,7 @@ def _rcpt(d: Dialogue, command: Command) -> None:
         return
     said = _envelope_command(d, command, read_rcpt, guess_rcpt)
     told = d.recipient_octets + len(said.address) + 1
-    kept = d.recipient_lines + len(said.line)
+    kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
         d.note(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
         d.tell(answers.TOO_MANY_RECIPIENTS)

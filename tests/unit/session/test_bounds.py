@@ -308,3 +308,19 @@ class TestWhoDoesNotRead:
     def test_what_it_asked_before_is_answered(self) -> None:
         play = introduced() >> C("NOOP") << server_gets("NOOP") >> events.ClientFull(full=True)
         assert play >> S("250 ok") << client("250 ok")
+
+
+def test_many_short_recipients_are_bounded_too() -> None:
+    """A recipient costs more memory than its line has octets."""
+    play = introduced()
+    for event in (C("MAIL FROM:<a@c.example>"), S("250 ok")):
+        fed(play.session, event)
+    accepted = 0
+    while accepted < 20_000:
+        given = fed(play.session, C("RCPT TO:<b@c>"))
+        if not any(isinstance(effect, effects.SendServer) for effect in given):
+            break
+        fed(play.session, S("250 ok"))
+        accepted += 1
+    assert accepted == client_module.RECIPIENTS_KEPT // (len(b"RCPT TO:<b@c>\r\n") + client_module.RECIPIENT_OVERHEAD)
+    assert play
