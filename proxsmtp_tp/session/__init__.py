@@ -7,6 +7,7 @@ state      the tables: phases, what may be expected of a reply
 bounds     what one feed left, who must wait, what was refused
 dialogue   the state of one connection and the few primitive moves on it; decides nothing
 client     decisions on what the client says
+refusing   commands that we refuse ourselves: counted, so many end the connection
 server     decisions on what the server answers
 xclient    decisions on who the client is said to be: XCLIENT, XFORWARD
 without_tls  decisions where STARTTLS is taken away

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, message, size, without_tls, xclient
+from proxsmtp_tp.session import effects, message, refusing, size, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED, Owed, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.commands import EnvelopeCommand
-    from proxsmtp_tp.smtp.replies import Reply
 
     _Reader = Callable[[Command], EnvelopeCommand]
 
@@ -40,14 +39,6 @@ LINE_OCTETS_PER_FEED = 16384
 
 TEXT_PER_FEED = 65536
 """Octets of text acted on in one feed, for the same reason: the worst text there is costs 3 ms."""
-
-ERROR_LIMIT = 20
-"""Commands refused by ourselves without a message accepted in between, before the connection ends: Postfix's
-smtpd_hard_error_limit, which counts as it does."""
-
-OVERSHOOT = 1000
-"""Refused recipients of one transaction that count for no error, since a client sends them in one group: Postfix's
-smtpd_recipient_overshoot_limit."""
 
 RECIPIENTS_LIMIT = 100_000
 """Octets of recipients in one transaction: RECIPIENTS is one string of the filter's environment, which Linux limits
@@ -191,22 +182,9 @@ def _fault(d: Dialogue, error: SmtpError) -> None:
     if d.phase is Phase.AUTH:  # the server waits for a line: cancel, and let its answer be the client's
         d.phase = Phase.COMMAND
         d.ask(Owed(Expect.AUTH, b"*\r\n"))
-        _count_error(d)
+        refusing.count_error(d)
     else:
-        _refuse(d, error.reply)
-
-
-def _refuse(d: Dialogue, reply: Reply) -> None:
-    """Refuse a command ourselves."""
-    d.tell(reply)
-    _count_error(d)
-
-
-def _count_error(d: Dialogue) -> None:
-    d.refusals.errors += 1
-    if d.refusals.errors >= ERROR_LIMIT and d.goodbye is None:
-        d.log(f"client={d.client}: {d.refusals.errors} commands refused: closing", logging.WARNING)
-        d.goodbye = answers.TOO_MANY_ERRORS
+        refusing.refuse(d, error.reply)
 
 
 def _stop_reading(d: Dialogue) -> None:
@@ -234,28 +212,9 @@ def _ehlo(d: Dialogue, command: Command) -> None:
     d.ask(Owed(expect, command.line, command.argument))
 
 
-def _rejected(d: Dialogue, verb: bytes) -> bool:
-    """FilterType reject: MAIL, RCPT and DATA are answered with FilterReject, and the server hears nothing.
-
-    Each MAIL is an error. The RCPT and DATA behind it, which a client sends in one group with it, are answered as they
-    come, and are errors only where they are more than any group.
-    """
-    if d.options.reject is None or message.skipped(d):
-        return False
-    d.tell(d.options.reject)
-    if verb == b"MAIL":
-        d.refusals.behind_mail = 0
-        _count_error(d)
-    else:
-        d.refusals.behind_mail += 1
-        if d.refusals.behind_mail > OVERSHOOT + 1:  # DATA
-            _count_error(d)
-    return True
-
-
 def _mail(d: Dialogue, command: Command) -> None:
     d.had_its_turn = True
-    if _rejected(d, b"MAIL"):
+    if refusing.rejected(d, b"MAIL"):
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return
     said = _envelope_command(d, command, read_mail, guess_mail)
@@ -293,7 +252,7 @@ def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
 
 
 def _rcpt(d: Dialogue, command: Command) -> None:
-    if _rejected(d, b"RCPT"):
+    if refusing.rejected(d, b"RCPT"):
         return
     said = _envelope_command(d, command, read_rcpt, guess_rcpt)
     told = d.recipient_octets + len(said.address) + 1
@@ -302,8 +261,8 @@ def _rcpt(d: Dialogue, command: Command) -> None:
         d.note(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
         d.tell(answers.TOO_MANY_RECIPIENTS)
         d.refusals.recipients += 1
-        if d.refusals.recipients > OVERSHOOT:
-            _count_error(d)
+        if d.refusals.recipients > refusing.OVERSHOOT:
+            refusing.count_error(d)
         return
     d.recipient_octets = told
     d.recipient_lines = kept
@@ -311,14 +270,14 @@ def _rcpt(d: Dialogue, command: Command) -> None:
 
 
 def _data(d: Dialogue, command: Command) -> None:
-    if _rejected(d, b"DATA"):
+    if refusing.rejected(d, b"DATA"):
         return
     if not message.must_filter(d):
         d.ask(Owed(Expect.DATA, command.line))
     elif d.outstanding or d.queued:
         d.held = command
     elif command.argument:
-        _refuse(d, answers.NO_ARGUMENT)
+        refusing.refuse(d, answers.NO_ARGUMENT)
     elif d.envelope.sender is None or not d.envelope.recipients:
         d.ask(Owed(Expect.DATA, command.line))
     else:
@@ -371,12 +330,12 @@ _NOT_OFFERED = dict.fromkeys(TLS_KEYWORDS, answers.NO_TLS) | dict.fromkeys(MESSA
 
 def _not_offered(d: Dialogue, command: Command) -> None:
     d.note(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
-    _refuse(d, _NOT_OFFERED.get(command.verb, answers.NOT_OFFERED))
+    refusing.refuse(d, _NOT_OFFERED.get(command.verb, answers.NOT_OFFERED))
 
 
 def _xclient(d: Dialogue, command: Command) -> None:
     d.note(command.verb, f"client={d.client}: XCLIENT from a client is refused", logging.WARNING)
-    _refuse(d, answers.XCLIENT_REFUSED)
+    refusing.refuse(d, answers.XCLIENT_REFUSED)
 
 
 def _bdat(d: Dialogue, command: Command) -> None:
@@ -384,7 +343,7 @@ def _bdat(d: Dialogue, command: Command) -> None:
     size = command.argument.split()[:1]
     if not size or not size[0].isdigit() or len(size[0]) > 13 or int(size[0]) > BDAT_LIMIT:
         d.log(f"client={d.client}: BDAT with a size that is none: {command.argument[:40]!r}", logging.WARNING)
-        _refuse(d, answers.BAD_CHUNK_SIZE)
+        refusing.refuse(d, answers.BAD_CHUNK_SIZE)
         d.goodbye = answers.CLOSING_OUT_OF_STEP
         return
     _not_offered(d, command)
