@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.gateway.doctor.daemon import listening
-from proxsmtp_tp.gateway.doctor.prober import Recorder
 from proxsmtp_tp.gateway.heartbeat import Heartbeat
 from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, Fail, Method, Mode
 from tests.gateway.box import METHODS, MODES, PORT, SOON, Box, within
@@ -159,11 +158,28 @@ class Attacked:
     def __init__(self, method: Method, mode: Mode) -> None:
         directives = {"RuleMethod": method.value, "RuleMode": mode.value, "TransparentProxy": "client"}
         self.clinic = Clinic(RuleFail="open", Workers=str(WORKERS), **directives)
-        self.recorder = Recorder()
-        inside(self.clinic.net.server, lambda: self.recorder.listen(SERVER[4], 25))
+        self.peers: list[str] = []
+        """Whom the mail server has seen, as soon as they came."""
+        self._server = inside(self.clinic.net.server, lambda: socket.create_server((SERVER[4], 25), backlog=500))
+        threading.Thread(target=self._serve, daemon=True).start()
         self._links: list[socket.socket] = []
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                link, peer = self._server.accept()
+                self.peers.append(peer[0])
+                threading.Thread(target=self._greet, args=(link,), daemon=True).start()
+
+    @staticmethod
+    def _greet(link: socket.socket) -> None:
+        with link, suppress(OSError):
+            link.settimeout(20)
+            link.sendall(b"220 server.example\r\n")
+            while link.recv(512):
+                link.sendall(b"250 ok\r\n")
 
     def processes(self) -> tuple[int, list[int]]:
         """The master and its workers."""
@@ -177,11 +193,7 @@ class Attacked:
 
     def passed_unfiltered(self) -> bool:
         """Whether the server has seen a client's own address."""
-        return any(record["peer"][0] == CLIENT[4] for record in self.recorder.seen())
-
-    def last_peer(self) -> str:
-        """The address that the server saw last."""
-        return str(self.recorder.seen()[-1]["peer"][0])
+        return CLIENT[4] in self.peers
 
     def flood(self) -> None:
         """From now on four clients for each worker send what we refuse ourselves, as fast as it is taken."""
@@ -204,6 +216,9 @@ class Attacked:
         self._over.set()
         for thread in self._threads:
             thread.join()
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
         self.clinic.close()
 
 
@@ -218,8 +233,8 @@ def attacked(method: Method, mode: Mode) -> Iterator[Attacked]:
     found = Attacked(method, mode)
     try:
         # With iptables the rules begin to intercept with the first heartbeat that they see.
-        assert within(SOON, lambda: found.greeting().startswith("220") and found.last_peer() != CLIENT[4])
-        found.recorder.seen().clear()
+        assert within(SOON, lambda: found.greeting().startswith("220") and found.peers[-1] != CLIENT[4])
+        found.peers.clear()
         yield found
     finally:
         found.close()
@@ -263,7 +278,7 @@ def test_each_opening_and_closing_is_an_error_in_the_log(attacked: Attacked) -> 
     finally:
         os.kill(master, signal.SIGCONT)
     assert within(SOON, lambda: "RuleFail open: mail is filtered again; it passed unfiltered for" in instance.log)
-    attacked.recorder.seen().clear()
+    attacked.peers.clear()
     attacked.greeting()
     assert not attacked.passed_unfiltered()
     instance.stop()
