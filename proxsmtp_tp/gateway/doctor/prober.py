@@ -39,6 +39,10 @@ MESSAGE = (
     "From: doctor@doctor.invalid\r\nTo: probe@doctor.invalid\r\nSubject: proxsmtp-tp doctor --probe\r\n"
     "\r\nThis mail tests the gateway between two throw-away hosts.\r\n"
 )
+LONG_REPLY_OCTETS = 4096
+"""Of the server's reply to HELP, at least: more than a packet holds."""
+_LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REPLY_OCTETS // 60 + 1)) + b"214 end\r\n"
+_REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
 _LINE_MAX = 1 << 16
 _SESSION_SECONDS = 60.0
 
@@ -82,7 +86,7 @@ class Recorder:
                 while (line := lines.readline(_LINE_MAX)) not in {b".\r\n", b""}:
                     body.append(line.decode("utf-8", "replace"))
                 record["message"] = "".join(body)
-            link.sendall(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+            link.sendall(_REPLIES.get(verb, b"250 ok\r\n"))
             if verb == b"QUIT":
                 return
 
