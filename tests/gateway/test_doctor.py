@@ -361,11 +361,51 @@ def test_the_probe(method: str, mode: str, transparency: str) -> None:
         links = run(clinic.gateway, "ip", "-br", "link")
         found = clinic.probe()
         assert all(finding.ok for finding in found), found
-        source = {"client": ("198.18.254.5", "2001:2:0:fe02::1"), "full": ("198.18.254.2", "2001:2:0:fe01::2")}
+        source = {"client": ("198.18.254.5", "2001:2:0:fe02::1"), "full": ("198.18.254.10", "2001:2:0:fe03::2")}
         for address in source[transparency]:
             assert [f for f in found if f.text == f"the daemon calls the server from {address}"]
         assert len([f for f in found if "the mail arrived, unchanged" in f.text]) == 2
+        passed = [f.text for f in found if f.step.startswith("path MTU")]
+        assert passed == 2 * [
+            "a long mail passes a link with an MTU of 1280 towards the server",
+            "a long reply passes a link with an MTU of 1280 towards the client",
+        ]
         assert _soon(lambda: run(clinic.gateway, "ip", "-br", "link") == links)
+    finally:
+        clinic.close()
+
+
+DROP_ERRORS = """table inet silent {{
+    chain pre {{
+        type filter hook prerouting priority raw;
+        iifname "{interface}" icmp type destination-unreachable drop
+        iifname "{interface}" icmpv6 type packet-too-big drop
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize(("method", "mode", "transparency"), [
+    ("nftables", "redirect", "full"), ("iptables", "tproxy", "full"), ("nftables", "tproxy", "client"),
+])  # fmt: skip
+def test_the_probe_finds_a_path_mtu_black_hole(
+    method: str, mode: str, transparency: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxsmtp_tp.gateway.doctor.probe._SPARE_SECONDS", 6.0)
+    clinic = Clinic(
+        RuleMethod=method, RuleMode=mode, TransparentProxy=transparency, ConnectTimeOut="2", FilterTimeout="2",
+        FilterCommand="cat",
+    )  # fmt: skip
+    try:
+        for interface, text in (
+            (f"pxserve{OWN.slot}", "a long mail does not pass"),
+            (OWN.probe, "a long reply does not"),
+        ):
+            clinic.run(f"nft -f - <<'END'\n{DROP_ERRORS.format(interface=interface)}END")
+            found = [finding for finding in clinic.probe() if not finding.ok]
+            assert [finding.step for finding in found] == ["path MTU, IPv4", "path MTU, IPv6"], found
+            assert all(finding.text.startswith(text) for finding in found), found
+            clinic.run("nft delete table inet silent")
     finally:
         clinic.close()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.gateway import check, routing
 from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
-from proxsmtp_tp.gateway.doctor.prober import BOX_TO_CLIENT, BOX_TO_SERVER, CLIENT, MESSAGE, SERVER
+from proxsmtp_tp.gateway.doctor.prober import BOX_TO_CLIENT, BOX_TO_SERVER, CLIENT, MESSAGE, NARROW_MTU, SERVER
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.python import PYTHON
 
@@ -40,7 +40,7 @@ def probe(patient: Patient) -> Iterator[Finding]:
     }
     done = subprocess.run(
         [*PYTHON, "-m", "proxsmtp_tp.gateway.doctor.prober"],
-        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=4 * seconds,
+        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=8 * seconds,
     )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -98,6 +98,28 @@ def _beyond(patient: Patient, version: int, step: str, report: dict[str, Any]) -
     else:
         change = "unchanged" if message == MESSAGE else "changed by the gateway"
         yield Finding(step, True, f"the mail arrived, {change}: {client['reply']}")
+        yield from _narrow_links(version, report)
+
+
+def _narrow_links(version: int, report: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the daemon hears of links with a smaller MTU: a long mail to the server, a long reply to the client."""
+    if "long_mail" not in report:
+        return
+    step, link = f"path MTU, IPv{version}", f"a link with an MTU of {NARROW_MTU}"
+    cause = "what its router reports (ICMP) does not reach the daemon: a firewall drops it here"
+    mail, arrived = report["long_mail"], any(record["message"] for record in report["long_seen"])
+    if not arrived and "error" in mail:
+        text = f"a long mail does not pass {link} towards the server ({mail['error']}): {cause}"
+        yield Finding(step, False, text)
+    else:
+        text = (
+            f"a long mail passes {link} towards the server" if arrived else "not proven: the filter kept the long mail"
+        )
+        yield Finding(step, True, text)
+    if report["long_reply"] == "silence":
+        yield Finding(step, False, f"a long reply does not pass {link} towards the client: {cause}")
+    elif report["long_reply"] == "arrived":
+        yield Finding(step, True, f"a long reply passes {link} towards the client")
 
 
 def _expected_source(patient: Patient, version: int) -> list[str]:

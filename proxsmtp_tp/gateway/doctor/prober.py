@@ -1,12 +1,16 @@
 """The probe's work: `python -m proxsmtp_tp.gateway.doctor.prober`, in the network namespace of the box.
 
-Attaches two namespaces without a name to the box, a client at the interface that the rules know as the probe's, and a
-server behind another; sends one mail for each IP version; and says what both saw. The addresses are those for tests of
-network devices (RFC 2544 appendix C.2.2, RFC 5180 section 8), which nobody routes. Links, addresses and routes vanish
-with the namespaces, and these with the processes: also after kill -9.
+Attaches a client to the host, at the interface that the rules know as the probe's, and a server at another, each
+behind a router of its own, all in namespaces without a name; sends one mail for each IP version; and says what both
+saw. The routers' links to client and server have the smallest MTU of IPv6, and only the routers know: a mail and a
+reply that are longer pass only when what the routers report (RFC 1191, RFC 8201) reaches the daemon.
+
+The addresses are those for tests of network devices (RFC 2544 appendix C.2.2, RFC 5180 section 8), which nobody routes.
+Links, addresses and routes vanish with the namespaces, and these with the processes: also after kill -9.
 
 Input: {"client_link", "server_link", "port", "reply_port" (loopback mode; else 0), "deliver", "versions", "seconds"}.
-Output: {"4": {...}, "6": {...}}, see `_Client.send` and `Recorder.seen`.
+Output: {"4": {...}, "6": {...}}: "client", see `_Host.send`; "server", see `Recorder.seen`; and where the mail arrived
+unhindered, "long_reply" and "long_mail", see `_Host.ask_long` and `_Host.send`, with "long_seen" as "server".
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ import socket
 import sys
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from ipaddress import ip_interface
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
@@ -29,22 +35,28 @@ from proxsmtp_tp.gateway.doctor.namespaces import PR_SET_PDEATHSIG, Room, room
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CLIENT = {4: "198.18.254.2", 6: "2001:2:0:fe01::2"}
+CLIENT = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
 BOX_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
 BOX_TO_SERVER = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
-SERVER = {4: "198.18.254.6", 6: "2001:2:0:fe02::2"}
+SERVER = {4: "198.18.254.14", 6: "2001:2:0:fe04::2"}
+# Of the routers: on the host's side, and on the other.
+_CLIENT_ROUTER = ({4: "198.18.254.2", 6: "2001:2:0:fe01::2"}, {4: "198.18.254.9", 6: "2001:2:0:fe03::1"})
+_SERVER_ROUTER = ({4: "198.18.254.6", 6: "2001:2:0:fe02::2"}, {4: "198.18.254.13", 6: "2001:2:0:fe04::1"})
+NARROW_MTU = 1280  # RFC 8200 section 5
 _PREFIX = {4: 30, 6: 64}
-_FAR = "probe"
+_FAR, _NARROW = "probe", "narrow"
 MESSAGE = (
     "From: doctor@doctor.invalid\r\nTo: probe@doctor.invalid\r\nSubject: proxsmtp-tp doctor --probe\r\n"
     "\r\nThis mail tests the gateway between two throw-away hosts.\r\n"
 )
+LONG_MESSAGE = MESSAGE + 200 * (76 * "x" + "\r\n")  # 15 kB: many packets
 LONG_REPLY_OCTETS = 4096
 """Of the server's reply to HELP, at least: more than a packet holds."""
 _LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REPLY_OCTETS // 60 + 1)) + b"214 end\r\n"
 _REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
 _LINE_MAX = 1 << 16
 _SESSION_SECONDS = 60.0
+_LONG_REPLY_SECONDS = 10.0  # nothing is judged or looked up for a reply to HELP
 
 
 class Recorder:
@@ -115,6 +127,19 @@ class _Host:
                 _add_address(netlink, index, own, int(version))
                 netlink.route("add", dst="0.0.0.0/0" if version == "4" else "::/0", gateway=box)
 
+    @staticmethod
+    def lead_to(pid: int, addresses: dict[str, str]) -> None:
+        """Be the router of the namespace of a process, by a narrow link of which only this end knows that it is."""
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+        if "6" in addresses:
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1", encoding="ascii")
+        with IPRoute() as netlink:
+            netlink.link("add", ifname=_NARROW, kind="veth", peer={"ifname": _FAR, "net_ns_pid": pid})
+            index = netlink.link_lookup(ifname=_NARROW)[0]
+            netlink.link("set", index=index, mtu=NARROW_MTU, state="up")
+            for version, address in addresses.items():
+                _add_address(netlink, index, address, int(version))
+
     def listen(self, address: str, port: int) -> None:
         """Be a mail server."""
         self._recorder.listen(address, port)
@@ -124,8 +149,26 @@ class _Host:
         return self._recorder.seen()
 
     @staticmethod
-    def send(source: str, server: str, port: int, deliver: bool, seconds: float) -> dict[str, Any]:
-        """Be a mail client: own (address, port), greeting, and the last reply with its step."""
+    def ask_long(source: str, server: str, port: int) -> str:
+        """Be a mail client that asks for a long reply: "arrived", what came instead, or the name of what went wrong."""
+        try:
+            with smtplib.SMTP(timeout=_LONG_REPLY_SECONDS, local_hostname="client.doctor.invalid") as link:
+                link.source_address = (source, 0)
+                link.connect(server, port)
+                link.ehlo()
+                code, text = link.docmd("HELP")
+        except (OSError, smtplib.SMTPException) as error:
+            # smtplib makes a closed connection of a time-out.
+            timed_out = isinstance(error.__context__ or error, TimeoutError)
+            return "silence" if timed_out else f"{type(error).__name__}: {error}"
+        return "arrived" if len(text) >= LONG_REPLY_OCTETS else _reply(code, text)
+
+    @staticmethod
+    def send(source: str, server: str, port: int, message: str, seconds: float) -> dict[str, Any]:
+        """Be a mail client: own (address, port), greeting, and the last reply with its step.
+
+        Without a message it ends behind MAIL.
+        """
         found: dict[str, Any] = {"own": [], "greeting": "", "step": "connect", "reply": ""}
         begun = time.monotonic()
         try:
@@ -137,10 +180,10 @@ class _Host:
                     ("EHLO", link.ehlo),
                     ("MAIL", lambda: link.mail("doctor@doctor.invalid")),
                 ]
-                if deliver:
+                if message:
                     steps += [
                         ("RCPT", lambda: link.rcpt("probe@doctor.invalid")),
-                        ("DATA", lambda: link.data(MESSAGE)),
+                        ("DATA", lambda: link.data(message)),
                     ]
                 for step, act in steps:
                     code, text = act()
@@ -167,13 +210,23 @@ def _add_address(netlink: IPRoute, index: int, address: str, version: int) -> No
     netlink.addr("add", index=index, address=address, prefixlen=_PREFIX[version], **flags)
 
 
-def _attach(link: str, host: Room, addresses: dict[int, str]) -> None:
+def _attach(
+    link: str, router: Room, end: Room, addresses: tuple[dict[int, str], dict[int, str], dict[int, str], dict[int, str]]
+) -> None:
+    """A link of the host to a router, and the router's to an end; addresses from the host to the end."""
+    own, near, far, ends = addresses
     with IPRoute() as netlink:
-        netlink.link("add", ifname=link, kind="veth", peer={"ifname": _FAR, "net_ns_pid": host.pid})
+        netlink.link("add", ifname=link, kind="veth", peer={"ifname": _FAR, "net_ns_pid": router.pid})
         index = netlink.link_lookup(ifname=link)[0]
         netlink.link("set", index=index, state="up")
-        for version, address in addresses.items():
+        for version, address in own.items():
             _add_address(netlink, index, address, version)
+        _ask(router, "connect_to_box", addresses={str(v): [near[v], own[v]] for v in own})
+        _ask(router, "lead_to", pid=end.pid, addresses={str(v): far[v] for v in own})
+        _ask(end, "connect_to_box", addresses={str(v): [ends[v], far[v]] for v in own})
+        for version in own:
+            behind = ip_interface(f"{ends[version]}/{_PREFIX[version]}").network
+            netlink.route("add", dst=str(behind), gateway=near[version])
 
 
 def _ask(host: Room, do: str, **arguments: Any) -> Any:
@@ -186,23 +239,32 @@ def _ask(host: Room, do: str, **arguments: Any) -> Any:
 def probe(job: dict[str, Any]) -> dict[str, Any]:
     """Do it all."""
     versions: list[int] = job["versions"]
-    found: dict[str, Any] = {}
-    with room(_Host()) as client, room(_Host()) as server:
-        _attach(job["client_link"], client, {v: BOX_TO_CLIENT[v] for v in versions})
-        _attach(job["server_link"], server, {v: BOX_TO_SERVER[v] for v in versions})
-        _ask(client, "connect_to_box", addresses={str(v): [CLIENT[v], BOX_TO_CLIENT[v]] for v in versions})
-        _ask(server, "connect_to_box", addresses={str(v): [SERVER[v], BOX_TO_SERVER[v]] for v in versions})
-        receiver, addresses, port = server, SERVER, job["port"]
-        if job["reply_port"]:
-            receiver, addresses, port = client, CLIENT, job["reply_port"]
-        for version in versions:
-            _ask(receiver, "listen", address=addresses[version], port=port)
-            before = len(_ask(receiver, "seen"))
-            sent = _ask(
-                client, "send", source=CLIENT[version], server=SERVER[version], port=job["port"],
-                deliver=job["deliver"], seconds=job["seconds"],
-            )  # fmt: skip
-            found[str(version)] = {"client": sent, "server": _ask(receiver, "seen")[before:]}
+    with ExitStack() as stack:
+        client, client_router, server, server_router = (stack.enter_context(room(_Host())) for _ in range(4))
+        to_client = {v: BOX_TO_CLIENT[v] for v in versions}
+        to_server = {v: BOX_TO_SERVER[v] for v in versions}
+        _attach(job["client_link"], client_router, client, (to_client, *_CLIENT_ROUTER, CLIENT))
+        _attach(job["server_link"], server_router, server, (to_server, *_SERVER_ROUTER, SERVER))
+        return {str(version): _of_version(job, version, client, server) for version in versions}
+
+
+def _of_version(job: dict[str, Any], version: int, client: Room, server: Room) -> dict[str, Any]:
+    receiver, address, port = server, SERVER[version], job["port"]
+    if job["reply_port"]:
+        receiver, address, port = client, CLIENT[version], job["reply_port"]
+    _ask(receiver, "listen", address=address, port=port)
+    way = {"source": CLIENT[version], "server": SERVER[version], "port": job["port"]}
+    message = MESSAGE if job["deliver"] else ""
+    before = len(_ask(receiver, "seen"))
+    found = {
+        "client": _ask(client, "send", **way, message=message, seconds=job["seconds"]),
+        "server": _ask(receiver, "seen")[before:],
+    }
+    if receiver is server and any(record["message"] for record in found["server"]):
+        found["long_reply"] = _ask(client, "ask_long", **way)
+        before = len(_ask(receiver, "seen"))
+        found["long_mail"] = _ask(client, "send", **way, message=LONG_MESSAGE, seconds=job["seconds"])
+        found["long_seen"] = _ask(receiver, "seen")[before:]
     return found
 
 
