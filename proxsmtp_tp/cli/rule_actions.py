@@ -13,7 +13,7 @@ from proxsmtp_tp.cli.main import DEFAULT_CONFIG
 from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway import check as checker
-from proxsmtp_tp.gateway import confirm, describe, existing, survey
+from proxsmtp_tp.gateway import confirm, describe, existing, forward, survey
 from proxsmtp_tp.gateway import install as installer
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.options import options_from
@@ -31,7 +31,8 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 _RETRY_PAUSE = 2.0  # seconds; the interface of a VPN or a busy firewall takes about that long
 _FIELDS = (
     "instance", "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
-    "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_existing", "rule_local",
+    "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_existing", "rule_forward",
+    "rule_local",
 )  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def install(args: argparse.Namespace) -> int:
         plan, notes = survey.choose_plan(options, store.read_all())
         print(describe.describe(plan))
         print(describe.changes(plan))
-        return _complain(notes, 0)
+        return _complain([*notes, *map(str, forward.closed(plan))], 0)
     outcome, attempt = _install_at_last(args, options, store)
     _complain(outcome.notes, 0)
     print(f"rules of instance {options.instance}: {'installed' if outcome.changed else 'already in place'}", flush=True)

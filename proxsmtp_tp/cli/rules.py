@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.main import DEFAULT_CONFIG
 from proxsmtp_tp.config import values
-from proxsmtp_tp.config.settings import RuleExisting, RuleFail, RuleMethod, RuleMode
+from proxsmtp_tp.config.settings import RuleExisting, RuleFail, RuleForward, RuleMethod, RuleMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +81,8 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
         help="with the daemon down: refuse mail, or let it pass unfiltered")  # fmt: skip
     add("--existing", dest="rule_existing", type=_value(values.choice(RuleExisting).parse), metavar="reset|finish",
         help="connections from before the rules, or from a time of fail open: end them, or let them go on")  # fmt: skip
+    add("--forward", dest="rule_forward", type=_value(values.choice(RuleForward).parse), metavar="refuse|overrule",
+        help="where interception opens what this machine does not forward: install nothing, or go on")  # fmt: skip
     add("--local", dest="rule_local", action=argparse.BooleanOptionalAction, default=None,
         help="also the box's own outgoing mail, the daemon's user excepted")  # fmt: skip
     add("--instance", type=_value(values.parse_instance), metavar="NAME", help="whose rules")

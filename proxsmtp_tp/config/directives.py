@@ -17,6 +17,7 @@ from proxsmtp_tp.config.settings import (
     FilterType,
     RuleExisting,
     RuleFail,
+    RuleForward,
     RuleMethod,
     RuleMode,
     Settings,
@@ -375,6 +376,14 @@ DIRECTIVES: tuple[Directive, ...] = (
         values.choice(RuleExisting),
         "What happens to connections that began unfiltered, before the rules or while RuleFail let them pass. reset:"
         " they are ended, and the client sends the rest again. finish: they go on unfiltered until they end.",
+        since="2.1",
+    ),
+    Directive(
+        "RuleForward",
+        "rule_forward",
+        values.choice(RuleForward),
+        "What install-rules does where interception would open connections that the firewall's forward chains or the"
+        " policy routing of this machine close. refuse: it installs nothing, and names them. overrule: it installs.",
         since="2.1",
     ),
     Directive(

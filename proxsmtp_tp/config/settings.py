@@ -70,6 +70,13 @@ class RuleExisting(Enum):
     FINISH = "finish"
 
 
+class RuleForward(Enum):
+    """Where interception opens what the host's forwarding policy closes: REFUSE to install, or OVERRULE the policy."""
+
+    REFUSE = "refuse"
+    OVERRULE = "overrule"
+
+
 class RuleFail(Enum):
     """What happens to mail while the daemon is down: CLOSED refuses it, OPEN lets it pass unfiltered."""
 
@@ -135,6 +142,7 @@ class Settings:
     """None: see `intercept_port`."""
     rule_fail: RuleFail = RuleFail.CLOSED
     rule_existing: RuleExisting = RuleExisting.RESET
+    rule_forward: RuleForward = RuleForward.REFUSE
     rule_local: bool = False
 
     @property

@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway import check, routing, survey
-from proxsmtp_tp.gateway.errors import GatewayError, StateError
+from proxsmtp_tp.gateway import check, forward, routing, survey
+from proxsmtp_tp.gateway.errors import GatewayError, RequirementError, StateError
 from proxsmtp_tp.gateway.firewall import METHODS
-from proxsmtp_tp.gateway.plan import Numbers, RuleAction, preferred_slot
+from proxsmtp_tp.gateway.plan import Forward, Numbers, RuleAction, preferred_slot
 from proxsmtp_tp.gateway.state import Phase, State
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def install(options: Options, store: Store, *, deadline: float | None = None, to
                 notes.append("the rules that were on trial are confirmed")
             return Outcome(False, notes, plan)
         survey.require_method(plan)
+        notes += require_forward(plan, state)
         apply(plan, state, store, deadline, token)
         return Outcome(True, notes, plan)
 
@@ -61,6 +62,33 @@ def prepare(options: Options, store: Store) -> tuple[Plan, list[str], State | No
     plan, notes = survey.choose_plan(options, states)
     notes += survey.require(plan)
     return plan, notes, states.get(options.instance)
+
+
+def require_forward(plan: Plan, state: State | None) -> list[str]:
+    """Check that no connection is opened that the host would not forward; notes where that is accepted.
+
+    Rules that are, or a moment ago were, in place come back in any case: without them mail would pass unfiltered.
+    Raises RequirementError.
+    """
+    overruled = plan.options.forward is Forward.OVERRULE
+    in_place = state is not None and state.phase is not Phase.REMOVING
+    try:
+        found = forward.closed(plan)
+    except GatewayError as error:
+        if overruled or in_place:
+            return [str(error)]
+        raise GatewayError(f"{error}; RuleForward: overrule (--forward overrule) goes on without asking") from error
+    if not found:
+        return []
+    if overruled:
+        return [f"overruled: {item}" for item in found]
+    advice = (
+        "leave these clients to it (RuleExceptSource, RuleSource, RuleExceptDestination),"
+        " or go on with RuleForward: overrule (--forward overrule)"
+    )
+    if in_place:
+        return [*(f"{item}, but interception lets it pass" for item in found), advice]
+    raise RequirementError([*(f"{item}: interception would let it pass" for item in found), advice])
 
 
 def apply(plan: Plan, state: State | None, store: Store, deadline: float | None, token: str) -> None:

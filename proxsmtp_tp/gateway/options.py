@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.config.settings import TransparentProxy
-from proxsmtp_tp.gateway.plan import Existing, Fail, Method, Mode, Options, PlanError
+from proxsmtp_tp.gateway.plan import Existing, Fail, Forward, Method, Mode, Options, PlanError
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
@@ -32,6 +32,7 @@ def options_from(settings: Settings, overrides: dict[str, Any] | None = None) ->
         ports=merged.rule_port,
         listen_port=port,
         fail=Fail(merged.rule_fail.value),
+        forward=Forward(merged.rule_forward.value),
         existing=Existing(merged.rule_existing.value),
         local=merged.rule_local,
         daemon_uid=user_id(merged.user) if merged.user else None,

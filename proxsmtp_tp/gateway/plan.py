@@ -81,6 +81,13 @@ class Existing(Enum):
     FINISH = "finish"
 
 
+class Forward(Enum):
+    """What to do where interception would open connections that the host's forwarding policy closes."""
+
+    REFUSE = "refuse"
+    OVERRULE = "overrule"
+
+
 class PlanError(Exception):
     """The options make no plan. The text says what is wrong and what to write instead."""
 
@@ -101,6 +108,7 @@ class Options:
     listen_port: int = 10025
     fail: Fail = Fail.CLOSED
     existing: Existing = Existing.RESET
+    forward: Forward = Forward.REFUSE
     local: bool = False
     daemon_uid: int | None = None
     """None: nobody said as whom the daemon runs."""

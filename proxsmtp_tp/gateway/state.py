@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import lock
 from proxsmtp_tp.gateway.errors import StateError
-from proxsmtp_tp.gateway.plan import Existing, Fail, Method, Mode, Options, Plan, PlanError, make_plan
+from proxsmtp_tp.gateway.plan import Existing, Fail, Forward, Method, Mode, Options, Plan, PlanError, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +149,7 @@ def _encode_plan(plan: Plan) -> dict[str, Any]:
     options = asdict(plan.options)
     for name in ("sources", "except_sources", "except_destinations"):
         options[name] = [str(network) for network in options[name]]
-    options |= {name: options[name].value for name in ("method", "mode", "fail", "existing")}
+    options |= {name: options[name].value for name in ("method", "mode", "fail", "existing", "forward")}
     return {"slot": plan.numbers.slot, "options": options}
 
 
@@ -168,7 +168,7 @@ def _decode_plan(data: Any) -> Plan:
     for name in ("sources", "except_sources", "except_destinations"):
         options[name] = tuple(ip_network(text) for text in options[name])
     options |= {name: tuple(options[name]) for name in ("interfaces", "ports")}
-    kinds = {"method": Method, "mode": Mode, "fail": Fail, "existing": Existing}
+    kinds = {"method": Method, "mode": Mode, "fail": Fail, "existing": Existing, "forward": Forward}
     # A file of an earlier version lacks some: then the rules differ from the plan, which brings the new ones.
     options |= {name: kind(options[name]) for name, kind in kinds.items() if name in options}
     return make_plan(replace(Options(options["instance"]), **options), data["slot"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.doctor import box, daemon, firewall, rules
+from proxsmtp_tp.gateway.doctor import box, daemon, firewall, forwarding, rules
 from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Patient
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Plan, PlanError
@@ -30,6 +30,7 @@ LOOKS: tuple[Look, ...] = (
     rules.look_at_delivery,
     rules.look_at_heartbeat,
     firewall.look_at_firewall,
+    forwarding.look_at_forwarding_policy,
     daemon.look_at_listeners,
     daemon.look_at_privileges,
     daemon.look_at_descriptors,

@@ -7,6 +7,7 @@ each ruleset is tried alone beside ours, so that the one that stands in the way 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,12 +27,15 @@ from proxsmtp_tp.gateway.python import PYTHON
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxsmtp_tp.gateway.plan import LocalRoute, PolicyRule
+    from proxsmtp_tp.gateway.plan import LocalRoute, Plan, PolicyRule
 
 _FAMILIES = {"ip", "ip6", "inet"}
 # The tables that iptables-nft keeps; nft cannot load what it lists of their extensions.
 _COMPAT = {"filter", "nat", "mangle", "raw", "security"}
 _TIMEOUT = 120.0
+
+# The chains of every instance (`plan.names`): a line of iptables-save that makes, fills or calls one.
+_OURS = re.compile(r"(?:^:|^-A |-j )PX(?:IN|OUT|FWD|OWN|OLD|OLDOWN|LIFE|ICMP)-")
 
 Script = tuple[list[str], str]
 
@@ -165,6 +169,24 @@ def rulesets(patient: Patient) -> tuple[list[Script], list[Ruleset]]:
     elif plan.options.fail is Fail.OPEN:
         raise GatewayError("fail open with iptables: the heartbeat cannot be copied")
     return ours, others
+
+
+def foreign_rulesets(plan: Plan) -> list[Ruleset]:
+    """Everybody's but those of this program, whatever the instance. Raises GatewayError if they cannot be read."""
+    found = []
+    for family, table in _nft_tables():
+        if family == nftables.FAMILY and table.startswith(plan.names.table.removesuffix(plan.options.instance)):
+            continue
+        listed = nftables.run_nft("list", "table", family, table)
+        if listed.returncode:
+            raise GatewayError(f"nft cannot list table {family} {table}")
+        found.append(Ruleset(f"nft table {family} {table}", (["nft", "-f", "-"], listed.stdout), family, table))
+    for tool in SAVE_TOOLS:
+        if (saved := _saved(tool)) is not None:
+            theirs = "".join(line for line in saved.splitlines(keepends=True) if not _OURS.search(line))
+            restore = tool.replace("-save", "-restore")
+            found.append(Ruleset(tool.removesuffix("-save"), ([restore, "--noflush"], theirs)))
+    return found
 
 
 def _command(item: PolicyRule | LocalRoute) -> Script:
