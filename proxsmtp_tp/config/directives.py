@@ -32,6 +32,8 @@ _CONNECTIONS_MAX = 1048576 // 2
 # Beyond the cores of the largest machines a worker only costs memory; a row of the shared table names it in a
 # byte.
 _WORKERS_MAX = 255
+# All that ten digits can say.
+_SPOOL_MAX = 9_999_999_999
 # Two gigabytes: more than any server takes.
 _SIZE_MAX = (1 << 31) - 1
 # /proc/sys/kernel/pid_max is at most 2^22: no system runs more.
@@ -190,6 +192,16 @@ DIRECTIVES: tuple[Directive, ...] = (
         " server's SIZE, where that is larger. Where a filter judges, the server's own SIZE is a limit too.",
         since="2.1",
         default_text="0, as 1.10 has none",
+    ),
+    Directive(
+        "SpoolLimit",
+        "spool_limit",
+        values.integer(0, _SPOOL_MAX),
+        "How many octets all messages that are kept for filters may take together, over all workers, 0 for no limit: a"
+        " message that would take more is refused with 452. Whatever it says, 64 MB of TempDirectory's file system"
+        " stay free, or a twentieth where that is less.",
+        since="2.1",
+        default_text="0, as much as TempDirectory has room for",
     ),
     Directive(
         "MinDataRate",

@@ -113,6 +113,8 @@ class Settings:
     message_time_out: float = 3600
     message_size_limit: int = 0
     """Octets; 0: none."""
+    spool_limit: int = 0
+    """Octets; 0: none."""
     min_data_rate: int = 500
     """Octets a second; 0: none."""
     session_time_out: float = 14400

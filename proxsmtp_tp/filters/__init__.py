@@ -8,6 +8,7 @@ judging      one message being judged: what all kinds of filters do alike
 limit        how many judge at once; the others wait in line
 clock        FilterTimeout: time counts only while we wait for the filter
 spool        a message's bytes: in memory, in a nameless file, in the file that EMAIL names
+room         how much all of them may take: SpoolLimit, a reserve on the disk, memory
 claim        which of those files a killed worker left behind
 
 command      FilterType pipe and file: a shell command for each message

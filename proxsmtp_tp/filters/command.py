@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+    from proxsmtp_tp.filters.room import Room
     from proxsmtp_tp.filters.run import CommandRun
 
 Kind = Literal["pipe", "file"]
@@ -40,8 +41,8 @@ _RUNS: Final[dict[Kind, Callable[[Launcher, FilterRequest, FilterOwner], Command
 class CommandFilter:
     """Runs `command` for each message, at most `max_processes` at once; `timeout` in seconds is FilterTimeout."""
 
-    def __init__(self, command: str, kind: Kind, timeout: float, temp_directory: str, max_processes: int) -> None:
-        self._launcher = Launcher(command, timeout, temp_directory, max_processes)
+    def __init__(self, command: str, kind: Kind, timeout: float, room: Room, max_processes: int) -> None:
+        self._launcher = Launcher(command, timeout, room, max_processes)
         self._run = _RUNS[kind]
 
     @property

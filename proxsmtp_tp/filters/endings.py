@@ -37,6 +37,7 @@ class Ending(Enum):
     OUTPUT_EMPTY = "exited with success, but without a message"
     OUTPUT_TOO_LARGE = "its output is out of all proportion to the message"
     OUTPUT_UNREADABLE = "the message file can not be read back"
+    SPOOL_FULL = "no room for the message"
     SPOOL_FAILED = "TempDirectory can not be used"
 
 
@@ -53,6 +54,7 @@ REPLIES: Final = {
     Ending.OUTPUT_EMPTY: Reply.of(451, "4.3.0 Content filter returned no message, try again later"),
     Ending.OUTPUT_TOO_LARGE: Reply.of(451, "4.3.0 Content filter returned too much, try again later"),
     Ending.OUTPUT_UNREADABLE: Reply.of(451, "4.3.0 Content filter left no readable message, try again later"),
+    Ending.SPOOL_FULL: Reply.of(452, "4.3.1 Too many messages are being checked, try again later"),
     Ending.SPOOL_FAILED: Reply.of(452, "4.3.1 No space to check the message, try again later"),
 }
 

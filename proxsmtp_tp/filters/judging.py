@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.clock import Clock
 from proxsmtp_tp.filters.endings import Ending, trouble
+from proxsmtp_tp.filters.room import SpoolFullError
 from proxsmtp_tp.filters.verdict import Action
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ class Judging(ABC):
         """Do something with the message that the disk may refuse."""
         try:
             step(*arguments)
+        except SpoolFullError as error:
+            self._trouble(Ending.SPOOL_FULL, error)
+            return False
         except OSError as error:
             self._trouble(Ending.SPOOL_FAILED, error)
             return False

@@ -20,6 +20,7 @@ from proxsmtp_tp.filters.process import Child
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.process import ChildOwner
+    from proxsmtp_tp.filters.room import Room
 
 _OWN_VARIABLES = frozenset(
     (b"CLIENT", b"SERVER", b"SENDER", b"RECIPIENTS", b"REMOTE", b"REMOTE_HELO", b"HELO", b"EMAIL", b"TMPDIR")
@@ -29,18 +30,18 @@ _OWN_VARIABLES = frozenset(
 class Launcher:
     """Starts `command`, at most `max_processes` at once. `timeout` is FilterTimeout in seconds."""
 
-    def __init__(self, command: str, timeout: float, temp_directory: str, max_processes: int) -> None:
+    def __init__(self, command: str, timeout: float, room: Room, max_processes: int) -> None:
         self.command = command
         self.timeout = timeout
-        self.temp_directory = temp_directory
-        self.claim = Claim(temp_directory)
+        self.room = room
+        self.claim = Claim(room.directory)
         self.limit = ProcessLimit(max_processes)
         self._children: set[Child] = set()
         self._environment = {name: value for name, value in os.environb.items() if name not in _OWN_VARIABLES}
-        self._environment[b"TMPDIR"] = os.fsencode(temp_directory)
+        self._environment[b"TMPDIR"] = os.fsencode(room.directory)
         _keep_descriptors()
         _keep_exit_statuses()
-        remove_unclaimed(temp_directory)
+        remove_unclaimed(room.directory)
 
     def launch(self, request: FilterRequest, owner: ChildOwner, *, file: str | None = None) -> Child:
         """Start the command for who holds a place of `limit`, which is given back when the child is reaped.

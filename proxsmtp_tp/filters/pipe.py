@@ -26,9 +26,9 @@ class PipeRun(CommandRun):
     """FilterType pipe."""
 
     def __init__(self, launcher: Launcher, request: FilterRequest, owner: FilterOwner) -> None:
-        self._input = Spool(launcher.temp_directory)
+        self._input = Spool(launcher.room)
         super().__init__(launcher, request, owner, self._input)
-        self._output = Spool(launcher.temp_directory)
+        self._output = Spool(launcher.room)
         self._output_closed = False
 
     def read(self, size: int) -> bytes:
@@ -65,10 +65,7 @@ class PipeRun(CommandRun):
 
     def child_output(self, data: bytes) -> None:
         """ChildOwner."""
-        try:
-            self._output.write(data)
-        except OSError as error:
-            self._trouble(Ending.SPOOL_FAILED, error)
+        if not self._kept(self._output.write, data):
             return
         if self._output.size > self._input.size * OUTPUT_FACTOR + OUTPUT_ALLOWANCE:
             self._trouble(Ending.OUTPUT_TOO_LARGE, self._said())

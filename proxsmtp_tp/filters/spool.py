@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.claim import Claim
+    from proxsmtp_tp.filters.room import Room
 
 MEMORY_LIMIT = 256 * 1024
 """Octets of one message kept in memory: more than nearly all mail has, and 64 messages of that size are 16 MiB."""
@@ -63,25 +64,38 @@ class _Reading:
 class Spool(_Reading):
     """Octets in the order of writing. `size` counts them; after each `complete` they can be read once."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, room: Room) -> None:
         super().__init__()
-        self._directory = directory
+        self._room = room
+        self._taken = 0
         self._memory = bytearray()
 
     def write(self, data: bytes) -> None:
-        """Append. Raises OSError where the disk takes no more, or the directory no file."""
-        if self._file is None and self.size + len(data) <= MEMORY_LIMIT:
+        """Append. Raises OSError where the disk takes no more, or the directory no file, SpoolFullError at a limit."""
+        room, octets = self._room, len(data)
+        in_memory = self._file is None and self.size + octets <= MEMORY_LIMIT and room.has_memory(octets)
+        if in_memory:
+            room.take(octets)
+        else:
+            room.take_on_disk(octets)
+        self._taken += octets
+        if in_memory:
+            room.memory += octets
             self._memory += data
         else:
             self._on_disk().write(data)
-        self.size += len(data)
+        self.size += octets
 
     def _on_disk(self) -> IO[bytes]:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  (closed by close)
+            self._file = tempfile.TemporaryFile(dir=self._room.directory)  # noqa: SIM115  (closed by close)
             self._file.write(self._memory)
-            self._memory.clear()
+            self._forget_memory()
         return self._file
+
+    def _forget_memory(self) -> None:
+        self._room.memory -= len(self._memory)
+        self._memory = bytearray()
 
     def complete(self) -> None:
         """Nothing more is written: read from the beginning. Raises OSError if the disk refuses the last octets."""
@@ -101,22 +115,27 @@ class Spool(_Reading):
     def close(self) -> None:
         """Free memory and file. Idempotent."""
         super().close()
-        self._memory = bytearray()
+        self._forget_memory()
+        taken, self._taken = self._taken, 0
+        self._room.give_back(taken)
 
 
 class MessageFile(_Reading):
     """A file with a name, made when first needed. `size` counts what was written, after `reopen` what is there."""
 
-    def __init__(self, directory: str, claim: Claim) -> None:
+    def __init__(self, room: Room, claim: Claim) -> None:
         super().__init__()
+        self._room = room
+        self._taken = 0
         self.name = ""
         """Its path, from the first `write` or `complete`."""
-        self._directory = directory
         self._claim = claim
         self._path: Path | None = None
 
     def write(self, data: bytes) -> None:
-        """Append. Raises OSError where the disk takes no more, or the directory no file."""
+        """Append. Raises OSError where the disk takes no more, or the directory no file, SpoolFullError at a limit."""
+        self._room.take_on_disk(len(data))
+        self._taken += len(data)
         self._make().write(data)
         self.size += len(data)
 
@@ -127,7 +146,7 @@ class MessageFile(_Reading):
 
     def _make(self) -> IO[bytes]:
         if self._file is None:
-            descriptor, self.name = tempfile.mkstemp(prefix=self._claim.prefix(), dir=self._directory)
+            descriptor, self.name = tempfile.mkstemp(prefix=self._claim.prefix(), dir=self._room.directory)
             self._path = Path(self.name)
             self._file = os.fdopen(descriptor, "wb")
         return self._file
@@ -141,12 +160,16 @@ class MessageFile(_Reading):
             raise OSError(errno.EINVAL, "not a regular file", self.name)
         self._file = os.fdopen(descriptor, "rb")
         self.size = self._left = status.st_size
+        self._room.give_back(self._taken - self.size)
+        self._taken = self.size
         self._unlink()
 
     def close(self) -> None:
         """Free descriptor and file, name included. Idempotent."""
         super().close()
         self._unlink()
+        taken, self._taken = self._taken, 0
+        self._room.give_back(taken)
 
     def _unlink(self) -> None:
         path, self._path = self._path, None

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.smtp import SmtpFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.filters.interface import Filter
+    from proxsmtp_tp.filters.room import Tally
 
 
-def make_filter(settings: Settings) -> Filter | None:
+def make_filter(settings: Settings, tally: Tally | None = None) -> Filter | None:
     """The filter of one worker; None where no message text is judged (no FilterCommand, or FilterType reject).
+
+    `tally` knows what all workers keep, for SpoolLimit; None: this worker is the only one.
 
     Raises ValueError for a FilterType that has no filter, or whose FilterCommand is not what it needs.
     """
@@ -27,25 +31,25 @@ def make_filter(settings: Settings) -> Filter | None:
     make = _FILTERS.get(settings.filter_type)
     if make is None:
         raise ValueError(f"FilterType {settings.filter_type.value} has no filter")
-    return make(settings, settings.filter_command)
+    return make(settings, settings.filter_command, Room(settings.temp_directory, settings.spool_limit, tally))
 
 
-def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str], Filter]:
-    def make(settings: Settings, command: str) -> Filter:
-        return CommandFilter(command, kind, settings.filter_timeout, settings.temp_directory, _share(settings))
+def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, Room], Filter]:
+    def make(settings: Settings, command: str, room: Room) -> Filter:
+        return CommandFilter(command, kind, settings.filter_timeout, room, _share(settings))
 
     return make
 
 
-def _scanner(settings: Settings, _command: str) -> Filter:
-    return SmtpFilter(settings.filter_address, settings.filter_timeout, settings.temp_directory, _share(settings))
+def _scanner(settings: Settings, _command: str, room: Room) -> Filter:
+    return SmtpFilter(settings.filter_address, settings.filter_timeout, room, _share(settings))
 
 
 def _share(settings: Settings) -> int:
     return max(settings.filter_processes // max(settings.workers, 1), 1)
 
 
-_FILTERS: Final[dict[FilterType, Callable[[Settings, str], Filter]]] = {
+_FILTERS: Final[dict[FilterType, Callable[[Settings, str, Room], Filter]]] = {
     FilterType.PIPE: _command("pipe"),
     FilterType.FILE: _command("file"),
     FilterType.SMTP: _scanner,

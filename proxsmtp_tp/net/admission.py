@@ -67,14 +67,15 @@ class Admission:
 
     def __init__(self, max_connections: int, workers: int) -> None:
         rows, chunks = WORKERS_MAX, _CHUNKS_MAX
-        sizes = (_HEADER * _WORD, rows * _WORD, rows, chunks * 2, chunks * _CHUNK_BYTES)
+        sizes = (_HEADER * _WORD, rows * _WORD, rows * _WORD, rows, chunks * 2, chunks * _CHUNK_BYTES)
         starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
         view = memoryview(mmap.mmap(-1, starts[-1]))
         self._header = view[starts[0] : starts[1]].cast("Q")
         self._counts = view[starts[1] : starts[2]].cast("Q")
-        self._accepting = view[starts[2] : starts[3]]
-        self._owners = view[starts[3] : starts[4]].cast("H")  # of chunks: worker + 1; 0 is free
-        self._keys = view[starts[4] :]
+        self._spooled = view[starts[2] : starts[3]].cast("Q")
+        self._accepting = view[starts[3] : starts[4]]
+        self._owners = view[starts[4] : starts[5]].cast("H")  # of chunks: worker + 1; 0 is free
+        self._keys = view[starts[5] :]
         self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
         self._lock = _Lock()
         self.counters = Counters(rows)
@@ -165,8 +166,13 @@ class Admission:
                 self._header[_CHUNKS] -= 1
             self._accepting[worker] = 0
             self._counts[worker] = 0
+            self._spooled[worker] = 0
             self.counters.keep(worker)
         self._free.pop(worker, None)
+
+    def tally(self, worker: int) -> SpoolTally:
+        """Where the worker adds up the octets of messages that it keeps."""
+        return SpoolTally(self._spooled, worker)
 
     # Connections by their end points. `End` is an IP literal and a port.
 
@@ -218,6 +224,23 @@ class Admission:
             self._owners[chunk] = worker + 1
             self._header[_CHUNKS] = max(self._header[_CHUNKS], chunk + 1)
         return list(range((chunk + 1) * _CHUNK - 1, chunk * _CHUNK - 1, -1))
+
+
+class SpoolTally:
+    """Octets of messages that are kept: a row for each worker, written by it alone."""
+
+    def __init__(self, rows: memoryview, worker: int) -> None:
+        self._rows = rows
+        self._worker = worker
+
+    def add(self, octets: int) -> None:
+        """So many more, or fewer."""
+        self._rows[self._worker] += octets
+
+    @property
+    def total(self) -> int:
+        """Of all workers."""
+        return sum(self._rows)
 
 
 def holder(ip: str) -> str:

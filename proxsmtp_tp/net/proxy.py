@@ -65,7 +65,7 @@ class Proxy:
             ),
             options=options_of(settings, reject, trace=log.isEnabledFor(logging.DEBUG)),
             limits=limits_of(settings),
-            filter=make_filter(settings),
+            filter=make_filter(settings, admission.tally(worker)),
             log_limit=LogLimit(),
             refusals=Refusals(settings),
         )

@@ -31,6 +31,10 @@ ANSWER_SECONDS = 5.0
 """A daemon that works answers a connection within milliseconds."""
 _SPARE = 64  # descriptors of a worker besides connections: listeners, logs, event loop, spool
 _SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
+_RESERVE, _RESERVE_PART = (
+    64 << 20,
+    20,
+)  # what filters.room keeps free: bytes, and of a small file system one part in so many
 _CAP_NET_RAW = 13
 _ADDRESSES = {4: ("0.0.0.0", "*"), 6: ("[::]", "*")}  # noqa: S104 - what ss shows, not to bind to
 
@@ -195,11 +199,22 @@ def look_at_temp_directory(patient: Patient) -> Iterator[Finding]:
         yield Finding(step, False, f"{path} is not writable for {owner}", make)
     elif shared and not info.st_mode & stat.S_ISVTX:
         yield Finding(step, False, f"{path} is open to everybody: messages could be exchanged", make)
-    elif shutil.disk_usage(seen).free < _SPACE:
-        yield Finding(step, False, f"{path} has less than {_SPACE >> 20} MB left")
+    elif (short := _short_of_room(seen, path, patient.settings.spool_limit)) is not None:
+        yield Finding(step, False, short)
     else:
         remark = " (shared: a TempDirectory of its own is better)" if shared else " (the daemon's own)" if own else ""
         yield Finding(step, True, f"{path}{remark}")
+
+
+def _short_of_room(seen: Path, path: Path, spool_limit: int) -> str | None:
+    """What keeps messages out: the daemon leaves a reserve free, and refuses what would need it with 452."""
+    disk = shutil.disk_usage(seen)
+    reserve = min(_RESERVE, disk.total // _RESERVE_PART)
+    if disk.free < reserve + _SPACE:
+        return f"{path} has less than {reserve + _SPACE >> 20} MB left, and the last {reserve >> 20} MB stay free"
+    if spool_limit > disk.total - reserve:
+        return f"{path}: its file system has {disk.total >> 20} MB, less than SpoolLimit ({spool_limit >> 20} MB)"
+    return None
 
 
 def _as_the_daemon_sees(patient: Patient, path: Path) -> Path:

@@ -14,6 +14,7 @@ import pytest
 
 from proxsmtp_tp.filters.claim import Claim, remove_unclaimed
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.spool import MessageFile
 from tests.unit.filters.court import filtering, open_descriptors, start
 
@@ -42,7 +43,7 @@ def claim(tmp_path: Path) -> Iterator[Claim]:
 
 
 def test_the_files_of_who_lives_stay_and_those_of_who_lives_no_more_go(tmp_path: Path, claim: Claim) -> None:
-    files = [MessageFile(str(tmp_path), claim) for _ in range(3)]
+    files = [MessageFile(Room(str(tmp_path)), claim) for _ in range(3)]
     for file in files:
         file.complete()
     (tmp_path / NOBODYS).touch()
@@ -73,7 +74,7 @@ def test_what_killed_us_does_not_matter_and_a_filter_does_not_keep_our_files(tmp
 
 def _make_a_file_and_wait(directory: Path, ready: Path) -> NoReturn:
     try:
-        MessageFile(str(directory), Claim(str(directory))).complete()
+        MessageFile(Room(str(directory)), Claim(str(directory))).complete()
         child = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
         (directory / "new").write_text(str(child))
         (directory / "new").rename(ready)
@@ -121,7 +122,7 @@ def test_a_directory_made_anew_is_claimed_anew(tmp_path: Path, claim: Claim) -> 
     shutil.rmtree(folder)
     assert moved.prefix() == "proxsmtpd."  # whoever makes the file hears what is wrong
     folder.mkdir()
-    file = MessageFile(str(folder), moved)
+    file = MessageFile(Room(str(folder)), moved)
     file.complete()
     assert Path(file.name).name[:26] not in {old[:26], "proxsmtpd."}
     assert remove_unclaimed(str(folder)) == 0
@@ -146,7 +147,7 @@ def test_without_locks_nothing_is_claimed_and_nothing_removed(
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "fcntl", refuse)
         assert made.prefix() == "proxsmtpd."
-        file = MessageFile(str(tmp_path), made)
+        file = MessageFile(Room(str(tmp_path)), made)
         file.complete()
         if supported == "nothing":
             (tmp_path / NOBODYS).touch()
@@ -175,7 +176,7 @@ def test_the_next_filter_removes_and_says_so(
             case.write(b"Subject: hello\r\n")
             (own,) = names(tmp_path)
             (tmp_path / NOBODYS).touch()
-            CommandFilter("cat", kind, 1, str(tmp_path), 1).close()
+            CommandFilter("cat", kind, 1, Room(str(tmp_path)), 1).close()
             assert names(tmp_path) == {own}
             case.abort()
 

@@ -11,6 +11,7 @@ from proxsmtp_tp.filters import table
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.judging import Judging
 from proxsmtp_tp.filters.limit import ProcessLimit
+from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.replies import Reply
@@ -30,7 +31,7 @@ class SizeRun(Judging):
     """Passes what is no larger than a hundred octets, when it is told to look."""
 
     def __init__(self, places: ProcessLimit, request: FilterRequest, owner: FilterOwner) -> None:
-        super().__init__(places, LIMIT, request, owner, Spool("/nonexistent"))
+        super().__init__(places, LIMIT, request, owner, Spool(Room("/nonexistent")))
         self.started = False
 
     def _start(self) -> None:
@@ -85,7 +86,7 @@ def run_of(case: Case) -> SizeRun:
 
 
 def test_a_row_makes_it_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(table._FILTERS, FilterType.FILE, lambda _settings, _command: SizeFilter())
+    monkeypatch.setitem(table._FILTERS, FilterType.FILE, lambda _settings, _command, _room: SizeFilter())
     assert isinstance(table.make_filter(Settings(filter_type=FilterType.FILE, filter_command="100")), SizeFilter)
 
 

@@ -1,0 +1,36 @@
+"""doctor: whether TempDirectory has the room that the daemon will need."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from proxsmtp_tp.filters import room
+from proxsmtp_tp.gateway.doctor import daemon
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "limit", "said"),
+    [
+        (10_000, 5000, 0, None),
+        (10_000, 127, 0, "has less than 128 MB left, and the last 64 MB stay free"),
+        (10_000, 5000, 9000, None),
+        (10_000, 5000, 9990, "its file system has 10000 MB, less than SpoolLimit (9990 MB)"),
+        (200, 100, 0, None),
+        (200, 73, 0, "has less than 74 MB left, and the last 10 MB stay free"),
+    ],
+)
+def test_room(monkeypatch: pytest.MonkeyPatch, total: int, free: int, limit: int, said: str | None) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(total=total * MB, free=free * MB))
+    found = daemon._short_of_room(Path("/seen"), Path("/spool"), limit * MB)
+    assert (found or "").endswith(said or "")
+    assert (found is None) == (said is None)
+
+
+def test_the_reserve_is_the_daemons() -> None:
+    assert (daemon._RESERVE, daemon._RESERVE_PART) == (room.RESERVE, room.RESERVE_PART)
