@@ -67,7 +67,7 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['instance']}: pid {answer['pid']}, version {answer['version']}, up {duration(answer['uptime'])}",
         f"  listening on {', '.join(answer['listen'])}",
         f"  connections {used} of {limit}, workers replaced {replaced}",
-        *(f"  {name.replace('_', ' ')} {total}" for name, total in answer.get("counters", {}).items()),
+        *(f"  {name.replace('_', ' ')} {total}" for name, total in dict(answer["counters"]).items()),
     ]
     lines += [
         f"  worker {worker['pid']} {worker['phase']}, up {duration(worker['uptime'])},"
