@@ -1,0 +1,254 @@
+"""Clients that send to a name with a dead IPv6 and a live IPv4 address, directly and through the gateway.
+
+`python -m proxsmtp_tp.lab.isolate python -m tests.real.dual_stack [CLIENT..]` prints the table of docs/gateway.md, of
+the clients that are installed. MORE, in the environment, names a folder with what Debian has no package for:
+venv (aiosmtplib), node_modules (nodemailer), smtp-go (a program built of `GO`).
+
+dnsmasq answers on the sender; resolv.conf is mounted over the system's for each client (mount_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.lab.gateway import Instance
+from proxsmtp_tp.lab.network import MX_V4, MX_V6, GatewayNetwork, Host, LabError, gateway_network
+from tests.real.postfix import Postfix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+NAME = "mail.example.net"
+NO_ROUTE = "2001:db8:99::25"
+KINDS = {"no route": NO_ROUTE, "no answer": MX_V6, "refused": MX_V6}
+"""Ways to be dead, and the AAAA of `NAME` in each."""
+SECONDS = 60.0
+"""What one message may take: a client waits its own limit for a dead address first."""
+
+SMTPLIB = """
+import smtplib
+with smtplib.SMTP("mail.example.net", 25, timeout=20) as link:
+    link.sendmail("a@example.org", ["b@example.net"], "Subject: test\\r\\n\\r\\nhello\\r\\n")
+"""
+AIOSMTPLIB = """
+import aiosmtplib, asyncio
+from email.message import EmailMessage
+message = EmailMessage()
+message["From"], message["To"], message["Subject"] = "a@example.org", "b@example.net", "test"
+asyncio.run(aiosmtplib.send(message, hostname="mail.example.net", port=25, start_tls=False, timeout=20))
+"""
+NODEMAILER = """
+require("nodemailer").createTransport({ host: "mail.example.net", port: 25, ignoreTLS: true, connectionTimeout: 20000 })
+    .sendMail({ from: "a@example.org", to: "b@example.net", subject: "test", text: "hello" })
+    .catch(error => { console.error(error.message); process.exit(1); });
+"""
+GO = """
+package main
+import ("fmt"; "net/smtp"; "os")
+func main() {
+    to, text := []string{"b@example.net"}, []byte("Subject: test\\r\\n\\r\\nhello\\r\\n")
+    if err := smtp.SendMail("mail.example.net:25", nil, "a@example.org", to, text); err != nil {
+        fmt.Println(err); os.Exit(1)
+    }
+}
+"""
+LETTER = "From: a@example.org\nTo: b@example.net\nSubject: test\n\nhello\n"
+
+
+@dataclass
+class Scene:
+    """The lab with a name server, a live IPv4 server, and one way in which IPv6 is dead."""
+
+    lab: GatewayNetwork
+    folder: Path
+    kind: str
+
+    def run(self, *command: str | Path, text: str = "", environment: Mapping[str, str] | None = None) -> str:
+        """A client's program on the sender, which asks our name server. "" or the end of what it said."""
+        mount = f'mount --bind {self.folder}/resolv.conf /etc/resolv.conf && exec "$@"'
+        more = [f"{name}={value}" for name, value in (environment or {}).items()]
+        done = self.lab.sender.run(
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            mount,
+            "sh",
+            "env",
+            *more,
+            *command,
+            text=text,
+            seconds=SECONDS + 30,
+            check=False,
+        )
+        return "" if done.returncode == 0 else ((done.stderr + done.stdout).strip().splitlines() or ["failed"])[-1]
+
+
+def _postfix(scene: Scene) -> str:
+    """A Postfix with a queue of its own; delivered when its queue is empty, failed when the message is deferred."""
+    folder = Path(tempfile.mkdtemp(dir=scene.folder))
+    folder.chmod(0o755)
+    host = _WithNames(scene)
+    routes = {"example.net": f"smtp:[{NAME}]:25"}
+    settings = {"smtp_dns_support_level": "enabled", "minimal_backoff_time": "1h", "maximal_backoff_time": "1h"}
+    postfix = Postfix.start(host, folder, "sender.example.org", (), routes, settings)
+    try:
+        postfix.wait_ready()
+        host.run("sendmail", "-C", folder / "conf", "-f", "a@example.org", "b@example.net", text=LETTER)
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            if "status=sent" in postfix.log:
+                return ""
+            if "status=deferred" in postfix.log:
+                break
+            time.sleep(0.1)
+        return ([line for line in postfix.log.splitlines() if "status=" in line] or ["no end"])[-1]
+    finally:
+        host.stop(postfix.process)
+
+
+class _WithNames(Host):
+    """The sender, for programs that ask our name server."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene.lab.sender.name)
+        self._resolv = scene.folder / "resolv.conf"
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        mount = f'mount --bind {self._resolv} /etc/resolv.conf && exec "$@"'
+        return super().command("unshare", "--mount", "sh", "-c", mount, "sh", *arguments)
+
+
+def more(name: str) -> Path:
+    """Something that Debian has no package for."""
+    return Path(os.environ.get("MORE", "/nonexistent"), name)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program that sends one message: "" or what went wrong. `there` says whether it is installed."""
+
+    send: Callable[[Scene], str]
+    there: Callable[[], bool]
+
+
+CLIENTS = {
+    "Postfix": Client(_postfix, lambda: shutil.which("postfix") is not None),
+    "smtplib": Client(lambda scene: scene.run(sys.executable, "-c", SMTPLIB), lambda: True),
+    "msmtp": Client(
+        lambda scene: scene.run(
+            "msmtp",
+            "--file=/dev/null",
+            "--timeout=20",
+            f"--host={NAME}",
+            "--from=a@example.org",
+            "--",
+            "b@example.net",
+            text=LETTER,
+        ),
+        lambda: shutil.which("msmtp") is not None,
+    ),
+    "swaks": Client(
+        lambda scene: scene.run(
+            "swaks", "--timeout", "20", "--server", NAME, "--from", "a@example.org", "--to", "b@example.net"
+        ),
+        lambda: shutil.which("swaks") is not None,
+    ),
+    "aiosmtplib": Client(
+        lambda scene: scene.run(more("venv/bin/python"), "-c", AIOSMTPLIB), lambda: more("venv").exists()
+    ),
+    "nodemailer": Client(
+        lambda scene: scene.run("node", "-e", NODEMAILER, environment={"NODE_PATH": str(more("node_modules"))}),
+        lambda: more("node_modules/nodemailer").exists(),
+    ),
+    "Go net/smtp": Client(lambda scene: scene.run(more("smtp-go")), lambda: more("smtp-go").exists()),
+}
+
+
+@contextmanager
+def scene(lab: GatewayNetwork, folder: Path, kind: str) -> Iterator[Scene]:
+    """IPv6 dead in this way, IPv4 alive."""
+    (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    names = lab.sender.start(
+        "dnsmasq", "--no-daemon", "--no-resolv", "--no-hosts", "--user=root", "--listen-address=127.0.0.1", "--port=53",
+        f"--host-record={NAME},{MX_V4},{KINDS[kind]}", f"--mx-host=example.net,{NAME}", "--auth-ttl=60",
+    )  # fmt: skip
+    sink = lab.mx.start("smtp-sink", "-u", "nobody", f"{MX_V4}:25", "100")
+    if kind == "no answer":
+        lab.mx.run("nft", "add table inet dead; add chain inet dead in { type filter hook input priority 0; };"
+                   " add rule inet dead in ip6 daddr " + MX_V6 + " tcp dport 25 drop")  # fmt: skip
+    try:
+        _await_port(lab.sender, "127.0.0.1", 53)
+        _await_port(lab.mx, MX_V4, 25)
+        yield Scene(lab, folder, kind)
+    finally:
+        lab.sender.stop(names)
+        lab.mx.stop(sink)
+        if kind == "no answer":
+            lab.mx.run("nft", "delete table inet dead")
+
+
+def _await_port(host: Host, address: str, port: int) -> None:
+    end = time.monotonic() + 20
+    while True:
+        try:
+            host.connect(address, port, 5).close()
+        except OSError as error:
+            if time.monotonic() > end:
+                raise LabError(f"{host.name}: nobody listens on {address}:{port}") from error
+            time.sleep(0.05)
+        else:
+            return
+
+
+def instance(lab: GatewayNetwork, folder: Path, **directives: str) -> Instance:
+    """The gateway's daemon."""
+    given = {"TransparentProxy": "client", "RuleInterface": "lan", "User": "65534", "ConnectTimeOut": "10"}
+    return Instance(lab.gateway, folder, given | directives)
+
+
+def _measure(client: Client, there: Scene) -> str:
+    began = time.monotonic()
+    try:
+        wrong = client.send(there)
+    except LabError as error:
+        wrong = str(error)
+    if wrong:
+        print(f"    {there.kind}: {wrong}", file=sys.stderr)
+    return f"{'sent' if not wrong else '**fails**'} {time.monotonic() - began:.1f} s"
+
+
+def main(wanted: list[str]) -> None:
+    """The table: the first message and the next one, for each kind and way."""
+    ways: dict[str, dict[str, str] | None] = {
+        "directly": None, "reply": {"ConnectFailure": "reply"}, "reset": {"ConnectFailure": "reset"}, "refuse": {},
+    }  # fmt: skip
+    print("| client | IPv6 |", " | ".join(ways), "|\n|---|---|" + "---|" * len(ways), flush=True)
+    with gateway_network() as lab, tempfile.TemporaryDirectory(prefix="dual.") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for title, client in CLIENTS.items():
+            if not client.there() or (wanted and title not in wanted):
+                continue
+            for kind in KINDS:
+                cells = []
+                for directives in ways.values():
+                    with scene(lab, folder, kind) as there:
+                        if directives is None:
+                            cells.append(_measure(client, there))
+                            continue
+                        with instance(lab, folder, **directives).running():
+                            cells.append(", ".join(_measure(client, there) for _ in range(2)))
+                print(f"| {title} | {kind} |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
