@@ -7,6 +7,7 @@ resolved here: names are looked up when they are dialled, so a changed record ne
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -120,3 +121,16 @@ def _checked_host(host: str) -> str:
     if len(name) > _HOST_MAX or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise ValueError(f"{host!r} is no host name, address or path")
     return host
+
+
+def holder(ip: str) -> str:
+    """Who holds a connection from this address: it itself (IPv4), or its /64 (IPv6: one subscriber, RFC 6177).
+
+    "" for this host's own programs, which have no share but all: loopback and unix sockets (no address).
+    """
+    if not ip:
+        return ""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    if address.is_loopback:
+        return ""
+    return str(ipaddress.ip_network((address, 64), strict=False).network_address) if address.version == 6 else ip

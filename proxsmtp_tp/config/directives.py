@@ -100,8 +100,9 @@ DIRECTIVES: tuple[Directive, ...] = (
         "FilterProcesses",
         "filter_processes",
         values.integer(1, _PROCESSES_MAX),
-        "How many filters may run at once, over all workers; further messages wait. The default is what"
-        " 1.10 could run with its default MaxConnections.",
+        "How many filters may run at once, over all workers; further messages wait. A free place goes to the client (an"
+        " IPv4 address or an IPv6 /64) that has the fewest, in turn where several have as few. The default is"
+        " what 1.10 could run with its default MaxConnections.",
         since="2.0",
     ),
     Directive(

@@ -93,7 +93,7 @@ class Settings:
     filter_reject: str = "530 Email Rejected"
     filter_type: FilterType = FilterType.PIPE
     filter_processes: int = 64
-    """For the whole instance; a worker's share is this over `workers`."""
+    """For the whole instance."""
     header: str | None = None
     """As written: % and backslash escapes are expanded for each message."""
     keep_alives: float = 60

@@ -5,7 +5,8 @@ verdict      what a filter says: pass, reject, tempfail, discard
 table        FilterType -> the filter that the configuration asks for
 
 judging      one message being judged: what all kinds of filters do alike
-limit        how many judge at once; the others wait in line
+limit        how many judge at once, over all workers; the others wait in line
+places       who has a place and who waits for one, in memory that all workers share
 clock        FilterTimeout: time counts only while we wait for the filter
 spool        a message's bytes: in memory, in a nameless file, in the file that EMAIL names
 room         how much all of them may take: SpoolLimit, a reserve on the disk, memory

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+    from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.room import Room
     from proxsmtp_tp.filters.run import CommandRun
 
@@ -39,10 +40,10 @@ _RUNS: Final[dict[Kind, Callable[[Launcher, FilterRequest, FilterOwner], Command
 
 
 class CommandFilter:
-    """Runs `command` for each message, at most `max_processes` at once; `timeout` in seconds is FilterTimeout."""
+    """Runs `command` for each message, at most `limit` at once; `timeout` in seconds is FilterTimeout."""
 
-    def __init__(self, command: str, kind: Kind, timeout: float, room: Room, max_processes: int) -> None:
-        self._launcher = Launcher(command, timeout, room, max_processes)
+    def __init__(self, command: str, kind: Kind, timeout: float, room: Room, limit: ProcessLimit) -> None:
+        self._launcher = Launcher(command, timeout, room, limit)
         self._run = _RUNS[kind]
 
     @property

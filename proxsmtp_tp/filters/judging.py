@@ -110,14 +110,14 @@ class Judging(ABC):
 
     def _enter(self) -> None:
         """Start what judges: now, or when a place becomes free."""
-        if self._limit.enter(self._granted):
+        if self._limit.enter(self._granted, self._request.client):
             self._start_anew()
         else:
             self._clock.start()
 
     def _granted(self) -> None:
         if self._settled or self._limit.closed:
-            self._limit.leave()
+            self._limit.leave(self._request.client)
         else:
             self._start_anew()
 
@@ -149,7 +149,7 @@ class Judging(ABC):
     def _stop(self) -> None:
         self._settled = True
         self._clock.stop()
-        self._limit.forget(self._granted)
+        self._limit.forget(self._granted, self._request.client)
         self._let_go()
 
     def _tell_verdict(self, verdict: Verdict) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.claim import Claim, remove_unclaimed
-from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.process import Child
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.process import ChildOwner
     from proxsmtp_tp.filters.room import Room
 
@@ -28,14 +28,14 @@ _OWN_VARIABLES = frozenset(
 
 
 class Launcher:
-    """Starts `command`, at most `max_processes` at once. `timeout` is FilterTimeout in seconds."""
+    """Starts `command`, at most `limit` at once. `timeout` is FilterTimeout in seconds."""
 
-    def __init__(self, command: str, timeout: float, room: Room, max_processes: int) -> None:
+    def __init__(self, command: str, timeout: float, room: Room, limit: ProcessLimit) -> None:
         self.command = command
         self.timeout = timeout
         self.room = room
         self.claim = Claim(room.directory)
-        self.limit = ProcessLimit(max_processes)
+        self.limit = limit
         self._children: set[Child] = set()
         self._environment = {name: value for name, value in os.environb.items() if name not in _OWN_VARIABLES}
         self._environment[b"TMPDIR"] = os.fsencode(room.directory)
@@ -55,12 +55,12 @@ class Launcher:
 
         def freed() -> None:
             self._children.discard(child)
-            self.limit.leave()
+            self.limit.leave(request.client)
 
         try:
             child = Child(self.command, environment, owner, piped=file is None, freed=freed)
         except (OSError, ValueError):
-            self.limit.leave()
+            self.limit.leave(request.client)
             raise
         self._children.add(child)
         return child

@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.filters.endings import Ending
 from proxsmtp_tp.filters.judging import Judging
-from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.scanner_connection import ScannerConnection
 from proxsmtp_tp.filters.scanner_dialogue import ScannerDialogue
 from proxsmtp_tp.filters.scanner_endings import ScannerEnding, trouble
@@ -40,6 +39,7 @@ from proxsmtp_tp.filters.verdict import Action
 if TYPE_CHECKING:
     from proxsmtp_tp.config.addresses import Address
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+    from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.room import Room
     from proxsmtp_tp.filters.verdict import Verdict
 
@@ -50,18 +50,18 @@ CHUNK = 64 * 1024
 
 
 class SmtpFilter:
-    """Hands messages to the scanner at `address`, at most `max_connections` at once; `timeout` in s is FilterTimeout.
+    """Hands messages to the scanner at `address`, at most `limit` at once; `timeout` in s is FilterTimeout.
 
     Raises ValueError for an address that nobody can be reached at.
     """
 
-    def __init__(self, address: Address, timeout: float, room: Room, max_connections: int) -> None:
+    def __init__(self, address: Address, timeout: float, room: Room, limit: ProcessLimit) -> None:
         if isinstance(address, InetAddress) and address.port_only:
             raise ValueError(f"FilterType smtp: no host before port {address.port}")
         self.address = address
         self.timeout = timeout
         self.room = room
-        self.limit = ProcessLimit(max_connections)
+        self.limit = limit
         self.own_name = _own_name()
         self._connections: set[ScannerConnection] = set()
 
@@ -90,7 +90,7 @@ class SmtpFilter:
 
         def freed() -> None:
             self._connections.discard(connection)
-            self.limit.leave()
+            self.limit.leave(run.client)
 
         connection = ScannerConnection(self.address, self.timeout, run, freed)
         self._connections.add(connection)
@@ -110,6 +110,11 @@ class ScanRun(Judging):
     def read(self, size: int) -> bytes:
         """FilterRun. Raises OSError if the message can not be read back to its last octet."""
         return self._text.read(size)
+
+    @property
+    def client(self) -> str:
+        """Whose message it is."""
+        return self._request.client
 
     # Judging.
 

@@ -1,7 +1,4 @@
-"""Which filter the configuration asks for: one row for each FilterType that judges message text.
-
-A worker's share of FilterProcesses is an equal one, rounded down, but at least one.
-"""
+"""Which filter the configuration asks for: one row for each FilterType that judges message text."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.smtp import SmtpFilter
 
@@ -16,13 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.filters.interface import Filter
+    from proxsmtp_tp.filters.places import Places
     from proxsmtp_tp.filters.room import Tally
 
 
-def make_filter(settings: Settings, tally: Tally | None = None) -> Filter | None:
+def make_filter(settings: Settings, tally: Tally | None = None, places: Places | None = None) -> Filter | None:
     """The filter of one worker; None where no message text is judged (no FilterCommand, or FilterType reject).
 
-    `tally` knows what all workers keep, for SpoolLimit; None: this worker is the only one.
+    `tally` knows what all workers keep, for SpoolLimit, and `places` the filters that run, for FilterProcesses; None:
+    this worker is the only one.
 
     Raises ValueError for a FilterType that has no filter, or whose FilterCommand is not what it needs.
     """
@@ -31,25 +31,22 @@ def make_filter(settings: Settings, tally: Tally | None = None) -> Filter | None
     make = _FILTERS.get(settings.filter_type)
     if make is None:
         raise ValueError(f"FilterType {settings.filter_type.value} has no filter")
-    return make(settings, settings.filter_command, Room(settings.temp_directory, settings.spool_limit, tally))
+    room = Room(settings.temp_directory, settings.spool_limit, tally)
+    return make(settings, settings.filter_command, room, ProcessLimit(settings.filter_processes, places))
 
 
-def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, Room], Filter]:
-    def make(settings: Settings, command: str, room: Room) -> Filter:
-        return CommandFilter(command, kind, settings.filter_timeout, room, _share(settings))
+def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, Room, ProcessLimit], Filter]:
+    def make(settings: Settings, command: str, room: Room, limit: ProcessLimit) -> Filter:
+        return CommandFilter(command, kind, settings.filter_timeout, room, limit)
 
     return make
 
 
-def _scanner(settings: Settings, _command: str, room: Room) -> Filter:
-    return SmtpFilter(settings.filter_address, settings.filter_timeout, room, _share(settings))
+def _scanner(settings: Settings, _command: str, room: Room, limit: ProcessLimit) -> Filter:
+    return SmtpFilter(settings.filter_address, settings.filter_timeout, room, limit)
 
 
-def _share(settings: Settings) -> int:
-    return max(settings.filter_processes // max(settings.workers, 1), 1)
-
-
-_FILTERS: Final[dict[FilterType, Callable[[Settings, str, Room], Filter]]] = {
+_FILTERS: Final[dict[FilterType, Callable[[Settings, str, Room, ProcessLimit], Filter]]] = {
     FilterType.PIPE: _command("pipe"),
     FilterType.FILE: _command("file"),
     FilterType.SMTP: _scanner,

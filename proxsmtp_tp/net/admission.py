@@ -17,7 +17,6 @@ clients' own connections are in the table as well, because we must not dial with
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import mmap
 import os
 import socket
@@ -25,10 +24,13 @@ import struct
 import weakref
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.telemetry.counters import Counters
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from proxsmtp_tp.filters.places import WorkerPlaces
 
 End = tuple[str, int]
 
@@ -78,6 +80,7 @@ class Admission:
         self._keys = view[starts[5] :]
         self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
         self._lock = _Lock()
+        self._places = PlaceTable(WORKERS_MAX, _Lock())
         self.counters = Counters(rows)
         self.set_limit(max_connections)
         for worker in range(workers):
@@ -107,7 +110,7 @@ class Admission:
     def try_enter(self, worker: int, client: str = "") -> bool:
         """One more connection for the worker, if there is room. True: it is counted until `leave`.
 
-        `client` is who comes (see `holder`), or "" for whom there is no share.
+        `client` is who comes (see `config.addresses.holder`), or "" for whom there is no share.
         """
         with self._lock:
             taken = sum(self._counts[: self._header[_ROWS]])
@@ -169,10 +172,15 @@ class Admission:
             self._spooled[worker] = 0
             self.counters.keep(worker)
         self._free.pop(worker, None)
+        self._places.clear(worker)
 
     def tally(self, worker: int) -> SpoolTally:
         """Where the worker adds up the octets of messages that it keeps."""
         return SpoolTally(self._spooled, worker)
+
+    def places(self, worker: int) -> WorkerPlaces:
+        """The worker's view of FilterProcesses."""
+        return self._places.of(worker)
 
     # Connections by their end points. `End` is an IP literal and a port.
 
@@ -241,19 +249,6 @@ class SpoolTally:
     def total(self) -> int:
         """Of all workers."""
         return sum(self._rows)
-
-
-def holder(ip: str) -> str:
-    """Who holds a connection from this address: it itself (IPv4), or its /64 (IPv6: one subscriber, RFC 6177).
-
-    "" for this host's own programs, which have no share but all: loopback and unix sockets (no address).
-    """
-    if not ip:
-        return ""
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    if address.is_loopback:
-        return ""
-    return str(ipaddress.ip_network((address, 64), strict=False).network_address) if address.version == 6 else ip
 
 
 class _Lock:

@@ -14,10 +14,10 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
-from proxsmtp_tp.net.admission import holder
 from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
@@ -65,7 +65,7 @@ class Proxy:
             ),
             options=options_of(settings, reject, trace=log.isEnabledFor(logging.DEBUG)),
             limits=limits_of(settings),
-            filter=make_filter(settings, admission.tally(worker)),
+            filter=make_filter(settings, admission.tally(worker), admission.places(worker)),
             log_limit=LogLimit(),
             refusals=Refusals(settings),
         )

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.verdict import Action
@@ -96,7 +97,7 @@ async def scanning(
     """A filter that leaves nothing behind: no connection, no task, no descriptor."""
     before = sockets_and_files(directory)
     address = mx.address if isinstance(mx, Mx) else mx
-    filter_ = SmtpFilter(address, limit, Room(str(directory)), connections)
+    filter_ = SmtpFilter(address, limit, Room(str(directory)), ProcessLimit(connections))
     yield filter_
     await until(lambda: filter_.running == 0, "every connection is closed")
     assert filter_.waiting == 0

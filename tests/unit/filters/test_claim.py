@@ -14,6 +14,7 @@ import pytest
 
 from proxsmtp_tp.filters.claim import Claim, remove_unclaimed
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.spool import MessageFile
 from tests.unit.filters.court import filtering, open_descriptors, start
@@ -176,7 +177,7 @@ def test_the_next_filter_removes_and_says_so(
             case.write(b"Subject: hello\r\n")
             (own,) = names(tmp_path)
             (tmp_path / NOBODYS).touch()
-            CommandFilter("cat", kind, 1, Room(str(tmp_path)), 1).close()
+            CommandFilter("cat", kind, 1, Room(str(tmp_path)), ProcessLimit(1)).close()
             assert names(tmp_path) == {own}
             case.abort()
 

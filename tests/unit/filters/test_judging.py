@@ -86,7 +86,7 @@ def run_of(case: Case) -> SizeRun:
 
 
 def test_a_row_makes_it_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(table._FILTERS, FilterType.FILE, lambda _settings, _command, _room: SizeFilter())
+    monkeypatch.setitem(table._FILTERS, FilterType.FILE, lambda *_arguments: SizeFilter())
     assert isinstance(table.make_filter(Settings(filter_type=FilterType.FILE, filter_command="100")), SizeFilter)
 
 

@@ -13,6 +13,7 @@ import pytest
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.filters import endings, scanner_connection, smtp
 from proxsmtp_tp.filters.endings import Ending
+from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.scanner_connection import OUTPUT_HIGH, QUIT_GRACE
 from proxsmtp_tp.filters.scanner_endings import REPLIES, ScannerEnding
@@ -479,7 +480,7 @@ def test_a_full_queue(run_jumping: Run, tmp_path: Path, family: int, end: str) -
 
 def test_a_port_alone_is_no_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no host"):
-        SmtpFilter(InetAddress("", 10024), LIMIT, Room(str(tmp_path)), 1)
+        SmtpFilter(InetAddress("", 10024), LIMIT, Room(str(tmp_path)), ProcessLimit(1))
 
 
 @pytest.mark.parametrize(
@@ -488,7 +489,7 @@ def test_a_port_alone_is_no_place(tmp_path: Path) -> None:
 )
 def test_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: bytes) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: name)
-    assert SmtpFilter(UnixAddress("/run/x"), LIMIT, Room(str(tmp_path)), 1).own_name == said
+    assert SmtpFilter(UnixAddress("/run/x"), LIMIT, Room(str(tmp_path)), ProcessLimit(1)).own_name == said
 
 
 # TempDirectory.

@@ -9,6 +9,7 @@ from proxsmtp_tp.filters import table
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.file import FileRun
 from proxsmtp_tp.filters.pipe import PipeRun
+from proxsmtp_tp.net.admission import Admission
 
 
 @pytest.mark.parametrize("kind", list(FilterType))
@@ -35,16 +36,18 @@ def test_a_command_with_all_that_is_configured(kind: FilterType, run: type) -> N
     launcher = filter_._launcher
     assert filter_._run is run
     assert (launcher.command, launcher.timeout, launcher.room.directory) == ("cat; true", 7, "/var/spool/x")
-    assert launcher.limit.maximum == 3
+    assert launcher.limit.maximum == 10
 
 
-@pytest.mark.parametrize(
-    ("processes", "workers", "share"), [(64, 0, 64), (64, 1, 64), (64, 2, 32), (1, 8, 1), (9, 8, 1)]
-)
-def test_the_workers_share_the_limit(processes: int, workers: int, share: int) -> None:
-    filter_ = table.make_filter(Settings(filter_command="cat", filter_processes=processes, workers=workers))
-    assert isinstance(filter_, CommandFilter)
-    assert filter_._launcher.limit.maximum == share
+def test_the_limit_is_one_for_all_workers() -> None:
+    """However many there are: `places` knows what the others run."""
+    shared = Admission(10, 2)
+    for worker in range(2):
+        settings = Settings(filter_command="cat", filter_processes=9, workers=2)
+        filter_ = table.make_filter(settings, shared.tally(worker), shared.places(worker))
+        assert isinstance(filter_, CommandFilter)
+        assert filter_._launcher.limit.maximum == 9
+        assert filter_._launcher.limit._places.bell is not None
 
 
 def test_a_kind_without_a_row_is_an_error_not_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:

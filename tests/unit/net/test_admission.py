@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.net.admission import WORKERS_MAX, Admission, holder
+from proxsmtp_tp.config.addresses import holder
+from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
