@@ -1,7 +1,7 @@
-"""Faults are played on the stage of the tests of sockets."""
+"""Faults use the fixtures of tests/unit/net."""
 
 from __future__ import annotations
 
-from tests.unit.net.running import fast_ticks, open_stage, pytest_pyfunc_call
+from tests.unit.net.fixtures import fast_ticks, pytest_pyfunc_call, start_proxy
 
-__all__ = ["fast_ticks", "open_stage", "pytest_pyfunc_call"]
+__all__ = ["fast_ticks", "pytest_pyfunc_call", "start_proxy"]

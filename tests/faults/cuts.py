@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.unit.net.stage import PATIENCE, PIECE, Mx, Peer, codes, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import PATIENCE, PIECE, Mx, Peer, codes, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from tests.unit.net.stage import Stage
+    from tests.unit.net.proxy_harness import ProxyHarness
 
 AT_ONCE = 24
 """Dialogues at a time: below MaxConnections, and not more filters than a small machine can start."""
@@ -90,7 +90,7 @@ class Witness(ModelServer):
         return None
 
 
-class Hall:
+class RecordingServer:
     """The server: one witness for each connection, and the places where it breaks off."""
 
     def __init__(self, mx: Mx, cut: Callable[[Peer, Witness], Awaitable[None]] | None = None) -> None:
@@ -160,10 +160,10 @@ async def speak(peer: Peer, witness: Witness, answer: bytes, most: int | None) -
 
 
 async def play(
-    stage: Stage, script: Script, cut: int | None = None, *, way: str = "close", burst: bool = False
+    harness: ProxyHarness, script: Script, cut: int | None = None, *, way: str = "close", burst: bool = False
 ) -> Result:
     """One client. With `cut`, it goes away after so many octets; in a `burst` it waits for no reply."""
-    client = await stage.client()
+    client = await harness.client()
     said = script.stream[:cut]
     async with asyncio.timeout(PATIENCE):
         with suppress(OSError):
@@ -195,10 +195,10 @@ def taken(steps: Iterable[bytes], octets: int) -> Iterable[bytes]:
 
 async def play_all(plays: Iterable[Awaitable[Result]]) -> list[Result]:
     """Many clients, AT_ONCE at a time, results in order."""
-    room = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(play_one: Awaitable[Result]) -> Result:
-        async with room:
+        async with slots:
             return await play_one
 
     return await asyncio.gather(*(one(play_one) for play_one in plays))

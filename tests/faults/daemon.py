@@ -15,8 +15,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tests.unit.net.stage import PATIENCE, Mx, Peer, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import PATIENCE, Mx, Peer, until
+from tests.unit.session.models import ModelServer
 
 COMMAND = Path(sys.executable).parent / "proxsmtp-tp"
 LIMIT = 24
@@ -106,7 +106,7 @@ class Caller:
                 await self.server.say(self.model.receive(data))
 
 
-class House:
+class DaemonPeers:
     """The daemon's clients and its server."""
 
     def __init__(self, folder: Path, mx: Mx) -> None:

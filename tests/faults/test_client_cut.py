@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.cuts import FINAL, LENGTH, Hall, Script, play, play_all
-from tests.unit.net.stage import Mx
+from tests.faults.cuts import FINAL, LENGTH, RecordingServer, Script, play, play_all
+from tests.unit.net.proxy_harness import Mx
 
 if TYPE_CHECKING:
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 EVERY_OCTET = range(LENGTH + 1)
 
@@ -19,24 +19,24 @@ EVERY_OCTET = range(LENGTH + 1)
 @pytest.mark.parametrize("burst", [False, True], ids=["step by step", "in one piece"])
 @pytest.mark.parametrize("way", ["close", "reset", "finish"])
 async def test_the_client_is_cut_at_every_octet(
-    open_stage: OpenStage, way: str, burst: bool, filter_command: str | None
+    start_proxy: StartProxy, way: str, burst: bool, filter_command: str | None
 ) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        hall = Hall(mx)
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        server = RecordingServer(mx)
         scripts = [Script(number) for number in EVERY_OCTET]
-        results = await play_all(play(stage, script, script.number, way=way, burst=burst) for script in scripts)
-        await stage.empty()
-        await hall.quiet()
+        results = await play_all(play(harness, script, script.number, way=way, burst=burst) for script in scripts)
+        await harness.empty()
+        await server.quiet()
         for script, result in zip(scripts, results, strict=True):
             cut = script.number
-            delivered = hall.delivered(cut)
+            delivered = server.delivered(cut)
             assert delivered in ([], [script.message]), cut
             assert not result.accepted or delivered, cut
             if cut < script.complete_at:
                 assert not delivered, cut
                 assert len(result.told) <= FINAL or result.told[FINAL] // 100 != 2, cut
                 if filter_command is not None:
-                    assert b"DATA" not in hall.commands(cut), "the server heard of a message that never was one"
+                    assert b"DATA" not in server.commands(cut), "the server heard of a message that never was one"
             elif way == "finish" and cut == LENGTH:
                 assert result.told == [220, 250, 250, 250, 354, 250, 221]
                 assert delivered
@@ -44,15 +44,15 @@ async def test_the_client_is_cut_at_every_octet(
                 assert result.accepted
 
 
-async def test_nothing_but_the_clients_words_reach_the_server(open_stage: OpenStage) -> None:
+async def test_nothing_but_the_clients_words_reach_the_server(start_proxy: StartProxy) -> None:
     """Octets of the dialogue that are cut off are never completed by us: no line that the client did not end."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        hall = Hall(mx)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        server = RecordingServer(mx)
         scripts = [Script(number) for number in EVERY_OCTET]
-        await play_all(play(stage, script, script.number, way="finish", burst=True) for script in scripts)
-        await stage.empty()
-        await hall.quiet()
-        for witness in hall.witnesses:
+        await play_all(play(harness, script, script.number, way="finish", burst=True) for script in scripts)
+        await harness.empty()
+        await server.quiet()
+        for witness in server.witnesses:
             if witness.number is None:
                 continue
             said = Script(witness.number).stream[: witness.number]

@@ -11,11 +11,11 @@ import pytest
 from proxsmtp_tp.smtp import answers
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, WHOLE, meet, relayed
-from tests.unit.net.stage import Mx, codes
+from tests.unit.net.proxy_harness import Mx, codes
 
 if TYPE_CHECKING:
     from tests.unit.net.phases import Reach
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 OUT_OF_STEP = b"421 4.3.0 The server's replies do not fit the commands, closing\r\n"
 CLEAN = re.compile(rb"(?:[2-5]\d\d(?:[ -][^\x00-\x1f\x7f]*)?\r\n)*")
@@ -53,12 +53,12 @@ REACHED = [phases.waiting_for_a_reply, phases.idle, phases.waiting_for_the_final
     ],
 )
 @BOTH_PATHS
-async def test_what_is_no_reply(open_stage: OpenStage, reach: Reach, said: bytes, filter_command: str | None) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        stage.errors_expected = True
-        client, server = await reach(stage, mx)
+async def test_what_is_no_reply(start_proxy: StartProxy, reach: Reach, said: bytes, filter_command: str | None) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        harness.errors_expected = True
+        client, server = await reach(harness, mx)
         with suppress(BrokenPipeError, ConnectionResetError):  # it is not heard to the end
-            await server.press(said, lambda: not stage.proxy._connections, len(said))
+            await server.press(said, lambda: not harness.proxy._connections, len(said))
         assert await client.rest() == OUT_OF_STEP
         assert server.was_reset or await server.rest() == b""
 
@@ -66,11 +66,11 @@ async def test_what_is_no_reply(open_stage: OpenStage, reach: Reach, said: bytes
 @pytest.mark.parametrize("said", UNTIDY.values(), ids=UNTIDY)
 @BOTH_PATHS
 async def test_an_untidy_reply_to_the_end_of_data(
-    open_stage: OpenStage, said: bytes, filter_command: str | None
+    start_proxy: StartProxy, said: bytes, filter_command: str | None
 ) -> None:
     """The server took the message: one tidy 2xx for the client, and the dialogue goes on."""
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        client, server = await phases.waiting_for_the_final_reply(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        client, server = await phases.waiting_for_the_final_reply(harness, mx)
         await server.say(said)
         reply = await client.reply()
         assert reply[:2] == b"25"
@@ -91,10 +91,10 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("said", HARMLESS.values(), ids=HARMLESS)
-async def test_what_is_a_reply_if_one_is_kind(open_stage: OpenStage, said: bytes) -> None:
+async def test_what_is_a_reply_if_one_is_kind(start_proxy: StartProxy, said: bytes) -> None:
     """It reaches the client as one clean reply, and the dialogue goes on."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
         await client.say("NOOP")
         await server.line()
         await server.say(said)
@@ -108,39 +108,39 @@ async def test_what_is_a_reply_if_one_is_kind(open_stage: OpenStage, said: bytes
 
 
 @pytest.mark.parametrize("unasked", ["250 ok", "354 go", "550 no", "334 more", "220 mx again", "250-a\n250 b"])
-async def test_a_reply_before_the_command(open_stage: OpenStage, unasked: str) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client, server = await meet(stage, mx)
+async def test_a_reply_before_the_command(start_proxy: StartProxy, unasked: str) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client, server = await meet(harness, mx)
         await server.say(unasked)
         assert await client.rest() == OUT_OF_STEP
         assert await server.rest() == b""
 
 
 @pytest.mark.parametrize("second", ["250 two", "550 two", "354 two"])
-async def test_two_replies_to_one_command(open_stage: OpenStage, second: str) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client, server = await phases.waiting_for_a_reply(stage, mx)
+async def test_two_replies_to_one_command(start_proxy: StartProxy, second: str) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client, server = await phases.waiting_for_a_reply(harness, mx)
         await server.say(f"250 one\n{second}")
         assert await client.rest() == b"250 one\r\n" + OUT_OF_STEP
 
 
 @pytest.mark.parametrize("told", ["250 ok", "354 go", "550 no"])
-async def test_a_greeting_that_says_more(open_stage: OpenStage, told: str) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client = await stage.client()
+async def test_a_greeting_that_says_more(start_proxy: StartProxy, told: str) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client = await harness.client()
         server = await mx.accept()
         await server.say(f"220 mx\n{told}")
         assert codes(await client.rest()) == [220, 421]
 
 
 @pytest.mark.parametrize("greeting", ["354 go", "334 more"])
-async def test_a_greeting_that_is_none(open_stage: OpenStage, greeting: str) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client = await stage.client()
+async def test_a_greeting_that_is_none(start_proxy: StartProxy, greeting: str) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client = await harness.client()
         server = await mx.accept()
         await server.say(greeting)
         assert await client.rest() == OUT_OF_STEP
@@ -150,11 +150,11 @@ async def test_a_greeting_that_is_none(open_stage: OpenStage, greeting: str) -> 
 
 
 @pytest.mark.parametrize("command", ["EHLO c", "HELO c", "MAIL FROM:<a@c>", "RSET", "NOOP", "VRFY a", "QUIT", "XYZZY"])
-async def test_go_on_with_what(open_stage: OpenStage, command: str) -> None:
+async def test_go_on_with_what(start_proxy: StartProxy, command: str) -> None:
     """3xx to a command that has nothing to go on with."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client, server = await meet(stage, mx)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client, server = await meet(harness, mx)
         await client.say(command)
         await server.line()
         await server.say("354 go")
@@ -165,33 +165,33 @@ async def test_go_on_with_what(open_stage: OpenStage, command: str) -> None:
 @BOTH_PATHS
 @pytest.mark.parametrize("reply", ["250 done", "250-done\n250 really", "220 hello"])
 async def test_done_with_a_message_that_was_not_sent(
-    open_stage: OpenStage, reply: str, filter_command: str | None
+    start_proxy: StartProxy, reply: str, filter_command: str | None
 ) -> None:
     """2xx to DATA: the client must not take it for the reply to its message."""
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        stage.errors_expected = True
-        client, server = await phases.waiting_for_354(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        harness.errors_expected = True
+        client, server = await phases.waiting_for_354(harness, mx)
         await server.say(reply)
         assert await client.rest() == OUT_OF_STEP
         assert await server.rest() == b""
 
 
-async def test_done_before_the_end_of_the_message(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client, server = await phases.in_the_text(stage, mx)
+async def test_done_before_the_end_of_the_message(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client, server = await phases.in_the_text(harness, mx)
         await server.say("250 2.0.0 queued already")
         assert b"\r\n.\r\n" not in await server.rest()
         await client.say("more\n.")
         assert (await client.rest()).startswith(b"421 4.3.0 The server's replies do not fit")
 
 
-async def test_a_judged_message_refused_while_it_is_sent(open_stage: OpenStage) -> None:
+async def test_a_judged_message_refused_while_it_is_sent(start_proxy: StartProxy) -> None:
     async with (
         Mx() as mx,
-        open_stage(mx, filter_command="cat >/dev/null; head -c 30000000 /dev/zero | tr '\\0' x") as stage,
+        start_proxy(mx, filter_command="cat >/dev/null; head -c 30000000 /dev/zero | tr '\\0' x") as harness,
     ):
-        client, server = await phases.waiting_for_354(stage, mx)
+        client, server = await phases.waiting_for_354(harness, mx)
         await server.say("354 go\n552 5.3.4 too big")
         assert await client.reply() == b"552 5.3.4 too big"
         assert b"\r\n.\r\n" not in await server.rest()
@@ -199,12 +199,12 @@ async def test_a_judged_message_refused_while_it_is_sent(open_stage: OpenStage) 
 
 
 @BOTH_PATHS
-async def test_a_server_that_refuses_rset(open_stage: OpenStage, filter_command: str | None) -> None:
+async def test_a_server_that_refuses_rset(start_proxy: StartProxy, filter_command: str | None) -> None:
     """Whose envelope would the next message have? After a refusal of ours the client is told, and starts anew."""
     refusing = "cat >/dev/null; exit 1" if filter_command else None
-    async with Mx() as mx, open_stage(mx, filter_command=refusing) as stage:
-        stage.errors_expected = True
-        client, server = await phases.in_a_transaction(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command=refusing) as harness:
+        harness.errors_expected = True
+        client, server = await phases.in_a_transaction(harness, mx)
         if refusing:
             await client.ask("DATA")
             assert (await client.ask(DOT)).startswith(b"550")
@@ -221,21 +221,21 @@ async def test_a_server_that_refuses_rset(open_stage: OpenStage, filter_command:
 
 
 @pytest.mark.parametrize("many", [1, 3, 50])
-async def test_replies_to_a_group_that_are_more_than_its_commands(open_stage: OpenStage, many: int) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client, server = await meet(stage, mx, "PIPELINING")
+async def test_replies_to_a_group_that_are_more_than_its_commands(start_proxy: StartProxy, many: int) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client, server = await meet(harness, mx, "PIPELINING")
         await client.say("MAIL FROM:<a@c>\nRCPT TO:<b@mx>\nRSET")
         await server.text(b"RSET\r\n")
         await server.say("\n".join(["250 ok"] * (3 + many)))
         assert codes(await client.rest()) == [250, 250, 250, 421]
 
 
-async def test_a_whole_dialogue_answered_before_it_is_heard(open_stage: OpenStage) -> None:
+async def test_a_whole_dialogue_answered_before_it_is_heard(start_proxy: StartProxy) -> None:
     """All replies at once with the greeting: none of them is the server's word on anything."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client = await stage.client()
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client = await harness.client()
         await client.say(WHOLE)
         server = await mx.accept()
         await server.say("220 mx\n250 mx\n250 ok\n250 ok\n354 go\n250 queued\n221 bye")

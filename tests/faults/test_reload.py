@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.daemon import Daemon, House
+from tests.faults.daemon import Daemon, DaemonPeers
 from tests.unit.net.dialogue import DOT, MESSAGE_CODES
-from tests.unit.net.running import run
-from tests.unit.net.stage import Mx, Peer, answer_by, codes, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.fixtures import run
+from tests.unit.net.proxy_harness import Mx, Peer, answer_by, codes, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,12 +68,12 @@ async def _reload_under_load(daemon: Daemon, folder: Path) -> None:
     async with Mx(socket.AF_UNIX, str(folder / "mx")) as mx:
         await until(lambda: daemon.ready, "the daemon is ready")
         mx._start(_greet_late(mx))
-        house = House(folder, mx)
+        peers = DaemonPeers(folder, mx)
         going = True
 
         async def send() -> None:
             while going:
-                client = await house.client()
+                client = await peers.client()
                 heard.append(await _dialogue(client))
 
         senders = [asyncio.create_task(send()) for _ in range(SENDERS)]

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.cuts import FINAL, LENGTH, Hall, Script, Witness, hear, play, play_all, speak
-from tests.unit.net.stage import Mx
+from tests.faults.cuts import FINAL, LENGTH, RecordingServer, Script, Witness, hear, play, play_all, speak
+from tests.unit.net.proxy_harness import Mx
 
 if TYPE_CHECKING:
     from tests.faults.cuts import Result
-    from tests.unit.net.stage import OpenStage, Peer
+    from tests.unit.net.proxy_harness import Peer, StartProxy
 
 GREETING = b"220 mx\r\n"
 SPOKEN = len(GREETING + b"250-mx\r\n250-PIPELINING\r\n250 HELP\r\n" + b"250 ok\r\n" * 2)
@@ -55,33 +55,33 @@ class Cutter:
             heard += len(data)
 
 
-def judge(hall: Hall, scripts: list[Script], results: list[Result]) -> int:
+def judge(server: RecordingServer, scripts: list[Script], results: list[Result]) -> int:
     """What must hold wherever it was cut. How many messages came out."""
     for script, result in zip(scripts, results, strict=True):
-        delivered = hall.delivered(script.number)
+        delivered = server.delivered(script.number)
         assert delivered in ([], [script.message]), script.number
         assert result.told[-1] in {221, 421}, result.told
         if result.accepted:
             assert delivered, script.number
-            assert [w.confirmed for w in hall.witnesses if w.number == script.number] == [True], script.number
+            assert [w.confirmed for w in server.witnesses if w.number == script.number] == [True], script.number
         elif len(result.told) > FINAL:
             assert result.told[FINAL] // 100 == 4, result.told
-    return sum(bool(hall.delivered(script.number)) for script in scripts)
+    return sum(bool(server.delivered(script.number)) for script in scripts)
 
 
 @BOTH_PATHS
 @BOTH_WAYS
 @BURST
 async def test_the_server_is_cut_at_every_octet_that_it_says(
-    open_stage: OpenStage, way: str, burst: bool, filter_command: str | None
+    start_proxy: StartProxy, way: str, burst: bool, filter_command: str | None
 ) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        hall = Hall(mx, Cutter(way, hearing=False))
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        server = RecordingServer(mx, Cutter(way, hearing=False))
         scripts = [Script(number) for number in range(SPOKEN + 1)]
-        results = await play_all(play(stage, script, way="finish", burst=burst) for script in scripts)
-        await stage.empty()
-        await hall.quiet()
-        came_out = judge(hall, scripts, results)
+        results = await play_all(play(harness, script, way="finish", burst=burst) for script in scripts)
+        await harness.empty()
+        await server.quiet()
+        came_out = judge(server, scripts, results)
         # It had all of the message from the reply to the end of data on, whatever of that reply was heard.
         assert came_out >= len(b"250 2.0.0 queued\r\n221 bye\r\n")
         assert sum(result.accepted for result in results) >= (0 if way == "reset" else len(b"221 bye\r\n"))
@@ -91,12 +91,12 @@ async def test_the_server_is_cut_at_every_octet_that_it_says(
 @BOTH_WAYS
 @BURST
 async def test_the_server_is_cut_at_every_octet_that_it_hears(
-    open_stage: OpenStage, way: str, burst: bool, filter_command: str | None
+    start_proxy: StartProxy, way: str, burst: bool, filter_command: str | None
 ) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        hall = Hall(mx, Cutter(way, hearing=True))
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        server = RecordingServer(mx, Cutter(way, hearing=True))
         scripts = [Script(number) for number in range(LENGTH + 1)]
-        results = await play_all(play(stage, script, way="finish", burst=burst) for script in scripts)
-        await stage.empty()
-        await hall.quiet()
-        assert judge(hall, scripts, results) == LENGTH - scripts[0].complete_at + 1
+        results = await play_all(play(harness, script, way="finish", burst=burst) for script in scripts)
+        await harness.empty()
+        await server.quiet()
+        assert judge(server, scripts, results) == LENGTH - scripts[0].complete_at + 1

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.cuts import AT_ONCE
-from tests.unit.net.stage import PATIENCE, Mx, codes
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import PATIENCE, Mx, codes
+from tests.unit.session.models import ModelServer
 from tests.unit.smtp.servers import MODELS, ends_seen, ends_seen_without_nuls
 from tests.unit.smtp.test_smuggling import VARIANTS
 
 if TYPE_CHECKING:
-    from tests.unit.net.stage import OpenStage, Stage
+    from tests.unit.net.proxy_harness import ProxyHarness, StartProxy
 
 SMUGGLED = b"MAIL FROM:<evil@c>\r\nRCPT TO:<victim@mx>\r\nDATA\r\nSubject: smuggled\r\n\r\nboo\r\n.\r\n"
 BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
@@ -60,9 +60,9 @@ def opening(number: int) -> bytes:
     return b"EHLO c\r\nMAIL FROM:<%04d@c>\r\nRCPT TO:<b@mx>\r\nDATA\r\n" % number
 
 
-async def converse(stage: Stage, said: bytes) -> bytes:
+async def converse(harness: ProxyHarness, said: bytes) -> bytes:
     """Send it all, in pieces that cut every line end somewhere; what the client hears."""
-    client = await stage.client()
+    client = await harness.client()
     async with asyncio.timeout(PATIENCE):
         with suppress(OSError):
             for at in range(0, len(said), 7):
@@ -73,7 +73,7 @@ async def converse(stage: Stage, said: bytes) -> bytes:
     return heard
 
 
-async def converse_all(stage: Stage, mx: Mx, talks: list[bytes]) -> tuple[list[list[int]], list[Recorder]]:
+async def converse_all(harness: ProxyHarness, mx: Mx, talks: list[bytes]) -> tuple[list[list[int]], list[Recorder]]:
     """Each in a connection of its own; what each client heard, and the recorders by number."""
     recorders: list[Recorder] = []
 
@@ -82,14 +82,14 @@ async def converse_all(stage: Stage, mx: Mx, talks: list[bytes]) -> tuple[list[l
         return recorders[-1]
 
     mx.serve(recorder)
-    room = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(said: bytes) -> list[int]:
-        async with room:
-            return codes(await converse(stage, said))
+        async with slots:
+            return codes(await converse(harness, said))
 
     told = await asyncio.gather(*(one(said) for said in talks))
-    await stage.empty()
+    await harness.empty()
     return told, sorted(recorders, key=lambda it: int(re.findall(rb"MAIL FROM:<(\d{4})@c>", it.wire)[0]))
 
 
@@ -112,13 +112,13 @@ def normalised(message: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("filter_command", [None, "cat"], ids=["streamed", "filtered"])
-async def test_from_a_client(open_stage: OpenStage, filter_command: str | None) -> None:
+async def test_from_a_client(start_proxy: StartProxy, filter_command: str | None) -> None:
     talks = [
         opening(at) + b"Subject: a\r\n\r\nhi" + variant + SMUGGLED + b"QUIT\r\n" for at, variant in enumerate(VARIANTS)
     ]
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        stage.errors_expected = True
-        told, recorders = await converse_all(stage, mx, talks)
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        harness.errors_expected = True
+        told, recorders = await converse_all(harness, mx, talks)
         assert len(recorders) == len(talks)
     for variant, said, heard, recorder in zip(VARIANTS, talks, told, recorders, strict=True):
         assert_all_servers_agree(recorder, variant)
@@ -130,7 +130,7 @@ async def test_from_a_client(open_stage: OpenStage, filter_command: str | None) 
 
 
 @pytest.mark.parametrize("bare", ["\\n", "\\r", "\\0"])
-async def test_from_a_client_in_its_commands(open_stage: OpenStage, bare: str) -> None:
+async def test_from_a_client_in_its_commands(start_proxy: StartProxy, bare: str) -> None:
     """Refused, and the server sees nothing of it."""
     octet = bare.encode().decode("unicode_escape").encode()
     talks = [
@@ -140,8 +140,8 @@ async def test_from_a_client_in_its_commands(open_stage: OpenStage, bare: str) -
             b"VRFY !.!", b"AUTH LOGIN!MAIL FROM:<evil@c>", b"XFORWARD ADDR=192.0.2.1!MAIL FROM:<evil@c>",
         )
     ]  # fmt: skip
-    async with Mx() as mx, open_stage(mx) as stage:
-        told, recorders = await converse_all(stage, mx, talks)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        told, recorders = await converse_all(harness, mx, talks)
     for heard, recorder in zip(told, recorders, strict=True):
         assert not BARE.search(recorder.wire)
         assert b"\0" not in recorder.wire
@@ -150,15 +150,15 @@ async def test_from_a_client_in_its_commands(open_stage: OpenStage, bare: str) -
         assert heard[-1] in {221, 421}
 
 
-async def test_from_a_filter(open_stage: OpenStage) -> None:
+async def test_from_a_filter(start_proxy: StartProxy) -> None:
     """It writes what the message holds in base64: any octets."""
     texts = [b"Subject: a\r\n\r\nhi" + variant + SMUGGLED for variant in VARIANTS]
     talks = [
         opening(at) + base64.encodebytes(text).replace(b"\n", b"\r\n") + b".\r\nQUIT\r\n"
         for at, text in enumerate(texts)
     ]
-    async with Mx() as mx, open_stage(mx, filter_command="base64 -di") as stage:
-        told, recorders = await converse_all(stage, mx, talks)
+    async with Mx() as mx, start_proxy(mx, filter_command="base64 -di") as harness:
+        told, recorders = await converse_all(harness, mx, talks)
         assert len(recorders) == len(talks)
     for text, heard, recorder in zip(texts, told, recorders, strict=True):
         assert_all_servers_agree(recorder, text)
@@ -167,12 +167,12 @@ async def test_from_a_filter(open_stage: OpenStage) -> None:
         assert [command[:4] for command in recorder.commands] == [b"EHLO", b"MAIL", b"RCPT", b"DATA", b"QUIT"], text
 
 
-async def test_a_filter_can_not_add_a_reply(open_stage: OpenStage) -> None:
+async def test_a_filter_can_not_add_a_reply(start_proxy: StartProxy) -> None:
     """What it says on standard error is one line of one reply, whatever is in it."""
     says = r"printf '550-5.7.1 one\r\n250 two\r250 three\n354\0 four\033[2J\200 last\r' >&2; exit 1"
-    async with Mx() as mx, open_stage(mx, filter_command=f"cat >/dev/null; {says}") as stage:
+    async with Mx() as mx, start_proxy(mx, filter_command=f"cat >/dev/null; {says}") as harness:
         mx.serve(ModelServer)
-        client = await stage.client()
+        client = await harness.client()
         await client.say(opening(0) + b"hi\r\n.\r\nQUIT\r\n")
         assert codes(await client.rest()) == [220, 250, 250, 250, 354, 550, 221]
         assert re.fullmatch(rb"(?:[ -~]*\r\n)*", client.heard)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.daemon import LIMIT, WORKERS, Daemon, House
+from tests.faults.daemon import LIMIT, WORKERS, Daemon, DaemonPeers
 from tests.unit.net.dialogue import DOT, MESSAGE
-from tests.unit.net.running import run
-from tests.unit.net.stage import Mx, codes, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.fixtures import run
+from tests.unit.net.proxy_harness import Mx, codes, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +42,9 @@ def test_a_killed_worker_takes_only_its_own_connections(daemon: Daemon, tmp_path
 async def _kill_one(daemon: Daemon, folder: Path) -> None:
     async with Mx(socket.AF_UNIX, str(folder / "mx")) as mx:
         await until(lambda: daemon.ready, "the daemon is ready")
-        house = House(folder, mx)
-        callers = [await house.caller() for _ in range(LIMIT)]
-        assert not await house.admitted()
+        peers = DaemonPeers(folder, mx)
+        callers = [await peers.caller() for _ in range(LIMIT)]
+        assert not await peers.admitted()
         first, second = daemon.workers
         assert {caller.worker for caller in callers} == {first, second}
 
@@ -64,8 +64,8 @@ async def _kill_one(daemon: Daemon, folder: Path) -> None:
 
         await until(lambda: len(daemon.workers) == WORKERS and first not in daemon.workers, "it is replaced")
         await until(lambda: "ended: signal SIGKILL" in daemon.log.read_text(), "it is logged")
-        assert [await house.admitted() for _ in range(len(lost) + 2)] == [True] * len(lost) + [False] * 2
-        house.close()
+        assert [await peers.admitted() for _ in range(len(lost) + 2)] == [True] * len(lost) + [False] * 2
+        peers.close()
 
 
 OTHERS = (
@@ -104,9 +104,9 @@ async def _leave_files(one: Daemon, two: Daemon) -> None:
     async with Mx(socket.AF_UNIX, str(one.folder / "mx")) as mx, Mx(socket.AF_UNIX, str(two.folder / "mx")) as other_mx:
         await until(lambda: one.ready and two.ready, "both daemons are ready")
         others = set(OTHERS)
-        house, other_house = House(one.folder, mx), House(two.folder, other_mx)
-        callers = [await house.caller() for _ in range(12)]
-        others_too = [await other_house.caller() for _ in range(4)]
+        peers, other_peers = DaemonPeers(one.folder, mx), DaemonPeers(two.folder, other_mx)
+        callers = [await peers.caller() for _ in range(12)]
+        others_too = [await other_peers.caller() for _ in range(4)]
         await until(lambda: len(one.files() - others) == 16, "each message has its file")
 
         first, _ = one.workers
@@ -120,8 +120,8 @@ async def _leave_files(one: Daemon, two: Daemon) -> None:
             assert caller.model.messages == [MESSAGE]
         assert one.files() == others
 
-        last = [await house.caller() for _ in range(3)]
-        others_too.append(await other_house.caller())
+        last = [await peers.caller() for _ in range(3)]
+        others_too.append(await other_peers.caller())
         await until(lambda: len(one.files() - others) == 4, "each message has its file")
         one.kill()
         for caller in last:
@@ -132,8 +132,8 @@ async def _leave_files(one: Daemon, two: Daemon) -> None:
         await others_too[-1].client.say(DOT.removeprefix("Subject: one\n"))
         assert await others_too[-1].client.reply() == b"250 2.0.0 queued"
         assert one.files() == others
-        house.close()
-        other_house.close()
+        peers.close()
+        other_peers.close()
 
 
 def test_killed_again_and_again_under_load(daemon: Daemon, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ async def _kill_many(daemon: Daemon, folder: Path) -> None:
     async with Mx(socket.AF_UNIX, str(folder / "mx")) as mx:
         await until(lambda: daemon.ready, "the daemon is ready")
         mx.serve(model)
-        house = House(folder, mx)
+        peers = DaemonPeers(folder, mx)
         going = True
 
         async def send(name: int) -> None:
@@ -165,7 +165,7 @@ async def _kill_many(daemon: Daemon, folder: Path) -> None:
             while going:
                 number += 1
                 text = b"Subject: %d of %d\r\n\r\nhello\r\n" % (number, name)
-                client = await house.client()
+                client = await peers.client()
                 sent[text] = False
                 with suppress(OSError):
                     await client.say(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxsmtp_tp.session.options import Options
-from tests.fuzz.pieces import (
+from tests.fuzz.random_peers import (
     BARE,
     END,
     assert_one_reading,
@@ -20,11 +20,11 @@ from tests.fuzz.pieces import (
     plain,
     view,
 )
-from tests.fuzz.world import FuzzWorld
-from tests.unit.net.stage import codes
+from tests.fuzz.random_session import RandomSession
+from tests.unit.net.proxy_harness import codes
 
 if TYPE_CHECKING:
-    from tests.fuzz.pieces import View
+    from tests.fuzz.random_peers import View
 
 CLEAN = re.compile(rb"(?:[2-5]\d\d(?:[ -][^\x00-\x1f\x7f]*)?\r\n)*")
 SETTINGS = settings(max_examples=500, derandomize=True, deadline=None, database=None)
@@ -37,31 +37,31 @@ OPTIONS = {
 }
 
 
-def played(seed: int, options: Options, *, hostile: bool = False) -> tuple[FuzzWorld, View, bytes]:
+def played(seed: int, options: Options, *, hostile: bool = False) -> tuple[RandomSession, View, bytes]:
     random = Random(seed)
     said = client_stream(random)
-    world = FuzzWorld(random, options, said, hostile=hostile)
-    world.play()
-    return world, view(said, codes(world.told)), said
+    dialogue = RandomSession(random, options, said, hostile=hostile)
+    dialogue.play()
+    return dialogue, view(said, codes(dialogue.told)), said
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @given(seed=st.integers(0, 2**32))
 @SETTINGS
 def test_a_dialogue(options: Options, seed: int) -> None:
-    world, seen, said = played(seed, options)
-    words = f"seed {seed}: {said!r} -> {bytes(world.told)!r}"
-    server = world.server
+    dialogue, seen, said = played(seed, options)
+    words = f"seed {seed}: {said!r} -> {bytes(dialogue.told)!r}"
+    server = dialogue.server
 
     # In step: every whole line has one reply, every message two, and nothing is left waiting.
     if not seen.ended:
         assert seen.in_text or b"\r\n" not in seen.unanswered, words
-        assert not world.session._d.outstanding, words
-    assert world.closed == seen.ended, words
+        assert not dialogue.session._d.outstanding, words
+    assert dialogue.closed == seen.ended, words
 
     # The server's word: as many 2xx as it gave, but for what a filter discarded.
     accepted = sum(code // 100 == 2 for code in seen.finals)
-    discarded = sum(reply == b"250 discarded" for reply in bytes(world.told).split(b"\r\n"))
+    discarded = sum(reply == b"250 discarded" for reply in bytes(dialogue.told).split(b"\r\n"))
     assert accepted - discarded == len(server.accepted), words
 
     # One message in, one message out, in order, whole.
@@ -70,9 +70,9 @@ def test_a_dialogue(options: Options, seed: int) -> None:
     sent = [plain(text) for text in seen.texts]
     arrived = [plain(message).replace(b"X-Gateway: here", b"") for message in server.messages]
     if options.filtered:
-        judged = iter([plain(text) for text in world.judged])
+        judged = iter([plain(text) for text in dialogue.judged])
         assert all(message in judged for message in arrived), words  # in order; the server may refuse our DATA
-        assert {plain(text) for text in world.heard} <= set(sent), words
+        assert {plain(text) for text in dialogue.heard} <= set(sent), words
     else:
         assert arrived == sent[: len(arrived)], words
 
@@ -81,12 +81,12 @@ def test_a_dialogue(options: Options, seed: int) -> None:
 @given(seed=st.integers(0, 2**32))
 @SETTINGS
 def test_a_dialogue_with_a_hostile_server_and_peers_that_go_away(options: Options, seed: int) -> None:
-    world, seen, said = played(seed, options, hostile=True)
-    words = f"seed {seed}: {said!r} -> {bytes(world.told)!r}"
-    assert world.closed, words
-    assert CLEAN.fullmatch(world.told), words
+    dialogue, seen, said = played(seed, options, hostile=True)
+    words = f"seed {seed}: {said!r} -> {bytes(dialogue.told)!r}"
+    assert dialogue.closed, words
+    assert CLEAN.fullmatch(dialogue.told), words
     if options.filtered:
-        assert_only_the_clients_commands(bytes(world.unjudged).split(b"\r\n")[:-1], said)
-        assert not BARE.search(world.unjudged), words
+        assert_only_the_clients_commands(bytes(dialogue.unjudged).split(b"\r\n")[:-1], said)
+        assert not BARE.search(dialogue.unjudged), words
     # 2xx only where the server said 2xx, or a filter discarded; never more of them than whole messages.
     assert len(seen.finals) <= said.count(END), words

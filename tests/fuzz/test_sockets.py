@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fuzz.pieces import (
-    Moody,
+from tests.fuzz.random_peers import (
+    RandomServer,
     assert_one_reading,
     assert_only_the_clients_commands,
     client_stream,
@@ -22,10 +22,10 @@ from tests.fuzz.pieces import (
     plain,
     view,
 )
-from tests.unit.net.stage import PATIENCE, Mx, codes
+from tests.unit.net.proxy_harness import PATIENCE, Mx, codes
 
 if TYPE_CHECKING:
-    from tests.unit.net.stage import OpenStage, Stage
+    from tests.unit.net.proxy_harness import ProxyHarness, StartProxy
 
 DIALOGUES = 150
 AT_ONCE = 24
@@ -36,11 +36,11 @@ def stream(seed: int) -> bytes:
     return client_stream(Random(seed)).replace(b"EHLO c\r\n", b"EHLO c%04d\r\n" % seed, 1)
 
 
-async def talk(stage: Stage, seed: int, *, leave: bool) -> list[int]:
+async def talk(harness: ProxyHarness, seed: int, *, leave: bool) -> list[int]:
     """Say it in random pieces, listening meanwhile. With `leave`, go away somewhere."""
     random = Random(-seed)
     said = stream(seed)
-    client = await stage.client()
+    client = await harness.client()
     listening = asyncio.create_task(client.rest())
     async with asyncio.timeout(PATIENCE):
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -60,36 +60,36 @@ async def talk(stage: Stage, seed: int, *, leave: bool) -> list[int]:
 
 @pytest.mark.parametrize("leave", [False, True], ids=["to the end", "cut off"])
 @pytest.mark.parametrize("path", FILTERS)
-async def test_random_dialogues(open_stage: OpenStage, path: str, leave: bool) -> None:
-    servers: list[Moody] = []
+async def test_random_dialogues(start_proxy: StartProxy, path: str, leave: bool) -> None:
+    servers: list[RandomServer] = []
 
-    def server() -> Moody:
-        servers.append(Moody(Random(len(servers))))
+    def server() -> RandomServer:
+        servers.append(RandomServer(Random(len(servers))))
         return servers[-1]
 
-    async with Mx() as mx, open_stage(mx, filter_command=FILTERS[path]) as stage:
-        stage.errors_expected = True
+    async with Mx() as mx, start_proxy(mx, filter_command=FILTERS[path]) as harness:
+        harness.errors_expected = True
         mx.serve(server)
         room = asyncio.Semaphore(AT_ONCE)
 
         async def one(seed: int) -> list[int]:
             async with room:
-                return await talk(stage, seed, leave=leave)
+                return await talk(harness, seed, leave=leave)
 
         told = await asyncio.gather(*(one(seed) for seed in range(DIALOGUES)))
-        await stage.empty()
+        await harness.empty()
     by_seed = {number_of(server): server for server in servers}
     for seed, heard in enumerate(told):
         judge(by_seed.get(seed), stream(seed), heard, path, whole=not leave)
 
 
-def number_of(server: Moody) -> int | None:
+def number_of(server: RandomServer) -> int | None:
     """Whose server it was; None where the client did not come as far as its EHLO."""
     found = re.match(rb"EHLO c(\d{4})\r\n", server.wire)
     return int(found[1]) if found else None
 
 
-def judge(server: Moody | None, said: bytes, heard: list[int], path: str, *, whole: bool) -> None:
+def judge(server: RandomServer | None, said: bytes, heard: list[int], path: str, *, whole: bool) -> None:
     """What must hold for one dialogue."""
     words = f"{said!r} -> {heard}"
     seen = view(said, heard)

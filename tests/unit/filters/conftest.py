@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 
-from tests.unit.filters.court import run_on
+from tests.unit.filters.filter_harness import run_on
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -17,7 +17,7 @@ from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.spool import MessageFile
-from tests.unit.filters.court import filtering, open_descriptors, start
+from tests.unit.filters.filter_harness import filtering, open_descriptors, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 
 from proxsmtp_tp.filters.clock import Clock
 from proxsmtp_tp.filters.limit import ProcessLimit
-from tests.unit.filters.court import jump, pass_through
+from tests.unit.filters.filter_harness import jump, pass_through
 
 if TYPE_CHECKING:
     from tests.unit.filters.conftest import Run

@@ -8,7 +8,7 @@ import pytest
 
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.verdict import Action, Verdict
-from tests.unit.filters.court import filtering, judge, start
+from tests.unit.filters.filter_harness import filtering, judge, start
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.smtp.envelope import Envelope
-from tests.unit.filters.court import filtering, judge
+from tests.unit.filters.filter_harness import filtering, judge
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import PATIENCE, filtering, judge, message_files, start, until
+from tests.unit.filters.filter_harness import PATIENCE, filtering, judge, message_files, start, until
 
 if TYPE_CHECKING:
     from tests.unit.filters.conftest import Run

@@ -15,7 +15,7 @@ from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.replies import Reply
-from tests.unit.filters.court import Case, Owner, filtering, jump, pass_through, request, start, until
+from tests.unit.filters.filter_harness import Case, Owner, filtering, jump, pass_through, request, start, until
 
 if TYPE_CHECKING:
     from pathlib import Path

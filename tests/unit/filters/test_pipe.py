@@ -14,7 +14,7 @@ from proxsmtp_tp.filters import pipe
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.process import READ_SIZE
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import filtering, judge, pass_through, start, until
+from tests.unit.filters.filter_harness import filtering, judge, pass_through, start, until
 
 if TYPE_CHECKING:
     from pathlib import Path

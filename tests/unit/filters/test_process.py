@@ -19,7 +19,7 @@ from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.process import Child, ExitStatus
 from proxsmtp_tp.filters.strays import Strays
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import (
+from tests.unit.filters.filter_harness import (
     PATIENCE,
     TEXT,
     Case,
@@ -99,7 +99,7 @@ def test_pipes_stay_clear_of_0_1_and_2(tmp_path: Path, kind: str) -> None:
     script = """
 import asyncio, os, pathlib, sys
 sys.path.insert(0, os.getcwd())
-from tests.unit.filters.court import filtering, judge, run_on
+from tests.unit.filters.filter_harness import filtering, judge, run_on
 async def scene():
     os.close(0); os.close(1)  # now, so that the next pipe gets them, not the loop
     async with filtering("cat; echo end >&2", pathlib.Path(sys.argv[1]), sys.argv[2]) as filter_:
@@ -172,10 +172,10 @@ async def _finished(case: Case) -> None:
     case.finish()
 
 
-STAGES: list[Callable[[Case], Awaitable[None]]] = [_nothing, _written, _stalled, _finished]
+STEPS: list[Callable[[Case], Awaitable[None]]] = [_nothing, _written, _stalled, _finished]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 @pytest.mark.parametrize("command", ["sleep 1000", "sleep 1000 & sleep 1000 | cat"])
 def test_abort_at_any_stage_leaves_nothing_and_gives_no_verdict(
@@ -184,15 +184,15 @@ def test_abort_at_any_stage_leaves_nothing_and_gives_no_verdict(
     monkeypatch: pytest.MonkeyPatch,
     command: str,
     kind: str,
-    stage: Callable[[Case], Awaitable[None]],
+    step: Callable[[Case], Awaitable[None]],
 ) -> None:
     monkeypatch.setattr(process, "LINGER", 1e6)  # that is for those who end by themselves
 
     async def scene() -> None:
         async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
             case = start(filter_)
-            if not (kind == "file" and stage is _stalled):
-                await stage(case)
+            if not (kind == "file" and step is _stalled):
+                await step(case)
             case.abort()
             case.abort()
             case.write(TEXT)

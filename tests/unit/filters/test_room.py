@@ -18,7 +18,7 @@ from proxsmtp_tp.filters.room import MEMORY_TOTAL, Room, SpoolFullError
 from proxsmtp_tp.filters.spool import MEMORY_LIMIT, MessageFile, Spool
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.net.admission import Admission
-from tests.unit.filters.court import TEXT, complete, judge, open_descriptors, until
+from tests.unit.filters.filter_harness import TEXT, complete, judge, open_descriptors, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

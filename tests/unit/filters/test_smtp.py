@@ -22,9 +22,9 @@ from proxsmtp_tp.filters.spool import MEMORY_LIMIT, Spool
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.data import DataDecoder
 from proxsmtp_tp.smtp.envelope import Envelope
-from tests.unit.filters.court import jump, pass_through, until
-from tests.unit.filters.scanning import END, LARGE, STEPS, TEXT, begin, complete, judged, lead, scanning
-from tests.unit.net.stage import Mx, Peer
+from tests.unit.filters.filter_harness import jump, pass_through, until
+from tests.unit.filters.scanner_harness import END, LARGE, STEPS, TEXT, begin, complete, judged, lead, scanning
+from tests.unit.net.proxy_harness import Mx, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -577,10 +577,10 @@ def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
 
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, connections=1) as filter_:
-            holder, patient, late = complete(filter_), complete(filter_), complete(filter_)
+            holder, waiting, late = complete(filter_), complete(filter_), complete(filter_)
             await mx.accept()
             holder.abort()
-            patient.abort()
+            waiting.abort()
             peer = await lead(late, mx, "the message")
             await peer.say("250 clean")
             assert (await judged(late))[1] == TEXT

@@ -14,7 +14,7 @@ from proxsmtp_tp.filters.scanner_endings import REPLIES, ScannerEnding
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.replies import Reply
-from tests.unit.filters.court import request
+from tests.unit.filters.filter_harness import request
 
 PLAIN = b"250 scanner\r\n"
 GROUP = b"MAIL FROM:<alice@example.com>\r\nRCPT TO:<bob@example.net>\r\nRCPT TO:<carol@example.org>\r\nDATA\r\n"

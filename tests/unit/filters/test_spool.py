@@ -15,7 +15,7 @@ from proxsmtp_tp.filters.claim import Claim
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.spool import MEMORY_LIMIT, MessageFile, Spool
-from tests.unit.filters.court import filtering, judge, open_descriptors
+from tests.unit.filters.filter_harness import filtering, judge, open_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

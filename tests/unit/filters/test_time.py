@@ -8,7 +8,7 @@ import pytest
 
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import TEXT, complete, filtering, judge, jump, pass_through, start, until
+from tests.unit.filters.filter_harness import TEXT, complete, filtering, judge, jump, pass_through, start, until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.net.running import fast_ticks, open_stage, pytest_pyfunc_call
+from tests.unit.net.fixtures import fast_ticks, pytest_pyfunc_call, start_proxy
 
-__all__ = ["fast_ticks", "open_stage", "pytest_pyfunc_call"]
+__all__ = ["fast_ticks", "pytest_pyfunc_call", "start_proxy"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.unit.net.stage import codes
+from tests.unit.net.proxy_harness import codes
 
 if TYPE_CHECKING:
-    from tests.unit.net.stage import Mx, Peer, Stage
+    from tests.unit.net.proxy_harness import Mx, Peer, ProxyHarness
 
 TEXT = "Subject: one\n\nhello\n.."
 DOT = f"{TEXT}\n."
@@ -18,9 +18,9 @@ WHOLE = f"EHLO c.example\nMAIL FROM:<a@c.example>\nRCPT TO:<b@mx.example>\nDATA\
 """A dialogue that may be sent at once."""
 
 
-async def meet(stage: Stage, mx: Mx, *keywords: str) -> tuple[Peer, Peer]:
+async def meet(harness: ProxyHarness, mx: Mx, *keywords: str) -> tuple[Peer, Peer]:
     """Client and server, past greeting and EHLO."""
-    client = await stage.client()
+    client = await harness.client()
     server = await mx.greeted()
     assert (await client.reply()).startswith(b"220")
     await client.say("EHLO c.example")

@@ -9,40 +9,40 @@ from tests.unit.net.dialogue import DOT, address, meet
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.unit.net.stage import Mx, Peer, Stage
+    from tests.unit.net.proxy_harness import Mx, Peer, ProxyHarness
 
-    Reach = Callable[[Stage, Mx], Awaitable[tuple[Peer, Peer]]]
-
-
-async def before_the_greeting(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    return await stage.client(), await mx.accept()
+    Reach = Callable[[ProxyHarness, Mx], Awaitable[tuple[Peer, Peer]]]
 
 
-async def idle(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    return await meet(stage, mx)
+async def before_the_greeting(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    return await harness.client(), await mx.accept()
 
 
-async def half_a_command(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await meet(stage, mx)
+async def idle(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    return await meet(harness, mx)
+
+
+async def half_a_command(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await meet(harness, mx)
     await client.say(b"MAIL FR")
     return client, server
 
 
-async def waiting_for_a_reply(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await meet(stage, mx)
+async def waiting_for_a_reply(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await meet(harness, mx)
     await client.say("MAIL FROM:<a@c.example>")
     await server.line()
     return client, server
 
 
-async def half_a_reply(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await waiting_for_a_reply(stage, mx)
+async def half_a_reply(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await waiting_for_a_reply(harness, mx)
     await server.say(b"250-2.1.0 ok\r\n250")
     return client, server
 
 
-async def in_auth(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await meet(stage, mx, "AUTH LOGIN")
+async def in_auth(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await meet(harness, mx, "AUTH LOGIN")
     await client.say("AUTH LOGIN")
     await server.line()
     await server.say("334 VXNlcm5hbWU6")
@@ -50,62 +50,62 @@ async def in_auth(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
     return client, server
 
 
-async def in_a_transaction(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await meet(stage, mx)
+async def in_a_transaction(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await meet(harness, mx)
     await address(client, server)
     return client, server
 
 
-async def waiting_for_354(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
+async def waiting_for_354(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
     """Streamed: after the client's DATA; filtered: after our own."""
-    client, server = await in_a_transaction(stage, mx)
+    client, server = await in_a_transaction(harness, mx)
     await client.say("DATA")
-    if stage.proxy.context.filter is not None:
+    if harness.proxy.context.filter is not None:
         await client.reply()
         await client.say(DOT)
     await server.line()
     return client, server
 
 
-async def in_the_text(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await in_a_transaction(stage, mx)
+async def in_the_text(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await in_a_transaction(harness, mx)
     await client.say("DATA")
-    if stage.proxy.context.filter is None:
+    if harness.proxy.context.filter is None:
         await server.line()
         await server.say("354 go")
     await client.reply()
     await client.say("Subject: one\n\nhalf")
-    if stage.proxy.context.filter is None:
+    if harness.proxy.context.filter is None:
         await server.text(b"half\r\n")
     return client, server
 
 
-async def waiting_for_the_final_reply(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await waiting_for_354(stage, mx)
+async def waiting_for_the_final_reply(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await waiting_for_354(harness, mx)
     await server.say("354 go")
-    if stage.proxy.context.filter is None:
+    if harness.proxy.context.filter is None:
         await client.reply()
         await client.say(DOT)
     await server.text()
     return client, server
 
 
-async def after_a_message(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await waiting_for_the_final_reply(stage, mx)
+async def after_a_message(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await waiting_for_the_final_reply(harness, mx)
     await server.say("250 2.0.0 queued")
     await client.reply()
     return client, server
 
 
-async def in_a_chunk(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await meet(stage, mx)
+async def in_a_chunk(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await meet(harness, mx)
     await client.say(b"BDAT 100\r\nhalf")
     await client.reply()
     return client, server
 
 
-async def waiting_for_the_goodbye(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
-    client, server = await meet(stage, mx)
+async def waiting_for_the_goodbye(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    client, server = await meet(harness, mx)
     await client.say("QUIT")
     await server.line()
     return client, server

@@ -19,13 +19,13 @@ from proxsmtp_tp.smtp.answers import OUT_OF_STEP
 from proxsmtp_tp.smtp.replies import TOTAL_LIMIT
 from tests.unit.net import phases
 from tests.unit.net.dialogue import meet
-from tests.unit.net.stage import Mx, codes, settled, until
+from tests.unit.net.proxy_harness import Mx, codes, settled, until
 
 if TYPE_CHECKING:
     import pytest
 
     from proxsmtp_tp.net.connection import Connection
-    from tests.unit.net.stage import OpenStage, Peer, Stage
+    from tests.unit.net.proxy_harness import Peer, ProxyHarness, StartProxy
 
 PRESSED = 200 << 20
 MOST = 64 << 20
@@ -38,15 +38,15 @@ HIGH_WATER = 64 * 1024
 WAITING = HIGH_WATER + READ
 
 
-def only_connection(stage: Stage) -> Connection:
-    [connection] = stage.proxy._connections
+def only_connection(harness: ProxyHarness) -> Connection:
+    [connection] = harness.proxy._connections
     return connection
 
 
-async def test_a_server_that_stops_reading(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        connection = only_connection(stage)
+async def test_a_server_that_stops_reading(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        connection = only_connection(harness)
         sent = await client.press(BLOCK, lambda: connection._client_paused, PRESSED, blocked=True)
         assert sent < MOST
         assert connection._server.get_write_buffer_size() <= WAITING
@@ -57,13 +57,13 @@ async def test_a_server_that_stops_reading(open_stage: OpenStage) -> None:
         assert await client.reply() == b"250 2.0.0 queued"
 
 
-async def test_a_filter_that_stops_reading(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_filter_that_stops_reading(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds its message in the spool, not in memory. At the end the client is read again: its last reply must not be
     lost behind what it still sends."""
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
-    async with Mx() as mx, open_stage(mx, filter_command="read -r line; sleep 600") as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        connection = only_connection(stage)
+    async with Mx() as mx, start_proxy(mx, filter_command="read -r line; sleep 600") as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        connection = only_connection(harness)
         await client.say(BLOCK * 400 + b".\r\n")
         await until(lambda: getattr(connection._judging.run, "_child", None), "the filter runs")
         run = connection._judging.run
@@ -71,23 +71,23 @@ async def test_a_filter_that_stops_reading(open_stage: OpenStage, monkeypatch: p
         assert run._child is not None
         await until(lambda: run._child is not None and run._child.stalled, "the filter does not read on")
         assert run._child.queued <= PIPE_CHUNK
-        stage.proxy.stop()
+        harness.proxy.stop()
         assert await client.press(BLOCK, lambda: False, 1 << 25) >= 1 << 25
         assert (await client.rest()).startswith(b"421 ")
         assert not client.was_reset
         assert await server.rest() == b"QUIT\r\n"
 
 
-async def test_a_filter_that_reads_late(open_stage: OpenStage) -> None:
+async def test_a_filter_that_reads_late(start_proxy: StartProxy) -> None:
     """It is not waited for while the message comes, and the message is whole."""
     async with (
         Mx() as mx,
-        open_stage(mx, filter_command="while [ ! -e $TMPDIR/go ]; do sleep 0.02; done; cat") as stage,
+        start_proxy(mx, filter_command="while [ ! -e $TMPDIR/go ]; do sleep 0.02; done; cat") as harness,
     ):
-        client, server = await phases.in_a_transaction(stage, mx)
+        client, server = await phases.in_a_transaction(harness, mx)
         await client.ask("DATA")
         await client.say(BLOCK * 400 + b".\r\n")
-        go = stage.temp_directory / "go"
+        go = harness.temp_directory / "go"
         go.touch()
         assert await server.line() == b"DATA"
         go.unlink()
@@ -97,14 +97,14 @@ async def test_a_filter_that_reads_late(open_stage: OpenStage) -> None:
         assert await client.reply() == b"250 2.0.0 queued"
 
 
-async def test_a_judged_message_is_read_back_as_the_server_takes_it(open_stage: OpenStage) -> None:
+async def test_a_judged_message_is_read_back_as_the_server_takes_it(start_proxy: StartProxy) -> None:
     size = 30_000_000
     async with (
         Mx() as mx,
-        open_stage(mx, filter_command=f"cat >/dev/null; head -c {size} /dev/zero | tr '\\0' x") as stage,
+        start_proxy(mx, filter_command=f"cat >/dev/null; head -c {size} /dev/zero | tr '\\0' x") as harness,
     ):
-        client, server = await phases.waiting_for_354(stage, mx)
-        connection = only_connection(stage)
+        client, server = await phases.waiting_for_354(harness, mx)
+        connection = only_connection(harness)
         await server.say("354 go")
         await until(lambda: connection.server_is_full, "the server is full")
         assert connection._server.get_write_buffer_size() <= HIGH_WATER + CHUNK + 16
@@ -113,32 +113,32 @@ async def test_a_judged_message_is_read_back_as_the_server_takes_it(open_stage: 
         assert await client.reply() == b"250 2.0.0 queued"
 
 
-async def test_endless_lines_in_a_reply(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client, server = await phases.waiting_for_a_reply(stage, mx)
-        connection = only_connection(stage)
+async def test_endless_lines_in_a_reply(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client, server = await phases.waiting_for_a_reply(harness, mx)
+        connection = only_connection(harness)
         sent = await server.press((b"250-" + LINE) * 900, lambda: connection._server is None, PRESSED)
         assert sent < MOST
         assert await client.rest() == OUT_OF_STEP.wire
 
 
-async def test_a_reply_without_an_end_of_line(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.errors_expected = True
-        client, server = await phases.waiting_for_a_reply(stage, mx)
-        connection = only_connection(stage)
+async def test_a_reply_without_an_end_of_line(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.errors_expected = True
+        client, server = await phases.waiting_for_a_reply(harness, mx)
+        connection = only_connection(harness)
         await server.say(b"250 ")
         sent = await server.press(b"x" * 65536, lambda: connection._server is None, PRESSED)
         assert sent < MOST
         assert await client.rest() == OUT_OF_STEP.wire
 
 
-async def test_a_command_without_an_end(open_stage: OpenStage) -> None:
+async def test_a_command_without_an_end(start_proxy: StartProxy) -> None:
     """Octets of a line that is too long are counted, not kept; the line is refused once, where it ends."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
-        connection = only_connection(stage)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
+        connection = only_connection(harness)
         sent = 0
         for _ in range(30):
             sent += await client.press(b"x" * 65536, lambda: False, 1 << 20)
@@ -148,13 +148,13 @@ async def test_a_command_without_an_end(open_stage: OpenStage) -> None:
         assert await server.line() == b"NOOP"
 
 
-async def test_a_client_that_does_not_read_its_replies(open_stage: OpenStage) -> None:
+async def test_a_client_that_does_not_read_its_replies(start_proxy: StartProxy) -> None:
     """Many commands, none of their long replies read: each side waits, and then everything comes."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # few commands fill it
-        client, server = await meet(stage, mx)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # few commands fill it
+        client, server = await meet(harness, mx)
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        connection = only_connection(stage)
+        connection = only_connection(harness)
         answering = asyncio.create_task(answer_at_length(server))
         command = b"NOOP ".ljust(1000, b"x") + b"\r\n"
         sent = await client.press(command * 100, lambda: connection._client_paused, 1 << 24, blocked=True)
@@ -175,27 +175,27 @@ async def answer_at_length(server: Peer) -> None:
     await server.say("221 bye")
 
 
-async def test_a_client_that_asks_a_server_which_never_answers(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx, "PIPELINING")
-        connection = only_connection(stage)
+async def test_a_client_that_asks_a_server_which_never_answers(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx, "PIPELINING")
+        connection = only_connection(harness)
         reading = asyncio.create_task(server.rest())
         sent = await client.press(b"RSET\r\n" * 1000, lambda: connection._client_paused, PRESSED, blocked=True)
         assert sent < MOST
         assert len(connection.session._d.outstanding) == OUTSTANDING_LIMIT
         assert connection.session.waiting_octets <= BACKLOG_LIMIT + READ
-        stage.proxy.stop()
+        harness.proxy.stop()
         assert (await client.rest()).startswith(b"421 ")
         assert await reading == b"RSET\r\n" * OUTSTANDING_LIMIT
 
 
 async def test_what_comes_after_the_last_reply_is_not_kept(
-    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
-        connection = only_connection(stage)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
+        connection = only_connection(harness)
         server.close()
         await until(lambda: connection._closing, "it ends")
         await client.press(BLOCK, lambda: False, 1 << 25)

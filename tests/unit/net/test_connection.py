@@ -9,13 +9,13 @@ import pytest
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, MESSAGE, MESSAGE_CODES, WHOLE, address, meet
 from tests.unit.net.phases import PHASES
-from tests.unit.net.stage import Mx, codes, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import Mx, codes, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from proxsmtp_tp.net.connection import Connection
     from tests.unit.net.phases import Reach
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 EACH_PHASE = pytest.mark.parametrize("reach", PHASES, ids=lambda reach: reach.__name__)
 BOTH_PATHS = pytest.mark.parametrize("filter_command", [None, "cat"], ids=["streamed", "filtered"])
@@ -42,10 +42,10 @@ def polite(reach: Reach, filter_command: str | None, way: str) -> bool:
 @EACH_PHASE
 @BOTH_PATHS
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_the_client_goes(open_stage: OpenStage, reach: Reach, filter_command: str | None, way: str) -> None:
+async def test_the_client_goes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
     """The server is left with a whole dialogue, or without an end of data."""
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command, max_connections=1) as stage:
-        client, server = await reach(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command, max_connections=1) as harness:
+        client, server = await reach(harness, mx)
         was_sent = END_OF_DATA in server.heard
         getattr(client, way)()
         if reach is phases.waiting_for_the_final_reply:  # the server's word is waited for, whoever still listens
@@ -67,16 +67,16 @@ async def test_the_client_goes(open_stage: OpenStage, reach: Reach, filter_comma
         rest = await server.rest()
         assert (END_OF_DATA in server.heard) == was_sent
         assert rest == b"QUIT\r\n" if polite(reach, filter_command, way) else rest == b"", rest
-        await stage.empty()
+        await harness.empty()
 
 
 @EACH_PHASE
 @BOTH_PATHS
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_the_server_goes(open_stage: OpenStage, reach: Reach, filter_command: str | None, way: str) -> None:
+async def test_the_server_goes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
     """The client hears 421, in place of the next reply, and never 2xx for a message."""
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command, max_connections=1) as stage:
-        client, server = await reach(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command, max_connections=1) as harness:
+        client, server = await reach(harness, mx)
         getattr(server, way)()
         if reach is phases.in_the_text:
             await client.say("more\n.")
@@ -91,22 +91,22 @@ async def test_the_server_goes(open_stage: OpenStage, reach: Reach, filter_comma
             assert last.startswith(b"421 4.4.2 Lost connection"), last
         assert last.count(b"\r\n") == 1
         client.close()
-        await stage.empty()
+        await harness.empty()
 
 
 @BOTH_PATHS
 async def test_a_client_that_only_listens_on_gets_all_replies(
-    open_stage: OpenStage, filter_command: str | None
+    start_proxy: StartProxy, filter_command: str | None
 ) -> None:
     """printf ... | nc -N"""
     model = ModelServer()
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
         mx.serve(lambda: model)
-        client = await stage.client()
+        client = await harness.client()
         await client.say(WHOLE)
         client.finish()
         assert codes(await client.rest()) == MESSAGE_CODES
-        await stage.empty()
+        await harness.empty()
     assert model.messages == [MESSAGE]
 
 
@@ -116,27 +116,27 @@ async def test_a_client_that_only_listens_on_gets_all_replies(
      ("DATA\r\n", [220, 250, 250, 250, 354]), ("hello", [220, 250, 250, 250, 354])],
 )  # fmt: skip
 async def test_a_client_that_stops_in_the_middle_gets_what_it_asked_for(
-    open_stage: OpenStage, behind: str, told: list[int]
+    start_proxy: StartProxy, behind: str, told: list[int]
 ) -> None:
     model = ModelServer()
     whole = WHOLE.replace("\n", "\r\n")
     said = whole[: whole.index(behind) + len(behind)].encode()
-    async with Mx() as mx, open_stage(mx) as stage:
+    async with Mx() as mx, start_proxy(mx) as harness:
         mx.serve(lambda: model)
-        client = await stage.client()
+        client = await harness.client()
         await client.say(said)
         client.finish()
         assert codes(await client.rest()) == told
-        await stage.empty()
+        await harness.empty()
     assert not model.messages
 
 
-async def test_the_last_reply_reaches_a_client_that_is_still_sending(open_stage: OpenStage) -> None:
+async def test_the_last_reply_reaches_a_client_that_is_still_sending(start_proxy: StartProxy) -> None:
     """Closing with unread bytes would reset the connection, and the reply with it (RFC 9293 section 3.6.1)."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await phases.in_the_text(stage, mx)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await phases.in_the_text(harness, mx)
         server.reset()
-        await until(lambda: not mx.peers or next(iter(stage.proxy._connections))._server is None, "it is noticed")
+        await until(lambda: not mx.peers or next(iter(harness.proxy._connections))._server is None, "it is noticed")
         for _ in range(200):
             await client.say(b"x" * 65536)
         await client.say("\n.")
@@ -144,14 +144,14 @@ async def test_the_last_reply_reaches_a_client_that_is_still_sending(open_stage:
         assert not client.was_reset
 
 
-async def test_the_last_reply_reaches_a_client_in_the_middle_of_a_big_message(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await phases.in_the_text(stage, mx)
+async def test_the_last_reply_reaches_a_client_in_the_middle_of_a_big_message(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await phases.in_the_text(harness, mx)
         await server.say("421 4.3.2 going down")
         server.close()
         for _ in range(100):
             await client.say(b"x" * 65536)
-        stage.proxy.stop()
+        harness.proxy.stop()
         for _ in range(100):
             await client.say(b"x" * 65536)
         assert codes(await client.rest()) == [421]
@@ -159,21 +159,21 @@ async def test_the_last_reply_reaches_a_client_in_the_middle_of_a_big_message(op
         client.close()
 
 
-async def test_lingering_has_an_end(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lingering_has_an_end(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that neither reads nor closes keeps its place no longer than that."""
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 0.1)
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
         server.close()
-        await stage.empty()
+        await harness.empty()
         assert (await client.rest()).startswith(b"421 4.4.2 Lost")
 
 
-async def test_a_server_that_ends_its_half_gets_no_more(open_stage: OpenStage) -> None:
+async def test_a_server_that_ends_its_half_gets_no_more(start_proxy: StartProxy) -> None:
     """It could not answer any more: a message that it took all the same would come twice."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        connection: Connection = next(iter(stage.proxy._connections))
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        connection: Connection = next(iter(harness.proxy._connections))
         await client.press(b"x" * 65536, lambda: connection.server_is_full, 1 << 28)
         server.finish()
         await until(lambda: connection._server is None, "it is noticed")
@@ -181,29 +181,29 @@ async def test_a_server_that_ends_its_half_gets_no_more(open_stage: OpenStage) -
         assert (await client.rest()).startswith(b"421 4.4.2 Lost connection")
         assert END_OF_DATA not in await server.rest()
         client.close()
-        await stage.empty()
+        await harness.empty()
 
 
-async def test_a_refusal_before_the_end_of_data(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await phases.in_the_text(stage, mx)
+async def test_a_refusal_before_the_end_of_data(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await phases.in_the_text(harness, mx)
         await server.say("552 5.3.4 too big")
         assert END_OF_DATA not in await server.rest()
         assert await client.ask("more\n.") == b"552 5.3.4 too big"
         assert (await client.rest()).startswith(b"421 4.4.2 Lost connection")
 
 
-async def test_the_servers_last_words_before_it_closes(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
+async def test_the_servers_last_words_before_it_closes(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
         await server.say("421 4.3.2 mx going down")
         server.close()
         assert await client.rest() == b"421 4.3.2 mx going down\r\n"
 
 
-async def test_a_refusing_server_in_place_of_its_greeting(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client = await stage.client()
+async def test_a_refusing_server_in_place_of_its_greeting(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client = await harness.client()
         server = await mx.accept()
         await server.say("554 5.7.1 not you")
         assert await client.reply() == b"554 5.7.1 not you"
@@ -213,10 +213,10 @@ async def test_a_refusing_server_in_place_of_its_greeting(open_stage: OpenStage)
         assert await client.rest() == b"221 2.0.0 bye\r\n"
 
 
-async def test_pipelined_commands_while_the_filter_judges(open_stage: OpenStage) -> None:
+async def test_pipelined_commands_while_the_filter_judges(start_proxy: StartProxy) -> None:
     """What comes behind a message waits for its reply; the replies come in order."""
-    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; echo 'no thanks' >&2; exit 1") as stage:
-        client, server = await meet(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; echo 'no thanks' >&2; exit 1") as harness:
+        client, server = await meet(harness, mx)
         await address(client, server)
         assert (await client.ask("DATA")).startswith(b"354")
         await client.say(f"{DOT}\nNOOP\nQUIT")

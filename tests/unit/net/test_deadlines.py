@@ -21,10 +21,10 @@ from proxsmtp_tp.session import events
 from proxsmtp_tp.session.state import Phase, Wait
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, address, meet, relayed
-from tests.unit.net.stage import Mx, codes, until
+from tests.unit.net.proxy_harness import Mx, codes, until
 
 if TYPE_CHECKING:
-    from tests.unit.net.stage import OpenStage, Peer, Stage
+    from tests.unit.net.proxy_harness import Peer, ProxyHarness, StartProxy
 
 SHORT = 0.1
 CLIENT_TIMED_OUT = b"421 4.4.2 Error: timeout exceeded\r\n"
@@ -32,11 +32,11 @@ SERVER_TIMED_OUT = b"421 4.4.2 The server did not answer in time\r\n"
 END_OF_DATA = b"\r\n.\r\n"
 
 
-def set_limits(stage: Stage, **directives: Any) -> None:
+def set_limits(harness: ProxyHarness, **directives: Any) -> None:
     """Other directives, from now on, also for connections that there are already."""
-    stage.proxy.context.settings = replace(stage.proxy.context.settings, **directives)
-    for connection in stage.proxy._connections:
-        connection._times._settings = stage.proxy.context.settings
+    harness.proxy.context.settings = replace(harness.proxy.context.settings, **directives)
+    for connection in harness.proxy._connections:
+        connection._times._settings = harness.proxy.context.settings
 
 
 async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
@@ -77,20 +77,20 @@ def test_without_timeout_each_phase_has_the_time_of_rfc_5321() -> None:
 # The client.
 
 
-async def test_a_client_that_is_idle(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
-        stage.proxy.context.limits[Wait.COMMAND] = SHORT
+async def test_a_client_that_is_idle(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
+        harness.proxy.context.limits[Wait.COMMAND] = SHORT
         await relayed(client, server, "NOOP", "250 ok")
         assert await client.rest() == CLIENT_TIMED_OUT
         assert await server.rest() == b"QUIT\r\n"
 
 
-async def test_a_client_that_drips_a_command(open_stage: OpenStage) -> None:
+async def test_a_client_that_drips_a_command(start_proxy: StartProxy) -> None:
     """A deadline belongs to the command: its octets do not recharge it."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
-        stage.proxy.context.limits[Wait.COMMAND] = SHORT
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
+        harness.proxy.context.limits[Wait.COMMAND] = SHORT
         await relayed(client, server, "NOOP", "250 ok")
         await drip(client, client, b"x")
         assert client.heard.endswith(CLIENT_TIMED_OUT)
@@ -98,20 +98,20 @@ async def test_a_client_that_drips_a_command(open_stage: OpenStage) -> None:
 
 
 @pytest.mark.parametrize("filter_command", [None, "cat"])
-async def test_a_client_that_is_silent_in_a_message(open_stage: OpenStage, filter_command: str | None) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.context.limits[Wait.TEXT] = SHORT
+async def test_a_client_that_is_silent_in_a_message(start_proxy: StartProxy, filter_command: str | None) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        harness.proxy.context.limits[Wait.TEXT] = SHORT
         await client.say("more")
         assert await client.rest() == CLIENT_TIMED_OUT
         assert END_OF_DATA not in await server.rest()
 
 
 @pytest.mark.parametrize("filter_command", [None, "cat"])
-async def test_a_client_that_drips_a_message(open_stage: OpenStage, filter_command: str | None) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        client, server = await phases.in_a_transaction(stage, mx)
-        set_limits(stage, message_time_out=3 * SHORT)
+async def test_a_client_that_drips_a_message(start_proxy: StartProxy, filter_command: str | None) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        client, server = await phases.in_a_transaction(harness, mx)
+        set_limits(harness, message_time_out=3 * SHORT)
         await client.say("DATA")
         if filter_command is None:
             await server.line()
@@ -122,10 +122,10 @@ async def test_a_client_that_drips_a_message(open_stage: OpenStage, filter_comma
         assert END_OF_DATA not in await server.rest()
 
 
-async def test_a_client_that_drips_a_chunk(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, _ = await meet(stage, mx)
-        set_limits(stage, message_time_out=3 * SHORT)
+async def test_a_client_that_drips_a_chunk(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, _ = await meet(harness, mx)
+        set_limits(harness, message_time_out=3 * SHORT)
         assert (await client.ask("BDAT 1000000")).startswith(b"451")
         await drip(client, client, b"x")
         assert client.heard.endswith(b"421 4.4.2 Error: the message took too long\r\n")
@@ -134,48 +134,48 @@ async def test_a_client_that_drips_a_chunk(open_stage: OpenStage) -> None:
 # The server.
 
 
-async def test_a_server_that_does_not_greet(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.proxy.context.limits[Wait.GREETING] = SHORT
-        client = await stage.client()
+async def test_a_server_that_does_not_greet(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.proxy.context.limits[Wait.GREETING] = SHORT
+        client = await harness.client()
         server = await mx.accept()
         assert await client.rest() == SERVER_TIMED_OUT
         assert await server.rest() == b""
 
 
 @pytest.mark.parametrize("said", [b"", b"250-2.1.0 and"])
-async def test_a_server_that_does_not_answer(open_stage: OpenStage, said: bytes) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
-        stage.proxy.context.limits[Wait.REPLY] = SHORT
+async def test_a_server_that_does_not_answer(start_proxy: StartProxy, said: bytes) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
+        harness.proxy.context.limits[Wait.REPLY] = SHORT
         await client.say("MAIL FROM:<a@c.example>")
         await server.say(said)
         assert await client.rest() == SERVER_TIMED_OUT
 
 
-async def test_a_server_that_drips_its_reply(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
-        stage.proxy.context.limits[Wait.REPLY] = SHORT
+async def test_a_server_that_drips_its_reply(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
+        harness.proxy.context.limits[Wait.REPLY] = SHORT
         await client.say("NOOP")
         await server.line()
         await drip(server, client, b"250-drip\r\n")
         assert client.heard.endswith(SERVER_TIMED_OUT)
 
 
-async def test_a_pipelining_client_buys_a_silent_server_no_time(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, _ = await meet(stage, mx, "PIPELINING")
-        stage.proxy.context.limits[Wait.REPLY] = 3 * SHORT
+async def test_a_pipelining_client_buys_a_silent_server_no_time(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, _ = await meet(harness, mx, "PIPELINING")
+        harness.proxy.context.limits[Wait.REPLY] = 3 * SHORT
         await drip(client, client, b"RSET\r\n")
         assert client.heard.endswith(SERVER_TIMED_OUT)
 
 
 @pytest.mark.parametrize("filter_command", [None, "cat"])
-async def test_a_server_that_does_not_say_354(open_stage: OpenStage, filter_command: str | None) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        client, server = await phases.in_a_transaction(stage, mx)
-        stage.proxy.context.limits[Wait.START] = SHORT
+async def test_a_server_that_does_not_say_354(start_proxy: StartProxy, filter_command: str | None) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        client, server = await phases.in_a_transaction(harness, mx)
+        harness.proxy.context.limits[Wait.START] = SHORT
         await client.say("DATA")
         if filter_command is not None:
             await client.reply()
@@ -185,22 +185,22 @@ async def test_a_server_that_does_not_say_354(open_stage: OpenStage, filter_comm
 
 
 @pytest.mark.parametrize("filter_command", [None, "cat"])
-async def test_a_server_without_a_final_reply(open_stage: OpenStage, filter_command: str | None) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command) as stage:
-        stage.proxy.context.limits[Wait.FINAL] = SHORT
-        client, _ = await phases.waiting_for_the_final_reply(stage, mx)
+async def test_a_server_without_a_final_reply(start_proxy: StartProxy, filter_command: str | None) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
+        harness.proxy.context.limits[Wait.FINAL] = SHORT
+        client, _ = await phases.waiting_for_the_final_reply(harness, mx)
         assert await client.rest() == SERVER_TIMED_OUT
         client.close()
-        await stage.empty()
+        await harness.empty()
 
 
-async def test_a_message_given_up_is_not_finished_later(open_stage: OpenStage) -> None:
+async def test_a_message_given_up_is_not_finished_later(start_proxy: StartProxy) -> None:
     """Its end waits in our buffer when its time is up: a server that reads on must not get it, the client got 421."""
-    async with Mx() as mx, open_stage(mx) as stage:
+    async with Mx() as mx, start_proxy(mx) as harness:
         mx.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.context.limits[Wait.FINAL] = SHORT
-        [connection] = stage.proxy._connections
+        client, server = await phases.in_the_text(harness, mx)
+        harness.proxy.context.limits[Wait.FINAL] = SHORT
+        [connection] = harness.proxy._connections
         with socket.socket(fileno=os.dup(connection._server.get_extra_info("socket").fileno())) as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await client.say(b"x" * 60000 + END_OF_DATA)  # below the high water mark: all of it is read
@@ -212,43 +212,43 @@ async def test_a_message_given_up_is_not_finished_later(open_stage: OpenStage) -
         assert END_OF_DATA not in server.heard
 
 
-async def test_a_client_that_left_does_not_make_us_wait_longer_for_the_final_reply(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.proxy.context.limits[Wait.FINAL] = 10 * SHORT
-        client, _ = await phases.waiting_for_the_final_reply(stage, mx)
+async def test_a_client_that_left_does_not_make_us_wait_longer_for_the_final_reply(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.proxy.context.limits[Wait.FINAL] = 10 * SHORT
+        client, _ = await phases.waiting_for_the_final_reply(harness, mx)
         client.reset()
-        await stage.empty()
+        await harness.empty()
 
 
-async def test_a_server_that_does_not_answer_our_rset(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; exit 1") as stage:
-        client, server = await phases.in_a_transaction(stage, mx)
-        stage.proxy.context.limits[Wait.REPLY] = SHORT
+async def test_a_server_that_does_not_answer_our_rset(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; exit 1") as harness:
+        client, server = await phases.in_a_transaction(harness, mx)
+        harness.proxy.context.limits[Wait.REPLY] = SHORT
         await client.ask("DATA")
         assert (await client.ask(DOT)).startswith(b"550")
         assert await server.line() == b"RSET"
         assert await client.rest() == SERVER_TIMED_OUT
 
 
-async def test_a_server_that_stops_reading_a_streamed_message(open_stage: OpenStage) -> None:
+async def test_a_server_that_stops_reading_a_streamed_message(start_proxy: StartProxy) -> None:
     """Not the client's fault, though it is the client's text that is waited for."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        stage.proxy.context.limits[Wait.TEXT] = 3 * SHORT
-        [connection] = stage.proxy._connections
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        harness.proxy.context.limits[Wait.TEXT] = 3 * SHORT
+        [connection] = harness.proxy._connections
         await client.press(b"x" * 65536, lambda: connection.server_is_full, 1 << 28)
         await until(lambda: connection._closing, "given up")
         assert (await client.rest()).endswith(SERVER_TIMED_OUT)
         assert END_OF_DATA not in await server.rest()
 
 
-async def test_a_server_that_stops_reading_a_judged_message(open_stage: OpenStage) -> None:
+async def test_a_server_that_stops_reading_a_judged_message(start_proxy: StartProxy) -> None:
     async with (
         Mx() as mx,
-        open_stage(mx, filter_command="cat >/dev/null; head -c 30000000 /dev/zero | tr '\\0' x") as stage,
+        start_proxy(mx, filter_command="cat >/dev/null; head -c 30000000 /dev/zero | tr '\\0' x") as harness,
     ):
-        client, server = await phases.waiting_for_354(stage, mx)
-        stage.proxy.context.limits[Wait.SENDING] = 3 * SHORT
+        client, server = await phases.waiting_for_354(harness, mx)
+        harness.proxy.context.limits[Wait.SENDING] = 3 * SHORT
         await server.say("354 go")
         assert await client.rest() == SERVER_TIMED_OUT
         assert END_OF_DATA not in await server.rest()
@@ -257,11 +257,11 @@ async def test_a_server_that_stops_reading_a_judged_message(open_stage: OpenStag
 # The filter.
 
 
-async def test_a_filter_that_works_as_it_reads_has_its_time_once_it_has_the_message(open_stage: OpenStage) -> None:
+async def test_a_filter_that_works_as_it_reads_has_its_time_once_it_has_the_message(start_proxy: StartProxy) -> None:
     """2 MB take it longer than FilterTimeout; it never pauses as long as that."""
     work = 'while [ "$(head -c 131072 | wc -c)" -gt 0 ]; do sleep 0.25; done; echo passed'
-    async with Mx() as mx, open_stage(mx, filter_command=work, filter_timeout=3) as stage:
-        client, server = await phases.in_the_text(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command=work, filter_timeout=3) as harness:
+        client, server = await phases.in_the_text(harness, mx)
         await client.say(b"x" * 2_000_000 + b"\r\n.\r\n")
         assert await server.line() == b"DATA"
         await server.say("354 go")
@@ -270,26 +270,26 @@ async def test_a_filter_that_works_as_it_reads_has_its_time_once_it_has_the_mess
         assert await client.reply() == b"250 queued"
 
 
-async def test_a_filter_that_does_not_read_a_complete_message(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="sleep 600", filter_timeout=SHORT) as stage:
-        client, server = await phases.in_the_text(stage, mx)
+async def test_a_filter_that_does_not_read_a_complete_message(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="sleep 600", filter_timeout=SHORT) as harness:
+        client, server = await phases.in_the_text(harness, mx)
         await asyncio.sleep(3 * SHORT)  # while the message comes no time counts
         assert (await client.ask(b"x" * 2_000_000 + b"\r\n.\r\n")).startswith(b"451 ")
         assert await server.line() == b"RSET"
 
 
-async def test_a_filter_that_judges_for_too_long(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; sleep 600", filter_timeout=SHORT) as stage:
-        client, server = await phases.in_a_transaction(stage, mx)
+async def test_a_filter_that_judges_for_too_long(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; sleep 600", filter_timeout=SHORT) as harness:
+        client, server = await phases.in_a_transaction(harness, mx)
         await client.ask("DATA")
         assert (await client.ask(DOT)).startswith(b"451 ")
         assert await server.line() == b"RSET"
 
 
-async def test_judging_is_part_of_the_time_of_a_message(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; sleep 600", filter_timeout=3600) as stage:
-        client, server = await phases.in_a_transaction(stage, mx)
-        set_limits(stage, message_time_out=3 * SHORT)
+async def test_judging_is_part_of_the_time_of_a_message(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; sleep 600", filter_timeout=3600) as harness:
+        client, server = await phases.in_a_transaction(harness, mx)
+        set_limits(harness, message_time_out=3 * SHORT)
         await client.ask("DATA")
         await client.say(DOT)
         assert await client.rest() == b"421 4.4.2 Error: the message took too long\r\n"
@@ -297,11 +297,11 @@ async def test_judging_is_part_of_the_time_of_a_message(open_stage: OpenStage) -
 
 
 async def test_the_server_hears_from_us_while_a_slow_message_comes(
-    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.NOOP_SECONDS", SHORT)
-    async with Mx() as mx, open_stage(mx, filter_command="cat", keep_alives=SHORT) as stage:
-        client, server = await phases.in_the_text(stage, mx)
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", keep_alives=SHORT) as harness:
+        client, server = await phases.in_the_text(harness, mx)
         for _ in range(3):
             assert await server.line() == b"NOOP"
             await server.say("250 still here")
@@ -333,23 +333,23 @@ def test_no_more_than_one_keep_alive_a_minute() -> None:
 # The whole connection.
 
 
-async def test_a_connection_that_has_lasted_too_long_ends_between_messages(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, session_time_out=SHORT) as stage:
-        client, server = await meet_quickly(stage, mx)
+async def test_a_connection_that_has_lasted_too_long_ends_between_messages(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, session_time_out=SHORT) as harness:
+        client, server = await meet_quickly(harness, mx)
         assert (await client.rest()).endswith(b"421 4.4.2 The connection has lasted too long, connect again\r\n")
         assert (await server.rest()).endswith(b"QUIT\r\n")
 
 
-async def meet_quickly(stage: Stage, mx: Mx) -> tuple[Peer, Peer]:
+async def meet_quickly(harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
     """As far as the session's short life lets us."""
-    return await stage.client(), await mx.greeted()
+    return await harness.client(), await mx.greeted()
 
 
-async def test_a_running_transaction_may_end_first(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
+async def test_a_running_transaction_may_end_first(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
         await address(client, server)
-        [connection] = stage.proxy._connections
+        [connection] = harness.proxy._connections
         connection._times.session = 0
         await until(lambda: connection._times._winding_down, "it is wound down")
         await client.say(f"DATA\n{DOT}")
@@ -360,19 +360,19 @@ async def test_a_running_transaction_may_end_first(open_stage: OpenStage) -> Non
         assert codes(await client.rest()) == [354, 250, 421]
 
 
-async def test_a_transaction_that_never_ends_does(open_stage: OpenStage) -> None:
+async def test_a_transaction_that_never_ends_does(start_proxy: StartProxy) -> None:
     """MAIL, and then NOOP for ever: SessionTimeOut lets a transaction finish, not last."""
-    async with Mx() as mx, open_stage(mx, message_time_out=SHORT) as stage:
-        stage.proxy.context.limits[Wait.FINAL] = SHORT
-        client, server = await meet(stage, mx)
+    async with Mx() as mx, start_proxy(mx, message_time_out=SHORT) as harness:
+        harness.proxy.context.limits[Wait.FINAL] = SHORT
+        client, server = await meet(harness, mx)
         await address(client, server)
-        [connection] = stage.proxy._connections
+        [connection] = harness.proxy._connections
         connection._times.session = 0
         answers = asyncio.create_task(noop_for_ever(server))
         with_end = asyncio.create_task(noops(client))
         assert (await with_end).startswith(b"421 4.3.2")
         client.close()
-        await stage.empty()
+        await harness.empty()
         await answers
 
 
@@ -433,11 +433,13 @@ def test_the_time_in_which_a_client_is_not_read_is_not_its_own() -> None:
 
 
 @pytest.mark.parametrize("filter_command", [None, "cat"])
-async def test_a_client_that_sends_less_than_the_least_rate(open_stage: OpenStage, filter_command: str | None) -> None:
+async def test_a_client_that_sends_less_than_the_least_rate(
+    start_proxy: StartProxy, filter_command: str | None
+) -> None:
     """It never pauses as long as TimeOut."""
-    async with Mx() as mx, open_stage(mx, filter_command=filter_command, min_data_rate=1_000_000) as stage:
-        client, server = await phases.in_a_transaction(stage, mx)
-        stage.proxy.context.limits[Wait.TEXT] = 5 * SHORT
+    async with Mx() as mx, start_proxy(mx, filter_command=filter_command, min_data_rate=1_000_000) as harness:
+        client, server = await phases.in_a_transaction(harness, mx)
+        harness.proxy.context.limits[Wait.TEXT] = 5 * SHORT
         await client.say("DATA")
         if filter_command is None:
             await server.line()
@@ -448,10 +450,10 @@ async def test_a_client_that_sends_less_than_the_least_rate(open_stage: OpenStag
         assert END_OF_DATA not in await server.rest()
 
 
-async def test_a_chunk_that_nobody_wants_has_the_same_rate(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, min_data_rate=1_000_000) as stage:
-        client, _ = await meet(stage, mx)
-        stage.proxy.context.limits[Wait.TEXT] = 5 * SHORT
+async def test_a_chunk_that_nobody_wants_has_the_same_rate(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, min_data_rate=1_000_000) as harness:
+        client, _ = await meet(harness, mx)
+        harness.proxy.context.limits[Wait.TEXT] = 5 * SHORT
         assert (await client.ask("BDAT 1000000")).startswith(b"451")
         await drip(client, client, b"x")
         assert client.heard.endswith(CLIENT_TIMED_OUT)

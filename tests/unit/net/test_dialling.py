@@ -14,14 +14,14 @@ from proxsmtp_tp.net import dialling
 from proxsmtp_tp.net.dialling import DialError, candidates, dial, open_socket
 from proxsmtp_tp.net.original_destination import Endpoint
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, one_message
-from tests.unit.net.stage import Mx, descriptors, has_upstreams, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import Mx, descriptors, has_upstreams, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 NAME = "mx.example"
 
@@ -103,12 +103,12 @@ async def test_a_name_is_looked_up_anew_for_each_connection(names: dict[str, lis
 
 
 @pytest.mark.parametrize("dead", [["127.0.0.2"], ["::1", "127.0.0.2", "127.0.0.3"]])
-async def test_the_first_address_is_dead(open_stage: OpenStage, names: dict[str, list[str]], dead: list[str]) -> None:
+async def test_the_first_address_is_dead(start_proxy: StartProxy, names: dict[str, list[str]], dead: list[str]) -> None:
     model = ModelServer()
     names[NAME] = [*dead, "127.0.0.1"]
-    async with Mx() as mx, open_stage(InetAddress(NAME, mx.port)) as stage:
+    async with Mx() as mx, start_proxy(InetAddress(NAME, mx.port)) as harness:
         mx.serve(lambda: model)
-        assert await one_message(await stage.client()) == MESSAGE_CODES
+        assert await one_message(await harness.client()) == MESSAGE_CODES
     assert model.messages == [MESSAGE]
 
 
@@ -134,9 +134,11 @@ async def test_every_address_is_named_with_its_reason(silent: InetAddress) -> No
     assert third == "/nowhere/mx: No such file or directory"
 
 
-async def test_the_client_is_told_of_a_server_that_does_not_answer(open_stage: OpenStage, silent: InetAddress) -> None:
-    async with open_stage(silent, connect_time_out=0.1) as stage:
-        told = await (await stage.client()).rest()
+async def test_the_client_is_told_of_a_server_that_does_not_answer(
+    start_proxy: StartProxy, silent: InetAddress
+) -> None:
+    async with start_proxy(silent, connect_time_out=0.1) as harness:
+        told = await (await harness.client()).rest()
         assert told.startswith(b"421 4.4.1 No connection to the server: ")
         assert b"no answer within 0.1 s" in told
 
@@ -147,14 +149,14 @@ async def test_no_address_at_all() -> None:
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_a_client_that_goes_while_we_dial(open_stage: OpenStage, silent: InetAddress, way: str) -> None:
+async def test_a_client_that_goes_while_we_dial(start_proxy: StartProxy, silent: InetAddress, way: str) -> None:
     """The attempt is given up with a reset; a client that only closed its half may still hear how it ended."""
-    async with open_stage(silent, connect_time_out=0.3, max_connections=1) as stage:
+    async with start_proxy(silent, connect_time_out=0.3, max_connections=1) as harness:
         for _ in range(3):
-            client = await stage.client()
-            await until(lambda: has_upstreams(stage.admission), "it dials")
+            client = await harness.client()
+            await until(lambda: has_upstreams(harness.admission), "it dials")
             getattr(client, way)()
-            await stage.empty()
+            await harness.empty()
 
 
 async def test_given_up_at_the_moment_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +210,7 @@ def test_an_exchange_waits_for_nobodys_timer(target: str) -> None:
 
 
 @pytest.mark.parametrize("address", [InetAddress("127.0.0.1", 1), UnixAddress("/nowhere/mx")])
-async def test_a_dead_address_is_told_to_the_client(open_stage: OpenStage, address: Address, tmp_path: Path) -> None:
-    async with open_stage(address) as stage:
-        told = await (await stage.client()).rest()
+async def test_a_dead_address_is_told_to_the_client(start_proxy: StartProxy, address: Address, tmp_path: Path) -> None:
+    async with start_proxy(address) as harness:
+        told = await (await harness.client()).rest()
         assert told.startswith(f"421 4.4.1 No connection to the server: {address}: ".encode())

@@ -18,24 +18,24 @@ from proxsmtp_tp.session import events
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Reason, Wait
 from tests.unit.net.dialogue import DOT, WHOLE, address, meet, relayed
-from tests.unit.net.stage import PATIENCE, Mx, codes, living, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import PATIENCE, Mx, codes, living, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.net.stage import OpenStage, Peer
+    from tests.unit.net.proxy_harness import Peer, StartProxy
 
 
-async def test_drain_lets_the_running_transaction_finish(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="cat") as stage:
-        busy, server = await meet(stage, mx)
+async def test_drain_lets_the_running_transaction_finish(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat") as harness:
+        busy, server = await meet(harness, mx)
         await address(busy, server)
         assert (await busy.ask("DATA")).startswith(b"354")
-        idle, idle_server = await meet(stage, mx)
-        dialling = await stage.client()
+        idle, idle_server = await meet(harness, mx)
+        dialling = await harness.client()
         await mx.accept()
-        stage.proxy.drain(Reason.STOP)
+        harness.proxy.drain(Reason.STOP)
         assert (await idle.rest()).startswith(b"421 4.3.2 Service shutting down")
         assert await idle_server.rest() == b"QUIT\r\n"
         assert (await dialling.rest()).startswith(b"421 4.3.2 Service shutting down")
@@ -46,66 +46,66 @@ async def test_drain_lets_the_running_transaction_finish(open_stage: OpenStage) 
         await server.say("250 2.0.0 queued as 1")
         assert await busy.reply() == b"250 2.0.0 queued as 1"
         assert (await busy.rest()).startswith(b"421 4.3.2 Service shutting down")
-        for client in stage.clients:
+        for client in harness.clients:
             client.close()
-        await stage.ended()
+        await harness.ended()
 
 
-async def test_drain_accepts_nobody(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        client, server = await meet(stage, mx)
+async def test_drain_accepts_nobody(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
         await address(client, server)
-        stage.proxy.drain(Reason.STOP)
-        late = await stage.client()  # in the queue of the socket, for the next worker
+        harness.proxy.drain(Reason.STOP)
+        late = await harness.client()  # in the queue of the socket, for the next worker
         await relayed(client, server, "RSET", "250 ok")
         assert (await client.rest()).startswith(b"421 4.3.2")
         client.close()
-        await stage.ended()
+        await harness.ended()
         late.close()
-        assert stage.admission.counts() == [0]
+        assert harness.admission.counts() == [0]
 
 
-async def test_drain_has_an_end(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, drain_time_out=0.1) as stage:
-        client, server = await meet(stage, mx)
+async def test_drain_has_an_end(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, drain_time_out=0.1) as harness:
+        client, server = await meet(harness, mx)
         await address(client, server)
-        stage.proxy.drain(Reason.STOP)
+        harness.proxy.drain(Reason.STOP)
         assert (await client.rest()).startswith(b"421 4.3.2")
         assert await server.rest() == b"QUIT\r\n"
         client.close()
-        await stage.ended()
+        await harness.ended()
 
 
-async def test_stop_ends_each_connection_with_421_in_whatever_phase(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; sleep 600") as stage:
+async def test_stop_ends_each_connection_with_421_in_whatever_phase(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; sleep 600") as harness:
         clients: list[tuple[Peer, Peer]] = []
         for lines in ("", "MAIL FROM:<a@c.example>\nRCPT TO:<b@mx.example>\nDATA\nhello", "NOOP"):
-            client, server = await meet(stage, mx)
+            client, server = await meet(harness, mx)
             await client.say(lines.replace("hello", f"hello\n{DOT}" if clients else "hello"))
             clients.append((client, server))
-        await stage.client()
-        stage.proxy.stop()
+        await harness.client()
+        harness.proxy.stop()
         for client, _ in clients:
             assert codes(await client.rest())[-1] == 421
             client.close()
-        for client in stage.clients:
+        for client in harness.clients:
             client.close()
-        await stage.ended()
+        await harness.ended()
 
 
-async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
-        stage.proxy.context.limits[Wait.QUIT] = 0.1
-        served, served_server = await meet(stage, mx)
+async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
+        harness.proxy.context.limits[Wait.QUIT] = 0.1
+        served, served_server = await meet(harness, mx)
         await relayed(served, served_server, "MAIL FROM:<a@c.example>", "250 ok")
         await relayed(served, served_server, "RSET", "250 ok")
-        greeted, greeted_server = await meet(stage, mx)
-        dialling = await stage.client()
+        greeted, greeted_server = await meet(harness, mx)
+        dialling = await harness.client()
         dialled_server = await mx.accept()
-        stage.proxy.drain(Reason.RELOAD)
+        harness.proxy.drain(Reason.RELOAD)
         assert (await served.rest()).startswith(b"421 4.3.2 Service shutting down")
         assert await served_server.rest() == b"QUIT\r\n"
-        stage.proxy.context.limits[Wait.QUIT] = PATIENCE
+        harness.proxy.context.limits[Wait.QUIT] = PATIENCE
         await dialled_server.say("220 mx ESMTP")
         assert (await dialling.reply()).startswith(b"220")
         for client, server in ((greeted, greeted_server), (dialling, dialled_server)):
@@ -115,38 +115,38 @@ async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(open_st
         assert await greeted.rest() == b""
         assert (await dialling.ask("NOOP")).startswith(b"421 4.3.2 Service shutting down")
         assert await dialled_server.rest() == b"QUIT\r\n"
-        for client in stage.clients:
+        for client in harness.clients:
             client.close()
-        await stage.ended()
+        await harness.ended()
 
 
-async def test_a_stop_after_a_reload_ends_who_is_idle_and_keeps_the_time(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, drain_time_out=3600) as stage:
-        idle, _ = await meet(stage, mx)
-        busy, server = await meet(stage, mx)
+async def test_a_stop_after_a_reload_ends_who_is_idle_and_keeps_the_time(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, drain_time_out=3600) as harness:
+        idle, _ = await meet(harness, mx)
+        busy, server = await meet(harness, mx)
         await address(busy, server)
-        stage.proxy.drain(Reason.RELOAD)
-        until_then = stage.proxy._draining_until
-        stage.proxy.drain(Reason.STOP)
-        stage.proxy.drain(Reason.RELOAD)  # too late
-        assert stage.proxy.context.ending is Reason.STOP
-        assert stage.proxy._draining_until == until_then
+        harness.proxy.drain(Reason.RELOAD)
+        until_then = harness.proxy._draining_until
+        harness.proxy.drain(Reason.STOP)
+        harness.proxy.drain(Reason.RELOAD)  # too late
+        assert harness.proxy.context.ending is Reason.STOP
+        assert harness.proxy._draining_until == until_then
         assert (await idle.rest()).startswith(b"421 4.3.2 Service shutting down")
         await relayed(busy, server, "RSET", "250 ok")
         assert (await busy.rest()).startswith(b"421 4.3.2 Service shutting down")
-        for client in stage.clients:
+        for client in harness.clients:
             client.close()
-        await stage.ended()
+        await harness.ended()
 
 
-async def test_a_reload_has_an_end(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, drain_time_out=0.1) as stage:
-        client, server = await meet(stage, mx)
-        stage.proxy.drain(Reason.RELOAD)
+async def test_a_reload_has_an_end(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, drain_time_out=0.1) as harness:
+        client, server = await meet(harness, mx)
+        harness.proxy.drain(Reason.RELOAD)
         assert (await client.rest()).startswith(b"421 4.3.2")
         assert await server.rest() == b"QUIT\r\n"
         client.close()
-        await stage.ended()
+        await harness.ended()
 
 
 def opened_late(monkeypatch: pytest.MonkeyPatch, first: Callable[[], None]) -> None:
@@ -160,47 +160,47 @@ def opened_late(monkeypatch: pytest.MonkeyPatch, first: Callable[[], None]) -> N
     monkeypatch.setattr(Connection, "open", open_late)
 
 
-async def test_a_reload_comes_just_when_a_client_does(open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reload_comes_just_when_a_client_does(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accepted, and not taken over yet: nobody else will serve it, so it is served."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        opened_late(monkeypatch, lambda: stage.proxy.drain(Reason.RELOAD))
-        client, server = await meet(stage, mx)
+    async with Mx() as mx, start_proxy(mx) as harness:
+        opened_late(monkeypatch, lambda: harness.proxy.drain(Reason.RELOAD))
+        client, server = await meet(harness, mx)
         await address(client, server)
         await relayed(client, server, "RSET", "250 ok")
         await relayed(client, server, "QUIT", "221 bye")
         assert await client.rest() == b""
         client.close()
-        await stage.ended()
+        await harness.ended()
 
 
 @pytest.mark.parametrize("end", [lambda proxy: proxy.drain(Reason.STOP), Proxy.stop], ids=["drain", "stop"])
 async def test_the_end_comes_just_when_a_client_does(
-    open_stage: OpenStage, end: Callable[[Proxy], None], monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, end: Callable[[Proxy], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted, and not taken over yet: it is told, and nothing is dialled for it."""
-    async with Mx() as mx, open_stage(mx) as stage:
-        opened_late(monkeypatch, lambda: end(stage.proxy))
-        client = await stage.client()
+    async with Mx() as mx, start_proxy(mx) as harness:
+        opened_late(monkeypatch, lambda: end(harness.proxy))
+        client = await harness.client()
         assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
         client.close()
-        await stage.ended()
+        await harness.ended()
         with pytest.raises(BlockingIOError):
             mx.listener.accept()
 
 
-async def test_no_process_outlives_the_worker(open_stage: OpenStage) -> None:
+async def test_no_process_outlives_the_worker(start_proxy: StartProxy) -> None:
     """Also one that does not care about SIGTERM."""
-    async with Mx() as mx, open_stage(mx, filter_command="trap '' TERM; cat >/dev/null; sleep 600") as stage:
+    async with Mx() as mx, start_proxy(mx, filter_command="trap '' TERM; cat >/dev/null; sleep 600") as harness:
         mx.serve(ModelServer)
-        client = await stage.client()
+        client = await harness.client()
         await client.say(WHOLE)
         while len(codes(client.heard)) < 5:
             await client.line()
         await until(living, "the filter runs")
-        stage.proxy.stop()
+        harness.proxy.stop()
         await client.rest()
         client.close()
-        await stage.ended()
+        await harness.ended()
         end = time.monotonic() + PATIENCE
         while living() and time.monotonic() < end:
             time.sleep(0.01)  # noqa: ASYNC251  (the loop is over: nobody's timer may help)
@@ -208,7 +208,7 @@ async def test_no_process_outlives_the_worker(open_stage: OpenStage) -> None:
 
 
 async def test_a_connection_that_ends_just_when_its_server_is_there_closes_each_descriptor_once(
-    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closed a second time, its number may be somebody else's by then: that one's connection would break, or worse."""
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
@@ -219,14 +219,14 @@ async def test_a_connection_that_ends_just_when_its_server_is_there_closes_each_
         made(connection, transport)
 
     monkeypatch.setattr(Connection, "server_made", end_first)
-    async with Mx() as mx, open_stage(mx) as stage:
-        client = await stage.client()
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client = await harness.client()
         server = await mx.accept()
         assert (await client.rest()).startswith(b"421 4.3.2")
         assert await server.rest() == b""
         client.close()
         server.close()
-        await stage.empty()
+        await harness.empty()
         others = [part for _ in range(10) for part in socket.socketpair()]
         gc.collect()
         for other in others:
@@ -239,7 +239,7 @@ async def test_a_connection_that_ends_just_when_its_server_is_there_closes_each_
 
 @pytest.mark.parametrize("when", ["the first bytes of the client", "every event from then on"])
 async def test_a_bug_costs_one_connection(
-    open_stage: OpenStage, when: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start_proxy: StartProxy, when: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     feed = Session.feed
     broken: list[Session] = []
@@ -253,25 +253,25 @@ async def test_a_bug_costs_one_connection(
         return feed(session, event)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Session, "feed", feed_badly)
-    async with Mx() as mx, open_stage(mx, max_connections=2) as stage:
-        stage.errors_expected = True
+    async with Mx() as mx, start_proxy(mx, max_connections=2) as harness:
+        harness.errors_expected = True
         mx.serve(ModelServer)
-        other = await stage.client()
+        other = await harness.client()
         assert (await other.reply()).startswith(b"220")
         for number in range(3):
-            client = await stage.client()
+            client = await harness.client()
             assert (await client.reply()).startswith(b"220")
             await client.say("CRASH")
             assert await client.rest() == b"421 4.3.0 Internal error, try again later\r\n"
             client.close()
-            await until(lambda: stage.admission.counts() == [1], "the place is free")
+            await until(lambda: harness.admission.counts() == [1], "the place is free")
             assert caplog.text.count("internal error: closing") == number + 1
             assert "Traceback" in caplog.text
         assert (await other.ask("NOOP")).startswith(b"250")
 
 
 async def test_a_bug_in_taking_a_client_over(
-    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No descriptor is left to find out where the client wanted to go, for example."""
 
@@ -279,26 +279,26 @@ async def test_a_bug_in_taking_a_client_over(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr("proxsmtp_tp.net.upstream.original_destination", no_descriptor)
-    async with open_stage(None, transparent_proxy=TransparentProxy.CLIENT, max_connections=1) as stage:
-        stage.errors_expected = True
+    async with start_proxy(None, transparent_proxy=TransparentProxy.CLIENT, max_connections=1) as harness:
+        harness.errors_expected = True
         for _ in range(2):
-            client = await stage.client()
+            client = await harness.client()
             assert (await client.rest()).startswith(b"421 ")
             client.close()
-            await stage.empty()
+            await harness.empty()
     assert "Too many open files" in caplog.text
 
 
 async def test_a_client_that_resets_while_it_is_taken_over(
-    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Mx() as mx, open_stage(mx, max_connections=1) as stage:
+    async with Mx() as mx, start_proxy(mx, max_connections=1) as harness:
 
         def reset_last() -> None:
-            stage.clients[-1].reset()
+            harness.clients[-1].reset()
 
         opened_late(monkeypatch, reset_last)
         mx.serve(ModelServer)
         for _ in range(5):
-            await stage.client()
-            await stage.empty()
+            await harness.client()
+            await harness.empty()

@@ -10,11 +10,11 @@ from proxsmtp_tp.config.settings import FilterType
 from proxsmtp_tp.net import log_limit
 from proxsmtp_tp.net.log_limit import BURST, CLIENTS_MAX, LINES_PER_SECOND, OTHERS, SUMMARY_INTERVAL, LogLimit
 from tests.unit.net.dialogue import MESSAGE_CODES, one_message
-from tests.unit.net.stage import Mx
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import Mx
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 A = "192.0.2.1"
 B = "192.0.2.2"
@@ -87,48 +87,48 @@ def small_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_bucket")
 async def test_a_client_that_is_rejected_again_and_again(
-    open_stage: OpenStage, caplog: pytest.LogCaptureFixture
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Twenty refused MAIL end a connection; the next one comes at once."""
-    async with Mx() as mx, open_stage(mx, filter_type=FilterType.REJECT) as stage:
+    async with Mx() as mx, start_proxy(mx, filter_type=FilterType.REJECT) as harness:
         mx.serve(ModelServer)
         for _ in range(5):
-            client = await stage.client()
+            client = await harness.client()
             assert (await client.reply()).startswith(b"220")
             await client.say("EHLO c\n" + "\n".join(["MAIL FROM:<a@c.example>"] * 200))
             heard = await client.rest()
             assert heard.count(b"530 ") == 20
             assert b"\r\n421 4.7.0 Error: too many errors\r\n" in heard
             client.close()
-        await stage.empty()
+        await harness.empty()
         assert len(caplog.records) == 30
     left_out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert left_out == [f"client=127.0.0.1: {5 * 22 - 30} log lines left out: more than 0 a second"]
 
 
 @pytest.mark.usefixtures("small_bucket")
-async def test_each_message_has_its_line(open_stage: OpenStage, caplog: pytest.LogCaptureFixture) -> None:
-    async with Mx() as mx, open_stage(mx) as stage:
+async def test_each_message_has_its_line(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+    async with Mx() as mx, start_proxy(mx) as harness:
         mx.serve(ModelServer)
         for _ in range(40):
-            assert await one_message(await stage.client()) == MESSAGE_CODES
-        await stage.empty()
+            assert await one_message(await harness.client()) == MESSAGE_CODES
+        await harness.empty()
     assert caplog.text.count("status=RELAYED") == 40
     assert caplog.text.count("accepted connection from") == 30
 
 
 @pytest.mark.usefixtures("small_bucket")
-async def test_clients_past_max_connections(open_stage: OpenStage, caplog: pytest.LogCaptureFixture) -> None:
-    async with Mx() as mx, open_stage(mx, max_connections=1) as stage:
-        stage.errors_expected = True
+async def test_clients_past_max_connections(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+    async with Mx() as mx, start_proxy(mx, max_connections=1) as harness:
+        harness.errors_expected = True
         mx.serve(ModelServer)
-        first = await stage.client()
+        first = await harness.client()
         await first.reply()
         for _ in range(50):
-            client = await stage.client()
+            client = await harness.client()
             assert (await client.rest()).startswith(b"421 4.7.0 Too many connections")
             client.close()
         first.close()
-        await stage.empty()
+        await harness.empty()
     assert caplog.text.count("more than MaxConnections (1) connections: refused") == 29
     assert "client=127.0.0.1: 21 log lines left out" in caplog.text

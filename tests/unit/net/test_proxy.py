@@ -14,13 +14,13 @@ import pytest
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import ConnectFailure, TransparentProxy
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, WHOLE, one_message
-from tests.unit.net.stage import Mx, Peer, codes, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import Mx, Peer, codes, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 V4 = InetAddress("127.0.0.1", 0)
 V6 = InetAddress("::1", 0)
@@ -42,34 +42,34 @@ def listen_on(kind: str, folder: Path) -> InetAddress | UnixAddress:
 @pytest.mark.parametrize("upstream", ["v4", "v6", "unix"])
 @pytest.mark.parametrize("inside", ["v4", "v6", "unix"])
 async def test_a_whole_dialogue(
-    open_stage: OpenStage, tmp_path: Path, inside: str, upstream: str, filter_command: str | None
+    start_proxy: StartProxy, tmp_path: Path, inside: str, upstream: str, filter_command: str | None
 ) -> None:
     model = ModelServer()
     async with (
         mx_on(upstream, tmp_path) as mx,
-        open_stage(mx, listen_on(inside, tmp_path), filter_command=filter_command) as stage,
+        start_proxy(mx, listen_on(inside, tmp_path), filter_command=filter_command) as harness,
     ):
         mx.serve(lambda: model)
-        assert await one_message(await stage.client()) == MESSAGE_CODES
-        await stage.empty()
+        assert await one_message(await harness.client()) == MESSAGE_CODES
+        await harness.empty()
     assert model.messages == [MESSAGE]
     assert model.commands[-1] == b"QUIT"
 
 
-async def test_two_listeners(open_stage: OpenStage, tmp_path: Path) -> None:
+async def test_two_listeners(start_proxy: StartProxy, tmp_path: Path) -> None:
     model = ModelServer()
-    async with Mx() as mx, open_stage(mx, V4, V6, UnixAddress(str(tmp_path / "in"))) as stage:
+    async with Mx() as mx, start_proxy(mx, V4, V6, UnixAddress(str(tmp_path / "in"))) as harness:
         mx.serve(lambda: model)
         for listener in range(3):
-            assert await one_message(await stage.client(listener)) == MESSAGE_CODES
+            assert await one_message(await harness.client(listener)) == MESSAGE_CODES
     assert model.messages == [MESSAGE] * 3
 
 
-async def test_a_pipelined_dialogue_in_one_piece(open_stage: OpenStage) -> None:
+async def test_a_pipelined_dialogue_in_one_piece(start_proxy: StartProxy) -> None:
     model = ModelServer()
-    async with Mx() as mx, open_stage(mx) as stage:
+    async with Mx() as mx, start_proxy(mx) as harness:
         mx.serve(lambda: model)
-        client = await stage.client()
+        client = await harness.client()
         await client.say(WHOLE)
         assert codes(await client.rest()) == MESSAGE_CODES
     assert model.messages == [MESSAGE]
@@ -83,12 +83,12 @@ async def test_a_pipelined_dialogue_in_one_piece(open_stage: OpenStage) -> None:
 )
 @pytest.mark.parametrize("inside", [V4, V6])
 async def test_only_clients_are_served(
-    open_stage: OpenStage, inside: InetAddress, networks: str, greeting: bytes
+    start_proxy: StartProxy, inside: InetAddress, networks: str, greeting: bytes
 ) -> None:
     clients = tuple(ipaddress.ip_network(network) for network in networks.split())
-    async with Mx() as mx, open_stage(mx, inside, clients=clients) as stage:
+    async with Mx() as mx, start_proxy(mx, inside, clients=clients) as harness:
         mx.serve(ModelServer)
-        client = await stage.client()
+        client = await harness.client()
         assert (await client.reply()).startswith(greeting)
         await client.say(b"QUIT\r\n")
         await client.rest()
@@ -98,20 +98,20 @@ async def test_only_clients_are_served(
 
 
 async def test_past_the_limit_421_and_room_again_at_once(
-    open_stage: OpenStage, caplog: pytest.LogCaptureFixture
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with Mx() as mx, open_stage(mx, max_connections=2) as stage:
-        stage.errors_expected = True
+    async with Mx() as mx, start_proxy(mx, max_connections=2) as harness:
+        harness.errors_expected = True
         mx.serve(ModelServer)
-        first, second = await stage.client(), await stage.client()
+        first, second = await harness.client(), await harness.client()
         assert (await first.reply()).startswith(b"220")
         assert (await second.reply()).startswith(b"220")
         for _ in range(3):
-            assert (await (await stage.client()).rest()).startswith(b"421 4.7.0 Too many connections")
+            assert (await (await harness.client()).rest()).startswith(b"421 4.7.0 Too many connections")
         assert (await first.ask("QUIT")).startswith(b"221")
         first.close()
-        await until(lambda: stage.admission.counts() == [1], "the place is free")
-        third = await stage.client()
+        await until(lambda: harness.admission.counts() == [1], "the place is free")
+        third = await harness.client()
         assert (await third.reply()).startswith(b"220")
         assert (await second.ask("NOOP")).startswith(b"250")
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
@@ -119,98 +119,98 @@ async def test_past_the_limit_421_and_room_again_at_once(
 
 
 async def test_a_client_with_its_share_is_told_so_and_others_come_in(
-    open_stage: OpenStage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its share is its own again when its connections end."""
     who = ["192.0.2.1"]
     monkeypatch.setattr("proxsmtp_tp.net.proxy.holder", lambda _ip: who[0])
-    async with Mx() as mx, open_stage(mx, max_connections=10) as stage:
+    async with Mx() as mx, start_proxy(mx, max_connections=10) as harness:
         mx.serve(ModelServer)
-        greedy = [await stage.client() for _ in range(8)]
+        greedy = [await harness.client() for _ in range(8)]
         for client in greedy:
             assert (await client.reply()).startswith(b"220")
         for _ in range(3):
-            told = await (await stage.client()).rest()
+            told = await (await harness.client()).rest()
             assert told == b"421 4.7.0 Too many connections from your address, try again later\r\n"
         who[0] = "192.0.2.2"
-        assert (await (await stage.client()).reply()).startswith(b"220")
+        assert (await (await harness.client()).reply()).startswith(b"220")
         who[0] = "192.0.2.1"
         for client in greedy[:5]:
             client.close()
-        await until(lambda: sum(stage.admission.counts()) == 4, "the places are free")
-        assert (await (await stage.client()).reply()).startswith(b"220")
+        await until(lambda: sum(harness.admission.counts()) == 4, "the places are free")
+        assert (await (await harness.client()).reply()).startswith(b"220")
     assert "refused: it has its share of MaxConnections (10)" in caplog.text
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_a_client_that_goes_leaves_its_place_at_once(
-    open_stage: OpenStage, way: str, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody lingers for a last reply to a client that is gone: the place would be lost to others meanwhile."""
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
-    async with Mx() as mx, open_stage(mx, max_connections=1) as stage:
+    async with Mx() as mx, start_proxy(mx, max_connections=1) as harness:
         mx.serve(ModelServer)
         for _ in range(3):
-            client = await stage.client()
+            client = await harness.client()
             assert (await client.reply()).startswith(b"220")
             assert (await client.ask("EHLO c.example")).startswith(b"250")
             getattr(client, way)()
-            await stage.empty()
+            await harness.empty()
 
 
-async def test_the_less_busy_worker_is_next(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, workers=2) as stage:
+async def test_the_less_busy_worker_is_next(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, workers=2) as harness:
         mx.serve(ModelServer)
         for _ in range(10):
-            assert (await (await stage.client()).reply()).startswith(b"220")
-        assert stage.admission.counts() == [5, 5]
+            assert (await (await harness.client()).reply()).startswith(b"220")
+        assert harness.admission.counts() == [5, 5]
 
 
-async def test_a_burst_is_spread(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, workers=2) as stage:
+async def test_a_burst_is_spread(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, workers=2) as harness:
         mx.serve(ModelServer)
-        clients = await asyncio.gather(*(stage.client() for _ in range(40)))
+        clients = await asyncio.gather(*(harness.client() for _ in range(40)))
         for client in clients:
             assert (await client.reply()).startswith(b"220")
-        counts = stage.admission.counts()
+        counts = harness.admission.counts()
         assert sum(counts) == 40
         assert min(counts) >= 15, "one worker has nearly all"
-        assert len({proxy.context.worker for proxy in stage.proxies if proxy._connections}) == 2
+        assert len({proxy.context.worker for proxy in harness.proxies if proxy._connections}) == 2
 
 
-async def test_a_worker_that_is_stuck_keeps_nobody_waiting(open_stage: OpenStage) -> None:
+async def test_a_worker_that_is_stuck_keeps_nobody_waiting(start_proxy: StartProxy) -> None:
     """The less busy one does not accept: the busier one does, after a moment."""
-    async with Mx() as mx, open_stage(mx, workers=2) as stage:
+    async with Mx() as mx, start_proxy(mx, workers=2) as harness:
         mx.serve(ModelServer)
-        stage.proxies[1]._stop_listening()
+        harness.proxies[1]._stop_listening()
         for _ in range(5):
-            assert (await (await stage.client()).reply()).startswith(b"220")
-        assert stage.admission.counts() == [5, 0]
+            assert (await (await harness.client()).reply()).startswith(b"220")
+        assert harness.admission.counts() == [5, 0]
 
 
-async def test_no_descriptor_left_while_accepting(open_stage: OpenStage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_descriptor_left_while_accepting(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
     """Who waits in the queue is served when there are descriptors again; nothing spins, nothing breaks."""
-    async with Mx() as mx, open_stage(mx) as stage:
+    async with Mx() as mx, start_proxy(mx) as harness:
         mx.serve(ModelServer)
-        first = await stage.client()
+        first = await harness.client()
         assert (await first.reply()).startswith(b"220")
-        waiting = await stage.client()
+        waiting = await harness.client()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        await until(lambda: stage.admission.counts() == [2], "accepted")
+        await until(lambda: harness.admission.counts() == [2], "accepted")
         assert (await waiting.reply()).startswith(b"220")
         late = socket.socket()
         late.setblocking(False)
         resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 1, hard))
         hogs = hog_descriptors()
         try:
-            await asyncio.get_running_loop().sock_connect(late, stage.listeners[0].getsockname())
+            await asyncio.get_running_loop().sock_connect(late, harness.listeners[0].getsockname())
             await until(lambda: "can not accept: Too many open files" in caplog.text, "the warning")
             assert (await first.ask("NOOP")).startswith(b"250")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for hog in hogs:
                 hog.close()
-        await until(lambda: stage.admission.counts() == [3], "accepted")
+        await until(lambda: harness.admission.counts() == [3], "accepted")
         late.close()
 
 
@@ -227,56 +227,56 @@ def hog_descriptors() -> list[socket.socket]:
 # Where to.
 
 
-async def test_nobody_there_is_told_in_place_of_a_greeting(open_stage: OpenStage) -> None:
+async def test_nobody_there_is_told_in_place_of_a_greeting(start_proxy: StartProxy) -> None:
     async with Mx() as mx:
         address_of_nobody = mx.address
-    async with open_stage(address_of_nobody) as stage:
-        told = await (await stage.client()).rest()
+    async with start_proxy(address_of_nobody) as harness:
+        told = await (await harness.client()).rest()
         assert told.startswith(b"421 4.4.1 No connection to the server: 127.0.0.1:")
         assert told.endswith(b"Connection refused\r\n")
 
 
-async def test_nobody_there_resets_the_client(open_stage: OpenStage) -> None:
+async def test_nobody_there_resets_the_client(start_proxy: StartProxy) -> None:
     async with Mx() as mx:
         address_of_nobody = mx.address
-    async with open_stage(address_of_nobody, connect_failure=ConnectFailure.RESET) as stage:
-        client = await stage.client()
+    async with start_proxy(address_of_nobody, connect_failure=ConnectFailure.RESET) as harness:
+        client = await harness.client()
         assert await client.rest() == b""
         assert client.was_reset
 
 
-async def test_a_server_that_closes_before_its_greeting_resets_the_client(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, connect_failure=ConnectFailure.RESET) as stage:
-        client = await stage.client()
+async def test_a_server_that_closes_before_its_greeting_resets_the_client(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, connect_failure=ConnectFailure.RESET) as harness:
+        client = await harness.client()
         await client.say("EHLO early")
         (await mx.accept()).close()
         assert await client.rest() == b""
         assert client.was_reset
 
 
-async def test_no_out_address(open_stage: OpenStage) -> None:
-    async with open_stage(None) as stage:
-        assert (await (await stage.client()).rest()).startswith(b"421 4.4.1 ")
+async def test_no_out_address(start_proxy: StartProxy) -> None:
+    async with start_proxy(None) as harness:
+        assert (await (await harness.client()).rest()).startswith(b"421 4.4.1 ")
 
 
 @pytest.mark.parametrize("inside", ["v4", "v6", "unix"])
 async def test_straight_to_a_transparent_listener(
-    open_stage: OpenStage, tmp_path: Path, inside: str, caplog: pytest.LogCaptureFixture
+    start_proxy: StartProxy, tmp_path: Path, inside: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_stage(
+    async with start_proxy(
         None, listen_on(inside, tmp_path), transparent_proxy=TransparentProxy.CLIENT, max_connections=1
-    ) as stage:
+    ) as harness:
         for _ in range(2):
-            client = await stage.client()
+            client = await harness.client()
             assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
             client.close()
-            await stage.empty()
+            await harness.empty()
     assert "no original destination" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 async def test_a_connection_that_came_out_of_us_is_refused(
-    open_stage: OpenStage, host: str, caplog: pytest.LogCaptureFixture
+    start_proxy: StartProxy, host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """OutAddress is our own listener: one connection of ours comes in, and no more."""
     with socket.socket() as reserved:
@@ -284,37 +284,37 @@ async def test_a_connection_that_came_out_of_us_is_refused(
         reserved.bind(("127.0.0.1", 0))
         where = InetAddress("127.0.0.1", reserved.getsockname()[1])
         reserved.close()
-    async with open_stage(InetAddress(host, where.port), where) as stage:
-        client = await stage.client()
+    async with start_proxy(InetAddress(host, where.port), where) as harness:
+        client = await harness.client()
         assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
         client.close()
-        await stage.empty()
+        await harness.empty()
     assert caplog.text.count("accepted connection from") == 2
     assert caplog.text.count("came out of this proxy: that would be a loop") == 1
 
 
-async def test_a_client_with_a_port_that_one_of_our_connections_has(open_stage: OpenStage) -> None:
+async def test_a_client_with_a_port_that_one_of_our_connections_has(start_proxy: StartProxy) -> None:
     """On the address that we dial from: a client on this machine, or anyone in full transparent mode."""
-    async with Mx() as mx, open_stage(mx) as stage:
+    async with Mx() as mx, start_proxy(mx) as harness:
         mx.serve(ModelServer)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
-        handle = stage.admission.add_upstream(0, sock.getsockname(), ("127.0.0.1", mx.port))
+        handle = harness.admission.add_upstream(0, sock.getsockname(), ("127.0.0.1", mx.port))
         client = Peer(sock)
-        await asyncio.get_running_loop().sock_connect(sock, stage.listeners[0].getsockname())
+        await asyncio.get_running_loop().sock_connect(sock, harness.listeners[0].getsockname())
         assert (await client.reply()).startswith(b"220")
         client.close()
-        stage.admission.forget(0, handle)
+        harness.admission.forget(0, handle)
 
 
 async def test_a_connection_of_ours_that_is_recognised_late(
-    open_stage: OpenStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One worker accepts what another has just dialled, before that one could say so: asked again, it is known."""
-    async with Mx() as mx, open_stage(mx) as stage:
+    async with Mx() as mx, start_proxy(mx) as harness:
         known = iter([False, True])
-        monkeypatch.setattr(stage.admission, "is_upstream", lambda *_: next(known))
-        client = await stage.client()
+        monkeypatch.setattr(harness.admission, "is_upstream", lambda *_: next(known))
+        client = await harness.client()
         server = await mx.accept()
         assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
         assert await server.rest() == b""
@@ -322,9 +322,9 @@ async def test_a_connection_of_ours_that_is_recognised_late(
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-async def test_loopback_mode_back_to_the_client(open_stage: OpenStage, family: int, host: str) -> None:
+async def test_loopback_mode_back_to_the_client(start_proxy: StartProxy, family: int, host: str) -> None:
     model = ModelServer()
-    async with Mx(family, (host, 0)) as mx, open_stage(InetAddress("", mx.port), InetAddress(host, 0)) as stage:
+    async with Mx(family, (host, 0)) as mx, start_proxy(InetAddress("", mx.port), InetAddress(host, 0)) as harness:
         mx.serve(lambda: model)
-        assert await one_message(await stage.client()) == MESSAGE_CODES
+        assert await one_message(await harness.client()) == MESSAGE_CODES
     assert model.messages == [MESSAGE]

@@ -15,7 +15,7 @@ from proxsmtp_tp.net import refusals
 from proxsmtp_tp.net.dialling import DialError, dial
 from proxsmtp_tp.net.original_destination import Endpoint
 from proxsmtp_tp.net.refusals import Refusals
-from tests.unit.net.stage import until
+from tests.unit.net.proxy_harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

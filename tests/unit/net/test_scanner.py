@@ -8,11 +8,11 @@ import pytest
 
 from proxsmtp_tp.config.settings import FilterType
 from tests.unit.net.dialogue import MESSAGE, one_message
-from tests.unit.net.stage import Mx
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import Mx
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 
 class Scanner(ModelServer):
@@ -36,15 +36,15 @@ class Scanner(ModelServer):
     ],
 )
 async def test_the_scanner_is_the_judge(
-    open_stage: OpenStage, caplog: pytest.LogCaptureFixture, verdict: bytes, code: int, status: str
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture, verdict: bytes, code: int, status: str
 ) -> None:
     scanner, model = Scanner(verdict), ModelServer()
     async with Mx() as judge, Mx() as mx:
         judge.serve(lambda: scanner)
         mx.serve(lambda: model)
-        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as stage:
-            assert await one_message(await stage.client()) == [220, 250, 250, 250, 354, code, 221]
-            await stage.empty()
+        async with start_proxy(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as harness:
+            assert await one_message(await harness.client()) == [220, 250, 250, 250, 354, code, 221]
+            await harness.empty()
     assert scanner.messages == [MESSAGE]
     assert scanner.commands[1:] == [
         b"XFORWARD ADDR=127.0.0.1", b"XFORWARD HELO=c.example",
@@ -54,40 +54,40 @@ async def test_the_scanner_is_the_judge(
     assert f"status={status}" in caplog.text
 
 
-async def test_a_scanner_that_is_not_there(open_stage: OpenStage) -> None:
+async def test_a_scanner_that_is_not_there(start_proxy: StartProxy) -> None:
     """Nothing unjudged passes."""
     model = ModelServer()
     async with Mx() as judge, Mx() as mx:
         port = judge.port
         judge.listener.close()
         mx.serve(lambda: model)
-        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{port}") as stage:
-            assert (await one_message(await stage.client()))[-2:] == [451, 221]
-            await stage.empty()
+        async with start_proxy(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{port}") as harness:
+            assert (await one_message(await harness.client()))[-2:] == [451, 221]
+            await harness.empty()
     assert not model.messages
 
 
-async def test_a_big_message_through_a_scanner(open_stage: OpenStage) -> None:
+async def test_a_big_message_through_a_scanner(start_proxy: StartProxy) -> None:
     text = "Subject: big\n\n" + "x" * 70 + ("\n" + "y" * 70) * 30_000
     scanner, model = Scanner(b"250 clean\r\n"), ModelServer()
     async with Mx() as judge, Mx() as mx:
         judge.serve(lambda: scanner)
         mx.serve(lambda: model)
-        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as stage:
-            assert (await one_message(await stage.client(), f"{text}\n."))[-2:] == [250, 221]
-            await stage.empty()
+        async with start_proxy(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as harness:
+            assert (await one_message(await harness.client(), f"{text}\n."))[-2:] == [250, 221]
+            await harness.empty()
     expected = text.replace("\n", "\r\n").encode() + b"\r\n"
     assert scanner.messages == model.messages == [expected]
 
 
-async def test_a_client_that_goes_in_the_middle(open_stage: OpenStage) -> None:
+async def test_a_client_that_goes_in_the_middle(start_proxy: StartProxy) -> None:
     """Before its message is complete no scanner hears of it; afterwards the scanner gets no end of data."""
     async with Mx() as judge, Mx() as mx:
         model = ModelServer()
         mx.serve(lambda: model)
-        async with open_stage(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as stage:
+        async with start_proxy(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as harness:
             for end in ("", "\n.\n"):
-                client = await stage.client()
+                client = await harness.client()
                 await client.say(
                     "EHLO c.example\nMAIL FROM:<a@c.example>\nRCPT TO:<b@mx.example>\nDATA\nSubject: x" + end
                 )
@@ -98,7 +98,7 @@ async def test_a_client_that_goes_in_the_middle(open_stage: OpenStage) -> None:
                         await scanner.say(answer)
                     await scanner.text(b"DATA\r\n")
                 client.reset()
-                await stage.empty()
+                await harness.empty()
             assert not await scanner.rest()
             assert len(judge.peers) == 1
         assert not model.messages

@@ -11,7 +11,7 @@ from proxsmtp_tp.net import dialling, source_port
 from proxsmtp_tp.net.dialling import DialError, dial
 from proxsmtp_tp.net.original_destination import Endpoint
 from proxsmtp_tp.net.source_port import IP_TRANSPARENT, IPV6_TRANSPARENT, Source, port_range, reserved_ports
-from tests.unit.net.stage import descriptors
+from tests.unit.net.proxy_harness import descriptors
 from tests.unit.net.test_listening import may_be_transparent
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS
 from proxsmtp_tp.smtp.commands import VERBS
-from tests.unit.session.world import ModelServer
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

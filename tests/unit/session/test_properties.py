@@ -14,7 +14,7 @@ from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import TRANSITIONS, Session
 from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Reason, Wait
 from proxsmtp_tp.smtp.replies import Reply
-from tests.unit.session.world import ModelServer, World
+from tests.unit.session.models import ModelDialogue, ModelServer
 
 CLIENT_STREAM = (
     b"EHLO client.example\r\n"
@@ -42,11 +42,13 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges)]
 
 
-def played(options: Options, client: list[int], server: list[int], *keywords: bytes, end: bytes = QUIT) -> World:
+def played(
+    options: Options, client: list[int], server: list[int], *keywords: bytes, end: bytes = QUIT
+) -> ModelDialogue:
     """The whole stream, played in pieces."""
-    world = World(options, lambda data: cut(data, server), ModelServer(keywords))
-    world.send(cut(CLIENT_STREAM + end, client))
-    return world
+    dialogue = ModelDialogue(options, lambda data: cut(data, server), ModelServer(keywords))
+    dialogue.send(cut(CLIENT_STREAM + end, client))
+    return dialogue
 
 
 @pytest.mark.parametrize("end", [QUIT, BARE_LF])
@@ -72,9 +74,9 @@ def test_octet_by_octet() -> None:
 
 
 def test_what_the_stream_comes_to() -> None:
-    world = played(FILTERED, [], [])
-    assert world.server.messages == [b"Subject: one\r\n\r\n..dot\r\n\r\n..\r\n\r\n", b""]
-    codes = [line[:3] for line in world.client_got.split(b"\r\n") if line[3:4] == b" "]
+    dialogue = played(FILTERED, [], [])
+    assert dialogue.server.messages == [b"Subject: one\r\n\r\n..dot\r\n\r\n..\r\n\r\n", b""]
+    codes = [line[:3] for line in dialogue.client_got.split(b"\r\n") if line[3:4] == b" "]
     assert codes == (b"220 250 250 250 550 354 250 502 500 250 250 354 550 451 250 250 250 354 250 250 500 221".split())
 
 

@@ -10,14 +10,14 @@ from proxsmtp_tp.net.connection import BACKLOG_LIMIT
 from proxsmtp_tp.net.sides import was_reset
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, MESSAGE, MESSAGE_CODES, WHOLE
-from tests.unit.net.stage import Mx, codes, living, until
-from tests.unit.session.world import ModelServer
+from tests.unit.net.proxy_harness import Mx, codes, living, until
+from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 LONG = b"NOOP " + b"x" * 1900 + b"\r\n"
 BACKLOG = LONG * (BACKLOG_LIMIT // len(LONG) + 1)
@@ -30,47 +30,47 @@ def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
 
 
-async def test_a_reset_while_the_filter_does_not_read(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="read -r line; sleep 600") as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        [connection] = stage.proxy._connections
+async def test_a_reset_while_the_filter_does_not_read(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="read -r line; sleep 600") as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        [connection] = harness.proxy._connections
         await client.say((b"x" * 70 + b"\r\n") * 10_000 + b".\r\n" + BACKLOG)
         await until(lambda: connection._client_paused, "the client is not read any more")
         client.reset()
         assert await server.rest() == b"QUIT\r\n"
-        await stage.empty()
+        await harness.empty()
         await until(lambda: not living(), "the filter is ended")
 
 
 @pytest.mark.parametrize("finished_first", [False, True])
-async def test_a_reset_while_the_filter_judges(open_stage: OpenStage, finished_first: bool) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; sleep 600") as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        [connection] = stage.proxy._connections
+async def test_a_reset_while_the_filter_judges(start_proxy: StartProxy, finished_first: bool) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; sleep 600") as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        [connection] = harness.proxy._connections
         await client.say(b"\r\n.\r\n" + BACKLOG)
         await until(lambda: connection._client_paused, "the client is not read any more")
         if finished_first:
             client.finish()
         client.reset()
         assert await server.rest() == b"QUIT\r\n"
-        await stage.empty()
+        await harness.empty()
         await until(lambda: not living(), "the filter is ended")
 
 
-async def test_a_reset_after_a_finish_that_was_heard(open_stage: OpenStage) -> None:
-    async with Mx() as mx, open_stage(mx, filter_command="cat >/dev/null; sleep 600") as stage:
-        client, server = await phases.in_the_text(stage, mx)
-        [connection] = stage.proxy._connections
+async def test_a_reset_after_a_finish_that_was_heard(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; sleep 600") as harness:
+        client, server = await phases.in_the_text(harness, mx)
+        [connection] = harness.proxy._connections
         await client.say(b"\r\n.\r\nQUIT\r\n")
         client.finish()
         await until(lambda: connection._client_finished, "it is heard")
         client.reset()
         assert await server.rest() == b"QUIT\r\n"
-        await stage.empty()
+        await harness.empty()
 
 
 async def test_a_client_that_only_finished_is_served(
-    open_stage: OpenStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it is looked at meanwhile, read or not: `cat dialogue - | nc -N`."""
     looks = 0
@@ -83,9 +83,9 @@ async def test_a_client_that_only_finished_is_served(
     monkeypatch.setattr("proxsmtp_tp.net.connection.was_reset", counted)
     model = ModelServer()
     command = f"while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; cat"
-    async with Mx() as mx, open_stage(mx, filter_command=command) as stage:
+    async with Mx() as mx, start_proxy(mx, filter_command=command) as harness:
         mx.serve(lambda: model)
-        client = await stage.client()
+        client = await harness.client()
         head, behind, _ = WHOLE.replace("\n", "\r\n").partition("QUIT")
         assert head.endswith(f"{DOT}\n".replace("\n", "\r\n"))
         await client.say(head.encode() + BACKLOG + f"{behind}\r\n".encode())
@@ -94,5 +94,5 @@ async def test_a_client_that_only_finished_is_served(
         (tmp_path / "gate").touch()
         answered = BACKLOG.count(b"\r\n")
         assert codes(await client.rest()) == [*MESSAGE_CODES[:-1], *[250] * answered, MESSAGE_CODES[-1]]
-        await stage.empty()
+        await harness.empty()
     assert model.messages == [MESSAGE]

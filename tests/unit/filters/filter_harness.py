@@ -1,4 +1,4 @@
-"""A place where filters judge: event loops, an owner that watches the contract, and a look at what is left behind.
+"""Runs filters in tests: event loops, an owner that checks the contract, and checks that nothing is left behind.
 
 Every command gets a HELO of its own kind, which all that it starts inherit: so processes are found, whoever reaps them.
 """

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.unit.session.world import ModelServer
+from tests.unit.session.models import ModelServer
 from tests.unit.smtp.servers import MODELS, ends_seen, ends_seen_without_nuls
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ FRAGMENTS = [
 ]  # fmt: skip
 
 
-class Moody(ModelServer):
+class RandomServer(ModelServer):
     """A server that keeps the rules (each command in its turn), refuses at random, and keeps all it was sent."""
 
     def __init__(self, random: Random) -> None:
@@ -164,7 +164,7 @@ def plain(text: bytes) -> bytes:
     return re.sub(rb"[\r\n.\0]+", b"", text)
 
 
-def assert_one_reading(server: Moody, words: str) -> None:
+def assert_one_reading(server: RandomServer, words: str) -> None:
     """Strict and lenient servers see the same messages, and no command has anything in it that could be two."""
     commands = server.wire
     for message in server.messages:

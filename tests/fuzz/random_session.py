@@ -1,7 +1,7 @@
-"""A session, a moody server and a moody filter, with time between what one says and the other hears.
+"""A session with a random server and a random filter; what one sends, the other gets later.
 
-Whose turn it is, is drawn: octets of the client, of the server, a verdict, a piece of a judged message. So every order
-of events that a network and a filter can bring about has its chance.
+The next event is drawn at random: octets of the client or of the server, a verdict, or a piece of a judged message.
+So any order of events can come that a network and a filter can produce.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp.replies import Reply
-from tests.fuzz.pieces import FRAGMENTS, Moody, pieces_of
+from tests.fuzz.random_peers import FRAGMENTS, RandomServer, pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ VERDICTS = [
 ]
 
 
-class FuzzWorld:
+class RandomSession:
     """Plays to the end: everything delivered, nobody cut off."""
 
     def __init__(self, random: Random, options: Options, said: bytes, *, hostile: bool = False) -> None:
@@ -40,7 +40,7 @@ class FuzzWorld:
         self.unjudged = bytearray()
         """All that left for the server, but for judged messages."""
         self.session = Session(options, client_ip="192.0.2.10", local_ip="192.0.2.1", clock=lambda: "today")
-        self.server = Moody(random)
+        self.server = RandomServer(random)
         self.told = bytearray()
         self.closed = False
         self.judged: list[bytes] = []

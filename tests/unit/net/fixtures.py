@@ -1,4 +1,4 @@
-"""How a test that is a coroutine is run, and the fixtures of those that put the proxy on a stage (`stage`)."""
+"""Runs tests that are coroutines; fixtures of the tests that run the proxy (see proxy_harness.py)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from tests.unit.net.stage import PATIENCE, Mx, Stage, descriptors, staged
+from tests.unit.net.proxy_harness import PATIENCE, Mx, ProxyHarness, descriptors, running_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
     from proxsmtp_tp.config.addresses import Address
-    from tests.unit.net.stage import OpenStage
+    from tests.unit.net.proxy_harness import StartProxy
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -56,8 +56,8 @@ def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def open_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> OpenStage:
-    """Opens a stage; see there."""
+def start_proxy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> StartProxy:
+    """Starts a proxy; see `StartProxy`."""
     caplog.set_level(logging.INFO)
     temp_directory = tmp_path / "temp"
     temp_directory.mkdir()
@@ -65,10 +65,10 @@ def open_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> OpenStage:
     @asynccontextmanager
     async def open_it(
         mx: Mx | Address | None, *listen: Address, workers: int = 1, **directives: Any
-    ) -> AsyncIterator[Stage]:
-        async with staged(mx, listen, temp_directory, workers, directives) as stage:
-            yield stage
+    ) -> AsyncIterator[ProxyHarness]:
+        async with running_proxy(mx, listen, temp_directory, workers, directives) as harness:
+            yield harness
         errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-        assert stage.errors_expected or not errors, errors
+        assert harness.errors_expected or not errors, errors
 
     return open_it

@@ -1,4 +1,4 @@
-"""A dialogue with everything around it simulated: a model server that answers, a filter that judges, pipes in between.
+"""A session without sockets: a model server that answers it, and a model filter that judges its messages.
 
 Used by the property tests: whatever the chunking of either byte stream, the same bytes must reach each side.
 """
@@ -65,7 +65,7 @@ class ModelServer:
 
 
 @dataclass
-class World:
+class ModelDialogue:
     """One session, its model server, and a filter that passes the text as it is, or refuses it if it holds b"SPAM"."""
 
     options: Options

@@ -1,4 +1,4 @@
-"""A place where scanners judge: a filter that may leave nothing behind, and a scanner led to a step of its dialogue."""
+"""Runs FilterType smtp in tests: a filter that may leave nothing behind, a scanner brought to a step of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.court import PATIENCE, Case, Owner, open_descriptors, request, until
-from tests.unit.net.stage import Mx
+from tests.unit.filters.filter_harness import PATIENCE, Case, Owner, open_descriptors, request, until
+from tests.unit.net.proxy_harness import Mx
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.addresses import Address
     from proxsmtp_tp.filters.verdict import Verdict
-    from tests.unit.net.stage import Peer
+    from tests.unit.net.proxy_harness import Peer
 
 TEXT = b"Subject: hello\r\n\r\n.Good morning.\r\n..\r\n"
 LARGE = b"Subject: large\r\n\r\n" + b"The quick brown fox jumps over the lazy dog, and over it again.\r\n" * 500_000

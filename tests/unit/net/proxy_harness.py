@@ -1,11 +1,11 @@
-"""A stage for the proxy: real sockets on the loopback, a real event loop, peers that do what the test says.
+"""Runs the proxy in this process: real sockets on the loopback, a real event loop, peers that the test plays.
 
-    async with open_stage(mx, filter_command="cat") as stage:
-        client = await stage.client()
+    async with start_proxy(mx, filter_command="cat") as harness:
+        client = await harness.client()
         server = await mx.accept()
 
-When the stage closes, nothing may be left of what the proxy had: tasks, descriptors, processes, places in the table,
-files. Errors in the log fail the test unless it says that it expects them.
+At the end nothing of the proxy may be left: no task, descriptor, process, row in the shared table or file. Errors in
+the log fail the test unless it sets `errors_expected`.
 """
 
 from __future__ import annotations
@@ -246,8 +246,8 @@ async def answer_by(peer: Peer, model: Model, greeting: bytes = b"220 mx ESMTP\r
 
 
 @dataclass
-class Stage:
-    """One worker and its surroundings."""
+class ProxyHarness:
+    """A running proxy: its workers, their listeners and shared table, and the clients that the test opened."""
 
     settings: Settings
     proxies: list[Proxy]
@@ -287,24 +287,24 @@ class Stage:
             await asyncio.gather(*self.running)
 
 
-class OpenStage(Protocol):
-    """The fixture `open_stage`."""
+class StartProxy(Protocol):
+    """The fixture `start_proxy`."""
 
     def __call__(
         self, mx: Mx | Address | None, *listen: Address, workers: int = 1, **directives: Any
-    ) -> AbstractAsyncContextManager[Stage]:
+    ) -> AbstractAsyncContextManager[ProxyHarness]:
         """`mx` is OutAddress, `directives` are fields of Settings; without `listen`, 127.0.0.1 with any port."""
 
 
 @asynccontextmanager
-async def staged(
+async def running_proxy(
     mx: Mx | Address | None,
     listen: Sequence[Address],
     temp_directory: Path,
     workers: int,
     directives: dict[str, Any],
-) -> AsyncIterator[Stage]:
-    """The stage itself."""
+) -> AsyncIterator[ProxyHarness]:
+    """The proxy with its workers, and the check that it leaves nothing. `start_proxy` is the fixture of it."""
     before = descriptors()
     settings = Settings(
         listen=tuple(listen) or (InetAddress("127.0.0.1", 0),),
@@ -322,16 +322,16 @@ async def staged(
             for sock in proxy._listeners:
                 closing.callback(sock.close)
         running = [asyncio.create_task(proxy.run(), name="run") for proxy in proxies]
-        stage = Stage(settings, proxies, admission, listeners, running)
+        harness = ProxyHarness(settings, proxies, admission, listeners, running)
         await asyncio.sleep(0)  # each has started to accept
         try:
-            yield stage
+            yield harness
         finally:
-            for peer in stage.clients:
+            for peer in harness.clients:
                 peer.close()
             for proxy in proxies:
                 proxy.stop()
-            await stage.ended()
+            await harness.ended()
             for sock in listeners:
                 sock.close()
     assert admission.counts() == [0] * workers
