@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.filters import places
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.net.admission import Admission
-from tests.unit.filters.court import pass_through, until
+from tests.unit.filters.filter_harness import pass_through, until
 
 if TYPE_CHECKING:
     import pytest
