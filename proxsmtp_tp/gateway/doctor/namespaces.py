@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 import traceback
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 CLONE_NEWNET = 0x4000_0000  # linux/sched.h; the os module has unshare only from Python 3.12 on
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -44,8 +47,10 @@ def read_line(descriptor: int) -> str:
 
 
 @contextmanager
-def room(answer: Callable[[str], str]) -> Iterator[Room]:
+def room(answer: Callable[[str], str], *, linger: float = 0.0) -> Iterator[Room]:
     """A child in a new namespace that gives `answer(line)` for each line it is told; killed on leaving.
+
+    When its parent is killed, it ends `linger` seconds later: a router, whose hosts say their last word through it.
 
     Call it from a process without threads. Raises OSError without the right to make a namespace.
     """
@@ -56,7 +61,7 @@ def room(answer: Callable[[str], str]) -> Iterator[Room]:
     if pid == 0:
         os.close(from_parent)
         os.close(from_child)
-        _serve(answer, to_child, to_parent, parent)
+        _serve(answer, to_child, to_parent, parent, linger)
     os.close(to_child)
     os.close(to_parent)
     try:
@@ -72,10 +77,17 @@ def room(answer: Callable[[str], str]) -> Iterator[Room]:
         os.close(from_child)
 
 
-def _serve(answer: Callable[[str], str], heard: int, said: int, parent: int) -> NoReturn:
+def _end_later(linger: float, _number: int, _frame: FrameType | None) -> NoReturn:
+    time.sleep(linger)
+    os._exit(1)
+
+
+def _serve(answer: Callable[[str], str], heard: int, said: int, parent: int, linger: float) -> NoReturn:
     status = 1
     try:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if linger:
+            signal.signal(signal.SIGTERM, partial(_end_later, linger))
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM if linger else signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
         if _libc.unshare(CLONE_NEWNET) != 0:

@@ -56,6 +56,7 @@ _LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REP
 _REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
 _LINE_MAX = 1 << 16
 _SESSION_SECONDS = 60.0
+_LINGER_SECONDS = 0.5  # a killed process closes its connections within milliseconds
 _LONG_REPLY_SECONDS = 10.0  # nothing is judged or looked up for a reply to HELP
 
 
@@ -240,7 +241,9 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
     """Do it all."""
     versions: list[int] = job["versions"]
     with ExitStack() as stack:
-        client, client_router, server, server_router = (stack.enter_context(room(_Host())) for _ in range(4))
+        # The routers end last, so that the daemon hears that client and server are gone.
+        client_router, server_router = (stack.enter_context(room(_Host(), linger=_LINGER_SECONDS)) for _ in range(2))
+        client, server = (stack.enter_context(room(_Host())) for _ in range(2))
         to_client = {v: BOX_TO_CLIENT[v] for v in versions}
         to_server = {v: BOX_TO_SERVER[v] for v in versions}
         _attach(job["client_link"], client_router, client, (to_client, *_CLIENT_ROUTER, CLIENT))
