@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from tests.mta.trying import Tried, try_forms
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SERVER_PORT, PROXY_PORT = 2501, 2500
+PORT = 2500
+"""Each server and its proxy have two from here on."""
 
 DIRECT_QUIET, PROXIED_QUIET = 8.0, 30.0
 """Seconds without a message until the missing ones are given up. Directly some never come: a server can not always send
@@ -34,21 +36,31 @@ class Result:
 
 
 @contextmanager
-def all_tried(name: str) -> Iterator[Result]:
-    """Start this server, try everything, and take all away at the end."""
+def all_tried() -> Iterator[dict[str, Result]]:
+    """Start each server, try everything, and take all away at the end. They are tried at once: each waits a lot."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(START_BY_NAME)) as pool:
+        places = enumerate(START_BY_NAME)
+        ways = {name: stack.enter_context(ExitStack()) for name in START_BY_NAME}
+        tried = {name: pool.submit(ways[name].enter_context, _all_tried(name, PORT + 2 * n)) for n, name in places}
+        yield {name: one.result() for name, one in tried.items()}
+
+
+@contextmanager
+def _all_tried(name: str, port: int) -> Iterator[Result]:
+    server_port, proxy_port = port, port + 1
     with tempfile.TemporaryDirectory(prefix="proxsmtp-mta.") as folder:
         directory = Path(folder)
         directory.chmod(0o755)
         (directory / "server").mkdir()
         sink = Sink()
-        server = START_BY_NAME[name](directory / "server", SERVER_PORT, sink.port)
+        server = START_BY_NAME[name](directory / "server", server_port, sink.port)
         try:
             server.wait_ready()
-            proxy = RecordingProxy(directory / "proxy", PROXY_PORT, SERVER_PORT)
+            proxy = RecordingProxy(directory / "proxy", proxy_port, server_port)
             try:
                 proxy.wait_ready()
-                direct = try_forms(SERVER_PORT, FORMS, sink, "direct", DIRECT_QUIET)
-                proxied = try_forms(PROXY_PORT, FORMS, sink, "proxied", PROXIED_QUIET)
+                direct = try_forms(server_port, FORMS, sink, "direct", DIRECT_QUIET)
+                proxied = try_forms(proxy_port, FORMS, sink, "proxied", PROXIED_QUIET)
                 yield Result(direct, proxied, proxy)
             finally:
                 proxy.stop()

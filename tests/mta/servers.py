@@ -238,7 +238,7 @@ def _chroot(folder: Path) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     made = cache / "proxsmtp-tp/mta-root"
     if not (made / "made-of").exists():
-        raise MtaError(f"there is no {made}: run .ci/mta-root (make test does)")
+        raise MtaError(f"there is no {made}: run .ci/mta-root (make test-mta does)")
     root = folder / "root"
     root.mkdir()
     _mount("-t", "tmpfs", "-o", "mode=755", "mta", root)

@@ -14,7 +14,6 @@ from proxsmtp_tp.smtp.commands import parse_command, read_mail, read_rcpt
 from proxsmtp_tp.smtp.replies import SmtpError
 from tests.mta.forms import FORMS
 from tests.mta.results import all_tried, used
-from tests.mta.servers import START_BY_NAME
 
 if TYPE_CHECKING:
     from tests.mta.trying import Tried
@@ -75,10 +74,8 @@ def _rows(direct: dict[str, list[Tried]]) -> list[str]:
 
 def main() -> None:
     """Try all, write the table."""
-    direct = {}
-    for name in START_BY_NAME:
-        with all_tried(name) as result:
-            direct[name] = result.direct
+    with all_tried() as results:
+        direct = {name: result.direct for name, result in results.items()}
     head = f"{HEAD}{_versions()}# form | told | {' | '.join(direct)}\n\n"
     Path(__file__).with_suffix(".txt").write_text(head + "\n".join(_rows(direct)) + "\n", "ascii")
 

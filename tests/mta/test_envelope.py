@@ -30,11 +30,17 @@ OURS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(START_BY_NAME))
-def result(request: pytest.FixtureRequest) -> Iterator[Result]:
-    """All forms tried at one server: a minute at most where the machine has nothing else to do."""
-    with all_tried(request.param) as tried:
+@pytest.fixture(scope="module")
+def results() -> Iterator[dict[str, Result]]:
+    """All forms tried at every server: a minute where the machine has nothing else to do."""
+    with all_tried() as tried:
         yield tried
+
+
+@pytest.fixture(params=list(START_BY_NAME))
+def result(request: pytest.FixtureRequest, results: dict[str, Result]) -> Result:
+    """Those of one server."""
+    return results[request.param]
 
 
 def _is_used(told: bytes, argument: bytes) -> bool:
@@ -44,7 +50,7 @@ def _is_used(told: bytes, argument: bytes) -> bool:
     return used(argument) == b"<" + (b"" if told == b"<>" else told) + b">"
 
 
-# The first test of each server waits until all is tried.
+# The first test waits until all is tried.
 @pytest.mark.timeout(400)
 def test_a_filter_is_told_what_the_server_uses(result: Result) -> None:
     wrong = []

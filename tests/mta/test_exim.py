@@ -10,7 +10,7 @@ from proxsmtp_tp.lab import network
 from proxsmtp_tp.lab.client import Client
 from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.smtp import answers
-from tests.real.exim import Exim
+from tests.mta.exim import Exim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
