@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.filters.places import SLOTS, OwnPlaces, client_key, rank
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable
 
     from proxsmtp_tp.filters.places import Places, Waiting
@@ -94,9 +94,9 @@ class ProcessLimit:
         granted: list[Callable[[], None]] = []
         next_worker = None
         with places.lock:
-            held = places.held()
+            compared = len(self._line) > 1 or places.others_wait()  # otherwise whoever waits is next
+            held, served = (places.held(), places.served()) if compared else (Counter(), {})
             while places.taken() < self.maximum:
-                served = places.served()
                 mine, others = self._next(held, served), places.others(held, served)
                 if mine is None or (others is not None and others[0] < mine[0]):
                     next_worker = others and others[1]
@@ -104,9 +104,10 @@ class ProcessLimit:
                 client = mine[1]
                 places.take(client)
                 held[client] += 1
+                served = places.served() if len(self._line) > 1 else served
                 granted.append(next(iter(self._line[client])))
                 self._leave_line(client, granted[-1])
-            first = self._next(held, places.served())
+            first = self._next(held, served)
             places.show(*((first[1], first[0].since) if first else (None, 0.0)))
         self.taken += len(granted)
         if next_worker is not None:

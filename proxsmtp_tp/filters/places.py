@@ -15,6 +15,7 @@ import time
 import weakref
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import compress
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +29,7 @@ _BELLS = 16
 """eventfds: a worker has that of its row; where there are more workers, some share one and look by themselves, too."""
 
 _KEY = 16
+_CLIENT = struct.Struct("=16s")
 _RECORD = struct.Struct("=16sdd")
 """What a worker shows: client, when its message was complete, when it was shown (CLOCK_MONOTONIC); all zero: nobody."""
 _SERVED = struct.Struct("=16sd")
@@ -79,6 +81,9 @@ class Places(Protocol):
     def show(self, client: bytes | None, since: float) -> None:
         """Who is next of those that wait here; None: nobody waits."""
 
+    def others_wait(self) -> bool:
+        """Whether anybody waits at another worker."""
+
     def others(self, held: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, int] | None:
         """The best that waits at another worker, and which that is."""
 
@@ -118,6 +123,9 @@ class OwnPlaces:
 
     def show(self, client: bytes | None, since: float) -> None:
         """Nobody looks."""
+
+    def others_wait(self) -> bool:
+        return False
 
     def others(self, _held: Counter[bytes], _served: dict[bytes, float]) -> None:
         return None
@@ -174,8 +182,9 @@ class WorkerPlaces:
 
     def held(self) -> Counter[bytes]:
         table = self._table
-        owners = table.owners[: table.used[0]].tolist()
-        return Counter(self._key(slot) for slot, owner in enumerate(owners) if owner)
+        used = table.used[0]
+        keys = map(itemgetter(0), _CLIENT.iter_unpack(table.keys[: used * _KEY]))
+        return Counter(compress(keys, table.owners[:used].tolist()))
 
     def take(self, client: bytes) -> None:
         table = self._table
@@ -206,8 +215,15 @@ class WorkerPlaces:
         self._table.used[1] = max(self._table.used[1], self._worker + 1)
 
     def served(self) -> dict[bytes, float]:
-        recent = self._table.recent[: min(self._table.used[2], RECENT) * _SERVED.size]
-        return dict(sorted(_SERVED.iter_unpack(recent), key=itemgetter(1)))
+        given = self._table.used[2]
+        recent = bytes(self._table.recent[: min(given, RECENT) * _SERVED.size])
+        oldest = given % RECENT * _SERVED.size if given > RECENT else 0
+        return dict(_SERVED.iter_unpack(recent[oldest:] + recent[:oldest]))
+
+    def others_wait(self) -> bool:
+        own = self._worker * _RECORD.size
+        shown = self._table.records[: self._table.used[1] * _RECORD.size]
+        return any(shown[:own]) or any(shown[own + _RECORD.size :])
 
     def others(self, held: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, int] | None:
         oldest = time.monotonic() - STALE

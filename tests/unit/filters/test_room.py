@@ -123,8 +123,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    try:
+        yield disk
+    finally:  # lazily: a test that fails may still have a file open
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def fill(spool: Spool) -> None:
