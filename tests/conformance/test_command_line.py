@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.harness.company import chosen
 from tests.conformance.harness.daemon import ENVIRONMENT, POLL, START_LIMIT, STOP_LIMIT, free_port, program
+from tests.conformance.harness.parallel import chosen
 from tests.conformance.harness.script import Side
 
 RUNS = -1

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.harness.company import chosen, perform
+from tests.conformance.harness.parallel import chosen, play_all
 from tests.conformance.harness.script import Side, load
 
 if TYPE_CHECKING:
-    from tests.conformance.harness.company import Play
+    from tests.conformance.harness.parallel import Play
     from tests.conformance.harness.script import Case
 
 CASES = load(sorted(Path(__file__).with_name("cases").glob("*.case")))
@@ -24,7 +24,7 @@ PLAYS = [pytest.param(side, case, id=f"{side.value}-{case.name}") for case in CA
 @pytest.fixture(scope="session")
 def outcomes(request: pytest.FixtureRequest) -> dict[Play, str]:
     """What went wrong, by side and case; all that this run selected has been played."""
-    return perform(chosen(request, "test_case", "side", "case"))
+    return play_all(chosen(request, "test_case", "side", "case"))
 
 
 # The first test waits for all plays; START_LIMIT and LIMIT of the harness bound each.

@@ -319,8 +319,8 @@ exec "$@"
 
 
 @contextmanager
-def letter_through_a_daemon(side: Side, folder: Path, command: str) -> Iterator[str]:
-    """A daemon whose /dev/log is `folder`/log takes one letter to the filter `command`: what the client was told."""
+def message_through_a_daemon(side: Side, folder: Path, command: str) -> Iterator[str]:
+    """A daemon whose /dev/log is `folder`/log takes one message to the filter `command`: what the client was told."""
     folder.chmod(0o755)
     pid_file = folder / "pid"
     with socket.create_server(("127.0.0.3", 0)) as server:
@@ -345,7 +345,7 @@ def test_a_daemon_logs_to_syslog(side: Side, tmp_path: Path) -> None:
         log.bind(str(tmp_path / "log"))
         (tmp_path / "log").chmod(0o666)
         log.settimeout(LIMIT)
-        with letter_through_a_daemon(side, tmp_path, "cat >/dev/null; echo '554 5.7.1 spam' >&2; exit 1") as answer:
+        with message_through_a_daemon(side, tmp_path, "cat >/dev/null; echo '554 5.7.1 spam' >&2; exit 1") as answer:
             assert answer == "554 5.7.1 spam"
             lines: list[bytes] = []
             while not any(b"status=" in line for line in lines):
@@ -361,7 +361,7 @@ def test_a_daemon_logs_to_syslog(side: Side, tmp_path: Path) -> None:
 @both
 def test_a_daemon_logs_to_a_stream(side: Side, tmp_path: Path) -> None:
     """As syslog(3), which 1.10 calls: a NUL ends each line."""
-    with log_stream(tmp_path / "log") as lines, letter_through_a_daemon(side, tmp_path, "cat") as answer:
+    with log_stream(tmp_path / "log") as lines, message_through_a_daemon(side, tmp_path, "cat") as answer:
         assert answer == "250 Ok"
         wait_for("the line", lambda: any(b"status=FILTERED" in line for line in lines))
         (told,) = (line for line in lines if b"status=FILTERED" in line)
@@ -370,9 +370,9 @@ def test_a_daemon_logs_to_a_stream(side: Side, tmp_path: Path) -> None:
 
 def test_lines_from_before_the_log_daemon_came(tmp_path: Path) -> None:
     """Each process sends its own once: the worker does not repeat what the master had to say before it was there."""
-    with letter_through_a_daemon(Side.OURS, tmp_path, "cat") as answer, log_stream(tmp_path / "log") as lines:
+    with message_through_a_daemon(Side.OURS, tmp_path, "cat") as answer, log_stream(tmp_path / "log") as lines:
         assert answer == "250 Ok"
-        wait_for("the letter's line", lambda: any(b"status=FILTERED" in line for line in lines))
+        wait_for("the message's line", lambda: any(b"status=FILTERED" in line for line in lines))
         wait_for("the master's line", lambda: any(b"running as root" in line for line in lines))
     assert sum(b"running as root" in line for line in lines) == 1
 
@@ -413,7 +413,7 @@ def log_stream(path: Path) -> Iterator[list[bytes]]:
 @both
 def test_a_daemon_runs_without_a_log_daemon(side: Side, tmp_path: Path) -> None:
     """/dev/log leads nowhere: mail passes all the same."""
-    with letter_through_a_daemon(side, tmp_path, "cat") as answer:
+    with message_through_a_daemon(side, tmp_path, "cat") as answer:
         assert answer == "250 Ok"
     assert not (tmp_path / "pid").exists()
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.harness.daemon import CLIENT, ENVIRONMENT, STOP_LIMIT, exists, free_port, program, wait_for
-from tests.conformance.harness.mail import FILTER, LETTERS, Taken, deliver, sink
+from tests.conformance.harness.mail import FILTER, MESSAGES, Taken, deliver, sink
 from tests.conformance.harness.peer import LIMIT, Peer
 from tests.conformance.harness.script import Side
 
@@ -105,9 +105,9 @@ class Site:
             wait_for("the daemon to end", lambda: not exists(pid), limit=STOP_LIMIT)
         assert not self.pid_file.exists()
 
-    def send(self, letter: str) -> str:
-        """One letter through the daemon: the final answer."""
-        return deliver(Peer(socket.create_connection(("127.0.0.1", self.port), LIMIT, (CLIENT, 0))), letter)
+    def send(self, message: str) -> str:
+        """One message through the daemon: the final answer."""
+        return deliver(Peer(socket.create_connection(("127.0.0.1", self.port), LIMIT, (CLIENT, 0))), message)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_there_and_back(site: Site) -> None:
     with sink(site.server) as server:
         for side in (Side.ORIGINAL, Side.OURS, Side.ORIGINAL):
             with site.started(side):
-                answers = {name: site.send(letter) for name, letter in LETTERS.items()}
+                answers = {name: site.send(message) for name, message in MESSAGES.items()}
             mark = f"Subject: [sender@client.example to rcpt@mx.example from {CLIENT} at 127.0.0.3] "
             subjects = {
                 re.findall(rf"^{re.escape(mark)}(.*)\r$".encode(), taken.wire, re.MULTILINE)[0].decode(): taken
@@ -153,7 +153,7 @@ def test_there_and_back(site: Site) -> None:
             seen.append((answers, subjects))
             server.messages.clear()
     answers, arrived = seen[0]
-    assert answers == dict.fromkeys(LETTERS, "250 Ok") | {
+    assert answers == dict.fromkeys(MESSAGES, "250 Ok") | {
         "spam": "550 Content Rejected: We do not like spam",
         "dropped": "250 Thank you",
     }

@@ -80,17 +80,17 @@ def accept_dialogue(site: Site, setup: Setup, mail: Mail) -> None:
     if mail.verdict != "pass":
         # What comes after it has arrived, so it would have, too.
         send(site.sender, [way.server for way in WAYS], "bob@v4.example", "Subject: next\r\n\r\nnext\r\n")
-        letters = arrived(site.mx, site.mx_mailbox, len(WAYS))
-        assert [letter.endswith("\nnext\n") for letter in letters] == [True] * len(WAYS), letters
+        messages = arrived(site.mx, site.mx_mailbox, len(WAYS))
+        assert [message.endswith("\nnext\n") for message in messages] == [True] * len(WAYS), messages
         return
-    letters = arrived(site.mx, site.mx_mailbox, len(WAYS))
-    assert len(letters) == len(WAYS), f"{mail.title}: {len(letters)} arrived, not {len(WAYS)}"
+    messages = arrived(site.mx, site.mx_mailbox, len(WAYS))
+    assert len(messages) == len(WAYS), f"{mail.title}: {len(messages)} arrived, not {len(WAYS)}"
     for way in WAYS:
-        (letter,) = (text for text in letters if f"X-Original-To: {recipients[way]}\n" in text)
-        assert f"{mail.mark(way)}\n" in letter, f"{way.name}: not marked by the filter:\n{letter}"
-        assert f"[{_literal(setup.seen(way))}])" in letter, f"{way.name}: not from {setup.seen(way)}:\n{letter}"
+        (message,) = (text for text in messages if f"X-Original-To: {recipients[way]}\n" in text)
+        assert f"{mail.mark(way)}\n" in message, f"{way.name}: not marked by the filter:\n{message}"
+        assert f"[{_literal(setup.seen(way))}])" in message, f"{way.name}: not from {setup.seen(way)}:\n{message}"
         sent = mail.octets.decode().replace("\r\n", "\n")
-        assert letter.endswith(sent), f"{way.name}: changed on the way:\n{letter}"
+        assert message.endswith(sent), f"{way.name}: changed on the way:\n{message}"
 
 
 def accept_queues(site: Site) -> None:
@@ -106,9 +106,9 @@ def accept_queues(site: Site) -> None:
     refusal = next(mail.reply for mail in MAILS if mail.verdict == "reject")
     for bounce in bounces:
         assert refusal.split(" ", 2)[2] in " ".join(bounce.split()), bounce
-    letters = arrived(site.mx, site.mx_mailbox, len(DOMAINS))
-    assert len(letters) == len(DOMAINS), letters
-    assert all("\nX-Filter: passed;" in letter and letter.endswith("\ngood\n") for letter in letters), letters
+    messages = arrived(site.mx, site.mx_mailbox, len(DOMAINS))
+    assert len(messages) == len(DOMAINS), messages
+    assert all("\nX-Filter: passed;" in message and message.endswith("\ngood\n") for message in messages), messages
 
 
 def accept_direct(site: Site) -> None:
@@ -116,9 +116,9 @@ def accept_direct(site: Site) -> None:
     empty(site.mx, site.mx_mailbox)
     replies = send(site.sender, [way.server for way in WAYS], "bob@v4.example", f"Subject: direct\r\n\r\n{GTUBE}\r\n")
     assert [reply[:4] for reply in replies] == ["250 "] * len(WAYS), replies
-    letters = arrived(site.mx, site.mx_mailbox, len(WAYS))
-    assert len(letters) == len(WAYS), letters
-    assert not any("X-Filter" in letter for letter in letters), letters
+    messages = arrived(site.mx, site.mx_mailbox, len(WAYS))
+    assert len(messages) == len(WAYS), messages
+    assert not any("X-Filter" in message for message in messages), messages
 
 
 def send(machine: Machine, addresses: list[str], recipient: str, message: str) -> list[str]:
@@ -134,16 +134,16 @@ def empty(machine: Machine, mailbox: str) -> None:
 
 
 def arrived(machine: Machine, mailbox: str, least: int) -> list[str]:
-    """Every letter, once at least so many are there, or nothing more may come. The line ends are LF."""
+    """Every message, once at least so many are there, or nothing more may come. The line ends are LF."""
     script = f'for f in {mailbox}/*; do [ ! -f "$f" ] || {{ cat "$f"; printf "\\0"; }}; done'
-    letters: list[str] = []
+    messages: list[str] = []
 
     def enough() -> bool:
-        letters[:] = machine.run("sh", "-c", script).split("\0")[:-1]
-        return len(letters) >= least
+        messages[:] = machine.run("sh", "-c", script).split("\0")[:-1]
+        return len(messages) >= least
 
     wait_until(enough)
-    return letters
+    return messages
 
 
 def wait_until(true: Callable[[], bool]) -> bool:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy.machines import Machines, machines
+from tests.deploy.machines import Machines, running_machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture(scope="session")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     """Sender, gateway and MX; nothing of ours on the gateway."""
-    with machines(tmp_path_factory.mktemp("town")) as found:
+    with running_machines(tmp_path_factory.mktemp("machines")) as found:
         yield found

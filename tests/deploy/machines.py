@@ -62,7 +62,7 @@ class Machines:
     gateway: Container
     mx: Container
     hosts: dict[str, Host]
-    _roads: Network = field(default_factory=Network)
+    _network: Network = field(default_factory=Network)
 
     @property
     def site(self) -> Site:
@@ -76,22 +76,22 @@ class Machines:
 
     def boot_gateway(self) -> None:
         """On a fresh network."""
-        self._roads = Network()
-        gateway = self._roads.host("gateway")
+        self._network = Network()
+        gateway = self._network.host("gateway")
         self.hosts["gateway"] = gateway
         for name in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
             gateway.sysctl(name, 0)  # a new namespace takes it from the machine that the tests run on
         sender, mx = self.hosts["sender"], self.hosts["mx"]
-        self._roads.connect(
+        self._network.connect(
             End(sender, "eth0", (f"{SENDER_V4}/24", f"{SENDER_V6}/64")),
             End(gateway, "lan", (f"{LAN_V4}/24", f"{LAN_V6}/64")),
         )
-        self._roads.connect(
+        self._network.connect(
             End(mx, "eth0", (f"{MX_V4}/24", f"{MX_V6}/64")),
             End(gateway, "wan", (f"{WAN_V4}/24", f"{WAN_V6}/64")),
         )
         for host, via in ((sender, LAN_V4), (sender, LAN_V6), (mx, WAN_V4), (mx, WAN_V6)):
-            self._roads.route(host, via)
+            self._network.route(host, via)
         self.gateway.start()
 
     @contextmanager
@@ -113,7 +113,7 @@ class Machines:
     def stop_gateway(self) -> None:
         """And its network is gone."""
         self.gateway.stop()
-        self._roads.__exit__(None, None, None)
+        self._network.__exit__(None, None, None)
 
     def state(self) -> dict[str, list[str]]:
         """What an administrator would look at on the gateway: network, packages, users, units, files where ours go.
@@ -152,7 +152,7 @@ class Machines:
                 "-i",
                 TREE / "ansible/inventory/hosts.yml",
                 "-i",
-                self._ways_in(),
+                self._inventory_of_hosts(),
                 TREE / "ansible/gateways.yml",
                 "--limit",
                 gateways,
@@ -205,7 +205,7 @@ class Machines:
         folder.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(self._key.with_suffix(".pub"), folder / "authorized_keys")
 
-    def _ways_in(self) -> Path:
+    def _inventory_of_hosts(self) -> Path:
         """What goes before the example inventory: Ansible runs on the first gateway's network."""
         settings = {
             "ansible_user": "root",
@@ -257,7 +257,7 @@ class Run:
 
 
 @contextmanager
-def machines(directory: Path) -> Iterator[Machines]:
+def running_machines(directory: Path) -> Iterator[Machines]:
     """All three running, Postfix on sender and MX answering."""
     base, mail = cache() / "base", cache() / "mail"
     assert base.is_dir(), "no Debian root: type `make test-deploy`, which makes it first"

@@ -41,18 +41,18 @@ def dist() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("dist")
-def test_two_gateways_at_once(town: Machines) -> None:
+def test_two_gateways_at_once(machines: Machines) -> None:
     told = variables()
     del told["wheel"]
-    with town.second_gateway() as second:
-        before = town.state()
+    with machines.second_gateway() as second:
+        before = machines.state()
         try:
-            run = town.play(gateways="all", **told)
+            run = machines.play(gateways="all", **told)
             assert run.status == 0, run.output
             shared = "FilterCommand: /etc/proxsmtp-tp/filters/sample-filter.sh"
-            assert settings(town.gateway) == {"MaxConnections: 500", "RuleInterface: lan", shared}
+            assert settings(machines.gateway) == {"MaxConnections: 500", "RuleInterface: lan", shared}
             assert settings(second) == {"MaxConnections: 2000", "RuleInterface: eth1", shared}
         finally:
-            run = town.play(gateways="all", **told, state="absent")
+            run = machines.play(gateways="all", **told, state="absent")
         assert run.status == 0, run.output
-        assert changes(before, town.state()) == []
+        assert changes(before, machines.state()) == []

@@ -14,7 +14,7 @@ from proxsmtp_tp.lab.network import GatewayNetwork, Host, gateway_network
 from proxsmtp_tp.lab.scenario import SETUPS, Setup
 from tests.deploy import acceptance
 from tests.deploy.prepare import TREE
-from tests.real.post_office import PostOffice
+from tests.real.postfix_pair import PostfixPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def lab() -> Iterator[GatewayNetwork]:
 @pytest.fixture(scope="module")
 def site(lab: GatewayNetwork, folder: Path) -> acceptance.Site:
     """With the Postfixes that the tests of real mail use."""
-    PostOffice.open(lab, folder)
+    PostfixPair.open(lab, folder)
     sender, gateway, mx = (Namespace(host) for host in (lab.sender, lab.gateway, lab.mx))
     return acceptance.Site(sender, gateway, mx, str(folder / "sender/mail/new"), str(folder / "mx/mail/new"))
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.lab.network import LAN_V4, MX_V4
-from tests.conformance.harness.mail import FILTER, LETTERS
-from tests.deploy import acceptance, by_hand
+from tests.conformance.harness.mail import FILTER, MESSAGES
+from tests.deploy import acceptance, manual_install
 from tests.deploy.prepare import TREE
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.timeout(300)
 UNIT = "proxsmtp@mail.service"
 CONFIGURATION = "/etc/proxsmtp/mail.conf"
 PID_FILE = "/run/proxsmtp/mail.pid"
-START = "a round of letters begins"
+START = "a round of messages begins"
 """In the log. The time would not do: one round can begin in the second in which another ended."""
-DELIVERED = len(LETTERS) - 2  # one is refused, one discarded
+DELIVERED = len(MESSAGES) - 2  # one is refused, one discarded
 # As an administrator of 1.10 has it: the sample of Debian's package, with the lines that a site fills in.
 _PACKAGE = """
 export DEBIAN_FRONTEND=noninteractive
@@ -55,42 +55,42 @@ python3 -m venv /opt/proxsmtp-tp
 
 
 @pytest.fixture(scope="module")
-def old_site(town: Machines) -> Iterator[Machines]:
+def old_site(machines: Machines) -> Iterator[Machines]:
     """Debian's package, configured and running, as it was before anybody thought of a change."""
-    town.gateway.run("sh", "-ec", _PACKAGE.format(server=MX_V4), text=FILTER)
-    yield town
-    town.gateway.run("sh", "-ec", _LEAVE)
+    machines.gateway.run("sh", "-ec", _PACKAGE.format(server=MX_V4), text=FILTER)
+    yield machines
+    machines.gateway.run("sh", "-ec", _LEAVE)
 
 
-def traffic(town: Machines) -> tuple[dict[str, str], list[str], list[str]]:
-    """Each letter through the instance: what the client was told, what arrived, and what the log says of it."""
-    acceptance.empty(town.mx, acceptance.MAILBOX)
-    town.gateway.run("logger", "-p", "mail.info", START)
+def traffic(machines: Machines) -> tuple[dict[str, str], list[str], list[str]]:
+    """Each message through the instance: what the client was told, what arrived, and what the log says of it."""
+    acceptance.empty(machines.mx, acceptance.MAILBOX)
+    machines.gateway.run("logger", "-p", "mail.info", START)
     answers = {
         name: re.sub(
-            r"queued as \w+", "queued as ID", acceptance.send(town.sender, [LAN_V4], "bob@v4.example", text)[0]
+            r"queued as \w+", "queued as ID", acceptance.send(machines.sender, [LAN_V4], "bob@v4.example", text)[0]
         )
-        for name, text in LETTERS.items()
+        for name, text in MESSAGES.items()
     }
-    letters = acceptance.arrived(town.mx, acceptance.MAILBOX, DELIVERED)
-    acceptance.wait_until(lambda: len(logged(town)) >= len(LETTERS))
-    return answers, sorted(letter.partition("\nSubject: ")[2] for letter in letters), logged(town)
+    messages = acceptance.arrived(machines.mx, acceptance.MAILBOX, DELIVERED)
+    acceptance.wait_until(lambda: len(logged(machines)) >= len(MESSAGES))
+    return answers, sorted(message.partition("\nSubject: ")[2] for message in messages), logged(machines)
 
 
-def logged(town: Machines) -> list[str]:
+def logged(machines: Machines) -> list[str]:
     """The lines of messages since `START`, without the connection's id and what ours says beyond the line of 1.10."""
-    text = town.gateway.run("journalctl", "--facility=mail", "-o", "cat", "--no-pager").rpartition(START)[2]
+    text = machines.gateway.run("journalctl", "--facility=mail", "-o", "cat", "--no-pager").rpartition(START)[2]
     lines = [line.partition(": ")[2] for line in text.splitlines() if "status=" in line]
     return [", ".join(line.split(", ")[:4]) for line in lines]
 
 
-def running(town: Machines) -> str:
+def running(machines: Machines) -> str:
     """Which program the instance is: what the pid file, systemd and the kernel agree on."""
-    pid = town.gateway.run("cat", PID_FILE).strip()
-    assert town.gateway.run("systemctl", "show", "-P", "MainPID", UNIT).strip() == pid
-    assert town.gateway.run("systemctl", "is-active", UNIT).strip() == "active"
-    user = town.gateway.run("stat", "-c", "%U", f"/proc/{pid}").strip()
-    command = town.gateway.run("cat", f"/proc/{pid}/cmdline").split("\0")
+    pid = machines.gateway.run("cat", PID_FILE).strip()
+    assert machines.gateway.run("systemctl", "show", "-P", "MainPID", UNIT).strip() == pid
+    assert machines.gateway.run("systemctl", "is-active", UNIT).strip() == "active"
+    user = machines.gateway.run("stat", "-c", "%U", f"/proc/{pid}").strip()
+    command = machines.gateway.run("cat", f"/proc/{pid}/cmdline").split("\0")
     return f"{user}: {next(word for word in command if word.endswith('proxsmtpd'))}"
 
 
@@ -107,14 +107,14 @@ def test_there_and_back(old_site: Machines) -> None:
     configuration = gateway.run("cat", CONFIGURATION)
     assert running(old_site) == "_proxsmtp: /usr/sbin/proxsmtpd"
     before = traffic(old_site)
-    answers, letters, log = before
+    answers, messages, log = before
     assert set(answers.values()) == {
         "250 2.0.0 Ok: queued as ID", "550 Content Rejected: We do not like spam", "250 Thank you"
     }, answers  # fmt: skip
-    assert len(letters) == DELIVERED
-    assert all("\nX-Filtered: By ProxSMTP\n" in letter for letter in letters), letters
-    assert len(log) == len(LETTERS)
-    with by_hand.wheels(old_site):
+    assert len(messages) == DELIVERED
+    assert all("\nX-Filtered: By ProxSMTP\n" in message for message in messages), messages
+    assert len(log) == len(MESSAGES)
+    with manual_install.wheels(old_site):
         gateway.run("sh", "-ec", _OURS)
         assert gateway.run("/opt/proxsmtp-tp/bin/proxsmtp-tp", "check-config", "-f", CONFIGURATION) == ""
         gateway.run("mkdir", "-p", f"/etc/systemd/system/{UNIT}.d")

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(900)
 
 
-def test_debian_13(town: Machines) -> None:
-    with town.newer_gateway():
-        before = town.state()
-        run = town.play(**variables())
+def test_debian_13(machines: Machines) -> None:
+    with machines.newer_gateway():
+        before = machines.state()
+        run = machines.play(**variables())
         assert run.status == 0, run.output
-        acceptance.accept(town.site, Setup("redirect", "client"))
+        acceptance.accept(machines.site, Setup("redirect", "client"))
         full = variables(transparent_proxy="full", rule_mode="tproxy")
-        run = town.play(**full)
+        run = machines.play(**full)
         assert run.status == 0, run.output
-        acceptance.accept(town.site, Setup("tproxy", "full"))
-        run = town.play(**full)
+        acceptance.accept(machines.site, Setup("tproxy", "full"))
+        run = machines.play(**full)
         assert (run.status, run.changes) == (0, []), run.output
-        run = town.play(**variables(state="absent"))
+        run = machines.play(**variables(state="absent"))
         assert run.status == 0, run.output
-        assert changes(before, town.state()) == []
+        assert changes(before, machines.state()) == []

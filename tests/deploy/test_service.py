@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.lab.scenario import Setup
-from tests.deploy import acceptance, by_hand, walkthrough
+from tests.deploy import acceptance, documented_commands, manual_install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,24 +23,24 @@ FORWARD = ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.for
 
 
 @pytest.fixture(scope="module")
-def gateway(town: Machines) -> Iterator[Machines]:
+def gateway(machines: Machines) -> Iterator[Machines]:
     """It routes already, and the wheel and the sample filter have been copied to it."""
-    town.gateway.run(*FORWARD)
-    with by_hand.wheels(town):
-        yield town
-        town.gateway.run("rm", "-r", "/etc/proxsmtp-tp")
+    machines.gateway.run(*FORWARD)
+    with manual_install.wheels(machines):
+        yield machines
+        machines.gateway.run("rm", "-r", "/etc/proxsmtp-tp")
 
 
-def units(town: Machines) -> str:
+def units(machines: Machines) -> str:
     """What systemd knows of ours."""
-    return town.gateway.run("systemctl", "list-unit-files", "--no-legend", "--no-pager", "proxsmtp*", check=False)
+    return machines.gateway.run("systemctl", "list-unit-files", "--no-legend", "--no-pager", "proxsmtp*", check=False)
 
 
 def test_the_page_makes_a_gateway(gateway: Machines) -> None:
-    install, look = walkthrough.blocks(PAGE, HEADING)
-    walkthrough.follow(gateway.gateway, install)
+    install, look = documented_commands.blocks(PAGE, HEADING)
+    documented_commands.follow(gateway.gateway, install)
     acceptance.accept(gateway.site, Setup("redirect", "client"))
-    walkthrough.follow(gateway.gateway, look)
+    documented_commands.follow(gateway.gateway, look)
 
 
 def test_a_second_install_service_changes_nothing(gateway: Machines) -> None:
@@ -48,9 +48,9 @@ def test_a_second_install_service_changes_nothing(gateway: Machines) -> None:
     assert said == "running: proxsmtp-tp.target proxsmtp-tp-rules@gateway.service proxsmtp-tp@gateway.service\n"
 
 
-def rules_there(town: Machines) -> bool:
+def rules_there(machines: Machines) -> bool:
     """Whether our table is on the gateway."""
-    return "proxsmtp_gateway" in town.gateway.run("nft", "list", "tables")
+    return "proxsmtp_gateway" in machines.gateway.run("nft", "list", "tables")
 
 
 def test_a_reload_of_the_rules_that_fails_is_tried_again(gateway: Machines) -> None:

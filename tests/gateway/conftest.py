@@ -1,4 +1,4 @@
-"""Fixtures of the gateway tests: three namespaces, and a box that rules are installed on."""
+"""Fixtures of the gateway tests: three namespaces, and a host that rules are installed on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.gateway.box import Box
 from tests.gateway.network import Network
+from tests.gateway.rules_host import RulesHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ def net() -> Iterator[Network]:
 
 
 @pytest.fixture
-def box(net: Network, tmp_path: Path) -> Iterator[Box]:
+def host(net: Network, tmp_path: Path) -> Iterator[RulesHost]:
     """The gateway, and what install-rules does there."""
-    found = Box(net, tmp_path / "state")
+    found = RulesHost(net, tmp_path / "state")
     yield found
     found.close()

@@ -216,7 +216,7 @@ def relay_greeting(name: str, full: bool, diverted: bool) -> Callable[[socket.so
 
 
 def snapshot(name: str) -> dict[str, str]:
-    """Everything of a box that rules could change: rulesets, policy rules, all route tables, settings."""
+    """Everything of a host that rules could change: rulesets, policy rules, all route tables, settings."""
     seen = {
         "nft": run(name, "nft", "-s", "list", "ruleset"),
         "rule4": run(name, "ip", "-4", "rule", "show"),

@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.gateway.plan import Method, Mode
-from tests.gateway.box import METHODS, MODES
 from tests.gateway.network import SERVER, greeting, run
+from tests.gateway.rules_host import METHODS, MODES
 
 if TYPE_CHECKING:
-    from tests.gateway.box import Box
+    from tests.gateway.rules_host import RulesHost
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_undoing_by_hand(box: Box, method: Method) -> None:
+def test_undoing_by_hand(host: RulesHost, method: Method) -> None:
     (block,) = re.findall(r"```sh\n(nft delete.*?)```", (ROOT / "docs/gateway.md").read_text(), re.DOTALL)
-    before = box.snapshot()
-    box.install(instance="gate", method=method, mode=Mode.TPROXY, local=True, daemon_uid=65534)
-    run(box.net.gateway, "sh", "-c", block.replace("/run/proxsmtp-tp-rules", str(box.state)))
-    assert box.snapshot() == before
-    assert not list(box.state.glob("*.json"))
+    before = host.snapshot()
+    host.install(instance="gate", method=method, mode=Mode.TPROXY, local=True, daemon_uid=65534)
+    run(host.net.gateway, "sh", "-c", block.replace("/run/proxsmtp-tp-rules", str(host.state)))
+    assert host.snapshot() == before
+    assert not list(host.state.glob("*.json"))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_loading_by_hand(box: Box, mode: Mode) -> None:
+def test_loading_by_hand(host: RulesHost, mode: Mode) -> None:
     text = (ROOT / f"nftables/{mode.value}.nft").read_text()
-    run(box.net.gateway, "nft", "-f", "-", stdin=text.replace('"eth0"', '"lan0"'))
+    run(host.net.gateway, "nft", "-f", "-", stdin=text.replace('"eth0"', '"lan0"'))
     for command in re.findall(r"^#\t(ip .*)$", text, re.MULTILINE):
         for family in ("-4", "-6"):
-            run(box.net.gateway, *command.replace("ip ", f"ip {family} ", 1).split())
-    box.server()
-    daemon = box.daemon(mode)
+            run(host.net.gateway, *command.replace("ip ", f"ip {family} ", 1).split())
+    host.server()
+    daemon = host.daemon(mode)
     for version in (4, 6):
-        assert greeting(box.net.client, SERVER[version]) == f"daemon for {SERVER[version]}"
+        assert greeting(host.net.client, SERVER[version]) == f"daemon for {SERVER[version]}"
     daemon.close()
-    assert greeting(box.net.client, SERVER[4]) == "ConnectionRefusedError"
+    assert greeting(host.net.client, SERVER[4]) == "ConnectionRefusedError"

@@ -17,14 +17,14 @@ from tests.gateway.network import SERVER, greeting, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.gateway.box import Box
+    from tests.gateway.rules_host import RulesHost
 
 
 class Commands:
     """proxsmtp-tp on the gateway of a test."""
 
-    def __init__(self, box: Box, folder: Path) -> None:
-        self.box = box
+    def __init__(self, host: RulesHost, folder: Path) -> None:
+        self.host = host
         self.config = folder / "gate.conf"
         self.config.write_text("TransparentProxy: client\nRuleInterface: lan0\nUser: nobody\n")
 
@@ -33,8 +33,8 @@ class Commands:
         code = "import sys; from proxsmtp_tp.cli.main import main; sys.exit(main())"
         given = ["-f", str(self.config)] if config else []
         return [
-            "ip", "netns", "exec", self.box.net.gateway, sys.executable, "-c", code,
-            command, *given, "--state-dir", str(self.box.state), *arguments,
+            "ip", "netns", "exec", self.host.net.gateway, sys.executable, "-c", code,
+            command, *given, "--state-dir", str(self.host.state), *arguments,
         ]  # fmt: skip
 
     def __call__(self, command: str, *arguments: str, config: bool = True) -> tuple[int, str, str]:
@@ -46,20 +46,20 @@ class Commands:
 
 
 @pytest.fixture
-def proxsmtp_tp(box: Box, tmp_path: Path) -> Commands:
+def proxsmtp_tp(host: RulesHost, tmp_path: Path) -> Commands:
     """The program."""
-    return Commands(box, tmp_path)
+    return Commands(host, tmp_path)
 
 
 def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
-    box = proxsmtp_tp.box
-    before = box.snapshot()
+    host = proxsmtp_tp.host
+    before = host.snapshot()
     status, said, _ = proxsmtp_tp("install-rules", "--dry-run", "--mode", "tproxy")
     assert status == 0
     assert "table inet proxsmtp_gate {" in said
     assert "ip -4 rule add priority" in said
     assert "nothing of it is there" in said
-    assert box.snapshot() == before
+    assert host.snapshot() == before
     assert proxsmtp_tp("check-rules")[0] == 1
 
     assert proxsmtp_tp("install-rules")[:2] == (0, "rules of instance gate: installed\n")
@@ -67,9 +67,9 @@ def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
     assert "nothing would be changed" in proxsmtp_tp("install-rules", "--dry-run")[1]
     assert proxsmtp_tp("check-rules")[:2] == (0, "rules of instance gate: in place\n")
     # The firewall's own view: what is loaded is the file of nftables/.
-    assert 'elements = { "lan0" }' in run(box.net.gateway, "nft", "list", "table", "inet", "proxsmtp_gate")
+    assert 'elements = { "lan0" }' in run(host.net.gateway, "nft", "list", "table", "inet", "proxsmtp_gate")
 
-    run(box.net.gateway, "nft", "flush", "chain", "inet", "proxsmtp_gate", "prerouting")
+    run(host.net.gateway, "nft", "flush", "chain", "inet", "proxsmtp_gate", "prerouting")
     status, said, _ = proxsmtp_tp("check-rules")
     assert status == 1
     assert "chain prerouting: missing: iifname @interfaces" in said
@@ -87,11 +87,11 @@ def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
         proxsmtp_tp("remove-rules", "--instance", "gate", config=False)[1]
         == "rules of instance gate: there were none\n"
     )
-    assert box.snapshot() == before
+    assert host.snapshot() == before
 
 
 def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
-    before = proxsmtp_tp.box.snapshot()
+    before = proxsmtp_tp.host.snapshot()
     config = proxsmtp_tp.config
     for arguments, status, text in (
         (["--interface", "eth7"], 1, "interface eth7 does not exist. Interfaces: lan0 (192.0.2.1/24"),
@@ -123,7 +123,7 @@ def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
     assert status == 2
     assert ":2:" in said
     assert ":3:" in said
-    assert proxsmtp_tp.box.snapshot() == before
+    assert proxsmtp_tp.host.snapshot() == before
 
 
 def test_an_ordinary_user_is_told(proxsmtp_tp: Commands) -> None:
@@ -145,39 +145,39 @@ def _wait_until(seconds: float, condition: object) -> bool:
 
 
 def test_a_try_without_confirmation_is_undone(proxsmtp_tp: Commands) -> None:
-    box = proxsmtp_tp.box
-    before = box.snapshot()
+    host = proxsmtp_tp.host
+    before = host.snapshot()
     status, said, _ = proxsmtp_tp("install-rules", "--mode", "tproxy", "--confirm", "3")
     assert status == 0
     assert "undone in" in said
     assert "on trial" in proxsmtp_tp("check-rules", "--mode", "tproxy")[2]
-    assert _wait_until(20, lambda: box.snapshot() == before and not box.state.exists())
+    assert _wait_until(20, lambda: host.snapshot() == before and not host.state.exists())
 
     # Over rules that stand, it goes back to them.
     assert proxsmtp_tp("install-rules")[0] == 0
-    installed = box.snapshot()
+    installed = host.snapshot()
     assert proxsmtp_tp("install-rules", "--port", "587", "--confirm", "2")[0] == 0
-    assert box.snapshot() != installed
-    assert _wait_until(20, lambda: box.snapshot() == installed)
+    assert host.snapshot() != installed
+    assert _wait_until(20, lambda: host.snapshot() == installed)
     assert proxsmtp_tp("check-rules")[0] == 0
 
 
 def test_a_try_is_kept_by_installing_again(proxsmtp_tp: Commands) -> None:
-    box = proxsmtp_tp.box
+    host = proxsmtp_tp.host
     assert proxsmtp_tp("install-rules", "--confirm", "3")[0] == 0
-    installed = box.snapshot()
+    installed = host.snapshot()
     status, said, noted = proxsmtp_tp("install-rules")
     assert (status, said) == (0, "rules of instance gate: already in place\n")
     assert "confirmed" in noted
-    (path,) = box.state.glob("*.json")
+    (path,) = host.state.glob("*.json")
     assert json.loads(path.read_text())["deadline"] is None
-    assert not _wait_until(4, lambda: box.snapshot() != installed)
+    assert not _wait_until(4, lambda: host.snapshot() != installed)
 
 
 @pytest.mark.parametrize(("typed", "status"), [("yes\n", 0), ("no\n", 1), ("\x04", 1)])
 def test_a_try_asks_at_the_terminal(proxsmtp_tp: Commands, typed: str, status: int) -> None:
-    box = proxsmtp_tp.box
-    before = box.snapshot()
+    host = proxsmtp_tp.host
+    before = host.snapshot()
     master, slave = pty.openpty()
     process = subprocess.Popen(
         proxsmtp_tp.line("install-rules", "--confirm", "5"), stdin=slave, stdout=subprocess.PIPE, text=True
@@ -191,14 +191,14 @@ def test_a_try_asks_at_the_terminal(proxsmtp_tp: Commands, typed: str, status: i
     process.stdout.close()
     os.close(master)
     if status == 0:
-        assert greeting(box.net.client, SERVER[4]) == "ConnectionRefusedError"
+        assert greeting(host.net.client, SERVER[4]) == "ConnectionRefusedError"
         assert proxsmtp_tp("remove-rules")[0] == 0
-    assert _wait_until(20, lambda: box.snapshot() == before)
+    assert _wait_until(20, lambda: host.snapshot() == before)
 
 
 def test_a_try_survives_the_end_of_the_installing_process(proxsmtp_tp: Commands) -> None:
-    box = proxsmtp_tp.box
-    before = box.snapshot()
+    host = proxsmtp_tp.host
+    before = host.snapshot()
     master, slave = pty.openpty()
     process = subprocess.Popen(
         proxsmtp_tp.line("install-rules", "--confirm", "2"), stdin=slave, stdout=subprocess.PIPE, text=True
@@ -210,7 +210,7 @@ def test_a_try_survives_the_end_of_the_installing_process(proxsmtp_tp: Commands)
     process.wait()
     process.stdout.close()
     os.close(master)
-    assert _wait_until(20, lambda: box.snapshot() == before)
+    assert _wait_until(20, lambda: host.snapshot() == before)
 
 
 def test_doctor_speaks_to_people_and_to_programs(proxsmtp_tp: Commands) -> None:

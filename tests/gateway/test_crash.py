@@ -1,4 +1,4 @@
-"""kill -9 at every step that an install or a removal takes: what comes after it brings the box back, or to the plan."""
+"""kill -9 at every step of an install or a removal: the next command brings the host back, or to the plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.gateway.network import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.gateway.box import Box
+    from tests.gateway.rules_host import RulesHost
 
 TPROXY: dict[str, Any] = {"mode": "tproxy", "method": "nftables"}
 REDIRECT: dict[str, Any] = {"mode": "redirect", "method": "nftables"}
@@ -28,19 +28,19 @@ WHOLE: dict[str, dict[str, Any]] = {
 }
 
 
-class Killing:
-    """The process of `killing`, in the gateway of a test."""
+class KillingProcess:
+    """The process of `kill_at_step`, in the gateway of a test."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, host: RulesHost) -> None:
         command = [
             "ip",
             "netns",
             "exec",
-            box.net.gateway,
+            host.net.gateway,
             sys.executable,
             "-m",
-            "tests.gateway.killing",
-            str(box.state),
+            "tests.gateway.kill_at_step",
+            str(host.state),
         ]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -60,19 +60,19 @@ class Killing:
 
 
 @pytest.fixture
-def kill(box: Box) -> Iterator[Killing]:
-    """The gateway's `Killing`."""
-    found = Killing(box)
+def kill(host: RulesHost) -> Iterator[KillingProcess]:
+    """The gateway's `KillingProcess`."""
+    found = KillingProcess(host)
     yield found
     found.close()
 
 
 @pytest.mark.parametrize("method", WHOLE)
-def test_every_step_of_an_install(box: Box, kill: Killing, method: str) -> None:
+def test_every_step_of_an_install(host: RulesHost, kill: KillingProcess, method: str) -> None:
     many = WHOLE[method]
-    before = box.snapshot()
+    before = host.snapshot()
     _, steps = kill("install", **many)
-    installed = box.snapshot()
+    installed = host.snapshot()
     # The state twice with a rename each; eight policy rules, two routes, one load; or three tables of two IP versions.
     assert steps == {"nftables": 15, "iptables": 10}[method]
     kill("remove")
@@ -81,23 +81,23 @@ def test_every_step_of_an_install(box: Box, kill: Killing, method: str) -> None:
         if at % 2:
             # Sometimes the next thing is an install, and then the removal.
             kill("install", **many)
-            assert box.snapshot() == installed, f"killed before step {at}"
+            assert host.snapshot() == installed, f"killed before step {at}"
         kill("remove")
-        assert box.snapshot() == before, f"killed before step {at}"
-        assert not list(box.state.glob("*.json"))
+        assert host.snapshot() == before, f"killed before step {at}"
+        assert not list(host.state.glob("*.json"))
 
 
 @pytest.mark.parametrize("method", WHOLE)
-def test_every_step_of_a_removal(box: Box, kill: Killing, method: str) -> None:
+def test_every_step_of_a_removal(host: RulesHost, kill: KillingProcess, method: str) -> None:
     many = WHOLE[method]
-    before = box.snapshot()
+    before = host.snapshot()
     kill("install", **many)
     _, steps = kill("remove")
     for at in range(steps):
         kill("install", **many)
         assert kill("remove", at) == (True, at)
         kill("remove")
-        assert box.snapshot() == before, f"killed before step {at}"
+        assert host.snapshot() == before, f"killed before step {at}"
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,10 @@ def test_every_step_of_a_removal(box: Box, kill: Killing, method: str) -> None:
     [(REDIRECT, TPROXY), (REDIRECT | {"method": "iptables"}, REDIRECT)],
     ids=["mode", "method"],
 )
-def test_every_step_of_a_change(box: Box, kill: Killing, old: dict[str, Any], new: dict[str, Any]) -> None:
-    before = box.snapshot()
+def test_every_step_of_a_change(
+    host: RulesHost, kill: KillingProcess, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    before = host.snapshot()
     kill("install", **old)
     _, steps = kill("install", **new)
     assert steps >= 11
@@ -115,19 +117,19 @@ def test_every_step_of_a_change(box: Box, kill: Killing, old: dict[str, Any], ne
         assert kill("install", at, **new) == (True, at)
         if at % 2:
             kill("install", **new)
-            assert box.check(mode=Mode(new["mode"])).in_place, f"killed before step {at}"
+            assert host.check(mode=Mode(new["mode"])).in_place, f"killed before step {at}"
         kill("remove")
-        assert box.snapshot() == before, f"killed before step {at}"
+        assert host.snapshot() == before, f"killed before step {at}"
 
 
 @pytest.mark.parametrize(("module", "name"), [(nftables, "load"), (routing, "change_route"), (routing, "change_rule")])
 @pytest.mark.parametrize("earlier", [False, True], ids=["onto nothing", "onto other rules"])
 def test_a_step_that_fails_is_undone(
-    box: Box, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, earlier: bool
+    host: RulesHost, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, earlier: bool
 ) -> None:
     if earlier:
-        box.install()
-    before = box.snapshot()
+        host.install()
+    before = host.snapshot()
     original = getattr(module, name)
     calls: list[Any] = []
 
@@ -141,15 +143,15 @@ def test_a_step_that_fails_is_undone(
     with monkeypatch.context() as patched:
         patched.setattr(module, name, failing)
         with pytest.raises(GatewayError, match=r"the kernel said no \(undone"):
-            box.install(mode=Mode.TPROXY)
-    assert box.snapshot() == before
-    assert bool(list(box.state.glob("*.json"))) is earlier
-    assert box.install(mode=Mode.TPROXY).changed
+            host.install(mode=Mode.TPROXY)
+    assert host.snapshot() == before
+    assert bool(list(host.state.glob("*.json"))) is earlier
+    assert host.install(mode=Mode.TPROXY).changed
 
 
-def test_iptables_is_undone_when_its_second_half_fails(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    box.install(method=Method.IPTABLES)
-    before = box.snapshot()
+def test_iptables_is_undone_when_its_second_half_fails(host: RulesHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.install(method=Method.IPTABLES)
+    before = host.snapshot()
     original = iptables.work
     failed: list[Any] = []
 
@@ -162,28 +164,28 @@ def test_iptables_is_undone_when_its_second_half_fails(box: Box, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(iptables, "work", failing)
         with pytest.raises(GatewayError, match="no IPv6 today"):
-            box.install(method=Method.IPTABLES, ports=(25, 587))
-    assert box.snapshot() == before
+            host.install(method=Method.IPTABLES, ports=(25, 587))
+    assert host.snapshot() == before
 
 
-def test_a_damaged_state_file_is_no_obstacle(box: Box) -> None:
-    before = box.snapshot()
-    box.install(mode=Mode.TPROXY)
-    (path,) = box.state.glob("*.json")
+def test_a_damaged_state_file_is_no_obstacle(host: RulesHost) -> None:
+    before = host.snapshot()
+    host.install(mode=Mode.TPROXY)
+    (path,) = host.state.glob("*.json")
     for text in ("", "{", "[]", '{"version": 99}', '{"version": 1, "phase": "installed", "plan": {"slot": "x"}}'):
         path.write_text(text)
-        assert box.install(mode=Mode.TPROXY).changed
+        assert host.install(mode=Mode.TPROXY).changed
         path.write_text(text)
-        assert box.remove().changed
-        assert box.snapshot() == before
-        box.install(mode=Mode.TPROXY)
-    box.remove()
+        assert host.remove().changed
+        assert host.snapshot() == before
+        host.install(mode=Mode.TPROXY)
+    host.remove()
 
 
-def test_what_somebody_deleted_by_hand_is_no_obstacle(box: Box) -> None:
+def test_what_somebody_deleted_by_hand_is_no_obstacle(host: RulesHost) -> None:
     own = Numbers(preferred_slot("test"))
-    gateway = box.net.gateway
-    before = box.snapshot()
+    gateway = host.net.gateway
+    before = host.snapshot()
     for command in (
         ("nft", "delete", "table", "inet", "proxsmtp_test"),
         ("nft", "flush", "ruleset"),
@@ -191,12 +193,12 @@ def test_what_somebody_deleted_by_hand_is_no_obstacle(box: Box) -> None:
         ("ip", "-6", "route", "flush", "table", str(own.table)),
         ("ip", "link", "del", "lan0"),
     ):
-        box.install(mode=Mode.TPROXY)
+        host.install(mode=Mode.TPROXY)
         run(gateway, *command)
         if command[1] != "link":
-            found = box.check(mode=Mode.TPROXY)
+            found = host.check(mode=Mode.TPROXY)
             assert found.differences, command
-        box.remove()
+        host.remove()
         if command[1] != "link":
-            assert box.snapshot() == before, command
-    assert box.check(mode=Mode.TPROXY).absent
+            assert host.snapshot() == before, command
+    assert host.check(mode=Mode.TPROXY).absent

@@ -1,4 +1,4 @@
-"""Each step of interception broken on purpose: the doctor names it, and what it says mends it."""
+"""Each step of interception is broken on purpose: `doctor` names it, and the command that it gives fixes it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 
 from proxsmtp_tp.gateway.doctor.daemon import listening
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
-from tests.gateway import shapes
-from tests.gateway.clinic import Clinic
+from tests.gateway import foreign_rulesets
+from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import LAN, WAN, inside, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OWN = Numbers(preferred_slot("patient"))
-DROP_INPUT = """table inet house {
+DROP_INPUT = """table inet other {
     chain input {
         type filter hook input priority 0; policy drop;
         ct state established accept
@@ -41,34 +41,34 @@ NO_TRACKING = """table ip t {
 
 
 @pytest.fixture(scope="module")
-def redirect() -> Iterator[Clinic]:
+def redirect() -> Iterator[DaemonHost]:
     """Mode redirect, transparent to the client."""
-    clinic = Clinic(
+    host = DaemonHost(
         RuleMode="redirect", TransparentProxy="client",
         RuleSource="192.0.2.0/24, 203.0.113.0/24, 2001:db8:1::/64",
     )  # fmt: skip
-    yield clinic
-    clinic.close()
+    yield host
+    host.close()
 
 
 @pytest.fixture(scope="module")
-def tproxy() -> Iterator[Clinic]:
+def tproxy() -> Iterator[DaemonHost]:
     """Mode tproxy, transparent to both sides."""
-    clinic = Clinic(RuleMode="tproxy", TransparentProxy="full")
-    yield clinic
-    clinic.close()
+    host = DaemonHost(RuleMode="tproxy", TransparentProxy="full")
+    yield host
+    host.close()
 
 
-def diagnosed(clinic: Clinic, step: str, text: str) -> str:
+def diagnosed(host: DaemonHost, step: str, text: str) -> str:
     """The mend of the finding that is expected."""
-    found = clinic.examine()
+    found = host.examine()
     for finding in found:
         if step in finding.step and text in finding.text:
             return finding.mend
     raise AssertionError(f"no {step}: {text} in {found}")
 
 
-def test_a_healthy_box(redirect: Clinic, tproxy: Clinic) -> None:
+def test_nothing_is_wrong(redirect: DaemonHost, tproxy: DaemonHost) -> None:
     assert redirect.examine() == []
     assert tproxy.examine() == []
 
@@ -97,7 +97,7 @@ BROKEN_REDIRECT = {
     "nft drops": (
         f"nft -f - <<'END'\n{DROP_INPUT}END",
         "firewall, lan0",
-        "nft table inet house does not let intercepted IPv4 and IPv6 connections in (port 10025)",
+        "nft table inet other does not let intercepted IPv4 and IPv6 connections in (port 10025)",
     ),
     "iptables drops": (
         "iptables-legacy -A INPUT -i lan0 -p tcp -m multiport --dports 1000:20000 -j DROP",
@@ -113,7 +113,7 @@ BROKEN_REDIRECT = {
 
 
 @pytest.mark.parametrize("name", BROKEN_REDIRECT)
-def test_redirect_broken_and_mended(redirect: Clinic, name: str) -> None:
+def test_redirect_broken_and_fixed(redirect: DaemonHost, name: str) -> None:
     command, step, text = BROKEN_REDIRECT[name]
     redirect.run(command)
     try:
@@ -121,7 +121,7 @@ def test_redirect_broken_and_mended(redirect: Clinic, name: str) -> None:
         assert redirect.examine() == []
     finally:
         redirect.run(
-            "nft delete table inet house; nft delete table ip t; iptables-legacy -F INPUT; ip6tables-nft -F INPUT;"
+            "nft delete table inet other; nft delete table ip t; iptables-legacy -F INPUT; ip6tables-nft -F INPUT;"
             " ip route replace 203.0.113.0/24 via 192.0.2.10 dev lan0; sysctl -qw net.ipv4.conf.all.rp_filter=0; true"
         )
 
@@ -141,12 +141,12 @@ BROKEN_TPROXY = {
         "routed away by a policy rule before ours: ip -4 rule 50",
     ),
     "firewalld": (
-        f"nft -f - <<'END'\n{shapes.FIREWALLD.replace('{ 22, 25 }', '{ 22 }')}END",
+        f"nft -f - <<'END'\n{foreign_rulesets.FIREWALLD.replace('{ 22, 25 }', '{ 22 }')}END",
         "firewall, lan0",
         "nft table inet firewalld does not let intercepted IPv4 and IPv6 connections in (port 25)",
     ),
     "ufw": (
-        f"iptables-legacy-restore <<'END'\n{shapes.UFW.replace('25,10025', '587')}END",
+        f"iptables-legacy-restore <<'END'\n{foreign_rulesets.UFW.replace('25,10025', '587')}END",
         "firewall, lan0",
         "iptables-legacy does not let intercepted IPv4 connections in (port 25)",
     ),
@@ -154,7 +154,7 @@ BROKEN_TPROXY = {
 
 
 @pytest.mark.parametrize("name", BROKEN_TPROXY)
-def test_tproxy_broken_and_mended(tproxy: Clinic, name: str) -> None:
+def test_tproxy_broken_and_fixed(tproxy: DaemonHost, name: str) -> None:
     command, step, text = BROKEN_TPROXY[name]
     tproxy.run(command)
     try:
@@ -167,14 +167,14 @@ def test_tproxy_broken_and_mended(tproxy: Clinic, name: str) -> None:
         )
 
 
-def test_an_interface_that_is_down(redirect: Clinic) -> None:
+def test_an_interface_that_is_down(redirect: DaemonHost) -> None:
     redirect.run("ip link set lan0 down")
     redirect.type(diagnosed(redirect, "interface lan0", "it is down"))
     redirect.run("ip route replace 203.0.113.0/24 via 192.0.2.10 dev lan0")
     assert _soon(lambda: redirect.examine() == [])
 
 
-def test_ipv6_with_a_link_local_address_only(redirect: Clinic) -> None:
+def test_ipv6_with_a_link_local_address_only(redirect: DaemonHost) -> None:
     redirect.run("ip -6 addr flush dev lan0 scope global")
     redirect.type(diagnosed(redirect, "IPv6, lan0", "only a link-local address"))
     found = redirect.examine()
@@ -183,7 +183,7 @@ def test_ipv6_with_a_link_local_address_only(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-def test_ipv6_that_leads_nowhere(redirect: Clinic) -> None:
+def test_ipv6_that_leads_nowhere(redirect: DaemonHost) -> None:
     """Every interface has a link-local address, also where nobody uses IPv6."""
     redirect.run("ip -6 addr flush dev lan0 scope global; ip -6 addr flush dev wan0 scope global")
     assert not [finding for finding in redirect.examine() if finding.step.startswith("IPv6")]
@@ -191,7 +191,7 @@ def test_ipv6_that_leads_nowhere(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-def test_the_temp_directory(redirect: Clinic) -> None:
+def test_the_temp_directory(redirect: DaemonHost) -> None:
     temp = redirect.temp
     temp.rmdir()
     redirect.type(diagnosed(redirect, "temp directory", "No such file"))
@@ -204,7 +204,7 @@ def test_the_temp_directory(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-def test_the_filter(redirect: Clinic) -> None:
+def test_the_filter(redirect: DaemonHost) -> None:
     redirect.filter.chmod(0o600)
     redirect.type(diagnosed(redirect, "filter", "cannot be run by 65534"))
     assert redirect.examine() == []
@@ -214,7 +214,7 @@ def test_the_filter(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-def test_descriptors(redirect: Clinic) -> None:
+def test_descriptors(redirect: DaemonHost) -> None:
     for pid in _daemon_pids(redirect):
         # As the daemon's own user: that needs no right that root may lack in a container.
         user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -224,8 +224,8 @@ def test_descriptors(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-def _daemon_pids(clinic: Clinic) -> list[int]:
-    return [pid for item in inside(clinic.gateway, lambda: listening(10025)) for pid in item.pids]
+def _daemon_pids(host: DaemonHost) -> list[int]:
+    return [pid for item in inside(host.gateway, lambda: listening(10025)) for pid in item.pids]
 
 
 def _soon(condition: object) -> bool:
@@ -237,7 +237,7 @@ def _soon(condition: object) -> bool:
     return False
 
 
-def test_a_daemon_that_is_down(redirect: Clinic) -> None:
+def test_a_daemon_that_is_down(redirect: DaemonHost) -> None:
     redirect.instance.stop()
     assert (
         diagnosed(redirect, "listener", "nobody listens on port 10025")
@@ -247,7 +247,7 @@ def test_a_daemon_that_is_down(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-def test_a_daemon_that_hangs(redirect: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_hangs(redirect: DaemonHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxsmtp_tp.gateway.doctor.daemon.ANSWER_SECONDS", 1.0)
     pids = _daemon_pids(redirect)
     for pid in pids:
@@ -259,7 +259,7 @@ def test_a_daemon_that_hangs(redirect: Clinic, monkeypatch: pytest.MonkeyPatch) 
     assert redirect.examine() == []
 
 
-def test_a_daemon_that_listens_elsewhere(redirect: Clinic) -> None:
+def test_a_daemon_that_listens_elsewhere(redirect: DaemonHost) -> None:
     redirect.instance.stop()
     healthy = dict(redirect.instance.directives)
     redirect.instance.directives = healthy | {"Listen": "127.0.0.1:10025"}
@@ -276,7 +276,7 @@ def test_a_daemon_that_listens_elsewhere(redirect: Clinic) -> None:
     assert redirect.examine() == []
 
 
-def test_a_listener_that_is_not_transparent(tproxy: Clinic) -> None:
+def test_a_listener_that_is_not_transparent(tproxy: DaemonHost) -> None:
     tproxy.instance.stop()
     healthy = dict(tproxy.instance.directives)
     tproxy.instance.directives = healthy | {"RuleMode": "redirect", "TransparentProxy": "client"}
@@ -312,7 +312,7 @@ os.wait()
 """
 
 
-def test_another_program_without_the_capability(tproxy: Clinic) -> None:
+def test_another_program_without_the_capability(tproxy: DaemonHost) -> None:
     tproxy.instance.stop()
     other = subprocess.Popen(
         ["ip", "netns", "exec", tproxy.gateway, sys.executable, "-c", NO_SMTP], stdout=subprocess.PIPE, text=True,
@@ -330,7 +330,7 @@ def test_another_program_without_the_capability(tproxy: Clinic) -> None:
     assert tproxy.examine() == []
 
 
-def test_a_port_of_a_bridge_and_a_bridge_that_filters(redirect: Clinic) -> None:
+def test_a_port_of_a_bridge_and_a_bridge_that_filters(redirect: DaemonHost) -> None:
     redirect.run("ip link add br0 type bridge; ip link set br0 up; ip link set lan0 master br0")
     try:
         mend = diagnosed(redirect, "interface lan0", "it is a port of bridge br0")
@@ -356,10 +356,10 @@ def test_a_port_of_a_bridge_and_a_bridge_that_filters(redirect: Clinic) -> None:
     ],
 )
 def test_the_probe(method: str, mode: str, transparency: str) -> None:
-    clinic = Clinic(RuleMethod=method, RuleMode=mode, TransparentProxy=transparency)
+    host = DaemonHost(RuleMethod=method, RuleMode=mode, TransparentProxy=transparency)
     try:
-        links = run(clinic.gateway, "ip", "-br", "link")
-        found = clinic.probe()
+        links = run(host.gateway, "ip", "-br", "link")
+        found = host.probe()
         assert all(finding.ok for finding in found), found
         source = {"client": ("198.18.254.5", "2001:2:0:fe02::1"), "full": ("198.18.254.10", "2001:2:0:fe03::2")}
         for address in source[transparency]:
@@ -370,9 +370,9 @@ def test_the_probe(method: str, mode: str, transparency: str) -> None:
             "a long mail passes a link with an MTU of 1280 towards the server",
             "a long reply passes a link with an MTU of 1280 towards the client",
         ]
-        assert _soon(lambda: run(clinic.gateway, "ip", "-br", "link") == links)
+        assert _soon(lambda: run(host.gateway, "ip", "-br", "link") == links)
     finally:
-        clinic.close()
+        host.close()
 
 
 DROP_ERRORS = """table inet silent {{
@@ -392,7 +392,7 @@ def test_the_probe_finds_a_path_mtu_black_hole(
     method: str, mode: str, transparency: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxsmtp_tp.gateway.doctor.probe._SPARE_SECONDS", 6.0)
-    clinic = Clinic(
+    host = DaemonHost(
         RuleMethod=method, RuleMode=mode, TransparentProxy=transparency, ConnectTimeOut="2", FilterTimeout="2",
         FilterCommand="cat",
     )  # fmt: skip
@@ -401,16 +401,16 @@ def test_the_probe_finds_a_path_mtu_black_hole(
             (f"pxserve{OWN.slot}", "a long mail does not pass"),
             (OWN.probe, "a long reply does not"),
         ):
-            clinic.run(f"nft -f - <<'END'\n{DROP_ERRORS.format(interface=interface)}END")
-            found = [finding for finding in clinic.probe() if not finding.ok]
+            host.run(f"nft -f - <<'END'\n{DROP_ERRORS.format(interface=interface)}END")
+            found = [finding for finding in host.probe() if not finding.ok]
             assert [finding.step for finding in found] == ["path MTU, IPv4", "path MTU, IPv6"], found
             assert all(finding.text.startswith(text) for finding in found), found
-            clinic.run("nft delete table inet silent")
+            host.run("nft delete table inet silent")
     finally:
-        clinic.close()
+        host.close()
 
 
-def test_what_the_probe_tells_of_filter_and_daemon(redirect: Clinic) -> None:
+def test_what_the_probe_tells_of_filter_and_daemon(redirect: DaemonHost) -> None:
     redirect.filter.write_text("#!/bin/sh\necho X-Seen: yes\ncat\n")
     assert len([f for f in redirect.probe() if "changed by the gateway" in f.text]) == 2
     redirect.filter.write_text("#!/bin/sh\necho '550 not today' >&2\nexit 1\n")
@@ -426,7 +426,7 @@ def test_what_the_probe_tells_of_filter_and_daemon(redirect: Clinic) -> None:
     redirect.install()
 
 
-def test_an_interrupted_probe_leaves_nothing(redirect: Clinic) -> None:
+def test_an_interrupted_probe_leaves_nothing(redirect: DaemonHost) -> None:
     """kill -9 of the probe in the middle of its mail."""
     began = redirect.folder / "began"
     redirect.filter.write_text(f"#!/bin/sh\ntouch {redirect.temp}/began\ncat >/dev/null\nsleep 30\n")
@@ -434,7 +434,7 @@ def test_an_interrupted_probe_leaves_nothing(redirect: Clinic) -> None:
     links = run(redirect.gateway, "ip", "-br", "link")
     code = f"""
 from pathlib import Path
-from tests.gateway.clinic import *
+from tests.gateway.daemon_host import *
 settings = read_config({str(redirect.instance.config)!r})
 list(probe.probe(examination.meet(settings, None, options_from(settings), Store(Path({str(redirect.state)!r})))))
 """
@@ -457,14 +457,14 @@ list(probe.probe(examination.meet(settings, None, options_from(settings), Store(
 @pytest.mark.parametrize(("method", "words"), [("nftables", ""), ("iptables", "no route leads on")])
 def test_ipv6_of_clients_without_a_way_out(method: str, words: str) -> None:
     """It is intercepted, and nothing can come of it: with nftables the rules say so to the client."""
-    with closing(Clinic(RuleMethod=method, TransparentProxy="client")) as clinic:
+    with closing(DaemonHost(RuleMethod=method, TransparentProxy="client")) as host:
 
         def wrong() -> list[str]:
-            return [finding.text for finding in clinic.examine() if finding.step == "IPv6, way out"]
+            return [finding.text for finding in host.examine() if finding.step == "IPv6, way out"]
 
-        clinic.run("ip -6 addr flush dev wan0 scope global")
+        host.run("ip -6 addr flush dev wan0 scope global")
         assert [words in text for text in wrong()] == ([True] if words else [])
-        clinic.run("ip -6 route add default via 2001:db8:1::99 dev lan0")  # back to the clients: no way out
+        host.run("ip -6 route add default via 2001:db8:1::99 dev lan0")  # back to the clients: no way out
         assert bool(wrong()) is bool(words)
-        clinic.run("ip -6 route add 2001:db8:77::/64 dev wan0")
+        host.run("ip -6 route add 2001:db8:77::/64 dev wan0")
         assert wrong() == []

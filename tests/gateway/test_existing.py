@@ -10,8 +10,8 @@ import pytest
 
 from proxsmtp_tp.gateway import existing, survey
 from proxsmtp_tp.gateway.plan import Existing, Fail, Method, Mode
-from tests.gateway.box import METHODS, MODES, SOON, Box, options, within
 from tests.gateway.network import CLIENT, SERVER, WAIT, family, greeting, inside, open_socket
+from tests.gateway.rules_host import METHODS, MODES, SOON, RulesHost, options, within
 from tests.gateway.test_fail import Heart
 
 if TYPE_CHECKING:
@@ -23,19 +23,21 @@ BOTH = [(method, mode) for method in METHODS for mode in MODES]
 class Session:
     """A connection of the client to the server, both ends in our hands."""
 
-    def __init__(self, box: Box, version: int, port: int = 25) -> None:
+    def __init__(self, host: RulesHost, version: int, port: int = 25) -> None:
         self.version = version
-        self._listening = open_socket(box.net.server, family(SERVER[version]))
+        self._listening = open_socket(host.net.server, family(SERVER[version]))
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listening.bind((SERVER[version], port))
         self._listening.listen()
         self._listening.settimeout(WAIT)
-        self.client = open_socket(box.net.client, family(SERVER[version]))
+        self.client = open_socket(host.net.client, family(SERVER[version]))
         self.client.settimeout(WAIT)
         self.client.connect((SERVER[version], port))
-        host, own = self.client.getsockname()[:2]
-        ends = (host, own), (SERVER[version], port)
-        self.name = " -> ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in ends)
+        address, own = self.client.getsockname()[:2]
+        ends = (address, own), (SERVER[version], port)
+        self.name = " -> ".join(
+            f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address, port in ends
+        )
         """As check-rules shows it."""
         self.server, _ = self._listening.accept()
         self.server.settimeout(WAIT)
@@ -88,29 +90,29 @@ def speaks_to_a_reset(sock: socket.socket) -> bool:
 
 
 @pytest.fixture
-def sessions(box: Box) -> Iterator[list[Session]]:
+def sessions(host: RulesHost) -> Iterator[list[Session]]:
     """One of each IP version."""
-    found = [Session(box, version) for version in (4, 6)]
+    found = [Session(host, version) for version in (4, 6)]
     yield found
     for session in found:
         session.close()
 
 
-def counted(box: Box, **changes: Any) -> list[str]:
+def counted(host: RulesHost, **changes: Any) -> list[str]:
     """What check-rules counts."""
 
     def look() -> list[str]:
-        plan, _ = survey.choose_plan(options(**changes), box.store().read_all())
+        plan, _ = survey.choose_plan(options(**changes), host.store().read_all())
         return existing.connections(plan)
 
-    return inside(box.net.gateway, look)
+    return inside(host.net.gateway, look)
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_reset_ends_both_sides(box: Box, sessions: list[Session], method: Method, mode: Mode) -> None:
-    box.daemon(mode)
+def test_reset_ends_both_sides(host: RulesHost, sessions: list[Session], method: Method, mode: Mode) -> None:
+    host.daemon(mode)
     assert all(session.passes() for session in sessions)
-    box.install(method=method, mode=mode)
+    host.install(method=method, mode=mode)
     for session in sessions:
         # An answer on its way arrives: a message that the server took is not sent twice.
         session.server.sendall(b"250 queued\r\n")
@@ -121,46 +123,48 @@ def test_reset_ends_both_sides(box: Box, sessions: list[Session], method: Method
             session.server.sendall(b"421 idle\r\n")
         assert session.is_reset(session.server)
         # The next connection is filtered.
-        assert greeting(box.net.client, SERVER[session.version]).startswith("daemon")
-    assert counted(box, method=method, mode=mode) == sorted(session.name for session in sessions)
+        assert greeting(host.net.client, SERVER[session.version]).startswith("daemon")
+    assert counted(host, method=method, mode=mode) == sorted(session.name for session in sessions)
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_finish_lets_them_go_on_and_counts_them(box: Box, sessions: list[Session], method: Method, mode: Mode) -> None:
+def test_finish_lets_them_go_on_and_counts_them(
+    host: RulesHost, sessions: list[Session], method: Method, mode: Mode
+) -> None:
     finish = {"method": method, "mode": mode, "existing": Existing.FINISH}
-    box.daemon(mode)
-    box.install(**finish)
-    assert counted(box, **finish) == []
+    host.daemon(mode)
+    host.install(**finish)
+    assert counted(host, **finish) == []
     assert all(session.passes() for session in sessions)
-    assert counted(box, **finish) == sorted(session.name for session in sessions)
-    assert box.check(**finish).in_place
-    assert not box.install(**finish).changed
+    assert counted(host, **finish) == sorted(session.name for session in sessions)
+    assert host.check(**finish).in_place
+    assert not host.install(**finish).changed
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_others_are_left_alone(box: Box, method: Method) -> None:
+def test_others_are_left_alone(host: RulesHost, method: Method) -> None:
     """Other ports, excepted clients, and what the server's side began."""
     from ipaddress import ip_network
 
-    others = [Session(box, version, 2525) for version in (4, 6)]
-    excepted = [Session(box, version) for version in (4, 6)]
-    box.install(method=method, except_sources=tuple(ip_network(CLIENT[version]) for version in (4, 6)))
+    others = [Session(host, version, 2525) for version in (4, 6)]
+    excepted = [Session(host, version) for version in (4, 6)]
+    host.install(method=method, except_sources=tuple(ip_network(CLIENT[version]) for version in (4, 6)))
     for session in (*others, *excepted):
         with closing(session):
             assert session.passes()
-    assert counted(box, method=method) == []
+    assert counted(host, method=method) == []
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_what_began_while_fail_open_let_it_pass(box: Box, method: Method, mode: Mode) -> None:
+def test_what_began_while_fail_open_let_it_pass(host: RulesHost, method: Method, mode: Mode) -> None:
     changes = {"method": method, "mode": mode, "fail": Fail.OPEN}
-    box.install(**changes)
-    server = box.server()
-    assert within(SOON, lambda: all(greeting(box.net.client, SERVER[v], wait=1).startswith("server") for v in (4, 6)))
+    host.install(**changes)
+    server = host.server()
+    assert within(SOON, lambda: all(greeting(host.net.client, SERVER[v], wait=1).startswith("server") for v in (4, 6)))
     server.close()
-    sessions = [Session(box, version) for version in (4, 6)]
+    sessions = [Session(host, version) for version in (4, 6)]
     assert all(session.passes() for session in sessions)
-    heart = Heart(box)
+    heart = Heart(host)
     try:
         assert all(within(SOON, session.no_longer_passes) for session in sessions)
     finally:
@@ -168,17 +172,17 @@ def test_what_began_while_fail_open_let_it_pass(box: Box, method: Method, mode: 
         for session in sessions:
             session.close()
     # In tproxy mode, those of the seconds without a listener, too.
-    assert {session.name for session in sessions} <= set(counted(box, **changes))
+    assert {session.name for session in sessions} <= set(counted(host, **changes))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_hosts_own(box: Box, method: Method) -> None:
+def test_the_hosts_own(host: RulesHost, method: Method) -> None:
     """--local: connections of the gateway itself that began before the rules."""
-    listening = open_socket(box.net.server, socket.AF_INET)
+    listening = open_socket(host.net.server, socket.AF_INET)
     with closing(listening):
         listening.bind((SERVER[4], 25))
         listening.listen()
-        client = open_socket(box.net.gateway, socket.AF_INET)
+        client = open_socket(host.net.gateway, socket.AF_INET)
         with closing(client):
             client.settimeout(WAIT)
             client.connect((SERVER[4], 25))
@@ -186,5 +190,5 @@ def test_the_hosts_own(box: Box, method: Method) -> None:
             with closing(server):
                 client.sendall(b"NOOP\r\n")
                 assert server.recv(64) == b"NOOP\r\n"
-                box.install(method=method, local=True, daemon_uid=65534)
+                host.install(method=method, local=True, daemon_uid=65534)
                 assert speaks_to_a_reset(client)

@@ -16,9 +16,9 @@ import pytest
 from proxsmtp_tp.gateway.doctor.daemon import listening
 from proxsmtp_tp.gateway.heartbeat import Heartbeat
 from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, Fail, Method, Mode
-from tests.gateway.box import METHODS, MODES, PORT, SOON, Box, within
-from tests.gateway.clinic import Clinic
+from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import CLIENT, SERVER, greeting, inside, open_socket, run
+from tests.gateway.rules_host import METHODS, MODES, PORT, SOON, RulesHost, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ BOTH = [(method, mode) for method in METHODS for mode in MODES]
 class Heart:
     """The heartbeat of a daemon, from the gateway of a test, ten a second."""
 
-    def __init__(self, box: Box) -> None:
-        self._sign = inside(box.net.gateway, lambda: Heartbeat(PORT))
+    def __init__(self, host: RulesHost) -> None:
+        self._sign = inside(host.net.gateway, lambda: Heartbeat(PORT))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
@@ -56,16 +56,16 @@ def hearts() -> Iterator[list[Heart]]:
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_closed_never_lets_mail_through(box: Box, method: Method, mode: Mode) -> None:
-    box.server()
-    daemon = box.daemon(mode)
-    box.install(method=method, mode=mode)
+def test_closed_never_lets_mail_through(host: RulesHost, method: Method, mode: Mode) -> None:
+    host.server()
+    daemon = host.daemon(mode)
+    host.install(method=method, mode=mode)
     heard: list[str] = []
     stop = threading.Event()
 
     def talk(version: int) -> None:
         while not stop.is_set():
-            heard.append(greeting(box.net.client, SERVER[version], wait=1))
+            heard.append(greeting(host.net.client, SERVER[version], wait=1))
 
     talkers = [threading.Thread(target=talk, args=(version,)) for version in (4, 6)]
     for talker in talkers:
@@ -74,7 +74,7 @@ def test_closed_never_lets_mail_through(box: Box, method: Method, mode: Mode) ->
     daemon.close()
     dead_since = len(heard)
     assert within(20, lambda: len(heard) >= dead_since + 4)
-    box.daemon(mode)
+    host.daemon(mode)
     assert within(20, lambda: any("daemon" in line for line in heard[dead_since + 4 :]))
     stop.set()
     for talker in talkers:
@@ -84,23 +84,23 @@ def test_closed_never_lets_mail_through(box: Box, method: Method, mode: Mode) ->
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
 def test_open_lets_mail_pass_until_the_daemon_is_back(
-    box: Box, hearts: list[Heart], method: Method, mode: Mode
+    host: RulesHost, hearts: list[Heart], method: Method, mode: Mode
 ) -> None:
-    net = box.net
-    before = box.snapshot()
-    box.server()
+    net = host.net
+    before = host.snapshot()
+    host.server()
 
     def heard(version: int) -> str:
         return greeting(net.client, SERVER[version], wait=1)
 
-    daemon = box.daemon(mode)
-    hearts.append(Heart(box))
-    box.install(method=method, mode=mode, fail=Fail.OPEN)
+    daemon = host.daemon(mode)
+    hearts.append(Heart(host))
+    host.install(method=method, mode=mode, fail=Fail.OPEN)
     for version in (4, 6):
         assert within(SOON, lambda: heard(version).startswith("daemon"))  # noqa: B023 - called at once
-    assert box.check(method=method, mode=mode, fail=Fail.OPEN).in_place
+    assert host.check(method=method, mode=mode, fail=Fail.OPEN).in_place
     # A change of options does not let mail slip past a daemon that lives.
-    box.install(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587))
+    host.install(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587))
     assert heard(4).startswith("daemon")
 
     hearts[0].stop()
@@ -108,42 +108,42 @@ def test_open_lets_mail_pass_until_the_daemon_is_back(
     for version in (4, 6):
         assert within(SOON, lambda: heard(version).startswith("server"))  # noqa: B023 - called at once
     # Without a daemon the rules are in place all the same.
-    assert box.check(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587)).in_place
+    assert host.check(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587)).in_place
 
-    box.daemon(mode)
-    hearts.append(Heart(box))
+    host.daemon(mode)
+    hearts.append(Heart(host))
     for version in (4, 6):
         assert within(SOON, lambda: heard(version).startswith("daemon"))  # noqa: B023 - called at once
-    box.remove()
-    assert box.snapshot() == before
+    host.remove()
+    assert host.snapshot() == before
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_open_lets_the_boxes_own_mail_pass_too(box: Box, hearts: list[Heart], method: Method) -> None:
-    box.server()
-    daemon = box.daemon(Mode.TPROXY)
-    hearts.append(Heart(box))
-    box.install(method=method, mode=Mode.TPROXY, fail=Fail.OPEN, local=True, daemon_uid=65534)
+def test_open_lets_the_hosts_own_mail_pass_too(host: RulesHost, hearts: list[Heart], method: Method) -> None:
+    host.server()
+    daemon = host.daemon(Mode.TPROXY)
+    hearts.append(Heart(host))
+    host.install(method=method, mode=Mode.TPROXY, fail=Fail.OPEN, local=True, daemon_uid=65534)
     # The signs come from root, who is not the daemon's user: they do not count.
-    assert within(SOON, lambda: greeting(box.net.gateway, SERVER[4]).startswith("server"))
-    box.install(method=method, mode=Mode.TPROXY, fail=Fail.OPEN, local=False)
-    assert within(SOON, lambda: greeting(box.net.client, SERVER[4]).startswith("daemon"))
+    assert within(SOON, lambda: greeting(host.net.gateway, SERVER[4]).startswith("server"))
+    host.install(method=method, mode=Mode.TPROXY, fail=Fail.OPEN, local=False)
+    assert within(SOON, lambda: greeting(host.net.client, SERVER[4]).startswith("daemon"))
     daemon.close()
 
 
-def test_a_daemon_that_hangs_counts_as_down(box: Box, hearts: list[Heart]) -> None:
-    box.server()
-    box.daemon(Mode.REDIRECT)
-    hearts.append(Heart(box))
-    box.install(fail=Fail.OPEN)
-    assert within(SOON, lambda: greeting(box.net.client, SERVER[4]).startswith("daemon"))
+def test_a_daemon_that_hangs_counts_as_down(host: RulesHost, hearts: list[Heart]) -> None:
+    host.server()
+    host.daemon(Mode.REDIRECT)
+    hearts.append(Heart(host))
+    host.install(fail=Fail.OPEN)
+    assert within(SOON, lambda: greeting(host.net.client, SERVER[4]).startswith("daemon"))
     hearts[0].stop()
-    assert within(SOON, lambda: greeting(box.net.client, SERVER[4]).startswith("server"))
+    assert within(SOON, lambda: greeting(host.net.client, SERVER[4]).startswith("server"))
 
 
-def test_heartbeats_need_no_ipv6(box: Box) -> None:
-    run(box.net.gateway, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
-    sign = inside(box.net.gateway, lambda: Heartbeat(PORT))
+def test_heartbeats_need_no_ipv6(host: RulesHost) -> None:
+    run(host.net.gateway, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    sign = inside(host.net.gateway, lambda: Heartbeat(PORT))
     sign.beat()
     sign.close()
     sign.close()
@@ -157,10 +157,10 @@ class Attacked:
 
     def __init__(self, method: Method, mode: Mode) -> None:
         directives = {"RuleMethod": method.value, "RuleMode": mode.value, "TransparentProxy": "client"}
-        self.clinic = Clinic(RuleFail="open", Workers=str(WORKERS), **directives)
+        self.host = DaemonHost(RuleFail="open", Workers=str(WORKERS), **directives)
         self.peers: list[str] = []
         """Whom the mail server has seen, as soon as they came."""
-        self._server = inside(self.clinic.net.server, lambda: socket.create_server((SERVER[4], 25), backlog=500))
+        self._server = inside(self.host.net.server, lambda: socket.create_server((SERVER[4], 25), backlog=500))
         threading.Thread(target=self._serve, daemon=True).start()
         self._links: list[socket.socket] = []
         self._over = threading.Event()
@@ -183,13 +183,13 @@ class Attacked:
 
     def processes(self) -> tuple[int, list[int]]:
         """The master and its workers."""
-        pids = {pid for item in inside(self.clinic.gateway, lambda: listening(PORT)) for pid in item.pids}
+        pids = {pid for item in inside(self.host.gateway, lambda: listening(PORT)) for pid in item.pids}
         (master,) = (pid for pid in pids if parent(pid) not in pids)
         return master, sorted(pids - {master})
 
     def greeting(self) -> str:
         """What a client hears."""
-        return greeting(self.clinic.net.client, SERVER[4], wait=1)
+        return greeting(self.host.net.client, SERVER[4], wait=1)
 
     def passed_unfiltered(self) -> bool:
         """Whether the server has seen a client's own address."""
@@ -204,7 +204,7 @@ class Attacked:
 
     def _flood(self) -> None:
         while not self._over.is_set():
-            with suppress(OSError), open_socket(self.clinic.net.client, socket.AF_INET) as link:
+            with suppress(OSError), open_socket(self.host.net.client, socket.AF_INET) as link:
                 link.settimeout(1)
                 link.connect((SERVER[4], 25))
                 while not self._over.is_set():
@@ -219,7 +219,7 @@ class Attacked:
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
-        self.clinic.close()
+        self.host.close()
 
 
 def parent(pid: int) -> int:
@@ -259,13 +259,13 @@ def test_clients_that_keep_every_worker_busy_do_not_open_it(attacked: Attacked) 
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     assert not attacked.passed_unfiltered()
-    assert "unfiltered" not in attacked.clinic.instance.log
+    assert "unfiltered" not in attacked.host.instance.log
 
 
 @pytest.mark.parametrize(("method", "mode"), [(Method.NFTABLES, Mode.REDIRECT), (Method.IPTABLES, Mode.TPROXY)])
 def test_each_opening_and_closing_is_an_error_in_the_log(attacked: Attacked) -> None:
     """A master that is stopped for a while, then a daemon that ends, and comes back."""
-    instance = attacked.clinic.instance
+    instance = attacked.host.instance
     master, _ = attacked.processes()
 
     def passes() -> bool:

@@ -10,9 +10,9 @@ import pytest
 from proxsmtp_tp.gateway.doctor import firewall
 from proxsmtp_tp.gateway.errors import GatewayError, RequirementError
 from proxsmtp_tp.gateway.plan import Forward, Method, Mode
-from tests.gateway.box import METHODS, MODES, Box
+from tests.gateway.foreign_rulesets import DOCKER, FIREWALLD, UFW, blocklist, xtables_blocklist
 from tests.gateway.network import SERVER, greeting, run
-from tests.gateway.shapes import DOCKER, FIREWALLD, UFW, blocklist, xtables_blocklist
+from tests.gateway.rules_host import METHODS, MODES, RulesHost
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.install import Outcome
@@ -41,17 +41,17 @@ chain forward { type filter hook forward priority filter; policy drop;
 }"""
 
 
-def load(box: Box, script: str) -> None:
+def load(host: RulesHost, script: str) -> None:
     """Somebody's ruleset."""
-    run(box.net.gateway, "nft", "-f", "-", stdin=script.replace("}", "\n}\n"))
+    run(host.net.gateway, "nft", "-f", "-", stdin=script.replace("}", "\n}\n"))
 
 
-def refused(box: Box, **changes: object) -> str:
+def refused(host: RulesHost, **changes: object) -> str:
     """What install-rules says when it refuses; nothing may have changed."""
-    before = box.snapshot()
+    before = host.snapshot()
     with pytest.raises(RequirementError) as caught:
-        box.install(**changes)
-    assert box.snapshot() == before
+        host.install(**changes)
+    assert host.snapshot() == before
     return str(caught.value)
 
 
@@ -65,37 +65,39 @@ def refused(box: Box, **changes: object) -> str:
     ],
     ids=["only one", "one not", "one server not"],
 )
-def test_what_forward_drops_is_not_opened(box: Box, method: Method, mode: Mode, script: str, named: list[str]) -> None:
-    load(box, script)
-    said = refused(box, method=method, mode=mode)
+def test_what_forward_drops_is_not_opened(
+    host: RulesHost, method: Method, mode: Mode, script: str, named: list[str]
+) -> None:
+    load(host, script)
+    said = refused(host, method=method, mode=mode)
     assert "nft table inet guarding" in said
     assert "--forward overrule" in said
     assert [text for text in named if text not in said] == []
-    done: Outcome = box.install(method=method, mode=mode, forward=Forward.OVERRULE)
+    done: Outcome = host.install(method=method, mode=mode, forward=Forward.OVERRULE)
     assert done.changed
     assert any(note.startswith("overruled: nft table inet guarding") for note in done.notes)
 
 
 @pytest.mark.parametrize("tool", ["legacy", "nft"])
-def test_rules_of_iptables_count_too(box: Box, tool: str) -> None:
+def test_rules_of_iptables_count_too(host: RulesHost, tool: str) -> None:
     for program, client in ((f"iptables-{tool}", "192.0.2.77"), (f"ip6tables-{tool}", "2001:db8:1::77")):
-        run(box.net.gateway, program, "-A", "FORWARD", "-s", client, "-p", "tcp", "--dport", "25", "-j", "REJECT")
-    said = refused(box)
+        run(host.net.gateway, program, "-A", "FORWARD", "-s", client, "-p", "tcp", "--dport", "25", "-j", "REJECT")
+    said = refused(host)
     assert f"iptables-{tool} (-A FORWARD -s 192.0.2.77" in said
     assert f"ip6tables-{tool} (-A FORWARD -s 2001:db8:1::77" in said
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_exceptions_leave_it_to_forward(box: Box, method: Method) -> None:
-    load(box, ONE_NOT)
-    box.server()
-    box.daemon(Mode.REDIRECT)
+def test_exceptions_leave_it_to_forward(host: RulesHost, method: Method) -> None:
+    load(host, ONE_NOT)
+    host.server()
+    host.daemon(Mode.REDIRECT)
     excepted = tuple(ip_network(f"{address}") for address in ("192.0.2.77", "2001:db8:1::77"))
-    assert box.install(method=method, except_sources=excepted).notes == []
+    assert host.install(method=method, except_sources=excepted).notes == []
     for version, address in ((4, "192.0.2.77/24"), (6, "2001:db8:1::77/64")):
-        assert greeting(box.net.client, SERVER[version]).startswith("daemon")
-        run(box.net.client, "ip", "addr", "add", address, "dev", "eth0", *(["nodad"] if version == 6 else []))
-        assert greeting(box.net.client, SERVER[version], source=address.partition("/")[0], wait=1) == "TimeoutError"
+        assert greeting(host.net.client, SERVER[version]).startswith("daemon")
+        run(host.net.client, "ip", "addr", "add", address, "dev", "eth0", *(["nodad"] if version == 6 else []))
+        assert greeting(host.net.client, SERVER[version], source=address.partition("/")[0], wait=1) == "TimeoutError"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -107,66 +109,66 @@ def test_exceptions_leave_it_to_forward(box: Box, method: Method) -> None:
     ],
     ids=["policy drop", "firewalld", "blocklist", "ufw", "docker", "xtables blocklist"],
 )  # fmt: skip
-def test_who_forwards_these_clients_is_no_obstacle(box: Box, mode: Mode, tool: str, script: str) -> None:
+def test_who_forwards_these_clients_is_no_obstacle(host: RulesHost, mode: Mode, tool: str, script: str) -> None:
     if tool == "nft":
-        run(box.net.gateway, "nft", "-f", "-", stdin=script)
+        run(host.net.gateway, "nft", "-f", "-", stdin=script)
     else:
-        run(box.net.gateway, tool, stdin=script)
-    assert box.install(mode=mode).notes == []
+        run(host.net.gateway, tool, stdin=script)
+    assert host.install(mode=mode).notes == []
 
 
-def test_what_is_dropped_before_interception_is_no_obstacle(box: Box) -> None:
+def test_what_is_dropped_before_interception_is_no_obstacle(host: RulesHost) -> None:
     load(
-        box,
+        host,
         "table inet raw { chain pre { type filter hook prerouting priority raw; ip saddr 192.0.2.77 drop; } }",
     )
-    assert box.install().notes == []
+    assert host.install().notes == []
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["prohibit", "unreachable", "blackhole"])
-def test_policy_rules_are_not_overruled(box: Box, method: Method, kind: str) -> None:
-    gateway = box.net.gateway
+def test_policy_rules_are_not_overruled(host: RulesHost, method: Method, kind: str) -> None:
+    gateway = host.net.gateway
     for family, client in (("-4", "192.0.2.77"), ("-6", "2001:db8:1::77")):
         run(gateway, "ip", family, "rule", "add", "from", client, "priority", "1000", kind)
-    said = refused(box, method=method)
+    said = refused(host, method=method)
     assert f"ip -4 rule 1000 from 192.0.2.77/32 {kind} does not forward 192.0.2.77 -> " in said
     assert f"ip -6 rule 1000 from 2001:db8:1::77/128 {kind}" in said
     excepted = tuple(ip_network(address) for address in ("192.0.2.77", "2001:db8:1::77"))
-    assert box.install(method=method, except_sources=excepted).notes == []
+    assert host.install(method=method, except_sources=excepted).notes == []
 
 
-def test_rules_by_interface_and_routes_of_other_tables(box: Box) -> None:
-    gateway = box.net.gateway
+def test_rules_by_interface_and_routes_of_other_tables(host: RulesHost) -> None:
+    gateway = host.net.gateway
     run(gateway, "ip", "rule", "add", "iif", "lan0", "to", "198.51.100.66", "priority", "1000", "prohibit")
-    assert "198.51.100.66 (from lan0)" in refused(box)
+    assert "198.51.100.66 (from lan0)" in refused(host)
     run(gateway, "ip", "rule", "del", "priority", "1000")
     run(gateway, "ip", "route", "add", "prohibit", "198.51.100.64/28", "table", "77")
     run(gateway, "ip", "rule", "add", "from", "192.0.2.0/24", "lookup", "77", "priority", "1000")
-    assert "lookup 77: prohibit 198.51.100.64/28" in refused(box)
+    assert "lookup 77: prohibit 198.51.100.64/28" in refused(host)
     run(gateway, "ip", "rule", "del", "priority", "1000")
     # What the daemon may not reach either is not opened.
     run(gateway, "ip", "route", "add", "prohibit", "198.51.100.66")
-    assert box.install().notes == []
+    assert host.install().notes == []
 
 
-def test_rules_in_place_come_back_with_a_warning(box: Box) -> None:
-    box.install()
-    run(box.net.gateway, "nft", "flush", "ruleset")
-    load(box, ONE_NOT)
-    done = box.install()
+def test_rules_in_place_come_back_with_a_warning(host: RulesHost) -> None:
+    host.install()
+    run(host.net.gateway, "nft", "flush", "ruleset")
+    load(host, ONE_NOT)
+    done = host.install()
     assert done.changed
     assert any("interception lets it pass" in note for note in done.notes)
-    box.remove()
-    refused(box)
+    host.remove()
+    refused(host)
 
 
-def test_a_ruleset_that_cannot_be_copied_is_refused(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ruleset_that_cannot_be_copied_is_refused(host: RulesHost, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = firewall.Ruleset("nft table inet x", (["nft", "-f", "-"], "table inet x { chain c { unknown drop; } }"))
     monkeypatch.setattr(firewall, "foreign_rulesets", lambda _plan: [broken])
     with pytest.raises(GatewayError, match=r"cannot be copied .* goes on without asking"):
-        box.install()
-    assert box.install(forward=Forward.OVERRULE).changed
+        host.install()
+    assert host.install(forward=Forward.OVERRULE).changed
     # In place: it comes back.
-    run(box.net.gateway, "nft", "flush", "ruleset")
-    assert box.install().changed
+    run(host.net.gateway, "nft", "flush", "ruleset")
+    assert host.install().changed

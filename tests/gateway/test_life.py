@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.gateway.plan import Method, Mode
-from tests.gateway.box import METHODS, MODES
 from tests.gateway.network import SERVER, greeting, run
+from tests.gateway.rules_host import METHODS, MODES
 
 if TYPE_CHECKING:
-    from tests.gateway.box import Box
+    from tests.gateway.rules_host import RulesHost
 
 DRIFT = {
     Method.NFTABLES: ("nft", "add", "element", "inet", "proxsmtp_test", "ports", "{ 587 }"),
@@ -22,10 +22,10 @@ DRIFT = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", METHODS)
-def test_whole_life(box: Box, method: Method, mode: Mode) -> None:
-    net = box.net
-    before = box.snapshot()
-    server, daemon = box.server(), box.daemon(mode)
+def test_whole_life(host: RulesHost, method: Method, mode: Mode) -> None:
+    net = host.net
+    before = host.snapshot()
+    server, daemon = host.server(), host.daemon(mode)
 
     def heard() -> list[str]:
         return [greeting(net.client, SERVER[version]) for version in (4, 6)]
@@ -33,86 +33,86 @@ def test_whole_life(box: Box, method: Method, mode: Mode) -> None:
     direct = [f"server saw {address}" for address in ("192.0.2.10", "2001:db8:1::10")]
     filtered = [f"daemon for {SERVER[version]}" for version in (4, 6)]
     assert heard() == direct
-    assert box.check(method=method, mode=mode).absent
+    assert host.check(method=method, mode=mode).absent
 
-    assert box.install(method=method, mode=mode).changed
-    installed = box.snapshot()
+    assert host.install(method=method, mode=mode).changed
+    installed = host.snapshot()
     assert heard() == filtered
-    assert box.check(method=method, mode=mode).in_place
+    assert host.check(method=method, mode=mode).in_place
 
-    assert not box.install(method=method, mode=mode).changed
-    assert box.snapshot() == installed
+    assert not host.install(method=method, mode=mode).changed
+    assert host.snapshot() == installed
 
-    assert box.install(method=method, mode=mode, ports=(25, 587)).changed
+    assert host.install(method=method, mode=mode, ports=(25, 587)).changed
     assert heard() == filtered
-    assert not box.check(method=method, mode=mode).in_place
-    assert box.install(method=method, mode=mode).changed
-    assert box.snapshot() == installed
+    assert not host.check(method=method, mode=mode).in_place
+    assert host.install(method=method, mode=mode).changed
+    assert host.snapshot() == installed
 
     run(net.gateway, *DRIFT[method])
-    drifted = box.check(method=method, mode=mode)
+    drifted = host.check(method=method, mode=mode)
     assert not drifted.in_place
     assert drifted.differences
-    assert box.install(method=method, mode=mode).changed
-    assert box.snapshot() == installed
+    assert host.install(method=method, mode=mode).changed
+    assert host.snapshot() == installed
 
     daemon.close()
     # Refused, or with xtables' TPROXY dropped: one second tells that nothing comes.
     assert not [v for v in (4, 6) if "server" in greeting(net.client, SERVER[v], wait=1)]
 
-    assert box.remove().changed
-    assert box.snapshot() == before
+    assert host.remove().changed
+    assert host.snapshot() == before
     assert heard() == direct
-    assert not box.remove().changed
-    assert box.snapshot() == before
-    assert not box.state.exists()
+    assert not host.remove().changed
+    assert host.snapshot() == before
+    assert not host.state.exists()
     server.close()
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_from_one_method_to_the_other(box: Box, mode: Mode) -> None:
-    box.daemon(mode)
-    before = box.snapshot()
+def test_from_one_method_to_the_other(host: RulesHost, mode: Mode) -> None:
+    host.daemon(mode)
+    before = host.snapshot()
     for method in (Method.NFTABLES, Method.IPTABLES, Method.NFTABLES):
-        assert box.install(method=method, mode=mode).changed
-        assert box.check(method=method, mode=mode).in_place
-        assert greeting(box.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
-    box.remove()
-    assert box.snapshot() == before
+        assert host.install(method=method, mode=mode).changed
+        assert host.check(method=method, mode=mode).in_place
+        assert greeting(host.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
+    host.remove()
+    assert host.snapshot() == before
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_from_one_mode_to_the_other(box: Box, method: Method) -> None:
-    before = box.snapshot()
+def test_from_one_mode_to_the_other(host: RulesHost, method: Method) -> None:
+    before = host.snapshot()
     for mode in (Mode.TPROXY, Mode.REDIRECT, Mode.TPROXY):
-        assert box.install(method=method, mode=mode).changed
-        assert box.check(method=method, mode=mode).in_place
-    box.remove()
-    assert box.snapshot() == before
+        assert host.install(method=method, mode=mode).changed
+        assert host.check(method=method, mode=mode).in_place
+    host.remove()
+    assert host.snapshot() == before
 
 
-def test_two_instances_live_side_by_side(box: Box) -> None:
-    before = box.snapshot()
-    box.install(mode=Mode.TPROXY)
-    with_one = box.snapshot()
-    box.install(instance="other", mode=Mode.TPROXY, ports=(587,), listen_port=10026)
-    box.server(587)
-    box.daemon(Mode.TPROXY)
-    box.daemon(Mode.TPROXY, port=10026)
-    assert greeting(box.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
-    assert greeting(box.net.client, SERVER[6], 587) == f"daemon for {SERVER[6]}"
-    box.remove("other")
-    assert box.snapshot() == with_one
-    box.remove()
-    assert box.snapshot() == before
+def test_two_instances_live_side_by_side(host: RulesHost) -> None:
+    before = host.snapshot()
+    host.install(mode=Mode.TPROXY)
+    with_one = host.snapshot()
+    host.install(instance="other", mode=Mode.TPROXY, ports=(587,), listen_port=10026)
+    host.server(587)
+    host.daemon(Mode.TPROXY)
+    host.daemon(Mode.TPROXY, port=10026)
+    assert greeting(host.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
+    assert greeting(host.net.client, SERVER[6], 587) == f"daemon for {SERVER[6]}"
+    host.remove("other")
+    assert host.snapshot() == with_one
+    host.remove()
+    assert host.snapshot() == before
 
 
-def test_state_survives_only_as_long_as_the_rules(box: Box) -> None:
-    box.install(mode=Mode.TPROXY)
-    (path,) = box.state.glob("*.json")
+def test_state_survives_only_as_long_as_the_rules(host: RulesHost) -> None:
+    host.install(mode=Mode.TPROXY)
+    (path,) = host.state.glob("*.json")
     assert json.loads(path.read_text())["plan"]["options"]["interfaces"] == ["lan0"]
     # The file is lost: the rules are found by their names and numbers.
     path.unlink()
-    assert box.check(mode=Mode.TPROXY).in_place
-    assert box.remove().changed
-    assert box.check(mode=Mode.TPROXY).absent
+    assert host.check(mode=Mode.TPROXY).in_place
+    assert host.remove().changed
+    assert host.check(mode=Mode.TPROXY).absent

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.gateway.box import Box
+    from tests.gateway.rules_host import RulesHost
 
 ROUNDS = 4
 INSTANCES = {"one": ("25", "10025"), "two": ("587", "10026"), "three": ("465", "10027")}
@@ -33,44 +33,44 @@ def rules_of(instance: str, **more: str) -> list[str]:
     return [f"--{name}={value}" for name, value in given.items()]
 
 
-def all_at_once(box: Box, command: str, **more: str) -> list[tuple[int, str, str]]:
+def all_at_once(host: RulesHost, command: str, **more: str) -> list[tuple[int, str, str]]:
     """The same command for every instance; how each ended."""
-    processes = [start(box.net.gateway, box.state, command, *rules_of(name, **more)) for name in INSTANCES]
+    processes = [start(host.net.gateway, host.state, command, *rules_of(name, **more)) for name in INSTANCES]
     return [end(process) for process in processes]
 
 
 @pytest.mark.parametrize("method", ["nftables", "iptables"])
-def test_instances_that_reload_at_once_are_all_in_place(box: Box, method: str) -> None:
-    before = box.snapshot()
+def test_instances_that_reload_at_once_are_all_in_place(host: RulesHost, method: str) -> None:
+    before = host.snapshot()
     for _ in range(ROUNDS):
         # As `systemctl reload nftables`: a flush, and all our units follow.
-        run(box.net.gateway, "nft", "flush", "ruleset")
-        assert [status for status, *_ in all_at_once(box, "install-rules", method=method)] == [0, 0, 0]
-        assert [said for _, said, _ in all_at_once(box, "check-rules", method=method)] == [
+        run(host.net.gateway, "nft", "flush", "ruleset")
+        assert [status for status, *_ in all_at_once(host, "install-rules", method=method)] == [0, 0, 0]
+        assert [said for _, said, _ in all_at_once(host, "check-rules", method=method)] == [
             f"rules of instance {name}: in place\n" for name in INSTANCES
         ]
-    assert [said for _, said, _ in all_at_once(box, "remove-rules")] == [
+    assert [said for _, said, _ in all_at_once(host, "remove-rules")] == [
         f"rules of instance {name}: removed\n" for name in INSTANCES
     ]
-    assert box.snapshot() == before
-    assert not box.state.exists()
+    assert host.snapshot() == before
+    assert not host.state.exists()
 
 
-def test_instances_that_begin_at_once_take_different_numbers(box: Box) -> None:
+def test_instances_that_begin_at_once_take_different_numbers(host: RulesHost) -> None:
     (first, *rest) = (f"i{n}" for n in range(20 * SLOTS))
     second = next(name for name in rest if preferred_slot(name) == preferred_slot(first))
     processes = [
-        start(box.net.gateway, box.state, "install-rules", "--mode=tproxy", f"--instance={name}", *ports)
+        start(host.net.gateway, host.state, "install-rules", "--mode=tproxy", f"--instance={name}", *ports)
         for name, ports in (
             (first, ["--interface=lan0"]),
             (second, ["--interface=lan0", "--port=587", "--listen-port=10026"]),
         )
     ]
     assert [end(process)[0] for process in processes] == [0, 0]
-    slots = [json.loads(path.read_text())["plan"]["slot"] for path in box.state.glob("*.json")]
+    slots = [json.loads(path.read_text())["plan"]["slot"] for path in host.state.glob("*.json")]
     assert len(set(slots)) == 2
     # Three policy rules each.
-    assert run(box.net.gateway, "ip", "-4", "rule", "show").count("proto 25") == 6
+    assert run(host.net.gateway, "ip", "-4", "rule", "show").count("proto 25") == 6
 
 
 class Holder:
@@ -95,54 +95,54 @@ class Holder:
 
 
 @pytest.fixture
-def holder(box: Box) -> Iterator[Holder]:
+def holder(host: RulesHost) -> Iterator[Holder]:
     """Somebody at work on the gateway."""
-    found = Holder(box.net.gateway, box.state)
+    found = Holder(host.net.gateway, host.state)
     yield found
     found.end()
 
 
-def test_who_has_the_lock_for_too_long_is_named(box: Box, holder: Holder) -> None:
+def test_who_has_the_lock_for_too_long_is_named(host: RulesHost, holder: Holder) -> None:
     def wait() -> None:
-        with Store(box.state).lock(seconds=0.3):
+        with Store(host.state).lock(seconds=0.3):
             pass
 
     with pytest.raises(GatewayError, match=rf"at work .* process {holder.pid} \(.*python.*\)"):
-        inside(box.net.gateway, wait)
+        inside(host.net.gateway, wait)
 
 
-def test_the_lock_is_waited_for(box: Box, holder: Holder) -> None:
-    waiting = start(box.net.gateway, box.state, "install-rules", *rules_of("one"))
+def test_the_lock_is_waited_for(host: RulesHost, holder: Holder) -> None:
+    waiting = start(host.net.gateway, host.state, "install-rules", *rules_of("one"))
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(3)
     holder.end()
     assert end(waiting)[:2] == (0, "rules of instance one: installed\n")
 
 
-def test_another_network_namespace_is_not_waited_for(box: Box, holder: Holder) -> None:
+def test_another_network_namespace_is_not_waited_for(host: RulesHost, holder: Holder) -> None:
     assert holder.pid
     begun = time.monotonic()
     arguments = ["--interface=eth0", "--instance=one"]
-    assert end(start(box.net.server, box.state, "install-rules", *arguments))[0] == 0
+    assert end(start(host.net.server, host.state, "install-rules", *arguments))[0] == 0
     assert time.monotonic() - begun < 50
-    assert end(start(box.net.server, box.state, "remove-rules", *arguments))[0] == 0
+    assert end(start(host.net.server, host.state, "remove-rules", *arguments))[0] == 0
 
 
-def test_a_try_whose_time_is_over_before_its_turn_changes_nothing(box: Box, holder: Holder) -> None:
-    before = box.snapshot()
-    waiting = start(box.net.gateway, box.state, "install-rules", "--confirm=1", *rules_of("one"))
+def test_a_try_whose_time_is_over_before_its_turn_changes_nothing(host: RulesHost, holder: Holder) -> None:
+    before = host.snapshot()
+    waiting = start(host.net.gateway, host.state, "install-rules", "--confirm=1", *rules_of("one"))
     time.sleep(3)
     holder.end()
     status, _, complaint = end(waiting)
     assert (status, "time to confirm was over" in complaint) == (1, True)
-    assert box.snapshot() == before
+    assert host.snapshot() == before
 
 
-def test_what_does_not_work_now_is_tried_again(box: Box) -> None:
-    gateway = box.net.gateway
+def test_what_does_not_work_now_is_tried_again(host: RulesHost) -> None:
+    gateway = host.net.gateway
     arguments = ["--interface=late0", "--instance=one"]
-    assert end(start(gateway, box.state, "install-rules", *arguments))[0] == 1
-    waiting = start(gateway, box.state, "install-rules", "--retry=60", *arguments)
+    assert end(start(gateway, host.state, "install-rules", *arguments))[0] == 1
+    waiting = start(gateway, host.state, "install-rules", "--retry=60", *arguments)
     time.sleep(2)
     run(gateway, "ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
     status, said, complaint = end(waiting)
@@ -150,24 +150,24 @@ def test_what_does_not_work_now_is_tried_again(box: Box) -> None:
     assert complaint.count("interface late0 does not exist") == 1
     assert "trying again" in complaint
     # What no time heals is said at once.
-    assert end(start(gateway, box.state, "install-rules", "--retry=600", "--port=0"), 20)[0] == 2
+    assert end(start(gateway, host.state, "install-rules", "--retry=600", "--port=0"), 20)[0] == 2
 
 
-def test_the_state_of_namespaces_that_are_gone_is_deleted(box: Box) -> None:
-    gone = f"{box.net.gateway}x"
+def test_the_state_of_namespaces_that_are_gone_is_deleted(host: RulesHost) -> None:
+    gone = f"{host.net.gateway}x"
     subprocess.run(["ip", "netns", "add", gone], check=True)
     run(gone, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
     try:
-        for namespace in (gone, box.net.server):
-            assert end(start(namespace, box.state, "install-rules", "--interface=eth0", "--instance=one"))[0] == 0
+        for namespace in (gone, host.net.server):
+            assert end(start(namespace, host.state, "install-rules", "--interface=eth0", "--instance=one"))[0] == 0
     finally:
         subprocess.run(["ip", "netns", "del", gone], check=True)
-    assert len(list(box.state.glob("one@*.json"))) == 2
-    box.install()
+    assert len(list(host.state.glob("one@*.json"))) == 2
+    host.install()
     # The server's namespace has no process, but a name: it stays.
-    assert len(list(box.state.glob("one@*.json"))) == 1
-    assert len(list(box.state.glob("lock@*"))) == 2
-    assert end(start(box.net.server, box.state, "remove-rules", "--instance=one"))[1].endswith("removed\n")
+    assert len(list(host.state.glob("one@*.json"))) == 1
+    assert len(list(host.state.glob("lock@*"))) == 2
+    assert end(start(host.net.server, host.state, "remove-rules", "--instance=one"))[1].endswith("removed\n")
 
 
 def fill(directory: Path, how: str) -> None:
@@ -190,12 +190,12 @@ def fill(directory: Path, how: str) -> None:
 
 
 @pytest.fixture
-def run_directory(box: Box, tmp_path: Path) -> Iterator[Path]:
+def run_directory(host: RulesHost, tmp_path: Path) -> Iterator[Path]:
     """A small file system with the states, as /run is one."""
     where = tmp_path / "run"
     where.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=40", "tmpfs", str(where)], check=True)
-    box.state = where / "state"
+    host.state = where / "state"
     yield where
     subprocess.run(["umount", "-l", str(where)], check=True)
 
@@ -204,34 +204,36 @@ def run_directory(box: Box, tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("state", ["kept", "lost"])
 @pytest.mark.parametrize("method", ["nftables", "iptables"])
 def test_removal_needs_no_room(
-    box: Box, run_directory: Path, monkeypatch: pytest.MonkeyPatch, how: str, state: str, method: str
+    host: RulesHost, run_directory: Path, monkeypatch: pytest.MonkeyPatch, how: str, state: str, method: str
 ) -> None:
     monkeypatch.setenv("XTABLES_LOCKFILE", str(run_directory / "xtables.lock"))
-    before = box.snapshot()
+    before = host.snapshot()
     arguments = rules_of("one", method=method, mode="tproxy")
-    assert end(start(box.net.gateway, box.state, "install-rules", *arguments))[0] == 0
+    assert end(start(host.net.gateway, host.state, "install-rules", *arguments))[0] == 0
     if state == "lost":
-        for path in [*box.state.iterdir(), box.state, run_directory / "xtables.lock"]:
+        for path in [*host.state.iterdir(), host.state, run_directory / "xtables.lock"]:
             path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     fill(run_directory, how)
-    status, said, complaint = end(start(box.net.gateway, box.state, "remove-rules", "--instance=one"))
+    status, said, complaint = end(start(host.net.gateway, host.state, "remove-rules", "--instance=one"))
     assert (status, said) == (0, "rules of instance one: removed\n"), complaint
     assert ("delete it when that is possible" in complaint) == (how == "read-only" and state == "kept")
-    assert box.snapshot() == before
+    assert host.snapshot() == before
 
 
 @pytest.mark.parametrize("how", ["no space", "no inodes", "read-only"])
 @pytest.mark.parametrize("earlier", [False, True], ids=["onto nothing", "onto other rules"])
 def test_without_room_install_changes_nothing_and_says_why(
-    box: Box, run_directory: Path, how: str, *, earlier: bool
+    host: RulesHost, run_directory: Path, how: str, *, earlier: bool
 ) -> None:
     arguments: list[Any] = rules_of("one", mode="tproxy")
     if earlier:
-        assert end(start(box.net.gateway, box.state, "install-rules", *arguments))[0] == 0
-    before = box.snapshot()
+        assert end(start(host.net.gateway, host.state, "install-rules", *arguments))[0] == 0
+    before = host.snapshot()
     fill(run_directory, how)
-    status, _, complaint = end(start(box.net.gateway, box.state, "install-rules", *arguments, "--source=192.0.2.0/24"))
+    status, _, complaint = end(
+        start(host.net.gateway, host.state, "install-rules", *arguments, "--source=192.0.2.0/24")
+    )
     assert status == 1
     assert "cannot be written" in complaint
     assert "free space" in complaint
-    assert box.snapshot() == before
+    assert host.snapshot() == before

@@ -1,4 +1,4 @@
-"""Other people's rules on the same box: they work, they stay, and their marks, tables and priorities are not taken."""
+"""Other people's rules on the same host: they work, they stay, and their marks, tables and priorities are not taken."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import pytest
 
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import MARK_BASE, Method, Mode, Numbers, preferred_slot
-from tests.gateway import shapes
-from tests.gateway.box import METHODS, MODES, Box
+from tests.gateway import foreign_rulesets
 from tests.gateway.network import SERVER, greeting, run
+from tests.gateway.rules_host import METHODS, MODES, RulesHost
 
 OWN = Numbers(preferred_slot("test"))
 BOTH = [(method, mode) for method in METHODS for mode in MODES]
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_beside_firewalld_ufw_and_docker(box: Box, method: Method, mode: Mode) -> None:
-    gateway = box.net.gateway
-    run(gateway, "nft", "-f", "-", stdin=shapes.FIREWALLD)
-    run(gateway, "iptables-nft-restore", stdin=shapes.DOCKER)
-    run(gateway, "iptables-legacy-restore", stdin=shapes.UFW)
-    before = box.snapshot()
-    box.server()
-    box.daemon(mode)
-    box.install(method=method, mode=mode)
+def test_beside_firewalld_ufw_and_docker(host: RulesHost, method: Method, mode: Mode) -> None:
+    gateway = host.net.gateway
+    run(gateway, "nft", "-f", "-", stdin=foreign_rulesets.FIREWALLD)
+    run(gateway, "iptables-nft-restore", stdin=foreign_rulesets.DOCKER)
+    run(gateway, "iptables-legacy-restore", stdin=foreign_rulesets.UFW)
+    before = host.snapshot()
+    host.server()
+    host.daemon(mode)
+    host.install(method=method, mode=mode)
     for version in (4, 6):
-        assert greeting(box.net.client, SERVER[version]) == f"daemon for {SERVER[version]}"
-    assert not box.install(method=method, mode=mode).changed
-    box.remove()
-    assert box.snapshot() == before
+        assert greeting(host.net.client, SERVER[version]) == f"daemon for {SERVER[version]}"
+    assert not host.install(method=method, mode=mode).changed
+    host.remove()
+    assert host.snapshot() == before
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_among_thousands_of_rules(box: Box, method: Method) -> None:
-    run(box.net.gateway, "nft", "-f", "-", stdin=shapes.blocklist(3000))
-    run(box.net.gateway, "iptables-legacy-restore", stdin=shapes.xtables_blocklist(3000))
-    before = box.snapshot()
-    box.daemon(Mode.TPROXY)
-    box.install(method=method, mode=Mode.TPROXY)
-    assert box.check(method=method, mode=Mode.TPROXY).in_place
-    assert greeting(box.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
-    box.remove()
-    assert box.snapshot() == before
+def test_among_thousands_of_rules(host: RulesHost, method: Method) -> None:
+    run(host.net.gateway, "nft", "-f", "-", stdin=foreign_rulesets.blocklist(3000))
+    run(host.net.gateway, "iptables-legacy-restore", stdin=foreign_rulesets.xtables_blocklist(3000))
+    before = host.snapshot()
+    host.daemon(Mode.TPROXY)
+    host.install(method=method, mode=Mode.TPROXY)
+    assert host.check(method=method, mode=Mode.TPROXY).in_place
+    assert greeting(host.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
+    host.remove()
+    assert host.snapshot() == before
 
 
 FOREIGN = {
@@ -71,57 +71,66 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_numbers_that_somebody_uses_are_not_taken(box: Box, name: str) -> None:
+def test_numbers_that_somebody_uses_are_not_taken(host: RulesHost, name: str) -> None:
     command, text = FOREIGN[name]
-    gateway = box.net.gateway
+    gateway = host.net.gateway
     run(gateway, "nft", "add table ip other; add chain ip other pre { type filter hook prerouting priority 0; }")
     run(gateway, *command.split())
-    before = box.snapshot()
-    box.daemon(Mode.TPROXY)
-    outcome = box.install(mode=Mode.TPROXY)
+    before = host.snapshot()
+    host.daemon(Mode.TPROXY)
+    outcome = host.install(mode=Mode.TPROXY)
     assert outcome.plan is not None
     taken = outcome.plan.numbers
     assert taken.slot != OWN.slot
     assert text in outcome.notes[0]
     assert f"taken instead: mark {taken.mark:#x}" in outcome.notes[1]
     # The second run stays with what was taken, without a word, and traffic flows by it.
-    again = box.install(mode=Mode.TPROXY)
+    again = host.install(mode=Mode.TPROXY)
     assert (again.changed, again.plan) == (False, outcome.plan)
-    assert greeting(box.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
-    box.remove()
-    assert box.snapshot() == before
+    assert greeting(host.net.client, SERVER[4]) == f"daemon for {SERVER[4]}"
+    host.remove()
+    assert host.snapshot() == before
 
 
-def test_a_rule_that_catches_every_mark_of_ours_is_refused(box: Box) -> None:
+def test_a_rule_that_catches_every_mark_of_ours_is_refused(host: RulesHost) -> None:
     run(
-        box.net.gateway, "ip", "rule", "add", "fwmark", f"{MARK_BASE:#x}/0xff000000", "priority", "90", "lookup", "main"
+        host.net.gateway,
+        "ip",
+        "rule",
+        "add",
+        "fwmark",
+        f"{MARK_BASE:#x}/0xff000000",
+        "priority",
+        "90",
+        "lookup",
+        "main",
     )
-    before = box.snapshot()
+    before = host.snapshot()
     with pytest.raises(GatewayError, match=r"all 64 sets .* are in use: ip -4 rule 90"):
-        box.install(mode=Mode.TPROXY)
-    assert box.snapshot() == before
+        host.install(mode=Mode.TPROXY)
+    assert host.snapshot() == before
     # Redirect needs no mark.
-    assert box.install(mode=Mode.REDIRECT).changed
+    assert host.install(mode=Mode.REDIRECT).changed
 
 
-def test_somebody_who_comes_later_is_reported_and_evaded(box: Box) -> None:
-    box.install(mode=Mode.TPROXY)
-    run(box.net.gateway, "ip", "rule", "add", "fwmark", f"{OWN.mark:#x}", "priority", "50", "lookup", "main")
-    assert not box.check(mode=Mode.TPROXY).in_place
-    outcome = box.install(mode=Mode.TPROXY)
+def test_somebody_who_comes_later_is_reported_and_evaded(host: RulesHost) -> None:
+    host.install(mode=Mode.TPROXY)
+    run(host.net.gateway, "ip", "rule", "add", "fwmark", f"{OWN.mark:#x}", "priority", "50", "lookup", "main")
+    assert not host.check(mode=Mode.TPROXY).in_place
+    outcome = host.install(mode=Mode.TPROXY)
     assert outcome.changed
     assert "ip -4 rule 50" in outcome.notes[0]
-    assert box.check(mode=Mode.TPROXY).in_place
+    assert host.check(mode=Mode.TPROXY).in_place
 
 
-def test_nothing_of_anybody_else_is_touched(box: Box) -> None:
+def test_nothing_of_anybody_else_is_touched(host: RulesHost) -> None:
     """Things that look like ours but are not: a table with a similar name, a rule beside ours, another chain."""
-    gateway = box.net.gateway
+    gateway = host.net.gateway
     run(gateway, "nft", "add table inet proxsmtp_test2; add table ip proxsmtp_test")
     run(gateway, "iptables-legacy", "-t", "nat", "-N", "PXIN-test2")
     run(gateway, "ip", "rule", "add", "from", "203.0.113.7", "priority", "99", "lookup", "main")
-    before = box.snapshot()
+    before = host.snapshot()
     for method in METHODS:
-        box.install(method=method, mode=Mode.TPROXY)
-    box.remove()
-    assert box.snapshot() == before
+        host.install(method=method, mode=Mode.TPROXY)
+    host.remove()
+    assert host.snapshot() == before

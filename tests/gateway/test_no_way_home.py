@@ -15,10 +15,10 @@ import pytest
 
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
 from proxsmtp_tp.net.original_destination import Endpoint
-from tests.gateway.box import SOON, within
-from tests.gateway.clinic import Clinic
+from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import LAN, SERVER, WAN, Listener, family, greeting, run
 from tests.gateway.packets import CWR, ECE, FIN, PSH, RST, STRANGER, SYN, URG, Wire, listening, seen
+from tests.gateway.rules_host import SOON, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +41,10 @@ HOME = [
 
 
 @pytest.fixture(scope="module", params=WAYS, ids=["-".join(way) for way in WAYS])
-def clinic(request: pytest.FixtureRequest) -> Iterator[Clinic]:
+def host(request: pytest.FixtureRequest) -> Iterator[DaemonHost]:
     """A gateway with the real daemon, which also routes its loopback network and has a mail server of its own."""
     method, mode, transparency = request.param
-    made = Clinic(RuleMethod=method, RuleMode=mode, TransparentProxy=transparency)
+    made = DaemonHost(RuleMethod=method, RuleMode=mode, TransparentProxy=transparency)
     try:
         yield made
     finally:
@@ -65,36 +65,36 @@ class Heard:
 
 
 @pytest.fixture
-def own(clinic: Clinic) -> Iterator[Heard]:
+def own(host: DaemonHost) -> Iterator[Heard]:
     """A mail server on the gateway, on all its addresses."""
-    heard = Heard(clinic.gateway)
+    heard = Heard(host.gateway)
     yield heard
     heard.close()
 
 
 @pytest.fixture
-def server(clinic: Clinic) -> Iterator[Heard]:
+def server(host: DaemonHost) -> Iterator[Heard]:
     """The mail server behind the gateway."""
-    heard = Heard(clinic.net.server)
+    heard = Heard(host.net.server)
     yield heard
     heard.close()
 
 
 @pytest.fixture
-def wire(clinic: Clinic) -> Iterator[Wire]:
+def wire(host: DaemonHost) -> Iterator[Wire]:
     """The client's link."""
-    made = Wire(clinic.net)
+    made = Wire(host.net)
     yield made
     made.close()
 
 
-def test_the_gateways_own_servers_hear_nothing(clinic: Clinic, own: Heard, server: Heard, wire: Wire) -> None:
+def test_the_gateways_own_servers_hear_nothing(host: DaemonHost, own: Heard, server: Heard, wire: Wire) -> None:
     """Nor does the server, of addresses that are not its own."""
     said = wire.connect(*HOME, *SERVER.values())
     assert within(10, lambda: len(server.peers) == 2), said
     # None of the first is intercepted; the others are taken by the daemon, and refused there.
     assert not [address for address in NEVER if said[address] == "connected"]
-    assert_refused(clinic, {address for address in HOME if said[address] == "connected"})
+    assert_refused(host, {address for address in HOME if said[address] == "connected"})
     assert (own.peers, len(server.peers)) == ([], 2)
 
 
@@ -106,27 +106,27 @@ BY_HAND = {
 }
 
 
-def test_whatever_the_rules_say(clinic: Clinic, own: Heard, server: Heard, wire: Wire) -> None:
+def test_whatever_the_rules_say(host: DaemonHost, own: Heard, server: Heard, wire: Wire) -> None:
     """Rules loaded by hand, that know no exception."""
-    rules = BY_HAND[clinic.instance.directives["RuleMode"]].format(mark=Numbers(preferred_slot("patient")).mark)
-    run(clinic.gateway, "nft", "-f", "-", stdin=f"table inet byhand {{ chain pre {{ {rules}\n }}\n }}\n")
+    rules = BY_HAND[host.instance.directives["RuleMode"]].format(mark=Numbers(preferred_slot("patient")).mark)
+    run(host.gateway, "nft", "-f", "-", stdin=f"table inet byhand {{ chain pre {{ {rules}\n }}\n }}\n")
     try:
         said = wire.connect(*HOME, *(*LAN.values(), *WAN.values()), *SERVER.values())
         assert within(10, lambda: len(server.peers) == 2), said
         accepted = {address for address in said if said[address] == "connected"}
-        assert_refused(clinic, accepted - {*SERVER.values(), *ANYCAST})
+        assert_refused(host, accepted - {*SERVER.values(), *ANYCAST})
         assert (own.peers, len(server.peers)) == ([], 2)
         assert said[LAN[4]] == said[WAN[6]] == "connected"
     finally:
-        run(clinic.gateway, "nft", "delete", "table", "inet", "byhand")
+        run(host.gateway, "nft", "delete", "table", "inet", "byhand")
 
 
-def assert_refused(clinic: Clinic, addresses: set[str]) -> None:
+def assert_refused(host: DaemonHost, addresses: set[str]) -> None:
     """The daemon has a line for each."""
     usual = [socket.inet_ntop(family(address), socket.inet_pton(family(address), address)) for address in addresses]
     lines = [f"original destination {Endpoint(address, 25)} is refused" for address in usual]
-    within(10, lambda: all(line in clinic.instance.log for line in lines))
-    assert [line for line in lines if line not in clinic.instance.log] == []
+    within(10, lambda: all(line in host.instance.log for line in lines))
+    assert [line for line in lines if line not in host.instance.log] == []
 
 
 # A SYN for some server, with FIN or RST; and what is a SYN for connection tracking, too.
@@ -138,18 +138,18 @@ SYNS = [SYN, SYN | URG, SYN | PSH, SYN | ECE | CWR, SYN | PSH | URG | ECE | CWR]
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
 @pytest.mark.parametrize("method", ["nftables", "iptables"])
 def test_no_packet_that_opens_a_connection_passes_by(method: str, mode: str, fail: str) -> None:
-    clinic = Clinic(RuleMethod=method, RuleMode=mode, TransparentProxy="client", RuleFail=fail)
-    wire, server = Wire(clinic.net), Heard(clinic.net.server)
+    host = DaemonHost(RuleMethod=method, RuleMode=mode, TransparentProxy="client", RuleFail=fail)
+    wire, server = Wire(host.net), Heard(host.net.server)
     try:
         for version in (4, 6):
-            run(clinic.gateway, "ip", f"-{version}", "route", "add", "default", "via", SERVER[version])
+            run(host.gateway, "ip", f"-{version}", "route", "add", "default", "via", SERVER[version])
 
         def filtered() -> bool:
-            greeting(clinic.net.client, SERVER[4], wait=1)
+            greeting(host.net.client, SERVER[4], wait=1)
             return server.peers[-1:] == [WAN[4]]
 
         assert within(SOON, filtered)
-        with closing(listening(clinic.net.server, "eth0")) as behind:
+        with closing(listening(host.net.server, "eth0")) as behind:
             for version in (4, 6):
                 for flags in ODD_SYNS:
                     assert wire.connect(SERVER[version], flags=flags, seconds=0.2)[SERVER[version]] != "connected"
@@ -161,4 +161,4 @@ def test_no_packet_that_opens_a_connection_passes_by(method: str, mode: str, fai
     finally:
         wire.close()
         server.close()
-        clinic.close()
+        host.close()

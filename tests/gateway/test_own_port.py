@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.gateway.box import SOON, within
-from tests.gateway.clinic import Clinic
+from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import CLIENT, SERVER, family, open_socket
+from tests.gateway.rules_host import SOON, within
 
 if TYPE_CHECKING:
     import socket
@@ -23,8 +23,8 @@ PORTS = range(40000, 40003)
 class Server:
     """A mail server for many sessions at once, which answers every command with the port that it sees."""
 
-    def __init__(self, clinic: Clinic, version: int) -> None:
-        self._listener = open_socket(clinic.net.server, family(SERVER[version]))
+    def __init__(self, host: DaemonHost, version: int) -> None:
+        self._listener = open_socket(host.net.server, family(SERVER[version]))
         self._listener.bind((SERVER[version], 25))
         self._listener.listen()
         self._threads = [threading.Thread(target=self._accept)]
@@ -52,23 +52,23 @@ class Server:
 
 
 @pytest.fixture
-def gateway(request: pytest.FixtureRequest) -> Iterator[Clinic]:
+def gateway(request: pytest.FixtureRequest) -> Iterator[DaemonHost]:
     method, mode, fail = request.param
-    clinic = Clinic(
+    host = DaemonHost(
         RuleMethod=method, RuleMode=mode, RuleFail=fail, TransparentProxy="full", Workers="2", ConnectTimeOut="10"
     )
-    yield clinic
-    clinic.close()
+    yield host
+    host.close()
 
 
-def choose_from(clinic: Clinic, ports: range) -> None:
+def choose_from(host: DaemonHost, ports: range) -> None:
     """What the gateway's own connections may come from."""
-    clinic.run(f"sysctl -qw net.ipv4.ip_local_port_range='{ports[0]} {ports[-1]}'")
+    host.run(f"sysctl -qw net.ipv4.ip_local_port_range='{ports[0]} {ports[-1]}'")
 
 
-def session(stack: ExitStack, clinic: Clinic, version: int, port: int) -> socket.socket:
+def session(stack: ExitStack, host: DaemonHost, version: int, port: int) -> socket.socket:
     """A session of the client from this port, greeted."""
-    link = stack.enter_context(closing(open_socket(clinic.net.client, family(SERVER[version]))))
+    link = stack.enter_context(closing(open_socket(host.net.client, family(SERVER[version]))))
     link.settimeout(20)
     link.bind((CLIENT[version], port))
     link.connect((SERVER[version], 25))
@@ -84,10 +84,10 @@ def server_sees(link: socket.socket) -> int:
     return int(port)
 
 
-def intercepted(clinic: Clinic, version: int) -> bool:
+def intercepted(host: DaemonHost, version: int) -> bool:
     """Whether the rules intercept: with fail open they do from the first heartbeat on."""
     with ExitStack() as stack:
-        link = session(stack, clinic, version, 0)
+        link = session(stack, host, version, 0)
         return server_sees(link) != int(link.getsockname()[1])
 
 
@@ -101,7 +101,7 @@ SETUPS = [
 
 @pytest.mark.parametrize("gateway", SETUPS, indirect=True, ids="-".join)
 @pytest.mark.parametrize("version", [4, 6])
-def test_ports_that_client_and_gateway_share(gateway: Clinic, version: int) -> None:
+def test_ports_that_client_and_gateway_share(gateway: DaemonHost, version: int) -> None:
     """The daemon takes none of the client's ports, and a client may come from one that the daemon has."""
     with ExitStack() as stack:
         stack.callback(Server(gateway, version).close)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.gateway.doctor.prober import LONG_REPLY_OCTETS, Recorder
-from tests.gateway.box import within
-from tests.gateway.clinic import Clinic
+from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import CLIENT, SERVER, inside, run
+from tests.gateway.rules_host import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +40,8 @@ class Far:
     """
 
     def __init__(self, **directives: str) -> None:
-        self.clinic = Clinic(**directives)
-        net = self.clinic.net
+        self.host = DaemonHost(**directives)
+        net = self.host.net
         self.client, self.server = f"{net.client}far", f"{net.server}far"
         self._attach(self.client, net.client, FAR_CLIENT, 25)
         self._attach(self.server, net.server, FAR_SERVER, 27)
@@ -74,7 +74,7 @@ class Far:
         """End everything."""
         for name in (self.client, self.server):
             subprocess.run(["ip", "netns", "del", name], check=False)
-        self.clinic.close()
+        self.host.close()
 
 
 def _length(version: int, length: int) -> int:
@@ -127,8 +127,8 @@ def test_a_host_that_is_not_there_is_noticed_at_once(far: Far, version: int) -> 
 
     assert inside(far.client, ask) in {"ConnectionResetError", "SMTPServerDisconnected", "SMTPConnectError"}
     assert time.monotonic() - begun < SECONDS / 2
-    assert within(10, lambda: f"{NOBODY[version]}" in far.clinic.instance.log)
+    assert within(10, lambda: f"{NOBODY[version]}" in far.host.instance.log)
     (line,) = [
-        line for line in far.clinic.instance.log.splitlines() if "no connection" in line and NOBODY[version] in line
+        line for line in far.host.instance.log.splitlines() if "no connection" in line and NOBODY[version] in line
     ]
     assert line.endswith({4: "No route to host", 6: "Network is unreachable"}[version])

@@ -9,7 +9,6 @@ from ipaddress import ip_network
 import pytest
 
 from proxsmtp_tp.gateway.plan import Existing, Method, Mode
-from tests.gateway.box import METHODS, MODES, PORT, Box
 from tests.gateway.network import (
     CLIENT,
     LAN,
@@ -19,15 +18,16 @@ from tests.gateway.network import (
     open_socket,
     run,
 )
+from tests.gateway.rules_host import METHODS, MODES, PORT, RulesHost
 
 BOTH = [(method, mode) for method in METHODS for mode in MODES]
 NOBODY = 65534
-# A user of the box sends mail: connect as another user, and say what came.
+# A user of the host sends mail: connect as another user, and say what came.
 SPEAK = "import socket,sys; s=socket.create_connection((sys.argv[1],25),5); print(s.makefile().readline().strip())"
 
 
 def filtered(version: int) -> str:
-    """What a client hears from the daemon of `Box.daemon`."""
+    """What a client hears from the daemon of `RulesHost.daemon`."""
     return f"daemon for {SERVER[version]}"
 
 
@@ -37,19 +37,19 @@ def direct(version: int) -> str:
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_exceptions_sources_and_ports(box: Box, method: Method, mode: Mode) -> None:
-    client = box.net.client
+def test_exceptions_sources_and_ports(host: RulesHost, method: Method, mode: Mode) -> None:
+    client = host.net.client
     for address in ("192.0.2.66", "192.0.2.130"):
         run(client, "ip", "addr", "add", f"{address}/24", "dev", "eth0")
     for address in ("2001:db8:1::66", "2001:db8:1:0:8000::1"):
         run(client, "ip", "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
-    run(box.net.server, "ip", "addr", "add", "198.51.100.77/24", "dev", "eth0")
-    run(box.net.server, "ip", "addr", "add", "2001:db8:2::77/64", "dev", "eth0", "nodad")
+    run(host.net.server, "ip", "addr", "add", "198.51.100.77/24", "dev", "eth0")
+    run(host.net.server, "ip", "addr", "add", "2001:db8:2::77/64", "dev", "eth0", "nodad")
     for port in (25, 587, 2525):
-        box.server(port)
-    box.server(PORT)
-    box.daemon(mode)
-    box.install(
+        host.server(port)
+    host.server(PORT)
+    host.daemon(mode)
+    host.install(
         method=method,
         mode=mode,
         ports=(25, 587),
@@ -72,16 +72,16 @@ def test_exceptions_sources_and_ports(box: Box, method: Method, mode: Mode) -> N
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_mail_for_the_box_itself_and_from_the_other_side(box: Box, method: Method, mode: Mode) -> None:
-    net = box.net
-    own = box.daemon(Mode.TPROXY, port=25, transparent=False)
-    box.daemon(mode)
-    box.install(method=method, mode=mode)
+def test_mail_for_the_host_itself_and_from_the_other_side(host: RulesHost, method: Method, mode: Mode) -> None:
+    net = host.net
+    own = host.daemon(Mode.TPROXY, port=25, transparent=False)
+    host.daemon(mode)
+    host.install(method=method, mode=mode)
     for version in (4, 6):
         assert greeting(net.client, LAN[version]) == f"daemon for {LAN[version]}"
         assert greeting(net.client, WAN[version]) == f"daemon for {WAN[version]}"
     own.close()
-    box.server()
+    host.server()
     # From the gateway itself, without --local; and a client elsewhere that is not on the interface.
     assert greeting(net.gateway, SERVER[4]) == f"server saw {WAN[4]}"
     assert greeting(net.gateway, SERVER[6]) == f"server saw {WAN[6]}"
@@ -89,48 +89,48 @@ def test_mail_for_the_box_itself_and_from_the_other_side(box: Box, method: Metho
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
 @pytest.mark.parametrize("full", [False, True], ids=["client", "full"])
-def test_whom_the_server_sees(box: Box, method: Method, mode: Mode, full: bool) -> None:
-    before = box.snapshot()
-    box.server()
-    box.relay(mode, full=full)
-    box.install(method=method, mode=mode, full=full)
+def test_whom_the_server_sees(host: RulesHost, method: Method, mode: Mode, full: bool) -> None:
+    before = host.snapshot()
+    host.server()
+    host.relay(mode, full=full)
+    host.install(method=method, mode=mode, full=full)
     seen = CLIENT if full else WAN
     for version in (4, 6):
-        assert greeting(box.net.client, SERVER[version]) == f"daemon: server saw {seen[version]}"
-    assert box.check(method=method, mode=mode, full=full).in_place
-    box.remove()
-    assert box.snapshot() == before
+        assert greeting(host.net.client, SERVER[version]) == f"daemon: server saw {seen[version]}"
+    assert host.check(method=method, mode=mode, full=full).in_place
+    host.remove()
+    assert host.snapshot() == before
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_the_boxes_own_mail(box: Box, method: Method, mode: Mode) -> None:
-    before = box.snapshot()
-    net = box.net
-    box.server()
-    box.daemon(mode)
+def test_the_hosts_own_mail(host: RulesHost, method: Method, mode: Mode) -> None:
+    before = host.snapshot()
+    net = host.net
+    host.server()
+    host.daemon(mode)
 
     def send(user: int, version: int) -> str:
         who = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
         return run(net.gateway, *who, "/usr/bin/python3", "-c", SPEAK, SERVER[version]).strip()
 
-    box.install(method=method, mode=mode, local=True, daemon_uid=NOBODY)
+    host.install(method=method, mode=mode, local=True, daemon_uid=NOBODY)
     for version in (4, 6):
         assert send(1000, version) == filtered(version)
         assert send(0, version) == filtered(version)
         # The daemon itself: never.
         assert send(NOBODY, version) == f"server saw {WAN[version]}"
         assert greeting(net.client, SERVER[version]) == filtered(version)
-    box.install(method=method, mode=mode, local=True, daemon_uid=NOBODY, interfaces=())
+    host.install(method=method, mode=mode, local=True, daemon_uid=NOBODY, interfaces=())
     assert send(1000, 4) == filtered(4)
     assert greeting(net.client, SERVER[4]) == direct(4)
-    box.remove()
-    assert box.snapshot() == before
+    host.remove()
+    assert host.snapshot() == before
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_connections_under_way_go_on(box: Box, method: Method, mode: Mode) -> None:
+def test_connections_under_way_go_on(host: RulesHost, method: Method, mode: Mode) -> None:
     """With finish, an install cuts no connection that began before; a change of options cuts none that is filtered."""
-    net = box.net
+    net = host.net
     listening = open_socket(net.server, socket.AF_INET)
     listening.bind((SERVER[4], 25))
     listening.listen()
@@ -139,7 +139,7 @@ def test_connections_under_way_go_on(box: Box, method: Method, mode: Mode) -> No
         early.connect((SERVER[4], 25))
         at_server, _ = listening.accept()
         with closing(at_server):
-            box.install(method=method, mode=mode, existing=Existing.FINISH)
+            host.install(method=method, mode=mode, existing=Existing.FINISH)
             assert _speaks(early, at_server)
             at_daemon = open_socket(net.gateway, socket.AF_INET, transparent=mode is Mode.TPROXY)
             at_daemon.bind(("0.0.0.0", PORT))
@@ -149,7 +149,7 @@ def test_connections_under_way_go_on(box: Box, method: Method, mode: Mode) -> No
                 late.connect((SERVER[4], 25))
                 accepted, _ = at_daemon.accept()
                 with closing(accepted):
-                    box.install(method=method, mode=mode, ports=(25, 587))
+                    host.install(method=method, mode=mode, ports=(25, 587))
                     assert _speaks(late, accepted)
                     # Now with reset, which is for those that were never filtered.
                     with pytest.raises(ConnectionResetError):
@@ -164,10 +164,10 @@ def _speaks(one: socket.socket, other: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_other_peoples_port_forwarding_stays_theirs(box: Box, method: Method, mode: Mode) -> None:
-    """Mail for an address of the box that a DNAT rule hands on to a server behind it, as Docker and routers do."""
+def test_other_peoples_port_forwarding_stays_theirs(host: RulesHost, method: Method, mode: Mode) -> None:
+    """Mail for an address of the host that a DNAT rule hands on to a server behind it, as Docker and routers do."""
     run(
-        box.net.gateway, "nft", "-f", "-",
+        host.net.gateway, "nft", "-f", "-",
         stdin=f"""table ip forwarding {{
             chain pre {{
                 type nat hook prerouting priority dstnat;
@@ -176,44 +176,44 @@ def test_other_peoples_port_forwarding_stays_theirs(box: Box, method: Method, mo
         }}
         """,
     )  # fmt: skip
-    box.server()
-    box.daemon(mode)
-    box.install(method=method, mode=mode)
-    assert greeting(box.net.client, LAN[4]) == direct(4)
-    assert greeting(box.net.client, SERVER[4]) == filtered(4)
+    host.server()
+    host.daemon(mode)
+    host.install(method=method, mode=mode)
+    assert greeting(host.net.client, LAN[4]) == direct(4)
+    assert greeting(host.net.client, SERVER[4]) == filtered(4)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", METHODS)
-def test_without_connection_tracking_nothing_slips_through(box: Box, method: Method, mode: Mode) -> None:
+def test_without_connection_tracking_nothing_slips_through(host: RulesHost, method: Method, mode: Mode) -> None:
     """NAT needs connection tracking: where somebody switched it off for mail, fail closed refuses."""
     run(
-        box.net.gateway, "nft", "-f", "-",
+        host.net.gateway, "nft", "-f", "-",
         stdin="""table inet untracked {
             chain pre { type filter hook prerouting priority raw; tcp dport 25 notrack
             }
         }
         """,
     )  # fmt: skip
-    box.server()
-    box.daemon(mode)
-    box.install(method=method, mode=mode)
+    host.server()
+    host.daemon(mode)
+    host.install(method=method, mode=mode)
     expected = "ConnectionRefusedError" if mode is Mode.REDIRECT else filtered(4)
-    assert greeting(box.net.client, SERVER[4]) == expected
+    assert greeting(host.net.client, SERVER[4]) == expected
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_client_of_a_dual_stack_listener(box: Box, mode: Mode) -> None:
-    box.daemon(mode, kinds=(socket.AF_INET6,), dual=True)
-    box.install(mode=mode)
+def test_a_client_of_a_dual_stack_listener(host: RulesHost, mode: Mode) -> None:
+    host.daemon(mode, kinds=(socket.AF_INET6,), dual=True)
+    host.install(mode=mode)
     for version in (4, 6):
-        assert greeting(box.net.client, SERVER[version]) == filtered(version)
+        assert greeting(host.net.client, SERVER[version]) == filtered(version)
 
 
 @pytest.mark.parametrize(("method", "rp_filter"), [(Method.NFTABLES, "1"), (Method.IPTABLES, "2")])
-def test_reverse_path_checks_do_not_drop_diverted_packets(box: Box, method: Method, rp_filter: str) -> None:
+def test_reverse_path_checks_do_not_drop_diverted_packets(host: RulesHost, method: Method, rp_filter: str) -> None:
     """rp_filter with src_valid_mark (wg-quick sets it), and firewalld's check for IPv6: both look routes up by mark."""
-    gateway = box.net.gateway
+    gateway = host.net.gateway
     run(gateway, "sysctl", "-qw", f"net.ipv4.conf.all.rp_filter={rp_filter}", "net.ipv4.conf.all.src_valid_mark=1")
     run(
         gateway, "nft", "-f", "-",
@@ -225,29 +225,29 @@ def test_reverse_path_checks_do_not_drop_diverted_packets(box: Box, method: Meth
         }
         """,
     )  # fmt: skip
-    box.server()
-    relay = box.relay(Mode.TPROXY, full=True)
-    box.install(method=method, mode=Mode.TPROXY, full=True)
+    host.server()
+    relay = host.relay(Mode.TPROXY, full=True)
+    host.install(method=method, mode=Mode.TPROXY, full=True)
     for version in (4, 6):
-        assert greeting(box.net.client, SERVER[version]) == f"daemon: server saw {CLIENT[version]}"
+        assert greeting(host.net.client, SERVER[version]) == f"daemon: server saw {CLIENT[version]}"
     relay.close()
-    box.daemon(Mode.TPROXY)
-    box.install(method=method, mode=Mode.TPROXY, local=True, daemon_uid=NOBODY)
+    host.daemon(Mode.TPROXY)
+    host.install(method=method, mode=Mode.TPROXY, local=True, daemon_uid=NOBODY)
     # Since Linux 6.15 that check drops IPv6 packets on lo that xtables has given to a socket: docs/gateway.md.
     for version in (4, 6) if method is Method.NFTABLES else (4,):
         assert greeting(gateway, SERVER[version]) == filtered(version)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_interfaces_with_odd_names(box: Box, method: Method) -> None:
+def test_interfaces_with_odd_names(host: RulesHost, method: Method) -> None:
     names = ("l#n$1", "a,b;c'd", "x{y}(z)", "-dash", "a&b|c!", "u+v")
     for number, name in enumerate(names):
-        run(box.net.gateway, "ip", "link", "add", "odd", "type", "veth", "peer", "name", f"peer{number}")
-        run(box.net.gateway, "ip", "link", "set", "dev", "odd", "name", name)
-    box.daemon(Mode.REDIRECT)
-    box.install(method=method, interfaces=("lan0", *names))
-    assert box.check(method=method, interfaces=("lan0", *names)).in_place
-    assert greeting(box.net.client, SERVER[4]) == filtered(4)
-    assert box.check(method=method, interfaces=("lan0",)).differences
-    box.remove()
-    assert box.check(method=method, interfaces=("lan0", *names)).absent
+        run(host.net.gateway, "ip", "link", "add", "odd", "type", "veth", "peer", "name", f"peer{number}")
+        run(host.net.gateway, "ip", "link", "set", "dev", "odd", "name", name)
+    host.daemon(Mode.REDIRECT)
+    host.install(method=method, interfaces=("lan0", *names))
+    assert host.check(method=method, interfaces=("lan0", *names)).in_place
+    assert greeting(host.net.client, SERVER[4]) == filtered(4)
+    assert host.check(method=method, interfaces=("lan0",)).differences
+    host.remove()
+    assert host.check(method=method, interfaces=("lan0", *names)).absent

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.gateway.plan import REFUSE_HOLD
-from tests.gateway.box import SOON, within
-from tests.gateway.clinic import Clinic
+from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import CLIENT, SERVER, Listener, family, inside, open_socket, run, server_greeting
+from tests.gateway.rules_host import SOON, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,19 +25,19 @@ RESET = "greeting: ConnectionResetError"
 
 
 @pytest.fixture
-def clinics() -> Iterator[list[Clinic]]:
+def hosts() -> Iterator[list[DaemonHost]]:
     """Gateways to be closed at the end."""
-    found: list[Clinic] = []
+    found: list[DaemonHost] = []
     yield found
-    for clinic in found:
-        clinic.close()
+    for host in found:
+        host.close()
 
 
-def gateway(clinics: list[Clinic], **directives: str) -> Clinic:
+def gateway(hosts: list[DaemonHost], **directives: str) -> DaemonHost:
     """A gateway without a server behind it, which intercepts."""
-    clinic = Clinic(**{"TransparentProxy": "client", "ConnectTimeOut": "8", "Workers": "2"} | directives)
-    clinics.append(clinic)
-    return clinic
+    host = DaemonHost(**{"TransparentProxy": "client", "ConnectTimeOut": "8", "Workers": "2"} | directives)
+    hosts.append(host)
+    return host
 
 
 def outcome(name: str, address: str, source: str = "", seconds: float = 20) -> str:
@@ -60,112 +60,112 @@ def outcome(name: str, address: str, source: str = "", seconds: float = 20) -> s
 
 @pytest.mark.parametrize(("method", "mode"), METHODS_AND_MODES)
 @pytest.mark.parametrize("fail", ["closed", "open"])
-def test_a_server_that_refuses(clinics: list[Clinic], method: str, mode: str, fail: str) -> None:
+def test_a_server_that_refuses(hosts: list[DaemonHost], method: str, mode: str, fail: str) -> None:
     """The first client is reset without a word, the next ones are refused by the kernel, until the server is back."""
-    clinic = gateway(clinics, RuleMethod=method, RuleMode=mode, RuleFail=fail)
+    host = gateway(hosts, RuleMethod=method, RuleMode=mode, RuleFail=fail)
     for version in (4, 6):
         server = SERVER[version]
-        assert within(SOON, lambda server=server: outcome(clinic.net.client, server) == RESET)  # type: ignore[misc]
-        assert [outcome(clinic.net.client, server) for _ in range(3)] == [REFUSED] * 3
-        assert f"{server}" in clinic.instance.log
-    before = clinic.instance.log.count("accepted connection from")
-    assert outcome(clinic.net.client, SERVER[4]) == REFUSED
-    assert clinic.instance.log.count("accepted connection from") == before
-    with closing(Listener(clinic.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
+        assert within(SOON, lambda server=server: outcome(host.net.client, server) == RESET)  # type: ignore[misc]
+        assert [outcome(host.net.client, server) for _ in range(3)] == [REFUSED] * 3
+        assert f"{server}" in host.instance.log
+    before = host.instance.log.count("accepted connection from")
+    assert outcome(host.net.client, SERVER[4]) == REFUSED
+    assert host.instance.log.count("accepted connection from") == before
+    with closing(Listener(host.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
         for server in SERVER.values():
-            assert within(REFUSE_HOLD + 10, lambda server=server: outcome(clinic.net.client, server)[:4] == "220 ")  # type: ignore[misc]
+            assert within(REFUSE_HOLD + 10, lambda server=server: outcome(host.net.client, server)[:4] == "220 ")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("method", "mode"), METHODS_AND_MODES)
-def test_a_server_that_gives_no_answer(clinics: list[Clinic], method: str, mode: str) -> None:
+def test_a_server_that_gives_no_answer(hosts: list[DaemonHost], method: str, mode: str) -> None:
     """While one client waits for it, the others are refused."""
-    clinic = gateway(clinics, RuleMethod=method, RuleMode=mode)
-    run(clinic.net.server, "nft", "add table inet t; add chain inet t in { type filter hook input priority 0; };"
+    host = gateway(hosts, RuleMethod=method, RuleMode=mode)
+    run(host.net.server, "nft", "add table inet t; add chain inet t in { type filter hook input priority 0; };"
         " add rule inet t in tcp dport 25 drop")  # fmt: skip
     for server in SERVER.values():
-        with closing(open_socket(clinic.net.client, family(server))) as first:
+        with closing(open_socket(host.net.client, family(server))) as first:
             first.settimeout(20)
             first.connect((server, 25))
             time.sleep(4.5)
-            assert outcome(clinic.net.client, server) == REFUSED
+            assert outcome(host.net.client, server) == REFUSED
             with pytest.raises(ConnectionResetError):
                 first.recv(512)
-        assert outcome(clinic.net.client, server) == REFUSED
+        assert outcome(host.net.client, server) == REFUSED
 
 
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
 @pytest.mark.parametrize("fail", ["closed", "open"])
-def test_no_route(clinics: list[Clinic], mode: str, fail: str) -> None:
+def test_no_route(hosts: list[DaemonHost], mode: str, fail: str) -> None:
     """The kernel says so at once, as it does without us: the very first client goes on."""
-    clinic = gateway(clinics, RuleMode=mode, RuleFail=fail)
-    direct = [outcome(clinic.net.client, server) for server in NOWHERE.values()]
+    host = gateway(hosts, RuleMode=mode, RuleFail=fail)
+    direct = [outcome(host.net.client, server) for server in NOWHERE.values()]
     assert direct == ["connect: OSError 101"] * 2
-    run(clinic.gateway, "ip", "route", "add", "unreachable", f"{NOWHERE[4]}/32")
-    run(clinic.gateway, "ip", "-6", "route", "add", "unreachable", f"{NOWHERE[6]}/128")
+    run(host.gateway, "ip", "route", "add", "unreachable", f"{NOWHERE[4]}/32")
+    run(host.gateway, "ip", "-6", "route", "add", "unreachable", f"{NOWHERE[6]}/128")
     for server in NOWHERE.values():
-        assert outcome(clinic.net.client, server) in {"connect: OSError 101", "connect: OSError 113"}
-    assert "accepted connection" not in clinic.instance.log
+        assert outcome(host.net.client, server) in {"connect: OSError 101", "connect: OSError 113"}
+    assert "accepted connection" not in host.instance.log
 
 
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
-def test_no_route_with_iptables(clinics: list[Clinic], mode: str) -> None:
+def test_no_route_with_iptables(hosts: list[DaemonHost], mode: str) -> None:
     """xtables can not ask for a route before it intercepts: the client is reset."""
-    clinic = gateway(clinics, RuleMode=mode, RuleMethod="iptables")
-    assert [outcome(clinic.net.client, server) for server in NOWHERE.values()] == [RESET] * 2
+    host = gateway(hosts, RuleMode=mode, RuleMethod="iptables")
+    assert [outcome(host.net.client, server) for server in NOWHERE.values()] == [RESET] * 2
 
 
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
-def test_from_the_clients_address_it_counts_for_that_client(clinics: list[Clinic], mode: str) -> None:
-    clinic = gateway(clinics, RuleMode=mode, TransparentProxy="full")
+def test_from_the_clients_address_it_counts_for_that_client(hosts: list[DaemonHost], mode: str) -> None:
+    host = gateway(hosts, RuleMode=mode, TransparentProxy="full")
     other = {4: "192.0.2.11", 6: "2001:db8:1::11"}
-    run(clinic.net.client, "ip", "addr", "add", f"{other[4]}/24", "dev", "eth0")
-    run(clinic.net.client, "ip", "addr", "add", f"{other[6]}/64", "dev", "eth0", "nodad")
+    run(host.net.client, "ip", "addr", "add", f"{other[4]}/24", "dev", "eth0")
+    run(host.net.client, "ip", "addr", "add", f"{other[6]}/64", "dev", "eth0", "nodad")
     rules = f"ip saddr {CLIENT[4]} tcp dport 25 reject with tcp reset"
     rules6 = f"ip6 saddr {CLIENT[6]} tcp dport 25 reject with tcp reset"
-    run(clinic.net.server, "nft", "add table inet t; add chain inet t in { type filter hook input priority 0; };"
+    run(host.net.server, "nft", "add table inet t; add chain inet t in { type filter hook input priority 0; };"
         f" add rule inet t in {rules}; add rule inet t in {rules6}")  # fmt: skip
-    with closing(Listener(clinic.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
+    with closing(Listener(host.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
         for version in (4, 6):
-            assert outcome(clinic.net.client, SERVER[version], CLIENT[version]) == RESET
-            assert outcome(clinic.net.client, SERVER[version], CLIENT[version]) == REFUSED
-            assert outcome(clinic.net.client, SERVER[version], other[version])[:4] == "220 "
+            assert outcome(host.net.client, SERVER[version], CLIENT[version]) == RESET
+            assert outcome(host.net.client, SERVER[version], CLIENT[version]) == REFUSED
+            assert outcome(host.net.client, SERVER[version], other[version])[:4] == "220 "
 
 
 @pytest.mark.parametrize(("method", "mode"), METHODS_AND_MODES)
-def test_nobody_else_can_have_a_server_refused(clinics: list[Clinic], method: str, mode: str) -> None:
+def test_nobody_else_can_have_a_server_refused(hosts: list[DaemonHost], method: str, mode: str) -> None:
     """A datagram of a client, or of another user of the gateway, has no effect; check-rules minds no entry."""
-    clinic = gateway(clinics, RuleMethod=method, RuleMode=mode)
-    with closing(Listener(clinic.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
+    host = gateway(hosts, RuleMethod=method, RuleMode=mode)
+    with closing(Listener(host.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
         for server in SERVER.values():
-            for name in (clinic.net.client, clinic.gateway):
+            for name in (host.net.client, host.gateway):
                 kind = family(server)
                 with closing(inside(name, lambda kind=kind: socket.socket(kind, socket.SOCK_DGRAM))) as link:  # type: ignore[misc]
                     link.sendto(b"", (server, 25))
-            assert outcome(clinic.net.client, server)[:4] == "220 "
-    assert outcome(clinic.net.client, SERVER[4]) == RESET
-    assert outcome(clinic.net.client, SERVER[4]) == REFUSED
-    assert [finding for finding in clinic.examine() if finding.step == "rules"] == []
+            assert outcome(host.net.client, server)[:4] == "220 "
+    assert outcome(host.net.client, SERVER[4]) == RESET
+    assert outcome(host.net.client, SERVER[4]) == REFUSED
+    assert [finding for finding in host.examine() if finding.step == "rules"] == []
 
 
 @pytest.mark.parametrize(("method", "mode"), METHODS_AND_MODES)
-def test_mail_of_this_host(clinics: list[Clinic], method: str, mode: str) -> None:
-    clinic = gateway(clinics, RuleMethod=method, RuleMode=mode, RuleLocal="on")
+def test_mail_of_this_host(hosts: list[DaemonHost], method: str, mode: str) -> None:
+    host = gateway(hosts, RuleMethod=method, RuleMode=mode, RuleLocal="on")
     for server in SERVER.values():
-        assert outcome(clinic.gateway, server) == RESET
-        assert outcome(clinic.gateway, server) == REFUSED
+        assert outcome(host.gateway, server) == RESET
+        assert outcome(host.gateway, server) == REFUSED
 
 
 @pytest.mark.parametrize(("value", "again"), [("reset", RESET), ("reply", "421 ")])
-def test_without_the_rules_help(clinics: list[Clinic], value: str, again: str) -> None:
-    clinic = gateway(clinics, ConnectFailure=value)
-    assert all(outcome(clinic.net.client, SERVER[4]).startswith(again) for _ in range(3))
+def test_without_the_rules_help(hosts: list[DaemonHost], value: str, again: str) -> None:
+    host = gateway(hosts, ConnectFailure=value)
+    assert all(outcome(host.net.client, SERVER[4]).startswith(again) for _ in range(3))
 
 
-def test_no_datagram_leaves_the_host(clinics: list[Clinic]) -> None:
-    clinic = gateway(clinics)
-    with closing(inside(clinic.net.server, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))) as link:
+def test_no_datagram_leaves_the_host(hosts: list[DaemonHost]) -> None:
+    host = gateway(hosts)
+    with closing(inside(host.net.server, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))) as link:
         link.bind((SERVER[4], 25))
         link.settimeout(1)
-        assert outcome(clinic.net.client, SERVER[4]) == RESET
+        assert outcome(host.net.client, SERVER[4]) == RESET
         with pytest.raises(TimeoutError):
             link.recv(1)

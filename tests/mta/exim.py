@@ -95,14 +95,14 @@ class Exim:
         self._await(self._greets, "does not greet")
 
     def send(self, name: str) -> None:
-        """Hand it a letter, and wait until it was tried once."""
+        """Hand it a message, and wait until it was tried once."""
         self.run("-odi", "-f", "a@sender.example", "b@mx.example", text=f"Subject: {name}\n\n{name}\n")
 
     def wait_mailbox(self, count: int) -> None:
-        """Until so many letters have arrived. Raises LabError with the log."""
-        self._await(lambda: self.letters() >= count, f"has not {count} letters")
+        """Until so many messages have arrived. Raises LabError with the log."""
+        self._await(lambda: self.messages() >= count, f"has not {count} messages")
 
-    def letters(self) -> int:
+    def messages(self) -> int:
         """How many have arrived."""
         return len(list((self.root / "var/mail/box").glob("new/*")))
 

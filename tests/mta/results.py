@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.mta.attempts import Attempt, try_forms
 from tests.mta.forms import FORMS
 from tests.mta.proxy import RecordingProxy
 from tests.mta.servers import START_BY_NAME
 from tests.mta.sink import Sink
-from tests.mta.trying import Tried, try_forms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +30,8 @@ on what it makes of an odd address."""
 class Result:
     """What became of each form, in the order of FORMS; `proxy.told` knows what the filter was told of a message."""
 
-    direct: list[Tried]
-    proxied: list[Tried]
+    direct: list[Attempt]
+    proxied: list[Attempt]
     proxy: RecordingProxy
 
 

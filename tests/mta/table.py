@@ -16,7 +16,7 @@ from tests.mta.forms import FORMS
 from tests.mta.results import all_tried, used
 
 if TYPE_CHECKING:
-    from tests.mta.trying import Tried
+    from tests.mta.attempts import Attempt
 
 HEAD = """\
 # Written by table.py, read by people. One row for a form as a sender (S), as a recipient (R), or both (SR):
@@ -36,7 +36,7 @@ def _told(form: bytes, *, sender: bool) -> str:
         return error.reply.wire[:9].decode()
 
 
-def _use(tried: Tried, told: str, *, sender: bool) -> str:
+def _use(tried: Attempt, told: str, *, sender: bool) -> str:
     reply = tried.mail if sender else tried.rcpt
     if reply[:1] != b"2":
         return reply[:3].decode() or "closed"
@@ -60,7 +60,7 @@ def _versions() -> str:
     return f"# Postfix {postfix.strip()}, {', '.join(chosen)}\n"
 
 
-def _rows(direct: dict[str, list[Tried]]) -> list[str]:
+def _rows(direct: dict[str, list[Attempt]]) -> list[str]:
     rows = []
     for number, form in enumerate(FORMS):
         cells = []

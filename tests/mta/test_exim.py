@@ -47,11 +47,11 @@ def test_a_cache_from_before_costs_a_retry_and_no_mail(
     lab: GatewayNetwork, directory: Path, mx: Exim, sender: Exim, *, filtered: bool
 ) -> None:
     """PIPECONNECT: it says MAIL, RCPT and BDAT in one, by what the server offered when it was asked directly."""
-    before = mx.letters()
+    before = mx.messages()
     for name in ("asks", "remembers"):
         sender.send(name)
     mx.wait_mailbox(before + 2)
-    assert " L* K " in sender.log, f"the second letter did not use early pipelining and CHUNKING:\n{sender.log}"
+    assert " L* K " in sender.log, f"the second message did not use early pipelining and CHUNKING:\n{sender.log}"
 
     judges = {"FilterCommand": "cat"} if filtered else {}
     with gateway(lab, directory, f"cache-{filtered}", **judges).running() as instance:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.lab.network import GatewayNetwork, gateway_network
-from tests.real.post_office import PostOffice
+from tests.real.postfix_pair import PostfixPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,9 @@ def lab() -> Iterator[GatewayNetwork]:
 
 
 @pytest.fixture(scope="module")
-def post_office(lab: GatewayNetwork, directory: Path) -> Iterator[PostOffice]:
+def postfix_pair(lab: GatewayNetwork, directory: Path) -> Iterator[PostfixPair]:
     """A Postfix on the sender, another on the MX."""
-    office = PostOffice.open(lab, directory)
-    yield office
+    pair = PostfixPair.open(lab, directory)
+    yield pair
     lab.sender.stop_all()
     lab.mx.stop_all()

@@ -1,6 +1,6 @@
 """The mail that real senders send, and the odd kinds that break proxies: made here, the same in every run.
 
-Each letter says what must come of it. What it carries is exact: CRLF line ends, no repair on the way.
+Each message says what must come of it. What it carries is exact: CRLF line ends, no repair on the way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SENDER = "alice@sender.example"
 
 
 class Fate(Enum):
-    """What the gateway's filter makes of a letter."""
+    """What the gateway's filter makes of a message."""
 
     DELIVERED = "delivered"
     REFUSED = "refused"
@@ -30,7 +30,7 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class CorpusMessage:
     """One message with its envelope. `name` stands in its header X-Corpus, so that it is known again."""
 
     name: str
@@ -44,8 +44,8 @@ class Letter:
     """The sender is told of the delivery (RFC 3461)."""
 
 
-def letters(domain: str, run: str) -> Iterator[Letter]:
-    """At least 50 letters to `domain`; `run` makes their names unique."""
+def messages(domain: str, run: str) -> Iterator[CorpusMessage]:
+    """At least 50 messages to `domain`; `run` makes their names unique."""
     for maker in MAKERS:
         for variant in range(2):
             name = f"{run}.{maker.__name__.strip('_')}.{variant}"
@@ -62,19 +62,19 @@ def _words(source: random.Random, count: int) -> str:
     return " ".join("".join(source.choices("etaoinshrdlu", k=source.randint(2, 9))) for _ in range(count))
 
 
-def _to_bob(name: str, octets: bytes, domain: str, *mail_options: str) -> Letter:
-    return Letter(name, octets, (f"bob@{domain}",), mail_options=mail_options)
+def _to_bob(name: str, octets: bytes, domain: str, *mail_options: str) -> CorpusMessage:
+    return CorpusMessage(name, octets, (f"bob@{domain}",), mail_options=mail_options)
 
 
-def _plain(name: str, domain: str, source: random.Random) -> Letter:
+def _plain(name: str, domain: str, source: random.Random) -> CorpusMessage:
     return _to_bob(name, _text(name, textwrap.fill(_words(source, 120)) + "\n", "Subject: plain"), domain)
 
 
-def _one_line(name: str, domain: str, source: random.Random) -> Letter:
+def _one_line(name: str, domain: str, source: random.Random) -> CorpusMessage:
     return _to_bob(name, _text(name, "x\n", "Subject: one octet"), domain)
 
 
-def _attachments(name: str, domain: str, source: random.Random) -> Letter:
+def _attachments(name: str, domain: str, source: random.Random) -> CorpusMessage:
     message = EmailMessage(policy=SMTP)
     message["X-Corpus"], message["From"], message["To"] = name, SENDER, f"bob@{domain}"
     message["Subject"] = "two attachments"
@@ -86,73 +86,73 @@ def _attachments(name: str, domain: str, source: random.Random) -> Letter:
     return _to_bob(name, message.as_bytes(), domain)
 
 
-def _megabyte(name: str, domain: str, source: random.Random) -> Letter:
+def _megabyte(name: str, domain: str, source: random.Random) -> CorpusMessage:
     body = base64.encodebytes(source.randbytes(1_000_000)).decode()
     return _to_bob(name, _text(name, body, "Content-Transfer-Encoding: base64"), domain)
 
 
-def _eight_bit(name: str, domain: str, source: random.Random) -> Letter:
+def _eight_bit(name: str, domain: str, source: random.Random) -> CorpusMessage:
     body = "".join(source.choices("äöüß€漢字 \n", k=4000)) + "\n"
     header = "MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit"
     return _to_bob(name, _text(name, body, *header), domain, "BODY=8BITMIME")
 
 
-def _any_octet(name: str, domain: str, source: random.Random) -> Letter:
+def _any_octet(name: str, domain: str, source: random.Random) -> CorpusMessage:
     """Every octet but NUL, CR and LF, in no character set."""
     octets = bytes(value for value in range(1, 256) if value not in b"\r\n")
     body = b"\r\n".join(bytes(source.sample(octets, 200)) for _ in range(50)) + b"\r\n"
     return _to_bob(name, _text(name, "", "Subject: octets") + body, domain, "BODY=8BITMIME")
 
 
-def _folded_headers(name: str, domain: str, source: random.Random) -> Letter:
+def _folded_headers(name: str, domain: str, source: random.Random) -> CorpusMessage:
     references = "\n ".join(f"<{_words(source, 1)}.{number}@sender.example>" for number in range(200))
     tabs = "X-Tabs: one\n\ttwo\n\t\n\tthree"
     return _to_bob(name, _text(name, "folded\n", f"References: {references}", tabs, "Subject:\n folded"), domain)
 
 
-def _long_headers(name: str, domain: str, source: random.Random) -> Letter:
+def _long_headers(name: str, domain: str, source: random.Random) -> CorpusMessage:
     long = [f"X-Long-{length}: {'h' * length}" for length in (500, 980, 2_000, 20_000)]
     return _to_bob(name, _text(name, "long header lines\n", *long), domain)
 
 
-def _many_headers(name: str, domain: str, source: random.Random) -> Letter:
+def _many_headers(name: str, domain: str, source: random.Random) -> CorpusMessage:
     many = [f"X-Header-{number}: {_words(source, 6)}" for number in range(800)]
     return _to_bob(name, _text(name, "many headers\n", *many), domain)
 
 
-def _long_lines(name: str, domain: str, source: random.Random) -> Letter:
+def _long_lines(name: str, domain: str, source: random.Random) -> CorpusMessage:
     body = "".join("y" * length + "\n" for length in (997, 998, 999, 1000, 1001, 2047, 2048, 2049, 70_000))
     return _to_bob(name, _text(name, body, "Subject: long lines"), domain)
 
 
-def _dots(name: str, domain: str, source: random.Random) -> Letter:
+def _dots(name: str, domain: str, source: random.Random) -> CorpusMessage:
     lines = [".", "..", "...", ".x", ". ", " .", "", "x.", ".\t", "."]
     body = "\n".join([".", *source.sample(lines, len(lines)), *source.choices(lines, k=300), "."]) + "\n"
     return _to_bob(name, _text(name, body, "Subject: dots"), domain)
 
 
-def _only_dot(name: str, domain: str, source: random.Random) -> Letter:
+def _only_dot(name: str, domain: str, source: random.Random) -> CorpusMessage:
     return _to_bob(name, _text(name, ".\n", "Subject: a lone dot"), domain)
 
 
-def _empty_body(name: str, domain: str, source: random.Random) -> Letter:
+def _empty_body(name: str, domain: str, source: random.Random) -> CorpusMessage:
     return _to_bob(name, _text(name, "", "Subject: nothing"), domain)
 
 
-def _empty_lines(name: str, domain: str, source: random.Random) -> Letter:
+def _empty_lines(name: str, domain: str, source: random.Random) -> CorpusMessage:
     return _to_bob(name, _text(name, "\n" * source.randint(3, 40), "Subject: empty lines"), domain)
 
 
-def _trailing_space(name: str, domain: str, source: random.Random) -> Letter:
+def _trailing_space(name: str, domain: str, source: random.Random) -> CorpusMessage:
     return _to_bob(name, _text(name, "space \ntab\t\n  \n\t\n\n\n", "Subject: trailing white space  "), domain)
 
 
-def _commands(name: str, domain: str, source: random.Random) -> Letter:
+def _commands(name: str, domain: str, source: random.Random) -> CorpusMessage:
     body = f"QUIT\nRSET\nMAIL FROM:<eve@evil.example>\nRCPT TO:<bob@{domain}>\nDATA\n250 Ok\n354 go on\n"
     return _to_bob(name, _text(name, body + "From eve Sat Jan  1 00:00:00 2000\n>From\n"), domain)
 
 
-def _forwarded(name: str, domain: str, source: random.Random) -> Letter:
+def _forwarded(name: str, domain: str, source: random.Random) -> CorpusMessage:
     inner = EmailMessage(policy=SMTP)
     inner["Subject"] = "inside"
     inner.set_content(".\n..\n" + _words(source, 50))
@@ -164,27 +164,27 @@ def _forwarded(name: str, domain: str, source: random.Random) -> Letter:
     return _to_bob(name, message.as_bytes(), domain)
 
 
-def _many_recipients(name: str, domain: str, source: random.Random) -> Letter:
+def _many_recipients(name: str, domain: str, source: random.Random) -> CorpusMessage:
     recipients = tuple(f"user{number}@{domain}" for number in range(40))
-    return Letter(name, _text(name, "to many\n"), recipients)
+    return CorpusMessage(name, _text(name, "to many\n"), recipients)
 
 
-def _odd_recipients(name: str, domain: str, source: random.Random) -> Letter:
+def _odd_recipients(name: str, domain: str, source: random.Random) -> CorpusMessage:
     locals_ = ("o'hara", "a/b=c", '"a b"', '"x\\"y"', "plus+tag", "%x$y!z", "a" * 64)
-    return Letter(name, _text(name, "to odd names\n"), tuple(f"{local}@{domain}" for local in locals_))
+    return CorpusMessage(name, _text(name, "to odd names\n"), tuple(f"{local}@{domain}" for local in locals_))
 
 
-def _null_sender(name: str, domain: str, source: random.Random) -> Letter:
-    return Letter(name, _text(name, "from nobody\n"), (f"bob@{domain}",), sender="")
+def _null_sender(name: str, domain: str, source: random.Random) -> CorpusMessage:
+    return CorpusMessage(name, _text(name, "from nobody\n"), (f"bob@{domain}",), sender="")
 
 
-def _odd_sender(name: str, domain: str, source: random.Random) -> Letter:
+def _odd_sender(name: str, domain: str, source: random.Random) -> CorpusMessage:
     sender = f"bounce+bob={domain}'`$x|{source.randint(1, 9)}@sender.example"
-    return Letter(name, _text(name, "from an odd name\n"), (f"bob@{domain}",), sender=sender)
+    return CorpusMessage(name, _text(name, "from an odd name\n"), (f"bob@{domain}",), sender=sender)
 
 
-def _delivery_report(name: str, domain: str, source: random.Random) -> Letter:
-    return Letter(
+def _delivery_report(name: str, domain: str, source: random.Random) -> CorpusMessage:
+    return CorpusMessage(
         name,
         _text(name, "tell me\n"),
         (f"bob@{domain}",),
@@ -194,12 +194,12 @@ def _delivery_report(name: str, domain: str, source: random.Random) -> Letter:
     )
 
 
-def _international(name: str, domain: str, source: random.Random) -> Letter:
+def _international(name: str, domain: str, source: random.Random) -> CorpusMessage:
     message = EmailMessage(policy=SMTPUTF8)
     message["X-Corpus"], message["From"] = name, "Jürgen <jürgen@sender.example>"
     message["To"], message["Subject"] = f"用户@{domain}", "Grüße, 用户"
     message.set_content("ä\n.\nö\n", cte="8bit")
-    return Letter(
+    return CorpusMessage(
         name,
         message.as_bytes(),
         (f"用户@{domain}", f"δοκιμή@{domain}"),
@@ -208,30 +208,30 @@ def _international(name: str, domain: str, source: random.Random) -> Letter:
     )
 
 
-def _unterminated_by_filter(name: str, domain: str, source: random.Random) -> Letter:
+def _unterminated_by_filter(name: str, domain: str, source: random.Random) -> CorpusMessage:
     return _to_bob(name, _text(name, _words(source, 30) + "\n", "X-Corpus-Filter: unterminated"), domain)
 
 
-def _line_feeds_by_filter(name: str, domain: str, source: random.Random) -> Letter:
+def _line_feeds_by_filter(name: str, domain: str, source: random.Random) -> CorpusMessage:
     body = textwrap.fill(_words(source, 300)) + "\n.\n..\n"
     return _to_bob(name, _text(name, body, "X-Corpus-Filter: line-feeds"), domain)
 
 
-def _refused(name: str, domain: str, source: random.Random) -> Letter:
-    return Letter(name, _text(name, f"{GTUBE}\n"), (f"bob@{domain}",), fate=Fate.REFUSED)
+def _refused(name: str, domain: str, source: random.Random) -> CorpusMessage:
+    return CorpusMessage(name, _text(name, f"{GTUBE}\n"), (f"bob@{domain}",), fate=Fate.REFUSED)
 
 
-def _refused_deep_inside(name: str, domain: str, source: random.Random) -> Letter:
+def _refused_deep_inside(name: str, domain: str, source: random.Random) -> CorpusMessage:
     body = f"{_words(source, 50_000)}\n{GTUBE}\n{_words(source, 50_000)}\n"
-    return Letter(name, _text(name, body), (f"bob@{domain}", f"carol@{domain}"), fate=Fate.REFUSED)
+    return CorpusMessage(name, _text(name, body), (f"bob@{domain}", f"carol@{domain}"), fate=Fate.REFUSED)
 
 
-def _discarded(name: str, domain: str, source: random.Random) -> Letter:
+def _discarded(name: str, domain: str, source: random.Random) -> CorpusMessage:
     octets = _text(name, "away with it\n", "X-Filter-Action: discard")
-    return Letter(name, octets, (f"bob@{domain}",), fate=Fate.DISCARDED)
+    return CorpusMessage(name, octets, (f"bob@{domain}",), fate=Fate.DISCARDED)
 
 
-MAKERS: tuple[Callable[[str, str, random.Random], Letter], ...] = (
+MAKERS: tuple[Callable[[str, str, random.Random], CorpusMessage], ...] = (
     _plain,
     _one_line,
     _attachments,

@@ -60,7 +60,7 @@ func main() {
     }
 }
 """
-LETTER = "From: a@example.org\nTo: b@example.net\nSubject: test\n\nhello\n"
+MESSAGE = "From: a@example.org\nTo: b@example.net\nSubject: test\n\nhello\n"
 
 
 @dataclass
@@ -102,7 +102,7 @@ def _postfix(scene: Scene) -> str:
     postfix = Postfix.start(host, folder, "sender.example.org", (), routes, settings)
     try:
         postfix.wait_ready()
-        host.run("sendmail", "-C", folder / "conf", "-f", "a@example.org", "b@example.net", text=LETTER)
+        host.run("sendmail", "-C", folder / "conf", "-f", "a@example.org", "b@example.net", text=MESSAGE)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             if "status=sent" in postfix.log:
@@ -152,7 +152,7 @@ CLIENTS = {
             "--from=a@example.org",
             "--",
             "b@example.net",
-            text=LETTER,
+            text=MESSAGE,
         ),
         lambda: shutil.which("msmtp") is not None,
     ),

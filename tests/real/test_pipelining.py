@@ -8,7 +8,7 @@ import pytest
 
 from proxsmtp_tp.lab import network
 from proxsmtp_tp.lab.gateway import Instance
-from tests.real.scripted import ScriptedServer, Step
+from tests.real.scripted_server import ScriptedServer, Step
 
 if TYPE_CHECKING:
     import socket

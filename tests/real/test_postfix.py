@@ -1,4 +1,4 @@
-"""Mail of all kinds from one real Postfix to another, across the gateway: 224 letters, byte for byte.
+"""Mail of all kinds from one real Postfix to another, across the gateway: 224 messages, byte for byte.
 
 The sender's Postfix has a queue and pipelines; the MX's announces all that Postfix has. What the gateway's filter
 passes arrives as it was, once for each recipient; what it refuses comes back to the author with the filter's words.
@@ -14,15 +14,15 @@ import pytest
 
 from proxsmtp_tp.lab import network
 from proxsmtp_tp.lab.gateway import Instance
-from tests.real.corpus import Fate, Letter, letters
-from tests.real.post_office import DOMAINS, REFUSAL
+from tests.real.corpus import CorpusMessage, Fate, messages
+from tests.real.postfix_pair import DOMAINS, REFUSAL
 
 if TYPE_CHECKING:
-    from tests.real.post_office import PostOffice
+    from tests.real.postfix_pair import PostfixPair
 
 
-def _corpus(run: str) -> list[Letter]:
-    return [letter for domain in DOMAINS for letter in letters(domain, f"{run}.{domain}")]
+def _corpus(run: str) -> list[CorpusMessage]:
+    return [message for domain in DOMAINS for message in messages(domain, f"{run}.{domain}")]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def filter_command(directory: Path) -> str:
     return f"sh {shutil.copy(own, directory)} {shutil.copy(sample, directory)}"
 
 
-def test_control_without_a_gateway(post_office: PostOffice) -> None:
+def test_control_without_a_gateway(postfix_pair: PostfixPair) -> None:
     """The two Postfixes change nothing themselves: what the other tests find is ours."""
-    corpus = [letter for letter in _corpus("control") if letter.fate is Fate.DELIVERED]
-    post_office.post(corpus)
-    post_office.check(corpus, filtered=False)
+    corpus = [message for message in _corpus("control") if message.fate is Fate.DELIVERED]
+    postfix_pair.send(corpus)
+    postfix_pair.check(corpus, filtered=False)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_control_without_a_gateway(post_office: PostOffice) -> None:
     ],
 )
 def test_corpus(
-    post_office: PostOffice,
+    postfix_pair: PostfixPair,
     directory: Path,
     filter_command: str,
     mode: str,
@@ -69,25 +69,25 @@ def test_corpus(
         "RuleInterface": "lan",
     }
     corpus = _corpus(mode)
-    with Instance(post_office.lab.gateway, directory, directives, mode).running() as instance:
-        post_office.post(corpus)
-    post_office.check(corpus, filtered=True)
-    assert post_office.clients() == seen
+    with Instance(postfix_pair.lab.gateway, directory, directives, mode).running() as instance:
+        postfix_pair.send(corpus)
+    postfix_pair.check(corpus, filtered=True)
+    assert postfix_pair.clients() == seen
     assert not list(spool.iterdir()), "something is left in TempDirectory"
     assert "Traceback" not in instance.log
 
-    notices = post_office.notices()
-    for letter in corpus:
-        told = [notice for notice in notices if letter.name in notice]
-        if letter.fate is Fate.REFUSED:
+    notices = postfix_pair.notices()
+    for message in corpus:
+        told = [notice for notice in notices if message.name in notice]
+        if message.fate is Fate.REFUSED:
             (bounce,) = told
-            for recipient in letter.recipients:
+            for recipient in message.recipients:
                 assert f"<{recipient}>: host" in bounce
             assert REFUSAL in " ".join(bounce.split())
-        elif letter.report:
+        elif message.report:
             (report,) = told
-            assert f"Original-Envelope-Id: {letter.name}" in report
-            assert f"Original-Recipient: rfc822;robert+{letter.name}@" in report
+            assert f"Original-Envelope-Id: {message.name}" in report
+            assert f"Original-Recipient: rfc822;robert+{message.name}@" in report
             assert "Action: delivered" in report
         else:
             assert not told

@@ -2,8 +2,8 @@
 
     script    case files -> values: `Case`, `Step`
     daemon    one daemon, started in the foreground with its own directory, port and log
-    stage     one case on one daemon: a client, a server, what the filter recorded
-    company   many cases on many daemons, side by side
+    player    one case on one daemon: a client, a server, what the filter recorded
+    parallel  many cases on many daemons at once
 
 How a case is written: ../cases/README.md.
 """

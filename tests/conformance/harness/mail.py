@@ -30,7 +30,7 @@ sed "s/^Subject: /&[$SENDER to $RECIPIENTS from $CLIENT at $SERVER] /" "$message
 """
 """As administrators of 1.10 have them; the subject tells what the environment was."""
 
-LETTERS = {
+MESSAGES = {
     "plain": "Subject: plain\r\n\r\nHello,\r\nhow are you?\r\n",
     "no body": "Subject: no body\r\n\r\n",
     "long header": f"Subject: long\r\nX-Long: {'word ' * 150}\r\n\tfolded\r\n\r\nbody\r\n",

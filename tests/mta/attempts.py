@@ -22,7 +22,7 @@ CLIENTS = 6
 
 
 @dataclass
-class Tried:
+class Attempt:
     """One form: the replies to MAIL and RCPT with it (b"" where the connection ended), and what arrived, if it did."""
 
     form: bytes
@@ -32,7 +32,7 @@ class Tried:
     arrived: Arrived | None = None
 
 
-def try_forms(port: int, forms: Sequence[bytes], sink: Sink, label: str, quiet: float) -> list[Tried]:
+def try_forms(port: int, forms: Sequence[bytes], sink: Sink, label: str, quiet: float) -> list[Attempt]:
     """Send a message for each form; wait until all that the server took are here, or none came for `quiet` seconds."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         tried = list(pool.map(lambda n: _try(port, forms[n], _mark(label, n)), range(len(forms))))
@@ -49,8 +49,8 @@ def _mark(label: str, number: int) -> bytes:
     return f"{label}-{number}".encode()
 
 
-def _try(port: int, form: bytes, mark: bytes) -> Tried:
-    tried = Tried(form, b"", b"", b"")
+def _try(port: int, form: bytes, mark: bytes) -> Attempt:
+    tried = Attempt(form, b"", b"", b"")
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 60) as link, link.makefile("rb") as replies:
 
         def say(line: bytes) -> bytes:

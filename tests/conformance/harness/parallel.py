@@ -1,4 +1,4 @@
-"""Many cases on many daemons, side by side.
+"""Plays cases on many daemons at once.
 
 1.10 waits 44 ms at each exchange, and loses exit codes when two of its filters end at once: so each daemon plays
 one case after the other, and many daemons play at the same time. Cases with the same configuration share one.
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conformance.harness.daemon import Daemon, DaemonError
+from tests.conformance.harness.player import CasePlayer, Mismatch
 from tests.conformance.harness.script import Side
-from tests.conformance.harness.stage import Mismatch, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ Key = tuple[Side, tuple[str, ...], int]
 """What cases must have in common to share a daemon: side, configuration, log level."""
 
 
-def perform(plays: Iterable[tuple[Side, Case]]) -> dict[Play, str]:
+def play_all(plays: Iterable[tuple[Side, Case]]) -> dict[Play, str]:
     """Play them all. The text of what went wrong by play; "" where nothing did."""
     groups: dict[Key, list[Case]] = defaultdict(list)
     for side, case in plays:
@@ -40,7 +40,7 @@ def perform(plays: Iterable[tuple[Side, Case]]) -> dict[Play, str]:
     chunks = [(key, part) for key, cases in groups.items() for part in _parts(cases)]
     chunks.sort(key=lambda chunk: -len(chunk[1]))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = pool.map(_perform_on_one, chunks)
+        outcomes = pool.map(_play_on_one, chunks)
         return {play: text for outcome in outcomes for play, text in outcome}
 
 
@@ -58,7 +58,7 @@ def _parts(cases: list[Case]) -> Iterator[list[Case]]:
         yield cases[start : start + SHARED]
 
 
-def _perform_on_one(chunk: tuple[Key, list[Case]]) -> list[tuple[Play, str]]:
+def _play_on_one(chunk: tuple[Key, list[Case]]) -> list[tuple[Play, str]]:
     """One daemon after the other, if it dies or does not start, until all its cases are played."""
     (side, config, level), cases = chunk
     outcomes = []
@@ -71,7 +71,7 @@ def _perform_on_one(chunk: tuple[Key, list[Case]]) -> list[tuple[Play, str]]:
                         daemon.stop()
                     daemon = Daemon(side, config, level=level)
                     daemon.start()
-                Stage(case, daemon).play()
+                CasePlayer(case, daemon).play()
                 text = ""
             except (Mismatch, DaemonError, OSError) as error:
                 text = str(error) or repr(error)

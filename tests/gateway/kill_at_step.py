@@ -1,10 +1,10 @@
-"""Installs and removals that are killed (SIGKILL) at a chosen step: `python -m tests.gateway.killing STATE_DIR`.
+"""Installs and removals that are killed (SIGKILL) at a chosen step: `python -m tests.gateway.kill_at_step STATE_DIR`.
 
 Runs in the gateway's namespace. Each line of standard input is one job, [action, changes of the options, step]; for
 each a child is forked, which kills itself before the step of that number. Answers with one line: [killed, steps done].
 
-A step is whatever changes the box or the state file: a load of nft, a policy rule, a route, one table of one IP version
-of iptables, a state file written, renamed into place, or deleted.
+A step is whatever changes the host or the state file: a load of nft, a policy rule, a route, one iptables table of one
+IP version, a state file written, renamed into place, or deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.gateway import install, iptables, nftables, routing, survey
 from proxsmtp_tp.gateway.plan import Fail, Method, Mode
 from proxsmtp_tp.gateway.state import Store
-from tests.gateway.box import options
+from tests.gateway.rules_host import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,7 +35,7 @@ class Mismatch(Exception):  # noqa: N818 - it is the finding of a test, not an e
     """The daemon did not follow the script."""
 
 
-class Stage:
+class CasePlayer:
     """One play of one case."""
 
     def __init__(self, case: Case, daemon: Daemon) -> None:

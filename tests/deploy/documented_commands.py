@@ -1,4 +1,4 @@
-"""What a page of docs/ tells its reader to type, typed: the console blocks of a section, command by command.
+"""Runs the commands that a page of docs/ tells its reader to type: the console blocks of a section.
 
 A block is a fence of the kind `console`. A line that begins with the prompt of root, `# `, is a command, together with
 the here-document that it begins; what follows it up to the next prompt is what the reader is promised to see. Numbers

@@ -21,9 +21,9 @@ apt-get purge -q -y --autoremove python3-venv nftables
 
 
 @contextmanager
-def wheels(town: Machines) -> Iterator[None]:
+def wheels(machines: Machines) -> Iterator[None]:
     """In /root: the project's wheel and the sample filter. Afterwards the program is gone, however it came."""
-    root = town.gateway.root
+    root = machines.gateway.root
     (root / "root/wheels").mkdir()
     for path in (cache() / "wheels").glob("*.whl"):
         (root / "root/wheels" / path.name).write_bytes(path.read_bytes())
@@ -34,4 +34,4 @@ def wheels(town: Machines) -> Iterator[None]:
     try:
         yield
     finally:
-        town.gateway.run("sh", "-ec", _LEAVE)
+        machines.gateway.run("sh", "-ec", _LEAVE)

@@ -1,4 +1,4 @@
-"""A gateway with the real daemon, for the tests of the doctor: broken on purpose, examined, mended as it says."""
+"""A gateway with the real daemon: the tests break something, `doctor` examines it, and the fix that it names is run."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 FILTER = '#!/bin/sh\ngrep -v "^X-Bad:"\n'
 
 
-class Clinic:
-    """One gateway. Healthy once made: the rules are in place, and the daemon runs."""
+class DaemonHost:
+    """One gateway. At first nothing is wrong: the rules are in place, and the daemon runs."""
 
     def __init__(self, **directives: str) -> None:
         # Not below pytest's folders, which the daemon's user may not enter.
-        self.folder = folder = Path(tempfile.mkdtemp(prefix="clinic."))
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="host."))
         folder.chmod(0o755)
         self.net = Network()
         self.filter, self.temp = folder / "filter", folder / "temp"
@@ -79,7 +79,7 @@ class Clinic:
         return inside(self.gateway, lambda: list(probe.probe(self.patient())))
 
     def type(self, command: str) -> None:
-        """What the doctor says, typed into a shell of the gateway."""
+        """Run a command that `doctor` names, in a shell of the gateway."""
         path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
         done = subprocess.run(
             ["ip", "netns", "exec", self.gateway, "sh", "-c", command],
@@ -92,7 +92,7 @@ class Clinic:
         run(self.gateway, "sh", "-c", command)
 
     def restart(self) -> None:
-        """The daemon anew."""
+        """Restart the daemon."""
         self.instance.stop()
         self.instance.start()
 

@@ -1,4 +1,4 @@
-"""Two real Postfixes on either side of the gateway, and what must come of every letter given to the first."""
+"""Two real Postfixes, one on each side of the gateway: the first sends messages, and what the second got is checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from proxsmtp_tp.lab import network
 from proxsmtp_tp.lab.client import Client
-from tests.real.corpus import Fate, Letter
+from tests.real.corpus import CorpusMessage, Fate
 from tests.real.postfix import Postfix
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _TRACE = re.compile(rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Received|X-F
 
 
 @dataclass(frozen=True, slots=True)
-class PostOffice:
+class PostfixPair:
     """`sender` has a queue and bounces, `mx` has the mailbox."""
 
     lab: network.GatewayNetwork
@@ -45,22 +45,22 @@ class PostOffice:
         mx.wait_ready()
         return cls(lab, sender, mx)
 
-    def post(self, letters: Sequence[Letter]) -> None:
-        """Hand the letters to the sender's Postfix, exactly as they are, and wait until all are settled.
+    def send(self, messages: Sequence[CorpusMessage]) -> None:
+        """Hand the messages to the sender's Postfix, exactly as they are, and wait until all are settled.
 
-        No connection is left behind: the next letters take the way that is theirs then.
+        No connection is left behind: the next messages take the way that is theirs then.
         """
         self.sender.empty_mailbox()
         self.mx.empty_mailbox()
         with Client(self.lab.sender, "127.0.0.1") as client:
             client.ehlo()
-            for letter in letters:
+            for message in messages:
                 reply = client.submit(
-                    letter.sender, letter.recipients, letter.octets, letter.mail_options, letter.rcpt_options
+                    message.sender, message.recipients, message.octets, message.mail_options, message.rcpt_options
                 )
-                assert reply.startswith("250 "), f"{letter.name}: {reply}"
-        copies = sum(len(letter.recipients) for letter in letters if letter.fate is Fate.DELIVERED)
-        notices = sum(letter.report or letter.fate is Fate.REFUSED for letter in letters)
+                assert reply.startswith("250 "), f"{message.name}: {reply}"
+        copies = sum(len(message.recipients) for message in messages if message.fate is Fate.DELIVERED)
+        notices = sum(message.report or message.fate is Fate.REFUSED for message in messages)
         self.mx.wait_mailbox(copies, 60)
         try:
             self.sender.wait_mailbox(notices, 60)
@@ -71,12 +71,12 @@ class PostOffice:
         self.sender.wait_parted(30)
         self.mx.wait_idle(30)
 
-    def check(self, letters: Sequence[Letter], *, filtered: bool) -> None:
-        """Each delivered letter arrived once for each recipient, byte for byte; no other arrived.
+    def check(self, messages: Sequence[CorpusMessage], *, filtered: bool) -> None:
+        """Each delivered message arrived once for each recipient, byte for byte; no other arrived.
 
         `filtered`: each bears our sample filter's header, or none does.
         """
-        wanted = {letter.name: letter for letter in letters}
+        wanted = {message.name: message for message in messages}
         arrived: Counter[tuple[str, str]] = Counter()
         for file in self.mx.mailbox():
             text = file.read_bytes()
@@ -88,11 +88,11 @@ class PostOffice:
             assert _TRACE.fullmatch(trace), f"{name} has other headers before it than an MTA's: {trace!r}"
             assert trace.count(b"\nX-Filter: passed; ") == filtered, f"{name}: {trace!r}"
             assert _field(text, b"Return-Path") == f"<{wanted[name].sender}>"
-        delivered = (letter for letter in letters if letter.fate is Fate.DELIVERED)
-        assert arrived == Counter((letter.name, to) for letter in delivered for to in letter.recipients)
+        delivered = (message for message in messages if message.fate is Fate.DELIVERED)
+        assert arrived == Counter((message.name, to) for message in delivered for to in message.recipients)
 
     def clients(self) -> set[str]:
-        """The addresses that the MX saw letters come from."""
+        """The addresses that the MX saw messages come from."""
         pattern = re.compile(rb"^Received: from sender.example \(unknown \[(?:IPv6:)?([^]]+)\]\)", re.MULTILINE)
         return {match[1].decode() for file in self.mx.mailbox() if (match := pattern.search(file.read_bytes()))}
 

@@ -1,4 +1,4 @@
-"""The gateway as the tests use it: rules put in and taken out, daemons started and killed, snapshots compared."""
+"""The gateway of the tests of rules: installs and removes them, starts and kills daemons, takes snapshots."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def options(**changes: Any) -> Options:
     return Options(**given)
 
 
-class Box:
-    """One gateway."""
+class RulesHost:
+    """One gateway, without the real daemon."""
 
     def __init__(self, net: Network, state: Path) -> None:
         self.net, self.state = net, state
