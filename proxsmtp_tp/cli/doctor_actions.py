@@ -25,10 +25,10 @@ def act(args: argparse.Namespace) -> int:
     """Examine; errors of usage become a line each and an exit status."""
     try:
         survey.require_root()
-        patient = examination.meet(settings_of(args), args.config, options_of(args), store_of(args))
-        findings = _say(args, examination.examine(patient))
+        setup = examination.setup_of(settings_of(args), args.config, options_of(args), store_of(args))
+        findings = _say(args, examination.examine(setup))
         if args.probe:
-            findings += _say(args, probe.probe(patient))
+            findings += _say(args, probe.probe(setup))
     except ConfigError as error:
         return _complain(error.lines(), error.exit_code)
     except PlanError as error:
@@ -37,7 +37,8 @@ def act(args: argparse.Namespace) -> int:
         return _complain(str(error).splitlines(), EXIT_FAILED)
     well = all(finding.ok for finding in findings)
     if args.json:
-        print(json.dumps({"ok": well, "findings": [asdict(finding) for finding in findings]}))
+        # "mend" is the name that "fix" had in 2.0.0: programs read it.
+        print(json.dumps({"ok": well, "findings": [asdict(item) | {"mend": item.fix} for item in findings]}))
     return 0 if well else EXIT_FAILED
 
 
@@ -48,8 +49,8 @@ def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]
         found.append(finding)
         if not args.json:
             print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.step}: {printable(finding.text)}", flush=True)
-            if finding.mend:
-                print(f"       mend: {printable(finding.mend)}", flush=True)
+            if finding.fix:
+                print(f"       fix: {printable(finding.fix)}", flush=True)
     return found
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.limit import ProcessLimit
-    from proxsmtp_tp.filters.room import Room
     from proxsmtp_tp.filters.run import CommandRun
+    from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 Kind = Literal["pipe", "file"]
 
@@ -42,8 +42,8 @@ _RUNS: Final[dict[Kind, Callable[[Launcher, FilterRequest, FilterOwner], Command
 class CommandFilter:
     """Runs `command` for each message, at most `limit` at once; `timeout` in seconds is FilterTimeout."""
 
-    def __init__(self, command: str, kind: Kind, timeout: float, room: Room, limit: ProcessLimit) -> None:
-        self._launcher = Launcher(command, timeout, room, limit)
+    def __init__(self, command: str, kind: Kind, timeout: float, space: SpoolSpace, limit: ProcessLimit) -> None:
+        self._launcher = Launcher(command, timeout, space, limit)
         self._run = _RUNS[kind]
 
     @property

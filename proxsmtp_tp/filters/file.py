@@ -21,7 +21,7 @@ class FileRun(CommandRun):
     """FilterType file."""
 
     def __init__(self, launcher: Launcher, request: FilterRequest, owner: FilterOwner) -> None:
-        self._file = MessageFile(launcher.room, launcher.claim)
+        self._file = MessageFile(launcher.space, launcher.ownership)
         super().__init__(launcher, request, owner, self._file)
 
     def read(self, size: int) -> bytes:

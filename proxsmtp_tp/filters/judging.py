@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.clock import Clock
 from proxsmtp_tp.filters.endings import Ending, trouble
-from proxsmtp_tp.filters.room import SpoolFullError
+from proxsmtp_tp.filters.spool_space import SpoolFullError
 from proxsmtp_tp.filters.verdict import Action
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.filters.claim import Claim, remove_unclaimed
+from proxsmtp_tp.filters.ownership import Ownership, remove_abandoned
 from proxsmtp_tp.filters.process import Child
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.process import ChildOwner
-    from proxsmtp_tp.filters.room import Room
+    from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 _OWN_VARIABLES = frozenset(
     (b"CLIENT", b"SERVER", b"SENDER", b"RECIPIENTS", b"REMOTE", b"REMOTE_HELO", b"HELO", b"EMAIL", b"TMPDIR")
@@ -30,18 +30,18 @@ _OWN_VARIABLES = frozenset(
 class Launcher:
     """Starts `command`, at most `limit` at once. `timeout` is FilterTimeout in seconds."""
 
-    def __init__(self, command: str, timeout: float, room: Room, limit: ProcessLimit) -> None:
+    def __init__(self, command: str, timeout: float, space: SpoolSpace, limit: ProcessLimit) -> None:
         self.command = command
         self.timeout = timeout
-        self.room = room
-        self.claim = Claim(room.directory)
+        self.space = space
+        self.ownership = Ownership(space.directory)
         self.limit = limit
         self._children: set[Child] = set()
         self._environment = {name: value for name, value in os.environb.items() if name not in _OWN_VARIABLES}
-        self._environment[b"TMPDIR"] = os.fsencode(room.directory)
+        self._environment[b"TMPDIR"] = os.fsencode(space.directory)
         _keep_descriptors()
         _keep_exit_statuses()
-        remove_unclaimed(room.directory)
+        remove_abandoned(space.directory)
 
     def launch(self, request: FilterRequest, owner: ChildOwner, *, file: str | None = None) -> Child:
         """Start the command for who holds a place of `limit`, which is given back when the child is reaped.
@@ -68,7 +68,7 @@ class Launcher:
     def close(self) -> None:
         """End every process now, and start none any more. No message is in a file any more."""
         self.limit.close()
-        self.claim.close()
+        self.ownership.close()
         for child in list(self._children):
             child.kill()
 

@@ -26,9 +26,9 @@ class PipeRun(CommandRun):
     """FilterType pipe."""
 
     def __init__(self, launcher: Launcher, request: FilterRequest, owner: FilterOwner) -> None:
-        self._input = Spool(launcher.room)
+        self._input = Spool(launcher.space)
         super().__init__(launcher, request, owner, self._input)
-        self._output = Spool(launcher.room)
+        self._output = Spool(launcher.space)
         self._output_closed = False
 
     def read(self, size: int) -> bytes:

@@ -25,7 +25,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from proxsmtp_tp.filters.strays import Strays
+from proxsmtp_tp.filters.other_groups import OtherGroups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +101,7 @@ class Child:
         self._timer: asyncio.TimerHandle | None = None
         self._stdin = self._stdout = self._stderr = self._pidfd = _NO_DESCRIPTOR
         self._pid = self._spawn(command, environment, piped)
-        self._strays = Strays(self._pid)
+        self._other_groups = OtherGroups(self._pid)
         self._watch()
 
     def _spawn(self, command: str, environment: Mapping[bytes, bytes], piped: bool) -> int:
@@ -312,10 +312,10 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         """The leader is not reaped: the number of the group can not be anybody else's."""
-        self._strays.look()
+        self._other_groups.look()
         with suppress(ProcessLookupError, PermissionError):  # all gone; or a set-uid filter that only root may end
             os.killpg(self._pid, number)
-        self._strays.signal(number)
+        self._other_groups.signal(number)
 
     def _maybe_over(self) -> None:
         held = self._stdout != _NO_DESCRIPTOR or self._stderr != _NO_DESCRIPTOR

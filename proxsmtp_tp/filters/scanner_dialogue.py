@@ -78,7 +78,7 @@ class ScannerDialogue:
     @property
     def waiting_for(self) -> str:
         """What the next reply answers, for a log."""
-        return self._expected[0].value if self._expected else "room for the message"
+        return self._expected[0].value if self._expected else "space for the message"
 
     @property
     def between_commands(self) -> bool:

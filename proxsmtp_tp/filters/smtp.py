@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.addresses import Address
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.limit import ProcessLimit
-    from proxsmtp_tp.filters.room import Room
+    from proxsmtp_tp.filters.spool_space import SpoolSpace
     from proxsmtp_tp.filters.verdict import Verdict
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class SmtpFilter:
     Raises ValueError for an address that nobody can be reached at.
     """
 
-    def __init__(self, address: Address, timeout: float, room: Room, limit: ProcessLimit) -> None:
+    def __init__(self, address: Address, timeout: float, space: SpoolSpace, limit: ProcessLimit) -> None:
         if isinstance(address, InetAddress) and address.port_only:
             raise ValueError(f"FilterType smtp: no host before port {address.port}")
         self.address = address
         self.timeout = timeout
-        self.room = room
+        self.space = space
         self.limit = limit
         self.own_name = _own_name()
         self._connections: set[ScannerConnection] = set()
@@ -101,7 +101,7 @@ class ScanRun(Judging):
     """A FilterRun; the owner of its connection to the scanner."""
 
     def __init__(self, parent: SmtpFilter, request: FilterRequest, owner: FilterOwner) -> None:
-        self._text = Spool(parent.room)
+        self._text = Spool(parent.space)
         super().__init__(parent.limit, parent.timeout, request, owner, self._text)
         self._parent = parent
         self._dialogue = ScannerDialogue(request, parent.own_name)

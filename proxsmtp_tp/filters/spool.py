@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.filters.claim import Claim
-    from proxsmtp_tp.filters.room import Room
+    from proxsmtp_tp.filters.ownership import Ownership
+    from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 MEMORY_LIMIT = 256 * 1024
 """Octets of one message kept in memory: more than nearly all mail has, and 64 messages of that size are 16 MiB."""
@@ -64,23 +64,23 @@ class _Reading:
 class Spool(_Reading):
     """Octets in the order of writing. `size` counts them; after each `complete` they can be read once."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, space: SpoolSpace) -> None:
         super().__init__()
-        self._room = room
+        self._space = space
         self._taken = 0
         self._memory = bytearray()
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError where the disk takes no more, or the directory no file, SpoolFullError at a limit."""
-        room, octets = self._room, len(data)
-        in_memory = self._file is None and self.size + octets <= MEMORY_LIMIT and room.has_memory(octets)
+        space, octets = self._space, len(data)
+        in_memory = self._file is None and self.size + octets <= MEMORY_LIMIT and space.has_memory(octets)
         if in_memory:
-            room.take(octets)
+            space.take(octets)
         else:
-            room.take_on_disk(octets)
+            space.take_on_disk(octets)
         self._taken += octets
         if in_memory:
-            room.memory += octets
+            space.memory += octets
             self._memory += data
         else:
             self._on_disk().write(data)
@@ -88,13 +88,13 @@ class Spool(_Reading):
 
     def _on_disk(self) -> IO[bytes]:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._room.directory)  # noqa: SIM115  (closed by close)
+            self._file = tempfile.TemporaryFile(dir=self._space.directory)  # noqa: SIM115  (closed by close)
             self._file.write(self._memory)
             self._forget_memory()
         return self._file
 
     def _forget_memory(self) -> None:
-        self._room.memory -= len(self._memory)
+        self._space.memory -= len(self._memory)
         self._memory = bytearray()
 
     def complete(self) -> None:
@@ -117,24 +117,24 @@ class Spool(_Reading):
         super().close()
         self._forget_memory()
         taken, self._taken = self._taken, 0
-        self._room.give_back(taken)
+        self._space.give_back(taken)
 
 
 class MessageFile(_Reading):
     """A file with a name, made when first needed. `size` counts what was written, after `reopen` what is there."""
 
-    def __init__(self, room: Room, claim: Claim) -> None:
+    def __init__(self, space: SpoolSpace, ownership: Ownership) -> None:
         super().__init__()
-        self._room = room
+        self._space = space
         self._taken = 0
         self.name = ""
         """Its path, from the first `write` or `complete`."""
-        self._claim = claim
+        self._ownership = ownership
         self._path: Path | None = None
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError where the disk takes no more, or the directory no file, SpoolFullError at a limit."""
-        self._room.take_on_disk(len(data))
+        self._space.take_on_disk(len(data))
         self._taken += len(data)
         self._make().write(data)
         self.size += len(data)
@@ -146,7 +146,7 @@ class MessageFile(_Reading):
 
     def _make(self) -> IO[bytes]:
         if self._file is None:
-            descriptor, self.name = tempfile.mkstemp(prefix=self._claim.prefix(), dir=self._room.directory)
+            descriptor, self.name = tempfile.mkstemp(prefix=self._ownership.prefix(), dir=self._space.directory)
             self._path = Path(self.name)
             self._file = os.fdopen(descriptor, "wb")
         return self._file
@@ -160,7 +160,7 @@ class MessageFile(_Reading):
             raise OSError(errno.EINVAL, "not a regular file", self.name)
         self._file = os.fdopen(descriptor, "rb")
         self.size = self._left = status.st_size
-        self._room.give_back(self._taken - self.size)
+        self._space.give_back(self._taken - self.size)
         self._taken = self.size
         self._unlink()
 
@@ -169,7 +169,7 @@ class MessageFile(_Reading):
         super().close()
         self._unlink()
         taken, self._taken = self._taken, 0
-        self._room.give_back(taken)
+        self._space.give_back(taken)
 
     def _unlink(self) -> None:
         path, self._path = self._path, None

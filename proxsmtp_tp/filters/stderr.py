@@ -59,8 +59,8 @@ class LastLine:
 
     def _joined(self, data: bytes) -> bytes:
         """What is known of the current line, with more of it."""
-        room = LINE_LIMIT - len(self._current)
-        more = data[:room] if self._current else data.lstrip()[:room]
+        left = LINE_LIMIT - len(self._current)
+        more = data[:left] if self._current else data.lstrip()[:left]
         return self._current + more
 
 

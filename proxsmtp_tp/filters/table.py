@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, Literal
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.limit import ProcessLimit
-from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.smtp import SmtpFilter
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.filters.interface import Filter
     from proxsmtp_tp.filters.places import Places
-    from proxsmtp_tp.filters.room import Tally
+    from proxsmtp_tp.filters.spool_space import Tally
 
 
 def make_filter(settings: Settings, tally: Tally | None = None, places: Places | None = None) -> Filter | None:
@@ -31,22 +31,22 @@ def make_filter(settings: Settings, tally: Tally | None = None, places: Places |
     make = _FILTERS.get(settings.filter_type)
     if make is None:
         raise ValueError(f"FilterType {settings.filter_type.value} has no filter")
-    room = Room(settings.temp_directory, settings.spool_limit, tally)
-    return make(settings, settings.filter_command, room, ProcessLimit(settings.filter_processes, places))
+    space = SpoolSpace(settings.temp_directory, settings.spool_limit, tally)
+    return make(settings, settings.filter_command, space, ProcessLimit(settings.filter_processes, places))
 
 
-def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, Room, ProcessLimit], Filter]:
-    def make(settings: Settings, command: str, room: Room, limit: ProcessLimit) -> Filter:
-        return CommandFilter(command, kind, settings.filter_timeout, room, limit)
+def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, SpoolSpace, ProcessLimit], Filter]:
+    def make(settings: Settings, command: str, space: SpoolSpace, limit: ProcessLimit) -> Filter:
+        return CommandFilter(command, kind, settings.filter_timeout, space, limit)
 
     return make
 
 
-def _scanner(settings: Settings, _command: str, room: Room, limit: ProcessLimit) -> Filter:
-    return SmtpFilter(settings.filter_address, settings.filter_timeout, room, limit)
+def _scanner(settings: Settings, _command: str, space: SpoolSpace, limit: ProcessLimit) -> Filter:
+    return SmtpFilter(settings.filter_address, settings.filter_timeout, space, limit)
 
 
-_FILTERS: Final[dict[FilterType, Callable[[Settings, str, Room, ProcessLimit], Filter]]] = {
+_FILTERS: Final[dict[FilterType, Callable[[Settings, str, SpoolSpace, ProcessLimit], Filter]]] = {
     FilterType.PIPE: _command("pipe"),
     FilterType.FILE: _command("file"),
     FilterType.SMTP: _scanner,

@@ -54,16 +54,16 @@ def examine(plan: Plan, methods: Iterable[Method] = METHODS) -> Finding:
     own = Numbers(plan.numbers.slot)
     our_rules = {rule for rule in live.rules if own.priority <= rule.priority < own.priority + 3}
     our_routes = {route for route in live.routes if route.table == own.table}
-    strays = [
-        f"rules of method {method.value} are there besides"
+    other_methods = [
+        f"rules of method {method.value} are there too"
         for method in methods
         if method is not plan.options.method and METHODS[method].present(plan.options.instance)
     ]
-    if drift is None and not our_rules and not our_routes and not strays:
+    if drift is None and not our_rules and not our_routes and not other_methods:
         return Finding(True, ())
-    differences = [*strays, *(["the firewall rules are missing"] if drift is None else drift)]
+    differences = [*other_methods, *(["the firewall rules are missing"] if drift is None else drift)]
     differences += [f"missing: ip {item}" for item in [*sorted(rules - our_rules), *sorted(routes - our_routes)]]
-    differences += [f"besides: ip {item}" for item in [*sorted(our_rules - rules), *sorted(our_routes - routes)]]
+    differences += [f"unexpected: ip {item}" for item in [*sorted(our_rules - rules), *sorted(our_routes - routes)]]
     return Finding(False, tuple(differences))
 
 

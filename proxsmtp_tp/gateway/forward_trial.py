@@ -24,7 +24,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from proxsmtp_tp.gateway.doctor.namespaces import Room, room
+from proxsmtp_tp.gateway.doctor.namespaces import Namespace, new_namespace
 
 _FAR = "far"  # the client's end of its link
 _NUD_PERMANENT = 0x80  # linux/neighbour.h
@@ -46,7 +46,7 @@ table inet proxsmtp_trial {{
 def main() -> int:
     """Try what standard input says."""
     job = json.load(sys.stdin)
-    with room(_send) as client:
+    with new_namespace(_send) as client:
         mac = _make_links(job, client)
         watch = [["nft", "-f", "-"], _WATCH.format(priority=job["priority"])]
         for command, script in [*job["scripts"], watch]:
@@ -60,7 +60,7 @@ def main() -> int:
     return 0
 
 
-def _results(trials: list[list[Any]], client: Room, mac: str) -> list[str]:
+def _results(trials: list[list[Any]], client: Namespace, mac: str) -> list[str]:
     wanted = set(range(1, len(trials) + 1))
     early: set[int] = set()
     out: set[int] = set()
@@ -90,7 +90,7 @@ def _numbers(name: str) -> set[int]:
     }
 
 
-def _make_links(job: dict[str, Any], client: Room) -> str:
+def _make_links(job: dict[str, Any], client: Namespace) -> str:
     """As on the host, with a way to every client and server of a trial. The client interface's link address."""
     for name, value in {
         "ipv4/ip_forward": "1", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/default/rp_filter": "0",

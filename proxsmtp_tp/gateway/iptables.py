@@ -206,6 +206,6 @@ def _differences(tool: str, meant: dict[str, list[str]], live: dict[str, list[st
             found.append(f"{where}: the chain {'is missing' if there is None else 'was added'}")
         elif wanted != there:
             lines = [f"{where}: missing: {rule}" for rule in wanted if rule not in there]
-            lines += [f"{where}: besides: {rule}" for rule in there if rule not in wanted]
+            lines += [f"{where}: unexpected: {rule}" for rule in there if rule not in wanted]
             found += lines or [f"{where}: its rules are in another order, or one is there twice"]
     return found

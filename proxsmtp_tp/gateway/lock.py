@@ -49,7 +49,7 @@ def namespace_id() -> str:
 
 
 @contextmanager
-def held(directory: Path, namespace: str, seconds: float) -> Iterator[None]:
+def acquired(directory: Path, namespace: str, seconds: float) -> Iterator[None]:
     """Hold the lock of this network namespace. Raises GatewayError after `seconds`, or for an unusable directory."""
     path = directory / f"{_PREFIX}{namespace}"
     deadline = time.monotonic() + seconds

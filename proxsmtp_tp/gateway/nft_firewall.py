@@ -80,7 +80,7 @@ def _set_differences(
         return [f"set {name} has another type"]
     gone, new = sorted(set(meant[1]) - set(live[1])), sorted(set(live[1]) - set(meant[1]))
     found = [f"set {name} lacks {_people(element)}" for element in gone]
-    return found + [f"set {name} has {_people(element)} besides" for element in new]
+    return found + [f"set {name} has {_people(element)}, which is unexpected" for element in new]
 
 
 def _people(element: str) -> str:
@@ -99,5 +99,5 @@ def _chain_differences(name: str, meant: Table, live: Table) -> list[str]:
     if wanted == found:
         return []
     lines = [f"chain {name}: missing: {meant.text[name][i]}" for i, x in enumerate(wanted) if x not in found]
-    lines += [f"chain {name}: besides: {live.text[name][i]}" for i, x in enumerate(found) if x not in wanted]
+    lines += [f"chain {name}: unexpected: {live.text[name][i]}" for i, x in enumerate(found) if x not in wanted]
     return lines or [f"chain {name}: its rules are in another order, or one is there twice"]

@@ -74,7 +74,7 @@ class Store:
 
         Raises GatewayError, which names who has it. Works without writing a file where none can be written.
         """
-        with lock.held(self.directory, self._namespace, seconds):
+        with lock.acquired(self.directory, self._namespace, seconds):
             self._forget_gone_namespaces()
             try:
                 yield

@@ -83,13 +83,13 @@ class Worker:
 
     def drop_ours(self, table: str, caller: str, name: str) -> None:
         """Remove a chain of ours and the calls of it."""
-        held = self.table(table)
-        builtin = self._iptc.Chain(held, caller)
+        opened = self.table(table)
+        builtin = self._iptc.Chain(opened, caller)
         for rule in self._calls(builtin, name):
             builtin.delete_rule(rule)
-        if held.is_chain(name):
-            self._iptc.Chain(held, name).flush()
-            held.delete_chain(name)
+        if opened.is_chain(name):
+            self._iptc.Chain(opened, name).flush()
+            opened.delete_chain(name)
 
     @staticmethod
     def _calls(builtin: Any, name: str) -> list[Any]:
@@ -97,11 +97,11 @@ class Worker:
 
     def add(self, chain: dict[str, Any]) -> None:
         """Add a chain of ours, and its call at the top."""
-        held = self.table(chain["table"])
-        own = held.create_chain(chain["name"])
+        opened = self.table(chain["table"])
+        own = opened.create_chain(chain["name"])
         for data in chain["rules"]:
             own.append_rule(self.rule(data))
-        self._iptc.Chain(held, chain["caller"]).insert_rule(self.rule(chain["call"]))
+        self._iptc.Chain(opened, chain["caller"]).insert_rule(self.rule(chain["call"]))
 
     def replace(self, job: dict[str, Any]) -> dict[str, Any]:
         """Make the tables what is meant."""
@@ -130,19 +130,19 @@ class Worker:
 
     def _meant(self, chain: dict[str, Any]) -> list[str]:
         """What the library makes of the meant rules, in a chain that is never committed."""
-        held = self.table(chain["table"])
-        scratch = held.create_chain(_SCRATCH)
+        opened = self.table(chain["table"])
+        scratch = opened.create_chain(_SCRATCH)
         for data in chain["rules"]:
             scratch.append_rule(self.rule(data))
         rules = self.decoded(self._rules(chain["table"], _SCRATCH))
         # A call may only name a chain that is there; ours may not be.
         scratch.flush()
         call = {**chain["call"], "target": [_SCRATCH, []]}
-        caller = self._iptc.Chain(held, chain["caller"])
+        caller = self._iptc.Chain(opened, chain["caller"])
         caller.insert_rule(self.rule(call))
         decoded = json.loads(self.decoded(self._calls(caller, _SCRATCH))[0]) | {"target": chain["name"]}
         caller.delete_rule(self.rule(call))
-        held.delete_chain(_SCRATCH)
+        opened.delete_chain(_SCRATCH)
         return [json.dumps(decoded, sort_keys=True), *rules]
 
 

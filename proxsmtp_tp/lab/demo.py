@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.lab.client import Client
-from proxsmtp_tp.lab.gateway import Instance, box_state, changes
+from proxsmtp_tp.lab.gateway import Instance, changes, host_state
 from proxsmtp_tp.lab.mx import Arrived, Closed, Commanded, Connected, Journal
 from proxsmtp_tp.lab.network import LabError, gateway_network
 from proxsmtp_tp.lab.scenario import MAILS, RECIPIENT, SENDER, SETUPS, WAYS
@@ -97,7 +97,7 @@ class Demo:
         self._screen.line(PICTURE)
         self._furnish()
         self._send_directly()  # what the kernel sets up at a first connection shall not count as ours
-        before = box_state(self._lab.gateway)
+        before = host_state(self._lab.gateway)
         for number, setup in enumerate(SETUPS, 1):
             seen = self._screen.paint("strong", f"the MX sees the {setup.whose}'s address")
             self._screen.title(
@@ -222,7 +222,7 @@ class Demo:
         """The gateway is as it was: each question with its answer, and mail goes directly again."""
         page = self._screen
         page.title("The rules are removed and the daemon has ended: what is left on the gateway?")
-        left = changes(before, box_state(self._lab.gateway))
+        left = changes(before, host_state(self._lab.gateway))
         for question, answer in before.items():
             different = any(change.startswith(f"{question}: ") for change in left)
             said = page.paint("bad", "changed  ") if different else page.paint("good", "as before")

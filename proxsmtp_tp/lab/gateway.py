@@ -135,7 +135,7 @@ _QUESTIONS = {
 _MODULE_SETTINGS = ("/proc/sys/net/netfilter/", "/proc/sys/net/nf_conntrack_max:")
 
 
-def box_state(host: Host) -> dict[str, list[str]]:
+def host_state(host: Host) -> dict[str, list[str]]:
     """What can be seen of a box's firewall, policy routing and network settings, by the command that shows it."""
     return {question: host.run(*command).stdout.splitlines() for question, command in _QUESTIONS.items()}
 

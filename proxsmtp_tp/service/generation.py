@@ -68,7 +68,7 @@ class Worker:
     silent: int = 0
 
 
-class Rows:
+class RowAllocator:
     """The rows of the shared table, lowest first, so that what is used lies together."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Generation:
         self,
         settings: Settings,
         listeners: Listeners,
-        shared: tuple[Admission, Rows],
+        shared: tuple[Admission, RowAllocator],
         make_proxy: ProxyFactory,
         close_others: Callable[[], None],
     ) -> None:

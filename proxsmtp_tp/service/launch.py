@@ -28,7 +28,7 @@ from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listen
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.fail_open import FailOpen
-from proxsmtp_tp.service.master import Master, StartError, Surroundings, with_workers
+from proxsmtp_tp.service.master import Environment, Master, StartError, with_workers
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
 from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
@@ -162,30 +162,30 @@ def _detach() -> None:
 
 def _run(wanted: Launch, notifier: Notifier, starter: _Starter) -> int:
     try:
-        with ExitStack() as held:
-            _prepare(wanted, notifier, starter, held).run()
+        with ExitStack() as cleanup:
+            _prepare(wanted, notifier, starter, cleanup).run()
     except (ListenError, PidFileError, PrivilegeError, StartError) as error:
         starter.failed(str(error))
         return 1
     return 0
 
 
-def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, held: ExitStack) -> Master:
-    """Everything up to the first fork. What `held` holds is let go at the end, in reverse order."""
+def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: ExitStack) -> Master:
+    """Everything up to the first fork. What `cleanup` holds is let go at the end, in reverse order."""
     settings = with_workers(wanted.configuration.settings)
     for warning in wanted.configuration.warnings:
         log.warning("%s", warning)
     log.debug("starting up (%s)...", VERSION)
     pid_file = PidFile(_pid_path(settings, wanted))
-    held.callback(pid_file.remove)
+    cleanup.callback(pid_file.remove)
     listeners = renew_listeners(settings, {})
-    held.callback(close_listeners, listeners)
+    cleanup.callback(close_listeners, listeners)
     for endpoint in listeners:
         log.debug("created socket: %s", endpoint)
     _wait_for_the_one_before(pid_file, settings)
     user = _other_user(settings)
     status = StatusSocket(settings.instance, user)
-    held.callback(status.close, remove=True)
+    cleanup.callback(status.close, remove=True)
     _raise_descriptor_limit(settings)
     for module in (*_PRELOADED, wanted.proxy_module):
         importlib.import_module(module)
@@ -203,7 +203,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, held: ExitSt
         for thing in (notifier, status, pid_file, starter):
             thing.close()
 
-    around = Surroundings(
+    environment = Environment(
         admission=Admission(settings.max_connections, 0),
         fail_open=FailOpen(settings, status.file("heartbeat")),
         make_proxy=wanted.make_proxy,
@@ -214,7 +214,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, held: ExitSt
         on_stop=pid_file.stopping,
         close_in_worker=close_in_worker,
     )
-    return Master(settings, listeners, around)
+    return Master(settings, listeners, environment)
 
 
 def _pid_path(settings: Settings, wanted: Launch) -> str | None:

@@ -25,7 +25,7 @@ from proxsmtp_tp.config.reader import ConfigError
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners, stop_listening
 from proxsmtp_tp.service import syslog
-from proxsmtp_tp.service.generation import Generation, Phase, Rows
+from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.privileges import has_net_raw
 from proxsmtp_tp.service.version import VERSION
@@ -59,7 +59,7 @@ class ReloadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What the master works with.
 
     `load` reads the configuration anew. `on_ready` is called once, when all workers are ready; its PidFileError ends
@@ -86,9 +86,9 @@ def with_workers(settings: Settings) -> Settings:
 class Master:
     """One for the life of the daemon."""
 
-    def __init__(self, settings: Settings, listeners: Listeners, around: Surroundings) -> None:
-        self._around = around
-        self._rows = Rows()
+    def __init__(self, settings: Settings, listeners: Listeners, environment: Environment) -> None:
+        self._environment = environment
+        self._rows = RowAllocator()
         self._born = time.monotonic()
         self._stopping = False
         self._failed = False
@@ -115,8 +115,8 @@ class Master:
     def report(self) -> dict[str, Any]:
         """What `status` shows. Times in seconds."""
         now = time.monotonic()
-        counts = self._around.admission.counts()
-        counters = self._around.admission.counters.totals()
+        counts = self._environment.admission.counts()
+        counters = self._environment.admission.counters.totals()
         return {
             "instance": self._current.settings.instance,
             "version": VERSION,
@@ -124,7 +124,7 @@ class Master:
             "uptime": round(now - self._born),
             "listen": [str(endpoint) for endpoint in self._current.listeners],
             "connections": sum(counts),
-            "max_connections": self._around.admission.limit,
+            "max_connections": self._environment.admission.limit,
             "replaced_workers": self._current.replaced,
             "counters": {counter.name.lower(): total for counter, total in counters.items()},
             "workers": [
@@ -152,16 +152,16 @@ class Master:
         for generation in self._generations():
             generation.tick()
         self._old = [generation for generation in self._old if generation.workers]
-        self._around.notifier.alive()
+        self._environment.notifier.alive()
         self._go_on()
-        self._around.fail_open.step(self._current.serves)
+        self._environment.fail_open.step(self._current.serves)
         for handler in syslog.in_use():
             handler.retry()
 
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
-        if (status := self._around.status.fileno()) is not None:
+        if (status := self._environment.status.fileno()) is not None:
             poll.register(status, select.POLLIN)
         workers = {worker.pulse: (generation, worker) for generation, worker in self._all_workers()}
         for pulse in workers:
@@ -170,8 +170,8 @@ class Master:
             *(handler.due for handler in syslog.in_use()),
             *(generation.due() for generation in self._generations()),
         )
-        due = min(self._pulse_at, self._around.fail_open.due(), *others)
-        pause = min(max(0.0, due - time.monotonic()), (self._around.notifier.watchdog or PULSE * 2) / 2)
+        due = min(self._pulse_at, self._environment.fail_open.due(), *others)
+        pause = min(max(0.0, due - time.monotonic()), (self._environment.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):
             if descriptor == self._wakeup.fileno():
                 self._hear()
@@ -179,7 +179,7 @@ class Master:
                 generation, worker = workers[descriptor]
                 generation.pulsed(worker)
             else:
-                self._around.status.answer(self.report)
+                self._environment.status.answer(self.report)
 
     def _hear(self) -> None:
         with suppress(BlockingIOError):
@@ -201,7 +201,7 @@ class Master:
             return
         if not self._announced and current.phase is Phase.RUNNING:
             self._announced = True
-            self._around.on_ready()
+            self._environment.on_ready()
             self._ready("accepting connections")
         elif current.phase is Phase.STARTING and current.early_deaths:
             self._failed = True
@@ -218,10 +218,10 @@ class Master:
 
     def _reload(self) -> None:
         log.log(NOTICE, "reading the configuration anew")
-        self._around.notifier.reloading()
+        self._environment.notifier.reloading()
         problems: list[str] = []
         try:
-            configuration = self._around.load()
+            configuration = self._environment.load()
             settings = self._acceptable(configuration.settings)
             listeners = renew_listeners(settings, self._current.listeners)
         except ConfigError as error:
@@ -254,8 +254,8 @@ class Master:
 
     def _take_over(self, new: Generation) -> None:
         old, self._current, self._next = self._current, new, None
-        self._around.fail_open.configure(new.settings)
-        self._around.admission.set_limit(new.settings.max_connections)
+        self._environment.fail_open.configure(new.settings)
+        self._environment.admission.set_limit(new.settings.max_connections)
         old.retire()
         self._old.append(old)
         self._close_unused(old.listeners)
@@ -279,8 +279,8 @@ class Master:
     def _stop(self, why: str) -> None:
         if not self._stopping:
             log.log(NOTICE, "stopping (%s): waiting for running transactions", why)
-            self._around.notifier.stopping()
-            self._around.fail_open.stop()
+            self._environment.notifier.stopping()
+            self._environment.fail_open.stop()
         first, self._stopping = not self._stopping, True
         for generation in self._generations():
             generation.drain()
@@ -288,13 +288,13 @@ class Master:
             _close_everywhere(self._current.listeners)
             if self._next is not None:
                 self._close_unused(self._next.listeners)
-            self._around.on_stop()
+            self._environment.on_stop()
 
     # Small things.
 
     def _generation(self, settings: Settings, listeners: Listeners) -> Generation:
-        shared = (self._around.admission, self._rows)
-        return Generation(settings, listeners, shared, self._around.make_proxy, self._close_in_worker)
+        shared = (self._environment.admission, self._rows)
+        return Generation(settings, listeners, shared, self._environment.make_proxy, self._close_in_worker)
 
     def _generations(self) -> list[Generation]:
         return [self._current, *([self._next] if self._next is not None else []), *self._old]
@@ -309,12 +309,12 @@ class Master:
         self._signalled.close()
         for _, worker in self._all_workers():
             os.close(worker.pulse)
-        self._around.fail_open.close_in_worker()
-        self._around.close_in_worker()
+        self._environment.fail_open.close_in_worker()
+        self._environment.close_in_worker()
 
     def _ready(self, status: str) -> None:
         log.debug("%s", status)
-        self._around.notifier.ready(status)
+        self._environment.notifier.ready(status)
 
     @contextmanager
     def _hearing_signals(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects, message, refusing, size, without_tls, xclient
-from proxsmtp_tp.session.dialogue import TRACED, Owed, shown
+from proxsmtp_tp.session.dialogue import TRACED, PendingReply, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, TLS_KEYWORDS, refused_parameter
@@ -112,8 +112,8 @@ def pump(d: Dialogue) -> None:
             message.text(d, d.lines.take(TEXT_PER_FEED - octets))
         elif d.phase is Phase.SKIPPING:
             _skip(d)
-        elif d.held is not None:
-            command, d.held = d.held, None
+        elif d.waiting_data is not None:
+            command, d.waiting_data = d.waiting_data, None
             _data(d, command)
         elif not _next_line(d):
             if d.client_gone and not d.outstanding:
@@ -129,11 +129,11 @@ def _readable(d: Dialogue) -> bool:
         return len(d.lines) > 0
     if d.phase is not Phase.COMMAND and d.phase is not Phase.AUTH:
         return False
-    if d.goodbye is not None or (not d.patient and d.unwanted()):
+    if d.end_after_replies is not None or (not d.first_transaction_allowed and d.unwanted()):
         if not d.outstanding:
-            d.end(d.goodbye or d.last_words)
+            d.end(d.end_after_replies or d.end_after_transaction)
         return False
-    if d.held is not None:
+    if d.waiting_data is not None:
         return not d.outstanding and not d.queued
     return not d.queued and not d.flow.client_full and d.may_ask()
 
@@ -170,10 +170,10 @@ def _line(d: Dialogue, line: bytes) -> None:
         raise SmtpError(answers.LINE_TOO_LONG)
     d.trace("CLIENT <", command.verb + b" ..." if secret else line)
     if command.verb != b"QUIT" and d.unwanted():
-        d.goodbye = d.last_words
+        d.end_after_replies = d.end_after_transaction
         return
     if not d.client_known and command.verb not in xclient.BEFORE | REFUSED_VERBS | {b"LHLO"}:
-        d.note(b"EHLO", f"client={d.client}: {command.verb.decode()} before EHLO or HELO is refused (XClient)")
+        d.log_once(b"EHLO", f"client={d.client}: {command.verb.decode()} before EHLO or HELO is refused (XClient)")
         raise SmtpError(answers.EHLO_FIRST)
     _HANDLERS.get(command.verb, _other)(d, command)
 
@@ -181,7 +181,7 @@ def _line(d: Dialogue, line: bytes) -> None:
 def _fault(d: Dialogue, error: SmtpError) -> None:
     if d.phase is Phase.AUTH:  # the server waits for a line: cancel, and let its answer be the client's
         d.phase = Phase.COMMAND
-        d.ask(Owed(Expect.AUTH, b"*\r\n"))
+        d.ask(PendingReply(Expect.AUTH, b"*\r\n"))
         refusing.count_error(d)
     else:
         refusing.refuse(d, error.reply)
@@ -194,14 +194,14 @@ def _stop_reading(d: Dialogue) -> None:
     reply: run it, and it is smuggled; answer it, and replies are out of step; be silent, and the other one hangs.
     """
     d.log(f"client={d.client}: bare LF in a command line: closing", logging.WARNING)
-    d.goodbye = answers.CLOSING_BARE_LF
+    d.end_after_replies = answers.CLOSING_BARE_LF
 
 
 def _continuation(d: Dialogue, line: bytes) -> None:
     """A line of an AUTH exchange: opaque, but one line (RFC 4954 section 4)."""
     if not line.endswith(b"\r\n") or line.count(b"\r") != 1 or b"\0" in line:
         raise SmtpError(answers.LINE_TOO_LONG)
-    d.ask(Owed(Expect.AUTH, line))
+    d.ask(PendingReply(Expect.AUTH, line))
 
 
 # One function for each verb that means something to us.
@@ -209,16 +209,16 @@ def _continuation(d: Dialogue, line: bytes) -> None:
 
 def _ehlo(d: Dialogue, command: Command) -> None:
     expect = Expect.EHLO if command.verb == b"EHLO" else Expect.HELO
-    d.ask(Owed(expect, command.line, command.argument))
+    d.ask(PendingReply(expect, command.line, command.argument))
 
 
 def _mail(d: Dialogue, command: Command) -> None:
-    d.had_its_turn = True
+    d.said_mail = True
     if refusing.rejected(d, b"MAIL"):
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return
     said = _envelope_command(d, command, read_mail, guess_mail)
-    d.ask(Owed(Expect.MAIL, said.line, said.address, said.parameters))
+    d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
 
 
 def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Reader) -> EnvelopeCommand:
@@ -227,7 +227,7 @@ def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Read
         said = read(command) if message.tells_envelope(d) else guess(command)
     except SmtpError:
         line = shown(command.line[:TRACED])
-        d.note(
+        d.log_once(
             b"odd " + command.verb, f"client={d.client}: refused, since servers read it in more than one way: {line}"
         )
         raise
@@ -241,11 +241,13 @@ def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Read
 def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
     """SmtpError for a promise that cannot be kept here: to require TLS, or of an extension that is not offered."""
     if any(word.partition(b"=")[0] == b"REQUIRETLS" for word in parameters.upper().split()):
-        d.note(b"REQUIRETLS", f"client={d.client}: MAIL with REQUIRETLS is refused: there is no TLS to the server")
+        d.log_once(b"REQUIRETLS", f"client={d.client}: MAIL with REQUIRETLS is refused: there is no TLS to the server")
         raise SmtpError(answers.NO_REQUIRETLS)
     refused = refused_parameter(parameters)
     if refused is not None:
-        d.note(refused, f"client={d.client}: {verb.decode()} with {refused.decode()} is not offered through this proxy")
+        d.log_once(
+            refused, f"client={d.client}: {verb.decode()} with {refused.decode()} is not offered through this proxy"
+        )
         raise SmtpError(answers.PARAMETER_NOT_OFFERED)
     if verb == b"MAIL":
         size.check_declared(d, parameters, size.limit(d, filtered=message.must_filter(d)))
@@ -258,7 +260,7 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     told = d.recipient_octets + len(said.address) + 1
     kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
-        d.note(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
+        d.log_once(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
         d.tell(answers.TOO_MANY_RECIPIENTS)
         d.refusals.recipients += 1
         if d.refusals.recipients > refusing.OVERSHOOT:
@@ -266,20 +268,20 @@ def _rcpt(d: Dialogue, command: Command) -> None:
         return
     d.recipient_octets = told
     d.recipient_lines = kept
-    d.ask(Owed(Expect.RCPT, said.line, said.address, said.parameters))
+    d.ask(PendingReply(Expect.RCPT, said.line, said.address, said.parameters))
 
 
 def _data(d: Dialogue, command: Command) -> None:
     if refusing.rejected(d, b"DATA"):
         return
     if not message.must_filter(d):
-        d.ask(Owed(Expect.DATA, command.line))
+        d.ask(PendingReply(Expect.DATA, command.line))
     elif d.outstanding or d.queued:
-        d.held = command
+        d.waiting_data = command
     elif command.argument:
         refusing.refuse(d, answers.NO_ARGUMENT)
     elif d.envelope.sender is None or not d.envelope.recipients:
-        d.ask(Owed(Expect.DATA, command.line))
+        d.ask(PendingReply(Expect.DATA, command.line))
     else:
         message.begin_filtered(d)
 
@@ -291,7 +293,7 @@ def _rset(d: Dialogue, command: Command) -> None:
         d.ours.covers_rset = False
         d.tell(answers.RESET)
         return
-    d.ask(Owed(Expect.RSET, command.line))
+    d.ask(PendingReply(Expect.RSET, command.line))
 
 
 def _quit(d: Dialogue, command: Command) -> None:
@@ -299,29 +301,29 @@ def _quit(d: Dialogue, command: Command) -> None:
         d.end(answers.BYE)
         return
     without_tls.client_leaves(d)
-    d.ask(Owed(Expect.QUIT, command.line))
+    d.ask(PendingReply(Expect.QUIT, command.line))
 
 
 def _auth(d: Dialogue, command: Command) -> None:
     if without_tls.shows_password_here(d, command):
         raise SmtpError(answers.AUTH_NEEDS_TLS)
-    d.ask(Owed(Expect.AUTH, command.line))
+    d.ask(PendingReply(Expect.AUTH, command.line))
 
 
 def _xforward(d: Dialogue, command: Command) -> None:
     if not xclient.may_forward(d):
-        d.note(command.verb, f"client={d.client}: XFORWARD is refused: not one of XForwardClients", logging.WARNING)
+        d.log_once(command.verb, f"client={d.client}: XFORWARD is refused: not one of XForwardClients", logging.WARNING)
         raise SmtpError(answers.XFORWARD_REFUSED)
-    d.ask(Owed(Expect.XFORWARD, command.line))
+    d.ask(PendingReply(Expect.XFORWARD, command.line))
 
 
 def _other(d: Dialogue, command: Command) -> None:
-    d.ask(Owed(Expect.OTHER, command.line))
+    d.ask(PendingReply(Expect.OTHER, command.line))
 
 
 def _lhlo(d: Dialogue, _command: Command) -> None:
     """LMTP gives one message a reply for each recipient (RFC 2033 section 4.2); passed on, the second would be 421."""
-    d.note(b"LHLO", f"client={d.client}: LHLO is refused: LMTP is not carried, only SMTP", logging.WARNING)
+    d.log_once(b"LHLO", f"client={d.client}: LHLO is refused: LMTP is not carried, only SMTP", logging.WARNING)
     raise SmtpError(answers.LMTP_REFUSED)
 
 
@@ -329,12 +331,12 @@ _NOT_OFFERED = dict.fromkeys(TLS_KEYWORDS, answers.NO_TLS) | dict.fromkeys(MESSA
 
 
 def _not_offered(d: Dialogue, command: Command) -> None:
-    d.note(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
+    d.log_once(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
     refusing.refuse(d, _NOT_OFFERED.get(command.verb, answers.NOT_OFFERED))
 
 
 def _xclient(d: Dialogue, command: Command) -> None:
-    d.note(command.verb, f"client={d.client}: XCLIENT from a client is refused", logging.WARNING)
+    d.log_once(command.verb, f"client={d.client}: XCLIENT from a client is refused", logging.WARNING)
     refusing.refuse(d, answers.XCLIENT_REFUSED)
 
 
@@ -344,14 +346,14 @@ def _bdat(d: Dialogue, command: Command) -> None:
     if not size or not size[0].isdigit() or len(size[0]) > 13 or int(size[0]) > BDAT_LIMIT:
         d.log(f"client={d.client}: BDAT with a size that is none: {command.argument[:40]!r}", logging.WARNING)
         refusing.refuse(d, answers.BAD_CHUNK_SIZE)
-        d.goodbye = answers.CLOSING_OUT_OF_STEP
+        d.end_after_replies = answers.CLOSING_OUT_OF_STEP
         return
     _not_offered(d, command)
-    if d.goodbye is not None:
+    if d.end_after_replies is not None:
         return  # nothing is read any more
     d.flow.skip = int(size[0])
     d.phase = Phase.SKIPPING
-    d.quiet.append(effects.MessageClock(running=True))
+    d.unseen_effects.append(effects.MessageClock(running=True))
     _skip(d)
 
 
@@ -361,7 +363,7 @@ def _skip(d: Dialogue) -> None:
     d.progress = d.progress or skipped > 0
     if not d.flow.skip:
         d.phase = Phase.COMMAND
-        d.quiet.append(effects.MessageClock(running=False))
+        d.unseen_effects.append(effects.MessageClock(running=False))
 
 
 _HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {

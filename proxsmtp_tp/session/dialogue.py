@@ -67,7 +67,7 @@ _WAITS_BY_EXPECT = {
 }
 
 
-class Owed:
+class PendingReply:
     """A reply that the client or we are owed: what it answers, and what must be remembered until it comes."""
 
     __slots__ = ("address", "expect", "line", "parameters", "reply")
@@ -91,8 +91,18 @@ class Message:
     """What exists only between the client's DATA and the reply that settles it."""
 
     __slots__ = (
-        "answered", "decoder", "doom", "encoder", "filtering", "inserter", "reading", "relay", "sent", "sink",
-        "size_limit", "verdict",
+        "answered",
+        "decoder",
+        "encoder",
+        "filtering",
+        "final_reply",
+        "inserter",
+        "reading",
+        "relay",
+        "sent",
+        "sink",
+        "size_limit",
+        "verdict",
     )  # fmt: skip
 
     def __init__(self, sink: Sink, inserter: HeaderInserter | None = None, size_limit: int | None = None) -> None:
@@ -112,7 +122,7 @@ class Message:
         self.answered = False
         """The server has said what becomes of it."""
         self.verdict: Verdict | None = None
-        self.doom: Reply | None = None
+        self.final_reply: Reply | None = None
         """The final reply, known before the message is complete (Sink.DISCARD)."""
 
 
@@ -130,7 +140,7 @@ class OwnCommands:
         """The server's last word, where that was the refusal of a NOOP: why it closes, if it does."""
 
 
-class Taken:
+class RemovedOffers:
     """What a server has offered in this session, and the client was not told of."""
 
     __slots__ = ("auth", "tls")
@@ -154,13 +164,13 @@ class Dialogue:
         self.phase = Phase.GREETING
         self.lines = LineBuffer(AUTH_LIMIT)
         self.replies = ReplyReader()
-        self.outstanding: deque[Owed] = deque()
-        self.queued: deque[Owed] = deque()
+        self.outstanding: deque[PendingReply] = deque()
+        self.queued: deque[PendingReply] = deque()
         self.sync = False
         """The last command sent allows no other before its reply."""
         self.capabilities = Capabilities()
         self.ours = OwnCommands()
-        self.taken = Taken()
+        self.removed = RemovedOffers()
         self.envelope = Envelope()
         self.recipient_octets = 0
         self.recipient_lines = 0
@@ -172,26 +182,26 @@ class Dialogue:
         self.xclient_sent = False
         self.client_known = not options.xclient
         """The server has been told who the client is, or need not be. Until then it hears of no transaction."""
-        self.held: Command | None = None
+        self.waiting_data: Command | None = None
         """DATA, waiting until the server has answered what came before it."""
         self.refusals = Refusals()
         self.flow = Flow()
-        self.noted: set[bytes] = set()
+        self.logged_once: set[bytes] = set()
         self.client_gone = False
         """The client sends no more."""
         self.server_gone = False
         """Nothing more is sent to the server, nor expected of it."""
-        self.last_words: Reply | None = None
+        self.end_after_transaction: Reply | None = None
         """Why the connection ends after the running transaction; None: it does not."""
-        self.patient = False
+        self.first_transaction_allowed = False
         """Even so, a client that has not said MAIL yet may have its first transaction, and one that has, QUIT."""
-        self.had_its_turn = False
+        self.said_mail = False
         """The client has said MAIL, whatever came of it."""
-        self.goodbye: Reply | None = None
+        self.end_after_replies: Reply | None = None
         """Why the connection ends as soon as nothing is owed to the client; None: it does not."""
         self.effects: list[Effect] = []
         self._joiner = ReplyJoiner()
-        self.quiet: list[Effect] = []
+        self.unseen_effects: list[Effect] = []
         """Effects that no peer sees, apart, so that what is sent to a peer in a row leaves as one."""
         self.wait = Wait.NOTHING
         self.progress = False
@@ -201,7 +211,7 @@ class Dialogue:
     def tell(self, reply: Reply) -> None:
         """Our own reply to the client's latest command, behind those that the server still owes."""
         if self.outstanding:
-            self.outstanding.append(Owed(Expect.LOCAL, reply=reply))
+            self.outstanding.append(PendingReply(Expect.LOCAL, reply=reply))
         else:
             self.pass_on(reply)
 
@@ -226,30 +236,30 @@ class Dialogue:
         room = len(self.outstanding) < OUTSTANDING_LIMIT and self.flow.asked_octets < OUTSTANDING_OCTETS
         return room and self.capabilities.pipelining and not self.sync and not self.queued
 
-    def ask(self, owed: Owed) -> None:
-        """Send a command (`owed.line`, with its CRLF), as soon as the server may get it."""
-        self.ours.covers_rset = owed.expect is Expect.OUR_RSET
+    def ask(self, pending: PendingReply) -> None:
+        """Send a command (`pending.line`, with its CRLF), as soon as the server may get it."""
+        self.ours.covers_rset = pending.expect is Expect.OUR_RSET
         if self.may_ask():
-            self._send_command(owed)
+            self._send_command(pending)
         else:
-            self.queued.append(owed)
+            self.queued.append(pending)
 
     def ask_queued(self) -> None:
         """Commands of our own whose turn has come."""
         while self.queued and (not self.outstanding or (self.capabilities.pipelining and not self.sync)):
             self._send_command(self.queued.popleft())
 
-    def _send_command(self, owed: Owed) -> None:
-        self.sync = owed.expect not in GROUPED
-        self.outstanding.append(owed)
-        self.flow.asked_octets += len(owed.line)
-        self.send(owed.line)
+    def _send_command(self, pending: PendingReply) -> None:
+        self.sync = pending.expect not in GROUPED
+        self.outstanding.append(pending)
+        self.flow.asked_octets += len(pending.line)
+        self.send(pending.line)
 
-    def answered(self) -> Owed:
+    def answered(self) -> PendingReply:
         """The command that the server's next reply answers."""
-        owed = self.outstanding.popleft()
-        self.flow.asked_octets -= len(owed.line)
-        return owed
+        pending = self.outstanding.popleft()
+        self.flow.asked_octets -= len(pending.line)
+        return pending
 
     def send(self, data: bytes) -> None:
         """Bytes for the server, now."""
@@ -281,7 +291,11 @@ class Dialogue:
 
     def unwanted(self) -> bool:
         """Whether the connection has been given up, and no transaction or reply keeps it."""
-        if self.last_words is None or self.outstanding or (self.patient and not self.had_its_turn):
+        if (
+            self.end_after_transaction is None
+            or self.outstanding
+            or (self.first_transaction_allowed and not self.said_mail)
+        ):
             return False
         return self.envelope.sender is None
 
@@ -325,7 +339,7 @@ class Dialogue:
         where = f"client={self.client}, server={self.server}"
         text = "the server's reply to the end of data is not known: if it took the message, it will get it twice"
         self.log(f"{where}: {text}", logging.WARNING)
-        self.quiet.append(effects.Count(Counter.POSSIBLE_DUPLICATES))
+        self.unseen_effects.append(effects.Count(Counter.POSSIBLE_DUPLICATES))
 
     def drop_server(self, *, abort: bool) -> None:
         """Have no more to do with the server; with `abort`, what is still buffered does not reach it."""
@@ -342,12 +356,12 @@ class Dialogue:
 
     def log(self, text: str, level: int = logging.INFO) -> None:
         """One line for the log."""
-        self.quiet.append(effects.Log(level, text))
+        self.unseen_effects.append(effects.Log(level, text))
 
-    def note(self, key: bytes, text: str, level: int = logging.INFO) -> None:
+    def log_once(self, key: bytes, text: str, level: int = logging.INFO) -> None:
         """A line for the log, once for each connection and key."""
-        if key not in self.noted:
-            self.noted.add(key)
+        if key not in self.logged_once:
+            self.logged_once.add(key)
             self.log(text, level)
 
     def trace(self, who: str, line: bytes) -> None:
@@ -369,7 +383,7 @@ class Dialogue:
             words.append(f"reply={shown(reply.wire)}")
         if filtered:
             words.append(f"filter={filtered}")
-        self.quiet.append(effects.Log(logging.INFO, ", ".join(words), essential=True))
+        self.unseen_effects.append(effects.Log(logging.INFO, ", ".join(words), essential=True))
 
     def current_wait(self) -> Wait:
         """What the connection waits for now."""
@@ -396,10 +410,10 @@ class Dialogue:
             self.wait = wait
             self.progress = False
             self.effects.append(_DEADLINES[wait])
-        taken = self.quiet + self.effects if self.quiet else self.effects
+        taken = self.unseen_effects + self.effects if self.unseen_effects else self.effects
         self.effects = []
-        if self.quiet:
-            self.quiet = []
+        if self.unseen_effects:
+            self.unseen_effects = []
         return taken
 
 

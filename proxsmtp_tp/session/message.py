@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.session import effects, size
-from proxsmtp_tp.session.dialogue import INTERRUPTED, Message, Owed, shown
+from proxsmtp_tp.session.dialogue import INTERRUPTED, Message, PendingReply, shown
 from proxsmtp_tp.session.state import Expect, Phase, Sink
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.headers import HeaderInserter
@@ -67,7 +67,7 @@ def begin_stream(d: Dialogue, reply: Reply) -> None:
 
 def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> None:
     d.message = Message(sink, inserter, size.limit(d, filtered=sink is Sink.FILTER))
-    d.quiet.append(effects.MessageClock(running=True))
+    d.unseen_effects.append(effects.MessageClock(running=True))
     d.phase = Phase.DATA
 
 
@@ -80,12 +80,12 @@ def text(d: Dialogue, data: bytes) -> None:
     decoder = message.decoder
     out = decoder.feed(data) if message.relay is None else message.relay.feed(data)
     d.progress = True
-    if decoder.bare_newlines and d.options.refuse_bare_newlines and message.doom is None:
+    if decoder.bare_newlines and d.options.refuse_bare_newlines and message.final_reply is None:
         d.log(f"client={d.client}: bare CR or LF in the message (BareNewline: reject)", logging.WARNING)
-        doom(d, answers.BARE_NEWLINE_IN_TEXT)
-    if message.size_limit is not None and decoder.size > message.size_limit and message.doom is None:
+        refuse_rest(d, answers.BARE_NEWLINE_IN_TEXT)
+    if message.size_limit is not None and decoder.size > message.size_limit and message.final_reply is None:
         d.log(f"client={d.client}, server={d.server}: the message has more than {message.size_limit} octets")
-        doom(d, answers.MESSAGE_TOO_LARGE)
+        refuse_rest(d, answers.MESSAGE_TOO_LARGE)
     if message.sink is Sink.FILTER and out:
         d.effects.append(effects.FilterData(out))
     elif message.sink is Sink.STREAM:
@@ -102,18 +102,18 @@ def _complete(d: Dialogue, message: Message) -> None:
     elif message.sink is Sink.STREAM:
         _end_sent(d, message)
     else:
-        reply = message.doom or answers.SERVER_LOST
+        reply = message.final_reply or answers.SERVER_LOST
         settle(d, reply, INTERRUPTED if reply.code == 421 else REFUSED)
 
 
-def doom(d: Dialogue, reply: Reply) -> None:
+def refuse_rest(d: Dialogue, reply: Reply) -> None:
     """The message will get this reply, whatever is still to come of it: stop keeping it, but read it to its end."""
     message = _message(d)
     if d.server_in_text():
         d.drop_server(abort=True)
     d.release_filter()
     message.sink = Sink.DISCARD
-    message.doom = message.doom or reply
+    message.final_reply = message.final_reply or reply
 
 
 # The verdict.
@@ -127,12 +127,12 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
     given = event.verdict
     if given.action is Action.PASS and d.phase is Phase.SETTLING:
         message.verdict = given
-        d.ask(Owed(Expect.OUR_DATA, b"DATA\r\n"))
+        d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
         return
     reply = given.reply or answers.FILTER_FAILED  # a PASS before the end of the message judges half of it
     message.verdict = given
     if d.phase is Phase.DATA:
-        doom(d, reply)
+        refuse_rest(d, reply)
     else:
         d.release_filter()
         settle(d, reply, FILTER_ERROR)
@@ -150,13 +150,13 @@ def settle(d: Dialogue, reply: Reply, status: str) -> None:
     if d.server_gone:
         d.end(None if reply.code == 421 else answers.SERVER_LOST)
     else:
-        d.ask(Owed(Expect.OUR_RSET, b"RSET\r\n"))
+        d.ask(PendingReply(Expect.OUR_RSET, b"RSET\r\n"))
 
 
 # To the server, after PASS.
 
 
-def our_data(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """The server's reply to our DATA."""
     message = _message(d)
     if reply.code // 100 != 3:
@@ -228,12 +228,12 @@ def unreadable(d: Dialogue, event: events.MessageUnreadable) -> None:
 def _end_sent(d: Dialogue, message: Message) -> None:
     message.reading = False
     message.sent = True
-    d.quiet.append(effects.MessageClock(running=False))
-    d.outstanding.append(Owed(Expect.MESSAGE))
+    d.unseen_effects.append(effects.MessageClock(running=False))
+    d.outstanding.append(PendingReply(Expect.MESSAGE))
     d.sync = True
 
 
-def final(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def final(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """The server's word on the message."""
     d.log_message(FILTERED if _message(d).verdict else SKIPPED if skipped(d) else "RELAYED", reply)
     d.pass_on(reply)
@@ -245,7 +245,7 @@ def refused_early(d: Dialogue, reply: Reply) -> None:
     d.log(f"client={d.client}, server={d.server}: refused before the end of data: {shown(reply.wire)}")
     d.drop_server(abort=True)
     if d.phase is Phase.DATA:
-        doom(d, reply)
+        refuse_rest(d, reply)
     else:
         _message(d).verdict = None
         d.release_filter()
@@ -257,7 +257,7 @@ def _over(d: Dialogue, reply: Reply) -> None:
     if reply.positive:
         d.refusals.errors = 0  # ERROR_LIMIT is for those who deliver nothing
     if not message.sent:
-        d.quiet.append(effects.MessageClock(running=False))
+        d.unseen_effects.append(effects.MessageClock(running=False))
     d.new_transaction()
     d.phase = Phase.COMMAND
 

@@ -33,9 +33,9 @@ def refuse(d: Dialogue, reply: Reply) -> None:
 def count_error(d: Dialogue) -> None:
     """One more, and the end where it is one too many."""
     d.refusals.errors += 1
-    if d.refusals.errors >= ERROR_LIMIT and d.goodbye is None:
+    if d.refusals.errors >= ERROR_LIMIT and d.end_after_replies is None:
         d.log(f"client={d.client}: {d.refusals.errors} commands refused: closing", logging.WARNING)
-        d.goodbye = answers.TOO_MANY_ERRORS
+        d.end_after_replies = answers.TOO_MANY_ERRORS
 
 
 def rejected(d: Dialogue, verb: bytes) -> bool:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import message, without_tls, xclient
-from proxsmtp_tp.session.dialogue import Owed, shown
+from proxsmtp_tp.session.dialogue import PendingReply, shown
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
 from proxsmtp_tp.smtp import answers
@@ -30,7 +30,7 @@ OCTETS_PER_FEED = 65536
 def connected(d: Dialogue, event: events.Connected) -> None:
     """Connected: the server greets first."""
     d.server = event.server
-    d.outstanding.append(Owed(Expect.GREETING))
+    d.outstanding.append(PendingReply(Expect.GREETING))
 
 
 def connect_failed(d: Dialogue, event: events.ConnectFailed) -> None:
@@ -83,12 +83,12 @@ def _reply(d: Dialogue, reply: Reply) -> None:
     if not d.outstanding:
         _unsolicited(d, reply)
         return
-    owed = d.answered()
+    pending = d.answered()
     d.ours.noop_refusal = None
-    if reply.code // 100 not in EXPECTED[owed.expect]:
-        _out_of_step(d, f"{reply.code} is no answer to {owed.expect.value}")
+    if reply.code // 100 not in EXPECTED[pending.expect]:
+        _out_of_step(d, f"{reply.code} is no answer to {pending.expect.value}")
         return
-    _HANDLERS[owed.expect](d, owed, without_tls.softened(d, owed, reply))
+    _HANDLERS[pending.expect](d, pending, without_tls.made_temporary(d, pending, reply))
     if d.phase is not Phase.ENDED:
         d.release_local_replies()
         d.ask_queued()
@@ -110,7 +110,7 @@ def _give_up(d: Dialogue, reply: Reply) -> None:
     """Have no more to do with this server: the client hears so in place of the next reply."""
     if d.phase is Phase.DATA:
         d.drop_server(abort=True)
-        message.doom(d, reply)
+        message.refuse_rest(d, reply)
     else:
         d.drop_server(abort=True)
         d.end(reply)
@@ -141,7 +141,7 @@ def _lost(d: Dialogue) -> None:
     if d.phase is Phase.DATA:
         if message.must_filter(d) or (d.message and d.message.sink is not Sink.DISCARD):
             d.log(f"client={d.client}, server={d.server}: lost the server during a message", logging.WARNING)
-        message.doom(d, lost)
+        message.refuse_rest(d, lost)
         return
     if d.outstanding and d.outstanding[0].expect is Expect.QUIT:
         d.end(answers.BYE)
@@ -158,26 +158,26 @@ def _lost(d: Dialogue) -> None:
 # One function for each thing that a reply can answer.
 
 
-def _greeting(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _greeting(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     if d.options.hidden_name is not None and reply.positive:
         reply = hide_greeting(reply, d.options.hidden_name)
     d.phase = Phase.COMMAND
     d.pass_on(reply)
 
 
-def _ehlo(d: Dialogue, owed: Owed, reply: Reply) -> None:
+def _ehlo(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if not reply.positive:
         d.pass_on(reply)
         return
     if d.options.xclient and not d.xclient_sent:
-        line = xclient.command(d, owed, reply)
+        line = xclient.command(d, pending, reply)
         if line is not None:
             d.xclient_sent = True
-            d.ask(Owed(Expect.OUR_XCLIENT, line, owed.address, owed.line, reply))
+            d.ask(PendingReply(Expect.OUR_XCLIENT, line, pending.address, pending.line, reply))
             return
         if not _goes_on_unknown(d, "the server does not offer XCLIENT with ADDR", answers.XCLIENT_NOT_OFFERED):
             return
-    _introduced(d, owed.expect, owed.address, reply)
+    _introduced(d, pending.expect, pending.address, reply)
 
 
 def _goes_on_unknown(d: Dialogue, why: str, last: Reply) -> bool:
@@ -187,7 +187,7 @@ def _goes_on_unknown(d: Dialogue, why: str, last: Reply) -> bool:
     """
     where = f"client={d.client}, server={d.server}"
     if not d.options.xclient_required:
-        d.note(b"XCLIENT unknown", f"{where}: {why}", logging.WARNING)
+        d.log_once(b"XCLIENT unknown", f"{where}: {why}", logging.WARNING)
         d.client_known = True
         return True
     d.log(f"{where}: {why}: closing (XClientRequired: off goes on without)", logging.ERROR)
@@ -210,37 +210,37 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
             clear_auth=clear_auth,
             size_limit=d.options.size_limit,
         )
-        d.taken.tls = d.taken.tls or d.capabilities.tls
-        d.taken.auth = d.taken.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
+        d.removed.tls = d.removed.tls or d.capabilities.tls
+        d.removed.auth = d.removed.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
         if d.options.trace:
-            _note_removed(d)
+            _log_removed(d)
     d.helo = helo
     d.new_transaction()
     d.pass_on(reply)
 
 
-def _note_removed(d: Dialogue) -> None:
+def _log_removed(d: Dialogue) -> None:
     """What the server offers and the client is not told of: each keyword once, for those who debug."""
     for keyword in d.capabilities.keywords.keys() & REMOVED.keys():
         text = f"client={d.client}, server={d.server}: {keyword.decode()} is not offered: {REMOVED[keyword]}"
-        d.note(b"250 " + keyword, text, logging.DEBUG)
+        d.log_once(b"250 " + keyword, text, logging.DEBUG)
 
 
-def _our_xclient(d: Dialogue, owed: Owed, reply: Reply) -> None:
+def _our_xclient(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     """After XCLIENT the server is as new (Postfix XCLIENT_README): introduce the client again."""
     if reply.positive:
         d.client_known = True
         d.authenticated = False
-        d.ask(Owed(Expect.OUR_EHLO, owed.parameters, owed.address))
+        d.ask(PendingReply(Expect.OUR_EHLO, pending.parameters, pending.address))
         return
     goes_on = _goes_on_unknown(d, f"XCLIENT refused: {shown(reply.wire)}", answers.XCLIENT_NOT_ACCEPTED)
-    if goes_on and owed.reply is not None:
-        _introduced(d, _introduction(owed.parameters), owed.address, owed.reply)
+    if goes_on and pending.reply is not None:
+        _introduced(d, _introduction(pending.parameters), pending.address, pending.reply)
 
 
-def _our_ehlo(d: Dialogue, owed: Owed, reply: Reply) -> None:
+def _our_ehlo(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
-        _introduced(d, _introduction(owed.line), owed.address, reply)
+        _introduced(d, _introduction(pending.line), pending.address, reply)
     else:
         d.pass_on(reply)
 
@@ -249,21 +249,21 @@ def _introduction(line: bytes) -> Expect:
     return Expect.HELO if line[:4].upper() == b"HELO" else Expect.EHLO
 
 
-def _mail(d: Dialogue, owed: Owed, reply: Reply) -> None:
+def _mail(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
-        d.envelope.sender = owed.address
-        d.envelope.sender_parameters = owed.parameters
+        d.envelope.sender = pending.address
+        d.envelope.sender_parameters = pending.parameters
     d.pass_on(reply)
 
 
-def _rcpt(d: Dialogue, owed: Owed, reply: Reply) -> None:
+def _rcpt(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
-        d.envelope.recipients.append(owed.address)
-        d.envelope.recipient_parameters.append(owed.parameters)
+        d.envelope.recipients.append(pending.address)
+        d.envelope.recipient_parameters.append(pending.parameters)
     d.pass_on(reply)
 
 
-def _data(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     if not reply.intermediate:
         d.pass_on(reply)
     elif message.must_filter(d) and d.envelope.recipients:
@@ -276,13 +276,13 @@ def _data(d: Dialogue, _owed: Owed, reply: Reply) -> None:
         message.begin_stream(d, reply)
 
 
-def _rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _rset(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         d.new_transaction()
     d.pass_on(reply)
 
 
-def _our_rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _our_rset(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """The envelope is empty. Refused (Exim's `554 Too many nonmail commands`): the server leaves.
 
     Whose envelope would the next message have? The client hears so in place of its next reply, QUIT's excepted.
@@ -293,28 +293,28 @@ def _our_rset(d: Dialogue, _owed: Owed, reply: Reply) -> None:
     last = answers.server_leaves(shown(reply.wire))
     d.drop_server(abort=True)
     d.release_local_replies()
-    if d.outstanding or d.queued or d.last_words is not None:
+    if d.outstanding or d.queued or d.end_after_transaction is not None:
         d.end(last)
     else:
-        d.last_words = last
-        d.patient = d.had_its_turn = True
+        d.end_after_transaction = last
+        d.first_transaction_allowed = d.said_mail = True
 
 
-def _our_noop(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _our_noop(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """A heartbeat was all that was wanted; a server that refuses it gets no other, and may close behind it."""
     if not reply.positive:
         text = f"client={d.client}, server={d.server}: NOOP (KeepAlives) refused: {shown(reply.wire)}"
-        d.note(b"OUR NOOP", text, logging.WARNING)
+        d.log_once(b"OUR NOOP", text, logging.WARNING)
         d.ours.noops = NOOPS_LIMIT
         d.ours.noop_refusal = reply
 
 
-def _quit(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _quit(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     d.drop_server(abort=False)
     d.end(reply)
 
 
-def _auth(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _auth(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     if reply.intermediate and reply.code != 334:  # RFC 4954 section 4 knows no other; 354 would ask for text
         _out_of_step(d, f"{reply.code} is no answer to AUTH")
         return
@@ -323,17 +323,17 @@ def _auth(d: Dialogue, _owed: Owed, reply: Reply) -> None:
     d.pass_on(reply)
 
 
-def _xforward(d: Dialogue, owed: Owed, reply: Reply) -> None:
+def _xforward(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
-        xclient.remember_xforward(d, owed.line)
+        xclient.remember_xforward(d, pending.line)
     d.pass_on(reply)
 
 
-def _other(d: Dialogue, _owed: Owed, reply: Reply) -> None:
+def _other(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     d.pass_on(reply)
 
 
-_HANDLERS: dict[Expect, Callable[[Dialogue, Owed, Reply], None]] = {
+_HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.GREETING: _greeting,
     Expect.EHLO: _ehlo,
     Expect.HELO: _ehlo,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session.dialogue import Owed
+from proxsmtp_tp.session.dialogue import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase, Reason, Wait
 from proxsmtp_tp.smtp import answers
 
@@ -37,7 +37,7 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     if event.wait is Wait.GREETING:
         d.end_unserved(answers.SERVER_TIMED_OUT)
     else:
-        d.end((d.last_words if event.wait is Wait.QUIT else None) or _OVERDUE[event.wait])
+        d.end((d.end_after_transaction if event.wait is Wait.QUIT else None) or _OVERDUE[event.wait])
 
 
 def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
@@ -60,7 +60,7 @@ def keep_alive(d: Dialogue, _event: events.KeepAlive) -> None:
         return
     if m is not None and m.filtering and m.verdict is None and not d.outstanding and not d.server_gone:
         d.ours.noops += 1
-        d.ask(Owed(Expect.OUR_NOOP, b"NOOP\r\n"))
+        d.ask(PendingReply(Expect.OUR_NOOP, b"NOOP\r\n"))
 
 
 def wind_down(d: Dialogue, event: events.WindDown) -> None:
@@ -70,11 +70,13 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
     in place of the greeting is a refused connection, and there are clients to whom in place of 221 it is a refused
     message. When the daemon ends, nobody who is idle is worth its waiting.
     """
-    d.patient = event.reason is Reason.RELOAD and d.last_words is None
-    if d.phase is Phase.GREETING and not d.patient:
+    d.first_transaction_allowed = event.reason is Reason.RELOAD and d.end_after_transaction is None
+    if d.phase is Phase.GREETING and not d.first_transaction_allowed:
         d.end(answers.SHUTTING_DOWN)
         return
-    d.last_words = d.last_words or (answers.SESSION_TOO_LONG if event.reason is Reason.AGE else answers.SHUTTING_DOWN)
+    d.end_after_transaction = d.end_after_transaction or (
+        answers.SESSION_TOO_LONG if event.reason is Reason.AGE else answers.SHUTTING_DOWN
+    )
 
 
 def shutdown(d: Dialogue, _event: events.Shutdown) -> None:

@@ -17,7 +17,7 @@ from proxsmtp_tp.smtp import xtext
 from proxsmtp_tp.smtp.capabilities import rewrite_ehlo
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.session.dialogue import Dialogue, Owed
+    from proxsmtp_tp.session.dialogue import Dialogue, PendingReply
     from proxsmtp_tp.smtp.replies import Reply
 
 UNAVAILABLE = b"[UNAVAILABLE]"
@@ -30,21 +30,21 @@ LINE_LIMIT = 512
 _CONTROL = bytes(63 if octet < 32 or octet == 127 else octet for octet in range(256))
 
 
-def command(d: Dialogue, owed: Owed, reply: Reply) -> bytes | None:
+def command(d: Dialogue, pending: PendingReply, reply: Reply) -> bytes | None:
     """The XCLIENT line for this server, or None where it does not offer it.
 
     After HELO nothing is offered, and support for ADDR is assumed, as the original does; an offer without ADDR is none,
     as the address is what matters. The client chooses its name: it is cut, or left out, so that no name makes the
     server refuse the line and with it the address.
     """
-    assumed = owed.expect is Expect.HELO
+    assumed = pending.expect is Expect.HELO
     offered = frozenset({b"ADDR"}) if assumed else rewrite_ehlo(reply, hide_name=None)[1].xclient
     if b"ADDR" not in offered:
         return None
     given = [b"NAME=" + UNAVAILABLE] if b"NAME" in offered else []
     given.append(b"ADDR=" + (_address(d.client) if d.client else UNAVAILABLE))
-    helo = b"HELO=" + xtext.encode(owed.address[:VALUE_LIMIT])
-    if b"HELO" in offered and owed.address and len(b" ".join([b"XCLIENT", *given, helo, b""])) < LINE_LIMIT:
+    helo = b"HELO=" + xtext.encode(pending.address[:VALUE_LIMIT])
+    if b"HELO" in offered and pending.address and len(b" ".join([b"XCLIENT", *given, helo, b""])) < LINE_LIMIT:
         given.append(helo)
     return b"XCLIENT " + b" ".join(given) + b"\r\n"
 

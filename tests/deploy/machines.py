@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.lab.gateway import box_state
+from proxsmtp_tp.lab.gateway import host_state
 from proxsmtp_tp.lab.network import (
     LAN_V4,
     LAN_V6,
@@ -121,7 +121,7 @@ class Machines:
         Without link-local addresses: they come from hardware addresses, which each boot makes anew.
         """
         inside = {name: self.gateway.run(*command).splitlines() for name, command in _QUESTIONS.items()}
-        network = box_state(self.router)
+        network = host_state(self.router)
         return inside | {name: [line for line in lines if "fe80:" not in line] for name, lines in network.items()}
 
     @contextmanager

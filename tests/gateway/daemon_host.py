@@ -20,7 +20,7 @@ from proxsmtp_tp.lab.network import Host
 from tests.gateway.network import Network, inside, run
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+    from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 
 FILTER = '#!/bin/sh\ngrep -v "^X-Bad:"\n'
 
@@ -40,7 +40,7 @@ class DaemonHost:
         os.chown(self.temp, 65534, 65534)
         given = {"RuleInterface": "lan0", "User": "65534"}
         given |= {"FilterCommand": str(self.filter), "TempDirectory": str(self.temp)}
-        self.instance = Instance(Host(self.gateway), folder, given | directives, name="patient")
+        self.instance = Instance(Host(self.gateway), folder, given | directives, name="setup")
         self.state = folder / "state"
         # A client network behind a router on the client side.
         run(self.gateway, "ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.10", "dev", "lan0")
@@ -62,21 +62,21 @@ class DaemonHost:
         options = options_from(read_config(str(self.instance.config)))
         inside(self.gateway, lambda: install.install(options, Store(self.state)))
 
-    def patient(self) -> Patient:
+    def setup(self) -> Setup:
         """Whom the doctor sees. To be called inside of the gateway."""
         path = str(self.instance.config)
         settings = read_config(path)
-        return examination.meet(settings, path, options_from(settings), Store(self.state))
+        return examination.setup_of(settings, path, options_from(settings), Store(self.state))
 
     def examine(self) -> list[Finding]:
         """What the doctor says is wrong."""
-        found = inside(self.gateway, lambda: list(examination.examine(self.patient())))
+        found = inside(self.gateway, lambda: list(examination.examine(self.setup())))
         assert len(found) > 10
         return [finding for finding in found if not finding.ok]
 
     def probe(self) -> list[Finding]:
         """What a probe finds, all of it."""
-        return inside(self.gateway, lambda: list(probe.probe(self.patient())))
+        return inside(self.gateway, lambda: list(probe.probe(self.setup())))
 
     def type(self, command: str) -> None:
         """Run a command that `doctor` names, in a shell of the gateway."""

@@ -218,7 +218,7 @@ def test_doctor_speaks_to_people_and_to_programs(proxsmtp_tp: Commands) -> None:
     assert status == 1
     assert "ok     interface lan0: it is up\n" in said
     assert (
-        f"WRONG  rules: they are not installed\n       mend: proxsmtp-tp install-rules -f {proxsmtp_tp.config}" in said
+        f"WRONG  rules: they are not installed\n       fix: proxsmtp-tp install-rules -f {proxsmtp_tp.config}" in said
     )
     status, said, _ = proxsmtp_tp("doctor", "--json")
     found = json.loads(said)

@@ -21,7 +21,7 @@ from tests.gateway.network import LAN, WAN, inside, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OWN = Numbers(preferred_slot("patient"))
+OWN = Numbers(preferred_slot("setup"))
 DROP_INPUT = """table inet other {
     chain input {
         type filter hook input priority 0; policy drop;
@@ -60,11 +60,11 @@ def tproxy() -> Iterator[DaemonHost]:
 
 
 def diagnosed(host: DaemonHost, step: str, text: str) -> str:
-    """The mend of the finding that is expected."""
+    """The fix of the finding that is expected."""
     found = host.examine()
     for finding in found:
         if step in finding.step and text in finding.text:
-            return finding.mend
+            return finding.fix
     raise AssertionError(f"no {step}: {text} in {found}")
 
 
@@ -333,9 +333,9 @@ def test_another_program_without_the_capability(tproxy: DaemonHost) -> None:
 def test_a_port_of_a_bridge_and_a_bridge_that_filters(redirect: DaemonHost) -> None:
     redirect.run("ip link add br0 type bridge; ip link set br0 up; ip link set lan0 master br0")
     try:
-        mend = diagnosed(redirect, "interface lan0", "it is a port of bridge br0")
+        fix = diagnosed(redirect, "interface lan0", "it is a port of bridge br0")
         redirect.instance.config.write_text(redirect.instance.config.read_text().replace("lan0", "br0"))
-        redirect.type(mend)
+        redirect.type(fix)
         redirect.run("sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=0")
         redirect.type(diagnosed(redirect, "bridge br0", "bridge-nf-call-iptables is on"))
         assert not [finding for finding in redirect.examine() if finding.step in {"bridge br0", "rules"}]
@@ -436,7 +436,7 @@ def test_an_interrupted_probe_leaves_nothing(redirect: DaemonHost) -> None:
 from pathlib import Path
 from tests.gateway.daemon_host import *
 settings = read_config({str(redirect.instance.config)!r})
-list(probe.probe(examination.meet(settings, None, options_from(settings), Store(Path({str(redirect.state)!r})))))
+list(probe.probe(examination.setup_of(settings, None, options_from(settings), Store(Path({str(redirect.state)!r})))))
 """
     process = subprocess.Popen(["ip", "netns", "exec", redirect.gateway, sys.executable, "-c", code])
     try:

@@ -108,7 +108,7 @@ BY_HAND = {
 
 def test_whatever_the_rules_say(host: DaemonHost, own: Heard, server: Heard, wire: Wire) -> None:
     """Rules loaded by hand, that know no exception."""
-    rules = BY_HAND[host.instance.directives["RuleMode"]].format(mark=Numbers(preferred_slot("patient")).mark)
+    rules = BY_HAND[host.instance.directives["RuleMode"]].format(mark=Numbers(preferred_slot("setup")).mark)
     run(host.gateway, "nft", "-f", "-", stdin=f"table inet byhand {{ chain pre {{ {rules}\n }}\n }}\n")
     try:
         said = wire.connect(*HOME, *(*LAN.values(), *WAN.values()), *SERVER.values())

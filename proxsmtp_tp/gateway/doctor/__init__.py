@@ -1,4 +1,4 @@
-"""Each step of interception, looked at: ok, or what is wrong and the command that mends it.
+"""Each step of interception, looked at: ok, or what is wrong and the command that fixes it.
 
 findings    what a look gives; what every look gets to know
 box         PURE of daemons: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking

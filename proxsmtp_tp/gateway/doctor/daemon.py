@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import FilterType
 from proxsmtp_tp.gateway import routing, survey
-from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.options import user_id
 from proxsmtp_tp.gateway.plan import Mode, PlanError
 
@@ -34,7 +34,7 @@ _SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
 _RESERVE, _RESERVE_PART = (
     64 << 20,
     20,
-)  # what filters.room keeps free: bytes, and of a small file system one part in so many
+)  # what filters.spool_space keeps free: bytes, and of a small file system one part in so many
 _CAP_NET_RAW = 13
 _ADDRESSES = {4: ("0.0.0.0", "*"), 6: ("[::]", "*")}  # noqa: S104 - what ss shows, not to bind to
 
@@ -70,20 +70,20 @@ def listening(port: int) -> list[Listening]:
     return found
 
 
-def look_at_listeners(patient: Patient) -> Iterator[Finding]:
+def look_at_listeners(setup: Setup) -> Iterator[Finding]:
     """Somebody takes what the rules turn to the port, transparently where it must be, and answers."""
-    options = patient.plan.options
+    options = setup.plan.options
     port, there = options.listen_port, listening(options.listen_port)
     if not there:
-        yield Finding("listener", False, f"nobody listens on port {port}", patient.restart)
+        yield Finding("listener", False, f"nobody listens on port {port}", setup.restart)
         return
     for version in (4, 6) if options.interfaces else (4,):
-        yield from _listener_of_version(patient, version, there)
-    yield _answering(patient, there)
+        yield from _listener_of_version(setup, version, there)
+    yield _answering(setup, there)
 
 
-def _listener_of_version(patient: Patient, version: int, there: list[Listening]) -> Iterator[Finding]:
-    options = patient.plan.options
+def _listener_of_version(setup: Setup, version: int, there: list[Listening]) -> Iterator[Finding]:
+    options = setup.plan.options
     step, port = f"listener, IPv{version}", options.listen_port
     used = any(
         interface.has_address(version) for interface in survey.interfaces() if interface.name in options.interfaces
@@ -92,24 +92,24 @@ def _listener_of_version(patient: Patient, version: int, there: list[Listening])
         return
     taking = [item for item in there if item.takes(version)]
     only = ", ".join(sorted({item.address for item in there}))
-    if not taking and not _listens_on_client_side(patient, version, there):
+    if not taking and not _listens_on_client_side(setup, version, there):
         text = f"it listens only on {only}, port {port}: IPv{version} mail that the rules turn to it is refused"
-        yield Finding(step, False, f"{text}; set Listen: {port} and restart it", patient.restart)
+        yield Finding(step, False, f"{text}; set Listen: {port} and restart it", setup.restart)
     elif (options.mode is Mode.TPROXY or options.full) and not all(item.transparent for item in taking):
         text = "its socket is not transparent: set RuleMode or TransparentProxy in its configuration, start it as root"
-        yield Finding(step, False, text, patient.restart)
+        yield Finding(step, False, text, setup.restart)
     else:
         yield Finding(step, True, f"port {port}" + (", transparent" if any(i.transparent for i in taking) else ""))
 
 
-def _listens_on_client_side(patient: Patient, version: int, there: list[Listening]) -> bool:
+def _listens_on_client_side(setup: Setup, version: int, there: list[Listening]) -> bool:
     """REDIRECT turns connections to the address of the interface: a listener on each of those will do."""
-    if patient.plan.options.mode is not Mode.REDIRECT:
+    if setup.plan.options.mode is not Mode.REDIRECT:
         return False
     needed = [
         address.partition("/")[0]
         for interface in survey.interfaces()
-        if interface.name in patient.plan.options.interfaces
+        if interface.name in setup.plan.options.interfaces
         for address in interface.addresses
         if (":" in address) == (version == 6) and not address.startswith("fe80:")
     ]
@@ -117,30 +117,30 @@ def _listens_on_client_side(patient: Patient, version: int, there: list[Listenin
     return bool(needed) and bound.issuperset(needed)
 
 
-def _answering(patient: Patient, there: list[Listening]) -> Finding:
+def _answering(setup: Setup, there: list[Listening]) -> Finding:
     """Connect to it: a direct connection is refused with a word, and no word means that it hangs."""
     address = next((item.address for item in there), "*")
     host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(address, address.strip("[]"))  # noqa: S104
     try:
-        with closing(socket.create_connection((host, patient.plan.options.listen_port), ANSWER_SECONDS)) as link:
+        with closing(socket.create_connection((host, setup.plan.options.listen_port), ANSWER_SECONDS)) as link:
             first = link.recv(512)
     except OSError as error:
         text = f"it accepts no connection within {ANSWER_SECONDS:.0f} s ({error}): it hangs"
-        return Finding("daemon", False, text, patient.restart)
+        return Finding("daemon", False, text, setup.restart)
     said = first.decode("ascii", "replace").strip()
     if not re.match(r"\d\d\d[ -]", said):
-        return Finding("daemon", False, "what listens there speaks no SMTP: is it another program?", patient.restart)
+        return Finding("daemon", False, "what listens there speaks no SMTP: is it another program?", setup.restart)
     return Finding("daemon", True, "it answers")
 
 
-def look_at_privileges(patient: Patient) -> Iterator[Finding]:
+def look_at_privileges(setup: Setup) -> Iterator[Finding]:
     """Full mode binds to clients' addresses, for which the kernel wants CAP_NET_RAW."""
-    pids = sorted({pid for item in listening(patient.plan.options.listen_port) for pid in item.pids})
-    if not pids or not patient.plan.options.full:
+    pids = sorted({pid for item in listening(setup.plan.options.listen_port) for pid in item.pids})
+    if not pids or not setup.plan.options.full:
         return
     lacking = [pid for pid in pids if not _capable(pid)]
     text = f"process {', '.join(map(str, lacking))} lacks CAP_NET_RAW, which TransparentProxy full needs"
-    yield Finding("capability", not lacking, text if lacking else "CAP_NET_RAW", patient.restart if lacking else "")
+    yield Finding("capability", not lacking, text if lacking else "CAP_NET_RAW", setup.restart if lacking else "")
 
 
 def _capable(pid: int) -> bool:
@@ -151,10 +151,10 @@ def _capable(pid: int) -> bool:
     return True  # it has ended meanwhile
 
 
-def look_at_descriptors(patient: Patient) -> Iterator[Finding]:
+def look_at_descriptors(setup: Setup) -> Iterator[Finding]:
     """Two for each connection, in the worst case all in one worker."""
-    needed = 2 * patient.settings.max_connections + _SPARE
-    pids = sorted({pid for item in listening(patient.plan.options.listen_port) for pid in item.pids})
+    needed = 2 * setup.settings.max_connections + _SPARE
+    pids = sorted({pid for item in listening(setup.plan.options.listen_port) for pid in item.pids})
     limits = {pid: found for pid in pids if (found := _descriptor_limits(pid)) is not None}
     short = [pid for pid, (soft, _) in limits.items() if soft < needed]
     text = f"MaxConnections needs {needed}, process {', '.join(map(str, short))} may open fewer"
@@ -164,9 +164,9 @@ def look_at_descriptors(patient: Patient) -> Iterator[Finding]:
             "descriptors", False, f"{text}; for good: LimitNOFILE={needed} in its unit", " && ".join(commands)
         )
     elif short:
-        yield Finding("descriptors", False, text, patient.restart)  # it raises its own limit when it starts
+        yield Finding("descriptors", False, text, setup.restart)  # it raises its own limit when it starts
     elif pids:
-        yield Finding("descriptors", True, f"enough for {patient.settings.max_connections} connections")
+        yield Finding("descriptors", True, f"enough for {setup.settings.max_connections} connections")
 
 
 def _descriptor_limits(pid: int) -> tuple[float, float] | None:
@@ -179,15 +179,15 @@ def _descriptor_limits(pid: int) -> tuple[float, float] | None:
     return None
 
 
-def look_at_temp_directory(patient: Patient) -> Iterator[Finding]:
+def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
     """There, the daemon's to write, nobody else's, with room."""
-    path, step = Path(patient.settings.temp_directory), "temp directory"
-    owner = patient.settings.user or "root"
+    path, step = Path(setup.settings.temp_directory), "temp directory"
+    owner = setup.settings.user or "root"
     make = f"install -d -m 0700 -o {shlex.quote(owner)} {shlex.quote(str(path))}"
-    seen = _as_the_daemon_sees(patient, path)
+    seen = _as_the_daemon_sees(setup, path)
     try:
         info = seen.stat()
-        uid, groups = _daemon_ids(patient)
+        uid, groups = _daemon_ids(setup)
     except (OSError, PlanError) as error:
         yield Finding(step, False, f"{path}: {getattr(error, 'strerror', None) or error}", make)
         return
@@ -199,14 +199,14 @@ def look_at_temp_directory(patient: Patient) -> Iterator[Finding]:
         yield Finding(step, False, f"{path} is not writable for {owner}", make)
     elif shared and not info.st_mode & stat.S_ISVTX:
         yield Finding(step, False, f"{path} is open to everybody: messages could be exchanged", make)
-    elif (short := _short_of_room(seen, path, patient.settings.spool_limit)) is not None:
+    elif (short := _short_of_space(seen, path, setup.settings.spool_limit)) is not None:
         yield Finding(step, False, short)
     else:
         remark = " (shared: a TempDirectory of its own is better)" if shared else " (the daemon's own)" if own else ""
         yield Finding(step, True, f"{path}{remark}")
 
 
-def _short_of_room(seen: Path, path: Path, spool_limit: int) -> str | None:
+def _short_of_space(seen: Path, path: Path, spool_limit: int) -> str | None:
     """What keeps messages out: the daemon leaves a reserve free, and refuses what would need it with 452."""
     disk = shutil.disk_usage(seen)
     reserve = min(_RESERVE, disk.total // _RESERVE_PART)
@@ -217,15 +217,15 @@ def _short_of_room(seen: Path, path: Path, spool_limit: int) -> str | None:
     return None
 
 
-def _as_the_daemon_sees(patient: Patient, path: Path) -> Path:
+def _as_the_daemon_sees(setup: Setup, path: Path) -> Path:
     """The same in the daemon's mount namespace: PrivateTmp of its unit gives it a /tmp of its own (systemd.exec(5))."""
-    pids = (pid for item in listening(patient.plan.options.listen_port) for pid in item.pids)
+    pids = (pid for item in listening(setup.plan.options.listen_port) for pid in item.pids)
     inside = Path(f"/proc/{next(pids, 'self')}/root", *path.parts[1:])
     return inside if inside.exists() else path
 
 
-def _daemon_ids(patient: Patient) -> tuple[int, set[int]]:
-    user = patient.settings.user
+def _daemon_ids(setup: Setup) -> tuple[int, set[int]]:
+    user = setup.settings.user
     if not user:
         return os.geteuid(), set(os.getgroups()) | {os.getegid()}
     uid = user_id(user)
@@ -246,13 +246,13 @@ def _may_write(info: os.stat_result, uid: int, groups: set[int]) -> bool:
     return bits & 0o003 == 0o003
 
 
-def look_at_filter(patient: Patient) -> Iterator[Finding]:
+def look_at_filter(setup: Setup) -> Iterator[Finding]:
     """The filter command can be run by the daemon's user."""
-    settings = patient.settings
+    settings = setup.settings
     if not settings.filter_command or settings.filter_type is FilterType.REJECT:
         return
     if settings.filter_type is FilterType.SMTP:
-        yield _scanner(patient)
+        yield _scanner(setup)
         return
     try:
         first = next(word for word in shlex.split(settings.filter_command) if "=" not in word.partition("/")[0])
@@ -265,7 +265,7 @@ def look_at_filter(patient: Patient) -> Iterator[Finding]:
         return
     try:
         info = Path(first).stat()
-        uid, groups = _daemon_ids(patient)
+        uid, groups = _daemon_ids(setup)
     except (OSError, PlanError) as error:
         yield Finding("filter", False, f"{first}: {getattr(error, 'strerror', None) or error}")
         return
@@ -286,9 +286,9 @@ def _may_run(info: os.stat_result, uid: int, groups: set[int]) -> bool:
     return bool(bits & which)
 
 
-def _scanner(patient: Patient) -> Finding:
+def _scanner(setup: Setup) -> Finding:
     try:
-        address = patient.settings.filter_address
+        address = setup.settings.filter_address
         target = getattr(address, "path", None)
         if target is not None:
             with closing(socket.socket(socket.AF_UNIX)) as link:
@@ -298,5 +298,5 @@ def _scanner(patient: Patient) -> Finding:
             with closing(socket.create_connection((address.host, address.port), ANSWER_SECONDS)):  # type: ignore[union-attr]
                 pass
     except (OSError, ValueError) as error:
-        return Finding("filter", False, f"the scanner at {patient.settings.filter_command} does not answer: {error}")
+        return Finding("filter", False, f"the scanner at {setup.settings.filter_command} does not answer: {error}")
     return Finding("filter", True, f"{address} answers")

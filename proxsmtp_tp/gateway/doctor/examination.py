@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.doctor import box, daemon, firewall, forwarding, rules
-from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Patient
+from proxsmtp_tp.gateway.doctor import daemon, firewall, forwarding, host, rules
+from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Setup
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Plan, PlanError
 from proxsmtp_tp.gateway.survey import choose_plan
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.state import Store
 
 LOOKS: tuple[Look, ...] = (
-    box.look_at_interfaces,
-    box.look_at_forwarding,
-    box.look_at_reverse_paths,
-    box.look_at_ipv6,
-    box.look_at_bridges,
-    box.look_at_connection_tracking,
+    host.look_at_interfaces,
+    host.look_at_forwarding,
+    host.look_at_reverse_paths,
+    host.look_at_ipv6,
+    host.look_at_bridges,
+    host.look_at_connection_tracking,
     rules.look_at_rules,
     rules.look_at_existing,
     rules.look_at_delivery,
@@ -39,20 +39,20 @@ LOOKS: tuple[Look, ...] = (
 )
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def examine(setup: Setup) -> Iterator[Finding]:
     """All findings."""
     for look in LOOKS:
         try:
-            yield from look(patient)
+            yield from look(setup)
         except (GatewayError, PlanError, OSError, subprocess.SubprocessError) as error:
             yield Finding(
                 look.__name__.removeprefix("look_at_").replace("_", " "), False, f"cannot be looked at: {error}"
             )
 
 
-def meet(settings: Settings, config: str | None, options: Options, store: Store) -> Patient:
+def setup_of(settings: Settings, config: str | None, options: Options, store: Store) -> Setup:
     """Whom to examine: what the configuration says, or without interfaces in it, what is installed."""
-    return Patient(settings, config, _plan(options, store), store)
+    return Setup(settings, config, _plan(options, store), store)
 
 
 def _plan(options: Options, store: Store) -> Plan:

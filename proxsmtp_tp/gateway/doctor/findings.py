@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One step. `mend` is a shell command, or empty where only a person can decide."""
+    """One step. `fix` is a shell command, or empty where only a person can decide."""
 
     step: str
     ok: bool
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
-    """What is examined. `config` is the configuration file as the administrator named it, for the mends."""
+class Setup:
+    """What is examined. `config` is the configuration file as the administrator named it, for the fixes."""
 
     settings: Settings
     config: str | None
@@ -51,7 +51,7 @@ class Patient:
 
 
 SYSTEMD = Path("/run/systemd/system")
-Look = Callable[[Patient], Iterable[Finding]]
+Look = Callable[[Setup], Iterable[Finding]]
 
 
 def setting(name: str) -> str:

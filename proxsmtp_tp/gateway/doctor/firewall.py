@@ -16,7 +16,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import check, nftables, routing, survey
-from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.doctor.rules import client_address, server_address
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.firewall import METHODS
@@ -50,13 +50,13 @@ class Ruleset:
     table: str = ""
 
 
-def look_at_firewall(patient: Patient) -> Iterator[Finding]:
+def look_at_firewall(setup: Setup) -> Iterator[Finding]:
     """An intercepted connection gets through every ruleset of the box."""
-    options = patient.plan.options
-    if not options.interfaces or not check.examine(patient.plan).in_place:
+    options = setup.plan.options
+    if not options.interfaces or not check.examine(setup.plan).in_place:
         return
     try:
-        ours, others = rulesets(patient)
+        ours, others = rulesets(setup)
     except GatewayError as error:
         yield Finding("firewall", False, f"the rulesets cannot be read: {error}")
         return
@@ -64,44 +64,44 @@ def look_at_firewall(patient: Patient) -> Iterator[Finding]:
         yield Finding("firewall", True, "nobody else has rules")
         return
     for name in options.interfaces:
-        yield from _of_interface(patient, name, ours, others)
+        yield from _of_interface(setup, name, ours, others)
 
 
-def _of_interface(patient: Patient, name: str, ours: list[Script], others: list[Ruleset]) -> Iterator[Finding]:
-    trials = _trials(patient, name)
+def _of_interface(setup: Setup, name: str, ours: list[Script], others: list[Ruleset]) -> Iterator[Finding]:
+    trials = _trials(setup, name)
     if not trials:
         return
     step = f"firewall, {name}"
     try:
-        results = ask_twin(patient, name, _scripts(patient, ours, others), trials)
+        results = try_in_replica(setup, name, _scripts(setup, ours, others), trials)
         lost = [trial for trial, result in zip(trials, results, strict=True) if result != "accepted"]
         if not lost:
             yield Finding(step, True, "intercepted connections get in")
             return
         culprits = [
-            r for r in others if "accepted" not in ask_twin(patient, name, _scripts(patient, ours, [r]), lost[:1])
+            r for r in others if "accepted" not in try_in_replica(setup, name, _scripts(setup, ours, [r]), lost[:1])
         ]
     except GatewayError as error:
         yield Finding(step, True, f"not tried: {error}")
         return
     versions = " and ".join(sorted({"IPv6" if ":" in trial[0] else "IPv4" for trial in lost}))
-    port = patient.plan.options.listen_port if patient.plan.options.mode is Mode.REDIRECT else lost[0][3]
+    port = setup.plan.options.listen_port if setup.plan.options.mode is Mode.REDIRECT else lost[0][3]
     if not culprits:
         what = results[trials.index(lost[0])]
         text = f"{versions} connections to port {port} are lost ({what}), though not by one ruleset alone"
         yield Finding(step, False, text)
     for culprit in culprits:
         text = f"{culprit.name} does not let intercepted {versions} connections in (port {port})"
-        yield Finding(step, False, text, _mend(patient, name, culprit, port))
+        yield Finding(step, False, text, _fix_command(setup, name, culprit, port))
 
 
-def _scripts(patient: Patient, ours: list[Script], others: list[Ruleset]) -> list[Script]:
+def _scripts(setup: Setup, ours: list[Script], others: list[Ruleset]) -> list[Script]:
     """In an order that works: restoring iptables' rules clears the others; a heartbeat in nft's soon expires."""
     theirs = [ruleset.script for ruleset in others]
-    return [*ours, *theirs] if patient.plan.options.method is Method.IPTABLES else [*theirs, *ours]
+    return [*ours, *theirs] if setup.plan.options.method is Method.IPTABLES else [*theirs, *ours]
 
 
-def _trials(patient: Patient, name: str) -> list[list[Any]]:
+def _trials(setup: Setup, name: str) -> list[list[Any]]:
     """For each IP version: client, our address on its side, server, port."""
     own = {
         ip_interface(address).version: address.partition("/")[0]
@@ -112,13 +112,13 @@ def _trials(patient: Patient, name: str) -> list[list[Any]]:
     }
     found = []
     for version in routing.versions():
-        client, server = client_address(patient, name, version), server_address(patient, version)
+        client, server = client_address(setup, name, version), server_address(setup, version)
         if version in own and client and server:
-            found.append([client, own[version], server, patient.plan.options.ports[0]])
+            found.append([client, own[version], server, setup.plan.options.ports[0]])
     return found
 
 
-def ask_twin(patient: Patient, client: str, scripts: list[Script], trials: list[list[Any]]) -> list[str]:
+def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: list[list[Any]]) -> list[str]:
     """Try connections in a twin; what came of each. Raises GatewayError if there can be none."""
     links = {
         interface.name: [address for address in interface.addresses if not address.startswith("fe80:")]
@@ -128,12 +128,12 @@ def ask_twin(patient: Patient, client: str, scripts: list[Script], trials: list[
         "links": links,
         "client": client,
         "scripts": scripts,
-        "port": patient.plan.options.listen_port,
-        "transparent": patient.plan.diverts,
+        "port": setup.plan.options.listen_port,
+        "transparent": setup.plan.diverts,
         "trials": trials,
     }
     done = subprocess.run(
-        ["unshare", "--net", *PYTHON, "-m", "proxsmtp_tp.gateway.doctor.twin"],
+        ["unshare", "--net", *PYTHON, "-m", "proxsmtp_tp.gateway.doctor.replica"],
         input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TIMEOUT,
     )  # fmt: skip
     if done.returncode:
@@ -143,9 +143,9 @@ def ask_twin(patient: Patient, client: str, scripts: list[Script], trials: list[
     return results
 
 
-def rulesets(patient: Patient) -> tuple[list[Script], list[Ruleset]]:
+def rulesets(setup: Setup) -> tuple[list[Script], list[Ruleset]]:
     """Ours as scripts, with policy routing; then everybody else's."""
-    plan = patient.plan
+    plan = setup.plan
     rules, routes = check.wanted_routing(plan)
     ours = [*map(_command, sorted(rules)), *map(_command, sorted(routes))]
     others: list[Ruleset] = []
@@ -230,10 +230,10 @@ def _only(saved: str, chains: tuple[str, ...], *, ours: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mend(patient: Patient, interface: str, culprit: Ruleset, port: int) -> str:
+def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> str:
     """The command that lets our connections in, in the words of whoever made the rules."""
     name = shlex.quote(interface)
-    diverted = patient.plan.options.mode is Mode.TPROXY
+    diverted = setup.plan.options.mode is Mode.TPROXY
     if culprit.table == "firewalld" and shutil.which("firewall-cmd"):
         return f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload"
     if "ufw-" in culprit.script[1] and shutil.which("ufw"):

@@ -1,7 +1,7 @@
 """Network namespaces without a name, which end with the processes that hold them (network_namespaces(7), unshare(2)).
 
 A link between two of them ends with the first that ends, and so does everything that was set up on it: routes,
-addresses, neighbours. That is why nothing of a twin or a probe outlives a kill -9.
+addresses, neighbours. That is why nothing of a replica or a probe outlives a kill -9.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Room:
-    """A child process in a network namespace of its own. It answers calls until the room is left."""
+class Namespace:
+    """A child process in a network namespace of its own. It answers calls until the context is left."""
 
     def __init__(self, pid: int, to_child: int, from_child: int) -> None:
         self.pid = pid
@@ -47,7 +47,7 @@ def read_line(descriptor: int) -> str:
 
 
 @contextmanager
-def room(answer: Callable[[str], str], *, linger: float = 0.0) -> Iterator[Room]:
+def new_namespace(answer: Callable[[str], str], *, linger: float = 0.0) -> Iterator[Namespace]:
     """A child in a new namespace that gives `answer(line)` for each line it is told; killed on leaving.
 
     When its parent is killed, it ends `linger` seconds later: a router, whose hosts say their last word through it.
@@ -68,7 +68,7 @@ def room(answer: Callable[[str], str], *, linger: float = 0.0) -> Iterator[Room]
         made = read_line(from_child)
         if made != "ready":
             raise OSError(made or "no network namespace could be made")
-        yield Room(pid, from_parent, from_child)
+        yield Namespace(pid, from_parent, from_child)
     finally:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.gateway import check, routing
-from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
-from proxsmtp_tp.gateway.doctor.prober import BOX_TO_CLIENT, BOX_TO_SERVER, CLIENT, MESSAGE, NARROW_MTU, SERVER
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
+from proxsmtp_tp.gateway.doctor.prober import CLIENT, HOST_TO_CLIENT, HOST_TO_SERVER, MESSAGE, NARROW_MTU, SERVER
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.python import PYTHON
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 _SPARE_SECONDS = 15.0
 
 
-def probe(patient: Patient) -> Iterator[Finding]:
+def probe(setup: Setup) -> Iterator[Finding]:
     """Send the mails; a finding for each hop. Raises GatewayError if there can be no probe."""
-    if not check.examine(patient.plan).in_place:
+    if not check.examine(setup.plan).in_place:
         yield Finding("probe", False, "there is nothing to prove before the rules are in place")
         return
-    seconds = patient.settings.connect_time_out + patient.settings.filter_timeout + _SPARE_SECONDS
+    seconds = setup.settings.connect_time_out + setup.settings.filter_timeout + _SPARE_SECONDS
     job = {
-        "client_link": patient.plan.numbers.probe,
-        "server_link": f"pxserve{patient.plan.numbers.slot}",
-        "port": patient.plan.options.ports[0],
-        "reply_port": patient.settings.out_address.port if _loopback(patient) else 0,  # type: ignore[union-attr]
-        "deliver": patient.settings.transparent or _loopback(patient),
+        "client_link": setup.plan.numbers.probe,
+        "server_link": f"pxserve{setup.plan.numbers.slot}",
+        "port": setup.plan.options.ports[0],
+        "reply_port": setup.settings.out_address.port if _loopback(setup) else 0,  # type: ignore[union-attr]
+        "deliver": setup.settings.transparent or _loopback(setup),
         "versions": routing.versions(),
         "seconds": seconds,
     }
@@ -46,41 +46,41 @@ def probe(patient: Patient) -> Iterator[Finding]:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise GatewayError(f"the probe could not be made: {reason}")
     for version, report in json.loads(done.stdout).items():
-        yield from findings(patient, int(version), report)
+        yield from findings(setup, int(version), report)
 
 
-def _loopback(patient: Patient) -> bool:
-    return patient.settings.loopback
+def _loopback(setup: Setup) -> bool:
+    return setup.settings.loopback
 
 
-def findings(patient: Patient, version: int, report: dict[str, Any]) -> Iterator[Finding]:
+def findings(setup: Setup, version: int, report: dict[str, Any]) -> Iterator[Finding]:
     """What one mail tells. `report` is the prober's, for one IP version."""
     step, client, seen = f"probe, IPv{version}", report["client"], report["server"]
-    way = f"client {CLIENT[version]} to {SERVER[version]} port {patient.plan.options.ports[0]}"
+    way = f"client {CLIENT[version]} to {SERVER[version]} port {setup.plan.options.ports[0]}"
     if not client["greeting"]:
         text = f"{way}: no greeting ({client.get('error', 'closed')})"
-        hint = ": the rules, the firewall for interface " + patient.plan.numbers.probe + ", or the daemon's listener"
+        hint = ": the rules, the firewall for interface " + setup.plan.numbers.probe + ", or the daemon's listener"
         yield Finding(step, False, text + hint)
         return
     if any(record["peer"] == client["own"] for record in seen):
-        yield Finding(step, False, f"{way}: reached the server past the daemon", patient.command("install-rules"))
+        yield Finding(step, False, f"{way}: reached the server past the daemon", setup.command("install-rules"))
         return
     yield Finding(step, True, f"{way}: the daemon greets, {client['greeting']}")
     if client["greeting"].startswith(("4", "5")):
         yield Finding(step, False, f"and refuses to relay: {client['greeting']}")
         return
-    yield from _beyond(patient, version, step, report)
+    yield from _beyond(setup, version, step, report)
 
 
-def _beyond(patient: Patient, version: int, step: str, report: dict[str, Any]) -> Iterator[Finding]:
+def _beyond(setup: Setup, version: int, step: str, report: dict[str, Any]) -> Iterator[Finding]:
     """From the daemon on."""
     client, seen = report["client"], report["server"]
     if seen:
         source = seen[-1]["peer"][0]
-        wanted = _expected_source(patient, version)
+        wanted = _expected_source(setup, version)
         text = f"the daemon calls the server from {source}"
         yield Finding(step, source in wanted, text + ("" if source in wanted else f" instead of {' or '.join(wanted)}"))
-    elif patient.settings.transparent or patient.settings.loopback:
+    elif setup.settings.transparent or setup.settings.loopback:
         yield Finding(step, False, f"the server was not called: {client.get('error') or client['reply']}")
         return
     if "error" in client:
@@ -122,9 +122,9 @@ def _narrow_links(version: int, report: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(step, True, f"a long reply passes {link} towards the client")
 
 
-def _expected_source(patient: Patient, version: int) -> list[str]:
-    if patient.settings.transparent_proxy is TransparentProxy.FULL:
+def _expected_source(setup: Setup, version: int) -> list[str]:
+    if setup.settings.transparent_proxy is TransparentProxy.FULL:
         return [CLIENT[version]]
-    if patient.settings.loopback:
-        return [BOX_TO_CLIENT[version]]
-    return [BOX_TO_SERVER[version]]
+    if setup.settings.loopback:
+        return [HOST_TO_CLIENT[version]]
+    return [HOST_TO_SERVER[version]]

@@ -30,14 +30,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
 
-from proxsmtp_tp.gateway.doctor.namespaces import PR_SET_PDEATHSIG, Room, room
+from proxsmtp_tp.gateway.doctor.namespaces import PR_SET_PDEATHSIG, Namespace, new_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENT = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
-BOX_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
-BOX_TO_SERVER = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
+HOST_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
+HOST_TO_SERVER = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
 SERVER = {4: "198.18.254.14", 6: "2001:2:0:fe04::2"}
 # Of the routers: on the host's side, and on the other.
 _CLIENT_ROUTER = ({4: "198.18.254.2", 6: "2001:2:0:fe01::2"}, {4: "198.18.254.9", 6: "2001:2:0:fe03::1"})
@@ -105,7 +105,7 @@ class Recorder:
 
 
 class _Host:
-    """What runs in a room: one line of JSON, one answer."""
+    """What runs in a namespace: one line of JSON, one answer."""
 
     def __init__(self) -> None:
         self._recorder = Recorder()
@@ -118,15 +118,15 @@ class _Host:
             return json.dumps({"error": f"{type(error).__name__}: {error}"})
 
     @staticmethod
-    def connect_to_box(addresses: dict[str, list[str]]) -> None:
+    def connect_to_host(addresses: dict[str, list[str]]) -> None:
         """Take addresses, and the box as the way to everywhere."""
         with IPRoute() as netlink:
             index = netlink.link_lookup(ifname=_FAR)[0]
             netlink.link("set", index=1, state="up")
             netlink.link("set", index=index, state="up")
-            for version, (own, box) in addresses.items():
+            for version, (own, host) in addresses.items():
                 _add_address(netlink, index, own, int(version))
-                netlink.route("add", dst="0.0.0.0/0" if version == "4" else "::/0", gateway=box)
+                netlink.route("add", dst="0.0.0.0/0" if version == "4" else "::/0", gateway=host)
 
     @staticmethod
     def lead_to(pid: int, addresses: dict[str, str]) -> None:
@@ -212,7 +212,10 @@ def _add_address(netlink: IPRoute, index: int, address: str, version: int) -> No
 
 
 def _attach(
-    link: str, router: Room, end: Room, addresses: tuple[dict[int, str], dict[int, str], dict[int, str], dict[int, str]]
+    link: str,
+    router: Namespace,
+    end: Namespace,
+    addresses: tuple[dict[int, str], dict[int, str], dict[int, str], dict[int, str]],
 ) -> None:
     """A link of the host to a router, and the router's to an end; addresses from the host to the end."""
     own, near, far, ends = addresses
@@ -222,15 +225,15 @@ def _attach(
         netlink.link("set", index=index, state="up")
         for version, address in own.items():
             _add_address(netlink, index, address, version)
-        _ask(router, "connect_to_box", addresses={str(v): [near[v], own[v]] for v in own})
+        _ask(router, "connect_to_host", addresses={str(v): [near[v], own[v]] for v in own})
         _ask(router, "lead_to", pid=end.pid, addresses={str(v): far[v] for v in own})
-        _ask(end, "connect_to_box", addresses={str(v): [ends[v], far[v]] for v in own})
+        _ask(end, "connect_to_host", addresses={str(v): [ends[v], far[v]] for v in own})
         for version in own:
             behind = ip_interface(f"{ends[version]}/{_PREFIX[version]}").network
             netlink.route("add", dst=str(behind), gateway=near[version])
 
 
-def _ask(host: Room, do: str, **arguments: Any) -> Any:
+def _ask(host: Namespace, do: str, **arguments: Any) -> Any:
     answer = json.loads(host.tell(json.dumps({"do": do, **arguments})) or '{"error": "it ended"}')
     if isinstance(answer, dict) and set(answer) == {"error"}:
         raise OSError(answer["error"])
@@ -242,16 +245,18 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
     versions: list[int] = job["versions"]
     with ExitStack() as stack:
         # The routers end last, so that the daemon hears that client and server are gone.
-        client_router, server_router = (stack.enter_context(room(_Host(), linger=_LINGER_SECONDS)) for _ in range(2))
-        client, server = (stack.enter_context(room(_Host())) for _ in range(2))
-        to_client = {v: BOX_TO_CLIENT[v] for v in versions}
-        to_server = {v: BOX_TO_SERVER[v] for v in versions}
+        client_router, server_router = (
+            stack.enter_context(new_namespace(_Host(), linger=_LINGER_SECONDS)) for _ in range(2)
+        )
+        client, server = (stack.enter_context(new_namespace(_Host())) for _ in range(2))
+        to_client = {v: HOST_TO_CLIENT[v] for v in versions}
+        to_server = {v: HOST_TO_SERVER[v] for v in versions}
         _attach(job["client_link"], client_router, client, (to_client, *_CLIENT_ROUTER, CLIENT))
         _attach(job["server_link"], server_router, server, (to_server, *_SERVER_ROUTER, SERVER))
         return {str(version): _of_version(job, version, client, server) for version in versions}
 
 
-def _of_version(job: dict[str, Any], version: int, client: Room, server: Room) -> dict[str, Any]:
+def _of_version(job: dict[str, Any], version: int, client: Namespace, server: Namespace) -> dict[str, Any]:
     receiver, address, port = server, SERVER[version], job["port"]
     if job["reply_port"]:
         receiver, address, port = client, CLIENT[version], job["reply_port"]

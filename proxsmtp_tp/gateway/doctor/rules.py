@@ -9,8 +9,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from proxsmtp_tp.gateway import check, existing, nftables, routing
-from proxsmtp_tp.gateway.doctor.box import own_networks
-from proxsmtp_tp.gateway.doctor.findings import Finding, Patient
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
+from proxsmtp_tp.gateway.doctor.host import own_networks
 from proxsmtp_tp.gateway.nft_text import ALIVE_SET
 from proxsmtp_tp.gateway.plan import Existing, Fail, Method
 
@@ -29,22 +29,22 @@ EXAMPLES = {
 }
 
 
-def look_at_rules(patient: Patient) -> Iterator[Finding]:
+def look_at_rules(setup: Setup) -> Iterator[Finding]:
     """Firewall and policy routing as planned."""
-    if not patient.plan.options.interfaces and not patient.plan.options.local:
-        mend = f"{patient.command('install-rules')} --interface NAME"
-        yield Finding("rules", False, "none are installed, and the configuration names no interface", mend)
+    if not setup.plan.options.interfaces and not setup.plan.options.local:
+        fix = f"{setup.command('install-rules')} --interface NAME"
+        yield Finding("rules", False, "none are installed, and the configuration names no interface", fix)
         return
-    finding = check.examine(patient.plan)
-    mend = patient.command("install-rules")
-    routes = [line for line in finding.differences if line.startswith(("missing: ip ", "besides: ip "))]
+    finding = check.examine(setup.plan)
+    fix = setup.command("install-rules")
+    routes = [line for line in finding.differences if line.startswith(("missing: ip ", "unexpected: ip "))]
     others = [line for line in finding.differences if line not in routes]
     if finding.absent:
-        yield Finding("rules", False, "they are not installed", mend)
+        yield Finding("rules", False, "they are not installed", fix)
         return
-    yield Finding("rules", not others, _some(others) or "in place", mend if others else "")
-    if patient.plan.diverts or routes:
-        yield Finding("policy routing", not routes, _some(routes) or "in place", mend if routes else "")
+    yield Finding("rules", not others, _some(others) or "in place", fix if others else "")
+    if setup.plan.diverts or routes:
+        yield Finding("policy routing", not routes, _some(routes) or "in place", fix if routes else "")
 
 
 def _some(lines: list[str]) -> str:
@@ -52,42 +52,42 @@ def _some(lines: list[str]) -> str:
     return "; ".join(lines[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def look_at_existing(patient: Patient) -> Iterator[Finding]:
+def look_at_existing(setup: Setup) -> Iterator[Finding]:
     """Connections that began unfiltered: how many there are, and what becomes of them."""
-    found = existing.connections(patient.plan)
-    kept = patient.plan.options.existing is Existing.FINISH
+    found = existing.connections(setup.plan)
+    kept = setup.plan.options.existing is Existing.FINISH
     none = f"none began unfiltered ({'they would go on' if kept else 'they would be reset'})"
-    yield Finding("existing connections", True, existing.sentence(patient.plan, found) or none)
+    yield Finding("existing connections", True, existing.sentence(setup.plan, found) or none)
 
 
-def look_at_delivery(patient: Patient) -> Iterator[Finding]:
+def look_at_delivery(setup: Setup) -> Iterator[Finding]:
     """A packet with our mark reaches this box, whatever other policy rules say."""
-    if not patient.plan.diverts:
+    if not setup.plan.diverts:
         return
-    if not check.wanted_routing(patient.plan)[0] <= routing.read_routing().rules:
+    if not check.wanted_routing(setup.plan)[0] <= routing.read_routing().rules:
         return  # said already
-    for name in patient.plan.options.interfaces:
+    for name in setup.plan.options.interfaces:
         for version in routing.versions():
-            source = client_address(patient, name, version)
-            server = server_address(patient, version)
+            source = client_address(setup, name, version)
+            server = server_address(setup, version)
             if source is None or server is None:
                 continue
-            delivered = _delivered(source, server, name, patient.plan.numbers.mark)
+            delivered = _delivered(source, server, name, setup.plan.numbers.mark)
             step = f"delivery, {name}, IPv{version}"
             text = "marked packets come to this box"
-            wrong, mend = _who_routes(patient, version) if not delivered else ("", "")
-            yield Finding(step, delivered, text if delivered else wrong, mend)
+            wrong, fix = _who_routes(setup, version) if not delivered else ("", "")
+            yield Finding(step, delivered, text if delivered else wrong, fix)
 
 
-def client_address(patient: Patient, interface: str, version: int) -> str | None:
+def client_address(setup: Setup, interface: str, version: int) -> str | None:
     """An address that an intercepted client could have: a neighbour, or one of the first network of --source."""
-    options = patient.plan.options
+    options = setup.plan.options
     near = [ip_interface(text) for text in own_networks(interface) if ip_interface(text).version == version]
     networks: list[Network] = [address.network for address in near]
     own = {address.ip for address in near}
-    for network in [*networks, *(n for n in patient.plan.sources(version) if n.prefixlen)]:
+    for network in [*networks, *(n for n in setup.plan.sources(version) if n.prefixlen)]:
         for host in _some_hosts(network):
-            listed = any(host in source for source in patient.plan.sources(version))
+            listed = any(host in source for source in setup.plan.sources(version))
             if listed and host not in own and not any(host in n for n in options.except_sources):
                 return str(host)
     return None
@@ -100,11 +100,11 @@ def _some_hosts(network: Network) -> Iterator[object]:
             yield network[offset]
 
 
-def server_address(patient: Patient, version: int) -> str | None:
+def server_address(setup: Setup, version: int) -> str | None:
     """An address that a server could have whose mail is intercepted."""
     for text in EXAMPLES[version]:
         address = ip_address(text)
-        excepted = any(address in network for network in patient.plan.options.except_destinations)
+        excepted = any(address in network for network in setup.plan.options.except_destinations)
         if not excepted:
             return text
     return None
@@ -121,9 +121,9 @@ def _delivered(source: str, server: str, interface: str, mark: int) -> bool:
     return bool(found["type"] == RTN_LOCAL)
 
 
-def _who_routes(patient: Patient, version: int) -> tuple[str, str]:
+def _who_routes(setup: Setup, version: int) -> tuple[str, str]:
     """The policy rules before ours, one of which takes the packet, and the command that moves the first behind us."""
-    first = patient.plan.numbers.priority
+    first = setup.plan.numbers.priority
     before = [
         rule for rule in routing.read_routing().foreign_rules if rule.version == version and 0 < rule.priority < first
     ]
@@ -132,18 +132,18 @@ def _who_routes(patient: Patient, version: int) -> tuple[str, str]:
     text = f"marked packets are routed away by a policy rule before ours: {'; '.join(map(str, before))}"
     # What `ip rule` shows after the priority is what `ip rule add` takes.
     ip, old = f"ip -{version} rule", before[0].priority
-    mend = f"{ip} add priority {_LATE} $({ip} show priority {old} | head -n 1 | cut -f 2-) && {ip} del priority {old}"
-    return text, mend
+    fix = f"{ip} add priority {_LATE} $({ip} show priority {old} | head -n 1 | cut -f 2-) && {ip} del priority {old}"
+    return text, fix
 
 
-def look_at_heartbeat(patient: Patient) -> Iterator[Finding]:
+def look_at_heartbeat(setup: Setup) -> Iterator[Finding]:
     """With fail open, mail is intercepted only while the daemon sends its heartbeat."""
-    options = patient.plan.options
+    options = setup.plan.options
     if options.fail is not Fail.OPEN or options.method is not Method.NFTABLES:
         return
-    listed = nftables.run_nft("list", "set", nftables.FAMILY, patient.plan.names.table, ALIVE_SET)
+    listed = nftables.run_nft("list", "set", nftables.FAMILY, setup.plan.names.table, ALIVE_SET)
     if listed.returncode:
         return  # there are no rules, which was said
     alive = "expires" in listed.stdout
     text = "the daemon sends it" if alive else "there is none: mail passes unfiltered now"
-    yield Finding("heartbeat", alive, text, "" if alive else patient.restart)
+    yield Finding("heartbeat", alive, text, "" if alive else setup.restart)

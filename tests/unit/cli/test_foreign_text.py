@@ -14,9 +14,9 @@ SHOWN = "550 go away\\x1b[2J\\nok     daemon: all is well\\x9b\\u202e"
 
 
 def test_doctor_quotes_what_others_said(capsys: pytest.CaptureFixture[str]) -> None:
-    finding = Finding("daemon", ok=False, text=HOSTILE, mend=HOSTILE)
+    finding = Finding("daemon", ok=False, text=HOSTILE, fix=HOSTILE)
     assert doctor_actions._say(argparse.Namespace(json=False), [finding]) == [finding]
-    assert capsys.readouterr().out == f"WRONG  daemon: {SHOWN}\n       mend: {SHOWN}\n"
+    assert capsys.readouterr().out == f"WRONG  daemon: {SHOWN}\n       fix: {SHOWN}\n"
 
 
 @pytest.mark.parametrize("complain", [doctor_actions._complain, rule_actions._complain, service._complain])

@@ -19,7 +19,7 @@ import uvloop
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.interface import FilterRequest
 from proxsmtp_tp.filters.limit import ProcessLimit
-from proxsmtp_tp.filters.room import Room
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.envelope import Envelope
 
@@ -205,7 +205,7 @@ async def filtering(
     """A filter that leaves nothing behind: no process, no zombie, no descriptor, no message file."""
     await asyncio.sleep(0)
     descriptors, children, files = open_descriptors(), child_processes(), message_files(directory)
-    filter_ = CommandFilter(command, kind, limit, Room(str(directory)), ProcessLimit(processes))
+    filter_ = CommandFilter(command, kind, limit, SpoolSpace(str(directory)), ProcessLimit(processes))
     yield filter_
     await until(lambda: filter_.running == 0, "every process is reaped")
     assert filter_.waiting == 0

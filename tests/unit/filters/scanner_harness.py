@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.filters.limit import ProcessLimit
-from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.smtp import SmtpFilter
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.verdict import Action
 from tests.unit.filters.filter_harness import PATIENCE, Case, Owner, open_descriptors, request, until
 from tests.unit.net.proxy_harness import Mx
@@ -97,7 +97,7 @@ async def scanning(
     """A filter that leaves nothing behind: no connection, no task, no descriptor."""
     before = sockets_and_files(directory)
     address = mx.address if isinstance(mx, Mx) else mx
-    filter_ = SmtpFilter(address, limit, Room(str(directory)), ProcessLimit(connections))
+    filter_ = SmtpFilter(address, limit, SpoolSpace(str(directory)), ProcessLimit(connections))
     yield filter_
     await until(lambda: filter_.running == 0, "every connection is closed")
     assert filter_.waiting == 0

@@ -11,8 +11,8 @@ from proxsmtp_tp.filters import table
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.judging import Judging
 from proxsmtp_tp.filters.limit import ProcessLimit
-from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.spool import Spool
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.replies import Reply
 from tests.unit.filters.filter_harness import Case, Owner, filtering, jump, pass_through, request, start, until
@@ -31,7 +31,7 @@ class SizeRun(Judging):
     """Passes what is no larger than a hundred octets, when it is told to look."""
 
     def __init__(self, places: ProcessLimit, request: FilterRequest, owner: FilterOwner) -> None:
-        super().__init__(places, LIMIT, request, owner, Spool(Room("/nonexistent")))
+        super().__init__(places, LIMIT, request, owner, Spool(SpoolSpace("/nonexistent")))
         self.started = False
 
     def _start(self) -> None:

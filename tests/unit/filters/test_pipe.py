@@ -233,7 +233,7 @@ def test_an_unusable_directory_is_a_temporary_failure(run: Run, tmp_path: Path, 
 
     async def scene() -> None:
         async with filtering("cat", tmp_path) as filter_:
-            filter_._launcher.room.directory = str(tmp_path / directory)
+            filter_._launcher.space.directory = str(tmp_path / directory)
             assert (await judge(filter_, LINE))[0].action is Action.PASS
             verdict, _ = await judge(filter_, MEGABYTE)
             assert verdict.reply == REPLIES[Ending.SPOOL_FAILED]

@@ -16,8 +16,8 @@ import pytest
 
 from proxsmtp_tp.filters import process
 from proxsmtp_tp.filters.endings import REPLIES, Ending
+from proxsmtp_tp.filters.other_groups import OtherGroups
 from proxsmtp_tp.filters.process import Child, ExitStatus
-from proxsmtp_tp.filters.strays import Strays
 from proxsmtp_tp.filters.verdict import Action
 from tests.unit.filters.filter_harness import (
     PATIENCE,
@@ -353,7 +353,7 @@ def test_nobody_looks_for_more_processes_where_none_must_be_ended(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(Strays, "look", lambda strays: looks.append(strays._leader))
+    monkeypatch.setattr(OtherGroups, "look", lambda strays: looks.append(strays._leader))
 
     async def scene() -> None:
         async with filtering("cat", tmp_path) as filter_:
@@ -372,7 +372,7 @@ def test_a_later_process_of_the_same_number_gets_no_signal(tmp_path: Path) -> No
     with subprocess.Popen(command, start_new_session=True) as leader:
         while not ready.exists():
             time.sleep(0.005)
-        strays = Strays(leader.pid)
+        strays = OtherGroups(leader.pid)
         strays.look()
         ((number, known),) = strays._known.items()
         strays._known[number] = known._replace(born=known.born - 1)
@@ -394,9 +394,9 @@ def test_who_starts_processes_without_end_is_not_counted_without_end(
     with subprocess.Popen(["sh", "-c", f"{chain}; true"], start_new_session=True) as leader:
         while not ready.exists():
             time.sleep(0.005)
-        some, all_ = Strays(leader.pid), Strays(leader.pid)
+        some, all_ = OtherGroups(leader.pid), OtherGroups(leader.pid)
         with monkeypatch.context() as patch:
-            patch.setattr("proxsmtp_tp.filters.strays.MOST", 4)
+            patch.setattr("proxsmtp_tp.filters.other_groups.MOST", 4)
             some.look()
         assert len(some._known) == 3
         all_.look()

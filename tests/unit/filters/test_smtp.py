@@ -14,11 +14,11 @@ from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.filters import endings, scanner_connection, smtp
 from proxsmtp_tp.filters.endings import Ending
 from proxsmtp_tp.filters.limit import ProcessLimit
-from proxsmtp_tp.filters.room import Room
 from proxsmtp_tp.filters.scanner_connection import OUTPUT_HIGH, QUIT_GRACE
 from proxsmtp_tp.filters.scanner_endings import REPLIES, ScannerEnding
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool import MEMORY_LIMIT, Spool
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.data import DataDecoder
 from proxsmtp_tp.smtp.envelope import Envelope
@@ -189,7 +189,7 @@ def test_silence_is_no_verdict(run_jumping: Run, tmp_path: Path, step: str) -> N
             jump(LIMIT * 0.1)
             verdict, _ = await judged(case)
             assert verdict.reply == endings.REPLIES[Ending.TIMED_OUT]
-            waited = {"another RCPT": "RCPT", "the text": "room for the message"}.get(step, step)
+            waited = {"another RCPT": "RCPT", "the text": "space for the message"}.get(step, step)
             assert verdict.detail.endswith(f"from the scanner, to {waited}")
             assert b"QUIT" not in await peer.rest()
 
@@ -480,7 +480,7 @@ def test_a_full_queue(run_jumping: Run, tmp_path: Path, family: int, end: str) -
 
 def test_a_port_alone_is_no_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no host"):
-        SmtpFilter(InetAddress("", 10024), LIMIT, Room(str(tmp_path)), ProcessLimit(1))
+        SmtpFilter(InetAddress("", 10024), LIMIT, SpoolSpace(str(tmp_path)), ProcessLimit(1))
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ def test_a_port_alone_is_no_place(tmp_path: Path) -> None:
 )
 def test_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: bytes) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: name)
-    assert SmtpFilter(UnixAddress("/run/x"), LIMIT, Room(str(tmp_path)), ProcessLimit(1)).own_name == said
+    assert SmtpFilter(UnixAddress("/run/x"), LIMIT, SpoolSpace(str(tmp_path)), ProcessLimit(1)).own_name == said
 
 
 # TempDirectory.

@@ -306,7 +306,7 @@ def test_the_end_of_a_scanner_is_no_verdict(step: int) -> None:
     talk = at(step)
     talk.closed("end of file")
     assert ended(talk).reply == REPLIES[ScannerEnding.LOST]
-    waited = [*NAMES, "room for the message", "the message"][step]
+    waited = [*NAMES, "space for the message", "the message"][step]
     assert ended(talk).detail.endswith(f"end of file, while we waited for: {waited}")
 
 

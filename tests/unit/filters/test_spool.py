@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxsmtp_tp.filters.claim import Claim
 from proxsmtp_tp.filters.endings import REPLIES, Ending
-from proxsmtp_tp.filters.room import Room
+from proxsmtp_tp.filters.ownership import Ownership
 from proxsmtp_tp.filters.spool import MEMORY_LIMIT, MessageFile, Spool
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 from tests.unit.filters.filter_harness import filtering, judge, open_descriptors
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=10), st.integers(1, 300))
 def test_what_is_written_is_read(pieces: list[bytes], size: int) -> None:
-    spool = Spool(Room("/nonexistent"))  # it stays in memory
+    spool = Spool(SpoolSpace("/nonexistent"))  # it stays in memory
     for piece in pieces:
         spool.write(piece)
     assert spool.size == sum(map(len, pieces))
@@ -57,7 +57,7 @@ def test_what_is_written_is_read(pieces: list[bytes], size: int) -> None:
 
 def test_a_large_message_is_in_a_nameless_file(tmp_path: Path) -> None:
     before = open_descriptors()
-    spool = Spool(Room(str(tmp_path)))
+    spool = Spool(SpoolSpace(str(tmp_path)))
     for at in range(0, len(BIG), 50_000):
         spool.write(BIG[at : at + 50_000])
     (descriptor,) = set(open_descriptors()) - set(before)
@@ -72,15 +72,15 @@ def test_a_large_message_is_in_a_nameless_file(tmp_path: Path) -> None:
 
 def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
     before = open_descriptors()
-    claim = Claim(str(tmp_path))
-    spool, file = Spool(Room(str(tmp_path))), MessageFile(Room(str(tmp_path)), claim)
+    ownership = Ownership(str(tmp_path))
+    spool, file = Spool(SpoolSpace(str(tmp_path))), MessageFile(SpoolSpace(str(tmp_path)), ownership)
     spool.write(BIG)
     file.write(BIG)
     for each in (spool, file):
         each.close()
         each.close()
         assert each.read(10) == b""
-    claim.close()
+    ownership.close()
     assert open_descriptors() == before
     assert not list(tmp_path.iterdir())
 
@@ -88,16 +88,16 @@ def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("room", [0, 4096, 100_000])
 def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int) -> None:
     before = open_descriptors()
-    claim = Claim(str(tmp_path))
+    ownership = Ownership(str(tmp_path))
     with files_of_at_most(room):
-        spool, file = Spool(Room(str(tmp_path))), MessageFile(Room(str(tmp_path)), claim)
+        spool, file = Spool(SpoolSpace(str(tmp_path))), MessageFile(SpoolSpace(str(tmp_path)), ownership)
         with pytest.raises(OSError, match="File too large"):
             spool.write(BIG)
         with pytest.raises(OSError, match="File too large"):
             file.write(BIG)
         spool.close()
         file.close()
-        last = MessageFile(Room(str(tmp_path)), claim)
+        last = MessageFile(SpoolSpace(str(tmp_path)), ownership)
         last.write(b"x" * 4000)
         if room == 0:
             with pytest.raises(OSError, match="File too large"):
@@ -105,14 +105,14 @@ def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int
         else:
             last.complete()
         last.close()
-        claim.close()
+        ownership.close()
     assert open_descriptors() == before
     assert not list(tmp_path.iterdir())
 
 
 def test_the_last_octets_may_be_refused_as_late_as_at_its_end(tmp_path: Path) -> None:
     with files_of_at_most(MEMORY_LIMIT + 4096):
-        spool = Spool(Room(str(tmp_path)))
+        spool = Spool(SpoolSpace(str(tmp_path)))
         spool.write(b"x" * (MEMORY_LIMIT + 4096))
         spool.write(b"late")
         with pytest.raises(OSError, match="File too large"):

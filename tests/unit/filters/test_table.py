@@ -35,7 +35,7 @@ def test_a_command_with_all_that_is_configured(kind: FilterType, run: type) -> N
     assert isinstance(filter_, CommandFilter)
     launcher = filter_._launcher
     assert filter_._run is run
-    assert (launcher.command, launcher.timeout, launcher.room.directory) == ("cat; true", 7, "/var/spool/x")
+    assert (launcher.command, launcher.timeout, launcher.space.directory) == ("cat; true", 7, "/var/spool/x")
     assert launcher.limit.maximum == 10
 
 

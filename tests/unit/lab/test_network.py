@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxsmtp_tp.lab import network
-from proxsmtp_tp.lab.gateway import box_state, changes
+from proxsmtp_tp.lab.gateway import changes, host_state
 from proxsmtp_tp.lab.network import End, Host, LabError, Network, gateway_network
 
 PREFIX = f"t{os.getpid()}"
@@ -128,10 +128,10 @@ def test_a_host_has_its_own_settings() -> None:
 )
 def test_every_change_of_a_box_is_seen(change: str, question: str, told: str) -> None:
     with gateway_network(PREFIX) as lab:
-        before = box_state(lab.gateway)
-        assert changes(before, box_state(lab.gateway)) == []
+        before = host_state(lab.gateway)
+        assert changes(before, host_state(lab.gateway)) == []
         lab.gateway.run("sh", "-c", change)
-        found = changes(before, box_state(lab.gateway))
+        found = changes(before, host_state(lab.gateway))
         assert found
         assert all(line.startswith(f"{question}: ") for line in found)
         assert any(told in line for line in found)

@@ -13,7 +13,7 @@ import pytest
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 from proxsmtp_tp.service import generation as generations
-from proxsmtp_tp.service.generation import Generation, Phase, Rows, Worker, backoff, ending
+from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator, Worker, backoff, ending
 from proxsmtp_tp.service.worker import make_proxy
 from tests.unit.service.conftest import eventually
 
@@ -35,7 +35,7 @@ def test_every_ending_has_a_name(code: str, said: str) -> None:
 
 
 def test_rows_are_given_lowest_first() -> None:
-    rows = Rows()
+    rows = RowAllocator()
     assert [rows.take() for _ in range(3)] == [0, 1, 2]
     rows.give_back(1)
     assert rows.take() == 1
@@ -47,7 +47,7 @@ class Case:
 
     def __init__(self) -> None:
         self.table = Admission(9, 0)
-        rows = Rows()
+        rows = RowAllocator()
         shared = (self.table, rows)
         self.generation = Generation(Settings(workers=1), {}, shared, make_proxy, lambda: None)
         self.pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ)

@@ -15,7 +15,7 @@ from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 from proxsmtp_tp.net.listening import Endpoint
 from proxsmtp_tp.service.launch import Launch, _check_temp_directory, _pid_path, _raise_descriptor_limit
-from proxsmtp_tp.service.master import _FIXED, Master, ReloadError, Surroundings, _close_everywhere, with_workers
+from proxsmtp_tp.service.master import _FIXED, Environment, Master, ReloadError, _close_everywhere, with_workers
 from proxsmtp_tp.service.worker import make_proxy
 
 
@@ -71,8 +71,8 @@ def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureF
 
 def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
     nothing: Any = None
-    around = Surroundings(Admission(9, 0), nothing, make_proxy, nothing, nothing, nothing, nothing, nothing, nothing)
-    master = Master(Settings(), {}, around)
+    parts = Environment(Admission(9, 0), nothing, make_proxy, nothing, nothing, nothing, nothing, nothing, nothing)
+    master = Master(Settings(), {}, parts)
     for _ in range(WORKERS_MAX - 1):
         master._rows.take()
     assert master._acceptable(Settings(workers=1, instance="x")).workers == 1

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from proxsmtp_tp.filters.claim import Claim, remove_unclaimed
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.limit import ProcessLimit
-from proxsmtp_tp.filters.room import Room
+from proxsmtp_tp.filters.ownership import Ownership, remove_abandoned
 from proxsmtp_tp.filters.spool import MessageFile
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 from tests.unit.filters.filter_harness import filtering, open_descriptors, start
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def names(directory: Path) -> set[str]:
 
 
 @pytest.fixture
-def claim(tmp_path: Path) -> Iterator[Claim]:
+def ownership(tmp_path: Path) -> Iterator[Ownership]:
     """A worker that lives."""
-    made = Claim(str(tmp_path))
+    made = Ownership(str(tmp_path))
     before = open_descriptors()
     yield made
     made.close()
@@ -43,15 +43,15 @@ def claim(tmp_path: Path) -> Iterator[Claim]:
     assert set(open_descriptors()) <= set(before)
 
 
-def test_the_files_of_who_lives_stay_and_those_of_who_lives_no_more_go(tmp_path: Path, claim: Claim) -> None:
-    files = [MessageFile(Room(str(tmp_path)), claim) for _ in range(3)]
+def test_the_files_of_who_lives_stay_and_those_of_who_lives_no_more_go(tmp_path: Path, ownership: Ownership) -> None:
+    files = [MessageFile(SpoolSpace(str(tmp_path)), ownership) for _ in range(3)]
     for file in files:
         file.complete()
     (tmp_path / NOBODYS).touch()
-    assert remove_unclaimed(str(tmp_path)) == 1
+    assert remove_abandoned(str(tmp_path)) == 1
     assert names(tmp_path) == {Path(file.name).name for file in files}
-    claim.close()
-    assert remove_unclaimed(str(tmp_path)) == 3
+    ownership.close()
+    assert remove_abandoned(str(tmp_path)) == 3
     assert not names(tmp_path)
 
 
@@ -64,18 +64,18 @@ def test_what_killed_us_does_not_matter_and_a_filter_does_not_keep_our_files(tmp
     while not ready.exists():
         time.sleep(0.005)
     child = int(ready.read_text())
-    assert remove_unclaimed(str(tmp_path)) == 0
+    assert remove_abandoned(str(tmp_path)) == 0
     os.kill(worker, signal.SIGKILL)
     os.waitpid(worker, 0)
     os.kill(child, 0)
-    assert remove_unclaimed(str(tmp_path)) == 1
+    assert remove_abandoned(str(tmp_path)) == 1
     os.kill(child, signal.SIGKILL)
     assert names(tmp_path) == {"ready"}
 
 
 def _make_a_file_and_wait(directory: Path, ready: Path) -> NoReturn:
     try:
-        MessageFile(Room(str(directory)), Claim(str(directory))).complete()
+        MessageFile(SpoolSpace(str(directory)), Ownership(str(directory))).complete()
         child = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
         (directory / "new").write_text(str(child))
         (directory / "new").rename(ready)
@@ -101,7 +101,7 @@ def test_other_names_and_other_things_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / kinds[0]).mkdir()
     (tmp_path / kinds[1]).symlink_to("proxsmtpd.conf")
     os.mkfifo(tmp_path / kinds[2])
-    assert remove_unclaimed(str(tmp_path)) == 0
+    assert remove_abandoned(str(tmp_path)) == 0
     assert names(tmp_path) == others | set(kinds)
 
 
@@ -109,24 +109,24 @@ def test_another_user_s_files_are_not_touched(tmp_path: Path, monkeypatch: pytes
     (tmp_path / NOBODYS).touch()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-        assert remove_unclaimed(str(tmp_path)) == 0
-    assert remove_unclaimed(str(tmp_path)) == 1
+        assert remove_abandoned(str(tmp_path)) == 0
+    assert remove_abandoned(str(tmp_path)) == 1
 
 
-def test_a_directory_made_anew_is_claimed_anew(tmp_path: Path, claim: Claim) -> None:
+def test_a_directory_made_anew_is_claimed_anew(tmp_path: Path, ownership: Ownership) -> None:
     """The lock is on the directory that an administrator has removed: the new one needs its own."""
     folder = tmp_path / "spool"
     folder.mkdir()
-    moved = Claim(str(folder))
+    moved = Ownership(str(folder))
     old = moved.prefix()
     assert moved.prefix() == old
     shutil.rmtree(folder)
     assert moved.prefix() == "proxsmtpd."  # whoever makes the file hears what is wrong
     folder.mkdir()
-    file = MessageFile(Room(str(folder)), moved)
+    file = MessageFile(SpoolSpace(str(folder)), moved)
     file.complete()
     assert Path(file.name).name[:26] not in {old[:26], "proxsmtpd."}
-    assert remove_unclaimed(str(folder)) == 0
+    assert remove_abandoned(str(folder)) == 0
     file.close()
     moved.close()
 
@@ -143,16 +143,16 @@ def test_without_locks_nothing_is_claimed_and_nothing_removed(
             return real(descriptor, command, argument)
         raise OSError(37, "No locks available")
 
-    made = Claim(str(tmp_path))
+    made = Ownership(str(tmp_path))
     before = open_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "fcntl", refuse)
         assert made.prefix() == "proxsmtpd."
-        file = MessageFile(Room(str(tmp_path)), made)
+        file = MessageFile(SpoolSpace(str(tmp_path)), made)
         file.complete()
         if supported == "nothing":
             (tmp_path / NOBODYS).touch()
-        assert remove_unclaimed(str(tmp_path)) == 0
+        assert remove_abandoned(str(tmp_path)) == 0
         assert len(names(tmp_path)) == 1 + (supported == "nothing")
     file.close()
     assert open_descriptors() == before
@@ -161,8 +161,8 @@ def test_without_locks_nothing_is_claimed_and_nothing_removed(
 @pytest.mark.parametrize("directory", ["absent", "file"])
 def test_a_directory_without_use_has_none(tmp_path: Path, directory: str) -> None:
     (tmp_path / "file").touch()
-    assert remove_unclaimed(str(tmp_path / directory)) == 0
-    assert Claim(str(tmp_path / directory)).prefix() == "proxsmtpd."
+    assert remove_abandoned(str(tmp_path / directory)) == 0
+    assert Ownership(str(tmp_path / directory)).prefix() == "proxsmtpd."
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
@@ -177,7 +177,7 @@ def test_the_next_filter_removes_and_says_so(
             case.write(b"Subject: hello\r\n")
             (own,) = names(tmp_path)
             (tmp_path / NOBODYS).touch()
-            CommandFilter("cat", kind, 1, Room(str(tmp_path)), ProcessLimit(1)).close()
+            CommandFilter("cat", kind, 1, SpoolSpace(str(tmp_path)), ProcessLimit(1)).close()
             assert names(tmp_path) == {own}
             case.abort()
 

@@ -46,7 +46,7 @@ class _Alone:
         self.total += octets
 
 
-class Room:
+class SpoolSpace:
     """Of one worker. `limit` is SpoolLimit in octets, 0 for none."""
 
     def __init__(self, directory: str, limit: int = 0, tally: Tally | None = None) -> None:
@@ -57,7 +57,7 @@ class Room:
         """Octets that are kept in memory."""
 
     def take(self, octets: int) -> None:
-        """Room for so many more octets. Raises SpoolFullError where there is none."""
+        """SpoolSpace for so many more octets. Raises SpoolFullError where there is none."""
         if self._limit and self._tally.total + octets > self._limit:
             raise SpoolFullError(errno.ENOSPC, f"SpoolLimit ({self._limit} octets) is reached")
         self._tally.add(octets)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.filters import room
-from proxsmtp_tp.filters.claim import Claim
+from proxsmtp_tp.filters import spool_space
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.limit import ProcessLimit
-from proxsmtp_tp.filters.room import MEMORY_TOTAL, Room, SpoolFullError
+from proxsmtp_tp.filters.ownership import Ownership
 from proxsmtp_tp.filters.spool import MEMORY_LIMIT, MessageFile, Spool
+from proxsmtp_tp.filters.spool_space import MEMORY_TOTAL, SpoolFullError, SpoolSpace
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.net.admission import Admission
 from tests.unit.filters.filter_harness import TEXT, complete, judge, open_descriptors, until
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def test_the_limit_holds_over_all_workers_and_what_is_over_counts_no_more(tmp_path: Path) -> None:
     table = Admission(10, 3)
-    rooms = [Room(str(tmp_path), 1000, table.tally(worker)) for worker in range(3)]
+    rooms = [SpoolSpace(str(tmp_path), 1000, table.tally(worker)) for worker in range(3)]
     first, second, third = (Spool(each) for each in rooms)
     first.write(b"x" * 500)
     second.write(b"x" * 400)
@@ -47,9 +47,9 @@ def test_the_limit_holds_over_all_workers_and_what_is_over_counts_no_more(tmp_pa
 
 @pytest.mark.parametrize("size", [100, MEMORY_LIMIT + 100])
 def test_all_that_was_taken_is_given_back(tmp_path: Path, size: int) -> None:
-    place = Room(str(tmp_path), 10 * size)
-    claim = Claim(str(tmp_path))
-    spool, file = Spool(place), MessageFile(place, claim)
+    place = SpoolSpace(str(tmp_path), 10 * size)
+    ownership = Ownership(str(tmp_path))
+    spool, file = Spool(place), MessageFile(place, ownership)
     for each in (spool, file):
         each.write(b"x" * size)
         each.complete()
@@ -60,13 +60,13 @@ def test_all_that_was_taken_is_given_back(tmp_path: Path, size: int) -> None:
     assert place._tally.total == 2 * size + 50
     for each in (spool, file):
         each.close()
-    claim.close()
+    ownership.close()
     assert (place._tally.total, place.memory) == (0, 0)
 
 
 def test_a_worker_that_keeps_much_keeps_the_next_on_disk(tmp_path: Path) -> None:
     before = open_descriptors()
-    place = Room(str(tmp_path))
+    place = SpoolSpace(str(tmp_path))
     spools = [Spool(place) for _ in range(MEMORY_TOTAL // MEMORY_LIMIT + 8)]
     for spool in spools:
         spool.write(b"x" * MEMORY_LIMIT)
@@ -85,7 +85,7 @@ def test_a_message_beyond_the_limit_is_452_and_the_next_passes(run: Run, tmp_pat
     async def scene() -> None:
         gate = tmp_path / "gate"
         command = f"until test -e {gate}; do sleep 0.01; done; {'cat' if kind == 'pipe' else 'true'}"
-        place = Room(str(tmp_path), 3 * len(TEXT))
+        place = SpoolSpace(str(tmp_path), 3 * len(TEXT))
         filter_ = CommandFilter(command, kind, 30, place, ProcessLimit(4))  # type: ignore[arg-type]
         first = complete(filter_)
         second = complete(filter_, TEXT * 4)
@@ -108,7 +108,7 @@ def test_a_message_beyond_the_limit_is_452_and_the_next_passes(run: Run, tmp_pat
 def test_output_counts(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         filter_ = CommandFilter(
-            "cat; head -c 1000000 /dev/zero", "pipe", 30, Room(str(tmp_path), 100_000), ProcessLimit(4)
+            "cat; head -c 1000000 /dev/zero", "pipe", 30, SpoolSpace(str(tmp_path), 100_000), ProcessLimit(4)
         )
         assert (await judge(filter_, TEXT))[0].reply == REPLIES[Ending.SPOOL_FULL]
         await until(lambda: filter_.running == 0, "it is ended")
@@ -135,11 +135,15 @@ def fill(spool: Spool) -> None:
 
 
 def test_a_part_of_the_disk_stays_free(small_disk: Path) -> None:
-    spool = Spool(Room(str(small_disk)))
+    spool = Spool(SpoolSpace(str(small_disk)))
     with pytest.raises(SpoolFullError, match="left"):
         fill(spool)
     disk = os.statvfs(small_disk)
     free = disk.f_bavail * disk.f_frsize
-    assert (8 << 20) // room.RESERVE_PART <= free < (8 << 20) // room.RESERVE_PART + 65536 + mmap.PAGESIZE * 8
+    assert (
+        (8 << 20) // spool_space.RESERVE_PART
+        <= free
+        < (8 << 20) // spool_space.RESERVE_PART + 65536 + mmap.PAGESIZE * 8
+    )
     assert spool.size > 7 << 20
     spool.close()

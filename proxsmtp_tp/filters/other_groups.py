@@ -26,7 +26,7 @@ class _Process(NamedTuple):
     """In clock ticks: what tells it from a later process of the same number."""
 
 
-class Strays:
+class OtherGroups:
     """Those of the session whose leader is the process `leader`, which is not reaped yet."""
 
     def __init__(self, leader: int) -> None:

@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from proxsmtp_tp.gateway import nftables, routing, survey
-from proxsmtp_tp.gateway.doctor.findings import Finding, Patient, setting, setting_name
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, setting, setting_name
 from proxsmtp_tp.gateway.plan import Method, Mode
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def links() -> dict[str, Link]:
     }
 
 
-def look_at_interfaces(patient: Patient) -> Iterator[Finding]:
+def look_at_interfaces(setup: Setup) -> Iterator[Finding]:
     """Clients come in by interfaces that are there, up, and no ports of a bridge."""
     there = links()
-    for name in patient.plan.options.interfaces:
+    for name in setup.plan.options.interfaces:
         step, link = f"interface {name}", there.get(name)
         if link is None:
             yield Finding(step, False, f"it does not exist; there are {', '.join(sorted(there))}")
@@ -70,37 +70,37 @@ def look_at_interfaces(patient: Patient) -> Iterator[Finding]:
         elif not link.carrier:
             yield Finding(step, False, "it has no carrier: no cable, or nobody at the other end")
         elif link.master and there[link.master].kind == "bridge":
-            mend = f"{patient.command('install-rules')} --interface {shlex.quote(link.master)}"
+            fix = f"{setup.command('install-rules')} --interface {shlex.quote(link.master)}"
             text = f"it is a port of bridge {link.master}: packets come in by the bridge, and the rules never match"
-            yield Finding(step, False, text, mend)
+            yield Finding(step, False, text, fix)
         else:
             yield Finding(step, True, "it is up")
 
 
-def look_at_forwarding(patient: Patient) -> Iterator[Finding]:
+def look_at_forwarding(setup: Setup) -> Iterator[Finding]:
     """A gateway forwards: what is not mail, and mail while fail open lets it pass."""
-    if not patient.plan.options.interfaces:
+    if not setup.plan.options.interfaces:
         return
     for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
-        if version in _versions_of(patient):
+        if version in _versions_of(setup):
             on = setting(name) == "1"
             text = f"IPv{version} packets are {'forwarded' if on else 'not forwarded: this box is no router'}"
             yield Finding(f"forwarding, IPv{version}", on, text, "" if on else f"sysctl -w {name}=1")
 
 
-def _versions_of(patient: Patient) -> list[int]:
+def _versions_of(setup: Setup) -> list[int]:
     """The IP versions that the client interfaces have."""
     there = {interface.name: interface for interface in survey.interfaces()}
     return [
         version
         for version in routing.versions()
-        if any(there[name].has_address(version) for name in patient.plan.options.interfaces if name in there)
+        if any(there[name].has_address(version) for name in setup.plan.options.interfaces if name in there)
     ]
 
 
-def look_at_reverse_paths(patient: Patient) -> Iterator[Finding]:
+def look_at_reverse_paths(setup: Setup) -> Iterator[Finding]:
     """Answers to a client leave by the interface that it comes in by, or nobody minds that they do not."""
-    options = patient.plan.options
+    options = setup.plan.options
     for interface in survey.interfaces():
         if interface.name not in options.interfaces:
             continue
@@ -143,34 +143,34 @@ def route_to(address: str) -> str | None:
     return str(link.get("IFLA_IFNAME"))
 
 
-def look_at_ipv6(patient: Patient) -> Iterator[Finding]:
+def look_at_ipv6(setup: Setup) -> Iterator[Finding]:
     """IPv6 clients are served whole, or there are none."""
     for interface in survey.interfaces():
-        if interface.name not in patient.plan.options.interfaces or 6 not in routing.versions():
+        if interface.name not in setup.plan.options.interfaces or 6 not in routing.versions():
             continue
         step = f"IPv6, {interface.name}"
         local_only = any(address.startswith("fe80:") for address in interface.addresses)
         routes = setting(setting_name("net", "ipv6", "conf", interface.name, "forwarding")) == "1"
         if interface.has_address(6):
             yield Finding(step, True, "it has an address")
-        elif local_only and routes and patient.plan.options.mode is Mode.REDIRECT and _ipv6_leads_somewhere():
+        elif local_only and routes and setup.plan.options.mode is Mode.REDIRECT and _ipv6_leads_somewhere():
             text = "it forwards, but has only a link-local address, which REDIRECT cannot use: IPv6 mail is dropped"
             # Any address of its own will do (RFC 4193); mode tproxy needs none.
-            mend = f"ip -6 address add fd25:2525:{patient.plan.numbers.slot:x}::1/64 dev {shlex.quote(interface.name)}"
-            yield Finding(step, False, text, mend)
+            fix = f"ip -6 address add fd25:2525:{setup.plan.numbers.slot:x}::1/64 dev {shlex.quote(interface.name)}"
+            yield Finding(step, False, text, fix)
         else:
             yield Finding(step, True, "not in use")
-    yield from _way_out(patient)
+    yield from _way_out(setup)
 
 
-def _way_out(patient: Patient) -> Iterator[Finding]:
+def _way_out(setup: Setup) -> Iterator[Finding]:
     """A client with IPv6 tries it first (RFC 6724), with every server that has it; here it would lead nowhere."""
-    options = patient.plan.options
+    options = setup.plan.options
     clients = [item.name for item in survey.interfaces() if item.name in options.interfaces and item.has_address(6)]
-    if not (clients and patient.plan.sources(6) and patient.settings.transparent and 6 in routing.versions()):
+    if not (clients and setup.plan.sources(6) and setup.settings.transparent and 6 in routing.versions()):
         return
     step = "IPv6, way out"
-    if _ipv6_leads_somewhere(besides=options.interfaces):
+    if _ipv6_leads_somewhere(without=options.interfaces):
         yield Finding(step, True, "a route leads on")
     elif options.refuse_failed and options.method is Method.NFTABLES:
         yield Finding(step, True, f"no route leads on from {', '.join(clients)}: the rules tell clients so at once")
@@ -180,10 +180,10 @@ def _way_out(patient: Patient) -> Iterator[Finding]:
         yield Finding(step, False, f"{text} give the gateway {cure}")
 
 
-def _ipv6_leads_somewhere(besides: tuple[str, ...] = ()) -> bool:
+def _ipv6_leads_somewhere(without: tuple[str, ...] = ()) -> bool:
     """Whether there is a route beyond the links themselves. Every interface has link-local ones, in use or not.
 
-    `besides`: interfaces that do not count.
+    `without`: interfaces that do not count.
     """
     with IPRoute() as netlink:
         routes = list(netlink.get_routes(family=socket.AF_INET6, type=_UNICAST))
@@ -195,35 +195,35 @@ def _ipv6_leads_somewhere(besides: tuple[str, ...] = ()) -> bool:
             continue
         hops = route.get("RTA_MULTIPATH") or []
         found |= {names.get(index or 0, "") for index in (route.get("RTA_OIF"), *(hop["oif"] for hop in hops))}
-    return bool(found - {*besides, "lo", ""})
+    return bool(found - {*without, "lo", ""})
 
 
-def look_at_bridges(patient: Patient) -> Iterator[Finding]:
+def look_at_bridges(setup: Setup) -> Iterator[Finding]:
     """What a bridge hands from port to port is not routed, and should not meet rules for what is."""
     there = links()
-    bridges = [name for name in patient.plan.options.interfaces if name in there and there[name].kind == "bridge"]
+    bridges = [name for name in setup.plan.options.interfaces if name in there and there[name].kind == "bridge"]
     for name in bridges:
         for setting_of in ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"):
             on = setting(setting_of) == "1"
             text = f"{setting_of} is on: the rules also see mail that {name} only hands from port to port"
-            mend = f"sysctl -w {setting_of}=0"
-            yield Finding(f"bridge {name}", not on, text if on else f"{setting_of} is off", mend if on else "")
+            fix = f"sysctl -w {setting_of}=0"
+            yield Finding(f"bridge {name}", not on, text if on else f"{setting_of} is off", fix if on else "")
 
 
-def look_at_connection_tracking(patient: Patient) -> Iterator[Finding]:
+def look_at_connection_tracking(setup: Setup) -> Iterator[Finding]:
     """REDIRECT needs it, switched on for mail and with room."""
-    if patient.plan.options.mode is not Mode.REDIRECT and not patient.plan.options.local:
+    if setup.plan.options.mode is not Mode.REDIRECT and not setup.plan.options.local:
         return
     step = "connection tracking"
     off = [*_untracked_by_nft(), *_untracked_by_xtables()]
-    for where, mend in off:
-        yield Finding(step, False, f"{where} switches it off, so NAT does not happen", mend)
-    used, room = (setting(f"net.netfilter.nf_conntrack_{what}") for what in ("count", "max"))
-    if used and room and int(used) > _FULL * int(room):
-        mend = f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(room)}"
-        yield Finding(step, False, f"{used} of {room} connections: new ones are dropped", mend)
+    for where, fix in off:
+        yield Finding(step, False, f"{where} switches it off, so NAT does not happen", fix)
+    used, limit = (setting(f"net.netfilter.nf_conntrack_{what}") for what in ("count", "max"))
+    if used and limit and int(used) > _FULL * int(limit):
+        fix = f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(limit)}"
+        yield Finding(step, False, f"{used} of {limit} connections: new ones are dropped", fix)
     elif not off:
-        yield Finding(step, True, f"{used or 0} of {room or '?'} connections")
+        yield Finding(step, True, f"{used or 0} of {limit or '?'} connections")
 
 
 def _untracked_by_nft() -> Iterator[tuple[str, str]]:

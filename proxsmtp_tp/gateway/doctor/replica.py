@@ -1,6 +1,6 @@
 """A twin of the box for one question: do its rulesets let an intercepted connection of a client reach the daemon?
 
-`python -m proxsmtp_tp.gateway.doctor.twin`, started in an empty network namespace (unshare --net), reads one JSON
+`python -m proxsmtp_tp.gateway.doctor.replica`, started in an empty network namespace (unshare --net), reads one JSON
 object from standard input, makes links with the names and addresses of the box, loads its rulesets, listens as the
 daemon would, and connects as a client from a namespace behind the client interface. The kernel gives the verdict: no
 rule is interpreted here. Everything ends with the process.
@@ -22,7 +22,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from proxsmtp_tp.gateway.doctor.namespaces import Room, room
+from proxsmtp_tp.gateway.doctor.namespaces import Namespace, new_namespace
 
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 IPV6_TRANSPARENT = 75  # linux/in6.h
@@ -34,7 +34,7 @@ _FAR = "twin"  # the client's end of its link
 def main() -> int:
     """Answer the question of standard input."""
     job = json.load(sys.stdin)
-    with room(_client) as client:
+    with new_namespace(_client) as client:
         _make_links(job, client)
         for command, script in job["scripts"]:
             done = subprocess.run(
@@ -50,7 +50,7 @@ def main() -> int:
     return 0
 
 
-def _make_links(job: dict[str, Any], client: Room) -> None:
+def _make_links(job: dict[str, Any], client: Namespace) -> None:
     for path in ("conf/all/accept_dad", "conf/default/accept_dad"):
         with suppress(OSError):
             Path("/proc/sys/net/ipv6", path).write_text("0", encoding="ascii")
@@ -101,7 +101,7 @@ def _listeners(job: dict[str, Any], stack: ExitStack) -> dict[bool, socket.socke
     return found
 
 
-def _trial(trial: list[Any], client: Room, listeners: dict[bool, socket.socket]) -> str:
+def _trial(trial: list[Any], client: Namespace, listeners: dict[bool, socket.socket]) -> str:
     said = client.tell(json.dumps(trial))
     with suppress(OSError, KeyError):
         accepted, _ = listeners[":" in trial[0]].accept()

@@ -33,7 +33,7 @@ _FLOCK = "hhqqi"
 """struct flock (fcntl(2)): l_type, l_whence, l_start, l_len, l_pid, the last being 0 for these locks."""
 
 
-class Claim:
+class Ownership:
     """The files that one worker makes in `directory`."""
 
     def __init__(self, directory: str) -> None:
@@ -71,16 +71,16 @@ class Claim:
         self._prefix = f"{_PREFIX}{number:016x}."
 
 
-def remove_unclaimed(directory: str) -> int:
+def remove_abandoned(directory: str) -> int:
     """Remove the message files of workers that live no more; how many there were. A directory without use has none."""
     removed = 0
     with suppress(OSError):
         descriptor = _open(directory)
         try:
             names = [match for match in map(_NAME.fullmatch, os.listdir(descriptor)) if match]  # noqa: PTH208  (its names)
-            claimed = {number: _is_claimed(descriptor, int(number, 16)) for number in {name[1] for name in names}}
+            owned = {number: _is_owned(descriptor, int(number, 16)) for number in {name[1] for name in names}}
             for name in names:
-                removed += not claimed[name[1]] and _remove(descriptor, name[0])
+                removed += not owned[name[1]] and _remove(descriptor, name[0])
         finally:
             os.close(descriptor)
     if removed:
@@ -88,7 +88,7 @@ def remove_unclaimed(directory: str) -> int:
     return removed
 
 
-def _is_claimed(directory: int, number: int) -> bool:
+def _is_owned(directory: int, number: int) -> bool:
     """Somebody holds the lock. Raises OSError where there are no locks."""
     answer = fcntl.fcntl(directory, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, number))
     return bool(struct.unpack_from(_FLOCK, answer)[0] != fcntl.F_UNLCK)
