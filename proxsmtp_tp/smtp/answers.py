@@ -15,7 +15,6 @@ COMMAND_BARE_LF: Final = Reply.of(500, "5.5.2 Error: bare <LF> received, command
 COMMAND_BARE_CR: Final = Reply.of(500, "5.5.2 Error: bare <CR> received, command lines end with <CR><LF>")
 COMMAND_NUL: Final = Reply.of(500, "5.5.2 Error: NUL in a command line")
 LINE_TOO_LONG: Final = Reply.of(500, "5.5.2 Error: line too long")
-AUTH_LINE_TOO_LONG: Final = Reply.of(500, "5.5.6 Authentication exchange line is too long")  # RFC 4954 section 6
 
 # Arguments of MAIL and RCPT.
 SENDER_SYNTAX: Final = Reply.of(501, "5.1.7 Bad sender address syntax")

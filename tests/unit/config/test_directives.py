@@ -113,11 +113,15 @@ BAD = [
 
 
 def test_each_field_has_one_row_and_each_row_a_field() -> None:
-    assert sorted(row.field for row in DIRECTIVES) == sorted(field.name for field in fields(Settings))
+    rows, known = {row.field for row in DIRECTIVES}, {field.name for field in fields(Settings)}
+    assert sorted(rows - known) == [], "config/settings.py has no field for these rows of config/directives.py"
+    assert sorted(known - rows) == [], "config/directives.py has no row for these fields of config/settings.py"
+    assert len(DIRECTIVES) == len(rows)
 
 
 def test_the_order_is_the_same() -> None:
-    assert [row.field for row in DIRECTIVES] == [field.name for field in fields(Settings)]
+    hint = "config/directives.py and config/settings.py: the same order"
+    assert [row.field for row in DIRECTIVES] == [field.name for field in fields(Settings)], hint
 
 
 def test_names_are_told_apart_in_any_case() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from proxsmtp_tp.cli.main import SUBCOMMANDS
 from proxsmtp_tp.filters import launcher
+from proxsmtp_tp.telemetry.counters import Counter
 from tests.unit.docs import directives
 
 MANUAL = Path(__file__).parents[3] / "docs/man"
@@ -38,7 +39,9 @@ def test_mandoc_finds_nothing(page: Path) -> None:
 
 
 def test_the_directives_are_those_of_the_table() -> None:
-    assert directives.in_page(text("proxsmtpd.conf.5")) == directives.made(), "python -m tests.unit.docs.directives"
+    assert directives.in_page(text("proxsmtpd.conf.5")) == directives.made(), (
+        "type `python -m tests.unit.docs.directives`"
+    )
 
 
 def test_sentences_and_macros_in_generated_text() -> None:
@@ -54,8 +57,9 @@ def test_every_option_is_in_the_manual(subcommand: str) -> None:
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", done.stdout)) - {"help"}
     manual = text("proxsmtp-tp.8")
     missing = [option for option in sorted(options) if not re.search(rf"[ ,]-{option}\b(?!-)", manual)]
-    assert missing == []
-    assert re.search(rf"^\.(It )?Cm .*\b{subcommand}\b", manual, re.MULTILINE)
+    assert missing == [], f"docs/man/proxsmtp-tp.8 does not describe these options of {subcommand}"
+    described = re.search(rf"^\.(It )?Cm .*\b{subcommand}\b", manual, re.MULTILINE)
+    assert described, f"docs/man/proxsmtp-tp.8 needs an item `.It Cm {subcommand}`"
 
 
 @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
@@ -65,17 +69,26 @@ def test_every_option_is_in_the_synopsis(subcommand: str) -> None:
     command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; main()", subcommand, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     usage = done.stdout.partition("\n\n")[0]
-    synopsis = next(part for part in manual.partition(".Sh DESCRIPTION")[0].split("\n.Nm\n") if is_of(part, subcommand))
+    parts = [part for part in manual.partition(".Sh DESCRIPTION")[0].split("\n.Nm\n") if is_of(part, subcommand)]
+    assert parts, f"the SYNOPSIS of docs/man/proxsmtp-tp.8 needs `.Nm`, and in the next line `.Cm {subcommand}`"
+    synopsis = parts[0]
     rules = manual.partition("Rule options go before")[2].partition(".El")[0] if "rule options" in synopsis else ""
     options = set(re.findall(r"(?<![\w-])--?([a-zA-Z][a-z-]*)", usage)) - {"h"}
     missing = [name for name in sorted(options) if not re.search(rf"[ ,]-?{name}\b(?!-)", synopsis + rules)]
-    assert missing == []
+    assert missing == [], f"the SYNOPSIS of docs/man/proxsmtp-tp.8 lacks these options of {subcommand}"
 
 
 def is_of(synopsis: str, subcommand: str) -> bool:
     """Whether this part of the synopsis is of that subcommand."""
     first = synopsis.partition("\n")[0]
     return first.startswith(".Cm ") and subcommand in first.split()
+
+
+@pytest.mark.parametrize("counter", Counter, ids=lambda counter: counter.name)
+def test_every_counter_is_in_the_manual(counter: Counter) -> None:
+    shown = counter.name.lower().replace("_", " ")
+    hint = f"docs/man/proxsmtp-tp.8 does not say at `.It Cm status` what `.Li {shown}` counts"
+    assert f"\n.Li {shown}\n" in text("proxsmtp-tp.8"), hint
 
 
 def test_every_variable_of_filters_is_in_the_manual() -> None:

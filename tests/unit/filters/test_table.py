@@ -50,6 +50,12 @@ def test_the_limit_is_one_for_all_workers() -> None:
         assert filter_._launcher.limit._places.bell is not None
 
 
+@pytest.mark.parametrize("kind", [kind for kind in FilterType if kind is not FilterType.REJECT])
+def test_every_type_has_a_filter(kind: FilterType) -> None:
+    made = table.make_filter(Settings(filter_type=kind, filter_command="10024"))
+    assert made is not None, f"filters/table.py has no row for FilterType {kind.value}"
+
+
 def test_a_kind_without_a_row_is_an_error_not_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 2: a configured filter that can not be made must not let mail through."""
     monkeypatch.setattr(table, "_FILTERS", {})

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxsmtp_tp.config.settings import RuleMethod
+from proxsmtp_tp.gateway.firewall import METHODS
 from proxsmtp_tp.gateway.plan import (
     CHAIN_NAME_MAX,
     SLOTS,
@@ -118,3 +120,9 @@ def test_sources_and_upstream_ports() -> None:
     assert plan.upstream_ports == (25, 2525)
     assert make_plan(GOOD).sources(6) == (ip_network("::/0"),)
     assert make_plan(GOOD).upstream_ports == ()
+
+
+def test_every_method_of_the_configuration_has_a_firewall() -> None:
+    values = {method.value for method in RuleMethod}
+    assert values == {method.value for method in Method}, "RuleMethod and gateway/plan.py: Method differ"
+    assert values == {method.value for method in METHODS}, "gateway/firewall.py: METHODS has no row for one of them"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +29,14 @@ def test_the_enhanced_code_is_of_the_class_of_the_code(name: str) -> None:
     reply = TABLE[name]
     for text in reply.texts:
         found = re.match(rb"([245])\.[0-7]\.\d{1,3} \S", text)
-        assert found
-        assert int(found[1]) == reply.code // 100
+        assert found, f"smtp/answers.py: {name} needs an enhanced code that begins with {reply.code // 100}"
+        assert int(found[1]) == reply.code // 100, f"smtp/answers.py: {name} needs {reply.code // 100}.x.x"
+
+
+def test_each_is_used() -> None:
+    sources = [path.read_text("utf-8") for path in Path(answers.__file__).parents[1].rglob("*.py")]
+    used = set(re.findall(r"\banswers\.([A-Z_]+)\b", "".join(sources)))
+    assert sorted(TABLE.keys() - used) == [], "smtp/answers.py: nobody gives these replies"
 
 
 def test_no_two_names_for_one_reply() -> None:
