@@ -4,13 +4,20 @@ BIN := .venv/bin
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 # Tests run in parallel, each process in namespaces of its own. One more process than processors: tests often wait.
+# A test that takes too long ends its process, and with it the run: xdist would wait for the rest of that process's tests.
 TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
-PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATED) $(BIN)/python" --dist loadfile --durations=10
+PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATED) $(BIN)/python" --dist loadfile \
+	--max-worker-restart=0 --durations=10
 # Options and paths for pytest: make test ARGS="tests/unit/session -k pipelining"
 ARGS ?=
 
-# What `make test-mta` may take: twice what a machine with two processors needs. Then it fails and says so.
+# Seconds that a part of the tests may take: twice what a machine with two processors needs. Then it fails and says so.
+TEST_SECONDS ?= 1200
 MTA_SECONDS ?= 600
+DEPLOY_SECONDS ?= 1500
+# Run pytest: seconds, arguments.
+run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
+	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
 .PHONY: demo test test-mta test-deploy vagrant-test lint lint-deploy bench format clean
 
@@ -37,22 +44,21 @@ demo:
 test:
 	@.ci/packages test
 	@$(MAKE) --no-print-directory .venv/installed lint
-	@$(PYTEST) --ignore=tests/deploy --ignore=tests/mta $(ARGS)
+	@$(call run-pytest,$(TEST_SECONDS),--ignore=tests/deploy --ignore=tests/mta $(ARGS))
 
 # Postfix, Exim, sendmail and OpenSMTPD as clients and servers. As root. It fetches the Debian packages that exclude one another.
 test-mta:
 	@.ci/packages mta
 	@.ci/mta-root
 	@$(MAKE) --no-print-directory .venv/installed
-	@timeout --kill-after=5 $(MTA_SECONDS) $(PYTEST) $(or $(ARGS),tests/mta) || { status=$$?; \
-		case $$status in 124|137) echo "make test-mta: not done after MTA_SECONDS=$(MTA_SECONDS)";; esac; exit $$status; }
+	@$(call run-pytest,$(MTA_SECONDS),$(or $(ARGS),tests/mta))
 
 # Units, role and migration in containers with systemd. As root: it makes a Debian root of Debian's packages first.
 test-deploy:
 	@.ci/packages deploy
 	@$(MAKE) --no-print-directory .venv/deploy lint-deploy
 	@$(BIN)/python -m tests.deploy.prepare
-	@$(PYTEST) $(or $(ARGS),tests/deploy)
+	@$(call run-pytest,$(DEPLOY_SECONDS),$(or $(ARGS),tests/deploy))
 
 # The Vagrantfile brought up for real, in emulated machines: an hour. Not part of what CI runs.
 BOX = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxsmtp-tp/box
