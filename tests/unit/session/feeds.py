@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 READ = 256 * 1024
 """Octets that uvloop reads at once."""
 
-SIZES = (4096, READ)
+# From one octet, by way of a segment and what a feed may act on, to a whole read.
+SIZES = (1, 2, 5, 17, 64, 511, 1024, 4096, 16384, 65536, READ)
 
 
 @dataclass
