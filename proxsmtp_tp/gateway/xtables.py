@@ -220,13 +220,16 @@ def _guards(plan: Plan, version: int) -> list[Chain]:
     """What is on its way out all the same is refused; not what somebody else's DNAT forwards.
 
     With fail open only what could not be intercepted, and no server may get either; and what goes to a server that the
-    daemon could not reach, which is not intercepted.
+    daemon could not reach, which is not intercepted; and, with NAT, what it left alone while the daemon lives
+    (redirect.nft says why).
     """
     names, options = plan.names, plan.options
     reject: Extension = ("REJECT", (("reject-with", ("tcp-reset",)),))
     closed = options.fail is Fail.CLOSED
     failed = _to_failed(plan, version)
-    well_formed = Rule(RETURN, (("dst", f"!{NO_SERVER[version][0]}"), ("protocol", "tcp")), (_tcp_flags(WELL_FORMED),))
+    opened = (_silent(plan, version),) if options.mode is Mode.REDIRECT else ()
+    base = (("dst", f"!{NO_SERVER[version][0]}"), ("protocol", "tcp"))
+    well_formed = Rule(RETURN, base, (_tcp_flags(WELL_FORMED), *opened))
     rules = (
         Rule(RETURN, matches=(("conntrack", (("ctstate", ("DNAT",)),)),)),
         *_excepted(plan, version),
@@ -390,8 +393,12 @@ def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule,
     )
     if plan.options.fail is Fail.CLOSED:
         return found
-    silent = _recent(plan, version, ("rcheck", ("!", "")), ("seconds", (str(HEARTBEAT_HOLD),)))
-    return (*found, Rule(RETURN, matches=(silent,)))
+    return (*found, Rule(RETURN, matches=(_silent(plan, version),)))
+
+
+def _silent(plan: Plan, version: int) -> Extension:
+    """Fail open: there is no heartbeat."""
+    return _recent(plan, version, ("rcheck", ("!", "")), ("seconds", (str(HEARTBEAT_HOLD),)))
 
 
 def _clients(plan: Plan, version: int, target: Extension, matches: tuple[Extension, ...] = ()) -> tuple[Rule, ...]:

@@ -15,6 +15,7 @@ from proxsmtp_tp.smtp.commands import (
     Command,
     guess_mail,
     guess_rcpt,
+    is_safe_when_cut,
     parse_command,
     read_mail,
     read_rcpt,
@@ -166,8 +167,10 @@ def _next_line(d: Dialogue) -> bool:
 def _line(d: Dialogue, line: bytes) -> None:
     command = parse_command(line)
     secret = command.verb in AUTH_VERBS
-    if len(line) > COMMAND_LIMIT and not secret:
-        raise SmtpError(answers.LINE_TOO_LONG)
+    if len(line) > COMMAND_LIMIT:
+        if not secret:
+            raise SmtpError(answers.LINE_TOO_LONG)
+        _check_long_auth(d, line, continues=False)
     d.trace("CLIENT <", command.verb + b" ..." if secret else line)
     if command.verb != b"QUIT" and d.unwanted():
         d.end_after_replies = d.end_after_transaction
@@ -201,7 +204,21 @@ def _continuation(d: Dialogue, line: bytes) -> None:
     """A line of an AUTH exchange: opaque, but one line (RFC 4954 section 4)."""
     if not line.endswith(b"\r\n") or line.count(b"\r") != 1 or b"\0" in line:
         raise SmtpError(answers.LINE_TOO_LONG)
+    if len(line) > COMMAND_LIMIT:
+        _check_long_auth(d, line, continues=True)
     d.ask(PendingReply(Expect.AUTH, line))
+
+
+def _check_long_auth(d: Dialogue, line: bytes, *, continues: bool) -> None:
+    """A server that cuts long lines would take the rest for a command, of which nobody is told: SmtpError for such.
+
+    In a transaction (where RFC 4954 section 4 forbids AUTH) even base64 can be one: DATA.
+    """
+    if is_safe_when_cut(line, continues=continues) and d.envelope.sender is None and not d.outstanding:
+        return
+    text = "a long line of AUTH is refused: a server could take it for two commands"
+    d.log_once(b"long AUTH", f"client={d.client}: {text}")
+    raise SmtpError(answers.LONG_AUTH_SYNTAX)
 
 
 # One function for each verb that means something to us.

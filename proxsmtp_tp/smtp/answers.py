@@ -15,6 +15,7 @@ COMMAND_BARE_LF: Final = Reply.of(500, "5.5.2 Error: bare <LF> received, command
 COMMAND_BARE_CR: Final = Reply.of(500, "5.5.2 Error: bare <CR> received, command lines end with <CR><LF>")
 COMMAND_NUL: Final = Reply.of(500, "5.5.2 Error: NUL in a command line")
 LINE_TOO_LONG: Final = Reply.of(500, "5.5.2 Error: line too long")
+LONG_AUTH_SYNTAX: Final = Reply.of(501, "5.5.2 Error: a login line of this length is base64, outside of a transaction")
 
 # Arguments of MAIL and RCPT.
 SENDER_SYNTAX: Final = Reply.of(501, "5.1.7 Bad sender address syntax")

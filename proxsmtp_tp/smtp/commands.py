@@ -52,6 +52,18 @@ VERBS: Final[dict[bytes, Verb]] = {
 AUTH_VERBS: Final = frozenset({b"AUTH", b"X-EXPS"})
 """What begins an exchange of lines with secrets (RFC 4954); X-EXPS is Exchange's among its own."""
 
+_LONG_AUTH = re.compile(rb"[A-Za-z-]+ [A-Za-z0-9_-]+ [A-Za-z0-9+/]*+={0,2}\r\n")
+_LONG_AUTH_REPLY = re.compile(rb"[A-Za-z0-9+/]*+={0,2}\r\n")
+
+
+def is_safe_when_cut(line: bytes, *, continues: bool) -> bool:
+    """Of a line of an AUTH exchange, the first one or (`continues`) a later one: what follows its start is base64 only.
+
+    A server may read a line longer than its limit as two (Sendmail does at 12287 octets, others at 2048): then the rest
+    must be no command with an argument.
+    """
+    return (_LONG_AUTH_REPLY if continues else _LONG_AUTH).fullmatch(line) is not None
+
 
 class Command:
     """One command.

@@ -1,4 +1,4 @@
-"""The proxy before one server, with a filter that writes down what it is told."""
+"""The proxy before one server; with a filter that writes down what it is told, or another, or none."""
 
 from __future__ import annotations
 
@@ -32,19 +32,16 @@ class Told:
     recipients: list[bytes]
 
 
-class RecordingProxy:
-    """`proxsmtp-tp serve` on 127.0.0.1:`port`, before a server on 127.0.0.1."""
+class Proxy:
+    """`proxsmtp-tp serve` on 127.0.0.1:`port`, before a server on 127.0.0.1; with a FilterCommand, or none."""
 
-    def __init__(self, folder: Path, port: int, server_port: int) -> None:
+    def __init__(self, folder: Path, port: int, server_port: int, command: str | Path | None = None) -> None:
         self._folder = folder
-        for part in ("told", "temp"):
-            (folder / part).mkdir(parents=True)
-        script = folder / "record"
-        script.write_text(RECORD.format(folder=folder / "told"))
-        script.chmod(0o755)
+        (folder / "temp").mkdir(parents=True)
+        filtering = "" if command is None else f"FilterType: pipe\nFilterCommand: {command}\n"
         (folder / "conf").write_text(
             f"Listen: 127.0.0.1:{port}\nOutAddress: 127.0.0.1:{server_port}\nTempDirectory: {folder}/temp\n"
-            f"FilterType: pipe\nFilterCommand: {script}\nWorkers: 1\n"
+            f"{filtering}Workers: 1\n"
         )
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -61,12 +58,23 @@ class RecordingProxy:
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.05)
 
-    def told(self, message: Arrived) -> Told:
-        """What the filter was told of this message."""
-        sender, *recipients = (self._folder / "told" / message.mark.decode()).read_bytes().split(b"\n")
-        return Told(sender, recipients)
-
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
         self._process.wait(30)
+
+
+class RecordingProxy(Proxy):
+    """Its filter writes down what it is told."""
+
+    def __init__(self, folder: Path, port: int, server_port: int) -> None:
+        (folder / "told").mkdir(parents=True)
+        script = folder / "record"
+        script.write_text(RECORD.format(folder=folder / "told"))
+        script.chmod(0o755)
+        super().__init__(folder, port, server_port, script)
+
+    def told(self, message: Arrived) -> Told:
+        """What the filter was told of this message."""
+        sender, *recipients = (self._folder / "told" / message.mark.decode()).read_bytes().split(b"\n")
+        return Told(sender, recipients)

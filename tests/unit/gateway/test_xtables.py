@@ -95,12 +95,14 @@ def test_the_daemon_is_never_intercepted() -> None:
                 assert "! --uid-owner 107" in text or "--uid-owner 107 -j RETURN" in text, chain
 
 
+SILENT = "-m recent ! --rcheck --seconds 10 --name proxsmtp-gate.4 --mask 0.0.0.0 --rsource"
+"""There is no heartbeat."""
+
+
 def test_fail_open_asks_for_heartbeats_and_guards_against_what_it_cannot_intercept() -> None:
     plan = make_plan(replace(GOOD, fail=Fail.OPEN, daemon_uid=107))
     first, life, guard, existing = chains(plan, 4)
-    assert str(first.rules[len(NEVER_4)]) == (
-        "-m recent ! --rcheck --seconds 10 --name proxsmtp-gate.4 --mask 0.0.0.0 --rsource -j RETURN"
-    )
+    assert str(first.rules[len(NEVER_4)]) == f"{SILENT} -j RETURN"
     assert str(life.call) == (
         "-o lo -p udp -m udp --dport 10025 -m owner --uid-owner 107"
         " -m comment --comment 'proxsmtp-tp gate' -j PXLIFE-gate"
@@ -109,7 +111,7 @@ def test_fail_open_asks_for_heartbeats_and_guards_against_what_it_cannot_interce
     assert first.rules[len(NEVER_4)] in existing.rules
     assert [str(rule) for rule in guard.rules] == [
         "-m conntrack --ctstate DNAT -j RETURN",
-        "! -d 0.0.0.0/8 -p tcp -m tcp --tcp-flags FIN,RST NONE -j RETURN",
+        f"! -d 0.0.0.0/8 -p tcp -m tcp --tcp-flags FIN,RST NONE {SILENT} -j RETURN",
         "-i eth0 -p tcp -j REJECT --reject-with tcp-reset",
         "-i eth1 -p tcp -j REJECT --reject-with tcp-reset",
     ]
