@@ -1,20 +1,20 @@
-"""One connection's dialogue: events in, effects out. Pure: no socket, no clock, no await.
+"""The SMTP dialogue of one connection: events in, effects out. Pure: no socket, no clock, no await.
 
-events     what can happen to a connection
-effects    what the driver is asked to do about it
-options    the configured choices that the dialogue depends on
-state      the tables: phases, what may be expected of a reply
-bounds     what one feed left, who must wait, what was refused
-dialogue   the state of one connection and the few primitive moves on it; decides nothing
-client     decisions on what the client says
-refusing   commands that we refuse ourselves: counted, so many end the connection
-server     decisions on what the server answers
-xclient    decisions on who the client is said to be: XCLIENT, XFORWARD
-without_tls  decisions where STARTTLS is taken away
-size       how large a message may be
-timing     what passing time means
-message    decisions between DATA and the reply that settles the message
-session    the one door: `Session.feed(event)` returns the effects
+session      the entry point: `Session.feed(event)` returns the effects
+events       what can happen to a connection
+effects      what the driver must do about it
+options      the configured values that the dialogue depends on
+state        the tables: phases, deadlines, and which replies may answer which command
+dialogue     the state of one connection, and the basic operations on it; makes no decision
+bounds       the part of the state that limits a session: waiting input, counters of refused commands
+client       decisions on the client's commands
+server       decisions on the server's replies
+message      decisions from DATA to the final reply to the message
+refusing     commands that the proxy refuses itself: they are counted, and too many end the connection
+size         how large a message may be
+timing       decisions when a deadline passes, and when the worker stops
+without_tls  decisions where the proxy has removed STARTTLS
+xclient      XCLIENT, which the proxy sends, and XFORWARD, which clients send
 
 Every protocol decision of the proxy is made here and nowhere else.
 """

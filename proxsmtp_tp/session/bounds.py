@@ -1,4 +1,4 @@
-"""State that bounds a session: what one feed left for the next, who must wait, what was refused."""
+"""The part of the state that limits a session: input that waits for the next feed, and counters of refused commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Flow:
-    """What is here already and waits, only because enough was done in one feed or its receiver takes no more."""
+    """Input that has arrived and waits: because one feed does a limited amount of work, or its receiver is slow."""
 
     __slots__ = (
         "asked_octets",
@@ -26,37 +26,37 @@ class Flow:
 
     def __init__(self) -> None:
         self.lines_left = False
-        """Octets of the client wait for the next feed."""
+        """Octets from the client wait for the next feed."""
         self.replies_left = False
-        """Octets of the server do."""
+        """Octets from the server wait for the next feed."""
         self.client_closing: events.ClientClosed | None = None
-        """The client has closed; what it said before counts first."""
+        """The client has closed its connection; what it sent before is handled first."""
         self.server_closing = False
-        """The server has closed; what it said before counts first."""
+        """The server has closed its connection; what it sent before is handled first."""
         self.client_full = False
-        """The client does not read: no command of it is acted on."""
+        """The client does not read its replies, so its commands are not handled."""
         self.asked_octets = 0
-        """Of commands that wait for a reply."""
+        """Octets of the commands that wait for a reply."""
         self.skip = 0
-        """Octets of a BDAT chunk still to come."""
+        """Octets of a BDAT chunk that have not arrived yet."""
 
 
 class Refusals:
-    """Commands that we refused ourselves: what ends a connection in the end."""
+    """How many commands the proxy has refused itself. Too many of them end the connection."""
 
     __slots__ = ("behind_mail", "errors", "recipients")
 
     def __init__(self) -> None:
         self.errors = 0
-        """Since the last message that was accepted."""
+        """Refused commands since the last message that was accepted."""
         self.recipients = 0
-        """RCPT of this transaction, with 452."""
+        """RCPT commands of this transaction that were refused with 452."""
         self.behind_mail = 0
-        """FilterType reject: RCPT and DATA since the last MAIL, which was refused too."""
+        """FilterType reject: RCPT and DATA commands after the last MAIL, which was refused too."""
 
 
 class ReplyJoiner:
-    """Replies for the client in a row leave as one SendClient, joined once, so that many cost no copies."""
+    """Joins consecutive replies for the client into one SendClient, without copying them again and again."""
 
     __slots__ = ("_effect", "_wires")
 
@@ -65,7 +65,7 @@ class ReplyJoiner:
         self._wires: list[bytes] = []
 
     def add(self, todo: list[Effect], wire: bytes) -> None:
-        """One more reply at the end of the effects. The data of the effect is complete after `finish`."""
+        """Add a reply at the end of the effects. The data of its SendClient is complete after `finish`."""
         if self._effect is None or todo[-1] is not self._effect:
             self.finish()
             self._effect = effects.SendClient(b"")
@@ -73,7 +73,7 @@ class ReplyJoiner:
         self._wires.append(wire)
 
     def finish(self) -> None:
-        """Give the latest SendClient its data."""
+        """Set the data of the latest SendClient."""
         if self._effect is not None:
             self._effect.data = b"".join(self._wires)
             self._effect = None

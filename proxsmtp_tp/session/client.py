@@ -1,4 +1,4 @@
-"""What the client's commands mean. A line is read only when it may be acted on: what comes too early waits."""
+"""The client's commands. A line is read only when it can be handled; what arrives earlier waits."""
 
 from __future__ import annotations
 
@@ -33,41 +33,42 @@ if TYPE_CHECKING:
     _Reader = Callable[[Command], EnvelopeCommand]
 
 LINES_PER_FEED = 50
-"""Lines acted on in one feed: a few milliseconds at most, after which other connections have their turn."""
+"""Lines handled in one feed: a few milliseconds at most, then other connections are served."""
 
 LINE_OCTETS_PER_FEED = 16384
-"""Octets of lines acted on in one feed, for the same reason: a few of the largest lines, each full of parameters."""
+"""Octets of lines handled in one feed, for the same reason: a few of the largest lines, each full of parameters."""
 
 TEXT_PER_FEED = 65536
-"""Octets of text acted on in one feed, for the same reason: the worst text there is costs 3 ms."""
+"""Octets of message text handled in one feed, for the same reason: in the worst case they cost 3 ms."""
 
 RECIPIENTS_LIMIT = 100_000
-"""Octets of recipients in one transaction: RECIPIENTS is one string of the filter's environment, which Linux limits
-to 128 KiB (execve(2), MAX_ARG_STRLEN). RFC 5321 asks for 100 recipients (4.5.3.1.8), and for 452 past a limit."""
+"""Octets of recipients in one transaction: RECIPIENTS is one string in the environment of the filter, and Linux limits
+such a string to 128 KiB (execve(2), MAX_ARG_STRLEN). RFC 5321 requires 100 recipients (4.5.3.1.8), and 452 above a
+limit."""
 
 RECIPIENTS_KEPT = 1 << 20
-"""Octets of RCPT lines in one transaction, parameters included: what is remembered until it ends. 1700 recipients with
-all that RFC 3461 lets a sender say of each."""
+"""Octets of RCPT lines, with their parameters, that are kept in memory until the transaction ends: 1700 recipients with
+all parameters of RFC 3461."""
 
 RECIPIENT_OVERHEAD = 64
 """Octets that one recipient costs in addition to its line: two objects and their places in two lists."""
 
 BDAT_LIMIT = 1 << 40
-"""Octets of a chunk that we are ready to count: no message is larger, and Python's integers have no end."""
+"""The largest chunk size that is accepted, in octets: no message is larger, and Python's integers have no limit."""
 
 
 def client_data(d: Dialogue, event: events.ClientData) -> None:
-    """ClientData in every phase where lines are read, or wait."""
+    """ClientData, in every phase in which lines are read or wait."""
     d.lines.feed(event.data)
 
 
 def client_full(d: Dialogue, event: events.ClientFull) -> None:
-    """ClientFull: who does not read gets nothing more to read."""
+    """ClientFull: while the client does not read, its commands are not handled, so it gets no more replies."""
     d.flow.client_full = event.full
 
 
 def closed(d: Dialogue, event: events.ClientClosed) -> None:
-    """ClientClosed in a phase of commands: what was asked before is still answered, if somebody may still listen."""
+    """ClientClosed while commands are read. If the client may still read (a half close), pending replies are sent."""
     d.client_gone = True
     without_tls.client_leaves(d)
     if not event.half:
@@ -75,30 +76,30 @@ def closed(d: Dialogue, event: events.ClientClosed) -> None:
 
 
 def closed_in_text(d: Dialogue, _event: events.ClientClosed | None = None) -> None:
-    """ClientClosed in the middle of a message or chunk: it never was one."""
-    d.log(f"client={d.client}: the client went away in the middle of a message", logging.WARNING)
+    """ClientClosed in the middle of a message or chunk: the message is discarded."""
+    d.log(f"client={d.client}: the client closed the connection in the middle of a message", logging.WARNING)
     d.end(None)
 
 
 def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
     """ClientClosed while a complete message waits for its final reply.
 
-    A client that only closed its sending half hears what became of its message. After the final dot the server decides,
-    even if nobody hears it. Before it, a client whose connection is gone, and who did not get its 2xx, will send the
-    message again: so it is given up.
+    A client that closed only its sending half still gets the reply. If the connection is gone: once the final dot was
+    sent to the server, the server decides about the message. Before that the message is discarded, because the client
+    got no 2xx and will send it again.
     """
     d.client_gone = True
     if event.half:
         return
     if d.message is not None and d.message.sent:
-        d.lines.take()  # it will never know what became of what it said next
+        d.lines.take()  # the client cannot get replies to the commands that follow
         return
-    d.log(f"client={d.client}: the client went away before its message was judged", logging.WARNING)
+    d.log(f"client={d.client}: the client closed the connection before its message was judged", logging.WARNING)
     d.end(None)
 
 
 def pump(d: Dialogue) -> None:
-    """Act on the client's octets as far as they may be acted on now, and as one feed may. Called after every event."""
+    """Handle the client's octets, as many as can be handled now and in one feed. Called after every event."""
     d.flow.lines_left = False
     start = len(d.lines)
     acted = 0
@@ -123,9 +124,9 @@ def pump(d: Dialogue) -> None:
 
 
 def _readable(d: Dialogue) -> bool:
-    """Whether the client's next line, or text, may be acted on now. Ends the connection where its time has come."""
+    """Whether the client's next line or text can be handled now. Ends the connection if it is to end at this point."""
     if d.phase is Phase.DATA or d.phase is Phase.SKIPPING:
-        if d.client_gone and not len(d.lines):  # it was gone before its DATA or BDAT was acted on
+        if d.client_gone and not len(d.lines):  # it closed the connection before its DATA or BDAT was handled
             closed_in_text(d)
         return len(d.lines) > 0
     if d.phase is not Phase.COMMAND and d.phase is not Phase.AUTH:
@@ -140,7 +141,7 @@ def _readable(d: Dialogue) -> bool:
 
 
 def _next_line(d: Dialogue) -> bool:
-    """Act on one line; False when there is none yet."""
+    """Handle one line; False if there is no complete line yet."""
     fault: SmtpError | None = None
     try:
         line = d.lines.next_line()
@@ -149,7 +150,7 @@ def _next_line(d: Dialogue) -> bool:
         ended = line.endswith(b"\r\n")
     except LineTooLong as error:
         line, ended, fault = b"", error.ended, error
-    d.progress = d.progress or not d.outstanding  # a pipelined command buys a silent server no time
+    d.progress = d.progress or not d.outstanding  # a pipelined command does not extend the deadline of a silent server
     try:
         if fault is not None:
             raise fault
@@ -182,7 +183,7 @@ def _line(d: Dialogue, line: bytes) -> None:
 
 
 def _fault(d: Dialogue, error: SmtpError) -> None:
-    if d.phase is Phase.AUTH:  # the server waits for a line: cancel, and let its answer be the client's
+    if d.phase is Phase.AUTH:  # the server waits for a line: cancel AUTH, and pass its reply on to the client
         d.phase = Phase.COMMAND
         d.ask(PendingReply(Expect.AUTH, b"*\r\n"))
         refusing.count_error(d)
@@ -191,17 +192,17 @@ def _fault(d: Dialogue, error: SmtpError) -> None:
 
 
 def _stop_reading(d: Dialogue) -> None:
-    """Behind a bare LF, which ends no line (RFC 5321 section 2.3.8).
+    """Read no more commands after a bare LF, which ends no line (RFC 5321 section 2.3.8).
 
-    What follows is the rest of a refused line for one client, and the next command for another, which waits for its
-    reply: run it, and it is smuggled; answer it, and replies are out of step; be silent, and the other one hangs.
+    The octets after it are ambiguous: the rest of the refused line, or the client's next command. To execute them would
+    let commands be smuggled; to answer them could put replies out of step; not to answer could make the client hang.
     """
     d.log(f"client={d.client}: bare LF in a command line: closing", logging.WARNING)
     d.end_after_replies = answers.CLOSING_BARE_LF
 
 
 def _continuation(d: Dialogue, line: bytes) -> None:
-    """A line of an AUTH exchange: opaque, but one line (RFC 4954 section 4)."""
+    """A line of an AUTH exchange: it is not interpreted, but must be one line (RFC 4954 section 4)."""
     if not line.endswith(b"\r\n") or line.count(b"\r") != 1 or b"\0" in line:
         raise SmtpError(answers.LINE_TOO_LONG)
     if len(line) > COMMAND_LIMIT:
@@ -210,9 +211,9 @@ def _continuation(d: Dialogue, line: bytes) -> None:
 
 
 def _check_long_auth(d: Dialogue, line: bytes, *, continues: bool) -> None:
-    """A server that cuts long lines would take the rest for a command, of which nobody is told: SmtpError for such.
+    """Raise SmtpError if a server that cuts long lines could read the rest of this line as a command.
 
-    In a transaction (where RFC 4954 section 4 forbids AUTH) even base64 can be one: DATA.
+    In a transaction (where RFC 4954 section 4 forbids AUTH) even base64 text can be a command: DATA.
     """
     if is_safe_when_cut(line, continues=continues) and d.envelope.sender is None and not d.outstanding:
         return
@@ -221,7 +222,7 @@ def _check_long_auth(d: Dialogue, line: bytes, *, continues: bool) -> None:
     raise SmtpError(answers.LONG_AUTH_SYNTAX)
 
 
-# One function for each verb that means something to us.
+# One function for each verb that the proxy handles itself.
 
 
 def _ehlo(d: Dialogue, command: Command) -> None:
@@ -239,13 +240,15 @@ def _mail(d: Dialogue, command: Command) -> None:
 
 
 def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Reader) -> EnvelopeCommand:
-    """MAIL or RCPT: with one reading where somebody is told of it, as it is where nobody is."""
+    """Read MAIL or RCPT. The address must have one reading if the proxy uses it; otherwise the line passes
+    unchanged.
+    """
     try:
         said = read(command) if message.tells_envelope(d) else guess(command)
     except SmtpError:
         line = shown(command.line[:TRACED])
         d.log_once(
-            b"odd " + command.verb, f"client={d.client}: refused, since servers read it in more than one way: {line}"
+            b"odd " + command.verb, f"client={d.client}: refused, because servers read it in more than one way: {line}"
         )
         raise
     if said.line is not command.line:
@@ -256,7 +259,9 @@ def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Read
 
 
 def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
-    """SmtpError for a promise that cannot be kept here: to require TLS, or of an extension that is not offered."""
+    """Raise SmtpError for a parameter that cannot be honoured: REQUIRETLS, or one of an extension that is not
+    offered.
+    """
     if any(word.partition(b"=")[0] == b"REQUIRETLS" for word in parameters.upper().split()):
         d.log_once(b"REQUIRETLS", f"client={d.client}: MAIL with REQUIRETLS is refused: there is no TLS to the server")
         raise SmtpError(answers.NO_REQUIRETLS)
@@ -277,7 +282,7 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     told = d.recipient_octets + len(said.address) + 1
     kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
-        d.log_once(b"RCPT", f"client={d.client}: more recipients than can be remembered, or a filter told of")
+        d.log_once(b"RCPT", f"client={d.client}: RCPT is refused: too many recipients in one transaction")
         d.tell(answers.TOO_MANY_RECIPIENTS)
         d.refusals.recipients += 1
         if d.refusals.recipients > refusing.OVERSHOOT:
@@ -306,7 +311,7 @@ def _data(d: Dialogue, command: Command) -> None:
 def _rset(d: Dialogue, command: Command) -> None:
     if (
         d.ours.covers_rset
-    ):  # servers count what is no mail (Exim: smtp_accept_max_nonmail), and without us it were one RSET
+    ):  # servers count commands that are no mail (Exim: smtp_accept_max_nonmail); without the proxy there is one RSET
         d.ours.covers_rset = False
         d.tell(answers.RESET)
         return
@@ -339,8 +344,10 @@ def _other(d: Dialogue, command: Command) -> None:
 
 
 def _lhlo(d: Dialogue, _command: Command) -> None:
-    """LMTP gives one message a reply for each recipient (RFC 2033 section 4.2); passed on, the second would be 421."""
-    d.log_once(b"LHLO", f"client={d.client}: LHLO is refused: LMTP is not carried, only SMTP", logging.WARNING)
+    """LMTP has one reply for each recipient of a message (RFC 2033 section 4.2). If LHLO passed, the second reply would
+    be taken as unexpected, and the session would end with 421.
+    """
+    d.log_once(b"LHLO", f"client={d.client}: LHLO is refused: only SMTP is supported, not LMTP", logging.WARNING)
     raise SmtpError(answers.LMTP_REFUSED)
 
 
@@ -358,16 +365,16 @@ def _xclient(d: Dialogue, command: Command) -> None:
 
 
 def _bdat(d: Dialogue, command: Command) -> None:
-    """BDAT is not offered, but its chunk follows unasked (RFC 3030 section 2): it must not be read as commands."""
+    """BDAT is refused, but its chunk follows without waiting (RFC 3030 section 2): it must not be read as commands."""
     size = command.argument.split()[:1]
     if not size or not size[0].isdigit() or len(size[0]) > 13 or int(size[0]) > BDAT_LIMIT:
-        d.log(f"client={d.client}: BDAT with a size that is none: {command.argument[:40]!r}", logging.WARNING)
+        d.log(f"client={d.client}: BDAT with an invalid size: {command.argument[:40]!r}", logging.WARNING)
         refusing.refuse(d, answers.BAD_CHUNK_SIZE)
         d.end_after_replies = answers.CLOSING_OUT_OF_STEP
         return
     _not_offered(d, command)
     if d.end_after_replies is not None:
-        return  # nothing is read any more
+        return  # nothing more is read
     d.flow.skip = int(size[0])
     d.phase = Phase.SKIPPING
     d.unseen_effects.append(effects.MessageClock(running=True))

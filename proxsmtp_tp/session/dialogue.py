@@ -1,9 +1,8 @@
-"""The state of one connection and the few primitive moves on it. Decides nothing.
+"""The state of one connection, and the basic operations on it. Makes no decision.
 
-Replies to the client leave in the order of its commands: a reply of our own that comes while the server still owes
-others waits behind them in `outstanding`. Commands to the server leave in groups only where the server offered
-PIPELINING; otherwise they wait in `queued`, which only our own commands can need, since the client's next line is not
-read before it may be sent.
+Replies to the client are sent in the order of its commands: a reply of our own waits in `outstanding` behind the
+replies that the server has not sent yet. Commands are sent to the server in groups only if the server offered
+PIPELINING. Otherwise a command of our own waits in `queued`; the client's next line is read only when it can be sent.
 """
 
 from __future__ import annotations
@@ -32,25 +31,25 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.headers import HeaderInserter
 
 LOGGED_RECIPIENTS = 20
-"""Recipients named in a log line: syslog cuts lines at some length (RFC 5424 section 6.1 promises 480 octets)."""
+"""Recipients named in a log line: syslog may cut long lines (RFC 5424 section 6.1 guarantees 480 octets)."""
 
 INTERRUPTED = "INTERRUPTED"
-"""What `status=` says of a message whose connection ended before the reply that would have settled it."""
+"""`status=` of a message whose connection ended before its final reply."""
 
 TRACED = 200
-"""Octets of a line that are shown to those who debug: enough for any command but the longest addresses."""
+"""Octets of a line that are logged with -d 4: enough for any command except the longest addresses."""
 
 OUTSTANDING_LIMIT = 1000
 """Commands that may wait for a reply: ten transactions of 100 recipients (RFC 5321 section 4.5.3.1.8) in one group.
-What comes behind them is not read, so that a server which never answers costs no memory without end."""
+Further commands are not read, so that a server that never answers cannot make the memory grow without limit."""
 
 OUTSTANDING_OCTETS = 128 * 1024
-"""The same in octets: so many are kept until they are answered, and sent to a server that perhaps does not read."""
+"""The same limit in octets: commands are kept until they are answered, and the server may not read them."""
 
 _DEADLINES = {wait: effects.Deadline(wait) for wait in Wait}
 
 _WAITS_BY_PHASE = {
-    Phase.GREETING: Wait.NOTHING,  # dialling has its own limit
+    Phase.GREETING: Wait.NOTHING,  # connecting has its own limit (ConnectTimeOut)
     Phase.COMMAND: Wait.COMMAND,
     Phase.AUTH: Wait.COMMAND,
     Phase.DATA: Wait.TEXT,
@@ -68,7 +67,7 @@ _WAITS_BY_EXPECT = {
 
 
 class PendingReply:
-    """A reply that the client or we are owed: what it answers, and what must be remembered until it comes."""
+    """A reply that has not come yet: which command it answers, and the data that is needed when it comes."""
 
     __slots__ = ("address", "expect", "line", "parameters", "reply")
 
@@ -88,7 +87,7 @@ class PendingReply:
 
 
 class Message:
-    """What exists only between the client's DATA and the reply that settles it."""
+    """The state of one message, from the client's DATA to its final reply."""
 
     __slots__ = (
         "answered",
@@ -108,51 +107,51 @@ class Message:
     def __init__(self, sink: Sink, inserter: HeaderInserter | None = None, size_limit: int | None = None) -> None:
         self.sink = sink
         self.size_limit = size_limit
-        """Octets that it may have; None: as many as it has."""
+        """The largest size in octets; None: no limit."""
         self.relay = DataRelay() if sink is Sink.STREAM and inserter is None else None
         self.decoder = self.relay.decoder if self.relay is not None else DataDecoder()
         self.encoder = DataEncoder()
         self.inserter = inserter
         self.filtering = sink is Sink.FILTER
-        """The filter, or the message that it judged, is still held by the driver."""
+        """The driver still has the filter run, or the judged message."""
         self.reading = False
-        """The judged message is on its way from the driver to the server."""
+        """The judged message is being read back and sent to the server."""
         self.sent = False
-        """The final dot has been sent: from here on the server decides, whatever becomes of the client."""
+        """The final dot has been sent: from now on the server decides about the message, even if the client is gone."""
         self.answered = False
-        """The server has said what becomes of it."""
+        """The server has sent its final reply."""
         self.verdict: Verdict | None = None
         self.final_reply: Reply | None = None
         """The final reply, known before the message is complete (Sink.DISCARD)."""
 
 
 class OwnCommands:
-    """What must be remembered of the commands that we said without being asked."""
+    """State about the commands that the proxy sends on its own."""
 
     __slots__ = ("covers_rset", "noop_refusal", "noops")
 
     def __init__(self) -> None:
         self.covers_rset = False
-        """The last command was an RSET of ours: the client's next one has been said already."""
+        """The last command was an RSET of ours: if the client's next command is RSET, it need not be sent."""
         self.noops = 0
-        """NOOPs so far."""
+        """NOOPs sent so far."""
         self.noop_refusal: Reply | None = None
-        """The server's last word, where that was the refusal of a NOOP: why it closes, if it does."""
+        """The server's last reply, if it refused a NOOP: the reason, if the server then closes the connection."""
 
 
 class RemovedOffers:
-    """What a server has offered in this session, and the client was not told of."""
+    """What the server offered in this session, and the proxy removed from the reply to EHLO."""
 
     __slots__ = ("auth", "tls")
 
     def __init__(self) -> None:
         self.tls = False
         self.auth = False
-        """A mechanism of AUTH."""
+        """At least one mechanism of AUTH was removed."""
 
 
 class Dialogue:
-    """One client, one server, and what they have said so far."""
+    """The state of one session between one client and one server."""
 
     def __init__(self, options: Options, *, client: str, local: str, clock: Callable[[], str]) -> None:
         """`client` and `local` are IP addresses; `clock` gives the date as RFC 5322 section 3.3 writes it."""
@@ -167,7 +166,7 @@ class Dialogue:
         self.outstanding: deque[PendingReply] = deque()
         self.queued: deque[PendingReply] = deque()
         self.sync = False
-        """The last command sent allows no other before its reply."""
+        """No other command may be sent before the reply to the last one."""
         self.capabilities = Capabilities()
         self.ours = OwnCommands()
         self.removed = RemovedOffers()
@@ -181,63 +180,66 @@ class Dialogue:
         self.authenticated = False
         self.xclient_sent = False
         self.client_known = not options.xclient
-        """The server has been told who the client is, or need not be. Until then it hears of no transaction."""
+        """The server knows the client's address, or does not need it. Until then no transaction may begin."""
         self.waiting_data: Command | None = None
-        """DATA, waiting until the server has answered what came before it."""
+        """A DATA command that waits until the server has answered the commands before it."""
         self.refusals = Refusals()
         self.flow = Flow()
         self.logged_once: set[bytes] = set()
         self.client_gone = False
-        """The client sends no more."""
+        """The client has closed its sending half, or the connection."""
         self.server_gone = False
-        """Nothing more is sent to the server, nor expected of it."""
+        """The connection to the server has ended: nothing more is sent to it or expected from it."""
         self.end_after_transaction: Reply | None = None
-        """Why the connection ends after the running transaction; None: it does not."""
+        """The last reply, if the connection ends after the running transaction; None: it goes on."""
         self.first_transaction_allowed = False
-        """Even so, a client that has not said MAIL yet may have its first transaction, and one that has, QUIT."""
+        """With `end_after_transaction`: a client that has not sent MAIL yet may finish one transaction; others may
+        QUIT."""
         self.said_mail = False
-        """The client has said MAIL, whatever came of it."""
+        """The client has sent MAIL, accepted or not."""
         self.end_after_replies: Reply | None = None
-        """Why the connection ends as soon as nothing is owed to the client; None: it does not."""
+        """The last reply, if the connection ends after all pending replies were sent; None: it goes on."""
         self.effects: list[Effect] = []
         self._joiner = ReplyJoiner()
         self.unseen_effects: list[Effect] = []
-        """Effects that no peer sees, apart, so that what is sent to a peer in a row leaves as one."""
+        """Effects that send nothing to a peer. Kept apart, so that consecutive data for one peer is sent as one."""
         self.wait = Wait.NOTHING
         self.progress = False
 
-    # What the client hears.
+    # Replies to the client.
 
     def tell(self, reply: Reply) -> None:
-        """Our own reply to the client's latest command, behind those that the server still owes."""
+        """Send a reply of our own to the client's latest command, behind the replies that the server has not sent
+        yet.
+        """
         if self.outstanding:
             self.outstanding.append(PendingReply(Expect.LOCAL, reply=reply))
         else:
             self.pass_on(reply)
 
     def pass_on(self, reply: Reply) -> None:
-        """A reply for the client, now."""
+        """Send a reply to the client now."""
         self._joiner.add(self.effects, reply.wire)
 
     def release_local_replies(self) -> None:
-        """Our own replies whose turn has come."""
+        """Send the replies of our own that no longer wait for a reply of the server."""
         outstanding = self.outstanding
         while outstanding and outstanding[0].expect is Expect.LOCAL:
             reply = outstanding.popleft().reply
             if reply is not None:
                 self.pass_on(reply)
 
-    # What the server hears.
+    # Commands to the server.
 
     def may_ask(self) -> bool:
-        """Whether a command may leave now."""
+        """Whether a command may be sent now."""
         if not self.outstanding:
             return True
         room = len(self.outstanding) < OUTSTANDING_LIMIT and self.flow.asked_octets < OUTSTANDING_OCTETS
         return room and self.capabilities.pipelining and not self.sync and not self.queued
 
     def ask(self, pending: PendingReply) -> None:
-        """Send a command (`pending.line`, with its CRLF), as soon as the server may get it."""
+        """Send a command (`pending.line`, with its CRLF), now or as soon as it may be sent."""
         self.ours.covers_rset = pending.expect is Expect.OUR_RSET
         if self.may_ask():
             self._send_command(pending)
@@ -245,7 +247,7 @@ class Dialogue:
             self.queued.append(pending)
 
     def ask_queued(self) -> None:
-        """Commands of our own whose turn has come."""
+        """Send the waiting commands of our own that may be sent now."""
         while self.queued and (not self.outstanding or (self.capabilities.pipelining and not self.sync)):
             self._send_command(self.queued.popleft())
 
@@ -256,15 +258,17 @@ class Dialogue:
         self.send(pending.line)
 
     def answered(self) -> PendingReply:
-        """The command that the server's next reply answers."""
+        """Take the command that the server's next reply answers from the queue."""
         pending = self.outstanding.popleft()
         self.flow.asked_octets -= len(pending.line)
         return pending
 
     def send(self, data: bytes) -> None:
-        """Bytes for the server, now."""
+        """Send bytes to the server now."""
         last = self.effects[-1] if self.effects else None
-        if type(last) is effects.SendServer and len(last.data) < 4096:  # joining commands pays, joining text copies
+        if (
+            type(last) is effects.SendServer and len(last.data) < 4096
+        ):  # short commands are joined; to join text would cost copies
             last.data += data
         elif data:
             self.effects.append(effects.SendServer(data))
@@ -272,7 +276,7 @@ class Dialogue:
     # The transaction.
 
     def new_transaction(self) -> None:
-        """Another envelope; what XFORWARD said was for the message that is over."""
+        """Begin with an empty envelope. XFORWARD is valid for one message only, so its values are forgotten."""
         self.envelope = Envelope()
         self.recipient_octets = 0
         self.recipient_lines = 0
@@ -282,7 +286,7 @@ class Dialogue:
         self.remote_helo = b""
 
     def release_filter(self) -> None:
-        """The driver's filter run, if there still is one, is over."""
+        """Ask the driver to end its filter run, if there still is one."""
         if self.message is not None and self.message.filtering:
             self.message.filtering = False
             self.effects.append(effects.FilterAbort())
@@ -290,7 +294,9 @@ class Dialogue:
     # The end.
 
     def unwanted(self) -> bool:
-        """Whether the connection has been given up, and no transaction or reply keeps it."""
+        """Whether the connection is to end now: `end_after_transaction` is set, and no transaction or reply is
+        pending.
+        """
         if (
             self.end_after_transaction is None
             or self.outstanding
@@ -300,10 +306,10 @@ class Dialogue:
         return self.envelope.sender is None
 
     def end(self, reply: Reply | None, *, reset: bool = False) -> None:
-        """End the connection on both sides, with a last reply to the client where there is one to give.
+        """End the connection on both sides, after a last reply to the client (None: without one).
 
-        A server in the middle of a message is left without its end of data, so that it forgets the message; an idle
-        one is told QUIT.
+        A server in the middle of a message gets no end of data, so that it discards the message. An idle server gets
+        QUIT.
         """
         if self.phase is Phase.ENDED:
             return
@@ -314,7 +320,10 @@ class Dialogue:
         if reply is not None:
             self.pass_on(reply)
         if not self.server_gone:
-            speaks = self.phase not in {Phase.GREETING, Phase.AUTH}  # in AUTH a QUIT would be its next line
+            speaks = self.phase not in {
+                Phase.GREETING,
+                Phase.AUTH,
+            }  # in AUTH the server would read QUIT as the next line of the exchange
             polite = speaks and not self.outstanding and not self.server_in_text()
             if polite:
                 self.send(b"QUIT\r\n")
@@ -324,10 +333,10 @@ class Dialogue:
         self.phase = Phase.ENDED
 
     def end_unserved(self, reply: Reply) -> None:
-        """End a connection to whose client nothing was said, because its server can not be reached or does not greet.
+        """End a connection before the greeting, because the server cannot be reached or does not greet.
 
-        Without us its own connection would have failed, and it would try the server's next address or the next MX:
-        many clients do not after 421 (docs/gateway.md), so a reset comes nearest to that.
+        Without the proxy the client's own connection would have failed, and the client would try the server's next
+        address or the next MX. After 421 many clients do not (docs/gateway.md), so the client's connection is reset.
         """
         if self.options.reset_unreachable:
             self.end(None, reset=True)
@@ -335,42 +344,44 @@ class Dialogue:
             self.end(reply)
 
     def _log_possible_duplicate(self) -> None:
-        """The server has the whole message, and what it made of it is not known: the client will send it again."""
+        """The server has the whole message, but its final reply is not known: the client will send the message
+        again.
+        """
         where = f"client={self.client}, server={self.server}"
-        text = "the server's reply to the end of data is not known: if it took the message, it will get it twice"
+        text = "the server's final reply is not known: if it accepted the message, it will get it twice"
         self.log(f"{where}: {text}", logging.WARNING)
         self.unseen_effects.append(effects.Count(Counter.POSSIBLE_DUPLICATES))
 
     def drop_server(self, *, abort: bool) -> None:
-        """Have no more to do with the server; with `abort`, what is still buffered does not reach it."""
+        """Close the connection to the server; with `abort`, data that is still buffered is not sent."""
         if not self.server_gone:
             self.server_gone = True
             self.effects.append(effects.CloseServer(abort))
 
     def server_in_text(self) -> bool:
-        """Whether the server is between its 354 and an end of data that it has not been given."""
+        """Whether the server has sent 354 and has not got the end of data yet."""
         message = self.message
         return message is not None and not message.sent and (message.reading or message.sink is Sink.STREAM)
 
-    # Housekeeping.
+    # Logging, and the deadline.
 
     def log(self, text: str, level: int = logging.INFO) -> None:
-        """One line for the log."""
+        """Write a log line."""
         self.unseen_effects.append(effects.Log(level, text))
 
     def log_once(self, key: bytes, text: str, level: int = logging.INFO) -> None:
-        """A line for the log, once for each connection and key."""
+        """Write a log line, but only once for each key in a connection."""
         if key not in self.logged_once:
             self.logged_once.add(key)
             self.log(text, level)
 
     def trace(self, who: str, line: bytes) -> None:
-        """A line of the dialogue, for those who debug it. Secrets are the caller's to keep out."""
+        """Log a line of the dialogue, with -d 4 only. The caller must leave secrets out."""
         if self.options.trace:
             self.log(f"{who} {shown(line[:TRACED])}", logging.DEBUG)
 
     def log_message(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:
-        """The one line of each message: `reply` is what the client was told, `filtered` how the filter ended."""
+        """Write the log line of a message: `reply` is what the client got, `filtered` how the filter ended."""
         envelope = self.envelope
         words = [f"client={self.client}"]
         if envelope.sender is not None:
@@ -388,11 +399,11 @@ class Dialogue:
     def current_wait(self) -> Wait:
         """What the connection waits for now."""
         message = self.message
-        if self.flow.client_full and self.phase is not Phase.SETTLING:  # a message that is complete is settled first
+        if self.flow.client_full and self.phase is not Phase.SETTLING:  # a complete message gets its final reply first
             return Wait.READING
         if message is not None and message.reading:
             return Wait.SENDING
-        if self.phase is Phase.DATA:  # a NOOP of ours may be outstanding: the client's text still comes first
+        if self.phase is Phase.DATA:  # even if the reply to a NOOP of ours is outstanding
             return Wait.TEXT
         if self.outstanding:
             return _WAITS_BY_EXPECT.get(self.outstanding[0].expect, Wait.REPLY)
@@ -401,11 +412,11 @@ class Dialogue:
         return _WAITS_BY_PHASE[self.phase]
 
     def take_effects(self) -> list[Effect]:
-        """The effects since the last call, and the deadline of what is waited for now."""
+        """Return the effects since the last call, with the deadline for what the session waits for now."""
         self._joiner.finish()
         wait = self.current_wait()
         if wait is Wait.READING:
-            self.progress = False  # that the server talks, or the client goes on to send, is no reading
+            self.progress = False  # only reading extends this deadline, not what the server or the client sends
         if (wait is not self.wait or self.progress) and self.phase is not Phase.ENDED:
             self.wait = wait
             self.progress = False
@@ -418,6 +429,6 @@ class Dialogue:
 
 
 def shown(data: bytes) -> str:
-    """Bytes of a peer as one line of printable text."""
+    """Bytes from a peer as one line of printable text."""
     text = data.decode("utf-8", "backslashreplace").rstrip("\r\n").replace("\r\n", " / ")
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

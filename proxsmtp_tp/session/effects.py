@@ -1,4 +1,4 @@
-"""What the driver is asked to do, in this order, without awaiting anything in between."""
+"""What the driver must do, in the given order, without awaiting anything in between."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class SendServer:
 
 @dataclass(slots=True)
 class CloseClient:
-    """Close the client's connection once what was written has left; with `reset`, at once and by RST."""
+    """Close the client's connection after everything was sent; with `reset`, at once and with RST."""
 
     reset: bool = False
 
 
 @dataclass(slots=True)
 class CloseServer:
-    """Close the server's connection; with `abort` at once, so that nothing still buffered reaches it."""
+    """Close the server's connection; with `abort` at once, so that buffered data is not sent."""
 
     abort: bool = False
 
@@ -58,43 +58,43 @@ class FilterData:
 
 @dataclass(slots=True)
 class FilterFinish:
-    """The message is complete: the verdict is awaited."""
+    """The message is complete: the filter must give its verdict."""
 
 
 @dataclass(slots=True)
 class FilterAbort:
-    """Nobody wants the verdict, or the judged message, any more."""
+    """The verdict and the judged message are not needed any more."""
 
 
 @dataclass(slots=True)
 class ReadMessage:
-    """Feed the judged message as MessageChunk events, as fast as the server takes it, then MessageEnd."""
+    """Feed the judged message as MessageChunk events, as fast as the server accepts it, then MessageEnd."""
 
 
 @dataclass(slots=True)
 class Deadline:
-    """From now on the session waits for this: arm its deadline anew."""
+    """The session waits for this from now on: restart its deadline."""
 
     wait: Wait
 
 
 @dataclass(slots=True)
 class MessageClock:
-    """Start, or stop, the total limit on one message."""
+    """Start or stop the time limit for a whole message (MessageTimeOut)."""
 
     running: bool
 
 
 @dataclass(slots=True)
 class Count:
-    """One more of these."""
+    """Increment a counter."""
 
     counter: Counter
 
 
 @dataclass(slots=True)
 class Log:
-    """One line for the log; `level` as in the logging module. An `essential` one is written however many there are."""
+    """A log line; `level` as in the logging module. An `essential` one is never left out by the log limit."""
 
     level: int
     text: str

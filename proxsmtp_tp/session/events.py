@@ -1,4 +1,4 @@
-"""What can happen to a connection. The driver makes these; the session consumes them."""
+"""What can happen to a connection. The driver feeds these events to the session."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Connected:
-    """The upstream connection stands; `server` is the server's IP address, for filters and log lines."""
+    """The upstream connection is established; `server` is the server's IP address, for filters and log lines."""
 
     server: str
 
 
 @dataclass(slots=True)
 class ConnectFailed:
-    """No address of the server could be reached; `reason` is for the log and, shortened, for the client."""
+    """No address of the server could be reached; `reason` is for the log and, if it gets a reply, the client."""
 
     reason: str
 
@@ -33,7 +33,7 @@ class ClientData:
 
 @dataclass(slots=True)
 class ClientFull:
-    """The client does not read what it is sent: the driver keeps it. Or, where `full` is False, it reads again."""
+    """`full`: the client does not read, and the driver keeps what is to be sent. Not `full`: the client reads again."""
 
     full: bool
 
@@ -47,26 +47,26 @@ class ServerData:
 
 @dataclass(slots=True)
 class ClientClosed:
-    """The client sends no more. `half`: it may still listen (FIN); otherwise the connection is gone (RST)."""
+    """The client sends no more. `half`: it may still read (FIN); otherwise the connection is gone (RST)."""
 
     half: bool
 
 
 @dataclass(slots=True)
 class ServerClosed:
-    """The server sends no more; nothing is sent to it either from here on."""
+    """The server sends no more; from now on nothing is sent to it either."""
 
 
 @dataclass(slots=True)
 class FilterVerdict:
-    """The filter's one answer to the message that StartFilter began."""
+    """The verdict of the filter on the message that StartFilter began."""
 
     verdict: Verdict
 
 
 @dataclass(slots=True)
 class MessageChunk:
-    """The next bytes of the message that passed, asked for by ReadMessage."""
+    """The next bytes of a message that passed, after ReadMessage."""
 
     data: bytes
 
@@ -78,43 +78,43 @@ class MessageEnd:
 
 @dataclass(slots=True)
 class MessageUnreadable:
-    """The message that passed can not be read back (the disk failed): `reason` is for the log."""
+    """The message that passed cannot be read back (the disk failed): `reason` is for the log."""
 
     reason: str
 
 
 @dataclass(slots=True)
 class Continue:
-    """Go on with what the last `feed` left (`Session.more`): other connections have had their turn."""
+    """Continue with the input that the last `feed` left (`Session.more`), after other connections were served."""
 
 
 @dataclass(slots=True)
 class DeadlinePassed:
-    """The step that the session waits for took too long."""
+    """What the session waits for did not happen in time."""
 
     wait: Wait
 
 
 @dataclass(slots=True)
 class MessageTimedOut:
-    """The message took longer from its first byte to its end than MessageTimeOut allows."""
+    """The message took longer than MessageTimeOut, from its first byte to its end."""
 
 
 @dataclass(slots=True)
 class KeepAlive:
-    """KeepAlives seconds have passed: a server that waits for a message may need to hear from us."""
+    """KeepAlives seconds have passed: a server that waits for a message may need a NOOP."""
 
 
 @dataclass(slots=True)
 class WindDown:
-    """End after the running transaction; after a reload, of a client that has had none yet, after its first."""
+    """End the connection after the running transaction; after a reload a client may also begin and finish its first."""
 
     reason: Reason
 
 
 @dataclass(slots=True)
 class Shutdown:
-    """End now: the time to drain is over."""
+    """End the connection now: DrainTimeOut has passed."""
 
 
 Event = (

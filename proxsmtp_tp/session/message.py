@@ -1,9 +1,9 @@
-"""From DATA to the reply that settles the message.
+"""From DATA to the final reply to the message.
 
-Three ways for the text: to the filter (Sink.FILTER), to the server as it comes (Sink.STREAM), nowhere because the final
-reply is known (Sink.DISCARD). In the first the server hears DATA only after a PASS, so it never sees a byte of a
-message that was not judged, nor of one whose client or filter went away. In all of them the client gets 2xx only when
-the server said 2xx to that message, or the filter discarded it.
+The text goes to the filter (Sink.FILTER), to the server as it arrives (Sink.STREAM), or nowhere, because the final
+reply is already known (Sink.DISCARD). With a filter the server gets DATA only after a PASS, so it never sees a byte of
+a message that was not judged, or whose client or filter failed. The client gets 2xx only if the server answered 2xx to
+that message, or the filter discarded it.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ FILTERED = "FILTERED"
 SKIPPED = "SKIPPED"
 FILTER_ERROR = "FILTER-ERROR"
 REFUSED = "REFUSED"
-"""What `status=` says of a message, besides the text of a filter that did not pass it: as proxsmtpd 1.10 does."""
+"""Values of `status=`, as in proxsmtpd 1.10. For a message that the filter did not pass, its own text stands there."""
 
 _SYMBOL = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
 _ESCAPES = {"r": "\r", "n": "\n", "t": "\t"}
 
 
 def skipped(d: Dialogue) -> bool:
-    """Whether this connection's messages are left alone (Skip: authenticated)."""
+    """Whether the messages of this connection are not filtered (Skip: authenticated)."""
     return d.options.skip_authenticated and d.authenticated
 
 
 def must_filter(d: Dialogue) -> bool:
-    """Whether this connection's messages are judged."""
+    """Whether the messages of this connection are filtered."""
     return d.options.filtered and not skipped(d)
 
 
 def tells_envelope(d: Dialogue) -> bool:
-    """Whether somebody acts on what we read in MAIL and RCPT: then the server must read the same (promise 7)."""
+    """Whether the proxy uses the addresses in MAIL and RCPT: then the server must read the same addresses."""
     return must_filter(d)
 
 
-# Beginning.
+# The message begins.
 
 
 def begin_filtered(d: Dialogue) -> None:
-    """The server has accepted sender and recipients: the message goes to the filter, with a 354 of ours."""
+    """The server has accepted sender and recipients: answer 354 ourselves, and send the message to the filter."""
     d.effects.append(effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo))
     d.pass_on(answers.START_DATA)
     _begin(d, Sink.FILTER)
 
 
 def begin_stream(d: Dialogue, reply: Reply) -> None:
-    """The server said 354 and nothing judges: the message goes through as it comes."""
+    """The server answered 354, and there is no filter: send the message to the server as it arrives."""
     d.pass_on(reply)
     _begin(d, Sink.STREAM, None if skipped(d) else header_inserter(d))
 
@@ -71,11 +71,11 @@ def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> N
     d.phase = Phase.DATA
 
 
-# While it arrives.
+# The message arrives.
 
 
 def text(d: Dialogue, data: bytes) -> None:
-    """Bytes of the client's message."""
+    """Handle bytes of the client's message."""
     message = _message(d)
     decoder = message.decoder
     out = decoder.feed(data) if message.relay is None else message.relay.feed(data)
@@ -107,7 +107,7 @@ def _complete(d: Dialogue, message: Message) -> None:
 
 
 def refuse_rest(d: Dialogue, reply: Reply) -> None:
-    """The message will get this reply, whatever is still to come of it: stop keeping it, but read it to its end."""
+    """Give the message this final reply, once it is complete: read the rest of it, but do not keep or send it."""
     message = _message(d)
     if d.server_in_text():
         d.drop_server(abort=True)
@@ -123,13 +123,13 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
     """FilterVerdict in Phase.DATA (early) or Phase.SETTLING."""
     message = d.message
     if message is None or not message.filtering:
-        return  # it was aborted while the verdict was on its way
+        return  # the run was aborted before the verdict came
     given = event.verdict
     if given.action is Action.PASS and d.phase is Phase.SETTLING:
         message.verdict = given
         d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
         return
-    reply = given.reply or answers.FILTER_FAILED  # a PASS before the end of the message judges half of it
+    reply = given.reply or answers.FILTER_FAILED  # a PASS before the end of the message is not about the whole message
     message.verdict = given
     if d.phase is Phase.DATA:
         refuse_rest(d, reply)
@@ -139,7 +139,7 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
 
 
 def settle(d: Dialogue, reply: Reply, status: str) -> None:
-    """The final reply is ours: give it, and have the server forget the envelope."""
+    """Give the message a final reply of our own, and reset the server's transaction."""
     given = _message(d).verdict
     if given is not None and given.action is not Action.PASS:
         d.log_message(given.said or FILTER_ERROR, reply, filtered=given.detail)
@@ -153,11 +153,11 @@ def settle(d: Dialogue, reply: Reply, status: str) -> None:
         d.ask(PendingReply(Expect.OUR_RSET, b"RSET\r\n"))
 
 
-# To the server, after PASS.
+# After PASS: the message is sent to the server.
 
 
 def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    """The server's reply to our DATA."""
+    """Handle the server's reply to our DATA."""
     message = _message(d)
     if reply.code // 100 != 3:
         d.release_filter()
@@ -170,10 +170,10 @@ def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 
 def header_inserter(d: Dialogue) -> HeaderInserter | None:
-    r"""What adds the Header directive to a message; None: none.
+    r"""Make the object that adds the header of the Header directive to a message; None without the directive.
 
-    Symbols: %i client, %l our address, %d date, %% a percent sign, any other is left out; \r, \n, \t, any other \x is x
-    (proxsmtpd.conf(5)). Received lines belong on top (RFC 5321 section 4.4), others at the end of the header.
+    Symbols: %i client, %l our address, %d date, %% a percent sign, any other is removed; \r, \n, \t, any other \x is x
+    (proxsmtpd.conf(5)). Received lines go on top (RFC 5321 section 4.4), others to the end of the header.
     """
     template = d.options.header
     if not template:
@@ -190,7 +190,7 @@ def header_inserter(d: Dialogue) -> HeaderInserter | None:
 
 
 def _encoded(message: Message, text: bytes, *, last: bool) -> bytes:
-    """Wire for the server of a piece of text, with the configured header in its place."""
+    """A piece of text as it is sent to the server, with the configured header inserted."""
     if message.inserter is not None:
         text = message.inserter.feed(text) + (message.inserter.finish() if last else b"")
     wire = message.encoder.feed(text)
@@ -198,7 +198,7 @@ def _encoded(message: Message, text: bytes, *, last: bool) -> bytes:
 
 
 def chunk(d: Dialogue, event: events.MessageChunk) -> None:
-    """MessageChunk while the server takes the message."""
+    """MessageChunk: send it to the server."""
     message = _message(d)
     if not message.reading:
         return
@@ -207,7 +207,7 @@ def chunk(d: Dialogue, event: events.MessageChunk) -> None:
 
 
 def chunks_end(d: Dialogue, _event: events.MessageEnd) -> None:
-    """MessageEnd: the whole message has been handed over; now the server decides."""
+    """MessageEnd: send the end of data; now the server decides."""
     message = _message(d)
     if not message.reading:
         return
@@ -217,8 +217,8 @@ def chunks_end(d: Dialogue, _event: events.MessageEnd) -> None:
 
 
 def unreadable(d: Dialogue, event: events.MessageUnreadable) -> None:
-    """MessageUnreadable: the server must not take the half that it has."""
-    d.log(f"client={d.client}: the judged message can not be read back: {event.reason}", logging.ERROR)
+    """MessageUnreadable: the server must not accept the part that it has."""
+    d.log(f"client={d.client}: the judged message cannot be read back: {event.reason}", logging.ERROR)
     d.drop_server(abort=True)
     _message(d).verdict = None
     d.release_filter()
@@ -234,15 +234,15 @@ def _end_sent(d: Dialogue, message: Message) -> None:
 
 
 def final(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    """The server's word on the message."""
+    """Handle the server's final reply to the message."""
     d.log_message(FILTERED if _message(d).verdict else SKIPPED if skipped(d) else "RELAYED", reply)
     d.pass_on(reply)
     _over(d, reply)
 
 
 def refused_early(d: Dialogue, reply: Reply) -> None:
-    """The server refuses a message before its end: its reply settles the message, and it is not relied on any more."""
-    d.log(f"client={d.client}, server={d.server}: refused before the end of data: {shown(reply.wire)}")
+    """The server refuses a message before its end: this is the final reply, and the connection to the server ends."""
+    d.log(f"client={d.client}, server={d.server}: refused by the server before the end of data: {shown(reply.wire)}")
     d.drop_server(abort=True)
     if d.phase is Phase.DATA:
         refuse_rest(d, reply)
@@ -255,7 +255,7 @@ def refused_early(d: Dialogue, reply: Reply) -> None:
 def _over(d: Dialogue, reply: Reply) -> None:
     message = _message(d)
     if reply.positive:
-        d.refusals.errors = 0  # ERROR_LIMIT is for those who deliver nothing
+        d.refusals.errors = 0  # ERROR_LIMIT is for clients that deliver nothing
     if not message.sent:
         d.unseen_effects.append(effects.MessageClock(running=False))
     d.new_transaction()

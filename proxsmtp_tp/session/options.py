@@ -1,4 +1,4 @@
-"""The configured choices that the dialogue depends on: values, made once for each worker."""
+"""The configured values that the dialogue depends on, made once for each worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
 
 HIDDEN_NAME = b"smtp.passthru"
-"""What stands for the server's name in fixed and loopback mode: an MTA that meets its own name reports a loop."""
+"""The name that replaces the server's in fixed and loopback mode: an MTA that reads its own name reports a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,22 @@ class Options:
     hidden_name: bytes | None = None
     header: str | None = None
     reset_unreachable: bool = False
-    """A client that nothing was said to yet is reset when its server fails (ConnectFailure)."""
+    """Reset the client's connection if its server fails before the greeting (ConnectFailure)."""
     xclient: bool = False
     xclient_required: bool = True
-    """With `xclient`: end the session where the server does not accept XCLIENT."""
+    """With `xclient`: end the session if the server does not accept XCLIENT."""
     xforward_clients: tuple[Network, ...] = ()
-    """Who may send XFORWARD; empty: nobody with `xclient`, otherwise everybody."""
+    """Clients that may send XFORWARD; empty: none with `xclient`, otherwise all."""
     auth_without_tls: bool = False
-    """Logins that show the password stay where STARTTLS is taken away."""
+    """Keep login mechanisms that show the password, although STARTTLS is removed."""
     size_limit: int = 0
-    """Octets of a message; 0: no limit of ours."""
+    """The largest message in octets; 0: no limit of our own."""
     trace: bool = False
-    """Log every line of the dialogue, but for secrets and text."""
+    """Log every line of the dialogue, except secrets and message text."""
 
 
 def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False) -> Options:
-    """The options that the configuration asks for; `reject` is FilterReject as a reply where FilterType is reject."""
+    """Make the options from the configuration; `reject` is the reply of FilterReject if FilterType is reject."""
     return Options(
         filtered=settings.filter_command is not None and settings.filter_type is not FilterType.REJECT,
         reject=reject,

@@ -1,6 +1,7 @@
-"""Commands that we refuse ourselves: each is counted, and so many end the connection.
+"""Commands that the proxy refuses itself: they are counted, and too many end the connection.
 
-The counters are `bounds.Refusals`. A refusal that is not counted here would let a client have replies for nothing.
+The counters are in `bounds.Refusals`. Every refusal must be counted: otherwise a client could send refused commands
+without limit.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
 
 ERROR_LIMIT = 20
-"""Commands refused by ourselves without a message accepted in between, before the connection ends: Postfix's
-smtpd_hard_error_limit, which counts as it does."""
+"""Refused commands after which the connection ends; an accepted message resets the count. Value and counting are those
+of Postfix's smtpd_hard_error_limit."""
 
 OVERSHOOT = 1000
-"""Refused recipients of one transaction that count for no error, since a client sends them in one group: Postfix's
-smtpd_recipient_overshoot_limit."""
+"""Recipients over the limit, in one transaction, that are not counted as errors, because a client sends them in one
+group: Postfix's smtpd_recipient_overshoot_limit."""
 
 
 def refuse(d: Dialogue, reply: Reply) -> None:
-    """Refuse a command ourselves."""
+    """Refuse a command with a reply of our own, and count it."""
     d.tell(reply)
     count_error(d)
 
 
 def count_error(d: Dialogue) -> None:
-    """One more, and the end where it is one too many."""
+    """Count one error; end the connection at the limit."""
     d.refusals.errors += 1
     if d.refusals.errors >= ERROR_LIMIT and d.end_after_replies is None:
         d.log(f"client={d.client}: {d.refusals.errors} commands refused: closing", logging.WARNING)
@@ -39,10 +40,10 @@ def count_error(d: Dialogue) -> None:
 
 
 def rejected(d: Dialogue, verb: bytes) -> bool:
-    """FilterType reject: MAIL, RCPT and DATA are answered with FilterReject, and the server hears nothing.
+    """FilterType reject: answer MAIL, RCPT and DATA with FilterReject, and send nothing to the server.
 
-    Each MAIL is an error. The RCPT and DATA behind it, which a client sends in one group with it, are answered as they
-    come, and are errors only where they are more than any group.
+    Each MAIL is counted as an error. The RCPT and DATA after it, which a client sends in one group with MAIL, are
+    counted only if they are more than any such group.
     """
     if d.options.reject is None or message.skipped(d):
         return False

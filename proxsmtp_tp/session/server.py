@@ -1,4 +1,4 @@
-"""What the server's replies mean, each to the command it answers (state.EXPECTED)."""
+"""The server's replies. Each is matched to the command that it answers (state.EXPECTED)."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 REPLIES_PER_FEED = 50
-"""Replies acted on in one feed: some milliseconds, after which other connections have their turn."""
+"""Replies handled in one feed: some milliseconds, then other connections are served."""
 
 OCTETS_PER_FEED = 65536
-"""Octets of replies acted on in one feed, for the same reason: one reply of the largest size (replies.TOTAL_LIMIT)."""
+"""Octets of replies handled in one feed, for the same reason: one reply of the largest size (replies.TOTAL_LIMIT)."""
 
 
 def connected(d: Dialogue, event: events.Connected) -> None:
-    """Connected: the server greets first."""
+    """Connected: wait for the server's greeting."""
     d.server = event.server
     d.outstanding.append(PendingReply(Expect.GREETING))
 
 
 def connect_failed(d: Dialogue, event: events.ConnectFailed) -> None:
-    """ConnectFailed: as if the client's own connection had failed."""
+    """ConnectFailed: end the client's connection, as if it had failed to connect to the server itself."""
     d.log(f"client={d.client}: no connection to the server: {event.reason}", logging.WARNING)
     d.server_gone = True
     d.end_unserved(answers.unreachable(event.reason))
@@ -47,13 +47,13 @@ def data(d: Dialogue, event: events.ServerData) -> None:
 
 
 def go_on(d: Dialogue, _event: events.Continue) -> None:
-    """Continue: with replies that were left."""
+    """Continue: handle the replies that the last feed left."""
     if d.flow.replies_left:
         _act(d)
 
 
 def _act(d: Dialogue) -> None:
-    """Act on the replies that are there, as far as one feed may (REPLIES_PER_FEED)."""
+    """Handle the replies that have arrived, as many as one feed may (REPLIES_PER_FEED)."""
     d.flow.replies_left = False
     enough = len(d.replies) - OCTETS_PER_FEED
     for acted in range(REPLIES_PER_FEED + 1):
@@ -86,7 +86,7 @@ def _reply(d: Dialogue, reply: Reply) -> None:
     pending = d.answered()
     d.ours.noop_refusal = None
     if reply.code // 100 not in EXPECTED[pending.expect]:
-        _out_of_step(d, f"{reply.code} is no answer to {pending.expect.value}")
+        _out_of_step(d, f"{reply.code} cannot answer {pending.expect.value}")
         return
     _HANDLERS[pending.expect](d, pending, without_tls.made_temporary(d, pending, reply))
     if d.phase is not Phase.ENDED:
@@ -102,12 +102,12 @@ def _out_of_step(d: Dialogue, why: str) -> None:
 def _leaves(d: Dialogue, reply: Reply) -> None:
     d.log(f"client={d.client}, server={d.server}: the server closes: {shown(reply.wire)}", logging.WARNING)
     if d.message is not None:
-        d.message.answered = d.message.sent  # 421 is an answer to the end of data too: it was not accepted
+        d.message.answered = d.message.sent  # 421 after the end of data is a final reply: the message was not accepted
     _give_up(d, reply)
 
 
 def _give_up(d: Dialogue, reply: Reply) -> None:
-    """Have no more to do with this server: the client hears so in place of the next reply."""
+    """Close the connection to the server; the client gets this reply in place of the server's next one."""
     if d.phase is Phase.DATA:
         d.drop_server(abort=True)
         message.refuse_rest(d, reply)
@@ -117,17 +117,17 @@ def _give_up(d: Dialogue, reply: Reply) -> None:
 
 
 def _unsolicited(d: Dialogue, reply: Reply) -> None:
-    """A reply to nothing. Only a refusal in the middle of a message has a meaning: it settles that message."""
+    """A reply that answers no command. Only a refusal in the middle of a message is valid: it refuses the message."""
     if reply.negative and d.server_in_text():
         message.refused_early(d, reply)
     else:
-        _out_of_step(d, f"{reply.code} answers nothing")
+        _out_of_step(d, f"{reply.code} answers no command")
 
 
 def closed(d: Dialogue, _event: events.ServerClosed) -> None:
-    """ServerClosed in any phase but ENDED: what it said before counts first."""
+    """ServerClosed in any phase except ENDED: what the server sent before is handled first."""
     if d.server_gone:
-        return  # it was ours to end
+        return  # we have closed this connection ourselves
     if d.flow.replies_left:
         d.flow.server_closing = True
     else:
@@ -140,22 +140,28 @@ def _lost(d: Dialogue) -> None:
     lost = answers.SERVER_LOST if refusal is None else answers.server_leaves(shown(refusal.wire))
     if d.phase is Phase.DATA:
         if message.must_filter(d) or (d.message and d.message.sink is not Sink.DISCARD):
-            d.log(f"client={d.client}, server={d.server}: lost the server during a message", logging.WARNING)
+            d.log(
+                f"client={d.client}, server={d.server}: the server closed the connection during a message",
+                logging.WARNING,
+            )
         message.refuse_rest(d, lost)
         return
     if d.outstanding and d.outstanding[0].expect is Expect.QUIT:
         d.end(answers.BYE)
         return
     if d.phase is Phase.GREETING:
-        d.log(f"client={d.client}, server={d.server}: the server closed before its greeting", logging.WARNING)
+        d.log(
+            f"client={d.client}, server={d.server}: the server closed the connection before its greeting",
+            logging.WARNING,
+        )
         d.end_unserved(answers.SERVER_LOST)
         return
-    waited_for = d.outstanding[0].expect.value if d.outstanding else "the next command"
-    d.log(f"client={d.client}, server={d.server}: lost the server, waiting for {waited_for}", logging.WARNING)
+    when = f"before it answered {d.outstanding[0].expect.value}" if d.outstanding else "between two commands"
+    d.log(f"client={d.client}, server={d.server}: the server closed the connection {when}", logging.WARNING)
     d.end(lost)
 
 
-# One function for each thing that a reply can answer.
+# One function for each kind of command that a reply can answer.
 
 
 def _greeting(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
@@ -181,22 +187,22 @@ def _ehlo(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
 
 
 def _goes_on_unknown(d: Dialogue, why: str, last: Reply) -> bool:
-    """The server is not told who the client is: it takes our address for the client's, which XClientRequired forbids.
+    """Decide whether the session goes on although the server does not learn the client's address (XClientRequired).
 
-    False: the session has been ended with `last`.
+    False: it was ended with `last`.
     """
     where = f"client={d.client}, server={d.server}"
     if not d.options.xclient_required:
         d.log_once(b"XCLIENT unknown", f"{where}: {why}", logging.WARNING)
         d.client_known = True
         return True
-    d.log(f"{where}: {why}: closing (XClientRequired: off goes on without)", logging.ERROR)
+    d.log(f"{where}: {why}: closing (with XClientRequired: off the session would go on)", logging.ERROR)
     d.end(last)
     return False
 
 
 def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
-    """EHLO or HELO went well: the client learns what is left of the capabilities, and starts afresh."""
+    """EHLO or HELO was accepted: pass the reply on, with the capabilities that the proxy supports; reset the state."""
     if expect is Expect.HELO:
         d.capabilities = type(d.capabilities)()
         if d.options.hidden_name is not None:
@@ -220,14 +226,14 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
 
 
 def _log_removed(d: Dialogue) -> None:
-    """What the server offers and the client is not told of: each keyword once, for those who debug."""
+    """With -d 4: log each keyword that is removed from the reply, once in a connection."""
     for keyword in d.capabilities.keywords.keys() & REMOVED.keys():
         text = f"client={d.client}, server={d.server}: {keyword.decode()} is not offered: {REMOVED[keyword]}"
         d.log_once(b"250 " + keyword, text, logging.DEBUG)
 
 
 def _our_xclient(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
-    """After XCLIENT the server is as new (Postfix XCLIENT_README): introduce the client again."""
+    """After XCLIENT the server begins a new session (Postfix XCLIENT_README): send EHLO or HELO again."""
     if reply.positive:
         d.client_known = True
         d.authenticated = False
@@ -267,10 +273,11 @@ def _data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     if not reply.intermediate:
         d.pass_on(reply)
     elif message.must_filter(d) and d.envelope.recipients:
-        _out_of_step(d, "354 to recipients without a sender")  # an empty message would reach them unjudged
+        _out_of_step(d, "354 to DATA without an accepted sender")  # recipients would get an empty, unfiltered message
     elif message.must_filter(d):
-        # RFC 2920 section 3.1 lets a server want the text although it accepted nobody, and a lone dot would end it.
-        # But a server that counts recipients otherwise than we do would take that dot for a message, an empty one.
+        # RFC 2920 section 3.1 lets a server answer 354 without an accepted recipient; a lone dot would then end the
+        # text.
+        # But a server that has accepted a recipient after all would take the lone dot for an empty message.
         _out_of_step(d, "354 to DATA without an accepted recipient")
     else:
         message.begin_stream(d, reply)
@@ -283,13 +290,14 @@ def _rset(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 
 def _our_rset(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    """The envelope is empty. Refused (Exim's `554 Too many nonmail commands`): the server leaves.
+    """The reply to our RSET. If it is refused (Exim's `554 Too many nonmail commands`), the session ends.
 
-    Whose envelope would the next message have? The client hears so in place of its next reply, QUIT's excepted.
+    The server may still have the old envelope, so no further message may be sent. The client gets 421 in reply to its
+    next command, unless that is QUIT.
     """
     if reply.positive:
         return
-    d.log(f"client={d.client}, server={d.server}: the server closes: {shown(reply.wire)}", logging.WARNING)
+    d.log(f"client={d.client}, server={d.server}: the server refuses RSET: {shown(reply.wire)}", logging.WARNING)
     last = answers.server_leaves(shown(reply.wire))
     d.drop_server(abort=True)
     d.release_local_replies()
@@ -301,7 +309,7 @@ def _our_rset(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 
 def _our_noop(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    """A heartbeat was all that was wanted; a server that refuses it gets no other, and may close behind it."""
+    """The reply to our NOOP. A server that refuses it gets no other NOOP; it may close the connection next."""
     if not reply.positive:
         text = f"client={d.client}, server={d.server}: NOOP (KeepAlives) refused: {shown(reply.wire)}"
         d.log_once(b"OUR NOOP", text, logging.WARNING)
@@ -315,8 +323,10 @@ def _quit(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 
 def _auth(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    if reply.intermediate and reply.code != 334:  # RFC 4954 section 4 knows no other; 354 would ask for text
-        _out_of_step(d, f"{reply.code} is no answer to AUTH")
+    if (
+        reply.intermediate and reply.code != 334
+    ):  # RFC 4954 section 4 allows no other 3xx; 354 would ask for message text
+        _out_of_step(d, f"{reply.code} cannot answer AUTH")
         return
     d.phase = Phase.AUTH if reply.intermediate else Phase.COMMAND
     d.authenticated = d.authenticated or reply.positive

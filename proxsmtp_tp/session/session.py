@@ -1,11 +1,10 @@
-"""The one door to a dialogue: `feed` an event, perform the effects.
+"""The entry point to a dialogue: `feed` an event, then perform the effects.
 
-TRANSITIONS says for every phase and every event what happens; a pair that is missing is a bug of the driver, and is
-raised as one. After each event the client's waiting lines are looked at again, since a reply may have set them free.
+TRANSITIONS names the handler for every phase and event. A missing pair is a bug of the driver and raises KeyError.
+After each event the client's waiting lines are looked at again, because a reply may allow the next command.
 
-One `feed` does a bounded amount of work, however much a peer has sent at once (the constants
-PER_FEED in client and server). `more` says that something is left: the driver feeds Continue
-after other connections had their turn.
+One `feed` does a limited amount of work, however much a peer has sent (the constants PER_FEED in `client` and
+`server`). If `more` is true, input is left: the driver feeds Continue after other connections were served.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Handler = "Callable[[Dialogue, Any], None]"
 
 
 def _ignore(_d: Dialogue, _event: object) -> None:
-    """Too late to matter."""
+    """The event comes too late and has no effect."""
 
 
 _ANY_PHASE: dict[type, Any] = {
@@ -80,14 +79,14 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
 
 
 class Session:
-    """One connection. Not reusable; after CloseClient every event is ignored."""
+    """The session of one connection. Not reusable; after CloseClient every event is ignored."""
 
     def __init__(self, options: Options, *, client_ip: str, local_ip: str, clock: Callable[[], str]) -> None:
-        """`client_ip` who connected, `local_ip` where to (%l); `clock` gives the date of RFC 5322 section 3.3."""
+        """`client_ip` connected to `local_ip` (%l); `clock` returns the date as RFC 5322 section 3.3 writes it."""
         self._d = Dialogue(options, client=client_ip, local=local_ip, clock=clock)
 
     def feed(self, event: events.Event) -> list[Effect]:
-        """What to do about an event, in order. KeyError: the driver fed what can not happen in this phase."""
+        """Handle an event; return the effects in order. KeyError: the event cannot happen in this phase."""
         d, flow = self._d, self._d.flow
         if type(event) is events.ClientClosed and flow.lines_left:
             flow.client_closing = event
@@ -101,7 +100,7 @@ class Session:
         return d.take_effects()
 
     def refuse(self, reply: Reply, reason: str) -> list[Effect]:
-        """End a connection that must not be relayed at all, before anything was said."""
+        """End a connection that must not be relayed, with `reply` in place of a greeting."""
         d = self._d
         d.server_gone = True
         d.log(f"client={d.client}: {reason}", logging.WARNING)
@@ -110,27 +109,27 @@ class Session:
 
     @property
     def more(self) -> bool:
-        """The last `feed` left something that can be acted on now: feed Continue."""
+        """Whether the last `feed` left input that can be handled now: then feed Continue."""
         d = self._d
         return (d.flow.lines_left or d.flow.replies_left) and d.phase is not Phase.ENDED
 
     @property
     def waiting_reply_octets(self) -> int:
-        """Octets of the server that wait to be acted on: the driver stops reading when they grow."""
+        """Octets from the server that were not handled yet: the driver stops reading when they grow."""
         return len(self._d.replies)
 
     @property
     def waiting_octets(self) -> int:
-        """Octets of the client that wait to be acted on: the driver stops reading when they grow."""
+        """Octets from the client that were not handled yet: the driver stops reading when they grow."""
         return len(self._d.lines)
 
     @property
     def idle(self) -> bool:
-        """Nothing of a transaction is going on."""
+        """Whether no transaction is running."""
         d = self._d
         return d.phase is not Phase.ENDED and d.envelope.sender is None and d.message is None
 
     @property
     def ended(self) -> bool:
-        """Every effect has been given."""
+        """Whether the connection has ended: there are no more effects."""
         return self._d.phase is Phase.ENDED

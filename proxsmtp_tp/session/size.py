@@ -1,7 +1,7 @@
-"""How large a message may be (RFC 1870): MessageSizeLimit, and where messages are kept for a filter the server's SIZE.
+"""How large a message may be (RFC 1870): MessageSizeLimit, and with a filter also the server's SIZE.
 
-Without a filter the server's limit is the server's business: it sees the message as it comes. With one we would keep,
-and have judged, what the server has said that it will not take.
+Without a filter the server enforces its own limit, because it sees the message as it arrives. With a filter the proxy
+would store and judge a message that the server is going to refuse.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
 
 DIGITS = 20
-"""Of a size, at most (RFC 1870 section 3)."""
+"""Digits of a SIZE value, at most (RFC 1870 section 3)."""
 
 
 def limit(d: Dialogue, *, filtered: bool) -> int | None:
-    """Octets that a message may have; None: as many as it has."""
+    """The largest message in octets; None: no limit."""
     own, servers = d.options.size_limit, d.capabilities.size if filtered else 0
     return min(filter(None, (own, servers)), default=None)
 
 
 def check_declared(d: Dialogue, parameters: bytes, most: int | None) -> None:
-    """SmtpError for a MAIL that declares more. What is no size is the server's to refuse."""
+    """Raise SmtpError if MAIL declares a larger size. An invalid SIZE is passed on: the server refuses it."""
     if most is None:
         return
     for word in parameters.upper().split():

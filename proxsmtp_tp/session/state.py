@@ -1,8 +1,8 @@
-"""The tables of the dialogue: phases, waits, and which replies may answer what.
+"""The tables of the dialogue: phases, deadlines, and which replies may answer which command.
 
-Every reply of the server is matched to the command at the head of the queue. EXPECTED says which first digits
-can answer it (RFC 5321 section 4.3.2); anything else means that the two sides are out of step, and the connection
-ends with 421 rather than with a reply given to the wrong command. 421 may answer anything and is no row here.
+Every reply of the server is matched to the command at the head of the queue. EXPECTED says which first digits can
+answer it (RFC 5321 section 4.3.2). Any other reply means that the two sides are out of step: the connection ends with
+421, so that no reply is given to the wrong command. 421 itself may answer any command and is not in the table.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from enum import Enum
 
 
 class _Name(Enum):
-    """Members are looked up in tables for every event: their identity is the hash, not Enum's own, in Python."""
+    """An Enum that is hashed by identity: members are looked up for every event, and Enum's own hash is slow."""
 
     __hash__ = object.__hash__
 
 
 class Phase(_Name):
-    """What the client's side of the dialogue is at."""
+    """The phase of the dialogue with the client."""
 
     GREETING = "the server has not greeted yet"
     COMMAND = "the client may send commands"
     AUTH = "the client's next line continues AUTH"
     DATA = "the client sends a message"
-    SETTLING = "the message is complete, its final reply is not: the client's bytes wait"
-    SKIPPING = "the client sends a BDAT chunk that nobody wants"
-    ENDED = "nothing is read or written any more"
+    SETTLING = "the message is complete and waits for its final reply; the client's bytes wait"
+    SKIPPING = "the client sends a BDAT chunk that is discarded"
+    ENDED = "nothing more is read or written"
 
 
 class Sink(_Name):
-    """Where the text of a message goes while it arrives."""
+    """Where the text of a message goes as it arrives."""
 
     FILTER = "to the filter"
-    STREAM = "to the server, as it comes"
-    DISCARD = "nowhere: its final reply is known already"
+    STREAM = "to the server, as it arrives"
+    DISCARD = "nowhere: its final reply is already known"
 
 
 class Wait(_Name):
-    """What is waited for: names the deadline (the driver knows its seconds)."""
+    """What the session waits for. It selects the deadline (the driver knows the seconds)."""
 
     GREETING = "the server's greeting"
     REPLY = "the server's reply"
@@ -53,15 +53,15 @@ class Wait(_Name):
 
 
 class Reason(_Name):
-    """Why a connection winds down."""
+    """Why a connection must end."""
 
     RELOAD = "other workers have taken over"
     STOP = "the daemon ends"
-    AGE = "the connection has lasted long enough"
+    AGE = "the connection has lasted longer than SessionTimeOut"
 
 
 class Expect(_Name):
-    """What a reply of the server answers."""
+    """The command that a reply answers."""
 
     GREETING = "the connection"
     EHLO = "EHLO"
@@ -75,14 +75,14 @@ class Expect(_Name):
     XFORWARD = "XFORWARD"
     OTHER = "another command"
     MESSAGE = "the end of data"
-    # Commands of our own: the client never sees their replies as such.
+    # Commands of our own: their replies are not passed on to the client.
     OUR_DATA = "our DATA"
     OUR_RSET = "our RSET"
     OUR_NOOP = "our NOOP"
     OUR_XCLIENT = "our XCLIENT"
     OUR_EHLO = "our second EHLO"
-    # A reply that we gave ourselves, waiting for those before it.
-    LOCAL = "nobody: it is our own reply"
+    # A reply of our own that waits for the replies before it.
+    LOCAL = "nothing: it is our own reply"
 
 
 _USUAL = frozenset({2, 4, 5})
@@ -108,8 +108,8 @@ EXPECTED: dict[Expect, frozenset[int]] = {
 }
 
 LAST_LINE_DECIDES = frozenset({Expect.GREETING, Expect.MESSAGE})
-"""Replies that are read tolerantly. To misread the reply to the end of data doubles the message; a greeting that begins
-with 220- and ends with 521 refuses, and nothing else can be on its way yet."""
+"""Replies that are read tolerantly: their last line decides. To misread the final reply to a message would duplicate
+the message; a greeting that begins with 220- and ends with 521 is a refusal."""
 
 GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET})
-"""Commands after which another may be sent before their reply (RFC 2920 section 3.1)."""
+"""Commands after which another may be sent without waiting for the reply (RFC 2920 section 3.1)."""

@@ -1,4 +1,4 @@
-"""What passing time means: deadlines, keep-alives, and the end of the daemon's life."""
+"""Decisions about time: deadlines, keep-alives, and the end of the worker."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _OVERDUE = {
 
 
 def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
-    """DeadlinePassed: the client hears 421 and which side kept us waiting; before the greeting, see `end_unserved`."""
-    sending = event.wait is Wait.SENDING and d.phase is Phase.DATA  # only the driver knows who keeps whom waiting
+    """DeadlinePassed: end with 421, which names the slow side. Before the greeting: see `end_unserved`."""
+    sending = event.wait is Wait.SENDING and d.phase is Phase.DATA  # only the driver knows which side is slow
     if event.wait is not d.current_wait() and not sending:
-        return  # what was waited for came meanwhile
+        return  # it has happened in the meantime
     if event.wait is not Wait.QUIT:
         d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
     if event.wait is Wait.GREETING:
@@ -41,7 +41,7 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
 
 
 def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
-    """MessageTimedOut: neither a slow client nor a slow server holds a message for ever."""
+    """MessageTimedOut: end the connection, whichever side is slow."""
     if d.phase is not Phase.SKIPPING and (d.message is None or d.message.sent):
         return
     d.log(f"client={d.client}, server={d.server}: the message took too long (MessageTimeOut)", logging.WARNING)
@@ -49,12 +49,12 @@ def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
 
 
 NOOPS_LIMIT = 8
-"""NOOPs of ours in one session: Exim hangs up at the eleventh command that is no mail (smtp_accept_max_nonmail), and
-two are left for the client. Postfix puts up with a hundred (smtpd_junk_command_limit)."""
+"""NOOPs of ours in one session: Exim closes at the eleventh command that is no mail (smtp_accept_max_nonmail), so two
+are left for the client. Postfix accepts a hundred (smtpd_junk_command_limit)."""
 
 
 def keep_alive(d: Dialogue, _event: events.KeepAlive) -> None:
-    """KeepAlive while the server waits, between its 250 to RCPT and our DATA, for a message being read or judged."""
+    """KeepAlive: send NOOP if the server waits between its 250 to RCPT and our DATA, while the message is filtered."""
     m = d.message
     if d.ours.noops >= NOOPS_LIMIT:
         return
@@ -64,11 +64,11 @@ def keep_alive(d: Dialogue, _event: events.KeepAlive) -> None:
 
 
 def wind_down(d: Dialogue, event: events.WindDown) -> None:
-    """WindDown: no new transaction (client.pump ends the connection as soon as none is running).
+    """WindDown: begin no new transaction. `client.pump` ends the connection when none is running.
 
-    After a reload a client that has not come to its first one may still have that, and one that has may say QUIT: 421
-    in place of the greeting is a refused connection, and there are clients to whom in place of 221 it is a refused
-    message. When the daemon ends, nobody who is idle is worth its waiting.
+    After a reload, connections accepted before it may finish one transaction and send QUIT; then they get 421. (421 in
+    place of the greeting would refuse the connection, and some clients take 421 in place of 221 for a refused message.)
+    When the daemon stops, idle connections get 421 at once.
     """
     d.first_transaction_allowed = event.reason is Reason.RELOAD and d.end_after_transaction is None
     if d.phase is Phase.GREETING and not d.first_transaction_allowed:
@@ -80,5 +80,5 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
 
 
 def shutdown(d: Dialogue, _event: events.Shutdown) -> None:
-    """Shutdown: 421 now, even in the middle of a message, which then was never accepted by anybody."""
+    """Shutdown: end with 421 now, even in the middle of a message, which then was not accepted."""
     d.end(answers.SHUTTING_DOWN)

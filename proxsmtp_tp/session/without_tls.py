@@ -1,7 +1,8 @@
-"""What it means for a session that STARTTLS is taken away: it has to stay in clear, which neither peer has asked for.
+"""Sessions in which the proxy has removed STARTTLS: they stay in clear, although both peers could have used TLS.
 
-A password does not cross the network in clear because of us (AuthWithoutTls); a refusal that the server would not have
-given without us is no reason to bounce a mail; who leaves because of it is named in the log.
+No password crosses the network in clear because of the proxy (AuthWithoutTls). If the server refuses a command because
+TLS is missing, the client gets a temporary failure, so that no mail bounces. A client that leaves because TLS is
+missing is named in the log.
 """
 
 from __future__ import annotations
@@ -21,28 +22,29 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
 
 MADE_TEMPORARY: Final = frozenset({Expect.MAIL, Expect.RCPT, Expect.DATA, Expect.OUR_DATA, Expect.AUTH})
-"""What is answered so before TLS or a login (RFC 3207 section 4, RFC 4954 section 6): another 530 is the server's."""
+"""Commands that a server may refuse for lack of TLS or a login (RFC 3207 section 4, RFC 4954 section 6). A refusal of
+any other command is passed on unchanged."""
 _WANTS_TLS = re.compile(
     rb"\bSTARTTLS\b|\b5\.7\.1[01]\b|\b(?:TLS|SSL|encryption)\b[^\r\n]*(?:requir|need|must)"
     rb"|(?:requir|need|must)[^\r\n]*\b(?:TLS|SSL|encryption)\b",
     re.IGNORECASE,
 )
 _WANTS_LOGIN = re.compile(rb"\b(?:un)?authenticat|\brelay|\blog ?in\b", re.IGNORECASE)
-_EXCEPT = "to except it: RuleExceptDestination: {server}, or install-rules --except-destination {server}"
+_EXCEPT = "to exclude the server: RuleExceptDestination: {server}, or install-rules --except-destination {server}"
 
 
 def shows_password_here(d: Dialogue, command: Command) -> bool:
-    """AUTH: whether it would show the password where, without us, the client could have encrypted."""
+    """Whether this AUTH would show the password, while without the proxy the client could have used TLS."""
     mechanism = command.argument.split(None, 1)[:1]
     if not d.removed.tls or d.options.auth_without_tls or not mechanism or not shows_password(mechanism[0]):
         return False
-    text = "a login that shows the password is refused, as STARTTLS is not offered (AuthWithoutTls)"
+    text = "a login that shows the password is refused, because STARTTLS is not offered (AuthWithoutTls)"
     d.log_once(b"AUTH", f"client={d.client}, server={d.server}: {text}", logging.WARNING)
     return True
 
 
 def made_temporary(d: Dialogue, pending: PendingReply, reply: Reply) -> Reply:
-    """The server's reply; 451 in its place where it refuses for want of the TLS, or of the login, that we took away."""
+    """The server's reply, or 451 if the server refuses for lack of the TLS or the login that the proxy has removed."""
     if reply.code < 500 or not d.removed.tls or pending.expect not in MADE_TEMPORARY:
         return reply
     if reply.code in {530, 538} or _WANTS_TLS.search(reply.wire):
@@ -53,13 +55,13 @@ def made_temporary(d: Dialogue, pending: PendingReply, reply: Reply) -> Reply:
         instead, lack = answers.SERVER_WANTS_LOGIN, "a login, which is not offered without TLS (AuthWithoutTls)"
     else:
         return reply
-    text = f"the server wants {lack}: {shown(reply.wire)}; {_EXCEPT.format(server=d.server)}"
+    text = f"the server requires {lack}: {shown(reply.wire)}; {_EXCEPT.format(server=d.server)}"
     d.log_once(b"530", f"client={d.client}, server={d.server}: {text}", logging.WARNING)
     return instead
 
 
 def client_leaves(d: Dialogue) -> None:
-    """The client goes: one that had no use for a session in clear probably insists on TLS."""
+    """The client closes: log it if it did not send MAIL, because then it probably requires TLS."""
     if d.removed.tls and not d.said_mail and not d.authenticated:
-        text = "left without MAIL where STARTTLS is not offered: it probably insists on TLS"
+        text = "the client left without MAIL, and STARTTLS is not offered: it probably requires TLS"
         d.log_once(b"QUIT", f"client={d.client}, server={d.server}: {text}; {_EXCEPT.format(server=d.server)}")

@@ -1,8 +1,8 @@
-"""Postfix's two commands about other clients: XCLIENT, which we may send, and XFORWARD, which clients may send.
+"""Postfix's two commands about other clients: XCLIENT, which the proxy sends, and XFORWARD, which clients send.
 
-XCLIENT is who the client is: a server that trusts our address must know before it hears of a transaction, so until
-`Dialogue.client_known` only BEFORE passes. Any other way to tell it (a PROXY header ahead of the greeting) sets that.
-XFORWARD is whom the client acts for: a server that sees our address can not judge who may say so (`may_forward`).
+XCLIENT tells the server the client's address. A server that trusts our own address must know the client's before a
+transaction begins, so until `Dialogue.client_known` only the commands in BEFORE are passed on. XFORWARD names the
+client of our client. A server that sees only our address cannot decide who may send it, so `may_forward` does.
 
 Sources: XCLIENT_README and XFORWARD_README of Postfix; values are xtext (RFC 3461 section 4).
 """
@@ -22,20 +22,19 @@ if TYPE_CHECKING:
 
 UNAVAILABLE = b"[UNAVAILABLE]"
 VALUE_LIMIT = 255
-"""Octets of a value, sent or remembered: a host name's limit (RFC 1035 section 3.1), past which Postfix refuses it."""
+"""Octets of a value, sent or stored: the limit of a host name (RFC 1035 section 3.1). Postfix refuses longer ones."""
 BEFORE: Final = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"QUIT"})
-"""Commands that pass before the server knows the client: they leave nothing behind that it would put to our account."""
+"""Commands that are passed on before the server knows the client: they begin no transaction."""
 LINE_LIMIT = 512
 """Octets of a command line that every server reads (RFC 5321 section 4.5.3.1.4)."""
 _CONTROL = bytes(63 if octet < 32 or octet == 127 else octet for octet in range(256))
 
 
 def command(d: Dialogue, pending: PendingReply, reply: Reply) -> bytes | None:
-    """The XCLIENT line for this server, or None where it does not offer it.
+    """The XCLIENT line for this server; None if the server does not offer XCLIENT with ADDR.
 
-    After HELO nothing is offered, and support for ADDR is assumed, as the original does; an offer without ADDR is none,
-    as the address is what matters. The client chooses its name: it is cut, or left out, so that no name makes the
-    server refuse the line and with it the address.
+    After HELO nothing is offered; then support for ADDR is assumed, as in proxsmtpd 1.10. The HELO name comes from the
+    client: it is cut or left out if it is too long, so that the server does not refuse the line because of it.
     """
     assumed = pending.expect is Expect.HELO
     offered = frozenset({b"ADDR"}) if assumed else rewrite_ehlo(reply, hide_name=None)[1].xclient
@@ -54,7 +53,7 @@ def _address(client: str) -> bytes:
 
 
 def may_forward(d: Dialogue) -> bool:
-    """Whether this client may send XFORWARD. One on a unix socket is on this host, where the socket's folder guards."""
+    """Whether this client may send XFORWARD. A client on a unix socket may: its directory controls the access."""
     networks = d.options.xforward_clients
     if not networks:
         return not d.options.xclient
@@ -62,9 +61,10 @@ def may_forward(d: Dialogue) -> bool:
 
 
 def remember_xforward(d: Dialogue, line: bytes) -> None:
-    """The server accepted this XFORWARD line: filters may know of ADDR and HELO for the next message.
+    """The server accepted this XFORWARD line: keep ADDR and HELO for the filter of the next message.
 
-    Control characters become question marks, as in Postfix: a variable of a filter is one line without a NUL.
+    Control characters become question marks, as in Postfix: an environment variable of a filter is one line without
+    NUL.
     """
     for word in line.split()[1:]:
         name, _, value = word.partition(b"=")

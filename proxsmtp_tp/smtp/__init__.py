@@ -1,17 +1,17 @@
-"""SMTP as bytes and values, with no socket, clock or process in sight (RFC 5321).
+"""SMTP as bytes and values, without sockets, clock or processes (RFC 5321).
 
-lines         a client's byte stream cut into lines, bounded
+lines         a client's byte stream split into lines, in limited memory
 commands      one command line: verb, path, ESMTP parameters
-paths         the address in MAIL and RCPT: one reading, one notation
+paths         the address in MAIL and RCPT: it has one reading, and is written in one form
 replies       what servers answer: parsed, built, encoded
-answers       every reply that we originate, in one table
-data          the message between DATA and the final dot: dots, line ends, end of data
-headers       header lines put into a message on its way
-capabilities  the EHLO reply: what stays, what goes, the name in it
-xtext         any octet in printable ASCII (DSN parameters, XCLIENT, XFORWARD)
+answers       every reply that the proxy gives itself, in one table
+data          the message between DATA and the final dot: dot-stuffing, line ends, end of data
+headers       insertion of header lines into a message
+capabilities  the reply to EHLO: which keywords are kept or removed, and the server's name
+xtext         the encoding of any octet in printable ASCII (DSN parameters, XCLIENT, XFORWARD)
 envelope      sender and recipients as the server accepted them
 
-Every reader has one contract: feed it bytes in any chunks; it returns what is complete, keeps what is not,
-and raises SmtpError (with the reply to give) for what no client should send, ReplyError for what no server
-should.
+All readers work in the same way: feed them bytes in chunks of any size. They return what is complete and keep the
+rest. They raise SmtpError (with the reply to give) for invalid input of a client, and ReplyError for invalid input of a
+server.
 """

@@ -1,6 +1,6 @@
-"""Every reply that we originate, in one table (RFC 5321 section 4.2.3; enhanced codes: RFC 3463, RFC 5248).
+"""Every reply that the proxy gives itself, in one table (RFC 5321 section 4.2.3; enhanced codes: RFC 3463, RFC 5248).
 
-A refusal has a name here and nowhere else, so that log, tests and documentation speak of the same thing.
+Each refusal has its name only here, so that log, tests and documentation mean the same one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final
 
 from proxsmtp_tp.smtp.replies import Reply
 
-# Command lines: what stands in no position to be a command (RFC 5321 sections 2.3.8 and 4.1.1).
+# Lines that are no valid command line (RFC 5321 sections 2.3.8 and 4.1.1).
 COMMAND_UNRECOGNIZED: Final = Reply.of(500, "5.5.2 Error: command not recognized")
 COMMAND_BARE_LF: Final = Reply.of(500, "5.5.2 Error: bare <LF> received, command lines end with <CR><LF>")
 COMMAND_BARE_CR: Final = Reply.of(500, "5.5.2 Error: bare <CR> received, command lines end with <CR><LF>")
@@ -29,9 +29,10 @@ NO_REQUIRETLS: Final = Reply.of(
     530, "5.7.10 REQUIRETLS can not be honoured through this proxy"
 )  # RFC 8689 section 4.2.1
 
-# What is not spoken through this proxy.
-# What a client may still know from a session without this proxy costs it a retry, in which it reads EHLO anew, not the
-# message: a command that brings one is refused with 451, a parameter with 455 (RFC 5321 section 4.2.3).
+# Commands and parameters that are not supported.
+# A client may use an extension that it remembers from a session without this proxy. Then a command that carries a
+# message
+# is refused with 451, and a parameter with 455 (RFC 5321 section 4.2.3): the client tries again, and no mail bounces.
 NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: command not implemented")
 NO_TLS: Final = Reply.of(502, "5.5.1 Error: TLS is not available through this mail filter")
 USE_DATA: Final = Reply.of(451, "4.5.1 Error: not offered through this mail filter, say EHLO again and use DATA")
@@ -42,7 +43,7 @@ EHLO_FIRST: Final = Reply.of(503, "5.5.1 Error: send EHLO or HELO first")
 LMTP_REFUSED: Final = Reply.of(500, "5.5.1 Error: this is SMTP, LMTP is not carried: use EHLO")
 BAD_CHUNK_SIZE: Final = Reply.of(501, "5.5.4 Syntax: BDAT needs a chunk size")
 
-# Where STARTTLS is taken away: what a server, or a client, would have done with it.
+# In sessions in which STARTTLS is removed.
 AUTH_NEEDS_TLS: Final = Reply.of(
     454, "4.7.0 This login would show the password: it needs TLS, which is not available through this mail filter"
 )  # RFC 4954 section 6
@@ -59,8 +60,8 @@ DECLARED_TOO_LARGE: Final = Reply.of(552, "5.3.4 Message size exceeds fixed limi
 MESSAGE_TOO_LARGE: Final = Reply.of(552, "5.3.4 Error: the message is larger than the size limit")  # section 6.3
 SPOOL_FAILED: Final = Reply.of(452, "4.3.1 Temporary storage failed, try again later")
 
-# The end of the connection: RFC 5321 section 3.8 wants 421 before a close that the client did not ask for.
-RESET: Final = Reply.of(250, "2.0.0 Ok")  # for an RSET that one of ours stands for
+# The end of the connection: RFC 5321 section 3.8 requires 421 before a close that the client did not request.
+RESET: Final = Reply.of(250, "2.0.0 Ok")  # for an RSET that need not be sent, because we have just sent one
 BYE: Final = Reply.of(221, "2.0.0 Bye")
 TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0 Error: too many errors")
 CLOSING_OUT_OF_STEP: Final = Reply.of(421, "4.5.0 Closing: what follows BDAT can not be told from commands")
@@ -84,10 +85,10 @@ TOO_MANY_CONNECTIONS: Final = Reply.of(421, "4.7.0 Too many connections, try aga
 
 
 def server_leaves(words: str) -> Reply:
-    """The server refuses to go on, between two messages of the client: `words` are its own."""
+    """The server ends the session between two messages; `words` is the text of its reply."""
     return Reply.of(421, f"4.4.2 The server ends the session: {words}")
 
 
 def unreachable(reason: str) -> Reply:
-    """No connection to the server: what a client gets for a greeting. `reason` names address and error."""
+    """The reply in place of a greeting if there is no connection to the server. `reason` names address and error."""
     return Reply.of(421, f"4.4.1 No connection to the server: {reason}")

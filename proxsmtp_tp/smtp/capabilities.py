@@ -1,16 +1,16 @@
-"""What a server offers, and what of it a client may see (RFC 5321 section 4.1.1.1).
+"""Which extensions of the server the client sees in the reply to EHLO (RFC 5321 section 4.1.1.1).
 
-A keyword that is kept is a promise that we can carry its commands; what we cannot carry is taken out here,
-cleanly, and its commands are refused by the session. EXTENSIONS is the one table of what stays and what goes.
+A keyword is kept only if the proxy can carry its commands. Other keywords are removed here, and the session refuses
+their commands. EXTENSIONS is the one table of what is kept and what is removed.
 
-A keyword that is not in it is kept. An extension adds parameters or verbs (RFC 5321 section 2.2), and both pass: a line
-of an unknown verb, with one reply. No unknown verb opens a way for text, since a 3xx to it ends the connection; a
-client and a server that agree on something private could hide it in any command, so taking the keyword away would
-stop nobody, and break what works without us.
+An unknown keyword is kept. An extension adds parameters or verbs (RFC 5321 section 2.2), and both pass: an unknown verb
+is one line with one reply. It cannot carry a message past the filter, because a 3xx reply to it ends the connection. A
+client and a server that agree on something private could hide it in any command, so removing unknown keywords would
+prevent nothing, and would break extensions that work without the proxy.
 
-Names: an MTA that finds its own name in the greeting or in the answer to EHLO reports a mail loop. Where
-the client did not choose the server itself, the name is hidden, and with it the text behind it, where
-servers repeat it (as proxsmtpd 1.10 does).
+Names: an MTA that finds its own name in the greeting or in the reply to EHLO reports a mail loop. If the client did not
+choose the server itself, the server's name is replaced, and the text after it is removed, because some servers repeat
+the name there (as proxsmtpd 1.10 does).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from proxsmtp_tp.smtp.commands import AUTH_VERBS
 from proxsmtp_tp.smtp.replies import Reply
 
 PASSTHRU_NAME: Final = b"smtp.passthru"
-"""The name that hides a server's, as proxsmtpd 1.10 has it."""
+"""The name that replaces the server's, as in proxsmtpd 1.10."""
 FILTERED: Final = b"XFILTERED"
-"""What stands for a keyword that was the last line, as proxsmtpd 1.10 has it: the reply keeps its shape."""
+"""What replaces a removed keyword on the last line of the reply, as in proxsmtpd 1.10."""
 
 _KEYWORD = re.compile(rb"[ \t]*[^ \t=]*")
 _HOST_NAME = re.compile(rb"[\w-]+(\.[\w-]+)+")
@@ -32,7 +32,7 @@ _SIZE_DIGITS = 20  # RFC 1870 section 3
 
 
 class Extension(NamedTuple):
-    """Where it goes, its `verbs` are refused, and MAIL and RCPT with one of its `parameters` (`NAME`, `NAME=VALUE`)."""
+    """If it is removed, its `verbs` are refused, and MAIL and RCPT with its `parameters` (`NAME`, `NAME=VALUE`)."""
 
     stays: bool
     why: str
@@ -53,94 +53,101 @@ EXTENSIONS: Final[dict[bytes, Extension]] = {
     b"SEND": _stays("MAIL by another name (RFC 821 section 3.4)"),
     b"SOML": _stays("MAIL by another name (RFC 821 section 3.4)"),
     b"SAML": _stays("MAIL by another name (RFC 821 section 3.4)"),
-    b"VRFY": _stays("a question: one line, one reply (RFC 5321 section 3.5)"),
-    b"EXPN": _stays("a question: one line, one reply (RFC 5321 section 3.5)"),
-    b"HELP": _stays("a question: one line, one reply (RFC 5321 section 4.1.1.8)"),
-    b"TURN": _goes("client and server change roles: the server's mail would meet no filter (RFC 821)", b"TURN"),
-    b"8BITMIME": _stays("message text passes octet by octet (RFC 6152)"),
+    b"VRFY": _stays("one line, one reply (RFC 5321 section 3.5)"),
+    b"EXPN": _stays("one line, one reply (RFC 5321 section 3.5)"),
+    b"HELP": _stays("one line, one reply (RFC 5321 section 4.1.1.8)"),
+    b"TURN": _goes("client and server change roles: the server's mail would not be filtered (RFC 821)", b"TURN"),
+    b"8BITMIME": _stays("message text is passed on unchanged (RFC 6152)"),
     b"SIZE": _stays(
-        "the server's limit, or MessageSizeLimit where that is lower; checked here where a filter judges (RFC 1870)"
+        "the server's limit, or MessageSizeLimit if that is lower; with a filter the proxy checks it (RFC 1870)"
     ),
-    b"VERB": _goes("Sendmail's: replies that answer no command, while it works", b"VERB", b"XVRB"),
-    b"ONEX": _stays("Sendmail's: says that one message will come, no more"),
-    b"CHUNKING": _goes("BDAT has no end-of-data line; messages reach filters by DATA only (RFC 3030)", b"BDAT"),
+    b"VERB": _goes("Sendmail's: the server sends replies that answer no command", b"VERB", b"XVRB"),
+    b"ONEX": _stays("Sendmail's: announces that only one message will be sent"),
+    b"CHUNKING": _goes("BDAT has no end-of-data line; the proxy accepts messages by DATA only (RFC 3030)", b"BDAT"),
     b"BINARYMIME": _goes(
-        "needs CHUNKING: bare CR, LF and NUL have no safe form in DATA (RFC 3030 section 3)",
+        "needs CHUNKING: bare CR, LF and NUL cannot be sent safely with DATA (RFC 3030 section 3)",
         parameters=(b"BODY=BINARYMIME",),
     ),
     b"CHECKPOINT": _goes(
-        "resumes a transaction in its middle: a filter would see half a message (RFC 1845)", parameters=(b"TRANSID",)
+        "resumes a message in the middle: a filter would see only a part of it (RFC 1845)", parameters=(b"TRANSID",)
     ),
-    b"DELIVERBY": _stays("parameters pass as they are (RFC 2852)"),
-    b"PIPELINING": _stays("every reply goes to its command, so commands may come in groups (RFC 2920)"),
-    b"DSN": _stays("parameters pass as they are (RFC 3461)"),
-    b"ETRN": _stays("the server sends its mail by another connection: one line, one reply (RFC 1985)"),
-    b"ENHANCEDSTATUSCODES": _stays("the server's replies pass as they are; ours have them, too (RFC 2034)"),
-    b"STARTTLS": _goes("a message that is encrypted past us cannot be judged (RFC 3207)", b"STARTTLS"),
-    b"NO-SOLICITING": _stays("parameters pass as they are (RFC 3865)"),
-    b"MTRK": _stays("parameters pass as they are (RFC 3885)"),
-    b"SUBMITTER": _stays("parameters pass as they are (RFC 4405)"),
+    b"DELIVERBY": _stays("parameters are passed on unchanged (RFC 2852)"),
+    b"PIPELINING": _stays("every reply is matched to its command, so commands may be sent in groups (RFC 2920)"),
+    b"DSN": _stays("parameters are passed on unchanged (RFC 3461)"),
+    b"ETRN": _stays("one line, one reply; the server sends the mail on another connection (RFC 1985)"),
+    b"ENHANCEDSTATUSCODES": _stays(
+        "the server's replies are passed on; our own replies have enhanced codes too (RFC 2034)"
+    ),
+    b"STARTTLS": _goes("an encrypted message cannot be filtered (RFC 3207)", b"STARTTLS"),
+    b"NO-SOLICITING": _stays("parameters are passed on unchanged (RFC 3865)"),
+    b"MTRK": _stays("parameters are passed on unchanged (RFC 3885)"),
+    b"SUBMITTER": _stays("parameters are passed on unchanged (RFC 4405)"),
     b"ATRN": _goes("client and server change roles, as with TURN (RFC 2645)", b"ATRN", b"XTRN"),
     b"AUTH": _stays(
-        "the exchange passes line by line, unseen (RFC 4954); PLAIN and LOGIN go with STARTTLS (AuthWithoutTls)"
+        "its lines are passed on unread (RFC 4954); PLAIN and LOGIN are removed with STARTTLS (AuthWithoutTls)"
     ),
-    b"BURL": _goes("the server would fetch the message itself, past the filter (RFC 4468)", b"BURL"),
-    b"FUTURERELEASE": _stays("parameters pass as they are (RFC 4865)"),
-    b"CONPERM": _stays("parameters pass as they are (RFC 4141)"),
-    b"CONNEG": _stays("replies to RCPT of several lines are one reply (RFC 4141)"),
+    b"BURL": _goes("the server would fetch the message itself, so it would not be filtered (RFC 4468)", b"BURL"),
+    b"FUTURERELEASE": _stays("parameters are passed on unchanged (RFC 4865)"),
+    b"CONPERM": _stays("parameters are passed on unchanged (RFC 4141)"),
+    b"CONNEG": _stays("a reply to RCPT may have several lines (RFC 4141)"),
     b"UTF8SMTP": _goes(
-        "obsolete; ALT-ADDRESS names a second address, of which no filter is told (RFC 5336)",
+        "obsolete; ALT-ADDRESS names a second address, which filters would not see (RFC 5336)",
         parameters=(b"ALT-ADDRESS",),
     ),
-    b"SMTPUTF8": _stays("addresses pass octet by octet (RFC 6531)"),
-    b"MT-PRIORITY": _stays("parameters pass as they are (RFC 6710)"),
-    b"RRVS": _stays("parameters pass as they are (RFC 7293)"),
-    b"REQUIRETLS": _stays("only with TLS is it offered at all; MAIL with it is refused with 530 (RFC 8689)"),
-    b"LIMITS": _stays("of ours, no command counts against a limit of the server's (RFC 9422)"),
-    # Drafts, and what servers have of their own.
-    b"PIPECONNECT": _goes("commands before EHLO is answered, by what was offered once: without us (Exim 4.95)"),
+    b"SMTPUTF8": _stays("addresses are passed on unchanged (RFC 6531)"),
+    b"MT-PRIORITY": _stays("parameters are passed on unchanged (RFC 6710)"),
+    b"RRVS": _stays("parameters are passed on unchanged (RFC 7293)"),
+    b"REQUIRETLS": _stays("servers offer it only within TLS; MAIL with REQUIRETLS is refused with 530 (RFC 8689)"),
+    b"LIMITS": _stays("commands that the proxy adds do not count against these limits (RFC 9422)"),
+    # Drafts, and extensions of single products.
+    b"PIPECONNECT": _goes(
+        "the client sends commands before the reply to EHLO, based on an earlier session (Exim 4.95)"
+    ),
     b"PIPE_CONNECT": _goes("Exim 4.94's PIPECONNECT"),
     b"X_PIPE_CONNECT": _goes("Exim 4.92's PIPECONNECT"),
     b"PRDR": _goes(
-        "answers one message with a reply for each recipient, a verdict is one for all (draft-hall-prdr)",
+        "one reply for each recipient of a message, but a verdict is for the whole message (draft-hall-prdr)",
         parameters=(b"PRDR",),
     ),
     b"XEXDATA": _goes("Courier's PRDR: one reply with a code for each recipient", parameters=(b"EXDATA",)),
     b"XSECURITY": _goes("Courier's REQUIRETLS: there is no TLS to the server", parameters=(b"SECURITY",)),
-    b"XVERP": _stays("Courier's and Postfix's: parameters pass as they are"),
-    b"XCLIENT": _goes("tells the server who the client is: ours to say, and no client's", b"XCLIENT"),
+    b"XVERP": _stays("Courier's and Postfix's: parameters are passed on unchanged"),
+    b"XCLIENT": _goes("only the proxy may tell the server the client's address", b"XCLIENT"),
     b"XREMOTEIP": _goes("Momentum's XCLIENT", b"XREMOTEIP", b"XSETCONTEXT"),
     b"XPROXY": _goes("Exchange's XCLIENT", b"XPROXY"),
     b"XPROXYFROM": _goes("Exchange's XCLIENT", b"XPROXYFROM"),
-    b"XPROXYTO": _goes("has the server hand the connection on to another, unseen from there on", b"XPROXYTO"),
+    b"XPROXYTO": _goes("the server would forward the connection to another host, unfiltered", b"XPROXYTO"),
     b"XFORWARD": _stays("for clients that may send it (XForwardClients); filters learn what the server accepted"),
-    b"X-EXPS": _stays("Exchange's AUTH among its own; LOGIN goes with STARTTLS (AuthWithoutTls)"),
-    b"X-ANONYMOUSTLS": _goes("Exchange's STARTTLS among its own", b"X-ANONYMOUSTLS"),
-    b"X-LINK2STATE": _goes("Exchange's routing tables: octets that are neither command nor message", b"X-LINK2STATE"),
+    b"X-EXPS": _stays("Exchange's AUTH between its own servers; LOGIN is removed with STARTTLS (AuthWithoutTls)"),
+    b"X-ANONYMOUSTLS": _goes("Exchange's STARTTLS between its own servers", b"X-ANONYMOUSTLS"),
+    b"X-LINK2STATE": _goes(
+        "Exchange's routing tables: octets that are neither commands nor a message", b"X-LINK2STATE"
+    ),
     b"XEXCH50": _goes("sends binary blocks outside DATA", b"XEXCH50"),
     b"XMESSAGECONTEXT": _goes("sends binary blocks by BDAT before the message", parameters=(b"XMESSAGECONTEXT",)),
-    b"XSHADOW": _stays("Exchange's: a copy is a message like another, and is judged"),
-    b"XOORG": _stays("Exchange's: parameters pass as they are"),
-    b"XRDST": _stays("Exchange's: parameters pass as they are"),
-    b"XUSR": _stays("Sendmail's: says that this is a submission, one line, one reply"),
-    b"XADR": _stays("Oracle's: a question, one line, one reply"),
-    b"XSTA": _stays("Oracle's: a question, one line, one reply"),
-    b"XCIR": _stays("Oracle's: a question, one line, one reply"),
-    b"XGEN": _stays("Oracle's: a question, one line, one reply"),
+    b"XSHADOW": _stays("Exchange's: the copy is a message, and is filtered"),
+    b"XOORG": _stays("Exchange's: parameters are passed on unchanged"),
+    b"XRDST": _stays("Exchange's: parameters are passed on unchanged"),
+    b"XUSR": _stays("Sendmail's: announces a submission; one line, one reply"),
+    b"XADR": _stays("Oracle's: one line, one reply"),
+    b"XSTA": _stays("Oracle's: one line, one reply"),
+    b"XCIR": _stays("Oracle's: one line, one reply"),
+    b"XGEN": _stays("Oracle's: one line, one reply"),
 }
-"""What becomes of each keyword of EHLO, and why. What is not here stays."""
+"""Which keywords of EHLO are kept or removed, and why. Others are kept."""
 
 REMOVED: Final[dict[bytes, str]] = {keyword: row.why for keyword, row in EXTENSIONS.items() if not row.stays}
-"""Keywords that are taken out, and why."""
+"""Keywords that are removed, and why."""
 REFUSED_VERBS: Final = frozenset(verb for row in EXTENSIONS.values() for verb in row.verbs)
-"""Commands of theirs: refused with 502, XCLIENT with 554, MESSAGE_VERBS with 451."""
+"""Verbs of removed extensions: refused with 502, XCLIENT with 554, MESSAGE_VERBS with 451."""
 MESSAGE_VERBS: Final = frozenset({b"BDAT", b"BURL"})
-"""Those that bring a message, which a 5xx would bounce: a client may know them from before (Exim's PIPECONNECT)."""
+"""Verbs that carry a message. A client may remember them from an earlier session (Exim's PIPECONNECT), and a 5xx would
+bounce the message."""
 _REFUSED_PARAMETERS = frozenset(word for row in EXTENSIONS.values() for word in row.parameters)
 
 
 def refused_parameter(parameters: bytes) -> bytes | None:
-    """The first of the ESMTP parameters that belongs to an extension which is not offered, as EXTENSIONS has it."""
+    """The first of these ESMTP parameters that belongs to a removed extension, as it is written in EXTENSIONS."""
     for word in parameters.upper().split():
         for known in (word, word.partition(b"=")[0]):
             if known in _REFUSED_PARAMETERS:
@@ -149,22 +156,24 @@ def refused_parameter(parameters: bytes) -> bytes | None:
 
 
 TLS_KEYWORDS: Final = frozenset({b"STARTTLS", b"X-ANONYMOUSTLS"})
-"""Where one of them is taken away, the session has to stay in clear."""
+"""Keywords for encryption. If one is removed, the session stays in clear."""
 _HIDES_PASSWORD = re.compile(
     rb"(?:SCRAM|GS2|9798|PASSDSS|SRP)(?:-.*)?|GSSAPI|GSS-SPNEGO|EXCHANGEAUTH|KERBEROS_V[45]|NTLM|CRAM-.+|DIGEST-.+|OTP|SKEY"
     rb"|EXTERNAL|ANONYMOUS",
     re.IGNORECASE,
 )
-"""IANA's SASL mechanisms, and Exchange's, that do not send a password, or a token as good as one, to be read."""
+"""SASL mechanisms of IANA's registry, and Exchange's, that send neither a password nor a reusable token in clear."""
 
 
 def shows_password(mechanism: bytes) -> bool:
-    """Whether who listens can log in with what this SASL mechanism sends (PLAIN, LOGIN, XOAUTH2; one nobody knows)."""
+    """Whether an eavesdropper can log in with what this SASL mechanism sends: PLAIN, LOGIN, XOAUTH2, or an unknown
+    one.
+    """
     return _HIDES_PASSWORD.fullmatch(mechanism) is None
 
 
 class Capabilities:
-    """What a server offered in its own words: before anything was taken out.
+    """What the server offered, before keywords were removed.
 
     `keywords` maps each keyword (upper case) to its parameters (verbatim); `xclient` and `xforward` are the
     attribute names (upper case) of these two, empty where not offered; `size` is the limit of SIZE, 0 for none; `tls`,
@@ -185,7 +194,7 @@ class Capabilities:
 
 
 def _split(text: bytes) -> tuple[bytes, bytes]:
-    """Keyword (upper case) and parameters of a line; `AUTH=LOGIN`, as before RFC 2554, is AUTH as well."""
+    """Keyword (upper case) and parameters of a line; `AUTH=LOGIN`, the form before RFC 2554, is AUTH too."""
     word = _KEYWORD.match(text)
     end = word.end() if word else 0
     return text[:end].strip().upper(), text[end:].strip(b" \t=")
@@ -199,12 +208,12 @@ def rewrite_ehlo(
     clear_auth: bool = True,
     size_limit: int = 0,
 ) -> tuple[Reply, Capabilities]:
-    """The server's answer to EHLO as the client may see it, and what the server offered.
+    """The server's reply to EHLO as the client may see it, and what the server offered.
 
-    `hide_name` replaces the server's name and the text behind it on the first line; None leaves it. `xforward`: this
-    client may send it. `clear_auth`: mechanisms of AUTH that show the password stay where STARTTLS goes.
-    `size_limit`: a limit of our own, 0 for none, that the client sees in SIZE where it is lower. A refusal is returned
-    as it is, and so is a reply where nothing was to be done.
+    `hide_name` replaces the server's name and the text after it on the first line; None keeps them. `xforward`: keep
+    XFORWARD. `clear_auth`: keep AUTH mechanisms that show the password although STARTTLS is removed. `size_limit`: our
+    own limit in octets, 0 for none; SIZE shows it if it is lower. A refusal is returned unchanged, and so is a reply
+    without any change.
     """
     if not reply.positive:
         return reply, Capabilities()
@@ -212,7 +221,7 @@ def rewrite_ehlo(
     keywords: dict[bytes, bytes] = {}
     for text in texts[1:]:
         keyword, parameters = _split(text)
-        # A keyword that comes twice (one line for each group of attributes) is offered once, with all of them.
+        # If a keyword comes twice (one line for each group of attributes), its parameters are joined.
         known = keywords.get(keyword)
         keywords[keyword] = parameters if known is None else known + b" " + parameters
     capabilities = Capabilities(keywords)
@@ -225,13 +234,13 @@ def rewrite_ehlo(
 
 
 def _size(parameters: bytes) -> int:
-    """The limit that SIZE names; 0, and what is no size, is none (RFC 1870 section 4)."""
+    """The limit that SIZE names; 0 or an invalid size means no limit (RFC 1870 section 4)."""
     words = parameters.split()[:1]
     return int(words[0]) if words and words[0].isdigit() and len(words[0]) <= _SIZE_DIGITS else 0
 
 
 def _lowered(text: bytes, size_limit: int) -> bytes:
-    """The line of SIZE with our own limit, where that is lower."""
+    """The SIZE line, with our own limit if that is lower."""
     keyword, parameters = _split(text)
     if keyword != b"SIZE" or not size_limit or 0 < _size(parameters) <= size_limit:
         return text
@@ -239,7 +248,7 @@ def _lowered(text: bytes, size_limit: int) -> bytes:
 
 
 def _shown(text: bytes, *, xforward: bool, clear_auth: bool) -> bytes | None:
-    """A line as the client may see it; None: not at all."""
+    """A line as the client may see it; None if it is removed."""
     keyword, parameters = _split(text)
     if keyword in REMOVED or (keyword == b"XFORWARD" and not xforward):
         return None
@@ -251,10 +260,10 @@ def _shown(text: bytes, *, xforward: bool, clear_auth: bool) -> bytes | None:
 
 
 def hide_greeting(reply: Reply, name: bytes) -> Reply:
-    """A greeting, or the answer to HELO, with the server's name and the text behind it replaced.
+    """A greeting, or the reply to HELO, with the server's name and the text after it replaced.
 
-    Further lines stay (MTAs look for their name in the first), but for the name where they repeat it, as those of
-    Postfix's postscreen do. A refusal is returned as it is.
+    Further lines are kept, because MTAs look for their name only in the first; but the name is replaced there too, if
+    they repeat it (as Postfix's postscreen does). A refusal is returned unchanged.
     """
     if not reply.positive:
         return reply

@@ -2,8 +2,8 @@
 
 Guarantees: a `Command` came as one line with one CRLF at its end, without NUL, bare CR or bare LF, so that
 no server sees two commands in it. `Command.line` is verbatim. MAIL and RCPT are read in two ways: `read_mail`
-and `read_rcpt` where somebody is told of the address (one reading or a refusal, see `paths`), `guess_mail`
-and `guess_rcpt` where nobody is (the server decides, whatever it is).
+and `read_rcpt` if the proxy uses the address (it has one reading or is refused, see `paths`), `guess_mail` and
+`guess_rcpt` if it does not (then the server decides).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 
 
 class Verb(NamedTuple):
-    """What the dialogue must know of a verb before the server has answered it."""
+    """What the dialogue must know about a verb before the server has answered it."""
 
     pipelinable: bool
-    """May be followed by other commands in a group (RFC 2920 section 3.1); any other verb ends the group."""
+    """Whether other commands may follow in a group (RFC 2920 section 3.1). If not, this verb ends the group."""
 
 
 _GROUPED = b"RSET MAIL SEND SOML SAML RCPT"
@@ -47,10 +47,10 @@ VERBS: Final[dict[bytes, Verb]] = {
     **dict.fromkeys(_GROUPED.split(), Verb(pipelinable=True)),
     **dict.fromkeys(_LAST.split(), Verb(pipelinable=False)),
 }
-"""The verbs that somebody speaks. A verb that is not here is passed on, and ends a group."""
+"""The known verbs. An unknown verb is passed on, and ends a group."""
 
 AUTH_VERBS: Final = frozenset({b"AUTH", b"X-EXPS"})
-"""What begins an exchange of lines with secrets (RFC 4954); X-EXPS is Exchange's among its own."""
+"""Verbs that begin an exchange with secrets (RFC 4954); Exchange servers use X-EXPS between them."""
 
 _LONG_AUTH = re.compile(rb"[A-Za-z-]+ [A-Za-z0-9_-]+ [A-Za-z0-9+/]*+={0,2}\r\n")
 _LONG_AUTH_REPLY = re.compile(rb"[A-Za-z0-9+/]*+={0,2}\r\n")
@@ -79,14 +79,14 @@ class Command:
         self.line = line
 
     def __repr__(self) -> str:
-        # The argument may be a password (AUTH): it has no place in a traceback.
+        # The argument may be a password (AUTH), which must not appear in a traceback.
         return f"Command({self.verb!r}, {len(self.argument)} octets)"
 
 
 def parse_command(line: bytes) -> Command:
-    """Read one line of a LineBuffer.
+    """Read one line from a LineBuffer.
 
-    SmtpError (500) for what is no command line, or for one that a server could read as two.
+    SmtpError (500) for an invalid command line, or for one that a server could read as two.
     """
     words = line.split(None, 1)
     if not line.endswith(b"\r\n") or _BARE.search(line, 0, len(line) - 2):
@@ -105,29 +105,29 @@ class EnvelopeCommand(NamedTuple):
 
 
 def read_mail(command: Command) -> EnvelopeCommand:
-    """Read MAIL in the one way that all servers do: the address in `paths.Path`'s form, b"" for `<>`.
+    """Read MAIL: the address in the form of `paths.Path`, b"" for `<>`.
 
-    `line` is the client's own where its path is written in that form, else it has the path in that form, so that the
-    server uses what is told of it. SmtpError (501, 555) for what has no single reading.
+    `line` is the client's own line if its path has that form; otherwise the path is rewritten, so that the server uses
+    the same address as filter and log. SmtpError (501, 555) if servers could read the address in more than one way.
     """
     return _read(command, _MAIL, paths.read_reverse_path, answers.MAIL_SYNTAX, answers.SENDER_SYNTAX)
 
 
 def read_rcpt(command: Command) -> EnvelopeCommand:
-    """Read RCPT, as `read_mail` does; an empty address is refused."""
+    """Read RCPT like `read_mail`; an empty address is refused."""
     return _read(command, _RCPT, paths.read_forward_path, answers.RCPT_SYNTAX, answers.RECIPIENT_SYNTAX)
 
 
 def guess_mail(command: Command) -> EnvelopeCommand:
-    """Read MAIL where nobody relies on the reading: any line is accepted, and goes on as it is.
+    """Read MAIL if the proxy does not use the address: every line is accepted and passed on unchanged.
 
-    Without any reading address and parameters are both the whole argument, so that every word of it is looked at.
+    If the line cannot be parsed, address and parameters are both the whole argument, so that every word is checked.
     """
     return _guess(command, _LOOSE_MAIL)
 
 
 def guess_rcpt(command: Command) -> EnvelopeCommand:
-    """Read RCPT, as `guess_mail` does."""
+    """Read RCPT like `guess_mail`."""
     return _guess(command, _LOOSE_RCPT)
 
 
@@ -166,7 +166,7 @@ def _guess(command: Command, keyword: re.Pattern[bytes]) -> EnvelopeCommand:
 
 
 def _line_fault(line: bytes) -> Reply:
-    """Name what is wrong with a line that is not clean up to one CRLF at its end."""
+    """The reply that says what is wrong with a line that is not clean up to one CRLF at its end."""
     if b"\0" in line:
         return answers.COMMAND_NUL
     if b"\n" in line.replace(b"\r\n", b""):

@@ -1,17 +1,16 @@
 """The message between DATA and the final dot: line ends, dots, end of data (RFC 5321 sections 2.3.8, 4.1.1.4, 4.5.2).
 
-wire   what stands in the SMTP stream: dots stuffed, ended by CR LF . CR LF
-text   the message itself: no stuffing, every line ended by CRLF
+wire   the form in the SMTP stream: dots stuffed, ended by CR LF . CR LF
+text   the message itself: no dot-stuffing, every line ended by CRLF
 
 Guarantees, whatever the chunking: only CR LF . CR LF (or . CR LF at the very start) ends data; text has no
 bare CR or LF; no server that takes a bare LF or CR for a line end, drops NULs or stops at them, sees an end
 of data in encoded wire before the last three octets; a clean, properly stuffed message is byte-identical
 after decoding and encoding.
 
-Changed on the way, besides bare newlines: NULs between a line's start and a dot are dropped (a lone dot
-behind NULs has no encoding that is safe both for servers that drop NULs and for those that stop at them); a
-run of CRs counts as at most RUN_LIMIT, and so does a run of NULs at a line's start. No text line that the
-RFC allows holds either.
+Changed, in addition to bare newlines: NULs between a line's start and a dot are dropped (a lone dot after NULs has no
+encoding that is safe both for servers that drop NULs and for servers that stop at them). A run of CRs counts as at most
+RUN_LIMIT, and so does a run of NULs at a line's start. The RFC allows neither in a text line.
 
 Speed: a chunk costs two scans in C each way, in a relay two in all. `rb"\\n\\."` as a pattern is three times
 as fast as bytes.find, split and join are faster than replace (measured on CPython 3.11).
@@ -25,14 +24,14 @@ import re
 END_OF_DATA = b".\r\n"
 """The last line of wire."""
 RUN_LIMIT = 1000
-"""Octets held back at most: CRs that may turn out to belong to one line end, NULs at a line's start.
+"""Octets that are kept back at most: CRs that may belong to one line end, and NULs at a line's start.
 
-It is the text line limit of RFC 5321 section 4.5.3.1.6: more than this was never text.
+It is the limit of a text line in RFC 5321 section 4.5.3.1.6.
 """
 
 _STUFFED = re.compile(rb"\r\n\.")
 _DOTTED = re.compile(rb"\n\.")
-# The look-behinds keep these linear: no second try inside a run.
+# The look-behinds make these linear: they prevent a second attempt inside a run.
 _CR_RUN_LF = re.compile(rb"\r(?<!\r\r)\r*+\n")
 _LONG_CR_RUN = re.compile(rb"\r(?<!\r\r)\r{%d,}+" % RUN_LIMIT)
 _NULS_DOT = re.compile(rb"\n\0++\.")
@@ -40,9 +39,9 @@ _LONG_NUL_RUN = re.compile(rb"(\n\0{%d})\0++" % RUN_LIMIT)
 
 
 class Normalizer:
-    """Any text to text with CRLF line ends.
+    """Converts any text to text with CRLF line ends.
 
-    Bare LF, bare CR, and a run of CRs before an LF each become one CRLF. `seen` tells that there was one so far.
+    Bare LF, bare CR, and a run of CRs before an LF each become one CRLF. `seen`: whether there was one so far.
     """
 
     __slots__ = ("_newlines", "_run", "seen")
@@ -50,16 +49,16 @@ class Normalizer:
     def __init__(self) -> None:
         self.seen = False
         self._run = 0
-        # The universal-newline detector of the standard library names the kinds of line ends in a text in one scan.
+        # The universal-newline detector of the standard library finds the kinds of line ends in a text in one scan.
         self._newlines = io.IncrementalNewlineDecoder(None, translate=False)
 
     @property
     def holding(self) -> bool:
-        """CRs are held back, because what follows decides what they are."""
+        """Whether CRs are kept back, because the next octets decide what they are."""
         return self._run > 0
 
     def feed(self, text: bytes) -> bytes:
-        """Take text, any chunking; return what is decided: the very same object where nothing was to be done."""
+        """Take text in chunks of any size; return what is decided: the same object if nothing had to be changed."""
         if self._run:
             text = b"\r" * self._run + text
             self._run = 0
@@ -73,7 +72,7 @@ class Normalizer:
         return _normalised(text)
 
     def finish(self) -> bytes:
-        """The end of the text: what was held back."""
+        """The end of the text: return what was kept back."""
         run, self._run = self._run, 0
         if run:
             self.seen = True
@@ -89,9 +88,9 @@ class Normalizer:
 
 
 class DataDecoder:
-    """Wire to text. `done` when the end of data has come; `rest` is what followed it; `size` counts octets of text.
+    """Converts wire to text. `done` after the end of data; `rest` is what followed it; `size` counts octets of text.
 
-    `plain`: the text last returned stands in the same octets in the wire, and needs no work to be encoded again.
+    `plain`: the last returned text has the same octets in the wire, so it can be encoded again without a scan.
     """
 
     __slots__ = ("_at_line_start", "_held", "_normalizer", "done", "plain", "rest", "size")
@@ -101,22 +100,22 @@ class DataDecoder:
         self.plain = False
         self.rest = b""
         self.size = 0
-        self._at_line_start = True  # what is held, or else fed next, stands behind a CRLF or at the very start
+        self._at_line_start = True  # whether `_held`, or the next octet, comes after a CRLF or at the very start
         self._held = b""  # CR, or at a line's start: dot, dot CR
         self._normalizer = Normalizer()
 
     @property
     def bare_newlines(self) -> bool:
-        """A bare CR or LF was in the wire so far."""
+        """Whether the wire had a bare CR or LF so far."""
         return self._normalizer.seen
 
     def feed(self, wire: bytes) -> bytes:
-        """Take wire, any chunking; return the text that is decided. RuntimeError after the end of data."""
+        """Take wire in chunks of any size; return the text that is decided. RuntimeError after the end of data."""
         if self.done:
             raise RuntimeError("data fed after the end of data")
         if self._held:
             wire = self._held + wire
-        # A dot that a chunk begins with gets its CRLF back for the search: then there is one case of dots, not two.
+        # If a chunk begins with a dot, put the CRLF before it again: then the search has one case instead of two.
         repeated = 2 if self._at_line_start and wire.startswith(b".") else 0
         if repeated:
             wire = b"\r\n" + wire
@@ -128,7 +127,7 @@ class DataDecoder:
             body = wire[: end + 2]
         else:
             body = self._without_open_tail(wire)
-        # Unstuffing comes before normalising: what stood after a bare newline was no line of the wire, nor stuffed.
+        # Unstuff before normalising: after a bare newline no new line of the wire begins, so nothing was stuffed there.
         if stuffed:
             body = b"\r\n".join(body.split(b"\r\n."))
         if repeated:
@@ -139,7 +138,7 @@ class DataDecoder:
         return text
 
     def _without_open_tail(self, wire: bytes) -> bytes:
-        """Hold back the end of wire that may be the beginning of an end of data."""
+        """Keep back the end of wire that may be the beginning of an end of data."""
         tail = 0
         if wire.endswith((b"\r", b".")):
             tail = 2 if wire.endswith(b"\r\n.\r") else 1 if wire.endswith((b"\r", b"\r\n.")) else 0
@@ -151,29 +150,29 @@ class DataDecoder:
 
 
 class DataEncoder:
-    """Text to wire: normalised, dots stuffed, ended by the lone dot."""
+    """Converts text to wire: normalised, dots stuffed, ended by the lone dot."""
 
     __slots__ = ("_at_line_start", "_normalizer", "_nuls")
 
     def __init__(self) -> None:
         self._at_line_start = True
-        self._nuls = 0  # held back at a line's start; _at_line_start is true then
+        self._nuls = 0  # kept back at a line's start; then _at_line_start is true
         self._normalizer = Normalizer()
 
     def feed(self, text: bytes) -> bytes:
-        """Take text, any chunking; return wire."""
+        """Take text in chunks of any size; return wire."""
         text = self._normalizer.feed(text)
         return self._stuffed(text) if text else b""
 
     def feed_plain(self, text: bytes) -> bytes:
-        """As `feed`, without a scan, for text that a decoder returned as `plain`."""
+        """Like `feed`, but without a scan, for text that a decoder returned as `plain`."""
         if not text or self._nuls or self._normalizer.holding or text.startswith(b"."):
             return self.feed(text)
         self._at_line_start = text.endswith(b"\n")
         return text
 
     def finish(self) -> bytes:
-        """The end of the text: what was held back, a line end if the last line has none, the lone dot."""
+        """The end of the text: return what was kept back, a line end if the last line has none, and the lone dot."""
         text = self._normalizer.finish()
         wire = self._stuffed(text) if text else b""
         if self._nuls:
@@ -193,8 +192,8 @@ class DataEncoder:
         return b"." + text if stuff_first else text
 
     def _without_nuls(self, text: bytes) -> bytes:
-        """Hold NULs back at the start of an unfinished line; drop those that stand between a line's start and a dot."""
-        # The octet in front tells the patterns what the text itself does not show: whether it begins a line.
+        """Keep NULs back at the start of an unfinished line; drop those between a line's start and a dot."""
+        # The octet before the text shows the patterns whether the text begins a line.
         text = (b"\n" if self._at_line_start else b"x") + b"\0" * self._nuls + text
         self._nuls = 0
         kept = text.rstrip(b"\0")
@@ -206,7 +205,7 @@ class DataEncoder:
 
 
 class DataRelay:
-    """Wire to wire, for a message that nobody judges or changes: a decoder and an encoder that share their scans."""
+    """Wire to wire, for a message that is not filtered or changed: a decoder and an encoder that share their scans."""
 
     __slots__ = ("_encoder", "decoder")
 
@@ -215,7 +214,7 @@ class DataRelay:
         self._encoder = DataEncoder()
 
     def feed(self, wire: bytes) -> bytes:
-        """Take the client's wire, any chunking; return wire for the server, up to its lone dot when `decoder.done`."""
+        """Take wire from the client; return wire for the server, up to its lone dot when `decoder.done`."""
         decoder = self.decoder
         text = decoder.feed(wire)
         wire = self._encoder.feed_plain(text) if decoder.plain else self._encoder.feed(text)
@@ -223,7 +222,7 @@ class DataRelay:
 
 
 def _normalised(text: bytes) -> bytes:
-    """CRLF for each line end of text that does not end in a CR."""
+    """Write CRLF for each line end of a text that does not end in CR."""
     text = text.replace(b"\r\n", b"\n")
     if b"\r" in text:
         text = _CR_RUN_LF.sub(b"\n", text)

@@ -1,4 +1,4 @@
-"""The envelope of one message: replaced for each transaction, never scrubbed (RFC 5321 section 2.3.1)."""
+"""The envelope of one message: a new object for each transaction (RFC 5321 section 2.3.1)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 class Envelope:
     """Sender and recipients as the server accepted them.
 
-    `sender` is None until MAIL was accepted, and b"" for the null reverse-path `<>`. Addresses are without angle
-    brackets and source route: in the one notation of `paths.Path` where somebody is told of them, else as they were
-    written. Parameters are verbatim (b"SIZE=1000 BODY=8BITMIME").
+    `sender` is None until MAIL was accepted, and b"" for the null reverse-path `<>`. Addresses have no angle brackets
+    and no source route. They have the form of `paths.Path` if the proxy uses them, otherwise the form in which they
+    were written. Parameters are verbatim (b"SIZE=1000 BODY=8BITMIME").
     """
 
     sender: bytes | None = None

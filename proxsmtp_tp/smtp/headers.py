@@ -1,15 +1,15 @@
-"""Header lines put into a message on its way (RFC 5322 sections 2.1 and 2.2).
+"""Insertion of header lines into a message (RFC 5322 sections 2.1 and 2.2).
 
-Text streams through; held back is at most the beginning of one line that is not yet known to be a header
-field, so a header block may have any length. Where the header block ends, by what servers and readers do:
+Text streams through. At most the beginning of one line is kept back, until it is known whether it is a header field, so
+a header may have any length. The header ends, as for servers and mail readers:
 
-- at the blank line, which every proper message has;
-- before the first line that is neither a field nor the continuation of one. Readers take it for the body,
-  so a blank line is put before it: without one the new header would be followed by what is no field;
+- at the blank line, which every valid message has;
+- before the first line that is neither a field nor the continuation of one. Mail readers take it for the body, so a
+  blank line is inserted before it;
 - at the end of a message that has only fields.
 
-A first line that begins with "From " (or ">From ") is a mailbox's separator that got into mail; servers
-pass over it (Postfix's smtpd makes X-Mailbox-Line of it), so nothing is put before it.
+A first line that begins with "From " (or ">From ") is the separator of a mailbox file that got into the message.
+Servers ignore it (Postfix's smtpd renames it to X-Mailbox-Line), so nothing is inserted before it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import re
 from enum import Enum, auto
 
 NAME_LIMIT = 998
-"""Octets of a field's name, and of white space between it and the colon; bounds what is held back.
+"""Octets of a field's name, and of white space before its colon: the limit of what is kept back.
 
-A whole line has no more (RFC 5322 section 2.1.1).
+It is the limit of a whole line (RFC 5322 section 2.1.1).
 """
 
 _NAME = rb"[!-9;-~]{1,%d}+[ \t]{0,%d}+" % (NAME_LIMIT, NAME_LIMIT)
 _FIELD = re.compile(_NAME + rb":")
 _MAYBE_FIELD = re.compile(_NAME + rb"\Z")
 _MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, if an odd one
-# A line end that is followed by nothing that goes on with the header block.
+# A line end after which the header does not go on.
 _BLOCK_END = re.compile(rb"\n(?![ \t]|" + _NAME + rb":)")
 
 
 class _Place(Enum):
-    """Where in the message the next octet stands."""
+    """The place of the next octet in the message."""
 
     TOP = auto()
     IN_MAILBOX_LINE = auto()
@@ -43,10 +43,10 @@ class _Place(Enum):
 
 
 class HeaderInserter:
-    """Message text in, message text with `header` in it out.
+    """Inserts `header` into message text.
 
     `header` is one or more complete lines, each ended by CRLF; nothing is inserted if it is empty. `on_top`: before
-    the first field (where trace fields go, RFC 5321 section 4.4); otherwise behind the last one.
+    the first field (the place of trace fields, RFC 5321 section 4.4); otherwise after the last one.
     """
 
     __slots__ = ("_header", "_held", "_on_top", "_place")
@@ -58,7 +58,7 @@ class HeaderInserter:
         self._place = _Place.TOP if header else _Place.BEHIND
 
     def feed(self, text: bytes) -> bytes:
-        """Take message text (CRLF line ends; bare LF is tolerated), any chunking; return what is decided."""
+        """Take message text (CRLF line ends; bare LF is tolerated) in chunks of any size; return what is decided."""
         if self._place is _Place.BEHIND:
             return text
         if self._held:
@@ -76,7 +76,7 @@ class HeaderInserter:
         return text[:start] + self._header + _separator(line) + line
 
     def finish(self) -> bytes:
-        """The end of the message: what was held back, and the header if it has not gone yet."""
+        """The end of the message: return what was kept back, and the header if it was not inserted yet."""
         place, self._place = self._place, _Place.BEHIND
         if place is _Place.BEHIND:
             return b""
@@ -85,7 +85,7 @@ class HeaderInserter:
         return self._header + _separator(self._held) + self._held
 
     def _follow(self, text: bytes) -> int:
-        """Pass over what the header does not go before; return where the first line stands that is no such thing."""
+        """Skip the lines after which the header goes; return the index of the first other line."""
         at = 0
         if self._place is _Place.TOP and _MAILBOX_LINE.match(text):
             self._place = _Place.IN_MAILBOX_LINE
@@ -106,11 +106,11 @@ class HeaderInserter:
 
 
 def _undecided(line: bytes) -> bool:
-    """More bytes may make a field of this beginning of a line, or something else."""
+    """Whether more bytes must show if this beginning of a line is a field."""
     return not line or _MAYBE_FIELD.match(line) is not None
 
 
 def _separator(line: bytes) -> bytes:
-    """What must stand between the header and the line that it goes before."""
+    """What must be inserted between the header and the line after it."""
     goes_on = not line or line.startswith((b"\r", b"\n")) or _FIELD.match(line)
     return b"" if goes_on else b"\r\n"

@@ -1,7 +1,7 @@
-"""A client's byte stream cut into lines, in bounded memory.
+"""A client's byte stream split into lines, in limited memory.
 
-A line ends at LF, so that a line that ends in a bare LF comes back at once and can be refused; whether the LF has its
-CR is for `commands` to judge. Over-long lines are swallowed up to their LF and then reported, once.
+A line ends at LF, so that a line that ends in a bare LF is returned at once and can be refused; `commands` checks for
+the CR. A line that is too long is dropped up to its LF, and then reported once.
 
 Limits: RFC 5321 section 4.5.3.1.4 and what the extensions add; RFC 4954 section 4 for AUTH.
 """
@@ -14,18 +14,18 @@ from proxsmtp_tp.smtp.replies import SmtpError
 COMMAND_LIMIT = 2048
 """Octets of a command line, CRLF included.
 
-RFC 5321 section 4.5.3.1.4 gives 512, and each extension adds to it. MAIL: 26 for SIZE (RFC 1870), 17 for BODY (RFC
+RFC 5321 section 4.5.3.1.4 gives 512, and extensions add to it. MAIL: 26 for SIZE (RFC 1870), 17 for BODY (RFC
 6152), 10 for SMTPUTF8 (RFC 6531), 500 for AUTH (RFC 4954), over 100 for ENVID and RET (RFC 3461 section 4.4), some
 more for the rarer ones; RCPT: over 500 for ORCPT and NOTIFY (RFC 3461 section 4.2). All together stay below 1300.
-Raised to what the servers behind us read (Postfix's line_length_limit, Sendmail's MAXLINE), so that a long line of
-an extension that nobody knows yet is refused by the server, not by us.
+The value is what common servers read (Postfix's line_length_limit, Sendmail's MAXLINE), so that a long line of an
+unknown extension is refused by the server, not by the proxy.
 """
 AUTH_LIMIT = 12288
 """Octets of a line in an AUTH exchange, CRLF included: RFC 4954 section 4."""
 
 
 class LineTooLong(SmtpError):  # noqa: N818 - names what the line is, as StopIteration names what happens
-    """A line went past the limit, and is swallowed. `ended`: up to its CRLF; otherwise up to a bare LF."""
+    """A line was longer than the limit, and was dropped. `ended`: it ended with CRLF; otherwise with a bare LF."""
 
     def __init__(self, *, ended: bool) -> None:
         super().__init__(LINE_TOO_LONG)
@@ -33,23 +33,23 @@ class LineTooLong(SmtpError):  # noqa: N818 - names what the line is, as StopIte
 
 
 class LineBuffer:
-    """Bytes in, lines out. `limit` (octets with the line end) may change between two lines."""
+    """Splits bytes into lines. `limit` (octets with the line end) may change between two lines."""
 
     __slots__ = ("_at", "_buffer", "_swallowed_cr", "_swallowing", "limit")
 
     def __init__(self, limit: int = COMMAND_LIMIT) -> None:
         self.limit = limit
-        self._buffer: bytes | bytearray = b""  # a bytearray grows in place where octets wait while more come
+        self._buffer: bytes | bytearray = b""  # a bytearray, which grows in place, while octets wait
         self._at = 0
         self._swallowing = False
-        self._swallowed_cr = False  # the last octet swallowed: an LF may follow
+        self._swallowed_cr = False  # the last dropped octet was CR: an LF may follow
 
     def __len__(self) -> int:
-        """Octets fed and not yet returned."""
+        """Octets that were fed and not returned yet."""
         return len(self._buffer) - self._at
 
     def feed(self, data: bytes) -> None:
-        """Take what the client sent, any chunking."""
+        """Take what the client sent, in chunks of any size."""
         if self._at == len(self._buffer):
             self._buffer = data
         else:
@@ -60,9 +60,9 @@ class LineBuffer:
         self._at = 0
 
     def next_line(self) -> bytes | None:
-        """The next line, its LF included; None where more bytes are needed.
+        """The next line with its LF; None if more bytes are needed.
 
-        LineTooLong once for each over-long line, when its LF has come.
+        LineTooLong once for each line that is too long, when its LF has come.
         """
         buffer = self._buffer
         start = self._at
@@ -83,9 +83,10 @@ class LineBuffer:
         return bytes(buffer[start:end])
 
     def take(self, size: int | None = None) -> bytes:
-        """What is buffered, at most `size` octets of it, for the data phase.
+        """Take buffered octets, at most `size` of them, for the data phase.
 
-        RuntimeError in the middle of an over-long line: bytes of it are gone, so it would be a damaged message.
+        RuntimeError in the middle of a line that is too long: bytes of it were dropped, so the message would be
+        damaged.
         """
         if self._swallowing:
             raise RuntimeError("the data phase cannot begin inside a command line")
@@ -98,13 +99,13 @@ class LineBuffer:
         return bytes(buffer[start:end])
 
     def put_back(self, data: bytes) -> None:
-        """Undo the last `take` of these octets: they are read next, as lines."""
+        """Undo the last `take` of these octets: they are read next as lines."""
         if data:
             self._buffer = data + self._buffer[self._at :]
             self._at = 0
 
     def skip(self, size: int) -> int:
-        """Forget so many octets, or all that are buffered; how many it were."""
+        """Drop up to `size` buffered octets; return how many."""
         skipped = min(size, len(self))
         self._at += skipped
         return skipped

@@ -1,14 +1,17 @@
-r"""Reverse-path and forward-path of MAIL and RCPT, read in one way or refused (RFC 5321 sections 4.1.2 and 4.1.3).
+r"""Reverse-path and forward-path of MAIL and RCPT: they have one reading or are refused (RFC 5321 sections 4.1.2,
+4.1.3).
 
-Accepted beyond the grammar is what senders say and every server reads alike: blanks behind the colon, a path without
-angle brackets, dots at any place of a local part, quotes and backslashes of RFC 822, `_` in a domain and a dot at its
-end. Not accepted: comments, blanks and groups (RFC 5322 has them in headers), an address without a domain other than
-the recipient Postmaster, 8-bit octets that are no UTF-8 (RFC 6531), a domain that IDNA maps to another one, and one
-thing within the grammar, a local part with both a quote and a blank in it, since Exim 4.96 changes that.
+Accepted in addition to the grammar, because senders use it and all servers read it in the same way: blanks after the
+colon, a path without angle brackets, dots anywhere in a local part, quotes and backslashes of RFC 822, `_` in a domain
+and a dot at its end. Not accepted: comments, blanks and groups (RFC 5322 has them in headers), an address without a
+domain except the recipient Postmaster, 8-bit octets that are not UTF-8 (RFC 6531), and a domain that IDNA maps to
+another one. One thing that the grammar allows is refused: a local part with both a quote and a blank, because Exim 4.96
+changes it.
 
-Guarantees of a `Path`: its address is canonical. The source route is gone, the local part is a Dot-string where it can
-be and else one Quoted-string with no more backslashes than needed, the domain ends without a dot. Read again it gives
-itself. tests/mta holds it against Postfix, Exim, sendmail and OpenSMTPD.
+Guarantees of a `Path`: its address is canonical. The source route is removed, the local part is a Dot-string if
+possible, otherwise one Quoted-string with no more backslashes than needed, and the domain ends without a dot. To
+read the canonical form again gives the same form. tests/mta compares the readings with Postfix, Exim, sendmail and
+OpenSMTPD.
 """
 
 from __future__ import annotations
@@ -32,19 +35,19 @@ _PARAMETER = re.compile(rb"[ \t]++[0-9A-Za-z][0-9A-Za-z-]*+(?:=[!-<>-~\x80-\xff]
 _POSTMASTER = b"postmaster"
 
 _FULL_STOPS = frozenset("\u3002\uff0e\uff61")
-"""What IDNA takes for the dot between two labels (RFC 3490 section 3.1)."""
+"""Characters that IDNA reads as the dot between two labels (RFC 3490 section 3.1)."""
 
 _JOINERS = frozenset("\u200c\u200d")
 _VIRAMA = 9
-"""Canonical combining class of the signs behind which a joiner means something (RFC 5892 appendix A)."""
+"""Canonical combining class of the signs after which a joiner is valid (RFC 5892 appendix A)."""
 
 
 class PathError(ValueError):
-    """The path has no single reading."""
+    """Servers could read the path in more than one way."""
 
 
 class ParameterError(ValueError):
-    """Something behind the path is no ESMTP parameter (RFC 5321 section 4.1.1.11)."""
+    """The text after the path is no ESMTP parameter (RFC 5321 section 4.1.1.11)."""
 
 
 class Path(NamedTuple):
@@ -53,11 +56,11 @@ class Path(NamedTuple):
     address: bytes
     parameters: bytes
     exact: bool
-    """The path was written just so: `<address>`."""
+    """Whether the path was written exactly in the canonical form `<address>`."""
 
 
 def read_reverse_path(text: bytes) -> Path:
-    """Read what follows `FROM:`. PathError or ParameterError for what has no single reading."""
+    """Read what follows `FROM:`. PathError or ParameterError if it has no single reading."""
     start = _blanks(text, 0)
     if text.startswith(b"<>", start):
         return Path(b"", _parameters(text, start + 2), exact=True)
@@ -65,7 +68,7 @@ def read_reverse_path(text: bytes) -> Path:
 
 
 def read_forward_path(text: bytes) -> Path:
-    """Read what follows `TO:`. PathError or ParameterError for what has no single reading.
+    """Read what follows `TO:`. PathError or ParameterError if it has no single reading.
 
     `<Postmaster>`, in any case, is the one address without a domain.
     """
@@ -93,7 +96,7 @@ def _read(text: bytes, start: int, *, may_be_postmaster: bool = False) -> Path:
 
 
 def _behind_route(text: bytes, start: int) -> int:
-    """Where the mailbox begins: a source route (A-d-l) is accepted and ignored (RFC 5321 section 4.1.1.3)."""
+    """The index at which the mailbox begins: a source route (A-d-l) is ignored (RFC 5321 section 4.1.1.3)."""
     if not text.startswith(b"@", start):
         return start
     end = start
@@ -115,7 +118,7 @@ def _canonical_local_part(written: bytes) -> bytes:
     if _DOT_STRING.fullmatch(octets):
         return octets
     if b'"' in octets and b" " in octets:
-        raise PathError("a blank beside a quote: Exim puts another character in its place")
+        raise PathError("a blank and a quote in one local part: Exim changes them")
     return b'"' + _MUST_QUOTE.sub(rb"\\\1", octets) + b'"'
 
 
@@ -130,7 +133,9 @@ def _canonical_domain(written: bytes) -> bytes:
 
 
 def _check_literal(text: str) -> None:
-    """An IPv4 or IPv6 address (RFC 5321 section 4.1.3). A leading zero could mean octal, and no other tag exists."""
+    """Check an IPv4 or IPv6 address literal (RFC 5321 section 4.1.3). Leading zeros, which could mean octal, are
+    refused.
+    """
     tag = _IPV6_TAG.match(text)
     try:
         if tag is None:
@@ -142,7 +147,7 @@ def _check_literal(text: str) -> None:
 
 
 def _check_u_labels(domain: bytes) -> None:
-    """No label may look up another domain than it shows: nothing that IDNA maps, ignores or takes for a dot."""
+    """Refuse labels that would look up another domain than they show: IDNA maps, ignores or splits some characters."""
     try:
         text = domain.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -156,7 +161,7 @@ def _check_u_labels(domain: bytes) -> None:
             before, after = text[index - 1 : index], text[index + 1 : index + 2]
             joins = bool(before) and unicodedata.combining(before) == _VIRAMA
             if not joins and {_bidirectional(before), _bidirectional(after)} != {"AL"}:
-                raise PathError("a joiner that joins nothing")
+                raise PathError("a joiner in an invalid place")
         elif unicodedata.category(character)[0] not in "LMN":
             raise PathError("no letter, mark or digit")
 
@@ -167,7 +172,7 @@ def _bidirectional(character: str) -> str:
 
 def _parameters(text: bytes, start: int) -> bytes:
     if start < len(text) and text[start] not in b" \t":
-        raise PathError("something sticks to the path")
+        raise PathError("no blank after the path")
     end = start
     while found := _PARAMETER.match(text, end):
         end = found.end()
@@ -181,7 +186,7 @@ def _blanks(text: bytes, start: int) -> int:
 
 
 def _matched(pattern: re.Pattern[bytes], text: bytes, start: int) -> int:
-    """Where a match that begins at `start` ends."""
+    """The index at which a match that begins at `start` ends."""
     found = pattern.match(text, start)
     if found is None:
         raise PathError("no domain")

@@ -1,12 +1,12 @@
 """SMTP replies: parsed from a server, built by us, encoded for a client (RFC 5321 section 4.2).
 
-Guarantees: a `Reply` is always one well-formed reply, CRLF line ends, one code, no control characters; what a
-server sends that is none is a `ReplyError`, never a guess. Eight-bit text of a server is kept (RFC 6531
-section 3.7.4.2 allows UTF-8 in replies); text of our own is printable ASCII.
+Guarantees: a `Reply` is always one well-formed reply: CRLF line ends, one code, no control characters. Invalid
+input of a server raises `ReplyError`; there is no guessing. Eight-bit text of a server is kept (RFC 6531 section
+3.7.4.2 allows UTF-8 in replies); text of our own is printable ASCII.
 
-Tolerated from servers: bare LF line ends, blank lines between and in replies (passed over), control characters (made
-harmless), a code without text, second digits beyond 5 (Exchange says 571), lines longer than the 512 octets of RFC
-5321 section 4.5.3.1.5 (cut at LINE_LIMIT). Where only the decision matters, `ReplyReader.next` tolerates more.
+Tolerated from servers: bare LF line ends, blank lines between and in replies (ignored), control characters
+(replaced), a code without text, second digits above 5 (Exchange sends 571), lines longer than the 512 octets of RFC
+5321 section 4.5.3.1.5 (cut at LINE_LIMIT). If only the decision matters, `ReplyReader.next` tolerates more.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 OWN_LINE_LIMIT = 512
 """Octets of a reply line of ours, CRLF included: RFC 5321 section 4.5.3.1.5."""
 LINE_LIMIT = 2048
-"""Octets of a server's reply line, line end included, that are kept; the rest is cut off. Postfix's line_length_limit,
-as servers exceed RFC 5321's 512."""
+"""Octets of a server's reply line, with its line end, that are kept; the rest is cut off. It is Postfix's
+line_length_limit, because servers exceed the 512 octets of RFC 5321."""
 TOTAL_LIMIT = 64 * 1024
-"""Octets of a whole reply, or of one line: no EHLO or HELP comes near it; it bounds what a hostile server makes us keep
-and read."""
+"""Octets of a whole reply, or of one line: far more than any EHLO or HELP reply. It limits how much a hostile
+server can make us read and keep."""
 LINES_LIMIT = 256
-"""Lines of a whole reply: as TOTAL_LIMIT, against a flood of short ones."""
+"""Lines of a whole reply: like TOTAL_LIMIT, against many short lines."""
 
 _CLEAN = re.compile(rb"([2-5][0-9]{2})(?:-[ -~\x80-\xff]*+\r\n\1)*+ [ -~\x80-\xff]*+\r\n")
-_SHORT = LINES_LIMIT * len(b"250-\r\n")  # a reply of so few octets is within all limits
+_SHORT = LINES_LIMIT * len(b"250-\r\n")  # a reply with at most so many octets is within all limits
 _PARTS = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _CODE_AT_LEAST = re.compile(rb"([2-5][0-9]{2})(?![0-9])(-?) ?(.*)", re.DOTALL)
-"""As _PARTS, with any text behind the code: 250ok, "250, ok"."""
-# Line structure becomes a space, every other control character a question mark; 8-bit stays (UTF-8).
+"""Like _PARTS, but with any text after the code: 250ok, "250, ok"."""
+# White space becomes a space, every other control character a question mark; 8-bit octets are kept (UTF-8).
 _HARMLESS = bytes(32 if c in b"\t\n\v\f\r" else 63 if c < 32 or c == 127 else c for c in range(256))
 _PRINTABLE = bytes(c if c < 128 else 63 for c in _HARMLESS)
 
 
 class Reply:
-    """One reply, complete; immutable by convention, equal when the bytes are.
+    """One complete reply; immutable by convention, equal if the bytes are equal.
 
-    `code` is 200..599; `wire` the exact bytes, CRLFs included. The constructor trusts its caller: replies
-    come from `Reply.of`, `Reply.joined` or a `ReplyReader`.
+    `code` is 200..599; `wire` is the exact bytes with CRLFs. The constructor does not check its arguments: replies
+    are made by `Reply.of`, `Reply.joined` or a `ReplyReader`.
     """
 
     __slots__ = ("_texts", "code", "wire")
@@ -54,10 +54,10 @@ class Reply:
 
     @classmethod
     def of(cls, code: int, *texts: str | bytes) -> Reply:
-        """Build a reply of ours, a line for each text.
+        """Make a reply of our own, with a line for each text.
 
-        Texts become printable ASCII of at most 512 octets a line with code and CRLF, whatever they hold; no
-        text at all is an empty line. ValueError for a code that is no reply code.
+        Texts become printable ASCII, at most 512 octets a line with code and CRLF. Without a text the reply is one line
+        with the code only. ValueError for an invalid reply code.
         """
         if not 200 <= code <= 599:
             raise ValueError(f"not a reply code: {code}")
@@ -65,7 +65,9 @@ class Reply:
 
     @classmethod
     def joined(cls, code: int, texts: Sequence[bytes]) -> Reply:
-        """Join texts that are clean already (of another reply, for one) under a code; at least one text."""
+        """Make a reply from a code and at least one text; the texts must be clean, for example those of another
+        reply.
+        """
         start = b"%d-" % code
         lines = [start + text for text in texts[:-1]]
         lines.append(b"%d %s\r\n" % (code, texts[-1]))
@@ -73,24 +75,24 @@ class Reply:
 
     @property
     def texts(self) -> tuple[bytes, ...]:
-        """What stands after code and separator, a text for each line, without line ends."""
+        """The text of each line, without code, separator and line end."""
         if self._texts is None:
             self._texts = tuple(line[4:] for line in self.wire[:-2].split(b"\r\n"))
         return self._texts
 
     @property
     def positive(self) -> bool:
-        """2xx: done."""
+        """2xx: accepted."""
         return 200 <= self.code < 300
 
     @property
     def intermediate(self) -> bool:
-        """3xx: go on."""
+        """3xx: the server waits for more."""
         return 300 <= self.code < 400
 
     @property
     def transient(self) -> bool:
-        """4xx: not now."""
+        """4xx: refused for now."""
         return 400 <= self.code < 500
 
     @property
@@ -109,7 +111,7 @@ class Reply:
 
 
 class SmtpError(Exception):
-    """A peer's fault. `reply` is what to tell it."""
+    """Invalid input of a client. `reply` is the reply to give."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
@@ -117,11 +119,11 @@ class SmtpError(Exception):
 
 
 class ReplyError(Exception):
-    """What a server sent is no reply; the text says why. The stream is out of step from here on."""
+    """The server sent something that is no reply; the text says why. The rest of its stream cannot be used."""
 
 
 class ReplyReader:
-    """A server's byte stream cut into replies. After a ReplyError the reader is of no more use."""
+    """Splits a server's byte stream into replies. After a ReplyError the reader cannot be used any more."""
 
     __slots__ = ("_at", "_blank", "_buffer", "_code", "_cut", "_dropped", "_size", "_texts")
 
@@ -132,17 +134,17 @@ class ReplyReader:
         self._size = 0
         self._texts: list[bytes] = []
         self._cut = b""
-        """The beginning of a line that is too long; the rest of it is dropped as it comes."""
+        """The beginning of a line that is too long; the rest of it is dropped as it arrives."""
         self._blank = 0
         self._dropped = 0
-        """Octets of that line so far."""
+        """Octets of that line that were dropped so far."""
 
     def __len__(self) -> int:
-        """Octets fed and not yet returned as part of a reply."""
+        """Octets that were fed and not returned yet as part of a reply."""
         return len(self._buffer) - self._at + self._size + len(self._cut)
 
     def feed(self, data: bytes) -> None:
-        """Take what the server sent, any chunking."""
+        """Take what the server sent, in chunks of any size."""
         if self._at == len(self._buffer):
             self._buffer = data
         else:
@@ -153,11 +155,11 @@ class ReplyReader:
         self._at = 0
 
     def next(self, *, tolerant: bool = False) -> Reply | None:
-        """The next complete reply, None where more bytes are needed. ReplyError for what is no reply.
+        """The next complete reply; None if more bytes are needed. ReplyError for input that is no reply.
 
-        `tolerant`: for a reply whose misreading would do harm (a message that was accepted would be sent again). Any
-        text may follow a code, lines of one reply may differ in their codes, and lines without one are text. The last
-        line decides (RFC 5321 section 4.2.1): its code is the reply's.
+        `tolerant`: for a reply that must not be lost (otherwise an accepted message would be sent again). Any text may
+        follow a code, lines of one reply may have different codes, and lines without a code are text. The last line
+        decides (RFC 5321 section 4.2.1): its code is the code of the reply.
         """
         if not self._code and not self._cut:
             clean = _CLEAN.match(self._buffer, self._at)
@@ -174,7 +176,7 @@ class ReplyReader:
         return None
 
     def _next_line(self) -> bytes | None:
-        """The next line with its LF, or what is kept of it; None where it has not ended yet."""
+        """The next line with its LF, cut if it is too long; None if it has not ended yet."""
         start = self._at
         end = self._buffer.find(b"\n", start) + 1
         if end and not self._cut and end - start <= LINE_LIMIT:
@@ -193,7 +195,7 @@ class ReplyReader:
         return line
 
     def _take_line(self, line: bytes, *, tolerant: bool) -> Reply | None:
-        """One line, where the whole reply has not come yet or is not quite as the RFC has it."""
+        """Handle one line of a reply that is not complete yet, or does not quite follow the RFC."""
         text = line.removesuffix(b"\n").removesuffix(b"\r").translate(_HARMLESS)
         parts = (_CODE_AT_LEAST if tolerant else _PARTS).fullmatch(text)
         if parts is None and not (tolerant and self._code):
@@ -221,5 +223,5 @@ def _own_text(text: str | bytes) -> bytes:
 
 
 def _excerpt(line: bytes) -> str:
-    """Enough of a bad line for a log, printable."""
+    """The beginning of an invalid line, printable, for a log."""
     return ascii(line[:80])[1:]

@@ -1,4 +1,4 @@
-"""What the daemon counts, for whoever asks. Standard library only.
+"""What the daemon counts, for `status` and other programs. Standard library only.
 
 counters   events counted by all workers in shared memory
 """

@@ -1,8 +1,8 @@
 """Events counted by all workers in one shared mapping, made by the master and inherited over fork.
 
-A worker writes only its own row, so no lock is needed: one word for each counter. Before the row of a dead worker is
-given to another, the master adds it to the sum of those before it (`keep`): a counter never falls while the daemon
-runs. Whoever reads while a worker writes sees the word before or after, as an aligned word is written at once.
+A worker writes only its own row, one word for each counter, so no lock is needed. Before the row of a dead worker is
+given to another, the master adds its values to a row for dead workers (`keep`), so that a counter never decreases while
+the daemon runs. A reader sees the value before or after an update, because an aligned word is written at once.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _WORD = 8
 
 @unique
 class Counter(IntEnum):
-    """What is counted; the value is its place in a row. The name in lower case is what `status` and programs read."""
+    """What is counted; the value is the place in a row. `status` and other programs show the name in lower case."""
 
     POSSIBLE_DUPLICATES = 0
-    """Messages that the server has whole, but whose final reply is not known: the client will send them again."""
+    """Messages that the server has completely, but whose final reply is not known: the client will send them again."""
 
 
 class Counters:
@@ -29,17 +29,17 @@ class Counters:
         self._dead = workers
 
     def count(self, worker: int, counter: Counter) -> None:
-        """One more, in the worker's row. Only that worker may call this."""
+        """Increment a counter in the worker's row. Only that worker may call this."""
         self._words[worker * len(Counter) + counter] += 1
 
     def keep(self, worker: int) -> None:
-        """The worker of this row is dead: what it counted stays counted, and the row begins at 0 again."""
+        """The worker of this row is dead: keep its values in the sum, and set the row to 0."""
         for counter in Counter:
             place = worker * len(Counter) + counter
             self._words[self._dead * len(Counter) + counter] += self._words[place]
             self._words[place] = 0
 
     def totals(self) -> dict[Counter, int]:
-        """Each counter since the start of the daemon, over all workers."""
+        """Each counter since the start of the daemon, summed over all workers."""
         words = self._words.tolist()
         return {counter: sum(words[counter :: len(Counter)]) for counter in Counter}

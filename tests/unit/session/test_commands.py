@@ -79,7 +79,7 @@ def test_unreachable_server_is_told() -> None:
 
 UNSERVED = {
     "no connection": ([ConnectFailed("198.51.100.25:25: Connection refused")], "Connection refused"),
-    "closed at once": ([Connected(SERVER), ServerClosed()], "the server closed before its greeting"),
+    "closed at once": ([Connected(SERVER), ServerClosed()], "the server closed the connection before its greeting"),
     "closed in the middle of the greeting": ([Connected(SERVER), S(b"220-mx"), ServerClosed()], "before its greeting"),
     "silent": ([Connected(SERVER), DeadlinePassed(Wait.GREETING)], "timed out waiting for the server's greeting"),
 }
@@ -618,4 +618,5 @@ class TestTooManyRecipients:
         assert (
             answers.TOO_MANY_RECIPIENTS.code == 452
         )  # the client sends another message to those (RFC 5321 4.5.3.1.10)
-        assert sum("more recipients than" in effect.text for effect in refusals if isinstance(effect, Log)) == 1
+        logged = [effect.text for effect in refusals if isinstance(effect, Log)]
+        assert sum("too many recipients in one transaction" in text for text in logged) == 1

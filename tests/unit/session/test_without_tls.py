@@ -132,7 +132,7 @@ def test_it_is_no_reason_to_bounce(command: str, refusal: str) -> None:
     play = asked(command, "STARTTLS") >> S(refusal) << WANTS_TLS
     assert play >> C("RSET") << server("RSET")
     assert answers.SERVER_WANTS_TLS.code == 451
-    (line,) = (line for line in play.logged if "wants TLS" in line)
+    (line,) = (line for line in play.logged if "requires TLS" in line)
     assert refusal.replace("\n", " / ") in line
     assert EXCEPT in line
     assert f"--except-destination {SERVER}" in line
@@ -206,20 +206,20 @@ def test_a_client_that_leaves_because_of_it_has_a_line(
     logged = [effect for effect in play.session.feed(leaves) if isinstance(effect, Log)]
     assert len(logged) == lines
     assert all(effect.level == logging.INFO for effect in logged)
-    assert all("insists on TLS" in effect.text and EXCEPT in effect.text for effect in logged)
+    assert all("requires TLS" in effect.text and EXCEPT in effect.text for effect in logged)
 
 
 def test_one_that_has_sent_mail_has_none() -> None:
     play = introduced(None, "STARTTLS") >> C(MAIL) << server(MAIL) >> S("250 ok") << client("250 ok")
     play = play >> C("QUIT") << server("QUIT") >> S("221 bye") << CloseServer() << client("221 bye") << CloseClient()
     assert play
-    assert not any("insists" in line for line in play.logged)
+    assert not any("probably requires TLS" in line for line in play.logged)
 
 
 def test_one_that_asks_for_tls_and_leaves_has_one_of_each() -> None:
     play = introduced(None, "STARTTLS") >> C("STARTTLS") << client(answers.NO_TLS.wire) >> C("QUIT") << server("QUIT")
     assert play
-    assert [("STARTTLS is not offered through" in line, "insists" in line) for line in play.logged] == [
+    assert [("STARTTLS is not offered through" in line, "probably requires TLS" in line) for line in play.logged] == [
         (True, False),
         (False, True),
     ]
