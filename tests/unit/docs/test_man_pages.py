@@ -72,7 +72,7 @@ def test_every_option_is_in_the_synopsis(subcommand: str) -> None:
     parts = [part for part in manual.partition(".Sh DESCRIPTION")[0].split("\n.Nm\n") if is_of(part, subcommand)]
     assert parts, f"the SYNOPSIS of docs/man/proxsmtp-tp.8 needs `.Nm`, and in the next line `.Cm {subcommand}`"
     synopsis = parts[0]
-    rules = manual.partition("Rule options go before")[2].partition(".El")[0] if "rule options" in synopsis else ""
+    rules = manual.partition("Rule options override")[2].partition(".El")[0] if "rule options" in synopsis else ""
     options = set(re.findall(r"(?<![\w-])--?([a-zA-Z][a-z-]*)", usage)) - {"h"}
     missing = [name for name in sorted(options) if not re.search(rf"[ ,]-?{name}\b(?!-)", synopsis + rules)]
     assert missing == [], f"the SYNOPSIS of docs/man/proxsmtp-tp.8 lacks these options of {subcommand}"
