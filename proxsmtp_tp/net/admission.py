@@ -59,6 +59,11 @@ SHARE = 4
 two get four ninths each: whoever comes next always finds room, and nobody has to know how many will come (Choudhury and
 Hahne, dynamic queue length thresholds)."""
 
+_BUCKETS = 1 << 16
+"""Counters of clients, by hash: to look a client up costs the same however many connections there are, since one that
+has its share may come again and again. Few clients share a counter, and which do nobody can choose (the hash is keyed,
+and the same in all workers, which are forked)."""
+
 
 class Admission:
     """Counts connections of workers against one limit, and knows our own upstream connections.
@@ -69,15 +74,16 @@ class Admission:
 
     def __init__(self, max_connections: int, workers: int) -> None:
         rows, chunks = WORKERS_MAX, _CHUNKS_MAX
-        sizes = (_HEADER * _WORD, rows * _WORD, rows * _WORD, rows, chunks * 2, chunks * _CHUNK_BYTES)
+        sizes = (_HEADER * _WORD, rows * _WORD, rows * _WORD, _BUCKETS * 4, rows, chunks * 2, chunks * _CHUNK_BYTES)
         starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
         view = memoryview(mmap.mmap(-1, starts[-1]))
         self._header = view[starts[0] : starts[1]].cast("Q")
         self._counts = view[starts[1] : starts[2]].cast("Q")
         self._spooled = view[starts[2] : starts[3]].cast("Q")
-        self._accepting = view[starts[3] : starts[4]]
-        self._owners = view[starts[4] : starts[5]].cast("H")  # of chunks: worker + 1; 0 is free
-        self._keys = view[starts[5] :]
+        self._held = view[starts[3] : starts[4]].cast("I")  # connections by client
+        self._accepting = view[starts[4] : starts[5]]
+        self._owners = view[starts[5] : starts[6]].cast("H")  # of chunks: worker + 1; 0 is free
+        self._keys = view[starts[6] :]
         self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
         self._lock = _Lock()
         self._places = PlaceTable(WORKERS_MAX, _Lock())
@@ -112,12 +118,15 @@ class Admission:
 
         `client` is who comes (see `config.addresses.holder`), or "" for whom there is no share.
         """
+        bucket = _bucket(client)
         with self._lock:
             taken = sum(self._counts[: self._header[_ROWS]])
             allowed = SHARE * (self._header[_LIMIT] - taken)
-            if allowed <= 0 or (client and taken >= allowed and self._held(client) >= allowed):
+            if allowed <= 0 or (bucket is not None and self._held[bucket] >= allowed):
                 return False
             self._counts[worker] += 1
+            if bucket is not None:
+                self._held[bucket] += 1
             return True
 
     @property
@@ -129,22 +138,15 @@ class Admission:
         """The connection that has entered is held by `client`. The handle is for `forget`."""
         return self._add(worker, _holder_key(client))
 
-    def _held(self, client: str) -> int:
-        """Connections that the client has, over all workers."""
-        key = _holder_key(client)
-        keys = bytes(self._keys[: self._header[_CHUNKS] * _CHUNK_BYTES])
-        found, place = 0, keys.find(key)
-        while place >= 0:
-            aligned = not place % _KEY_SIZE
-            found += aligned
-            place = keys.find(key, place + (_KEY_SIZE if aligned else 1))
-        return found
-
-    def leave(self, worker: int) -> None:
-        """A connection of the worker has ended. Raises ValueError where it has none."""
+    def leave(self, worker: int, client: str = "") -> None:
+        """A connection of the worker has ended; `client` as for `try_enter`. Raises ValueError where it has none."""
         if not self._counts[worker]:
             raise ValueError(f"worker {worker} has no connection to end")
-        self._counts[worker] -= 1
+        bucket = _bucket(client)
+        with self._lock:
+            self._counts[worker] -= 1
+            if bucket is not None and self._held[bucket]:
+                self._held[bucket] -= 1
 
     def counts(self) -> list[int]:
         """Connections of each row that is or was used, by row."""
@@ -170,9 +172,21 @@ class Admission:
             self._accepting[worker] = 0
             self._counts[worker] = 0
             self._spooled[worker] = 0
+            self._count_holders()
             self.counters.keep(worker)
         self._free.pop(worker, None)
         self._places.clear(worker)
+
+    def _count_holders(self) -> None:
+        """Anew, under the lock: a dead worker's are gone, and so is what it had not finished."""
+        held = [0] * _BUCKETS
+        for chunk, owner in enumerate(self._owners[: self._header[_CHUNKS]].tolist()):
+            if owner:
+                keys = bytes(self._keys[chunk * _CHUNK_BYTES : (chunk + 1) * _CHUNK_BYTES])
+                for start in range(0, _CHUNK_BYTES, _KEY_SIZE):
+                    if keys[start : start + 1] == _HOLDER:
+                        held[hash(keys[start : start + _KEY_SIZE]) % _BUCKETS] += 1
+        self._held[:] = memoryview(struct.pack(f"={_BUCKETS}I", *held)).cast("I")
 
     def tally(self, worker: int) -> SpoolTally:
         """Where the worker adds up the octets of messages that it keeps."""
@@ -269,6 +283,10 @@ class _Lock:
 
 def _holder_key(client: str) -> bytes:
     return (_HOLDER + _key(client, 1)).ljust(_KEY_SIZE, b"\0")
+
+
+def _bucket(client: str) -> int | None:
+    return hash(_holder_key(client)) % _BUCKETS if client else None
 
 
 def _key(ip: str, port: int) -> bytes:

@@ -76,8 +76,8 @@ class Proxy:
         self._admission = admission
         self._worker = worker
         self._listeners = list(listeners)
-        self._connections: dict[Connection, int | None] = {}
-        """With the handle of who holds it in the table of all workers."""
+        self._connections: dict[Connection, tuple[int | None, str]] = {}
+        """With who holds it: the handle in the table of all workers, and the name."""
         self._names = itertools.count(1)
         self._opening: set[asyncio.Task[None]] = set()
         self._untold: deque[tuple[Connection, events.Event]] = deque()
@@ -196,9 +196,10 @@ class Proxy:
             connection = Connection(self.context, sock, name, self._finished)
         except OSError:  # the client is gone: it has no peer name any more
             sock.close()
-            self._admission.leave(self._worker)
+            self._admission.leave(self._worker, client)
             return
-        self._connections[connection] = self._admission.add_holder(self._worker, client) if client else None
+        handle = self._admission.add_holder(self._worker, client) if client else None
+        self._connections[connection] = handle, client
         task = self._loop.create_task(connection.open(), name=f"open {name}")
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -208,10 +209,10 @@ class Proxy:
     def _finished(self, connection: Connection) -> None:
         """Both its sides are closed. Idempotent."""
         if connection in self._connections:
-            handle = self._connections.pop(connection)
+            handle, client = self._connections.pop(connection)
             if handle is not None:
                 self._admission.forget(self._worker, handle)
-            self._admission.leave(self._worker)
+            self._admission.leave(self._worker, client)
             self._maybe_done()
 
     def _maybe_done(self) -> None:

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.gateway import survey
 from proxsmtp_tp.gateway.doctor import firewall
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
+from proxsmtp_tp.gateway.doctor.forwarding import look_at_forwarding_policy
 from proxsmtp_tp.gateway.errors import GatewayError, RequirementError
 from proxsmtp_tp.gateway.plan import Forward, Method, Mode
 from tests.gateway.foreign_rulesets import DOCKER, FIREWALLD, UFW, blocklist, xtables_blocklist
-from tests.gateway.network import SERVER, greeting, run
-from tests.gateway.rules_host import METHODS, MODES, RulesHost
+from tests.gateway.network import SERVER, greeting, inside, run
+from tests.gateway.rules_host import METHODS, MODES, RulesHost, options
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.install import Outcome
@@ -172,3 +176,29 @@ def test_a_ruleset_that_cannot_be_copied_is_refused(host: RulesHost, monkeypatch
     # In place: it comes back.
     run(host.net.gateway, "nft", "flush", "ruleset")
     assert host.install().changed
+
+
+def doctor(host: RulesHost, forward: Forward) -> list[Finding]:
+    """What doctor says of the forwarding policy."""
+
+    def look() -> list[Finding]:
+        plan, _ = survey.choose_plan(options(forward=forward), host.store().read_all())
+        return list(look_at_forwarding_policy(Setup(Settings(), None, plan, host.store())))
+
+    return inside(host.net.gateway, look)
+
+
+def test_doctor_lists_what_is_overruled(host: RulesHost) -> None:
+    """With our own rules in place, which are no policy of the host; an error unless RuleForward says so."""
+    host.install()
+    assert [(found.ok, found.text) for found in doctor(host, Forward.REFUSE)] == [
+        (True, "what is intercepted would also be forwarded")
+    ]
+    load(host, ONE_NOT)
+    run(host.net.gateway, "ip", "rule", "add", "from", "192.0.2.78", "priority", "1000", "prohibit")
+    for forward, ok in ((Forward.REFUSE, False), (Forward.OVERRULE, True)):
+        found = doctor(host, forward)
+        assert {each.ok for each in found} == {ok}
+        said = "\n".join(each.text for each in found)
+        for named in ("nft table inet guarding", "ip saddr 192.0.2.77", "ip rule", "192.0.2.78"):
+            assert named.replace("ip rule", "ip -4 rule 1000") in said

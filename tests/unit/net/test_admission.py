@@ -370,10 +370,58 @@ def test_what_ends_counts_no_more_also_with_a_dead_worker() -> None:
         handles.append(table.add_holder(row, "192.0.2.1"))
     assert not table.try_enter(0, "192.0.2.1")
     table.forget(0, handles[0])
-    table.leave(0)
+    table.leave(0, "192.0.2.1")
     assert table.try_enter(0, "192.0.2.1")
+    table.add_holder(0, "192.0.2.1")
+    assert not table.try_enter(0, "192.0.2.1")
     table.clear(1)
     assert table.try_enter(0, "192.0.2.1")
+
+
+def test_a_client_that_left_has_its_share_again() -> None:
+    table = Admission(10, 1)
+    for _ in range(3):
+        assert len(fill(table, ["192.0.2.1"])) == 8
+        for _ in range(8):
+            table.leave(0, "192.0.2.1")
+
+
+def test_a_share_is_exact_among_processes(run: Callable[[Callable[[], None]], int]) -> None:
+    """Four workers let one client in, as fast as they can: together no more than its share."""
+    table = Admission(1000, 4)
+
+    def work(worker: int) -> None:
+        for _ in range(400):
+            if table.try_enter(worker, "192.0.2.1"):
+                table.add_holder(worker, "192.0.2.1")
+
+    children = [run(partial(work, worker)) for worker in range(4)]
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert sum(table.counts()) == 800
+    assert table.try_enter(0, "192.0.2.2")
+
+
+def test_a_worker_killed_before_it_said_who_holds_a_connection() -> None:
+    table = Admission(10, 2)
+    for _ in range(8):
+        assert table.try_enter(0, "192.0.2.1")
+    assert not table.try_enter(1, "192.0.2.1")
+    table.clear(0)
+    assert len(fill(table, ["192.0.2.1"])) == 8
+
+
+def test_who_has_its_share_costs_little_however_many_connections_there_are() -> None:
+    """It may come again and again; of 80000 connections, to count its own would take 50 ms each time."""
+    table = Admission(100_000, 1)
+    for _ in range(80_000):
+        assert table.try_enter(0, "192.0.2.1")
+        table.add_holder(0, "192.0.2.1")
+    tried = []
+    for _ in range(20):
+        start = time.thread_time()
+        assert not table.try_enter(0, "192.0.2.1")
+        tried.append(time.thread_time() - start)
+    assert min(tried) < 0.005
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,20 @@ async def test_a_client_that_does_not_read_its_replies(start_proxy: StartProxy) 
         await answering
 
 
+async def test_a_client_that_takes_no_more_is_not_read(start_proxy: StartProxy) -> None:
+    """Not even the little that the session would keep for later."""
+    async with Mx() as mx, start_proxy(mx) as harness:
+        client, server = await meet(harness, mx)
+        connection = only_connection(harness)
+        connection.client_full(True)
+        await until(lambda: connection._client_paused, "it is not read")
+        await client.say("NOOP")
+        await asyncio.sleep(0.1)
+        assert connection.session.waiting_octets == 0
+        connection.client_full(False)
+        assert await server.line() == b"NOOP"
+
+
 async def answer_at_length(server: Peer) -> None:
     while (line := await server.line()).startswith(b"NOOP"):
         await server.say((b"250-" + b"x" * 1900 + b"\r\n") * 20 + b"250 ok\r\n")
