@@ -1,27 +1,31 @@
-"""What may judge a message before the server sees it.
+"""The filters: what judges a message before the server gets it.
 
-interface    what a filter is for the connection driver: Filter, FilterRun, FilterOwner
-verdict      what a filter says: pass, reject, tempfail, discard
-table        FilterType -> the filter that the configuration asks for
+interface           the interface to the connection driver: Filter, FilterRun, FilterOwner
+verdict             the verdicts: pass, reject, tempfail, discard
+table               FilterType -> the filter, one row for each type
 
-judging      one message being judged: what all kinds of filters do alike
-limit        how many judge at once, over all workers; the others wait in line
-places       who has a place and who waits for one, in memory that all workers share
-clock        FilterTimeout: time counts only while we wait for the filter
-spool        a message's bytes: in memory, in a nameless file, in the file that EMAIL names
-room         how much all of them may take: SpoolLimit, a reserve on the disk, memory
-claim        which of those files a killed worker left behind
+judging             the filtering of one message: the part that is the same for all filter types
+limit               FilterProcesses: how many run at once, over all workers; further messages wait
+places              which clients have a place, and which wait for one, in memory that all workers share
+clock               FilterTimeout: only the time of waiting for the filter counts
+spool               the bytes of a message: in memory, in a file without a name, in the file that EMAIL names
+spool_space         how much space all messages may take: SpoolLimit, a reserve on the disk, memory
+ownership           which of those files belong to a running worker
 
-command      FilterType pipe and file: a shell command for each message
-endings      every way in which a command can end, and the verdict of each
-stderr       what a refusing command said: its last line, its SMTP code
-process      one child process: pipes, exit status, the end of all that it started
-strays       processes that left its group, and not its session
+command             FilterType pipe and file: a shell command for each message
+run                 the common part of pipe and file
+pipe                FilterType pipe: the message goes through standard input and output
+file                FilterType file: the message is in the file that EMAIL names
+launcher            what all runs of one command share: environment, limits, processes
+process             one child process: pipes, exit status, the end of all processes that it started
+other_groups        processes of a command that have left its process group
+endings             every way in which a command can end, and the verdict for it
+stderr              the last line of standard error: text and SMTP code of a refusal
 
-smtp                FilterType smtp: a scanner that speaks SMTP, whose answers are the verdict
-scanner_dialogue    what is said to it, without a socket
-scanner_connection  its socket: dialled, written to, surely gone in the end
-scanner_endings     every way in which it can end, and the verdict of each
+smtp                FilterType smtp: a scanner that speaks SMTP; its replies are the verdict
+scanner_dialogue    the SMTP dialogue with it, without a socket
+scanner_connection  the connection to it
+scanner_endings     every way in which it can end, and the verdict for it
 
-reject       FilterType reject: no process, only a reply
+reject              FilterType reject: no process, only a reply
 """

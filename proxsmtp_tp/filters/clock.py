@@ -1,8 +1,8 @@
-"""FilterTimeout: how long we wait for a filter.
+"""FilterTimeout: how long the proxy waits for a filter.
 
-A message is complete before its filter starts, so a slow client costs the filter nothing. The whole limit is given when
-the filter starts, and again each time that it takes more of a message that it could not take at once: once it has the
-whole message, the limit is a total, and bytes that it writes buy it nothing.
+A message is complete before its filter starts, so a slow client does not use up the filter's time. The filter gets the
+full limit when it starts, and again each time that it reads more of a message that it did not read at once. After
+it has the whole message, the limit is for all of the rest; output does not extend it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Calls `spent` once, from the event loop, `limit` seconds after the last `start`. Stopped at first."""
+    """Calls `spent` once, from the event loop, `limit` seconds after the last `start`. Not running at first."""
 
     __slots__ = ("_limit", "_loop", "_spent", "_timer")
 
@@ -26,12 +26,12 @@ class Clock:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Give the whole limit from now on."""
+        """Start or restart the full limit now."""
         self.stop()
         self._timer = self._loop.call_later(self._limit, self._spent)
 
     def stop(self) -> None:
-        """Count no more. Idempotent."""
+        """Stop. Idempotent."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()

@@ -1,18 +1,19 @@
 """FilterType pipe and file: a command of the shell for each message (proxsmtpd(8), FILTER SCRIPTS).
 
-The command starts when the message is complete: a client that sends slowly holds no process.
-pipe: the command reads the message from standard input, and writes the message that shall pass to standard output. Both
-flow at once, so a filter may write before, while or after it reads.
-file: the message is in the file that EMAIL names; afterwards that file is it.
+The command starts when the message is complete: a client that sends slowly does not occupy a process.
+pipe: the command reads the message from standard input, and writes the new message to standard output. Both happen at
+the same time, so a filter may write before, while or after it reads.
+file: the message is in the file that EMAIL names; when the command has ended, the content of that file is the message.
 
-Exit status 0 passes, anything else refuses with the last line of standard error (see `stderr`, `endings`). A message
-passes only when the leader has exited with 0, and nobody can write to its output any more; a refusal counts at once. A
-command need not read all of its input: what it leaves is dropped, its output and exit status count (1.10 did the same).
+Exit status 0 passes the message; any other refuses it with the last line of standard error (see `stderr`, `endings`). A
+message passes only when the shell has exited with 0 and no process can write to its output any more; a refusal is valid
+at once. A command need not read all of its input: the rest is dropped, and output and exit status are valid (as in
+1.10).
 
-Kept of 1.10: `/bin/sh -c`, the daemon's working directory and umask, values that are not known are not set, SENDER of
-the null reverse-path is `<>`, no port in CLIENT and SERVER, standard error is ignored with exit status 0.
-Mended: exit status 0 without a message for a message that was not empty is a TEMPFAIL (1.10 delivered an empty one: a
-script that forgot `cat` blanked all mail); a crash, a limit or a missing command never bounces mail.
+As in 1.10: `/bin/sh -c`, the daemon's working directory and umask, unknown values are not set, SENDER of the null
+reverse-path is `<>`, no port in CLIENT and SERVER, standard error is ignored with exit status 0.
+Fixed: exit status 0 without output, for a message that was not empty, is a TEMPFAIL (1.10 delivered an empty message: a
+script that forgot `cat` blanked all mail). A crash, a limit or a missing command never bounces mail.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ class CommandFilter:
 
     @property
     def running(self) -> int:
-        """How many processes are not reaped yet."""
+        """How many processes run, or are not reaped yet."""
         return self._launcher.limit.taken
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for a process to become free."""
+        """How many messages wait for a free process."""
         return self._launcher.limit.waiting
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> CommandRun:
-        """Begin to judge a message. Used inside a running event loop."""
+        """Begin to judge a message. Call it inside a running event loop."""
         return self._run(self._launcher, request, owner)
 
     def close(self) -> None:
-        """The worker ends: kill at once what still runs, also what is being ended. Nobody waits for a verdict now."""
+        """The worker ends: kill all processes at once. No verdict is needed any more."""
         self._launcher.close()

@@ -1,11 +1,12 @@
 """Every way in which a command can end, and the verdict of each.
 
-What the command meant by its exit becomes pass, reject, tempfail or discard. What it did not mean (a crash, a limit,
-an administrator's mistake) is a TEMPFAIL, so that the mail stays in the client's queue until somebody has mended it.
+An exit that the command intended becomes pass, reject, tempfail or discard. Any other end (a crash, a limit, a
+mistake in the configuration) is a TEMPFAIL, so that the mail stays in the client's queue until an administrator has
+fixed the cause.
 
-Exit status 126 and 127 are the shell's own: it could not run the command (sh(1), Exit Status). So is 128 + n with the
-name of signal n on standard error: a part of the command was killed, most often for lack of memory. 1.10 bounced mail
-for both. A script that means such a status says so with an SMTP code.
+Exit status 126 and 127 come from the shell: it could not run the command (sh(1), Exit Status). 128 + n comes from the
+shell if the name of signal n is on standard error: a part of the command was killed, most often for lack of memory.
+1.10 bounced mail in these cases. A script that uses such a status to refuse mail must write an SMTP code.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class Ending(Enum):
-    """What happened, in the words of the log."""
+    """What happened, as the log names it."""
 
     PASSED = "passed"
     REFUSED = "exit status"
     KILLED = "killed by"
-    NOT_FOUND = "the command can not be run"
+    NOT_FOUND = "the command cannot be run"
     NOT_STARTED = "could not be started"
     STATUS_LOST = "exit status lost"
     TIMED_OUT = "no answer within FilterTimeout"
     LINE_TIMED_OUT = "no filter process became free within FilterTimeout"
     OUTPUT_HELD = "exited, but left a process behind that held its output open until FilterTimeout"
     OUTPUT_EMPTY = "exited with success, but without a message"
-    OUTPUT_TOO_LARGE = "its output is out of all proportion to the message"
-    OUTPUT_UNREADABLE = "the message file can not be read back"
-    SPOOL_FULL = "no room for the message"
-    SPOOL_FAILED = "TempDirectory can not be used"
+    OUTPUT_TOO_LARGE = "its output is much larger than the message"
+    OUTPUT_UNREADABLE = "the message file cannot be read back"
+    SPOOL_FULL = "no space for the message"
+    SPOOL_FAILED = "TempDirectory cannot be used"
 
 
 # Enhanced codes: RFC 3463 sections 3.4 (X.3.1 mail system full, X.3.2 not accepting now, X.3.5 incorrectly configured)
@@ -60,17 +61,19 @@ REPLIES: Final = {
 
 
 def trouble(ending: Ending, about: object = "") -> Verdict:
-    """TEMPFAIL with the reply of that ending. `about`: what more is known, for the log."""
+    """TEMPFAIL with the reply for that ending. `about`: details for the log."""
     return Verdict(Action.TEMPFAIL, REPLIES[ending], _detail(ending, about))
 
 
 def passed(size: int, last_line: bytes) -> Verdict:
-    """PASS for a message of `size` octets. What the command wrote to standard error is only for the log."""
+    """PASS for a message of `size` octets. The last line of standard error is only logged."""
     return Verdict(Action.PASS, None, _detail(Ending.PASSED, stderr.parse(last_line).shown), size)
 
 
 def refused(status: ExitStatus, last_line: bytes) -> Verdict:
-    """Any end but exit status 0: what its last line says, or, where the command did not mean it, TEMPFAIL."""
+    """The verdict for any end except exit status 0: from the last line, or TEMPFAIL if the command did not intend
+    it.
+    """
     said = stderr.parse(last_line)
     if status.signal is not None:
         return trouble(Ending.KILLED, f"{_signal_name(status.signal)} {said.shown}")

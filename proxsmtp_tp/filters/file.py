@@ -1,4 +1,4 @@
-"""FilterType file: the complete message in a file that EMAIL names, then the command, then what the file has become.
+"""FilterType file: the message is written to the file that EMAIL names, the command runs, and the file is read back.
 
 Standard input and output are /dev/null.
 """
@@ -25,20 +25,20 @@ class FileRun(CommandRun):
         super().__init__(launcher, request, owner, self._file)
 
     def read(self, size: int) -> bytes:
-        """FilterRun. Raises OSError if the judged message can not be read back to its last octet."""
+        """FilterRun. Raises OSError if the judged message cannot be read back completely."""
         return self._file.read(size)
 
     def _launch(self) -> Child:
         return self._launcher.launch(self._request, self, file=self._file.name)
 
     def child_output(self, data: bytes) -> None:
-        """ChildOwner: never, standard output is /dev/null."""
+        """ChildOwner: never called, standard output is /dev/null."""
 
     def child_output_closed(self) -> None:
-        """ChildOwner: never."""
+        """ChildOwner: never called."""
 
     def child_input_taken(self) -> None:
-        """ChildOwner: there is no input."""
+        """ChildOwner: never called, there is no input."""
 
     def _consider(self) -> None:
         given = self._file.size

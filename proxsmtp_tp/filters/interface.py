@@ -1,7 +1,7 @@
-"""What the connection driver expects of a filter, and what a filter expects of the driver.
+"""The interface between a filter and the connection driver.
 
-A new kind of filter is one file in this folder that implements `Filter` and `FilterRun` (the latter best as a
-`judging.Judging`), and one row in `filters.table`.
+A new filter type is one file in this folder that implements `Filter` and `FilterRun` (a subclass of `judging.Judging`),
+and one row in `filters.table`.
 """
 
 from __future__ import annotations
@@ -16,50 +16,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FilterRequest:
-    """What is known of a message before its first byte. Addresses are IP literals without brackets or port."""
+    """What is known about a message before its first byte. Addresses are IP literals without brackets or port."""
 
     connection: str
-    """The id that every log line of this connection carries."""
+    """The id in every log line of this connection."""
     envelope: Envelope
     client: str
     server: str
     helo: bytes
     remote: bytes = b""
-    """XFORWARD ADDR, as the server accepted it; empty where unknown."""
+    """XFORWARD ADDR that the server has accepted; empty if there was none."""
     remote_helo: bytes = b""
 
 
 class FilterOwner(Protocol):
-    """The side that feeds a run. Callbacks come from the event loop, never from inside a call to the run."""
+    """The user of a run. Callbacks come from the event loop, never from inside a call to the run."""
 
     def filter_verdict(self, verdict: Verdict) -> None:
-        """The one and only verdict; may come before the message is complete. After it, `write` is ignored."""
+        """The verdict, exactly once; it may come before the message is complete. After it, `write` is ignored."""
 
 
 class FilterRun(Protocol):
-    """One message being judged. Nothing here blocks, and nothing here raises for what a filter does."""
+    """The filtering of one message. No method blocks, and no error of a filter is raised."""
 
     def write(self, text: bytes) -> None:
-        """Message text: no dot-stuffing, CRLF line ends, any chunking."""
+        """Take message text: no dot-stuffing, CRLF line ends, in chunks of any size."""
 
     def finish(self) -> None:
-        """The message is complete. Only now does the filter start, and FilterTimeout count the time that it takes."""
+        """The message is complete. Only now the filter starts, and FilterTimeout begins."""
 
     def abort(self) -> None:
-        """Nobody wants the verdict any more: end all that judges it, free everything. Idempotent."""
+        """The verdict is not needed any more: end the filter and free everything. Idempotent."""
 
     def read(self, size: int) -> bytes:
-        """After PASS: the next bytes (1..size) of the message as the filter left it; b"" at its end."""
+        """After PASS: the next bytes (1..size) of the judged message; b"" at its end."""
 
     def close(self) -> None:
-        """Free what is left (processes, descriptors, files). Idempotent; also right after a verdict."""
+        """Free processes, descriptors and files. Idempotent; allowed directly after a verdict."""
 
 
 class Filter(Protocol):
-    """Makes a run for each message. Lives as long as its worker; holds the limits that all runs share."""
+    """Makes a run for each message. One object for each worker; it holds the limits that all runs share."""
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> FilterRun:
-        """Begin to judge a message. Trouble in starting is reported as a TEMPFAIL verdict, not raised."""
+        """Begin to judge a message. If the filter cannot start, the verdict is TEMPFAIL; nothing is raised."""
 
     def close(self) -> None:
-        """The worker ends: end at once whatever still runs. Nobody waits for a verdict any more."""
+        """The worker ends: end all runs at once. No verdict is needed any more."""

@@ -1,11 +1,10 @@
-"""One message being judged, whatever judges it: a command, a scanner, or what comes next.
+"""The filtering of one message: the part that is the same for all filter types.
 
-A kind of filter says how it starts, what a verdict takes and how it is let go. Here is what is the same for all: the
-message is kept until it is complete, so that a slow client holds neither process nor connection; then what judges
-starts, now or when a place is free; FilterTimeout, one verdict, the end.
+The message is stored until it is complete, so that a slow client occupies neither a process nor a connection. Then the
+filter starts, at once or when a place is free; FilterTimeout limits it, and there is exactly one verdict. A filter type
+defines how it starts, how it finds its verdict, and how it ends.
 
-A run settles once, with a verdict that the owner hears of from the event loop. After that, or after `abort`, nothing
-of what still happens matters: no text is taken, and nobody is told.
+The owner gets the verdict from the event loop. After that, or after `abort`, further events of the filter are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Judging(ABC):
-    """A FilterRun: write.., finish, and a verdict, which may come before `finish`. `timeout` in s is FilterTimeout."""
+    """A FilterRun. Its verdict may come before `finish`. `timeout` is FilterTimeout in seconds."""
 
     def __init__(
         self,
@@ -49,23 +48,23 @@ class Judging(ABC):
         self._settled = False
         self._aborted = False
 
-    # What each kind of filter does in its own way.
+    # For each filter type to implement.
 
     @abstractmethod
     def _start(self) -> None:
-        """A place of `limit` is ours: start what judges. It gives the place back when it is gone."""
+        """Start the filter: this run has a place of `limit`. The place must be given back when the filter has ended."""
 
     @abstractmethod
     def read(self, size: int) -> bytes:
-        """FilterRun. Raises OSError if the judged message can not be read back to its last octet."""
+        """FilterRun. Raises OSError if the judged message cannot be read back completely."""
 
     @abstractmethod
     def _out_of_time(self) -> None:
-        """FilterTimeout is over: settle."""
+        """FilterTimeout has passed: give the verdict."""
 
     @abstractmethod
     def _let_go(self) -> None:
-        """Nothing more is wanted of what judges. Called once."""
+        """End the filter: nothing more is needed from it. Called once."""
 
     def _discard(self) -> None:
         """Free the message. Idempotent."""
@@ -84,7 +83,7 @@ class Judging(ABC):
             self._enter()
 
     def _kept(self, step: Callable[..., None], *arguments: object) -> bool:
-        """Do something with the message that the disk may refuse."""
+        """Do a step that writes to disk; if it fails, give the verdict and return False."""
         try:
             step(*arguments)
         except SpoolFullError as error:
@@ -106,10 +105,10 @@ class Judging(ABC):
         """FilterRun."""
         self.abort()
 
-    # The place.
+    # The place of `limit`.
 
     def _enter(self) -> None:
-        """Start what judges: now, or when a place becomes free."""
+        """Start the filter now, or when a place becomes free."""
         if self._limit.enter(self._granted, self._request.client):
             self._start_anew()
         else:
@@ -122,7 +121,7 @@ class Judging(ABC):
             self._start_anew()
 
     def _start_anew(self) -> None:
-        """What was waited in line is not what judging takes."""
+        """Start the filter, with the full FilterTimeout: the time of waiting for a place does not count."""
         self._clock.stop()
         self._clock = Clock(self._loop, self._timeout, self._out_of_time)
         self._clock.start()
@@ -134,11 +133,11 @@ class Judging(ABC):
     # The verdict.
 
     def _trouble(self, ending: Ending, about: object = "") -> None:
-        """Settle with what nobody meant."""
+        """Give the verdict for an error."""
         self._settle(trouble(ending, about))
 
     def _settle(self, verdict: Verdict) -> None:
-        """That is the verdict, unless there is one. The owner hears of it from the event loop."""
+        """Set the verdict, unless there is one already. The owner gets it from the event loop."""
         if self._settled:
             return
         self._stop()

@@ -1,8 +1,8 @@
-"""What all runs of one command share: the command, its environment, its limits, and the processes that run.
+"""What all runs of one command share: the command, its environment, its limits, and its running processes.
 
-The environment is the daemon's, with the variables of proxsmtpd(8) instead of any that it has under these names. Their
-values are octets from the envelope: whoever builds a FilterRequest keeps NUL and line ends out of them. One string of
-an environment may have 128 KiB (execve(2), MAX_ARG_STRLEN); the session bounds the recipients accordingly.
+The environment is the daemon's, with the variables of proxsmtpd(8), which replace variables of the same names. Their
+values are octets from the envelope: the maker of a FilterRequest keeps NUL and line ends out of them. One string of an
+environment may have 128 KiB (execve(2), MAX_ARG_STRLEN); the session limits the recipients accordingly.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Launcher:
         remove_abandoned(space.directory)
 
     def launch(self, request: FilterRequest, owner: ChildOwner, *, file: str | None = None) -> Child:
-        """Start the command for who holds a place of `limit`, which is given back when the child is reaped.
+        """Start the command for a run that has a place of `limit`; the place is given back when the child is reaped.
 
-        With `file`, that is EMAIL; without, the message goes through pipes. Raises what `Child` raises, the place given
-        back at once.
+        `file`: the value of EMAIL; None: the message goes through pipes. Raises what `Child` raises; then the place has
+        been given back.
         """
         environment = self._environment | _variables(request)
         if file is not None:
@@ -66,7 +66,7 @@ class Launcher:
         return child
 
     def close(self) -> None:
-        """End every process now, and start none any more. No message is in a file any more."""
+        """Kill every process now, start no more, and release the ownership of message files."""
         self.limit.close()
         self.ownership.close()
         for child in list(self._children):
@@ -74,22 +74,22 @@ class Launcher:
 
 
 def _keep_descriptors() -> None:
-    """Descriptors that our own starter left open must not reach a filter; those that we open never do (PEP 446)."""
+    """Do not pass descriptors on to filters that were open when the daemon started (those that we open: PEP 446)."""
     for entry in Path("/proc/self/fd").iterdir():
         descriptor = int(entry.name)
-        with suppress(OSError):  # the one that listed the directory
+        with suppress(OSError):  # the descriptor that listed the directory
             if descriptor > 2 and os.get_inheritable(descriptor):
                 os.set_inheritable(descriptor, False)
 
 
 def _keep_exit_statuses() -> None:
-    """A starter that ignores SIGCHLD bequeaths that, and the kernel then throws exit statuses away (sigaction(2))."""
+    """Reset SIGCHLD: if the daemon inherited that it is ignored, the kernel discards exit statuses (sigaction(2))."""
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _variables(request: FilterRequest) -> dict[bytes, bytes]:
-    """What is known of a message. What is not known is not set, as in 1.10."""
+    """The variables of a message. Unknown values are not set, as in 1.10."""
     envelope = request.envelope
     known = {
         b"CLIENT": os.fsencode(request.client),

@@ -1,7 +1,6 @@
-"""How many filter processes run at once, over all workers. Whoever comes later waits in line.
+"""How many filter processes run at once, over all workers. Further messages wait.
 
-A place counts until its process is reaped, also while it is being ended: the limit is on what the machine bears, not on
-what anybody still wants.
+A place is occupied until its process is reaped, also while the process is being ended: the limit protects the machine.
 
 A free place goes to the client that has the fewest, and among those to the one that was served least recently: a client
 may have all places while nobody else waits, and its turn when others do. Its own messages are served as they come.
@@ -46,7 +45,7 @@ class ProcessLimit:
 
     @property
     def waiting(self) -> int:
-        """How many stand in line, at this worker."""
+        """How many messages wait at this worker."""
         return sum(map(len, self._line.values()))
 
     def enter(self, granted: Callable[[], None], client: str = "") -> bool:
@@ -63,14 +62,14 @@ class ProcessLimit:
         return False
 
     def forget(self, granted: Callable[[], None], client: str = "") -> None:
-        """Stand in line no more. Whoever was granted a place meanwhile is still called, and leaves it."""
+        """Stop waiting. If a place was already granted, `granted` is still called and must give the place back."""
         key = client_key(holder(client))
         if granted in self._line.get(key, ()):
             self._leave_line(key, granted)
             self._call(self._serve())
 
     def close(self) -> None:
-        """The worker ends: nobody is granted a place any more."""
+        """The worker ends: no more places are granted."""
         self.closed = True
         self._line.clear()
         self._serve()
@@ -84,7 +83,7 @@ class ProcessLimit:
 
     def _call(self, granted: list[Callable[[], None]]) -> None:
         for each in granted:
-            asyncio.get_running_loop().call_soon(each)  # not now: a line of failing starts must not nest
+            asyncio.get_running_loop().call_soon(each)  # not now: starts that fail must not nest
 
     # Whose turn it is.
 

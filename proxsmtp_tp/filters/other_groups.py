@@ -1,10 +1,12 @@
-"""Processes that left their process group, and not their session: a signal to the group does not reach them.
+"""Processes of a command that are in another process group, but still in its session: a signal to the group misses
+them.
 
-timeout(1) and shells with job control (set -m) put what they start into groups of its own. Nobody means by that to
-outlive the message; setsid(2) is how a script says so, and whoever has called it is left alone.
+timeout(1) and shells with job control (set -m) put their children into other groups. Such processes are not meant to
+outlive the message. A process that called setsid(2) is, so it is not ended.
 
-They are found below the leader, parent by child (proc_pid_task_children(5)), when a child must be ended: that costs
-a normal message nothing. Who has lost its parent before is not found; who was found once is remembered.
+They are looked for only when a child must be ended, from the leader down, children of each process
+(proc_pid_task_children(5)): so a normal message has no cost. A process whose parent has already ended is not found,
+unless it was found before.
 """
 
 from __future__ import annotations
@@ -16,25 +18,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 MOST = 256
-"""Processes of one command that are looked at: more than scripts have, and 20 ms of work."""
+"""Processes of one command that are examined, at most: more than scripts have, and 20 ms of work."""
 
 
 class _Process(NamedTuple):
     group: int
     session: int
     born: int
-    """In clock ticks: what tells it from a later process of the same number."""
+    """Start time in clock ticks: it differs for a later process with the same number."""
 
 
 class OtherGroups:
-    """Those of the session whose leader is the process `leader`, which is not reaped yet."""
+    """The processes of the session of `leader`, a process that is not reaped yet."""
 
     def __init__(self, leader: int) -> None:
         self._leader = leader
         self._known: dict[int, _Process] = {}
 
     def look(self) -> None:
-        """Find those that there are now. Before a signal: who has lost its parent by it is not found any more."""
+        """Find the processes that exist now. Call it before a signal: a process whose parent has ended is not found."""
         seen = {self._leader, *self._known}
         parents = list(seen)
         while parents:
@@ -49,9 +51,9 @@ class OtherGroups:
                         self._known[pid] = process
 
     def signal(self, number: signal.Signals) -> None:
-        """Send to each that was found and is still there."""
+        """Send a signal to each process that was found and still exists."""
         for pid, known in self._known.items():
-            with suppress(OSError):  # it is gone, or one that only root may end
+            with suppress(OSError):  # it has ended, or only root may end it
                 descriptor = os.pidfd_open(pid)
                 try:
                     found = _look_at(pid)
@@ -70,7 +72,7 @@ def _children(pid: int) -> set[int]:
 
 
 def _look_at(pid: int) -> _Process | None:
-    """proc_pid_stat(5): pgrp (5), session (6), starttime (22); the name before them may hold anything."""
+    """proc_pid_stat(5): pgrp (5), session (6), starttime (22); the name before them may have any characters."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

@@ -1,12 +1,12 @@
-"""Whose the message files in TempDirectory are: those of a worker that was killed are removed by the next that starts.
+"""Which message files in TempDirectory belong to a running worker. A starting worker removes those of killed workers.
 
-Each worker has a random number, which stands in the names of its files (proxsmtpd.NUMBER.xxxxxxxx), and a lock on the
-byte of that number in the directory itself (fcntl(2), open file description locks). The kernel drops the lock with the
-process, however that ends, and shows it to every other on this machine, in whatever container or PID namespace; no
-number comes twice, as process ids do. So a file with a number that nobody holds is nobody's.
+Each worker has a random number, which is part of the names of its files (proxsmtpd.NUMBER.xxxxxxxx), and a lock on the
+byte with that number in the directory itself (fcntl(2), open file description locks). The kernel releases the lock when
+the process ends, and every process on this machine can see the lock, also from another container or PID namespace.
+Unlike process ids, the numbers are not reused. So a file whose number is not locked has no owner.
 
-Removed are only regular files of our own user with such a name: neither those of another instance that lives, nor
-those of 1.10 or of a script, nor any file where the file system has no such locks (their names have no number then).
+Only regular files of our own user with such a name are removed. Files of other running instances, of proxsmtpd 1.10 and
+of scripts are kept. If the file system has no such locks, the names have no number, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _PREFIX = "proxsmtpd."
-"""How the original names these files: administrators have it in their tmpreaper rules."""
+"""The prefix that proxsmtpd 1.10 uses: administrators have it in their tmpreaper rules."""
 _NAME = re.compile(r"proxsmtpd\.([0-9a-f]{16})\.[a-z0-9_]{8}")
 _NUMBER_BITS = 62
-"""A byte's offset is a positive off_t."""
+"""The number is the offset of a byte, so it must be a positive off_t."""
 
 _FLOCK = "hhqqi"
-"""struct flock (fcntl(2)): l_type, l_whence, l_start, l_len, l_pid, the last being 0 for these locks."""
+"""struct flock (fcntl(2)): l_type, l_whence, l_start, l_len, l_pid (0 for these locks)."""
 
 
 class Ownership:
-    """The files that one worker makes in `directory`."""
+    """The mark by which the files of one worker in `directory` are known as its own."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -42,23 +42,25 @@ class Ownership:
         self._prefix = _PREFIX
 
     def prefix(self) -> str:
-        """What the name of a new file begins with. Nobody removes such a file before `close`, or our end."""
+        """The prefix for the name of a new file. Such a file is not removed before `close`, or the end of this
+        process.
+        """
         try:
             if not self._stands():
                 self._make()
-        except OSError:  # no directory, which whoever makes the file will notice; or one without locks
+        except OSError:  # no directory (then no file can be made either), or one without locks
             self.close()
         return self._prefix
 
     def close(self) -> None:
-        """There are no such files any more. Idempotent."""
+        """Release the lock: there are no such files any more. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         self._prefix = _PREFIX
         if descriptor is not None:
             os.close(descriptor)
 
     def _stands(self) -> bool:
-        """The lock is on the directory that has the name now: an administrator may have made it anew."""
+        """Whether the lock is on the directory that has the name now: an administrator may have replaced it."""
         if self._descriptor is None:
             return False
         return os.path.samestat(Path(self._directory).stat(), os.fstat(self._descriptor))
@@ -72,7 +74,9 @@ class Ownership:
 
 
 def remove_abandoned(directory: str) -> int:
-    """Remove the message files of workers that live no more; how many there were. A directory without use has none."""
+    """Remove the message files of workers that do not run any more; return how many. Errors of the directory are
+    ignored.
+    """
     removed = 0
     with suppress(OSError):
         descriptor = _open(directory)
@@ -89,7 +93,7 @@ def remove_abandoned(directory: str) -> int:
 
 
 def _is_owned(directory: int, number: int) -> bool:
-    """Somebody holds the lock. Raises OSError where there are no locks."""
+    """Whether a process holds the lock. Raises OSError if there are no such locks."""
     answer = fcntl.fcntl(directory, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, number))
     return bool(struct.unpack_from(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 

@@ -1,4 +1,4 @@
-"""FilterType pipe: the complete message to standard input, standard output read at the same time."""
+"""FilterType pipe: the complete message goes to standard input, and standard output is read at the same time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.process import Child
 
 CHUNK = 64 * 1024
-"""Octets given at a time, one chunk a loop iteration: what a pipe holds (pipe(7))."""
+"""Octets written at a time, one chunk in a loop iteration: the capacity of a pipe (pipe(7))."""
 
 OUTPUT_FACTOR = 4
 OUTPUT_ALLOWANCE = 64 * 1024 * 1024
-"""A filter may write OUTPUT_FACTOR times what it was given (no transfer encoding grows text by more) and this much more
-(footers, reports, attachments). Past that it is a runaway, which must not fill TempDirectory until its time is up."""
+"""A filter may write OUTPUT_FACTOR times what it was given (no transfer encoding makes text larger than that) and
+so many octets more (footers, reports, attachments). A filter that writes more has a fault, and must not fill
+TempDirectory."""
 
 
 class PipeRun(CommandRun):

@@ -1,19 +1,20 @@
-"""One child process: a command of the shell, its pipes, its exit status, and the end of all that it started.
+"""One child process: a shell command, its pipes, its exit status, and the end of all processes that it started.
 
-Started with posix_spawn(3), which neither copies our memory nor runs Python code between fork and exec: two to three
-times the rate of asyncio's subprocesses. The child gets a session and process group of its own, default signal
-handlers and an empty signal mask (Python ignores SIGPIPE, a filter expects to die of it), 0, 1 and 2, and no other
-descriptor of ours (all are close-on-exec). Working directory, umask and limits are the daemon's.
+It is started with posix_spawn(3), which neither copies our memory nor runs Python code between fork and exec: two to
+three times the rate of asyncio's subprocesses. The child gets a session and process group of its own, default signal
+handlers and an empty signal mask (Python ignores SIGPIPE, but a filter expects to be ended by it), descriptors 0, 1 and
+2, and no other descriptor of ours (all are close-on-exec). Working directory, umask and limits are the daemon's.
 
-It is watched by a pidfd (pidfd_open(2)), so exit statuses can not be mixed up between children, and nobody else's
-waitpid can be. It stays a zombie, and its number therefore its own, until no signal will be sent to its group any more.
+It is watched by a pidfd (pidfd_open(2)), so the exit statuses of children cannot be mixed up. It is reaped only when no
+more signals will be sent to its group; until then it is a zombie, and its process id cannot be reused.
 
-The end. A child is over when the leader has exited and nobody holds its standard output or error any more: then it
-is reaped, and all its descriptors are closed. A group that must go gets SIGTERM, so that scripts with a trap remove
-their files also when a client hangs up, and SIGKILL KILL_GRACE later; its standard input stays open meanwhile, because
-an end of file would look like a complete message. The same goes to what left the group, but not the session (see
-`strays`). After a leader's own exit, whoever still holds standard output or error has LINGER to finish, and is ended
-then. Background jobs that let go of both are not ours: they live on; and so does what called setsid(2).
+The end. The leader is the shell. A child has ended when the leader has exited and no process has its standard output or
+error open any more: then it is reaped, and all its descriptors are closed. To end it earlier, its group gets
+SIGTERM, so that scripts with a trap can remove their files, and SIGKILL after KILL_GRACE; its standard input stays
+open in the meantime, because an end of file would look like a complete message. Processes that left the group, but
+not the session, get the same signals (see `other_groups`). After the leader's own exit, processes that still have
+standard output or error open get LINGER to finish, and then these signals. Background jobs that have closed both go
+on running, and so do processes that called setsid(2).
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ if TYPE_CHECKING:
 SHELL = "/bin/sh"
 
 KILL_GRACE = 1.0
-"""Seconds from SIGTERM to SIGKILL: enough to remove temporary files, and the place stays taken so long."""
+"""Seconds from SIGTERM to SIGKILL: enough to remove temporary files. The place stays occupied for this time."""
 LINGER = 1.0
-"""Seconds for what a leader left behind on its pipes, such as `tee >(logger)`, which the shell does not wait for."""
+"""Seconds for processes that the leader left with its pipes open, such as `tee >(logger)`: the shell does not wait."""
 
 READ_SIZE = 64 * 1024
-"""Octets read at once: what a pipe holds (pipe(7)). Larger pipes and reads were measured and make nothing faster."""
+"""Octets read at once: the capacity of a pipe (pipe(7)). Larger pipes and reads were measured and are not faster."""
 
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _NO_DESCRIPTOR = -1
 
 
 class ExitStatus:
-    """How the leader ended: `code` of exit, or the `signal` that ended it, or neither where the kernel has lost it."""
+    """How the leader ended: exit `code`, or the `signal` that ended it, or neither if the status is not known."""
 
     __slots__ = ("code", "signal")
 
@@ -55,30 +56,30 @@ class ExitStatus:
 
 
 class ChildOwner(Protocol):
-    """Whom a child tells what happens. Every call comes from the event loop; none comes after `end` or `release`."""
+    """The receiver of a child's events. All calls come from the event loop; none comes after `end` or `release`."""
 
     def child_output(self, data: bytes) -> None:
-        """Some of standard output."""
+        """A piece of standard output."""
 
     def child_output_closed(self) -> None:
-        """The end of standard output: nobody can write to it any more."""
+        """The end of standard output: no process can write to it any more."""
 
     def child_errors(self, data: bytes) -> None:
-        """Some of standard error."""
+        """A piece of standard error."""
 
     def child_input_taken(self) -> None:
-        """Less input waits than before, or the child closed its standard input: see `queued` and `input_open`."""
+        """The child has read input, or closed its standard input: see `queued` and `input_open`."""
 
     def child_exited(self, status: ExitStatus) -> None:
-        """The leader has exited. All that it wrote to standard error was given before."""
+        """The leader has exited. Everything that it wrote to standard error came before."""
 
 
 class Child:
     """A running command.
 
-    With `piped`, standard input and output are pipes; otherwise both are /dev/null. Standard error always is a pipe.
+    With `piped`, standard input and output are pipes; otherwise both are /dev/null. Standard error is always a pipe.
     `freed` is called once, when the child is reaped and all its descriptors are closed. The constructor raises
-    OSError if the system has no process or descriptor left, ValueError for a NUL in command or environment.
+    OSError if the system can give no process or descriptor, ValueError for a NUL in command or environment.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Child:
                 if descriptor != _NO_DESCRIPTOR:
                     self._loop.add_reader(descriptor, ready)
                     watched.append(descriptor)
-        except OSError:  # the whole system is out of descriptors or memory; three of ours have just become free
+        except OSError:  # the system has no descriptors or memory left; three of ours have just been closed
             os.killpg(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             for descriptor in watched:
@@ -160,21 +161,23 @@ class Child:
 
     @property
     def queued(self) -> int:
-        """Octets of input that the child has not taken."""
+        """Octets of input that the child has not read."""
         return len(self._queue)
 
     @property
     def stalled(self) -> bool:
-        """The child does not take the input that we have for it."""
+        """Whether the child does not read the input that waits for it."""
         return self._stalled
 
     @property
     def input_open(self) -> bool:
-        """False once the child has closed its standard input, or got all of it."""
+        """False after the child has closed its standard input, or has got all of it."""
         return self._stdin != _NO_DESCRIPTOR
 
     def write(self, data: bytes) -> None:
-        """Give input. What the child can not take now is queued; nothing is, once it closed its standard input."""
+        """Write input. What the child does not read now is queued; after it closed its standard input, input is
+        dropped.
+        """
         if self._stdin == _NO_DESCRIPTOR:
             return
         if not self._stalled:
@@ -187,7 +190,7 @@ class Child:
         self._queue += data
 
     def close_input(self) -> None:
-        """The input is complete: end of file after what is queued. Idempotent."""
+        """The input is complete: send end of file after the queued input. Idempotent."""
         self._input_complete = True
         if not self._stalled:
             self._close_stdin()
@@ -197,7 +200,7 @@ class Child:
             return os.write(self._stdin, data)
         except BlockingIOError:
             return 0
-        except OSError:  # EPIPE: the child wants no more
+        except OSError:  # EPIPE: the child has closed its standard input
             self._close_stdin()
             return 0
 
@@ -221,7 +224,7 @@ class Child:
         self._queue.clear()
         os.close(descriptor)
 
-    # Standard output and error. After `end` and `release` they are only read to see that nobody holds them any more.
+    # Standard output and error. After `end` and `release` they are read only to see when they are closed.
 
     def _read_output(self) -> None:
         data = _read(self._stdout)
@@ -241,7 +244,7 @@ class Child:
             self._maybe_over()
 
     def _take_errors(self) -> int:
-        """Octets taken from standard error; 0 at its end, -1 where there is nothing now."""
+        """Octets read from standard error; 0 at its end, -1 if there is nothing now."""
         data = _read(self._stderr)
         if data is None:
             return -1
@@ -261,7 +264,7 @@ class Child:
     def _look_for_exit(self) -> None:
         try:
             info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # somebody else reaped it: its number may be anybody's, so no signal goes there
+        except ChildProcessError:  # it was reaped elsewhere: its number may have been reused, so no signal is sent
             status = ExitStatus(None)
             self._killed = True
         else:
@@ -277,7 +280,9 @@ class Child:
         self._maybe_over()
 
     def _take_last_errors(self) -> None:
-        """All that the leader wrote to standard error is in the pipe; others may go on writing."""
+        """Read what is in the pipe of standard error: all that the leader wrote is there; other processes may write
+        more.
+        """
         if self._stderr == _NO_DESCRIPTOR:
             return
         left = fcntl.fcntl(self._stderr, fcntl.F_GETPIPE_SZ)
@@ -285,19 +290,21 @@ class Child:
             left -= taken
 
     def release(self) -> None:
-        """The leader's exit said all that matters: no more calls. Who still holds the pipes is ended after LINGER."""
+        """The leader's exit was enough: make no more calls. Processes that still have the pipes open are ended
+        after LINGER.
+        """
         self._owner = None
         if self._pidfd != _NO_DESCRIPTOR and self._timer is None and not self._killed:
             self._timer = self._loop.call_later(LINGER, self._terminate)
 
     def end(self) -> None:
-        """Nobody wants this child any more: no more calls; end the whole session. Idempotent."""
+        """The child is not needed any more: make no more calls, and end the whole session. Idempotent."""
         self._owner = None
         if self._pidfd != _NO_DESCRIPTOR and self._timer is None and not self._killed:
             self._terminate()
 
     def kill(self) -> None:
-        """End the whole session at once: no more calls, and no time for traps. Idempotent."""
+        """Kill the whole session at once: make no more calls, and give no time for traps. Idempotent."""
         self._owner = None
         if self._pidfd == _NO_DESCRIPTOR:
             return
@@ -311,9 +318,9 @@ class Child:
         self._timer = self._loop.call_later(KILL_GRACE, self.kill)
 
     def _signal(self, number: signal.Signals) -> None:
-        """The leader is not reaped: the number of the group can not be anybody else's."""
+        """Send a signal. The leader is not reaped yet, so the number of the group cannot have been reused."""
         self._other_groups.look()
-        with suppress(ProcessLookupError, PermissionError):  # all gone; or a set-uid filter that only root may end
+        with suppress(ProcessLookupError, PermissionError):  # all have ended, or only root may end them
             os.killpg(self._pid, number)
         self._other_groups.signal(number)
 
@@ -333,7 +340,7 @@ class Child:
         self._stdout = self._stderr = _NO_DESCRIPTOR
         owner, self._owner = self._owner, None
         if owner is not None:
-            owner.child_input_taken()  # what was still queued for it is gone
+            owner.child_input_taken()  # the queued input was dropped
         self._freed()
 
     def _cancel_timer(self) -> None:
@@ -348,7 +355,7 @@ class Child:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are none of 0, 1 and 2, also where the daemon was started with one of those closed."""
+    """A pipe with no end among 0, 1 and 2, also if the daemon was started with one of those closed."""
     ends = []
     for end in os.pipe():
         if end > 2:
@@ -360,7 +367,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _read(descriptor: int) -> bytes | None:
-    """What is there: b"" at the end, None where there is nothing now."""
+    """What can be read now: b"" at the end, None if there is nothing now."""
     try:
         return os.read(descriptor, READ_SIZE)
     except BlockingIOError:

@@ -1,7 +1,7 @@
 """FilterType reject: every message is refused with FilterReject, at MAIL, RCPT and DATA; no process, no message text.
 
-The session gives the reply; here it is only read. FilterReject is written like the last line of a filter's standard
-error (see `stderr`): a code and a text, or a text that 550 goes before.
+The session gives the reply; this module only parses it. FilterReject is written like the last line of a filter's
+standard error (see `stderr`): a code and a text, or only a text (then the code is 550).
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ def parse_reject(text: str) -> Reply:
     """Read FilterReject ("530 Email Rejected"). The reply is 4xx or 5xx, whatever the text."""
     said = stderr.parse(text.encode("ascii", "replace"))
     if said.action is Action.DISCARD:
-        # 250 would accept what nobody will ever see.
+        # 250 would accept a message that is never delivered.
         return Reply.of(550, f"Content Rejected; {said.shown}")
     return said.reply

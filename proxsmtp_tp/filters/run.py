@@ -1,4 +1,4 @@
-"""One message and its command: what `pipe` and `file` have in common."""
+"""One message and its command: the common part of `pipe` and `file`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CommandRun(Judging):
         self._status: ExitStatus | None = None
         self._errors = LastLine()
 
-    # What pipe and file do in their own way.
+    # For pipe and file to implement.
 
     @abstractmethod
     def _launch(self) -> Child:
@@ -43,7 +43,7 @@ class CommandRun(Judging):
 
     @abstractmethod
     def _consider(self) -> None:
-        """The command exited with 0: settle, if all is known that a pass needs."""
+        """The command exited with 0: give the verdict, if everything is known that a pass needs."""
 
     # Judging.
 
@@ -67,7 +67,7 @@ class CommandRun(Judging):
         else:
             child.release()
 
-    # ChildOwner: what pipe and file have in common.
+    # ChildOwner: the common part of pipe and file.
 
     def child_errors(self, data: bytes) -> None:
         """ChildOwner."""
@@ -84,7 +84,7 @@ class CommandRun(Judging):
     # The verdict.
 
     def _pass(self, size: int) -> None:
-        """The command exited with 0 and left a message of `size` octets."""
+        """Give the verdict PASS: the command exited with 0 and left a message of `size` octets."""
         verdict = passed(size, self._errors.line)
         if self._errors.line:
             log.info("%s: filter %s", self._request.connection, verdict.detail)

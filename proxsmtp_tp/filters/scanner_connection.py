@@ -1,10 +1,10 @@
-"""The connection to a scanner: dialled, written to, and surely gone in the end (asyncio's Protocol callbacks).
+"""The connection to a scanner (asyncio's Protocol callbacks).
 
-Every address of a host name is tried in the resolver's order; each gets an equal share of the time. A unix socket whose
-queue is full says EAGAIN (connect(2)): it is tried again until the time is up.
+Every address of a host name is tried in the resolver's order; each gets an equal share of the time. A unix socket with
+a full queue gives EAGAIN (connect(2)): it is tried again until the time has passed.
 
-`freed` is called once, from the event loop, when neither a socket nor a task is left. The owner hears of nothing any
-more after `quit` or `abort`.
+`freed` is called once, from the event loop, when neither a socket nor a task is left. After `quit` or `abort` the owner
+gets no more calls.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.addresses import Address
 
 OUTPUT_HIGH = 64 * 1024
-"""Octets that may wait for the scanner before the client is told to wait; as for a command's pipe."""
+"""Octets that may wait for the scanner before no more are written."""
 OUTPUT_LOW = 16 * 1024
-"""Octets at which the client may go on, so that the scanner does not run dry meanwhile."""
+"""Octets below which more are written, so that the scanner always has input."""
 
 QUIT_GRACE = 5.0
-"""Seconds for the answer to QUIT. It tells us nothing, but a scanner that is hung up on logs a lost connection."""
+"""Seconds to wait for the reply to QUIT. Without the wait, the scanner would log a lost connection."""
 
 BUSY_PAUSE = 0.05
-"""Seconds until a unix socket with a full queue is tried again."""
+"""Seconds after which a unix socket with a full queue is tried again."""
 
 
 class ScannerOwner(Protocol):
-    """Who talks to the scanner. Called from the event loop."""
+    """The user of a connection. Called from the event loop."""
 
     def scanner_data(self, data: bytes) -> None:
-        """What the scanner said."""
+        """Bytes from the scanner."""
 
     def scanner_flow(self) -> None:
         """`stalled` has changed."""
 
     def scanner_unreachable(self, reason: str) -> None:
-        """There is no connection, and will be none."""
+        """The connection failed."""
 
     def scanner_lost(self, reason: str) -> None:
-        """The connection is gone."""
+        """The connection was lost."""
 
 
 class ScannerConnection(asyncio.Protocol):
-    """One connection for one message. `time_out` in seconds is for all addresses together."""
+    """A connection for one message. `time_out`, in seconds, is for all addresses together."""
 
     def __init__(self, address: Address, time_out: float, owner: ScannerOwner, freed: Callable[[], None]) -> None:
         self.stalled = False
-        """The scanner does not take what was written."""
+        """Whether the scanner does not read what was written."""
         self._loop = asyncio.get_running_loop()
         self._owner: ScannerOwner | None = owner
         self._freed = freed
@@ -69,20 +69,20 @@ class ScannerConnection(asyncio.Protocol):
         self._opening = self._loop.create_task(self._open(address, time_out), name=f"dial scanner {address}")
         self._opening.add_done_callback(self._opened)
 
-    # For the owner.
+    # Methods for the owner.
 
     def write(self, data: bytes) -> None:
-        """Say this. Only after the scanner has said something."""
+        """Send bytes. Call it only after the scanner has sent something."""
         if data:
             self._transport.write(data)
 
     @property
     def unsent(self) -> bool:
-        """Something of what was written has not even left us."""
+        """Whether a part of what was written is still in our own buffer."""
         return bool(self._transport is not None and self._transport.get_write_buffer_size())
 
     def quit(self) -> None:
-        """Part in peace: between commands only. A scanner that has not taken all that was said is hung up on."""
+        """Send QUIT and close. Call it only between commands. If the scanner does not read, close without QUIT."""
         self._owner = None
         if self._transport is None or self._transport.is_closing() or self.unsent:
             self.abort()
@@ -91,16 +91,16 @@ class ScannerConnection(asyncio.Protocol):
         self._grace = self._loop.call_later(QUIT_GRACE, self._transport.abort)
 
     def abort(self) -> None:
-        """Close at once, whatever is on its way. Idempotent."""
+        """Close at once, without sending the rest. Idempotent."""
         self._owner = None
-        # A transport that is half made is closed once it is made: closed earlier, uvloop's leaves a socket object
-        # behind whose descriptor may be somebody else's by the time that it is collected.
+        # Do not close a transport that is being made: uvloop would leave a socket object whose descriptor may already
+        # belong to another socket when it is collected. `connection_made` closes it.
         if self._made:
             self._transport.abort()
         elif not self._handed_over:
             self._opening.cancel()
 
-    # Dialling.
+    # Connecting.
 
     async def _open(self, address: Address, time_out: float) -> None:
         sock = await dial(address, time_out)
@@ -132,24 +132,24 @@ class ScannerConnection(asyncio.Protocol):
     # asyncio.Protocol.
 
     def connection_made(self, transport: Any) -> None:
-        """The connection stands."""
+        """The connection is established."""
         self._transport = transport
         transport.set_write_buffer_limits(high=OUTPUT_HIGH, low=OUTPUT_LOW)
 
     def data_received(self, data: bytes) -> None:
-        """After QUIT, whatever is said means good-bye."""
+        """Bytes from the scanner. After QUIT any reply means that the connection can be closed."""
         if self._owner is not None:
             self._owner.scanner_data(data)
         elif self._grace is not None:
             self._transport.close()
 
     def eof_received(self) -> None:
-        """Who says no more can not give a verdict: what is still to be written shall not hold the connection."""
+        """The scanner sends no more, so it can give no verdict: close without sending the rest."""
         if self._made:
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end."""
+        """The connection has ended."""
         if self._grace is not None:
             self._grace.cancel()
         owner, self._owner = self._owner, None
@@ -158,11 +158,11 @@ class ScannerConnection(asyncio.Protocol):
             owner.scanner_lost(_reason(exc) if isinstance(exc, OSError) else "end of file")
 
     def pause_writing(self) -> None:
-        """The scanner does not keep up."""
+        """The scanner does not read fast enough."""
         self._set_stalled(True)
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """The scanner reads again."""
         self._set_stalled(False)
 
     def _set_stalled(self, stalled: bool) -> None:
@@ -210,7 +210,7 @@ async def _connect(sock: socket.socket, name: Any) -> None:
 
 
 async def _writable(sock: socket.socket) -> None:
-    """connect(2) says EINPROGRESS: the socket becomes writable when it is decided."""
+    """Wait until connect(2) has finished: after EINPROGRESS the socket becomes writable."""
     loop = asyncio.get_running_loop()
     decided = asyncio.Event()
     loop.add_writer(sock.fileno(), decided.set)
@@ -221,7 +221,7 @@ async def _writable(sock: socket.socket) -> None:
 
 
 async def _targets(address: Address) -> list[tuple[int, Any]]:
-    """Families and names to connect to, in order. Nothing is looked up that is an address already."""
+    """Families and socket names to connect to, in order. A name is looked up, an address is not."""
     if isinstance(address, UnixAddress):
         return [(socket.AF_UNIX, address.path)]
     try:

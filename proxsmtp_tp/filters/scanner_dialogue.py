@@ -3,11 +3,11 @@
     greeting, EHLO (HELO where that is refused), XFORWARD ADDR and HELO, MAIL, RCPT for each recipient, DATA, text, QUIT
 
 PIPELINING is used where it is offered: then everything from XFORWARD to DATA is one group (RFC 2920; XFORWARD_README of
-Postfix allows XFORWARD in it). A refused XFORWARD is remarked, no more. The first refusal of anything from MAIL on is
-the verdict: the server has accepted these recipients already, and one message has one verdict.
+Postfix allows XFORWARD in it). A refused XFORWARD is only logged. The first refusal from MAIL on is the verdict: the
+server has already accepted these recipients, and a message has only one verdict.
 
-Guarantees: every reply goes to the command it answers; a reply that fits none, or that is of a wrong kind, is
-OUT_OF_STEP. PASS needs 354 to DATA, the end of the text sent, and then a 2xx. After a verdict nothing more is said.
+Guarantees: every reply is matched to the command that it answers; a reply that answers no command, or has an unexpected
+code, is OUT_OF_STEP. PASS needs 354 to DATA, the end of the text sent, and then a 2xx. After a verdict nothing is sent.
 
 Of the client's ESMTP parameters only SMTPUTF8 and BODY=8BITMIME are passed on, each where the scanner offers it.
 """
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
 
 XFORWARD_LIMIT = 480
-"""Octets of an XFORWARD value as sent: with verb and name it fits a command line (512, RFC 5321 section 4.5.3.1.4)."""
+"""Octets of an XFORWARD value: with verb and name it fits into a command line (512, RFC 5321 section 4.5.3.1.4)."""
 
 QUIT = b"QUIT\r\n"
 
 _LINE_BREAKING = re.compile(rb"[\r\n\0]")
 _NOT_UNDERSTOOD = frozenset({500, 502, 503, 504})
 _PASSED_ON = ((b"BODY=8BITMIME", b"8BITMIME"), (b"SMTPUTF8", b"SMTPUTF8"))
-"""Parameters of MAIL, each with the keyword that offers it (RFC 6152, RFC 6531)."""
+"""Parameters of MAIL that are passed on, each with the keyword that offers it (RFC 6152, RFC 6531)."""
 
 
 class Step(Enum):
-    """What a reply answers, in the words of the log."""
+    """What a reply answers, as the log names it."""
 
     GREETING = "the connection"
     EHLO = "EHLO"
@@ -57,9 +57,9 @@ class Step(Enum):
 
 
 class ScannerDialogue:
-    """One message before a scanner. `verdict` is None until it is known; a PASS does not know the message's size.
+    """The dialogue about one message. `verdict` is None until it is known; a PASS has no message size.
 
-    `flowing`: the scanner takes text. `remark`: what a log should say besides, or "".
+    `flowing`: the scanner accepts text. `remark`: an additional text for the log, or "".
     """
 
     def __init__(self, request: FilterRequest, own_name: bytes) -> None:
@@ -82,36 +82,38 @@ class ScannerDialogue:
 
     @property
     def between_commands(self) -> bool:
-        """No reply is owed and no text flows: a QUIT would be understood as one."""
+        """Whether no reply is pending and no text is being sent, so that QUIT may be sent."""
         return self._in_step and not self._expected and not self.flowing
 
     def feed(self, data: bytes) -> bytes:
-        """Take what the scanner said, any chunking; return what to say to it."""
+        """Take bytes from the scanner, in chunks of any size; return the bytes to send to it."""
         self._replies.feed(data)
-        owed = len(self._expected)  # nothing in these bytes answers what they make us say
+        pending = len(self._expected)  # these bytes cannot answer commands that are sent because of them
         answer = b""
         try:
             while self.verdict is None and (reply := self._replies.next()) is not None:
-                answer += self._take(reply) if owed else self._unasked(reply)
-                owed = max(owed - 1, 0)
+                answer += self._take(reply) if pending else self._unasked(reply)
+                pending = max(pending - 1, 0)
         except ReplyError as error:
             self._out_of_step(error)
         return answer
 
     def text(self, text: bytes) -> bytes:
-        """Message text (CRLF line ends, no stuffing, any chunking) as the scanner is sent it; only while `flowing`."""
+        """Encode message text (CRLF line ends, not dot-stuffed, chunks of any size) for the scanner; only while
+        `flowing`.
+        """
         return self._encoder.feed(text)
 
     def finish(self) -> bytes:
-        """The message is complete: the end of it as the scanner is sent it; only while `flowing`."""
+        """The message is complete: return its end, encoded for the scanner; only while `flowing`."""
         self.flowing = False
         self._expected.append(Step.MESSAGE)
         return self._encoder.finish()
 
     def closed(self, reason: str) -> None:
-        """The scanner is gone. After a verdict that means nothing."""
+        """The connection was lost. After a verdict this has no effect."""
         if self.verdict is None:
-            self._end(trouble(ScannerEnding.LOST, f"{reason}, while we waited for: {self.waiting_for}"))
+            self._end(trouble(ScannerEnding.LOST, f"{reason}, while waiting for: {self.waiting_for}"))
 
     # Replies.
 
@@ -128,7 +130,7 @@ class ScannerDialogue:
         return b"" if self.verdict else self._advance()
 
     def _introduced(self, step: Step, reply: Reply) -> bytes:
-        """Up to EHLO or HELO, a refusal says nothing of the message."""
+        """Handle a reply up to EHLO or HELO: a refusal here is not about the message."""
         if step is Step.EHLO and reply.code >= 500:
             return self._say(Step.HELO, b"HELO " + self._own_name)
         if not reply.positive:
@@ -145,7 +147,7 @@ class ScannerDialogue:
         return self._advance()
 
     def _forwarded(self, reply: Reply) -> None:
-        """Who the client is helps the scanner; it can judge without."""
+        """Handle the reply to XFORWARD: the scanner can judge without it."""
         if reply.intermediate or reply.code == 421:
             self._refused(Step.XFORWARD, reply)
         elif reply.negative and not self.remark:
@@ -165,17 +167,17 @@ class ScannerDialogue:
             self._end(refused(reply, step.value))
 
     def _unasked(self, reply: Reply) -> bytes:
-        """In the text, a refusal may come early. Anything else answers nothing that was said."""
+        """Handle a reply to no command: only a refusal during the text is valid."""
         if self.flowing and reply.negative:
             return self._end(refused(reply, "a part of the message"))
-        return self._out_of_step(f"nothing was asked, and it says: {shown(reply)}")
+        return self._out_of_step(f"a reply to no command: {shown(reply)}")
 
     def _out_of_step(self, about: object) -> bytes:
         self._in_step = False
         return self._end(trouble(ScannerEnding.OUT_OF_STEP, about))
 
     def _end(self, verdict: Verdict) -> bytes:
-        """Nothing more is said."""
+        """Set the verdict; nothing more is sent."""
         self.verdict = verdict
         return b""
 
@@ -186,14 +188,14 @@ class ScannerDialogue:
         return line + b"\r\n"
 
     def _advance(self) -> bytes:
-        """The next command; all of them at once where the scanner offers PIPELINING."""
+        """Send the next command, or all of them if the scanner offers PIPELINING."""
         if self._expected or not self._commands:
             return b""
         count = len(self._commands) if self._pipelining else 1
         return b"".join([self._say(*self._commands.popleft()) for _ in range(count)])
 
     def _speakable(self) -> bool:
-        """The session lets no such address in; a second command in one would be a hole in the scanner."""
+        """Whether all addresses can be sent safely. The session lets no other address in; this is a second check."""
         envelope = self._request.envelope
         return not any(_LINE_BREAKING.search(address) for address in (envelope.sender or b"", *envelope.recipients))
 
@@ -211,7 +213,7 @@ class ScannerDialogue:
         yield Step.DATA, b"DATA"
 
     def _client(self) -> dict[bytes, bytes]:
-        """Who sends: the client of our client where that has told the server so; its address in Postfix's notation."""
+        """The client's address and HELO name, or those of XFORWARD if the server accepted it; in Postfix's notation."""
         request = self._request
         address = request.remote or request.client.encode()
         if b":" in address:

@@ -1,12 +1,12 @@
 """Every way in which a scanner that speaks SMTP can end, and the verdict of each.
 
-What the scanner says of the message or its envelope (from MAIL to the reply to the whole message) is its verdict: 5xx
-rejects, 4xx is a TEMPFAIL, with its own words. What is no judgement of that message is a TEMPFAIL with a reply of ours,
-so that mail stays in the client's queue until somebody has mended it: a scanner that does not serve at all (any refusal
-up to EHLO and HELO), one that says it does not understand our commands (500, 502, 503, 504 before the text: RFC 5321
-section 4.2.2), one that is out of step, slow, gone or not there.
+The scanner's reply to MAIL, RCPT, DATA or the message is its verdict: 5xx rejects, 4xx is a TEMPFAIL, with its own
+text. Any other end is not about the message and is a TEMPFAIL with a reply of ours, so that mail stays in the
+client's queue until an administrator has fixed the cause: a scanner that refuses to serve (any refusal up to EHLO
+and HELO), that does not understand our commands (500, 502, 503, 504 before the text: RFC 5321 section 4.2.2), that
+is out of step or slow, that closes the connection, or that cannot be reached.
 
-Times, places and TempDirectory: `endings`.
+Time limits, FilterProcesses and TempDirectory: `endings`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proxsmtp_tp.smtp.replies import Reply
 
 
 class ScannerEnding(Enum):
-    """What happened, in the words of the log."""
+    """What happened, as the log names it."""
 
     PASSED = "passed by the scanner"
     REFUSED = "refused by the scanner"
@@ -29,7 +29,7 @@ class ScannerEnding(Enum):
     UNWILLING = "the scanner does not serve"
     LOST = "the scanner closed the connection"
     OUT_OF_STEP = "the scanner is out of step"
-    UNSPEAKABLE = "an address that has no form in SMTP"
+    UNSPEAKABLE = "an address that cannot be sent in SMTP"
 
 
 # Enhanced codes: RFC 3463 section 3.4 (X.3.2 not accepting now, X.3.5 incorrectly configured).
@@ -45,20 +45,20 @@ _ENHANCED = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?: |\Z)")
 
 
 def trouble(ending: ScannerEnding, about: object = "") -> Verdict:
-    """TEMPFAIL with the reply of that ending. `about`: what more is known, for the log."""
+    """TEMPFAIL with the reply for that ending. `about`: details for the log."""
     known = str(about)
     return Verdict(Action.TEMPFAIL, REPLIES[ending], f"{ending.value}: {known}" if known else ending.value)
 
 
 def passed(reply: Reply) -> Verdict:
-    """PASS, of a message whose size is told by who has it; the scanner's reply is only for the log."""
+    """PASS. The caller adds the size of the message; the scanner's reply is only logged."""
     return Verdict(Action.PASS, None, f"{ScannerEnding.PASSED.value}: {shown(reply)}")
 
 
 def refused(reply: Reply, step: str) -> Verdict:
-    """REJECT for 5xx, TEMPFAIL for 4xx, in the scanner's words; `step` is what it refused. 421 becomes 451.
+    """REJECT for 5xx, TEMPFAIL for 4xx, with the scanner's text; `step` is what it refused. 421 becomes 451.
 
-    The words are told to the client as those of a refusing command are (see `stderr`).
+    The client gets the text in the same form as the last line of a command (see `stderr`).
     """
     said = stderr.parse(b"%d %s" % (reply.code, _words(reply)))
     return Verdict(said.action, said.reply, f"{ScannerEnding.REFUSED.value}: {step}", said=said.shown)
@@ -70,7 +70,7 @@ def shown(reply: Reply) -> str:
 
 
 def _words(reply: Reply) -> bytes:
-    """All lines of a reply as one, their enhanced code (RFC 2034 section 4 has it in each) said once."""
+    """All lines of a reply as one, with the enhanced code, which is in each (RFC 2034 section 4), only once."""
     texts = [text.strip() for text in reply.texts]
     code = _ENHANCED.match(texts[0])
     if code is not None:

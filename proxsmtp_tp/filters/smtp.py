@@ -1,19 +1,18 @@
-"""FilterType smtp: a scanner that speaks SMTP, at the address in FilterCommand, is handed each message and judges it.
+"""FilterType smtp: each message is sent to a scanner that speaks SMTP, at the address in FilterCommand.
 
-As Postfix's smtpd_proxy does before its queue, but without the way back: the replies of the scanner are the verdict,
-and what passes is the message as the client wrote it. So it is kept, in TempDirectory where it is large; the scanner
-gets it once it is complete. A scanner that rewrites mail stands in line instead: as OutAddress, with a next hop of its
-own.
+It works like Postfix's smtpd_proxy_filter, but nothing comes back except replies: the replies are the verdict, and the
+message that passes is the client's own. So the message is stored, in TempDirectory if it is large, and sent to the
+scanner when it is complete. A scanner that changes mail must be used as OutAddress instead, with its own next hop.
 
-What the scanner accepts it has to throw away (amavis: $forward_method undef): mail that it delivers arrives twice.
+The scanner must discard the mail that it accepts (amavis: $forward_method undef): mail that it delivers arrives twice.
 
     2xx to the whole message        PASS
-    5xx at MAIL or later            REJECT, its words on one printable line
-    4xx at MAIL or later            TEMPFAIL in the same way; 421 becomes 451, as the client's connection goes on
-    anything else                   TEMPFAIL in our words (`scanner_endings`, `endings`)
+    5xx at MAIL or later            REJECT, with the scanner's text on one printable line
+    4xx at MAIL or later            TEMPFAIL in the same way; 421 becomes 451, because the client's connection goes on
+    anything else                   TEMPFAIL with a text of ours (`scanner_endings`, `endings`)
 
-The first refusal counts, also of one recipient among many, and also before the scanner has the whole message. Envelope,
-XFORWARD and pipelining: `scanner_dialogue`.
+The first refusal is the verdict, also if it is about one recipient among many, and also if it comes before the scanner
+has the whole message. Envelope, XFORWARD and pipelining: `scanner_dialogue`.
 
 FilterTimeout includes connecting and the envelope. FilterProcesses is the number of connections to the scanner; each
 carries one message.
@@ -46,13 +45,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK = 64 * 1024
-"""Octets given at a time, one chunk a loop iteration."""
+"""Octets written at a time, one chunk in a loop iteration."""
 
 
 class SmtpFilter:
-    """Hands messages to the scanner at `address`, at most `limit` at once; `timeout` in s is FilterTimeout.
+    """Sends messages to the scanner at `address`, at most `limit` at once; `timeout` is FilterTimeout in seconds.
 
-    Raises ValueError for an address that nobody can be reached at.
+    Raises ValueError for an address without a host.
     """
 
     def __init__(self, address: Address, timeout: float, space: SpoolSpace, limit: ProcessLimit) -> None:
@@ -67,26 +66,26 @@ class SmtpFilter:
 
     @property
     def running(self) -> int:
-        """How many connections to the scanner there are, those included that are being made or closed."""
+        """How many connections to the scanner there are, including those that are being made or closed."""
         return self.limit.taken
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for a connection to become free."""
+        """How many messages wait for a free connection."""
         return self.limit.waiting
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> ScanRun:
-        """Begin to judge a message. Used inside a running event loop."""
+        """Begin to judge a message. Call it inside a running event loop."""
         return ScanRun(self, request, owner)
 
     def close(self) -> None:
-        """The worker ends: close at once what is still open, also what says good-bye."""
+        """The worker ends: close all connections at once, also those that wait for the reply to QUIT."""
         self.limit.close()
         for connection in list(self._connections):
             connection.abort()
 
     def connect(self, run: ScanRun) -> ScannerConnection:
-        """For who holds a place of `limit`, which is given back when the connection is gone."""
+        """Connect for a run that has a place of `limit`; the place is given back when the connection has ended."""
 
         def freed() -> None:
             self._connections.discard(connection)
@@ -108,7 +107,7 @@ class ScanRun(Judging):
         self._connection: ScannerConnection | None = None
 
     def read(self, size: int) -> bytes:
-        """FilterRun. Raises OSError if the message can not be read back to its last octet."""
+        """FilterRun. Raises OSError if the message cannot be read back completely."""
         return self._text.read(size)
 
     @property
@@ -143,7 +142,7 @@ class ScanRun(Judging):
         verdict = self._dialogue.verdict
         if verdict is not None:
             if verdict.action is Action.PASS and self._connection.unsent:
-                verdict = trouble(ScannerEnding.OUT_OF_STEP, "it accepts a message whose end it can not have")
+                verdict = trouble(ScannerEnding.OUT_OF_STEP, "it accepted the message before its end was sent")
             self._judged(verdict)
             return
         self._connection.write(answer)
@@ -165,10 +164,10 @@ class ScanRun(Judging):
         if self._dialogue.verdict is not None:
             self._judged(self._dialogue.verdict)
 
-    # The message on its way, and its end.
+    # The message is sent to the scanner.
 
     def _feed(self) -> None:
-        """The next chunk of the message, where the scanner takes it."""
+        """Send the next chunk of the message, if the scanner reads it."""
         connection = self._connection
         if connection is None or not self._dialogue.flowing or connection.stalled:
             return
@@ -194,6 +193,6 @@ class ScanRun(Judging):
 
 
 def _own_name() -> bytes:
-    """What we are in EHLO (RFC 5321 section 4.1.1.1): the host's name, or localhost where that is none."""
+    """Our name in EHLO (RFC 5321 section 4.1.1.1): the name of this host, or localhost if that is no valid name."""
     name = socket.gethostname()
     return name.encode() if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}", name) else b"localhost"

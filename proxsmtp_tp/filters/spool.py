@@ -1,13 +1,14 @@
-"""A message's bytes while it comes, while it is judged, and after.
+"""Storage for the bytes of a message.
 
-`Spool` is what a client or a filter writes: in memory first, then in a file of TempDirectory that has no name
-(O_TMPFILE, or mkstemp and unlink), so nothing is left whatever happens to us. `MessageFile` is the file that EMAIL
-names: mode 0600, an unpredictable name, gone on close; where we are killed before that, see `claim`. A command may
-replace it by rename, so it is opened anew by that name, and must then be a regular file: a symbolic link would hand out
-what only we may read (open(2), O_NOFOLLOW), a FIFO would block.
+`Spool` stores what a client or a filter writes: first in memory, then in a file in TempDirectory that has no name
+(O_TMPFILE, or mkstemp and unlink), so that nothing is left if the process is killed. `MessageFile` is the file that
+EMAIL names: mode 0600, an unpredictable name, removed on close; if the process is killed before that, see
+`ownership`. A command may replace the file by rename, so it is opened again by name. It must then be a regular
+file: a symbolic link could reveal a file that only the daemon may read (open(2), O_NOFOLLOW), and a FIFO would
+block.
 
-Both raise OSError for a full disk or an unusable directory; who writes makes a verdict of it. Reading gives exactly
-`size` octets or raises OSError: a message that became shorter must not be sent as if it were whole.
+Both raise OSError for a full disk or an unusable directory; the caller makes a verdict of it. Reading gives exactly
+`size` octets or raises OSError: a message that became shorter must not be sent as if it were complete.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 MEMORY_LIMIT = 256 * 1024
-"""Octets of one message kept in memory: more than nearly all mail has, and 64 messages of that size are 16 MiB."""
+"""Octets of one message that are kept in memory: most mail is smaller, and 64 messages of this size are 16 MiB."""
 
 
 class _Reading:
-    """The reading half of both: exactly `size` octets of an open file."""
+    """The common part for reading: exactly `size` octets of an open file."""
 
     _file: IO[bytes] | None = None
 
@@ -43,7 +44,7 @@ class _Reading:
         return self._left
 
     def read(self, size: int) -> bytes:
-        """The next octets, at most `size`; b"" at the end. OSError if the file does not have them any more."""
+        """The next octets, at most `size`; b"" at the end. OSError if the file has become shorter."""
         if self._file is None or not self._left:
             return b""
         data = self._file.read(min(size, self._left))
@@ -57,12 +58,12 @@ class _Reading:
         file, self._file = self._file, None
         self._left = 0
         if file is not None:
-            with suppress(OSError):  # what a full disk did not take: nobody wants it any more
+            with suppress(OSError):  # the disk is full, but the data is not needed any more
                 file.close()
 
 
 class Spool(_Reading):
-    """Octets in the order of writing. `size` counts them; after each `complete` they can be read once."""
+    """Stores octets in the order of writing. `size` counts them; after each `complete` they can be read once."""
 
     def __init__(self, space: SpoolSpace) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class Spool(_Reading):
         self._memory = bytearray()
 
     def write(self, data: bytes) -> None:
-        """Append. Raises OSError where the disk takes no more, or the directory no file, SpoolFullError at a limit."""
+        """Append. Raises OSError if the disk is full or the directory unusable, SpoolFullError at a limit."""
         space, octets = self._space, len(data)
         in_memory = self._file is None and self.size + octets <= MEMORY_LIMIT and space.has_memory(octets)
         if in_memory:
@@ -98,13 +99,13 @@ class Spool(_Reading):
         self._memory = bytearray()
 
     def complete(self) -> None:
-        """Nothing more is written: read from the beginning. Raises OSError if the disk refuses the last octets."""
+        """Writing is complete: read from the beginning. Raises OSError if the last octets cannot be written."""
         if self._file is not None:
             self._file.seek(0)
         self._left = self.size
 
     def read(self, size: int) -> bytes:
-        """The next octets, at most `size`; b"" at the end. OSError if the file does not have them any more."""
+        """The next octets, at most `size`; b"" at the end. OSError if the file has become shorter."""
         if not self._memory:
             return super().read(size)
         start = self.size - self._left
@@ -121,26 +122,28 @@ class Spool(_Reading):
 
 
 class MessageFile(_Reading):
-    """A file with a name, made when first needed. `size` counts what was written, after `reopen` what is there."""
+    """A file with a name, made when first needed. `size` counts written octets; after `reopen` it is the file's
+    size.
+    """
 
     def __init__(self, space: SpoolSpace, ownership: Ownership) -> None:
         super().__init__()
         self._space = space
         self._taken = 0
         self.name = ""
-        """Its path, from the first `write` or `complete`."""
+        """Its path, after the first `write` or `complete`."""
         self._ownership = ownership
         self._path: Path | None = None
 
     def write(self, data: bytes) -> None:
-        """Append. Raises OSError where the disk takes no more, or the directory no file, SpoolFullError at a limit."""
+        """Append. Raises OSError if the disk is full or the directory unusable, SpoolFullError at a limit."""
         self._space.take_on_disk(len(data))
         self._taken += len(data)
         self._make().write(data)
         self.size += len(data)
 
     def complete(self) -> None:
-        """Nothing more is written by us: hand out the name. Raises OSError if the disk refuses the last octets."""
+        """Writing is complete: the name may be used. Raises OSError if the last octets cannot be written."""
         file, self._file = self._make(), None
         file.close()
 
@@ -152,7 +155,7 @@ class MessageFile(_Reading):
         return self._file
 
     def reopen(self) -> None:
-        """What has the name now is the message; the name goes. Raises OSError if it is no regular file."""
+        """Open the file that has the name now, and remove the name. Raises OSError if it is no regular file."""
         descriptor = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -165,7 +168,7 @@ class MessageFile(_Reading):
         self._unlink()
 
     def close(self) -> None:
-        """Free descriptor and file, name included. Idempotent."""
+        """Free the descriptor, and remove the file. Idempotent."""
         super().close()
         self._unlink()
         taken, self._taken = self._taken, 0
@@ -174,5 +177,5 @@ class MessageFile(_Reading):
     def _unlink(self) -> None:
         path, self._path = self._path, None
         if path is not None:
-            with suppress(OSError):  # the command took it away, or made a directory of it
+            with suppress(OSError):  # the command has removed it, or replaced it with a directory
                 path.unlink()

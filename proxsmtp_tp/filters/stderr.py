@@ -1,19 +1,19 @@
-"""What a command said of a message that it refused: the last line of its standard error (proxsmtpd(8)).
+"""The last line of a command's standard error, which says why it refused a message (proxsmtpd(8)).
 
-A leading SMTP code decides what becomes of the message; each shape of a line has one meaning:
+A leading SMTP code decides about the message; each form of a line has one meaning:
 
     550 Bad Email           that reply (any code from 400 to 599; an enhanced code stays part of the text)
     550-Bad Email           the same: a reply of ours has one line, so no second one can be promised
     451                     that code, with a text of ours
-    421 Closing             451 Closing: 421 says that the connection ends (RFC 5321 section 3.8), and it does not
-    250 Gone                the message is discarded, and the client told so
-    251, 354, 999, 5505 ..  no codes of a verdict, only text
+    421 Closing             451 Closing: 421 would end the connection (RFC 5321 section 3.8), but it goes on
+    250 Gone                the message is discarded, and the client gets this reply
+    251, 354, 999, 5505 ..  no valid code, only text
     Bad Email               550 Content Rejected; Bad Email
     (nothing)               550 Content Rejected
 
-White space around the line, and lines of nothing else, do not count. The reply is one line of printable ASCII of
-at most 512 octets (RFC 5321 sections 4.2 and 4.5.3.1.5), whatever the command wrote: control characters become a
-question mark or, where they only move the cursor, a space; 8-bit octets a question mark.
+White space around the line, and empty lines, are ignored. The reply is always one line of printable ASCII of at
+most 512 octets (RFC 5321 sections 4.2 and 4.5.3.1.5): white space characters become a space; other control
+characters and 8-bit octets become a question mark.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.replies import Reply
 
 LINE_LIMIT = 1024
-"""Octets of a line that are kept, from its beginning, where the code stands: twice what fits into a reply line."""
+"""Octets of a line that are kept, from its beginning, where the code is: twice the length of a reply line."""
 
-# A reply code, alone or parted from its text. 5505 and 550x are words.
+# A reply code, alone or separated from its text. 5505 and 550x are text.
 _CODED = re.compile(r"(250|[45][0-9][0-9])(?:[ -] *(.*))?")
 _PRINTABLE = bytes(32 if c in b"\t\n\v\f\r" else c if 32 <= c < 127 else ord("?") for c in range(256))
 _WITHOUT_TEXT = {2: "OK", 4: "Content Not Accepted Now", 5: "Content Rejected"}
 
 
 class LastLine:
-    """The last non-empty line of a stream, in constant memory whatever is fed."""
+    """Keeps the last non-empty line of a stream, in constant memory."""
 
     __slots__ = ("_current", "_line")
 
@@ -43,7 +43,7 @@ class LastLine:
         self._current = b""
 
     def feed(self, data: bytes) -> None:
-        """Take what was written, any chunking."""
+        """Take output in chunks of any size."""
         complete, newline, rest = data.rpartition(b"\n")
         if newline:
             _, below, last = complete.rstrip().rpartition(b"\n")
@@ -58,7 +58,7 @@ class LastLine:
         return self._current.rstrip() or self._line
 
     def _joined(self, data: bytes) -> bytes:
-        """What is known of the current line, with more of it."""
+        """The current line with more octets, cut at the limit."""
         left = LINE_LIMIT - len(self._current)
         more = data[:left] if self._current else data.lstrip()[:left]
         return self._current + more
@@ -66,14 +66,14 @@ class LastLine:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line as a verdict. `code` is None where the line has no code of a verdict; `text` is printable ASCII."""
+    """The meaning of a line. `code` is None if the line has no valid code; `text` is printable ASCII."""
 
     code: int | None
     text: str
 
     @property
     def action(self) -> Action:
-        """What becomes of the message."""
+        """The verdict."""
         if self.code == 250:
             return Action.DISCARD
         return Action.TEMPFAIL if self.code is not None and self.code < 500 else Action.REJECT
@@ -85,14 +85,14 @@ class Said:
 
     @property
     def reply(self) -> Reply:
-        """What the client is told."""
+        """The reply to the client."""
         if self.code is not None:
             return Reply.of(self.code, self.text or _WITHOUT_TEXT[self.code // 100])
         return Reply.of(550, f"Content Rejected; {self.text}" if self.text else "Content Rejected")
 
 
 def parse(line: bytes) -> Said:
-    """Read the last line of a standard error: see the table above. Never raises."""
+    """Parse the last line of standard error: see the table above. Never raises."""
     text = line.translate(_PRINTABLE).strip().decode("ascii")
     coded = _CODED.fullmatch(text)
     if coded is None:

@@ -1,4 +1,4 @@
-"""Which filter the configuration asks for: one row for each FilterType that judges message text."""
+"""The filter types: one row for each FilterType that judges message text."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def make_filter(settings: Settings, tally: Tally | None = None, places: Places | None = None) -> Filter | None:
-    """The filter of one worker; None where no message text is judged (no FilterCommand, or FilterType reject).
+    """Make the filter of one worker; None if no message text is judged (no FilterCommand, or FilterType reject).
 
-    `tally` knows what all workers keep, for SpoolLimit, and `places` the filters that run, for FilterProcesses; None:
-    this worker is the only one.
+    `tally` counts what all workers store, for SpoolLimit; `places` the filters that run, for FilterProcesses. None:
+    there is only this worker.
 
-    Raises ValueError for a FilterType that has no filter, or whose FilterCommand is not what it needs.
+    Raises ValueError for a FilterType that has no filter, or whose FilterCommand is not valid for it.
     """
     if settings.filter_command is None or settings.filter_type is FilterType.REJECT:
         return None

@@ -1,4 +1,4 @@
-"""What a filter says of a message: values only, shared with the session."""
+"""The verdict of a filter on a message: values only, shared with the session."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reply` is what the client is told (None for PASS: the server will say); `detail` is for the log, one line.
+    """`reply` is for the client (None for PASS: the server will reply); `detail` is one line for the log.
 
-    `said` is what the filter itself said of a message that it did not pass; empty where it failed, rather than judged.
-    `size` is the length in bytes of the message that passed, as the filter left it; 0 otherwise.
+    `said` is the filter's own text about a message that it did not pass; empty if the filter failed. `size` is the
+    length in bytes of the judged message that passed; 0 otherwise.
     """
 
     action: Action

@@ -307,7 +307,7 @@ def test_the_end_of_a_scanner_is_no_verdict(step: int) -> None:
     talk.closed("end of file")
     assert ended(talk).reply == REPLIES[ScannerEnding.LOST]
     waited = [*NAMES, "space for the message", "the message"][step]
-    assert ended(talk).detail.endswith(f"end of file, while we waited for: {waited}")
+    assert ended(talk).detail.endswith(f"end of file, while waiting for: {waited}")
 
 
 def test_what_follows_the_verdict_is_not_heard() -> None:
