@@ -59,7 +59,9 @@ class Instance:
 
     def start(self) -> None:
         """Write the file and start the daemon. Raises LabError with its log if it does not become ready."""
-        self.config.write_text("".join(f"{name}: {value}\n" for name, value in self.directives.items()))
+        # A message at a filter that hangs must not outlast the time in which a host's processes have to end.
+        directives = {"DrainTimeOut": "5", **self.directives}
+        self.config.write_text("".join(f"{name}: {value}\n" for name, value in directives.items()))
         address = self.directory / f"{self.name}.notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, self.log_file.open("wb") as output:
             notices.bind(str(address))
