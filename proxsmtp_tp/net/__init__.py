@@ -15,5 +15,6 @@ refused_destinations  which of these are no server's, or lead back to this host
 own_addresses         which addresses are this host's
 dialling              connecting to the first address that answers
 refusals              having the rules refuse connections to a server that can not be reached
+watching              trying such a server until it is back
 source_port           full mode: from the client's address, by a port that it does not use itself
 """

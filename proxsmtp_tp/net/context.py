@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.log_limit import LogLimit
     from proxsmtp_tp.net.refusals import Refusals
+    from proxsmtp_tp.net.watching import Watch
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.state import Reason, Wait
 
@@ -37,5 +38,6 @@ class WorkerContext:
     filter: Filter | None
     log_limit: LogLimit
     refusals: Refusals
+    watch: Watch
     ending: Reason | None = None
     """Why no client is accepted any more: RELOAD may still become STOP."""

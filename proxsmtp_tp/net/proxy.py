@@ -25,6 +25,7 @@ from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.refusals import Refusals
+from proxsmtp_tp.net.watching import Watch
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.options import options_of
 from proxsmtp_tp.session.state import Reason
@@ -58,6 +59,7 @@ class Proxy:
         self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
     ) -> None:
         reject = parse_reject(settings.filter_reject) if settings.filter_type is FilterType.REJECT else None
+        refusals = Refusals(settings)
         self.context = WorkerContext(
             settings=settings,
             loop=asyncio.get_running_loop(),
@@ -70,7 +72,8 @@ class Proxy:
             limits=limits_of(settings),
             filter=make_filter(settings, admission.tally(worker), admission.places(worker)),
             log_limit=LogLimit(),
-            refusals=Refusals(settings),
+            refusals=refusals,
+            watch=Watch(refusals, admission, worker, settings.connect_time_out),
         )
         self._loop = self.context.loop
         self._admission = admission
@@ -94,6 +97,7 @@ class Proxy:
                 await self._tick()
         finally:
             self._tell_left_out(all_of_them=True)
+            self.context.watch.close()
             if self.context.filter is not None:
                 self.context.filter.close()
 
@@ -142,6 +146,7 @@ class Proxy:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _stop_listening(self) -> None:
+        self.context.watch.close()
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
 

@@ -64,9 +64,10 @@ class Refusals:
             sock.sendto(b"", tuple(server))  # EPERM is the rules' doing
 
     @contextmanager
-    def while_silent(self, loop: asyncio.AbstractEventLoop, server: Endpoint, client_ip: str | None) -> Iterator[None]:
-        """Have them refused from `SILENCE` seconds on, until the block ends."""
-
+    def while_silent(
+        self, loop: asyncio.AbstractEventLoop, server: Endpoint, client_ip: str | None, first: float | None = None
+    ) -> Iterator[None]:
+        """Have them refused until the block ends, from `first` seconds on (`SILENCE`)."""
         if not self.enabled:
             yield
             return
@@ -75,7 +76,7 @@ class Refusals:
             self.ask(server, client_ip)
             timers.append(loop.call_later(AGAIN, ask))
 
-        timers = [loop.call_later(SILENCE, ask)]
+        timers = [loop.call_later(SILENCE if first is None else first, ask)]
         try:
             yield
         finally:

@@ -73,8 +73,9 @@ class Upstream:
                 )
             except dialling.DialError as error:
                 for target in error.unreachable:
-                    self._context.refusals.ask(target, client_ip)
+                    self._context.watch.failed(target, client_ip)
                 raise
+        self._context.watch.reached(destination, client_ip)
         return sock, server or str(targets[0])
 
     def refuse_a_loop(self) -> None:

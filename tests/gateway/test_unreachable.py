@@ -73,7 +73,32 @@ def test_a_server_that_refuses(hosts: list[DaemonHost], method: str, mode: str, 
     assert host.instance.log.count("accepted connection from") == before
     with closing(Listener(host.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
         for server in SERVER.values():
-            assert within(REFUSE_HOLD + 10, lambda server=server: outcome(host.net.client, server)[:4] == "220 ")  # type: ignore[misc]
+            assert within(REFUSE_HOLD + SOON, lambda server=server: outcome(host.net.client, server)[:4] == "220 ")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "way"),
+    [
+        ("nftables", "redirect", "client"),
+        ("nftables", "tproxy", "full"),
+        ("nftables", "redirect", "full"),
+        ("iptables", "tproxy", "client"),
+    ],
+)
+def test_a_client_that_comes_minutes_later_is_refused_too(
+    hosts: list[DaemonHost], method: str, mode: str, way: str
+) -> None:
+    """The daemon itself finds out whether the server is back: no client has to be the first one each time."""
+    host = gateway(hosts, RuleMethod=method, RuleMode=mode, TransparentProxy=way)
+    for server in SERVER.values():
+        assert within(SOON, lambda server=server: outcome(host.net.client, server) == RESET)  # type: ignore[misc]
+    time.sleep(REFUSE_HOLD + 5)  # the rules alone would have forgotten it
+    assert [outcome(host.net.client, server) for server in SERVER.values()] == [REFUSED] * 2
+    assert host.instance.log.count("clients are refused until it can") == 2
+    with closing(Listener(host.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):
+        for server in SERVER.values():
+            assert within(REFUSE_HOLD + SOON, lambda server=server: outcome(host.net.client, server)[:4] == "220 ")  # type: ignore[misc]
+        assert host.instance.log.count("can be reached again") == 2
 
 
 @pytest.mark.parametrize(("method", "mode"), METHODS_AND_MODES)

@@ -2,7 +2,7 @@
 
 `python -m proxsmtp_tp.lab.isolate python -m tests.real.dual_stack [CLIENT..]` prints the table of docs/gateway.md, of
 the clients that are installed. MORE, in the environment, names a folder with what Debian has no package for:
-venv (aiosmtplib), node_modules (nodemailer), smtp-go (a program built of `GO`).
+venv (aiosmtplib), node_modules (nodemailer, Haraka), smtp-go (a program built of `GO`).
 
 dnsmasq answers on the sender; resolv.conf is mounted over the system's for each client (mount_namespaces(7)).
 """
@@ -14,17 +14,19 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.lab.gateway import Instance
-from proxsmtp_tp.lab.network import MX_V4, MX_V6, GatewayNetwork, Host, LabError, gateway_network
+from proxsmtp_tp.lab.network import MX_V4, MX_V6, SENDER_V4, GatewayNetwork, Host, LabError, gateway_network
+from tests.mta import senders
 from tests.real.postfix import Postfix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 NAME = "mail.example.net"
 NO_ROUTE = "2001:db8:99::25"
@@ -70,6 +72,9 @@ class Scene:
     lab: GatewayNetwork
     folder: Path
     kind: str
+    kept: dict[str, senders.Sender] = field(default_factory=dict)
+    """MTAs, with what they have in their queues and remember of servers, by their names."""
+    at_end: ExitStack = field(default_factory=ExitStack)
 
     def run(self, *command: str | Path, text: str = "", environment: Mapping[str, str] | None = None) -> str:
         """A client's program on the sender, which asks our name server. "" or the end of what it said."""
@@ -115,6 +120,26 @@ def _postfix(scene: Scene) -> str:
         host.stop(postfix.process)
 
 
+def _mta(name: str) -> Client:
+    """One of those that exclude Postfix as a package. It keeps its queue for the next message."""
+
+    def send(scene: Scene) -> str:
+        if name not in scene.kept:
+            folder = Path(tempfile.mkdtemp(dir=scene.folder))
+            folder.chmod(0o755)
+            if name == "Haraka":
+                made: AbstractContextManager[senders.Sender] = senders.haraka(
+                    _WithNames(scene), folder / "mta", more("node_modules"), SECONDS
+                )
+            else:
+                host = Host(scene.lab.sender.name)
+                made = senders.MAKE_BY_NAME[name](host, folder / "mta", scene.folder / "resolv.conf", SECONDS)
+            scene.kept[name] = scene.at_end.enter_context(made)
+        return scene.kept[name].send()
+
+    return Client(send, (lambda: True) if name != "Haraka" else more("node_modules/Haraka").exists)
+
+
 class _WithNames(Host):
     """The sender, for programs that ask our name server."""
 
@@ -142,6 +167,10 @@ class Client:
 
 CLIENTS = {
     "Postfix": Client(_postfix, lambda: shutil.which("postfix") is not None),
+    "Exim": _mta("Exim"),
+    "sendmail": _mta("sendmail"),
+    "OpenSMTPD": _mta("OpenSMTPD"),
+    "Haraka": _mta("Haraka"),
     "smtplib": Client(lambda scene: scene.run(sys.executable, "-c", SMTPLIB), lambda: True),
     "msmtp": Client(
         lambda scene: scene.run(
@@ -180,6 +209,7 @@ def scene(lab: GatewayNetwork, folder: Path, kind: str) -> Iterator[Scene]:
     names = lab.sender.start(
         "dnsmasq", "--no-daemon", "--no-resolv", "--no-hosts", "--user=root", "--listen-address=127.0.0.1", "--port=53",
         f"--host-record={NAME},{MX_V4},{KINDS[kind]}", f"--mx-host=example.net,{NAME}", "--auth-ttl=60",
+        f"--host-record=example.org,sender.example.org,{SENDER_V4}",
     )  # fmt: skip
     sink = lab.mx.start("smtp-sink", "-u", "nobody", f"{MX_V4}:25", "100")
     if kind == "no answer":
@@ -188,7 +218,8 @@ def scene(lab: GatewayNetwork, folder: Path, kind: str) -> Iterator[Scene]:
     try:
         _await_port(lab.sender, "127.0.0.1", 53)
         _await_port(lab.mx, MX_V4, 25)
-        yield Scene(lab, folder, kind)
+        with ExitStack() as at_end:
+            yield Scene(lab, folder, kind, at_end=at_end)
     finally:
         lab.sender.stop(names)
         lab.mx.stop(sink)
