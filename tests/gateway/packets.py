@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tests.gateway.network import inside, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from tests.gateway.network import Network
 
@@ -49,6 +49,41 @@ def packet(source: tuple[str, int], target: tuple[str, int], flags: int, sequenc
         return struct.pack("!IHBB", 6 << 28, len(segment), socket.IPPROTO_TCP, _TTL) + ends + segment
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 1, 0, _TTL, socket.IPPROTO_TCP, 0) + ends
     return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + segment
+
+
+def with_ip_options(whole: bytes) -> bytes:
+    """The IPv4 packet with four octets of options that mean nothing (RFC 791 section 3.1)."""
+    head, rest = whole[:20], whole[20:]
+    return _ipv4(bytes([head[0] + 1]) + head[1:] + b"\1\1\1\0", rest, 0)
+
+
+def with_destination_options(whole: bytes) -> bytes:
+    """The IPv6 packet with two extension headers (RFC 8200 section 4.6) that are padding alone."""
+    padding = b"\1\4\0\0\0\0"
+    headers = bytes([60, 0]) + padding + bytes([whole[6], 0]) + padding
+    return _ipv6(whole, 60, headers + whole[40:])
+
+
+def fragments(whole: bytes) -> list[bytes]:
+    """The packet in two parts: the first ends behind the first eight octets of TCP's header, before its flags."""
+    if whole[0] >> 4 == 6:
+        following, payload = whole[6], whole[40:]
+        cut = len(payload) - 12
+        parts = (1, payload[:cut]), (cut, payload[cut:])  # the offset, in octets, and that more follow (1)
+        return [_ipv6(whole, 44, struct.pack("!BBHI", following, 0, field, 1) + part) for field, part in parts]
+    size = (whole[0] & 15) * 4
+    head, payload = whole[:size], whole[size:]
+    return [_ipv4(head, payload[:8], 0x2000), _ipv4(head, payload[8:], 1)]
+
+
+def _ipv4(head: bytes, payload: bytes, fragment: int) -> bytes:
+    """With the lengths, the checksum, and the field of flags and fragment offset anew."""
+    head = head[:2] + struct.pack("!HHH", len(head) + len(payload), 1, fragment) + head[8:10] + b"\0\0" + head[12:]
+    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + payload
+
+
+def _ipv6(whole: bytes, following: int, payload: bytes) -> bytes:
+    return whole[:4] + struct.pack("!HB", len(payload), following) + whole[7:40] + payload
 
 
 @dataclass(frozen=True)
@@ -115,6 +150,10 @@ class Wire:
                 break
         return found
 
+    def seen(self, seconds: float) -> Iterator[Segment]:
+        """What has come from the gateway, and comes within that time."""
+        return seen(self._sock, seconds)
+
     def close(self) -> None:
         """No more packets."""
         self._sock.close()
@@ -131,8 +170,20 @@ def listening(name: str, device: str) -> socket.socket:
     return inside(name, opened)
 
 
+def seen_from(sock: socket.socket, sources: Collection[str], seconds: float) -> Iterator[bytes]:
+    """All packets from these addresses that come in by an interface within that time, fragments as well."""
+    for data in _packets(sock, seconds):
+        ends = (socket.AF_INET, data[12:16]) if data[0] >> 4 == 4 else (socket.AF_INET6, data[8:24])
+        if socket.inet_ntop(*ends) in sources:
+            yield data
+
+
 def seen(sock: socket.socket, seconds: float) -> Iterator[Segment]:
     """The TCP segments that come in by an interface within that time."""
+    return (segment for data in _packets(sock, seconds) if (segment := parse(data)) is not None)
+
+
+def _packets(sock: socket.socket, seconds: float) -> Iterator[bytes]:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         sock.settimeout(left)
@@ -141,5 +192,5 @@ def seen(sock: socket.socket, seconds: float) -> Iterator[Segment]:
         except TimeoutError:
             return
         incoming = about[2] != socket.PACKET_OUTGOING
-        if incoming and frame[12:14] in _ETHERTYPE.values() and (segment := parse(frame[14:])) is not None:
-            yield segment
+        if incoming and frame[12:14] in _ETHERTYPE.values():
+            yield frame[14:]
