@@ -67,6 +67,51 @@ async def test_a_scanner_that_is_not_there(start_proxy: StartProxy) -> None:
     assert not model.messages
 
 
+class Broken(ModelServer):
+    """Says something else in place of its reply to one command, or to the message."""
+
+    def __init__(self, step: bytes, said: bytes, keywords: tuple[bytes, ...]) -> None:
+        super().__init__(keywords=keywords)
+        self._step, self._said = step, said
+
+    def receive(self, data: bytes) -> bytes:
+        reply = super().receive(data)
+        at_step = self._step in data or (self._step == b"text" and b"250 2.0.0 queued" in reply)
+        return self._said if at_step else reply
+
+
+RUBBISH = {
+    "binary": bytes(range(256)) * 16,
+    "one line without end": b"250 " + b"x" * 300_000,
+    "one reply without end": b"250-x\r\n" * 40_000,
+    "a hundred thousand replies": b"100 wait\r\n" * 100_000,
+    "another code": b"150 ok\r\n",
+    "letters for digits": b"25O ok\r\n",
+    "NULs": b"\0250 ok\r\n",
+    "two codes": b"250-ok\r\n550 no\r\n354 go\r\n",
+    "not for this command": b"334 UGFzcw==\r\n",
+    "another protocol": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "a second message's worth": b"354 go\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n",
+}
+
+
+@pytest.mark.parametrize("keywords", [(), (b"PIPELINING", b"XFORWARD ADDR HELO")], ids=["plain", "pipelining"])
+@pytest.mark.parametrize("step", [b"EHLO", b"MAIL FROM", b"RCPT TO", b"text"])
+@pytest.mark.parametrize("said", RUBBISH)
+async def test_a_broken_scanner_judges_nothing(
+    start_proxy: StartProxy, said: str, step: bytes, keywords: tuple[bytes, ...]
+) -> None:
+    """Nothing unjudged passes, nothing is bounced, and the session stays in step."""
+    model = ModelServer()
+    async with Mx() as judge, Mx() as mx:
+        judge.serve(lambda: Broken(step, RUBBISH[said], keywords))
+        mx.serve(lambda: model)
+        async with start_proxy(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as harness:
+            assert await one_message(await harness.client()) == [220, 250, 250, 250, 354, 451, 221]
+            await harness.empty()
+    assert not model.messages
+
+
 async def test_a_big_message_through_a_scanner(start_proxy: StartProxy) -> None:
     text = "Subject: big\n\n" + "x" * 70 + ("\n" + "y" * 70) * 30_000
     scanner, model = Scanner(b"250 clean\r\n"), ModelServer()
