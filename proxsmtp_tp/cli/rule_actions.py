@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.gateway.confirm import Try
     from proxsmtp_tp.gateway.install import Outcome
-    from proxsmtp_tp.gateway.plan import Options
+    from proxsmtp_tp.gateway.plan import Options, Plan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 _RETRY_PAUSE = 2.0  # seconds; the interface of a VPN or a busy firewall takes about that long
@@ -68,7 +68,7 @@ def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -
     while True:
         try:
             if args.confirm is None:
-                return installer.install(options, store), None
+                return installer.install(options, store, or_refuse_mail=args.or_refuse_mail), None
             return confirm.install_on_trial(options, store, args.confirm)
         except (GatewayError, OSError) as error:
             if time.monotonic() + _RETRY_PAUSE > end:
@@ -121,6 +121,8 @@ def check(args: argparse.Namespace) -> int:
     options, store = options_of(args), store_of(args)
     survey.require_root()
     finding, notes, plan = checker.look(options, store)
+    if finding.refuses_mail:
+        notes += _why_refused(plan)
     unfiltered = existing.connections(plan)
     if args.json:
         answer = {"instance": options.instance, "state": finding.word, "differences": finding.differences}
@@ -132,6 +134,14 @@ def check(args: argparse.Namespace) -> int:
         )
         _complain(notes, 0)
     return 0 if finding.in_place else EXIT_FAILED
+
+
+def _why_refused(plan: Plan) -> list[str]:
+    try:
+        found = [f"{item}: interception would let it pass" for item in forward.closed(plan)]
+    except GatewayError as error:
+        return [str(error)]
+    return found or ["nothing stands in the way of the rules any more: install-rules"]
 
 
 def options_of(args: argparse.Namespace) -> Options:

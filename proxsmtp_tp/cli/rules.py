@@ -29,11 +29,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     check = _command(subparsers, "check", "compare the rules on the box with what the configuration says")
     for parser in (install, remove):
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
-    install.add_argument(
+    trial = install.add_mutually_exclusive_group()
+    trial.add_argument(
         "--confirm",
         type=_value(_seconds),
         metavar="SECONDS",
         help="undo the rules after this time unless they are confirmed: here, or by install-rules without --confirm",
+    )
+    trial.add_argument(
+        "--or-refuse-mail",
+        action="store_true",
+        help="where RuleForward refuses the rules, none are in place, and RuleFail is closed: refuse mail until then",
     )
     install.add_argument(
         "--retry",

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from proxsmtp_tp.cli import service_units as units
-from proxsmtp_tp.config.reader import ConfigError, printable, read_config
+from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.values import parse_instance
 
 CONFIG_DIRECTORY = "etc/proxsmtp-tp"
@@ -121,6 +121,8 @@ def remove_service(args: argparse.Namespace) -> None:
     present = [path for path in files if path.exists()]
     if not args.dry_run and (root / _SYSTEM / units.UNITS[0]).exists():
         _end(root, unwanted)
+        if root == Path("/"):
+            _end_refusal(names)
     for path in present:
         _say(args, "remove", path)
         if not args.dry_run:
@@ -141,6 +143,23 @@ def _end(root: Path, names: list[str]) -> None:
         return
     for part in ("proxsmtp-tp@", "proxsmtp-tp-rules@", "proxsmtp-tp.target"):
         _systemctl("disable", "--now", *(name for name in names if name.startswith(part)), check=False)
+
+
+def _end_refusal(names: list[str]) -> None:
+    """Rules that only refuse mail: a unit that is stopped between two tries does not call its ExecStop."""
+    from proxsmtp_tp.gateway import install  # noqa: PLC0415 - netlink is loaded only where there are rules
+    from proxsmtp_tp.gateway.state import Store  # noqa: PLC0415
+
+    store = Store()
+    for name in names:
+        path = config_of(Path("/"), name)
+        try:
+            instance = read_config(str(path)).instance
+        except ConfigError:
+            instance = instance_name(str(path))
+        state = store.read(instance)
+        if state and state.plan.refuse_all:
+            install.remove(instance, store)
 
 
 def _purge(args: argparse.Namespace, root: Path) -> None:

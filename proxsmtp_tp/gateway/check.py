@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway import routing
@@ -25,6 +25,8 @@ class Finding:
     absent: bool
     """Nothing of the plan is there."""
     differences: tuple[str, ...]
+    refuses_mail: bool = False
+    """In place of the plan, each connection that it would intercept is refused."""
 
     @property
     def in_place(self) -> bool:
@@ -33,7 +35,9 @@ class Finding:
 
     @property
     def word(self) -> str:
-        """in place, absent or drifted."""
+        """in place, absent, drifted, or refusing mail."""
+        if self.refuses_mail:
+            return "refusing mail"
         return "in place" if self.in_place else "absent" if self.absent else "drifted"
 
 
@@ -67,6 +71,23 @@ def examine(plan: Plan, methods: Iterable[Method] = METHODS) -> Finding:
     return Finding(False, tuple(differences))
 
 
+def examine_installed(plan: Plan, state: State | None) -> Finding:
+    """Like `examine`; where mail is refused instead, that is what differs."""
+    finding = examine(plan)
+    if state and state.plan.refuse_all and examine(state.plan).in_place:
+        return replace(finding, refuses_mail=True, differences=(refusal(state.plan),))
+    return finding
+
+
+def refusal(plan: Plan) -> str:
+    """For people: mail is refused, and what ends that."""
+    ports = ", ".join(map(str, sorted(plan.options.ports)))
+    return (
+        f"mail to port {ports} is refused (RuleFail: closed), and does not pass unfiltered, until the rules can be"
+        " installed; remove-rules ends it"
+    )
+
+
 def look(options: Options, store: Store) -> tuple[Finding, list[str], Plan]:
     """What check-rules says: the finding, what else there is to know, and the plan that was compared.
 
@@ -75,9 +96,10 @@ def look(options: Options, store: Store) -> tuple[Finding, list[str], Plan]:
     states = store.read_all()
     state = states.get(options.instance)
     if state and not options.interfaces and not options.local:
-        return examine(state.plan), _phase_notes(state), state.plan
+        plan = replace(state.plan, refuse_all=False)
+        return examine_installed(plan, state), _phase_notes(state), plan
     plan, notes = choose_plan(options, states)
-    return examine(plan), [*notes, *(_phase_notes(state) if state else [])], plan
+    return examine_installed(plan, state), [*notes, *(_phase_notes(state) if state else [])], plan
 
 
 def _phase_notes(state: State) -> list[str]:

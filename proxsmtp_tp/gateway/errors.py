@@ -15,5 +15,9 @@ class RequirementError(GatewayError):
         super().__init__("\n".join(problems))
 
 
+class MailRefusedError(GatewayError):
+    """The rules may not be installed, and in their place each connection that they would intercept is refused."""
+
+
 class StateError(GatewayError):
     """The file that says what is installed cannot be written or deleted."""

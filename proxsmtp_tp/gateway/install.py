@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway import check, forward, routing, survey
-from proxsmtp_tp.gateway.errors import GatewayError, RequirementError, StateError
+from proxsmtp_tp.gateway.errors import GatewayError, MailRefusedError, RequirementError, StateError
 from proxsmtp_tp.gateway.firewall import METHODS
-from proxsmtp_tp.gateway.plan import Forward, Numbers, RuleAction, preferred_slot
+from proxsmtp_tp.gateway.plan import Fail, Forward, Numbers, RuleAction, preferred_slot
 from proxsmtp_tp.gateway.state import Phase, State
 
 if TYPE_CHECKING:
@@ -36,10 +36,14 @@ class Outcome:
     plan: Plan | None = None
 
 
-def install(options: Options, store: Store, *, deadline: float | None = None, token: str = "") -> Outcome:
+def install(
+    options: Options, store: Store, *, deadline: float | None = None, token: str = "", or_refuse_mail: bool = False
+) -> Outcome:
     """Bring the box to the plan. Raises PlanError, RequirementError (nothing changed) or GatewayError (undone).
 
     `deadline` and `token` make it a try (see `confirm`); without them, a try that is in place is confirmed.
+    `or_refuse_mail`: after a boot nothing of ours is there, and where RuleForward refuses the rules, mail would pass
+    unfiltered. With fail closed each connection that would be intercepted is refused then, and MailRefusedError raised.
     """
     with store.lock():
         if deadline is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > deadline:
@@ -51,7 +55,12 @@ def install(options: Options, store: Store, *, deadline: float | None = None, to
                 notes.append("the rules that were on trial are confirmed")
             return Outcome(False, notes, plan)
         survey.require_method(plan)
-        notes += require_forward(plan, state)
+        try:
+            notes += require_forward(plan, state)
+        except GatewayError as error:
+            if not or_refuse_mail:
+                raise
+            raise refuse_mail(plan, state, store, error) from error
         apply(plan, state, store, deadline, token)
         return Outcome(True, notes, plan)
 
@@ -71,7 +80,7 @@ def require_forward(plan: Plan, state: State | None) -> list[str]:
     Raises RequirementError.
     """
     overruled = plan.options.forward is Forward.OVERRULE
-    in_place = state is not None and state.phase is not Phase.REMOVING
+    in_place = state is not None and state.phase is not Phase.REMOVING and not state.plan.refuse_all
     try:
         found = forward.closed(plan)
     except GatewayError as error:
@@ -89,6 +98,28 @@ def require_forward(plan: Plan, state: State | None) -> list[str]:
     if in_place:
         return [*(f"{item}, but interception lets it pass" for item in found), advice]
     raise RequirementError([*(f"{item}: interception would let it pass" for item in found), advice])
+
+
+def refuse_mail(plan: Plan, state: State | None, store: Store, reason: GatewayError) -> GatewayError:
+    """Fail closed: refuse what may not be intercepted; fail open: refuse nothing. The lock is held.
+
+    Returns the error that tells what was done.
+    """
+    if plan.options.fail is Fail.OPEN:
+        if state and state.plan.refuse_all:
+            restore(None, plan.options.instance, Owned.by(plan.options.instance, state, store), store)
+        return reason
+    if state is None and check.examine(plan).in_place:
+        return reason  # the state file was lost: what is there goes on
+    refusing = replace(plan, refuse_all=True)
+    in_place = state is not None and state.phase is Phase.INSTALLED and state.plan == refusing
+    if not in_place or not check.examine(refusing).in_place:
+        try:
+            survey.require_method(refusing)
+            apply(refusing, state, store, None, "")
+        except GatewayError as error:
+            return GatewayError(f"{reason}\nmail passes unfiltered, it cannot be refused: {error}")
+    return MailRefusedError(f"{reason}\n{check.refusal(refusing)}")
 
 
 def apply(plan: Plan, state: State | None, store: Store, deadline: float | None, token: str) -> None:

@@ -71,9 +71,10 @@ class IptablesFirewall:
         ]
 
     def install(self, plan: Plan) -> None:
-        """Replace our chains: the old guard goes first, the new one comes last."""
-        changing = _with_our_chains(plan.options.instance)
-        work(_replacements(plan, guard_first=bool(changing)))
+        """Replace our chains: the old guard goes first, the new one comes last; not where the guard alone refuses."""
+        live = _live(plan.options.instance)
+        refusing = any(f"raw {plan.names.prerouting}" in chains for chains in live.values())
+        work(_replacements(plan, guard_first=bool(live) and not refusing, refusing=refusing))
 
     def remove(self, instance: str) -> None:
         """Remove our chains; the guard first."""
@@ -85,23 +86,29 @@ class IptablesFirewall:
         )
 
 
-def _steps(plan: Plan, version: int) -> list[list[Any]]:
-    """The tables in the order of their commits: what intercepts first, the guard last."""
+def _steps(plan: Plan, version: int, *, refusing: bool) -> list[list[Any]]:
+    """The tables in the order of their commits: what intercepts first, the guard last.
+
+    To refuse all: the guard first. From that (`refusing`): what is refused by table raw until there is interception.
+    """
     first = ["mangle", "nat"] if plan.options.mode is Mode.TPROXY else ["nat", "mangle"]
     # Nobody's table raw comes to be for a plan that has nothing there.
     needed = {chain.table for chain in xtables.chains(plan, version)} | {*first, "filter", *_existing_tables(version)}
-    return [[table, True] for table in ("raw", *first, "filter") if table in needed]
+    order = ("filter", "raw", *first) if plan.refuse_all else ("raw", *first, "filter")
+    if refusing and not plan.refuse_all:
+        order = (*first, "raw", "filter")
+    return [[table, True] for table in order if table in needed]
 
 
-def _replacements(plan: Plan, *, guard_first: bool = False) -> list[dict[str, Any]]:
-    before = [["filter", False]] if guard_first else []
+def _replacements(plan: Plan, *, guard_first: bool = False, refusing: bool = False) -> list[dict[str, Any]]:
+    before = [["filter", False]] if guard_first and not plan.refuse_all else []
     return [
         _job(
             version,
             "replace",
             plan.options.instance,
             _chains(plan, version),
-            steps=[*before, *_steps(plan, version)],
+            steps=[*before, *_steps(plan, version, refusing=refusing)],
         )
         for version in routing.versions()
     ]
@@ -122,14 +129,19 @@ def _existing_tables(version: int) -> list[str]:
 
 def _with_our_chains(instance: str) -> list[int]:
     """The IP versions in which something of ours is there."""
+    return list(_live(instance))
+
+
+def _live(instance: str) -> dict[int, dict[str, list[str]]]:
+    """What of ours is there, by IP version: the rules of each "table chain"."""
     if find_spec("iptc") is None:
-        return []
+        return {}
     jobs = [
         _job(version, "examine", instance, [], tables=tables)
         for version in routing.versions()
         if (tables := _existing_tables(version))
     ]
-    return [job["version"] for job, seen in zip(jobs, work(jobs), strict=True) if seen["live"]]
+    return {job["version"]: seen["live"] for job, seen in zip(jobs, work(jobs), strict=True) if seen["live"]}
 
 
 def _job(version: int, action: str, instance: str, chains: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def defines(plan: Plan) -> dict[str, str]:
         "PORTS": _set(sorted(options.ports)),
         "LISTEN_PORT": str(options.listen_port),
         "GUARDED_PORTS": _set(sorted(options.ports) if closed else []),
+        "REFUSED_PORTS": _set(sorted(options.ports) if plan.refuse_all else []),
         "RESET_PORTS": _set(sorted(options.ports) if options.existing is Existing.RESET else []),
         "LOCAL_USERS": _set(_all_users_but(uid) if options.local else []),
         "ALIVE": _set(["ipv4", "ipv6"] if closed else [f"{v} timeout {HEARTBEAT_HOLD}s" for v in ("ipv4", "ipv6")]),

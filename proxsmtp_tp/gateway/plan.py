@@ -232,6 +232,8 @@ class Plan:
 
     options: Options
     numbers: Numbers
+    refuse_all: bool = False
+    """Refuse each connection that would be intercepted: what stands in for rules that may not be installed."""
 
     @property
     def names(self) -> Names:

@@ -150,7 +150,7 @@ def _encode_plan(plan: Plan) -> dict[str, Any]:
     for name in ("sources", "except_sources", "except_destinations"):
         options[name] = [str(network) for network in options[name]]
     options |= {name: options[name].value for name in ("method", "mode", "fail", "existing", "forward")}
-    return {"slot": plan.numbers.slot, "options": options}
+    return {"slot": plan.numbers.slot, "options": options, "refuse_all": plan.refuse_all}
 
 
 def _decode(data: Any) -> State:
@@ -171,4 +171,5 @@ def _decode_plan(data: Any) -> Plan:
     kinds = {"method": Method, "mode": Mode, "fail": Fail, "existing": Existing, "forward": Forward}
     # A file of an earlier version lacks some: then the rules differ from the plan, which brings the new ones.
     options |= {name: kind(options[name]) for name, kind in kinds.items() if name in options}
-    return make_plan(replace(Options(options["instance"]), **options), data["slot"])
+    plan = make_plan(replace(Options(options["instance"]), **options), data["slot"])
+    return replace(plan, refuse_all=bool(data.get("refuse_all", False)))

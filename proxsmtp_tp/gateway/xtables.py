@@ -12,7 +12,7 @@ Source: iptables-extensions(8).
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, REFUSE_HOLD, UNFILTERED_SECONDS, Existing, Fail, Mode, of_version
@@ -86,6 +86,8 @@ def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
     found = [*_intercepting(plan, version)]
     if plan.options.local:
         found.append(_local(plan, version))
+    if plan.refuse_all:
+        found = [*_without_interception(found), *_untracked(plan, version)]
     if _refuses(plan):
         found.append(_failed(plan, version))
     if plan.options.fail is Fail.OPEN:  # above the other one in chain OUTPUT: that one drops what it knows
@@ -121,7 +123,34 @@ def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
         ("mangle", "OUTPUT", own.heartbeat),
         ("mangle", "OUTPUT", own.failed),
         ("raw", "OUTPUT", own.output),
+        ("raw", "PREROUTING", own.prerouting),
+        ("raw", "OUTPUT", own.local),
     )
+
+
+def _without_interception(found: list[Chain]) -> list[Chain]:
+    """What keeps the connections that the daemon has; nothing that takes a new one."""
+    kept = [replace(chain, rules=tuple(rule for rule in chain.rules if not _takes(rule))) for chain in found]
+    return [chain for chain in kept if any(rule.target != RETURN for rule in chain.rules)]
+
+
+def _takes(rule: Rule) -> bool:
+    """Whether a rule begins to intercept: not the TPROXY and MARK of what has its mark already."""
+    target, known = rule.target[0], any(name in {"mark", "connmark", "socket"} for name, _ in rule.matches)
+    return target in {"REDIRECT", "CONNMARK"} or (target in {"TPROXY", "MARK"} and not known)
+
+
+def _untracked(plan: Plan, version: int) -> list[Chain]:
+    """Refuse all: what would be intercepted is not tracked, so that nobody's DNAT sees it, and a guard meets it."""
+    names, local = plan.names, plan.options.local
+    notrack: Extension = ("CT", (("notrack", ("",)),))
+    rules = (*_not_meant(plan, version), *_clients(plan, version, notrack), _probe(plan, notrack))
+    found = [Chain("raw", names.prerouting, "PREROUTING", _call(plan, names.prerouting, _new(plan)), rules)]
+    if local:
+        own = (*_not_meant(plan, version, sources=False), Rule(notrack, (("protocol", "tcp"),)))
+        call = _call(plan, names.local, (*_new(plan), *_not_ours(plan)))
+        found.append(Chain("raw", names.local, "OUTPUT", call, own))
+    return found
 
 
 def _intercepting(plan: Plan, version: int) -> list[Chain]:
@@ -239,6 +268,7 @@ def _guards(plan: Plan, version: int) -> list[Chain]:
             else (*(rule for match in failed for rule in _clients(plan, version, reject, match)), well_formed)
         ),
         *_clients(plan, version, reject),
+        *([_probe(plan, reject)] if plan.refuse_all else []),
     )
     new = (_ports(plan), _tcp_flags(ANY_SYN))
     found = [Chain("filter", names.forward, "FORWARD", _call(plan, names.forward, new), rules)]
@@ -379,15 +409,22 @@ def _excepted(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, 
     return tuple(Rule(RETURN, ((side, str(network)),)) for side, network in found)
 
 
+def _not_meant(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
+    """Mail for this host or for no single one, and the exceptions."""
+    return (
+        *(_to(kind) for kind in NOT_UNICAST[version]),
+        *(Rule(RETURN, (("dst", network),)) for network in NO_SERVER[version]),
+        *_excepted(plan, version, sources=sources),
+    )
+
+
 def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
-    """What is not intercepted: mail for this host or for no single one, and the exceptions.
+    """What is not intercepted: what is not meant to be, and what goes to a server that has just failed.
 
     With fail open all, while the daemon is silent.
     """
     found = (
-        *(_to(kind) for kind in NOT_UNICAST[version]),
-        *(Rule(RETURN, (("dst", network),)) for network in NO_SERVER[version]),
-        *_excepted(plan, version, sources=sources),
+        *_not_meant(plan, version, sources=sources),
         # A guard meets it on its way out.
         *(Rule(RETURN, (("protocol", "tcp"),), match) for match in _to_failed(plan, version)),
     )

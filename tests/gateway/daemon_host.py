@@ -57,10 +57,14 @@ class DaemonHost:
         """The namespace of the gateway."""
         return self.net.gateway
 
-    def install(self) -> None:
+    def store(self) -> Store:
+        """A store; to be made inside of the gateway."""
+        return Store(self.state)
+
+    def install(self, *, or_refuse_mail: bool = False) -> None:
         """install-rules."""
         options = options_from(read_config(str(self.instance.config)))
-        inside(self.gateway, lambda: install.install(options, Store(self.state)))
+        inside(self.gateway, lambda: install.install(options, self.store(), or_refuse_mail=or_refuse_mail))
 
     def setup(self) -> Setup:
         """Whom the doctor sees. To be called inside of the gateway."""

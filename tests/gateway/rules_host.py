@@ -56,6 +56,10 @@ class RulesHost:
         """install-rules."""
         return inside(self.net.gateway, lambda: install.install(options(**changes), self.store()))
 
+    def install_or_refuse_mail(self, **changes: Any) -> Outcome:
+        """install-rules --or-refuse-mail, as the unit calls it."""
+        return inside(self.net.gateway, lambda: install.install(options(**changes), self.store(), or_refuse_mail=True))
+
     def remove(self, instance: str = "test") -> Outcome:
         """remove-rules."""
         return inside(self.net.gateway, lambda: install.remove(instance, self.store()))

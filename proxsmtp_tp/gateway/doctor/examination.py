@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway.doctor import daemon, firewall, forwarding, host, rules
@@ -59,5 +60,5 @@ def _plan(options: Options, store: Store) -> Plan:
     states = store.read_all()
     state = states.get(options.instance)
     if state and not options.interfaces and not options.local:
-        return state.plan
+        return replace(state.plan, refuse_all=False)
     return choose_plan(options, states)[0]

@@ -35,7 +35,7 @@ _COMPAT = {"filter", "nat", "mangle", "raw", "security"}
 _TIMEOUT = 120.0
 
 # The chains of every instance (`plan.names`): a line of iptables-save that makes, fills or calls one.
-_OURS = re.compile(r"(?:^:|^-A |-j )PX(?:IN|OUT|FWD|OWN|OLD|OLDOWN|LIFE|ICMP)-")
+_OURS = re.compile(r"(?:^:|^-A |-j )PX(?:IN|OUT|FWD|OWN|OLD|OLDOWN|LIFE|FAIL|ICMP)-")
 
 Script = tuple[list[str], str]
 

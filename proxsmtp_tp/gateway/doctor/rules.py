@@ -35,7 +35,7 @@ def look_at_rules(setup: Setup) -> Iterator[Finding]:
         fix = f"{setup.command('install-rules')} --interface NAME"
         yield Finding("rules", False, "none are installed, and the configuration names no interface", fix)
         return
-    finding = check.examine(setup.plan)
+    finding = check.examine_installed(setup.plan, setup.store.read(setup.plan.options.instance))
     fix = setup.command("install-rules")
     routes = [line for line in finding.differences if line.startswith(("missing: ip ", "unexpected: ip "))]
     others = [line for line in finding.differences if line not in routes]

@@ -78,6 +78,23 @@ def test_what_the_rules_refuse() -> None:
         assert f"timeout {REFUSE_HOLD}s" in read_template(file_name(mode))
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_refuse_all_takes_what_would_be_intercepted(mode: Mode) -> None:
+    plan = make_plan(replace(GOOD, mode=mode, ports=(587, 25)))
+    refusing = defines(replace(plan, refuse_all=True))
+    assert defines(plan)["REFUSED_PORTS"] == "{ }"
+    assert refusing["REFUSED_PORTS"] == refusing["GUARDED_PORTS"] == "{ 25, 587 }"
+    # The rules of interception, word for word, with another end.
+    rules = [line.strip() for line in read_template(file_name(mode)).splitlines()]
+    here = {rule.removesuffix("reject with tcp reset") for rule in rules if "@refused_ports" in rule}
+    taken = {
+        rule.partition("meta nfproto @alive")[0].replace("meta nfproto ipv4 ", "").replace("meta nfproto ipv6 ", "")
+        for rule in rules
+        if "meta nfproto @alive" in rule
+    }
+    assert here == {rule.replace("@ports", "@refused_ports") for rule in taken}
+
+
 def test_a_file_of_another_version_is_refused() -> None:
     plan, template = PLANS[0], read_template("redirect.nft")
     with pytest.raises(ValueError, match="EXTRA"):

@@ -46,6 +46,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     store.write(State(Phase.INSTALLED, replace(FIRST, options=replace(FIRST.options, instance="other"))))
     assert Store(tmp_path).read("gate") == state
     assert list(store.read_all()) == ["gate", "other"]
+    refusing = State(Phase.INSTALLED, replace(FIRST, refuse_all=True), FIRST)
+    store.write(refusing)
+    assert store.read("gate") == refusing
     store.delete("gate")
     store.delete("gate")
     assert store.read("gate") is None

@@ -153,3 +153,29 @@ def test_everything_that_is_made_is_known_to_be_ours(mode: Mode, fail: Fail) -> 
         assert set(made) <= known
         assert all(chain.call.target == (chain.name, ()) for chain in chains(plan, version))
     assert "-t filter -N PXFWD-gate" in render(plan) or fail is Fail.OPEN
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("full", [False, True])
+def test_refuse_all_takes_nothing_and_hides_it_from_dnat(version: int, mode: Mode, full: bool) -> None:
+    plan = make_plan(replace(GOOD, mode=mode, full=full, local=True, daemon_uid=107, refuse_failed=True), slot=0)
+    found = {(chain.table, chain.name): chain for chain in chains(replace(plan, refuse_all=True), version)}
+    assert not [key for key in found if key[0] == "nat"]
+    texts = [str(rule) for chain in found.values() for rule in chain.rules]
+    assert not [text for text in texts if "REDIRECT" in text or "CONNMARK" in text]
+    # What the daemon has: of a socket, or with its mark.
+    took = [text for text in texts if "-j TPROXY" in text or "-j MARK" in text]
+    assert [text for text in took if "-m socket" not in text and "mark --mark" not in text] == []
+    never = NEVER_4 if version == 4 else NEVER_6
+    assert [str(rule) for rule in found["raw", "PXIN-gate"].rules] == [
+        *never,
+        "-i eth0 -p tcp -j CT --notrack",
+        "-i eth1 -p tcp -j CT --notrack",
+        "-i pxprobe0 -p tcp -j CT --notrack",
+    ]
+    assert [str(rule) for rule in found["raw", "PXOWN-gate"].rules] == [*never, "-p tcp -j CT --notrack"]
+    guard = [str(rule) for rule in found["filter", "PXFWD-gate"].rules]
+    assert guard[-1] == "-i pxprobe0 -p tcp -j REJECT --reject-with tcp-reset"
+    owned = every_chain(plan.names)
+    assert all((chain.table, chain.caller, chain.name) in owned for chain in found.values())
