@@ -1,1 +1,13 @@
-"""A transparent SMTP filtering proxy for gateways."""
+"""A transparent SMTP filtering proxy for gateways.
+
+cli        the command lines: one module for each subcommand of proxsmtp-tp, and that of proxsmtpd 1.10
+lab        sender, gateway and MX in network namespaces, for the demo and the tests
+service    the daemon: master, workers, privileges, logs, status
+net        sockets: accepts clients, connects to servers, and performs what the session decides
+gateway    the rules of the host: installed, removed, checked and examined
+session    the SMTP dialogue of one connection; pure
+filters    what judges a message before the server gets it
+smtp       SMTP as bytes and values; pure
+telemetry  what the daemon counts
+config     the configuration file
+"""

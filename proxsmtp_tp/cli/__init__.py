@@ -1,6 +1,18 @@
-"""What people type. `main` is proxsmtp-tp and dispatches to one module for each subcommand; `proxsmtpd` is
-the command line of proxsmtpd 1.10.
+"""The command lines. Each module of a subcommand has `register(subparsers)`, which adds its parsers.
 
-A module for subcommands has `register(subparsers)`, which adds its parsers with `func` set to its `run(args)
--> int`. Exit codes: 0 done, 1 it did not work, 2 usage or configuration.
+The parser has `func` set to `run(args) -> int`. Exit codes: 0 done, 1 it did not work, 2 usage or configuration.
+
+main            proxsmtp-tp: imports the module of the subcommand
+proxsmtpd       the command line of proxsmtpd 1.10
+serve           serve
+check_config    check-config
+status          status
+rules           install-rules, remove-rules, check-rules: their options
+rule_actions    what these three do
+doctor          doctor: its options
+doctor_actions  what it does
+service         install-service, remove-service
+service_units   the files that install-service writes
+demo            demo
+streams         opens standard streams that the caller has closed
 """

@@ -1,10 +1,11 @@
-"""The configuration file: what may stand in it, what it means, and how it is read (proxsmtpd.conf(5)).
+"""The configuration file: its directives, their values, and how it is read (proxsmtpd.conf(5)).
 
-addresses    where to listen or connect: port, ip:port, host:port, [v6]:port, /path
-settings     the values that the rest of the house works with; every one has a default
-values       one kind of value each: from the text of the file, and back
-directives   THE table: one row for each directive; check-config, man page and documentation are made from it
-reader       a file in, Settings or every problem at once out
+directives    the table of directives: one row each; check-config, man page and documentation are made from it
+settings      the values that the other packages use; each has a default
+values        kinds of values: from the text of the file, and back
+addresses     addresses to listen on or to connect to: port, ip:port, host:port, [v6]:port, /path
+socket_names  addresses in the form that the kernel uses
+reader        reads a file: Settings, or all problems at once
 
-Everything but `reader.read_config` is pure.
+Everything except `reader.read_config` is pure.
 """

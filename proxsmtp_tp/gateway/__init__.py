@@ -1,18 +1,31 @@
-"""The rules of the box: what turns SMTP connections to us, put in, proven and taken out exactly.
+"""The rules of the host, which redirect SMTP connections to the daemon: installed, checked, and removed exactly.
 
-plan          PURE  options -> one frozen plan: names, numbers, policy rules, routes
-options       from Settings and the command line to the plan's options
-nft_text      PURE  a plan -> the text of nftables/redirect.nft or tproxy.nft with its defines filled in
-xtables       PURE  a plan -> chains and rules for the iptables method
-nftables      loads, lists and compares our nft table, and sees other people's
-iptables      the same through python-iptables (legacy xtables)
-routing       policy rules and routes over netlink
-survey        what the box has: interfaces, tools, kernel features; who already uses our numbers
-state         the file under /run that says what is installed, and its lock
-system        the one object that changes the box
-install       install, remove; all or nothing
-check         the plan against the live box, by meaning
-confirm       the safe try: undone unless confirmed
-heartbeat     how a daemon tells the rules that it lives (RuleFail open)
-doctor, probe each step of interception looked at, and a real mail sent through
+plan            PURE: options -> one frozen plan with names, numbers, policy rules and routes
+options         the options of a plan, from the configuration and the command line
+nft_text        PURE: a plan -> the text of nftables/redirect.nft or tproxy.nft, with its defines filled in
+xtables         PURE: a plan -> chains and rules of the iptables method
+templates       finds the nft files of this installation
+firewall        the interface of a firewall method, and the table of methods
+nft_firewall    method nftables
+nftables        runs nft: loads, lists and compares tables
+iptables        method iptables, through python-iptables (legacy xtables)
+xtables_worker  python-iptables in a process of its own
+routing         policy rules and routes over netlink
+survey          what the host has: interfaces, rights, numbers that others use
+foreign         packet marks that other rules use
+rulesets        the host's rulesets as scripts that load them: ours, and those of others
+state           the files under /run that say what is installed
+lock            the lock of a network namespace
+install         install and remove, all or nothing
+confirm         install on trial: undone unless confirmed in time
+check           the plan compared with the rules in place
+describe        a plan as text for people
+existing        connections that began unfiltered
+forward         connections that the host's forwarding policy closes and interception would open
+forward_trial   tries that policy in a copy of the host
+heartbeat       how a daemon tells the rules that it runs (RuleFail open)
+namespaces      network namespaces without a name, which end with their process
+doctor          examines each step of interception, and sends a real mail
+python          how this interpreter is started again
+errors          the errors that an operator sees
 """

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from proxsmtp_tp.gateway import routing, survey
-from proxsmtp_tp.gateway.doctor import firewall
+from proxsmtp_tp.gateway import routing, rulesets, survey
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import PROTOCOL, Mode
 from proxsmtp_tp.gateway.python import PYTHON
@@ -32,8 +31,8 @@ from proxsmtp_tp.gateway.python import PYTHON
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from proxsmtp_tp.gateway.doctor.firewall import Ruleset
     from proxsmtp_tp.gateway.plan import Network, Plan
+    from proxsmtp_tp.gateway.rulesets import Ruleset
 
 # Addresses for examples (RFC 5737, RFC 3849): servers that no rule names.
 EXAMPLES = {4: ("203.0.113.250", "198.51.100.250"), 6: ("2001:db8:ffff::250", "2001:db8:fffe::250")}
@@ -83,7 +82,7 @@ def closed(plan: Plan) -> list[Closed]:
 
 
 def _closed_by_firewall(plan: Plan) -> list[Closed]:
-    closing = [ruleset for ruleset in firewall.foreign_rulesets(plan) if _CLOSES.search(ruleset.script[1])]
+    closing = [ruleset for ruleset in rulesets.foreign_rulesets(plan) if _CLOSES.search(ruleset.script[1])]
     if not closing:
         return []
     if shutil.which("nft") is None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from proxsmtp_tp.gateway.doctor.namespaces import Namespace, new_namespace
+from proxsmtp_tp.gateway.namespaces import Namespace, new_namespace
 
 _FAR = "far"  # the client's end of its link
 _NUD_PERMANENT = 0x80  # linux/neighbour.h

@@ -1,10 +1,13 @@
-"""A whole gateway on one machine: sender, gateway and MX in namespaces of their own, with real mail.
+"""A whole gateway on one machine: sender, gateway and MX in network namespaces, with real mail.
 
-isolate     runs a command in network, mount and process namespaces: nothing outlives it, nothing outside changes
-network     hosts, links, addresses and routes; processes and sockets inside them
-gateway     the daemon and its rules on a host, by the commands that people type; what a box looks like
-client, mx  a sender that sends exactly what it is given; an MX that keeps what it gets and tells it
-demo        `proxsmtp-tp demo`, with scenario (what is sent, what must come of it) and screen (how it is shown)
+isolate   runs a command in network, mount and process namespaces: it changes nothing outside, and nothing outlives it
+network   hosts, links, addresses and routes; processes and sockets in them
+gateway   the daemon and its rules on a host, run by the real commands; the state of a host, for comparison
+client    an SMTP client that sends exactly what it is given
+mx        an SMTP server that stores what it gets, and reports it
+demo      `proxsmtp-tp demo`
+scenario  the demo: what is sent, and what must happen
+screen    the demo: how it is shown
 
-sample-filter.sh is what its name says, fit to be copied. The demo and the tests under tests/ are built on this room.
+sample-filter.sh is a filter that can be copied. The demo and the tests use this package.
 """

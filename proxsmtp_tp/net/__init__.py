@@ -1,20 +1,20 @@
-"""Sockets: where connections come from, where they go, and the one place that writes to a peer.
+"""Sockets: accepts clients, connects to their servers, and performs what the session decides.
 
-listening             the sockets that wait for clients
-admission             the table that all workers share: MaxConnections, our own upstream end points
-proxy                 one worker's share: accepts, keeps time, drains
-connection            one client, one server: performs what the session decides
-  sides               its two transports, in asyncio's words
-  judging             its message at the filter, and back
-  deadlines           its time limits
-  upstream            where its client wants to go, and the connection there, never in a circle
-context               what the connections of one worker share
-log_limit             how many lines of the log one client may cause
-original_destination  where a redirected client wanted to go
-refused_destinations  which of these are no server's, or lead back to this host
-own_addresses         which addresses are this host's
-dialling              connecting to the first address that answers
-refusals              having the rules refuse connections to a server that can not be reached
-watching              trying such a server until it is back
-source_port           full mode: from the client's address, by a port that it does not use itself
+proxy                 one worker's part of the proxy: accepts clients, keeps their deadlines, drains
+connection            one client and its server: performs the effects of the session; only it writes to a peer
+sides                 the two transports of a connection: asyncio's callbacks
+judging               the filter run of a connection's message, and the judged message that is read back
+deadlines             the time limits of a connection
+upstream              the destination of a client, and the connection to it; refuses loops
+context               what all connections of one worker share
+listening             the sockets that accept clients
+admission             MaxConnections and our own connections, in a table that all workers share
+log_limit             how many log lines one client may cause
+original_destination  the address that a client dialled before the firewall redirected the connection
+refused_destinations  original destinations that are refused: not a server's address, or this host's own
+own_addresses         whether an address belongs to this host
+dialling              connects to the first address that answers
+refusals              makes the rules refuse new connections to a server that cannot be reached
+watching              tries such a server again until it accepts connections
+source_port           full mode: the client's address, with a port that the client does not use
 """

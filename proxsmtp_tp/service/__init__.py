@@ -1,12 +1,17 @@
-"""The daemon around the proxy: processes, rights, signals and logs.
+"""The daemon: processes, privileges, signals and logs.
 
-launch       from a configuration to a running daemon, in the order that rights allow
-master       holds the listening sockets, keeps workers, hears signals, reloads
-generation   the workers of one configuration: started, replaced, drained
-worker       one process with an event loop and a Proxy in it
-privileges   from root to the least that is needed, verified
-pidfile, status, readiness, logging, version
-             what the world outside sees of it
+launch      from a configuration to a running daemon, in the order that the privileges need
+master      keeps the listening sockets and the workers, handles signals, reloads
+generation  the workers of one configuration: started, replaced, drained
+worker      one process with an event loop and a Proxy in it
+privileges  from root to the least privileges that are needed, verified
+fail_open   the heartbeat for rules with RuleFail open, and the log of unfiltered times
+pidfile     the file with the process id
+status      the socket that tells what the daemon does
+readiness   messages to the service manager (sd_notify(3))
+logging     where log lines go, and their form
+syslog      log lines to /dev/log, without blocking
+version     the installed version
 
-The master never reads a byte of a peer's; a worker never has a right that it could give to a filter.
+The master never reads a byte of a peer. A worker never has a privilege that it could pass on to a filter.
 """

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.config.settings import Settings
-from proxsmtp_tp.gateway import survey
-from proxsmtp_tp.gateway.doctor import firewall
+from proxsmtp_tp.gateway import rulesets, survey
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.doctor.forwarding import look_at_forwarding_policy
 from proxsmtp_tp.gateway.errors import GatewayError, RequirementError
@@ -168,8 +167,8 @@ def test_rules_in_place_come_back_with_a_warning(host: RulesHost) -> None:
 
 
 def test_a_ruleset_that_cannot_be_copied_is_refused(host: RulesHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = firewall.Ruleset("nft table inet x", (["nft", "-f", "-"], "table inet x { chain c { unknown drop; } }"))
-    monkeypatch.setattr(firewall, "foreign_rulesets", lambda _plan: [broken])
+    broken = rulesets.Ruleset("nft table inet x", (["nft", "-f", "-"], "table inet x { chain c { unknown drop; } }"))
+    monkeypatch.setattr(rulesets, "foreign_rulesets", lambda _plan: [broken])
     with pytest.raises(GatewayError, match=r"cannot be copied .* goes on without asking"):
         host.install()
     assert host.install(forward=Forward.OVERRULE).changed

@@ -1,13 +1,15 @@
-"""Each step of interception, looked at: ok, or what is wrong and the command that fixes it.
+"""Examines each step of interception: ok, or what is wrong and the command that fixes it.
 
-findings    what a look gives; what every look gets to know
-box         PURE of daemons: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking
-rules       the rules in place, policy routing, heartbeat
-firewall    whether other people's rules let intercepted connections in: tried out in a twin of the box
-twin        the twin: the box's rulesets in an empty namespace, with a client; nothing of the box is touched
-daemon      listeners, privileges, descriptors, temp directory, filter
-examination all of it, in the order in which a packet travels
-probe       the proof: a real mail from a throw-away client through rules and daemon to a throw-away server
+examination  all steps, in the order in which a packet travels
+findings     the result of a step, and what every step gets
+host         interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking
+rules        the rules in place, policy routing, delivery of marked packets, heartbeat
+firewall     whether the rules of others let intercepted connections in
+replica      a copy of the host, in which such a connection is tried; the host itself is not changed
+forwarding   whether interception opens connections that the host's forwarding policy closes
+daemon       listeners, privileges, descriptors, temp directory, filter
+probe        a real mail from a temporary client through rules and daemon to a temporary server
+prober       the process that makes client and server, and sends the mail
 
-Looks never change the box. `probe` adds two links that vanish with its processes.
+The steps never change the host. `probe` adds two links, which end with its processes.
 """

@@ -7,11 +7,9 @@ each ruleset is tried alone beside ours, so that the one that stands in the way 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
@@ -19,35 +17,16 @@ from proxsmtp_tp.gateway import check, nftables, routing, survey
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.doctor.rules import client_address, server_address
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.firewall import METHODS
-from proxsmtp_tp.gateway.foreign import SAVE_TOOLS
-from proxsmtp_tp.gateway.plan import Fail, Method, Mode
+from proxsmtp_tp.gateway.plan import Method, Mode
 from proxsmtp_tp.gateway.python import PYTHON
+from proxsmtp_tp.gateway.rulesets import rulesets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxsmtp_tp.gateway.plan import LocalRoute, Plan, PolicyRule
+    from proxsmtp_tp.gateway.rulesets import Ruleset, Script
 
-_FAMILIES = {"ip", "ip6", "inet"}
-# The tables that iptables-nft keeps; nft cannot load what it lists of their extensions.
-_COMPAT = {"filter", "nat", "mangle", "raw", "security"}
-_TIMEOUT = 120.0
-
-# The chains of every instance (`plan.names`): a line of iptables-save that makes, fills or calls one.
-_OURS = re.compile(r"(?:^:|^-A |-j )PX(?:IN|OUT|FWD|OWN|OLD|OLDOWN|LIFE|FAIL|ICMP)-")
-
-Script = tuple[list[str], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Ruleset:
-    """Somebody's rules, as a script that loads them."""
-
-    name: str
-    script: Script
-    family: str = ""
-    table: str = ""
+_TIMEOUT = 120.0  # seconds, for a replica that loads tens of thousands of rules
 
 
 def look_at_firewall(setup: Setup) -> Iterator[Finding]:
@@ -56,7 +35,7 @@ def look_at_firewall(setup: Setup) -> Iterator[Finding]:
     if not options.interfaces or not check.examine(setup.plan).in_place:
         return
     try:
-        ours, others = rulesets(setup)
+        ours, others = rulesets(setup.plan)
     except GatewayError as error:
         yield Finding("firewall", False, f"the rulesets cannot be read: {error}")
         return
@@ -141,93 +120,6 @@ def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: lis
         raise GatewayError(f"the rulesets cannot be copied ({reason})")
     results: list[str] = json.loads(done.stdout)["results"]
     return results
-
-
-def rulesets(setup: Setup) -> tuple[list[Script], list[Ruleset]]:
-    """Ours as scripts, with policy routing; then everybody else's."""
-    plan = setup.plan
-    rules, routes = check.wanted_routing(plan)
-    ours = [*map(_command, sorted(rules)), *map(_command, sorted(routes))]
-    others: list[Ruleset] = []
-    for family, table in _nft_tables():
-        if (family, table) == (nftables.FAMILY, plan.names.table):
-            continue
-        listed = nftables.run_nft("list", "table", family, table)
-        if listed.returncode == 0:
-            others.append(Ruleset(f"nft table {family} {table}", (["nft", "-f", "-"], listed.stdout), family, table))
-    for tool in SAVE_TOOLS:
-        if (saved := _saved(tool)) is not None:
-            restore = tool.replace("-save", "-restore")
-            if plan.options.method is Method.IPTABLES and "legacy" in tool:
-                ours.append(([restore], _only(saved, plan.names.chains, ours=True)))
-                saved = _only(saved, plan.names.chains, ours=False)
-            others.append(Ruleset(tool.removesuffix("-save"), ([restore, "--noflush"], saved)))
-    if plan.options.method is Method.NFTABLES:
-        # With fail open it begins as if there had just been a heartbeat. That no route leads on there is no matter.
-        trial = replace(plan, options=replace(plan.options, refuse_failed=False))
-        ours.append((["nft", "-f", "-"], METHODS[Method.NFTABLES].render(trial)))
-    elif plan.options.fail is Fail.OPEN:
-        raise GatewayError("fail open with iptables: the heartbeat cannot be copied")
-    return ours, others
-
-
-def foreign_rulesets(plan: Plan) -> list[Ruleset]:
-    """Everybody's but those of this program, whatever the instance. Raises GatewayError if they cannot be read."""
-    found = []
-    for family, table in _nft_tables():
-        if family == nftables.FAMILY and table.startswith(plan.names.table.removesuffix(plan.options.instance)):
-            continue
-        listed = nftables.run_nft("list", "table", family, table)
-        if listed.returncode:
-            raise GatewayError(f"nft cannot list table {family} {table}")
-        found.append(Ruleset(f"nft table {family} {table}", (["nft", "-f", "-"], listed.stdout), family, table))
-    for tool in SAVE_TOOLS:
-        if (saved := _saved(tool)) is not None:
-            theirs = "".join(line for line in saved.splitlines(keepends=True) if not _OURS.search(line))
-            restore = tool.replace("-save", "-restore")
-            found.append(Ruleset(tool.removesuffix("-save"), ([restore, "--noflush"], theirs)))
-    return found
-
-
-def _command(item: PolicyRule | LocalRoute) -> Script:
-    """A policy rule or route as a script."""
-    version, _, rest = str(item).partition(" ")
-    return ["ip", version, "-batch", "-"], rest.replace(" ", " add ", 1) + "\n"
-
-
-def _nft_tables() -> list[tuple[str, str]]:
-    tables = [item["table"] for item in nftables.ruleset() if "table" in item]
-    return [
-        (table["family"], table["name"])
-        for table in tables
-        if table["family"] in _FAMILIES and not (table["name"] in _COMPAT and table["family"] != "inet")
-    ]
-
-
-def _saved(tool: str) -> str | None:
-    """What a tool of iptables saves; None if there is no rule in it."""
-    try:
-        done = subprocess.run([tool], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    plain = [line for line in done.stdout.splitlines() if not line.startswith("#")]
-    dropping = any(line.startswith("-A") or " DROP [" in line for line in plain)
-    return "\n".join(plain) + "\n" if dropping else None
-
-
-def _only(saved: str, chains: tuple[str, ...], *, ours: bool) -> str:
-    """The part of a saved ruleset that is in, or calls, our chains; or the part that does not."""
-
-    def concerns(line: str) -> bool:
-        words = line.replace(":", ": ").split()
-        return any(word in chains for word in words)
-
-    lines = [
-        line
-        for line in saved.splitlines()
-        if line[:1] not in {"-", ":"} or (line[:1] == ":" and " - " not in line) or concerns(line) is ours
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> str:

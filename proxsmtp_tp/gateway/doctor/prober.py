@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
 
-from proxsmtp_tp.gateway.doctor.namespaces import PR_SET_PDEATHSIG, Namespace, new_namespace
+from proxsmtp_tp.gateway.namespaces import PR_SET_PDEATHSIG, Namespace, new_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from proxsmtp_tp.gateway.doctor.namespaces import Namespace, new_namespace
+from proxsmtp_tp.gateway.namespaces import Namespace, new_namespace
 
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 IPV6_TRANSPARENT = 75  # linux/in6.h
