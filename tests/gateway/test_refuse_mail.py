@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.gateway import check, install
-from proxsmtp_tp.gateway.doctor import firewall
+from proxsmtp_tp.gateway import check, install, rulesets
 from proxsmtp_tp.gateway.errors import GatewayError, MailRefusedError, RequirementError
 from proxsmtp_tp.gateway.plan import Existing, Fail, Forward, Method, Mode
 from tests.gateway import commands
@@ -226,8 +225,8 @@ def test_rules_whose_state_file_is_lost_stay(host: RulesHost) -> None:
 
 
 def test_a_ruleset_that_cannot_be_copied(host: RulesHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = firewall.Ruleset("nft table inet x", (["nft", "-f", "-"], "table inet x { chain c { unknown drop; } }"))
-    monkeypatch.setattr(firewall, "foreign_rulesets", lambda _plan: [broken])
+    broken = rulesets.Ruleset("nft table inet x", (["nft", "-f", "-"], "table inet x { chain c { unknown drop; } }"))
+    monkeypatch.setattr(rulesets, "foreign_rulesets", lambda _plan: [broken])
     assert "cannot be copied" in refuses(host)
 
 
