@@ -1,7 +1,7 @@
 """Whether packets to an address end on this host, asked of the kernel each time: addresses come and go.
 
 No single question tells it to a process without privileges and without netlink (the unit allows AF_INET, AF_INET6 and
-AF_UNIX only), so there are four, and one yes is enough:
+AF_UNIX only), so there are five, and one yes is enough:
 
 - The address that the kernel would send from: its own, where the packet would not leave this host (`ip route get`).
   EACCES: an IPv4 broadcast address of an interface (ip(7)).
@@ -11,8 +11,8 @@ AF_UNIX only), so there are four, and one yes is enough:
 - SIOCGIFCONF (netdevice(7)): IPv4 addresses on any interface, also those of a VRF, whose local routes are in the VRF's
   own table.
 - A route by way of lo: IPv6 AnyIP (`ip -6 route add local 2001:db8::/64 dev lo`), whose source address is another one.
-
-Not seen: an IPv6 AnyIP route by way of another interface than lo.
+- A path MTU that only lo has (IPV6_MTU, ipv6(7)): IPv6 AnyIP by way of another interface, as packets to any address of
+  type local go by lo. Not seen where lo's MTU has been lowered.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _PORT = 25  # of the question only: a datagram socket sends nothing when it connects
 _NOBODY = {4: "240.0.0.1", 6: "2001:db8::"}  # reserved (RFC 1112 section 4), for documentation (RFC 3849)
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_IPV6_MTU = 24  # linux/in6.h
+_LINK_MTU = 65535  # Linux: no link has more (ETH_MAX_MTU), lo has 65536
 _SIOCGIFCONF = 0x8912  # linux/sockios.h
 _IFREQ = struct.calcsize("16s24s" if struct.calcsize("P") == 8 else "16s16s")  # struct ifreq: a name, and a union
 _ADDRESS_AT = 20  # in struct ifreq: behind the name, and family and port of struct sockaddr_in
@@ -41,7 +43,9 @@ def ends_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether a packet to this address is for this host: one of its addresses, or a broadcast address of its links."""
     if _sent_from_itself(address) or _binds(str(address), address.version):
         return True
-    return address.packed in _interface_addresses() if address.version == 4 else _routed_by_lo(str(address))
+    if address.version == 4:
+        return address.packed in _interface_addresses()
+    return _routed_by_lo(str(address)) or _has_the_mtu_of_lo(str(address))
 
 
 def _sent_from_itself(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -86,3 +90,12 @@ def _routed_by_lo(address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _has_the_mtu_of_lo(address: str) -> bool:
+    with closing(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as sock:
+        try:
+            sock.connect((address, _PORT))
+            return sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU) > _LINK_MTU
+        except OSError:
+            return False

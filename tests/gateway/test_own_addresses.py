@@ -46,6 +46,10 @@ CHANGES = {
          f"ip -6 route add local 2001:db8:7::/64 dev lo src {LAN[6]}"],
         ["203.0.113.7", "2001:db8:7::7"],
     ),
+    "AnyIP by way of another interface than lo": (
+        ["ip route add local 203.0.113.0/28 dev lan0", "ip -6 route add local 2001:db8:7::/64 dev lan0"],
+        ["203.0.113.7", "2001:db8:7::7"],
+    ),
     "policy routing first": (
         ["ip rule add priority 32765 lookup local", "ip rule del priority 0",
          "ip rule add priority 5 lookup 77", f"ip route add default via {SERVER[4]} table 77"],
