@@ -58,7 +58,7 @@ def defaults() -> str:
     text = (
         "---\n"
         "# Written by ansible/variables.py. Directives of proxsmtpd.conf(5), for every instance; what an instance has\n"
-        "# in proxsmtp_tp_instances goes before them. Nothing (null) leaves one out: the default named here holds.\n"
+        "# in proxsmtp_tp_instances overrides them. Nothing (null) leaves one out: the default named here holds.\n"
         "\n"
     )
     for row in DIRECTIVES:

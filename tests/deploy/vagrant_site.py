@@ -88,7 +88,7 @@ def reboot(gateway: Machine) -> None:
 
 
 def play(**variables: Any) -> None:
-    """The role once more, with these of its variables besides those of the Vagrantfile."""
+    """The role once more, with these of its variables and those of the Vagrantfile."""
     settings = ((name, os.environ.get(f"PROXSMTP_{name.upper()}")) for name in ("wheel", "wheelhouse", "version"))
     own = {name: value for name, value in settings if value}
     dot = Path(os.environ.get("VAGRANT_DOTFILE_PATH", VAGRANT / ".vagrant"))

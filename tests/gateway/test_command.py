@@ -166,9 +166,9 @@ def test_a_try_is_kept_by_installing_again(proxsmtp_tp: Commands) -> None:
     host = proxsmtp_tp.host
     assert proxsmtp_tp("install-rules", "--confirm", "3")[0] == 0
     installed = host.snapshot()
-    status, said, noted = proxsmtp_tp("install-rules")
+    status, said, complained = proxsmtp_tp("install-rules")
     assert (status, said) == (0, "rules of instance gate: already in place\n")
-    assert "confirmed" in noted
+    assert "confirmed" in complained
     (path,) = host.state.glob("*.json")
     assert json.loads(path.read_text())["deadline"] is None
     assert not _wait_until(4, lambda: host.snapshot() != installed)

@@ -56,7 +56,7 @@ def test_the_files_of_who_lives_stay_and_those_of_who_lives_no_more_go(tmp_path:
 
 
 def test_what_killed_us_does_not_matter_and_a_filter_does_not_keep_our_files(tmp_path: Path) -> None:
-    """The claim goes with the process; a child that outlives it has no part in it."""
+    """Ownership ends with the process; a child that lives longer does not have it."""
     ready = tmp_path / "ready"
     worker = os.fork()
     if worker == 0:

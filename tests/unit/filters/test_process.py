@@ -353,7 +353,7 @@ def test_nobody_looks_for_more_processes_where_none_must_be_ended(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(OtherGroups, "look", lambda strays: looks.append(strays._leader))
+    monkeypatch.setattr(OtherGroups, "look", lambda others: looks.append(others._leader))
 
     async def scene() -> None:
         async with filtering("cat", tmp_path) as filter_:
@@ -372,15 +372,15 @@ def test_a_later_process_of_the_same_number_gets_no_signal(tmp_path: Path) -> No
     with subprocess.Popen(command, start_new_session=True) as leader:
         while not ready.exists():
             time.sleep(0.005)
-        strays = OtherGroups(leader.pid)
-        strays.look()
-        ((number, known),) = strays._known.items()
-        strays._known[number] = known._replace(born=known.born - 1)
-        strays.signal(signal.SIGKILL)
+        others = OtherGroups(leader.pid)
+        others.look()
+        ((number, known),) = others._known.items()
+        others._known[number] = known._replace(born=known.born - 1)
+        others.signal(signal.SIGKILL)
         os.kill(number, 0)
         assert leader.poll() is None
-        strays._known[number] = known
-        strays.signal(signal.SIGKILL)
+        others._known[number] = known
+        others.signal(signal.SIGKILL)
         assert leader.wait(60) == 0
 
 

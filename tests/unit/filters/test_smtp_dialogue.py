@@ -185,7 +185,7 @@ NAMES = ["the connection", "EHLO", "MAIL", "RCPT", "RCPT", "DATA"]
 
 
 def at(step: int, *, pipelining: bool = False) -> ScannerDialogue:
-    """The reply to NAMES[step] is owed; 6: text flows; 7: the reply to the message is owed."""
+    """The scanner has to answer NAMES[step]; 6: it reads the text; 7: it has to answer the message."""
     talk = dialogue()
     for number, reply in enumerate(FAR[:step]):
         talk.feed(offering("PIPELINING") if pipelining and number == 1 else reply)

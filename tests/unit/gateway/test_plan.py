@@ -99,7 +99,7 @@ def test_policy_routing_is_there_when_packets_are_diverted() -> None:
         assert len(plan.routes) == 2
     local = make_plan(replace(GOOD, mode=Mode.TPROXY, local=True, daemon_uid=107))
     assert len(local.rules) == 8
-    # Redirect sends the box's own mail by NAT: no mark, no rule.
+    # Redirect sends the host's own mail by NAT: no mark, no rule.
     assert not make_plan(replace(GOOD, local=True, daemon_uid=107)).rules
 
 

@@ -28,7 +28,7 @@ def host() -> Iterator[Host]:
 
 
 def instance(host: Host, directory: Path, monkeypatch: pytest.MonkeyPatch, serve: str) -> Instance:
-    """An instance whose program is a script: `serve` is its daemon, the other subcommands are noted in a file."""
+    """An instance whose program is a script: `serve` is its daemon, the other subcommands are written to a file."""
     script = directory / "proxsmtp-tp"
     script.write_text(f'#!/bin/sh\nif [ "$1" != serve ]; then echo "$*" >>{directory}/notes; exit 0; fi\n{serve}\n')
     script.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Listening sockets: what is bound, what is kept over a reload, and errors that name the mend."""
+"""Listening sockets: what is bound, what is kept over a reload, and errors that name the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every bug report begins as a transcript here; each failed before its mend."""
+"""Every bug report begins as a transcript here; each failed before its fix."""
 
 from __future__ import annotations
 
