@@ -82,7 +82,7 @@ BROKEN_REDIRECT = {
         "answers to 203.0.113.0/24 leave by wan0",
     ),
     "no way back": ("ip route del 203.0.113.0/24", "return path, lan0", "no route back to 203.0.113.0/24"),
-    "a rule is gone": ("nft flush chain inet proxsmtp_patient prerouting", "rules", "chain prerouting: missing"),
+    "a rule is gone": ("nft flush chain inet proxsmtp_setup prerouting", "rules", "chain prerouting: missing"),
     "the rules are gone": ("nft flush ruleset", "rules", "not installed"),
     "untracked by nft": (
         f"nft -f - <<'END'\n{NO_TRACKING}END",
@@ -421,7 +421,7 @@ def test_what_the_probe_tells_of_filter_and_daemon(redirect: DaemonHost) -> None
     assert [f.ok for f in found] == [False, False]
     assert "no greeting (ConnectionRefusedError" in found[0].text
     redirect.instance.start()
-    redirect.run("nft delete table inet proxsmtp_patient")
+    redirect.run("nft delete table inet proxsmtp_setup")
     assert "before the rules are in place" in redirect.probe()[0].text
     redirect.install()
 

@@ -41,7 +41,7 @@ def test_started_means_ready(host: Host, tmp_path: Path, monkeypatch: pytest.Mon
     subject = instance(host, tmp_path, monkeypatch, serve)
     with subject.running():
         assert subject.wait_log("RuleMode: redirect\n")
-        assert subject.log == "Listen: 10025\nRuleMode: redirect\n"
+        assert subject.log == "DrainTimeOut: 5\nListen: 10025\nRuleMode: redirect\n"
         assert not subject.wait_log("never", 0, 0.05)
     told = (tmp_path / "notes").read_text().splitlines()
     assert told == [f"install-rules -f {tmp_path}/one.conf", f"remove-rules -f {tmp_path}/one.conf"]
