@@ -16,7 +16,7 @@ import pytest
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
 from proxsmtp_tp.net.original_destination import Endpoint
 from tests.gateway.daemon_host import DaemonHost
-from tests.gateway.network import LAN, SERVER, WAN, Listener, family, greeting, run
+from tests.gateway.network import CLIENT, LAN, SERVER, WAN, Listener, family, greeting, run
 from tests.gateway.packets import CWR, ECE, FIN, PSH, RST, STRANGER, SYN, URG, Wire, listening, seen
 from tests.gateway.rules_host import SOON, within
 
@@ -46,6 +46,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[DaemonHost]:
     method, mode, transparency = request.param
     made = DaemonHost(RuleMethod=method, RuleMode=mode, TransparentProxy=transparency)
     try:
+        for version in (4, 6):  # otherwise what no route leads to is refused before it could be intercepted
+            run(made.gateway, "ip", f"-{version}", "route", "add", "default", "via", SERVER[version])
         yield made
     finally:
         made.close()
@@ -158,6 +160,15 @@ def test_no_packet_that_opens_a_connection_passes_by(method: str, mode: str, fai
             wire.connect(*NEVER, seconds=0.5)
             passed = [segment for segment in seen(behind, 0.5) if segment.source[0] in STRANGER.values()]
         assert passed == []
+        if fail == "open":
+            host.instance.stop()
+            assert within(SOON, lambda: not filtered() and server.peers[-1:] == [CLIENT[4]])
+            with closing(listening(host.net.server, "eth0")) as behind:
+                for version in (4, 6):
+                    for flags in ODD_SYNS:
+                        wire.connect(SERVER[version], flags=flags, seconds=0.2)
+                passed = [segment for segment in seen(behind, 0.5) if segment.source[0] in STRANGER.values()]
+            assert passed == []
     finally:
         wire.close()
         server.close()
