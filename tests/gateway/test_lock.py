@@ -111,12 +111,16 @@ def test_who_has_the_lock_for_too_long_is_named(host: RulesHost, holder: Holder)
         inside(host.net.gateway, wait)
 
 
-def test_the_lock_is_waited_for(host: RulesHost, holder: Holder) -> None:
-    waiting = start(host.net.gateway, host.state, "install-rules", *rules_of("one"))
+@pytest.mark.parametrize(("command", "done"), [("install-rules", "installed"), ("remove-rules", "removed")])
+def test_the_lock_is_waited_for(host: RulesHost, command: str, done: str) -> None:
+    if command == "remove-rules":
+        assert end(start(host.net.gateway, host.state, "install-rules", *rules_of("one")))[0] == 0
+    holder = Holder(host.net.gateway, host.state)
+    waiting = start(host.net.gateway, host.state, command, *rules_of("one"))
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(3)
     holder.end()
-    assert end(waiting)[:2] == (0, "rules of instance one: installed\n")
+    assert end(waiting)[:2] == (0, f"rules of instance one: {done}\n")
 
 
 def test_another_network_namespace_is_not_waited_for(host: RulesHost, holder: Holder) -> None:

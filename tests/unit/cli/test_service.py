@@ -40,6 +40,9 @@ def test_install_writes_units_that_start_this_program(root: Path) -> None:
     unit = (root / "etc/systemd/system/proxsmtp-tp@.service").read_text()
     assert "ExecStart=/opt/somewhere/bin/proxsmtp-tp serve -f /etc/proxsmtp-tp/%i.conf\n" in unit
     assert PROGRAM not in unit
+    rules = (root / "etc/systemd/system/proxsmtp-tp-rules@.service").read_text()
+    # systemd does not try a failed reload again (systemd.service(5), Restart=).
+    assert "ExecReload=/opt/somewhere/bin/proxsmtp-tp install-rules --retry 300 -f /etc/proxsmtp-tp/%i.conf\n" in rules
     enabled = {path for path in files(root) if ".wants/" in path}
     assert enabled == {
         "etc/systemd/system/multi-user.target.wants/proxsmtp-tp.target",
