@@ -68,7 +68,7 @@ class Exim:
     def made(cls, host: Host, folder: Path, relay: str = "") -> Iterator[Self]:
         """Make its root in this folder, which everybody may enter. MtaError where `.ci/mta-root` was not run."""
         folder.mkdir()
-        root = servers._chroot(folder)
+        root = servers._chroot(folder, f"{host.name}.example")
         router, transport = CLIENT if relay else SERVER
         (root / "etc/exim4").mkdir(exist_ok=True)
         (root / "etc/exim4/exim4.conf").write_text(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tests.mta.attempts import Attempt, try_forms
 from tests.mta.forms import FORMS
 from tests.mta.proxy import RecordingProxy
-from tests.mta.servers import START_BY_NAME
+from tests.mta.servers import START_BY_NAME, Place
 from tests.mta.sink import Sink
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _all_tried(name: str, port: int) -> Iterator[Result]:
         directory.chmod(0o755)
         (directory / "server").mkdir()
         sink = Sink()
-        server = START_BY_NAME[name](directory / "server", server_port, sink.port)
+        server = START_BY_NAME[name](directory / "server", Place(server_port, sink.port))
         try:
             server.wait_ready()
             proxy = RecordingProxy(directory / "proxy", proxy_port, server_port)

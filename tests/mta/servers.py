@@ -1,10 +1,10 @@
 """Postfix, Exim, sendmail and OpenSMTPD beside each other, each with its own root, queue and configuration.
 
 The last three run in a chroot of Debian's programs (`.ci/mta-root` makes it), since as packages they exclude one
-another; Postfix is the system's, with a configuration of its own. All take mail on 127.0.0.1 from everybody, for
-everybody, ask no name server, and relay what they took to one sink (`sink.Sink`). Everything that Debian leaves at its
-default is left so, where it has to do with the reading of an envelope. To be run under proxsmtp_tp.lab.isolate: the
-mounts stay in its mount namespace.
+another; Postfix is the system's, with a configuration of its own. All take mail from everybody, for everybody, ask no
+name server, and relay what they took by their routes, the rest to one sink (`sink.Sink`) on their host. Everything that
+Debian leaves at its default is left so, where it has to do with the reading of an envelope. To be run under
+proxsmtp_tp.lab.isolate: the mounts stay in its mount namespace.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import smtplib
 import socket
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.real.postfix import MASTER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from proxsmtp_tp.lab.network import Host
 
 NAME = "mx.example"
 """What all of them call themselves, and append to an address without a domain."""
@@ -45,9 +46,9 @@ smmsp:x:305:305::/var/lib/sendmail:/bin/false
 """
 
 EXIM = """\
-primary_hostname = {name}
-local_interfaces = 127.0.0.1
-daemon_smtp_ports = {port}
+primary_hostname = {place.name}
+local_interfaces = {place.address}
+daemon_smtp_ports = {place.port}
 log_file_path = /var/log/exim4/%slog
 acl_smtp_rcpt = accept
 acl_smtp_data = accept
@@ -60,6 +61,7 @@ host_lookup =
 rfc1413_hosts =
 tls_advertise_hosts =
 begin routers
+{routes}
 everything:
   driver = manualroute
   domains = *
@@ -69,20 +71,34 @@ everything:
 begin transports
 sink:
   driver = smtp
-  port = {sink}
+  port = {place.sink}
   allow_localhost
+out:
+  driver = smtp
+"""
+EXIM_ROUTE = """\
+{label}:
+  driver = manualroute
+  domains = {domain}
+  transport = out
+  route_data = {address}
 """
 
 OPENSMTPD = """\
-listen on 127.0.0.1 port {port} hostname {name}
-action "sink" relay host "smtp://127.0.0.1:{sink}"
+listen on {place.address} port {place.port} hostname {place.name}
+action "sink" relay host "smtp://127.0.0.1:{place.sink}"
+{routes}
 match from any for any action "sink"
+"""
+OPENSMTPD_ROUTE = """\
+action "{domain}" relay host "smtp://{address}"
+match from any for domain "{domain}" action "{domain}"
 """
 
 SENDMAIL = """\
 include(`/usr/share/sendmail/cf/m4/cf.m4')
 OSTYPE(`debian')
-define(`confDOMAIN_NAME', `{name}')
+define(`confDOMAIN_NAME', `{place.name}')
 define(`confDELIVERY_MODE', `background')
 define(`confTO_IDENT', `0')
 define(`confDONT_PROBE_INTERFACES', `True')
@@ -96,8 +112,9 @@ FEATURE(`accept_unqualified_senders')
 FEATURE(`promiscuous_relay')
 FEATURE(`nocanonify')
 FEATURE(`no_default_msa')
-DAEMON_OPTIONS(`Name=MTA, Addr=127.0.0.1, Port={port}')
-define(`RELAY_MAILER_ARGS', `TCP $h {sink}')
+FEATURE(`mailertable', `text -k0 -v1 /etc/mail/mailertable')
+DAEMON_OPTIONS(`Name=MTA, Addr={place.address}, Port={place.port}')
+define(`RELAY_MAILER_ARGS', `TCP $h {place.sink}')
 define(`SMART_HOST', `relay:[127.0.0.1]')
 MAILER(`smtp')
 """
@@ -108,14 +125,15 @@ queue_directory = {folder}/queue
 data_directory = {folder}/data
 maillog_file = {folder}/mail.log
 maillog_file_prefixes = {folder}
-myhostname = {name}
+myhostname = {place.name}
 mydestination =
 alias_maps =
 inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
+mynetworks = 0.0.0.0/0
 smtpd_peername_lookup = no
 smtp_dns_support_level = disabled
-relayhost = [127.0.0.1]:{sink}
+relayhost = [127.0.0.1]:{place.sink}
+transport_maps = {routes}
 """
 
 
@@ -123,14 +141,48 @@ class MtaError(Exception):
     """A server that does not start; its last words."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a server stands, and where what it took goes: by `routes` (domain to IPv4 address), else to the sink."""
+
+    port: int
+    sink: int
+    """The sink's port on 127.0.0.1."""
+    address: str = "127.0.0.1"
+    host: Host | None = None
+    """A host of the lab, or the namespace of the tests."""
+    name: str = NAME
+    """Two servers of one name take each other's mail for a loop."""
+    routes: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        """What to execute so that `arguments` run there."""
+        return self.host.command(*arguments) if self.host else list(map(str, arguments))
+
+    def connect(self, seconds: float) -> socket.socket:
+        """Connect to the server. Raises OSError."""
+        if self.host:
+            return self.host.connect(self.address, self.port, seconds)
+        return socket.create_connection((self.address, self.port), seconds)
+
+    def render(self, template: str) -> str:
+        """The template for each route."""
+        return "".join(
+            template.format(domain=domain, label=domain.replace(".", "_"), address=address)
+            for domain, address in self.routes.items()
+        )
+
+
 @dataclass
 class Mta:
     """One running server. `log` reads what it wrote."""
 
     name: str
-    port: int
+    place: Place
     process: subprocess.Popen[bytes]
     log: Callable[[], str]
+    queue: Path
+    """Where its messages are, in files and folders, until they are delivered."""
     root: Path | None = None
     """Its chroot, where it has one."""
     stop_command: tuple[str, ...] = ()
@@ -140,10 +192,16 @@ class Mta:
         """Until it greets. MtaError, with its log, if it does not."""
         end = time.monotonic() + START
         while self.process.poll() is None and time.monotonic() < end:
-            with suppress(OSError, smtplib.SMTPException), smtplib.SMTP("127.0.0.1", self.port, timeout=5):
-                return
+            with suppress(OSError), self.place.connect(5) as link:
+                if link.recv(4) == b"220 ":
+                    return
             time.sleep(0.1)
         raise MtaError(f"{self.name} does not greet:\n{self.log()[-3000:]}")
+
+    def queued(self) -> list[Path]:
+        """The files of messages that it has not delivered yet."""
+        files = (path for path in self.queue.rglob("*") if path.is_file())
+        return list(files)
 
     def stop(self) -> None:
         """End it, so that its ports are free, and take its chroot away."""
@@ -155,70 +213,77 @@ class Mta:
         self.process.kill()
         self.process.wait()
         end = time.monotonic() + START
-        while _accepts(self.port):  # the next one must not be taken for this one
+        while self._accepts():  # the next one must not be taken for this one
             if time.monotonic() > end:
                 raise MtaError(f"{self.name} does not end")
             time.sleep(0.1)
         if self.root is not None:
             subprocess.run(["umount", "--recursive", "--lazy", self.root], check=True)
 
+    def _accepts(self) -> bool:
+        try:
+            self.place.connect(1).close()
+        except OSError:
+            return False
+        return True
 
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
-
-def start_exim(folder: Path, port: int, sink: int) -> Mta:
+def start_exim(folder: Path, place: Place) -> Mta:
     """Exim, with the settings of its specification's defaults, not of Debian's questions."""
-    root = _chroot(folder)
+    root = _chroot(folder, place.name)
     (root / "etc/exim4").mkdir(exist_ok=True)
-    (root / "etc/exim4/exim4.conf").write_text(EXIM.format(name=NAME, port=port, sink=sink))
+    (root / "etc/exim4/exim4.conf").write_text(EXIM.format(place=place, routes=place.render(EXIM_ROUTE)))
     for part in ("spool/exim4", "log/exim4"):
         _own(root / "var" / part, 301)
     (root / "run/exim4").mkdir()
-    return _start("exim", port, root, ["/usr/sbin/exim4", "-bdf", "-q1m"], "var/log/exim4/mainlog")
+    return _start(
+        "exim", place, root, ["/usr/sbin/exim4", "-bdf", "-q1m"], "var/log/exim4/mainlog", "var/spool/exim4/input"
+    )
 
 
-def start_opensmtpd(folder: Path, port: int, sink: int) -> Mta:
+def start_opensmtpd(folder: Path, place: Place) -> Mta:
     """OpenSMTPD."""
-    root = _chroot(folder)
-    (root / "etc/smtpd.conf").write_text(OPENSMTPD.format(name=NAME, port=port, sink=sink))
-    (root / "etc/mailname").write_text(f"{NAME}\n")
+    root = _chroot(folder, place.name)
+    (root / "etc/smtpd.conf").write_text(OPENSMTPD.format(place=place, routes=place.render(OPENSMTPD_ROUTE)))
+    (root / "etc/mailname").write_text(f"{place.name}\n")
     (root / "var/lib/opensmtpd/empty").mkdir(parents=True, exist_ok=True)
     (root / "var/spool/smtpd").mkdir(mode=0o711, parents=True)
-    return _start("opensmtpd", port, root, ["/usr/sbin/smtpd", "-d"], "output")
+    return _start("opensmtpd", place, root, ["/usr/sbin/smtpd", "-d"], "output", "var/spool/smtpd/queue")
 
 
-def start_sendmail(folder: Path, port: int, sink: int) -> Mta:
+def start_sendmail(folder: Path, place: Place) -> Mta:
     """Sendmail; its configuration is made with m4, as an administrator does."""
-    root = _chroot(folder)
+    root = _chroot(folder, place.name)
     (root / "etc/mail").mkdir(exist_ok=True)
     for part in ("var/spool/mqueue", "var/lib/sendmail", "run/sendmail/mta"):
         _own(root / part, 0)
-    macros = SENDMAIL.format(name=NAME, port=port, sink=sink)
+    macros = SENDMAIL.format(place=place)
     m4 = ["chroot", str(root), "/usr/bin/m4", "-D_CF_DIR_=/usr/share/sendmail/cf/"]
     made = subprocess.run(m4, input=macros.encode(), check=True, capture_output=True)
     (root / "etc/mail/sendmail.cf").write_bytes(made.stdout)
+    (root / "etc/mail/mailertable").write_text(place.render("{domain} esmtp:[{address}]\n"))
     for file in ("local-host-names", "aliases"):
         (root / "etc/mail" / file).touch()
-    return _start("sendmail", port, root, ["/usr/libexec/sendmail/sendmail", "-bD", "-q1m"], "output")
+    return _start(
+        "sendmail", place, root, ["/usr/libexec/sendmail/sendmail", "-bD", "-q1m"], "output", "var/spool/mqueue"
+    )
 
 
-def start_postfix(folder: Path, port: int, sink: int) -> Mta:
+def start_postfix(folder: Path, place: Place) -> Mta:
     """The system's Postfix."""
     for part in ("conf", "queue", "data"):
         (folder / part).mkdir()
     owner = pwd.getpwnam("postfix")
     os.chown(folder / "data", owner.pw_uid, owner.pw_gid)
-    (folder / "conf/main.cf").write_text(POSTFIX.format(folder=folder, name=NAME, sink=sink))
-    (folder / "conf/master.cf").write_text(MASTER.replace("smtp      inet", f"127.0.0.1:{port} inet"))
+    entries = place.render("{{ {domain} = smtp:[{address}] }} ")
+    routes = f"inline:{{ {entries} }}" if entries else ""
+    (folder / "conf/main.cf").write_text(POSTFIX.format(folder=folder, place=place, routes=routes))
+    (folder / "conf/master.cf").write_text(MASTER.replace("smtp      inet", f"{place.address}:{place.port} inet"))
     (folder / "conf/dynamicmaps.cf").touch()
     command = ("postfix", "-c", str(folder / "conf"))
-    process = subprocess.Popen([*command, "start-fg"], stderr=subprocess.DEVNULL)
-    return Mta("postfix", port, process, _reader(folder / "mail.log"), stop_command=(*command, "stop"))
+    process = subprocess.Popen(place.command(*command, "start-fg"), stderr=subprocess.DEVNULL)
+    queue = folder / "queue/active"
+    return Mta("postfix", place, process, _reader(folder / "mail.log"), queue, stop_command=(*command, "stop"))
 
 
 START_BY_NAME = {
@@ -227,10 +292,10 @@ START_BY_NAME = {
     "sendmail": start_sendmail,
     "opensmtpd": start_opensmtpd,
 }
-"""Each takes an empty folder that everybody may enter, its own port and that of the sink."""
+"""Each takes an empty folder that everybody may enter, and a place."""
 
 
-def _chroot(folder: Path) -> Path:
+def _chroot(folder: Path, name: str = NAME) -> Path:
     """Make a root with Debian's programs: read-only mounts of the shared ones, and an /etc and /var of its own.
 
     It is one tree of mounts, so that it goes as a whole (`Mta.stop`): no file of the host may be removed through it.
@@ -256,7 +321,7 @@ def _chroot(folder: Path) -> Path:
     (root / "etc/passwd").write_text(USERS)
     groups = [line.split(":") for line in USERS.splitlines()]
     (root / "etc/group").write_text("".join(f"{user[0]}:x:{user[3]}:\n" for user in groups))
-    (root / "etc/hosts").write_text(f"127.0.0.1 localhost {NAME}\n")
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost {name}\n")
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\nservices: files\n")
     return root
 
@@ -270,12 +335,12 @@ def _own(path: Path, user: int) -> None:
     os.chown(path, user, user)
 
 
-def _start(name: str, port: int, root: Path, command: list[str], log: str) -> Mta:
+def _start(name: str, place: Place, root: Path, command: list[str], log: str, queue: str) -> Mta:
     with (root / "output").open("wb") as output:
         process = subprocess.Popen(
-            ["chroot", root, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
+            place.command("chroot", root, *command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
         )
-    return Mta(name, port, process, _reader(root / "output", root / log), root)
+    return Mta(name, place, process, _reader(root / "output", root / log), root / queue, root)
 
 
 def _reader(*paths: Path) -> Callable[[], str]:

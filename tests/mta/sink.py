@@ -5,12 +5,15 @@ from __future__ import annotations
 import socketserver
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
+
+    from proxsmtp_tp.lab.network import Host
 
 MARK = b"x-form:"
 """The header by which a message is found again."""
@@ -49,8 +52,9 @@ class _Session(socketserver.StreamRequestHandler):
             self.wfile.write(_FIXED.get(verb, b"250 ok\r\n"))
             if verb == b"DATA":
                 message.text = b"".join(self._text())
-                cast("Sink", self.server).take(message)
-                self.wfile.write(b"250 taken\r\n")
+                sink = cast("Sink", self.server)
+                sink.take(message)
+                self.wfile.write(sink.reply(message))
             elif verb == b"QUIT":
                 return
 
@@ -62,21 +66,34 @@ class _Session(socketserver.StreamRequestHandler):
 
 
 class Sink(socketserver.ThreadingTCPServer):
-    """Listens on 127.0.0.1, on a port that the kernel chooses (`port`), until `stop`."""
+    """Listens on 127.0.0.1 and a port that the kernel chooses (`port`), or where it is told, until `stop`.
+
+    `reply` makes what it says to a message that it took.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Session)
-        self.port = int(self.server_address[1])
+    def __init__(
+        self, host: Host | None = None, address: str = "127.0.0.1", port: int = 0,
+        reply: Callable[[Arrived], bytes] = lambda _: b"250 taken\r\n",
+    ) -> None:  # fmt: skip
+        super().__init__((address, port), _Session, bind_and_activate=host is None)
+        if host is not None:
+            self.socket.close()
+            self.socket = host.listen(address, port)
+        self.reply = reply
+        self.port = int(self.socket.getsockname()[1])
         self.arrived: dict[bytes, Arrived] = {}
+        self.all: list[Arrived] = []
+        """Every message, in the order in which they came; also bounces, and what came twice."""
         self._changed = threading.Condition()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def take(self, message: Arrived) -> None:
         """A whole message; bounces bear no mark and are passed over."""
         with self._changed:
+            self.all.append(message)
             if message.mark and message.mark not in self.arrived:
                 self.arrived[message.mark] = message
                 self._changed.notify_all()
@@ -94,3 +111,12 @@ class Sink(socketserver.ThreadingTCPServer):
         """Take no more connections."""
         self.shutdown()
         self.server_close()
+
+
+@contextmanager
+def serving(sink: Sink) -> Iterator[Sink]:
+    """Stop it at the end."""
+    try:
+        yield sink
+    finally:
+        sink.stop()

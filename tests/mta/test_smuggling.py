@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from proxsmtp_tp.smtp import answers
+from tests.mta import servers
 from tests.mta.attempts import CLIENTS
 from tests.mta.proxy import Proxy
 from tests.mta.servers import START_BY_NAME
@@ -62,7 +63,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Sink]:
         Path(folder).chmod(0o755)
         sink = Sink()
         stack.callback(sink.stop)
-        mta = START_BY_NAME[request.param](Path(folder), SERVER_PORT, sink.port)
+        mta = START_BY_NAME[request.param](Path(folder), servers.Place(SERVER_PORT, sink.port))
         stack.callback(mta.stop)
         mta.wait_ready()
         yield sink

@@ -1,0 +1,117 @@
+"""Mail from each of Postfix, Exim, sendmail and OpenSMTPD to each, through the gateway: once, whole, byte for byte.
+
+What arrives is compared with what arrives without us, so that what the servers themselves change is none of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.lab.gateway import Instance
+from tests.mta.exchange import BODIES, JUDGE, REFUSED, Exchange, exchange, judged, text, until
+from tests.mta.results import used
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from proxsmtp_tp.lab.network import GatewayNetwork
+
+SECONDS = 100.0
+"""For all letters of a run: a delivery takes a second, and the machine is busy."""
+REFUSE = {"refuse me\r\nX-Refuse: yes": "spam\r\n"}
+WAYS = [
+    ("nftables", "redirect", "client", False),
+    ("nftables", "tproxy", "full", True),
+    ("iptables", "redirect", "full", True),
+    ("iptables", "tproxy", "client", False),
+]
+
+
+@pytest.fixture(scope="module")
+def offices(lab: GatewayNetwork, directory: Path) -> Iterator[Exchange]:
+    """The servers."""
+    with exchange(lab, directory) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def direct(offices: Exchange) -> dict[bytes, bytes]:
+    """What arrives without us."""
+    return arrive(offices, "direct")
+
+
+def arrive(offices: Exchange, run: str) -> dict[bytes, bytes]:
+    """Post everything, and wait: what is at the MX's sink, by its mark without the run. Once for each recipient."""
+    marks = offices.post(run, BODIES)
+    missing = offices.sink.wait(marks, SECONDS)
+    assert not missing, f"{sorted(missing)}\n{offices.logs()}"
+    # A connection that OpenSMTPD keeps, and that is ended from the other side, costs its next letter minutes.
+    offices.wait_parted(SECONDS)
+    came = [message for message in offices.sink.all if message.mark in marks]
+    copies = Counter((message.mark, used(to)) for message in came for to in message.recipients)
+    recipients = [
+        (mark, b"<%s@%s.example>" % (name, mark.split(b".")[2])) for mark in marks for name in (b"bob", b"carol")
+    ]
+    assert copies == Counter(recipients)
+    prefix = f"{run}.".encode()
+    return {message.mark.removeprefix(prefix): text(message).replace(prefix, b"") for message in came}
+
+
+@pytest.mark.timeout(300)
+def test_control_without_us(direct: dict[bytes, bytes]) -> None:
+    """The text is as it was sent, so what other tests find is ours."""
+    bodies = [body.encode() for body in BODIES.values()]
+    for mark, octets in direct.items():
+        assert octets.partition(b"\r\n\r\n")[2] == bodies[int(mark.split(b".")[2])], mark
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("method", "mode", "transparency", "filtered"), WAYS)
+def test_each_to_each(
+    offices: Exchange, directory: Path, direct: dict[bytes, bytes],
+    method: str, mode: str, transparency: str, filtered: bool,
+) -> None:  # fmt: skip
+    name = f"{method}-{mode}-{transparency}"
+    spool = directory / name
+    spool.mkdir()
+    directives = {
+        "RuleMethod": method, "RuleMode": mode, "TransparentProxy": transparency, "TempDirectory": str(spool),
+        "RuleInterface": "lan",
+    }  # fmt: skip
+    script = directory / "judge"
+    script.write_text(JUDGE)
+    script.chmod(0o755)
+    if filtered:
+        directives["FilterCommand"] = str(script)
+    with Instance(offices.lab.gateway, directory, directives, name).running() as instance:
+        refused = offices.post(f"{name}-refused", REFUSE) if filtered else set()
+        proxied = arrive(offices, name)
+        check_bounces(offices, refused)
+    assert "Traceback" not in instance.log
+    assert proxied.keys() == direct.keys()
+    for mark, octets in proxied.items():
+        assert judged(octets) == (filtered, direct[mark]), f"{mark!r}\n{instance.log[-2000:]}"
+    assert not list(spool.iterdir())
+
+
+def check_bounces(offices: Exchange, marks: set[bytes]) -> None:
+    """Each of these letters came back once, with the filter's words, and none of them reached the MX's sink."""
+
+    def bounces() -> list[bytes]:
+        return [text(message) for message in offices.back.all if used(message.sender) == b"<>"]
+
+    def bounced(mark: bytes) -> list[bytes]:
+        return [bounce for bounce in bounces() if mark + b"@back.example" in bounce]
+
+    assert until(lambda: all(bounced(mark) for mark in marks), SECONDS), (
+        f"{[mark for mark in marks if not bounced(mark)]}\n{offices.logs()}"
+    )
+    for mark in marks:
+        (bounce,) = bounced(mark)
+        assert REFUSED in re.sub(r"\s+(?:\S*> )?", " ", bounce.decode()), bounce.decode()
+        assert mark not in offices.sink.arrived
