@@ -1,4 +1,4 @@
-"""What a daemon does between its start and its end: pid file, signals, becoming a daemon, syslog, its user, its limits.
+"""The daemon from start to end: pid file, signals, going to the background, syslog, user, limits.
 
 Each test runs against 1.10 and against ours, and says where they differ.
 """

@@ -1,4 +1,4 @@
-"""An administrator changes over, as docs/migration.md says, and back: Debian's command line, one file, one pid file.
+"""Migration and back, as docs/migration.md describes it: Debian's command line, one file, one pid file.
 
 The daemons are started as the unit of Debian's package starts them (Type=forking), with /etc/proxsmtp and /run of the
 test mounted where the command line expects them.

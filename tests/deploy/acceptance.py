@@ -1,4 +1,4 @@
-"""What a gateway must do for those who use it, written once: for the lab's namespaces, containers, and Vagrant.
+"""The acceptance test of a gateway, for the lab's namespaces, containers, and Vagrant.
 
 Nothing here knows how the machines are made: a `Machine` runs commands, a `Site` is three of them with a Postfix on
 sender and MX (vagrant/mail-server, or the lab's own). Everything is seen from outside the gateway: what the client is

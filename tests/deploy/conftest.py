@@ -1,4 +1,4 @@
-"""The three machines, made once for all tests of this folder, which leave the gateway as they found it."""
+"""The three machines, started once for all tests of this folder. Each test leaves the gateway as it was."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BOOT_SECONDS = 90.0
 """A boot takes a second on an idle machine."""
 STOP_SECONDS = 60.0
-"""A shutdown waits for a daemon that drains: TimeoutStopSec of its unit."""
+"""A shutdown waits for a daemon that finishes its transactions: TimeoutStopSec of its unit."""
 _HIERARCHIES = Path("/sys/fs/cgroup")
 # Its own control group in each hierarchy that systemd uses: the container's systemd takes it for its root.
 _START = """

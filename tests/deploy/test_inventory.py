@@ -1,4 +1,4 @@
-"""One run of the playbook with the example inventory: two gateways at once, each with what is its own."""
+"""One run of the playbook with the example inventory: two gateways at once, each with its own settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dialogue whose every octet is a place where one side may go away.
+"""Dialogues that one side breaks off, at each octet in turn.
 
 Many dialogues run at once through one worker, each with a number in its addresses and in its message: so it is known
 which of them came out at the server, whole or not.

@@ -1,4 +1,4 @@
-"""A whole daemon as a process of its own, on unix sockets, and its clients and server.
+"""The real daemon as a process, on unix sockets, with clients and a server that the test plays.
 
 So the server can tell which worker has dialled (SO_PEERCRED, unix(7)).
 """

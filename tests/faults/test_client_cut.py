@@ -1,4 +1,4 @@
-"""Promises 2 and 3: the client goes away after every single octet of a dialogue."""
+"""Promises 2 and 3: the client disconnects, after each octet of a dialogue in turn."""
 
 from __future__ import annotations
 

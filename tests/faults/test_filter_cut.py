@@ -1,4 +1,4 @@
-"""Promise 2: the filter goes away after every single octet that it reads, or writes. The server hears nothing of it."""
+"""Promise 2: the filter ends after each octet that it reads or writes in turn. The server gets no message."""
 
 from __future__ import annotations
 

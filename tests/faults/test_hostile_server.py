@@ -1,4 +1,4 @@
-"""Promise 6 (and 7): a server that answers what was not asked, or what is no answer. One connection ends, with 421."""
+"""Promise 6 (and 7): a server sends replies without a command, or no replies. That connection ends with 421."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HUP under load, with the real daemon: whoever has connected is served, however often it comes (promise 3)."""
+"""Reloads (HUP) under load, with the real daemon: no connection is refused, however often it reloads (promise 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises 1 and 3: the server goes away after every single octet that it says, or hears."""
+"""Promises 1 and 3: the server disconnects, after each octet that it sends or reads in turn."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def assert_all_servers_agree(recorder: Recorder, why: object) -> None:
 
 
 def normalised(message: bytes) -> bytes:
-    """What remains of a text when everything that is no letter is left out: the order and number of its words."""
+    """The text without everything that is not a letter: the order and number of its words."""
     return re.sub(rb"[^A-Za-z0-9:@<>]", b"", message)
 
 

@@ -1,4 +1,4 @@
-"""What random clients say, random servers answer, and what must hold whatever comes of it.
+"""Random client streams, random server replies, and the invariants that must always hold.
 
 The oracle is a reader of its own, as simple as can be: lines end in CRLF, a message ends in CRLF . CRLF. It knows
 nothing of how the proxy works.

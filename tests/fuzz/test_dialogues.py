@@ -1,4 +1,4 @@
-"""Random dialogues, in a fixed order of examples: the same ones on every machine, and bounded in number."""
+"""Random dialogues with fixed seeds: a fixed number, the same ones on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rulesets of other people, as they are found on gateways: their foreign_rulesets, recreated.
+"""Rulesets of other programs, as they are on gateways: the same tables, chains and priorities, with fewer rules.
 
 firewalld, Debian 12 (1.3, nftables backend, zone public on lan0): priorities, reject at the end of input and forward.
 ufw, Debian 12 (0.36, iptables-nft): chains ufw-*, policy drop. Docker 20.10 (iptables-nft): nat, isolation, policy

@@ -1,4 +1,4 @@
-"""TCP segments that no socket would send, put on a link of a test network as they are (packet(7)).
+"""TCP segments that no socket would send, sent on a link of a test network byte for byte (packet(7)).
 
 Sources: RFC 791, RFC 8200, RFC 9293 section 3.1 for the headers, RFC 1071 for the checksum.
 """

@@ -32,7 +32,7 @@ MODES = [Mode.REDIRECT, Mode.TPROXY]
 
 
 SOON = HEARTBEAT_HOLD + 12.0
-"""Seconds within which mail must pass: the heartbeat expires, and a busy machine gets to it."""
+"""Seconds within which mail must pass: until the heartbeat expires, and more for a busy machine."""
 
 
 def options(**changes: Any) -> Options:

@@ -1,4 +1,4 @@
-"""What docs/gateway.md and the heads of the nft files let a person type, typed."""
+"""Runs the commands that docs/gateway.md and the heads of the nft files give."""
 
 from __future__ import annotations
 

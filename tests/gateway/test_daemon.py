@@ -1,4 +1,4 @@
-"""The real daemon behind the rules: whom each side and the filter see, and that nothing goes in circles."""
+"""The real daemon behind the rules: which addresses each side and the filter see, and that there is no loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that began unfiltered: reset on both sides or let go on, and counted; also after a time of fail open."""
+"""Connections that began unfiltered: reset on both sides or left alone, and counted; also after a time of fail open."""
 
 from __future__ import annotations
 

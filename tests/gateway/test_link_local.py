@@ -1,4 +1,4 @@
-"""Link-local addresses: each is good on one link only, so what the daemon binds or dials names its link."""
+"""Link-local addresses: each is valid on one link only, so the configuration names the link with the address."""
 
 from __future__ import annotations
 

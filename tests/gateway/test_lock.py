@@ -1,4 +1,4 @@
-"""Several at a time: instances that reload, remove and begin together, in one network namespace and in several."""
+"""Commands at the same time: instances that reload, remove and install, in one network namespace and in several."""
 
 from __future__ import annotations
 

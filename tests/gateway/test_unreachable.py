@@ -1,4 +1,4 @@
-"""A server that can not be reached: a client's connection fails, as near as can be to how it would without us."""
+"""A server that cannot be reached: a client's connection fails almost as it would without the proxy."""
 
 from __future__ import annotations
 

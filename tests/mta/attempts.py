@@ -1,4 +1,4 @@
-"""One message for each form, straight to a server or through a proxy, and what became of its envelope."""
+"""Sends one message for each form, to a server or through a proxy, and finds out which envelope arrived."""
 
 from __future__ import annotations
 

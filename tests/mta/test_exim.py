@@ -1,4 +1,4 @@
-"""Exim, which remembers what a server offered before we were there, and counts what is no mail."""
+"""Exim remembers what a server offered without the proxy, and counts commands that are no mail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lab and what stands in it, made once for each module of tests."""
+"""The lab and its mail servers, started once for each module of tests."""
 
 from __future__ import annotations
 

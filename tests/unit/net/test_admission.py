@@ -255,7 +255,7 @@ def test_a_connection_goes_once_and_by_its_owner() -> None:
         table.forget(0, handle)
 
 
-def test_neighbours_make_no_third() -> None:
+def test_other_programs_make_no_third() -> None:
     """The end of one row and the beginning of the next must not be taken for a connection."""
     table = Admission(9, 1)
     theirs = ("2001:db8::9", 25)

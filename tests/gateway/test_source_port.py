@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PORTS = range(40000, 40003)
-"""All that the gateway has to choose from, where the client uses some of them, too."""
+"""All ports that the gateway can choose from; the client uses some of them."""
 
 
 class Server:

@@ -1,4 +1,4 @@
-"""Other people's rules on the same host: they work, they stay, and their marks, tables and priorities are not taken."""
+"""Rules of other programs on the same host: they keep working, and their marks, tables and priorities are not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody reaches the gateway's own servers by way of the daemon, and no odd packet passes it by.
+"""No client reaches the gateway's own servers through the daemon, and no unusual packet avoids it.
 
 The packets are put on the client's link as they are. On the gateway a mail server listens on loopback and on all
 addresses: it must not hear of one of them.
