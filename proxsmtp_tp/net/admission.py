@@ -142,11 +142,11 @@ class Admission:
         """A connection of the worker has ended; `client` as for `try_enter`. Raises ValueError where it has none."""
         if not self._counts[worker]:
             raise ValueError(f"worker {worker} has no connection to end")
+        self._counts[worker] -= 1  # without the lock: a worker that waits for it keeps no place from others
         bucket = _bucket(client)
-        with self._lock:
-            self._counts[worker] -= 1
-            if bucket is not None and self._held[bucket]:
-                self._held[bucket] -= 1
+        if bucket is not None:
+            with self._lock:
+                self._held[bucket] = max(self._held[bucket] - 1, 0)
 
     def counts(self) -> list[int]:
         """Connections of each row that is or was used, by row."""
