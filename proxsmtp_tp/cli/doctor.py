@@ -1,4 +1,4 @@
-"""doctor: each step of interception on one line, ok or what is wrong and the command that mends it.
+"""doctor: each step of interception on one line: ok, or what is wrong and the command that fixes it.
 
 Exit status: 0 all is well, 1 something is wrong, 2 usage or configuration.
 """
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    text = "look at each step of interception; say what is wrong, and the command that mends it"
+    text = "examine each step of interception; name what is wrong, and the command that fixes it"
     parser = subparsers.add_parser("doctor", help=text, description=text)
     add_rule_options(parser)
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="also send a real mail from a throw-away client through the live rules and daemon",
+        help="also send a real mail from a temporary client through the live rules and daemon",
     )
     parser.add_argument("--json", action="store_true", help="answer as one JSON object")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look, and say it."""
+    """Examine, and print the findings."""
     from proxsmtp_tp.cli import doctor_actions  # noqa: PLC0415 - netlink is loaded only for this command
 
     return doctor_actions.act(args)

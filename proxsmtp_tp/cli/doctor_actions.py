@@ -1,4 +1,4 @@
-"""What doctor does, and says."""
+"""What doctor does and prints."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def act(args: argparse.Namespace) -> int:
 
 
 def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]:
-    """Each finding as it comes: a look may take a second."""
+    """Print each finding as it comes: a step may take a second."""
     found = []
     for finding in findings:
         found.append(finding)

@@ -16,12 +16,12 @@ SUBCOMMANDS = {
     "serve": ("serve", "run the daemon in the foreground"),
     "check-config": ("check_config", "read the configuration file and report every problem"),
     "status": ("status", "show what the running instances do"),
-    "install-rules": ("rules", "turn the mail that passes this machine to the daemon"),
+    "install-rules": ("rules", "redirect the mail that passes this machine to the daemon"),
     "remove-rules": ("rules", "leave firewall, routing and settings as they were before"),
     "check-rules": ("rules", "compare the rules in place with those that are wanted"),
-    "doctor": ("doctor", "examine each step of interception, and say what mends it"),
-    "install-service": ("service", "put the systemd units in place, enable and start them"),
-    "remove-service": ("service", "end the systemd units and take them away"),
+    "doctor": ("doctor", "examine each step of interception, and name the fix"),
+    "install-service": ("service", "install, enable and start the systemd units"),
+    "remove-service": ("service", "stop and remove the systemd units"),
     "demo": ("demo", "show the whole gateway at work, in namespaces of its own"),
 }
 """By subcommand: the module in this package that has it, and what it does."""
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130  # as a shell reports a process that SIGINT ended
     except BrokenPipeError:
-        sys.stderr.close()  # `| head` has read enough: nothing more to say, also not at exit
+        sys.stderr.close()  # `| head` has ended: write nothing more, also not at exit
         return 1
 
 

@@ -1,4 +1,4 @@
-"""What install-rules, remove-rules and check-rules do, and say."""
+"""What install-rules, remove-rules and check-rules do and print."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -
 
 
 def _await_confirmation(instance: str, store: Store, attempt: Try) -> int:
-    """Ask until the deadline. Without a terminal nobody is there to answer: say how to confirm."""
+    """Ask until the deadline. Without a terminal, print how to confirm."""
     how = "confirm with the same install-rules without --confirm"
     if not sys.stdin.isatty():
         print(f"they are undone in {attempt.remaining:.0f} s: {how}")
         return 0
     print(
-        f'they are undone in {attempt.remaining:.0f} s. Open a new connection to this box, then type "yes" here',
+        f'they are undone in {attempt.remaining:.0f} s. Open a new connection to this host, then type "yes" here',
         flush=True,
     )
     while attempt.remaining > 0 and confirm.wanted(instance, store, attempt.token):

@@ -17,18 +17,18 @@ from proxsmtp_tp.config.settings import RuleExisting, RuleFail, RuleForward, Rul
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_TRIAL_MAX = 86400  # a day: whoever has not confirmed by then has forgotten it
+_TRIAL_MAX = 86400  # a day: later no confirmation can be expected
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the three commands."""
     install = _command(
-        subparsers, "install", "put the rules in place; again: change nothing, or become the new ones in one step"
+        subparsers, "install", "install the rules; again: change nothing, or replace them by new ones in one step"
     )
-    remove = _command(subparsers, "remove", "take the rules away, and leave the box as it was")
-    check = _command(subparsers, "check", "compare the rules on the box with what the configuration says")
+    remove = _command(subparsers, "remove", "remove the rules, and leave the host as it was")
+    check = _command(subparsers, "check", "compare the rules on the host with the configuration")
     for parser in (install, remove):
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+        parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
     trial = install.add_mutually_exclusive_group()
     trial.add_argument(
         "--confirm",
@@ -46,7 +46,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=_value(_seconds),
         default=0.0,
         metavar="SECONDS",
-        help="for this long try again what does not work now: an interface that is not there yet, a firewall at work",
+        help="try again for this time: an interface may not exist yet, or another program may be changing the firewall",
     )
     check.add_argument("--json", action="store_true", help="answer as one JSON object")
 
@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which rules are meant; each is a directive of the configuration, too."""
+    """Add the options that define the rules; each is also a directive of the configuration."""
     parser.add_argument("-f", dest="config", metavar="FILE", help=f"configuration file (default {DEFAULT_CONFIG})")
-    add = parser.add_argument_group("rules (each goes before the directive of the same meaning)").add_argument
+    add = parser.add_argument_group("rules (each overrides the directive of the same meaning)").add_argument
     add("--method", dest="rule_method", type=_value(values.choice(RuleMethod).parse), metavar="nftables|iptables")
     add("--mode", dest="rule_mode", type=_value(values.choice(RuleMode).parse), metavar="redirect|tproxy")
     for option, field, parse, metavar, text in (
@@ -86,13 +86,13 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
     add("--fail", dest="rule_fail", type=_value(values.choice(RuleFail).parse), metavar="closed|open",
         help="with the daemon down: refuse mail, or let it pass unfiltered")  # fmt: skip
     add("--existing", dest="rule_existing", type=_value(values.choice(RuleExisting).parse), metavar="reset|finish",
-        help="connections from before the rules, or from a time of fail open: end them, or let them go on")  # fmt: skip
+        help="connections that began unfiltered (before the rules, or in fail open): end them, or not")  # fmt: skip
     add("--forward", dest="rule_forward", type=_value(values.choice(RuleForward).parse), metavar="refuse|overrule",
-        help="where interception opens what this machine does not forward: install nothing, or go on")  # fmt: skip
+        help="if interception opens connections that this host does not forward: refuse, or go on")  # fmt: skip
     add("--local", dest="rule_local", action=argparse.BooleanOptionalAction, default=None,
-        help="also the box's own outgoing mail, the daemon's user excepted")  # fmt: skip
-    add("--instance", type=_value(values.parse_instance), metavar="NAME", help="whose rules")
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where to keep what was installed")
+        help="also intercept this host's own outgoing mail, except that of the daemon's user")  # fmt: skip
+    add("--instance", type=_value(values.parse_instance), metavar="NAME", help="the instance whose rules are meant")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the directory for the state of installed rules")
 
 
 def _seconds(text: str) -> float:

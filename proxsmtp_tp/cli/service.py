@@ -37,12 +37,12 @@ class ServiceError(Exception):
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add both commands."""
-    install = subparsers.add_parser("install-service", help="put the systemd units in place, enable and start them")
-    remove = subparsers.add_parser("remove-service", help="end the systemd units and take them away")
+    install = subparsers.add_parser("install-service", help="install, enable and start the systemd units")
+    remove = subparsers.add_parser("remove-service", help="stop and remove the systemd units")
     for parser, what in ((install, install_service), (remove, remove_service)):
         parser.add_argument("names", nargs="*", type=_name, metavar="NAME",
             help="only the instance of /etc/proxsmtp-tp/NAME.conf (default: all of them)")  # fmt: skip
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+        parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
         parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR",
             help="write below DIR, as for a machine image, and talk to no running systemd")  # fmt: skip
         parser.set_defaults(func=run, action=what)

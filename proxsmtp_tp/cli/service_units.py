@@ -94,7 +94,7 @@ def read(name: str) -> str:
 
 
 def differing(root: Path, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Those of the files that are not on the box, or not so."""
+    """The files that are missing on the host, or differ."""
     return {path: text for path, text in wanted.items() if _text(root / path) != text}
 
 

@@ -1,4 +1,4 @@
-"""The standard streams, where whoever started us closed them.
+"""Opens standard streams that the caller has closed.
 
 A descriptor below 3 that is free is given to the next file or socket that is opened, and what is written to standard
 error then goes to a peer. So they are /dev/null, as most daemons make them (Python has None in their place).

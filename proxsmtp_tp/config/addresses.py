@@ -1,7 +1,7 @@
 """Addresses as the configuration file writes them (proxsmtpd.conf(5), ADDRESSES).
 
 Taken as proxsmtpd 1.10 does: `10025`, `192.0.2.1`, `192.0.2.1:25`, `mail.example`, `mail.example:25`,
-`/run/x`. Taken besides, because 1.10 left IPv6 out: `[2001:db8::1]` and `[2001:db8::1]:25`. Nothing is
+`/run/x`. Also accepted, because 1.10 left IPv6 out: `[2001:db8::1]` and `[2001:db8::1]:25`. Nothing is
 resolved here: names are looked up when they are dialled, so a changed record needs no restart.
 """
 
@@ -61,7 +61,7 @@ Address = InetAddress | UnixAddress
 
 
 def parse_address(text: str, default_port: int) -> Address:
-    """Read one address; `default_port` is used where the text gives none. Raises ValueError with the mend."""
+    """Read one address; `default_port` is used where the text gives none. Raises ValueError with the fix."""
     if _PORT.fullmatch(text):
         return InetAddress("", parse_port(text))
     if text.startswith("["):

@@ -5,7 +5,7 @@ colon; comments and empty lines; CR LF as good as LF; of a directive given twice
 rules add up). Bytes that are no UTF-8 are kept as they are in commands and paths (surrogateescape), as 1.10
 passes them on.
 
-Diagnostics: ConfigError with the line and the mend of each problem; warnings for what works and is odd.
+Diagnostics: ConfigError with the line and the fix of each problem; warnings for what works and is odd.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxsmtp_tp.config.values import INSTANCE_MAX
 
 _SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# Every directive with long lists is some kilobytes. A device or a mail box given by mistake must not fill the
+# Every directive with long lists is some kilobytes. A device or a mailbox file given by mistake must not fill the
 # memory.
 _FILE_MAX = 1 << 20
 

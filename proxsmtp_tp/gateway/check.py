@@ -1,4 +1,4 @@
-"""The plan against the live box, by meaning: in place, absent, or drifted with a line for each difference."""
+"""The plan against the live host, by meaning: in place, absent, or drifted with a line for each difference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look at the box gave."""
+    """What a look at the host gave."""
 
     absent: bool
     """Nothing of the plan is there."""
@@ -51,7 +51,7 @@ def wanted_routing(plan: Plan) -> tuple[frozenset[PolicyRule], frozenset[LocalRo
 
 
 def examine(plan: Plan, methods: Iterable[Method] = METHODS) -> Finding:
-    """Compare; rules of another one of `methods` are a difference. Raises GatewayError if the box does not tell."""
+    """Compare; rules of another one of `methods` are a difference. Raises GatewayError if the host does not tell."""
     drift = METHODS[plan.options.method].drift(plan)
     rules, routes = wanted_routing(plan)
     live = routing.read_routing()

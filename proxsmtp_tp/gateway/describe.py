@@ -1,4 +1,4 @@
-"""A plan for people: what would be loaded, and what it would change on the box now."""
+"""A plan for people: what would be loaded, and what it would change on the host now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def describe(plan: Plan) -> str:
-    """Everything that install-rules would put on the box."""
+    """Everything that install-rules would put on the host."""
     rules, routes = check.wanted_routing(plan)
     commands = [str(item).replace(" rule ", " rule add ", 1) for item in sorted(rules)]
     commands += [str(item).replace(" route ", " route add ", 1) for item in sorted(routes)]
@@ -39,4 +39,4 @@ def changes(plan: Plan) -> str:
         return "# now: everything is in place, nothing would be changed"
     if finding.absent:
         return "# now: nothing of it is there, all of it would be added"
-    return "\n".join(["# now: these differences would be mended:", *(f"#   {line}" for line in finding.differences)])
+    return "\n".join(["# now: these differences would be fixed:", *(f"#   {line}" for line in finding.differences)])

@@ -1,10 +1,10 @@
-"""What can go wrong on the box, for the operator: each text is one line that says why and what to do."""
+"""What can go wrong on the host, for the operator: each text is one line that says why and what to do."""
 
 from __future__ import annotations
 
 
 class GatewayError(Exception):
-    """It did not work; the box is as it was before unless the text says otherwise."""
+    """It did not work; the host is as it was before unless the text says otherwise."""
 
 
 class RequirementError(GatewayError):

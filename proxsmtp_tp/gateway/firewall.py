@@ -19,7 +19,7 @@ class Firewall(Protocol):
     """One way to carry rules."""
 
     def requirements(self, plan: Plan) -> list[str]:
-        """What is missing on this box, with the command that brings it; changes nothing."""
+        """What is missing on this host, with the command that brings it; changes nothing."""
 
     def render(self, plan: Plan) -> str:
         """What would be loaded, for people."""
@@ -28,7 +28,7 @@ class Firewall(Protocol):
         """Whether anything of the instance is there."""
 
     def drift(self, plan: Plan) -> list[str] | None:
-        """How the box differs from the plan, by meaning: a line for each; [] in place; None: nothing is there."""
+        """How the host differs from the plan, by meaning: a line for each; [] in place; None: nothing is there."""
 
     def install(self, plan: Plan) -> None:
         """Replace what is there by the plan, all or nothing. Raises GatewayError."""

@@ -4,7 +4,7 @@ The rules let a datagram to the listening port over lo keep connections coming f
 rules bound to the daemon's life: a daemon that hangs stops giving signs too; nothing has to run when it is killed; the
 kernel forgets by itself; and the daemon needs no right to change rules, only to send. Nobody has to receive it.
 
-Guarantees: never blocks, never raises for what the network does (a box without IPv6, a full buffer).
+Guarantees: never blocks, never raises for what the network does (a host without IPv6, a full buffer).
 """
 
 from __future__ import annotations

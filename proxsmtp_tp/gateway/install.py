@@ -1,4 +1,4 @@
-"""Install and remove: from any state of the box, also one that a crash left, to the plan or to nothing.
+"""Install and remove: from any state of the host, also one that a crash left, to the plan or to nothing.
 
 Guarantees: refusal before the first change. The order is such that at no moment mail is refused or passes unfiltered
 for lack of a rule: policy routing stands before the rules that need it, and goes after them; the firewall's part is
@@ -39,7 +39,7 @@ class Outcome:
 def install(
     options: Options, store: Store, *, deadline: float | None = None, token: str = "", or_refuse_mail: bool = False
 ) -> Outcome:
-    """Bring the box to the plan. Raises PlanError, RequirementError (nothing changed) or GatewayError (undone).
+    """Bring the host to the plan. Raises PlanError, RequirementError (nothing changed) or GatewayError (undone).
 
     `deadline` and `token` make it a try (see `confirm`); without them, a try that is in place is confirmed.
     `or_refuse_mail`: after a boot nothing of ours is there, and where RuleForward refuses the rules, mail would pass
@@ -123,7 +123,7 @@ def refuse_mail(plan: Plan, state: State | None, store: Store, reason: GatewayEr
 
 
 def apply(plan: Plan, state: State | None, store: Store, deadline: float | None, token: str) -> None:
-    """Change the box, and undo it if it fails. The lock is held, and the requirements are met."""
+    """Change the host, and undo it if it fails. The lock is held, and the requirements are met."""
     instance = plan.options.instance
     previous = fallback(state)
     store.write(State(Phase.INSTALLING, plan, previous, deadline, token))
@@ -137,7 +137,7 @@ def apply(plan: Plan, state: State | None, store: Store, deadline: float | None,
 
 
 def fallback(state: State | None) -> Plan | None:
-    """What the box goes back to if the next change fails or is not confirmed: the last rules that somebody meant."""
+    """What the host goes back to if the next change fails or is not confirmed: the last rules that somebody meant."""
     if state is None or state.phase is Phase.REMOVING:
         return None
     return state.plan if state.phase is Phase.INSTALLED and not state.token else state.previous
@@ -156,7 +156,7 @@ def restore(previous: Plan | None, instance: str, owned: Owned, store: Store) ->
 
 
 def converge(plan: Plan, owned: Owned) -> None:
-    """Make the box what the plan says, whatever of ours is there."""
+    """Make the host what the plan says, whatever of ours is there."""
     rules, routes = check.wanted_routing(plan)
     live_rules, live_routes = owned.routing()
     for rule in _ordered(rules - live_rules):
@@ -225,7 +225,7 @@ class Owned:
         return Owned(self.slots | {plan.numbers.slot}, self.methods | {plan.options.method})
 
     def routing(self) -> tuple[frozenset[PolicyRule], frozenset[LocalRoute]]:
-        """The rules and routes on the box that are ours and in these slots."""
+        """The rules and routes on the host that are ours and in these slots."""
         live = routing.read_routing()
         numbers = [Numbers(slot) for slot in self.slots]
         priorities = {number.priority + step for number in numbers for step in range(3)}

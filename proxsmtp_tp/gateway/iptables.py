@@ -169,7 +169,7 @@ def _encode_rule(rule: xtables.Rule) -> dict[str, Any]:
 
 
 def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str, Any]]:
-    """Run a worker for each job, on the box or in empty network namespaces; their answers.
+    """Run a worker for each job, on the host or in empty network namespaces; their answers.
 
     Raises GatewayError with the reason of the first that failed, after all have ended.
     """

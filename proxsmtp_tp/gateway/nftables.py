@@ -81,7 +81,7 @@ def ruleset() -> list[dict[str, Any]]:
 
 
 def live_table(name: str) -> Table | None:
-    """Our table as it is on the box; None if there is none."""
+    """Our table as it is on the host; None if there is none."""
     listed = run_nft("-j", "list", "table", FAMILY, name)
     if listed.returncode:
         if name not in table_names():
@@ -92,7 +92,7 @@ def live_table(name: str) -> Table | None:
 
 @lru_cache(maxsize=8)  # one command asks for the same one twice: before the change, and to compare
 def meant_table(name: str, script: str) -> Table:
-    """What a script makes of our table on an empty box. Raises GatewayError if nft refuses it."""
+    """What a script makes of our table on an empty host. Raises GatewayError if nft refuses it."""
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", _SCRATCH, "sh", name],
         input=script, capture_output=True, text=True, check=False, timeout=_TIMEOUT,

@@ -5,7 +5,7 @@ the instance: nft table, xtables chains, marks, route table, rule priorities. Po
 number `PROTOCOL`, so that ours are told from other people's.
 
 Numbers come in slots, so that several instances live side by side. Slot N owns the marks
-0x25000000 + 256 N (routed connections) and that + 1 (the box's own), route table 25000 + N, and the priorities
+0x25000000 + 256 N (routed connections) and that + 1 (the host's own), route table 25000 + N, and the priorities
 100 + 3 N to 102 + 3 N. They lie before the usual policy rules, because a rule for a source network that came first
 would route diverted packets away.
 
@@ -162,12 +162,12 @@ class Numbers:
 
     @property
     def local_mark(self) -> int:
-        """On packets that this box sends itself."""
+        """On packets that this host sends itself."""
         return self.mark | 1
 
     @property
     def table(self) -> int:
-        """The route table that delivers marked packets to this box."""
+        """The route table that delivers marked packets to this host."""
         return TABLE_BASE + self.slot
 
     @property
@@ -216,7 +216,7 @@ class PolicyRule:
 
 @dataclass(frozen=True, slots=True, order=True)
 class LocalRoute:
-    """The route of our table: everything is delivered to this box."""
+    """The route of our table: everything is delivered to this host."""
 
     version: int
     table: int
@@ -228,7 +228,7 @@ class LocalRoute:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that belongs on the box for one instance."""
+    """Everything that belongs on the host for one instance."""
 
     options: Options
     numbers: Numbers
@@ -242,7 +242,7 @@ class Plan:
 
     @property
     def diverts(self) -> bool:
-        """Packets for foreign addresses reach sockets of this box: policy routing is needed."""
+        """Packets for foreign addresses reach sockets of this host: policy routing is needed."""
         return self.options.mode is Mode.TPROXY or self.options.full
 
     @property
@@ -251,7 +251,7 @@ class Plan:
 
         The first one skips the second for lookups that the kernel makes with the mark but for another reason than
         routing the packet: the reverse path (src_valid_mark, and the rpfilter of firewalld) would end at `lo`, and the
-        packet be dropped. `iif lo` is what tells those lookups. A connection of the box itself has the other mark.
+        packet be dropped. `iif lo` is what tells those lookups. A connection of the host itself has the other mark.
         """
         if not self.diverts:
             return frozenset()
@@ -351,7 +351,7 @@ def _interface_problems(options: Options) -> list[str]:
             if name.startswith("!") or name.endswith("+")
         ]
     if "lo" in options.interfaces:
-        problems.append("lo is no interface that clients come in by: --local intercepts the box's own mail")
+        problems.append("lo is no interface that clients come in by: --local intercepts the host's own mail")
     return problems
 
 

@@ -49,7 +49,7 @@ class State:
     phase: Phase
     plan: Plan
     previous: Plan | None = None
-    """While installing or unconfirmed: what the box goes back to. None: no rules."""
+    """While installing or unconfirmed: what the host goes back to. None: no rules."""
     deadline: float | None = None
     """Unconfirmed: seconds of CLOCK_BOOTTIME at which the rules are undone."""
     token: str = ""

@@ -1,4 +1,4 @@
-"""What the box has, before anything is changed: its interfaces, our rights, and who uses which numbers already.
+"""What the host has, before anything is changed: its interfaces, our rights, and who uses which numbers already.
 
 `require` refuses with everything that is missing at once; `choose_plan` finds numbers that nobody else uses.
 """
@@ -70,7 +70,7 @@ def require_root() -> None:
 
 
 def require(plan: Plan) -> list[str]:
-    """Check that the plan fits this box; notes of what it will not do.
+    """Check that the plan fits this host; notes of what it will not do.
 
     Raises RequirementError with everything that is missing.
     """

@@ -224,7 +224,7 @@ def _upstream(plan: Plan) -> Chain:
 
 
 def _local(plan: Plan, version: int) -> Chain:
-    """The box's own outgoing mail."""
+    """The host's own outgoing mail."""
     names, options = plan.names, plan.options
     other_user: Extension = ("owner", (("uid-owner", ("!", str(options.daemon_uid))),))
     passed = _passed_by(plan, version, sources=False)
@@ -339,7 +339,7 @@ def _refuses(plan: Plan) -> bool:
 
 
 def _failed(plan: Plan, version: int) -> Chain:
-    """The daemon's datagram to a server that it could not reach: noted, and gone."""
+    """The daemon's datagram to a server that it could not reach: recorded, then dropped."""
     names = plan.names
     owner: Extension = ("owner", (("uid-owner", (str(plan.options.daemon_uid or 0),)),))
     call = Rule((names.failed, ()), (("protocol", "udp"),), (_ports(plan), owner, _comment(plan)))

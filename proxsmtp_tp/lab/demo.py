@@ -95,7 +95,7 @@ class Demo:
         """All of it. Raises LabError or OSError where something is not as it must be."""
         self._screen.line(self._screen.paint("strong", "A transparent SMTP gateway in namespaces of this machine"))
         self._screen.line(PICTURE)
-        self._furnish()
+        self._set_up()
         self._send_directly()  # what the kernel sets up at a first connection shall not count as ours
         before = host_state(self._lab.gateway)
         for number, setup in enumerate(SETUPS, 1):
@@ -107,7 +107,7 @@ class Demo:
         self._nothing_left(before)
         self._summary()
 
-    def _furnish(self) -> None:
+    def _set_up(self) -> None:
         """The filter, its directory, and the MX."""
         shutil.copy(Path(__file__).with_name("sample-filter.sh"), self._directory)
         temporary = self._directory / "spool"

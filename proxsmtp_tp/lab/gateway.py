@@ -121,7 +121,7 @@ class Instance:
             self.stop()
 
 
-# What a person would look at to see whether a box is as it was. nf_conntrack_count changes by itself.
+# What a person would look at to see whether a host is as it was. nf_conntrack_count changes by itself.
 _QUESTIONS = {
     "nft list ruleset": ("nft", "list", "ruleset"),
     "ip -4 rule": ("ip", "-4", "rule"),
@@ -138,7 +138,7 @@ _MODULE_SETTINGS = ("/proc/sys/net/netfilter/", "/proc/sys/net/nf_conntrack_max:
 
 
 def host_state(host: Host) -> dict[str, list[str]]:
-    """What can be seen of a box's firewall, policy routing and network settings, by the command that shows it."""
+    """What can be seen of a host's firewall, policy routing and network settings, by the command that shows it."""
     return {question: host.run(*command).stdout.splitlines() for question, command in _QUESTIONS.items()}
 
 

@@ -71,7 +71,7 @@ def run_isolated(command: list[str], typed: list[str]) -> int:
         print(_why_not(error, user, typed), file=sys.stderr)
         return 1
     os.close(supervisor_lives)
-    return _attend(init, lonely=False)
+    return _attend(init, is_init=False)
 
 
 def main(arguments: list[str]) -> int:
@@ -102,7 +102,7 @@ def _why_not(error: OSError, user: int, typed: list[str]) -> str:
     reason = f"{error.filename or error.strerror}: {os.strerror(number)}"
     if user == 0:
         return f"This system refuses new namespaces ({reason}). In a container: start it with --privileged."
-    mends = {
+    fixes = {
         "user.max_user_namespaces=10000": number == errno.ENOSPC,
         "kernel.unprivileged_userns_clone=1": number != errno.ENOSPC,
         "kernel.apparmor_restrict_unprivileged_userns=0": number != errno.ENOSPC,
@@ -111,7 +111,7 @@ def _why_not(error: OSError, user: int, typed: list[str]) -> str:
         f"This system does not let an ordinary user make namespaces ({reason}). Type:",
         f"    sudo {shlex.join(typed)}",
     ]
-    for setting, helps in mends.items():
+    for setting, helps in fixes.items():
         name = setting.partition("=")[0].replace(".", "/", 1)
         if helps and Path("/proc/sys", name).exists():
             lines += ["or let everybody make them, and try again:", f"    sudo sysctl {setting}"]
@@ -124,12 +124,12 @@ def _first_process(
     supervisor_lives: int,
     why_not: Callable[[OSError], str],
 ) -> int:
-    """Process 1 of the namespace: furnish it, start the command, reap; return the command's exit status."""
+    """Process 1 of the namespace: set it up, start the command, reap; return the command's exit status."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if select.select([supervisor_lives], [], [], 0)[0]:
         return 1  # the supervisor died before the line above
     try:
-        _furnish()
+        _set_up()
     except OSError as error:
         print(why_not(error), file=sys.stderr)
         return 1
@@ -138,7 +138,7 @@ def _first_process(
     except OSError as error:
         print(f"isolate: {arguments[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
-    return _attend(command, lonely=True)
+    return _attend(command, is_init=True)
 
 
 def _environment() -> dict[str, str]:
@@ -148,7 +148,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": os.pathsep.join(path)}
 
 
-def _furnish() -> None:
+def _set_up() -> None:
     """Private mounts, an own /proc, an empty /run, loopback up. Raises OSError that names the step."""
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -167,10 +167,10 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
         raise OSError(ctypes.get_errno(), f"mount {target}")
 
 
-def _attend(child: int, *, lonely: bool) -> int:
+def _attend(child: int, *, is_init: bool) -> int:
     """Pass signals on to `child` and reap until it ends; return its exit status.
 
-    `lonely`: we are process 1, to whom every orphan falls. A signal that the terminal sent (SI_KERNEL) has
+    `is_init`: we are process 1, which gets every orphaned process. A signal that the terminal sent (SI_KERNEL) has
     reached the whole process group already; to pass it on would be to send it twice.
     """
     while True:
@@ -181,7 +181,7 @@ def _attend(child: int, *, lonely: bool) -> int:
             continue
         while True:
             try:
-                pid, status = os.waitpid(-1 if lonely else child, os.WNOHANG)
+                pid, status = os.waitpid(-1 if is_init else child, os.WNOHANG)
             except ChildProcessError:
                 break
             if pid == 0:

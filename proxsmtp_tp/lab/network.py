@@ -240,7 +240,7 @@ def gateway_network(prefix: str = "") -> Iterator[GatewayNetwork]:
     """Sender, gateway and MX, routed in v4 and v6. `prefix` before the names makes several side by side."""
     with Network() as network:
         sender, gateway, mx = (network.host(prefix + name) for name in ("sender", "gateway", "mx"))
-        # A new namespace takes v4 settings from the box it is made on: say what a Debian router has.
+        # A new namespace takes v4 settings from the host it is made on: say what a Debian router has.
         for name, value in (
             ("net.ipv4.ip_forward", 1),
             ("net.ipv6.conf.all.forwarding", 1),

@@ -1,13 +1,13 @@
-"""The table that all workers share: who may come in, and which connections came out of us.
+"""The table that all workers share: it limits connections, and knows which connections are our own.
 
 One anonymous shared mapping, made by the master and inherited over fork. A worker is a row of it; old and new
-workers of a reload have rows of their own and count together.
+workers of a reload have separate rows and are counted together.
 
-Guarantees: never more than the limit inside, over all workers, at any moment. The lock is a POSIX record lock
-(fcntl(2)) on a memory file: it belongs to a process, so the kernel gives it back when its holder dies,
-wherever it was. Every change under it is one word, so a holder killed half-way leaves nothing torn; its row
-is cleared by the master. A row and its upstream connections are written by their worker alone; reading them
-needs no lock. What workers count (`counters`) has a row for each, too.
+Guarantees: at no moment more connections than the limit, over all workers. The lock is a POSIX record lock
+(fcntl(2)) on a memory file: it belongs to a process, so the kernel releases it when the process ends. Every change
+under the lock is one word, so a process that is killed leaves no half-written change; the master clears its row. A
+row and its upstream connections are written only by their worker; reading them needs no lock. `counters` has a row
+for each worker too.
 
 An upstream connection is both its end points (RFC 9293 section 3.3.1): a client on the address that we dial from, which
 in full transparent mode is its own, may well have a port that one of our connections has, too. In that mode the
@@ -44,7 +44,7 @@ _END = struct.Struct("!16sH")
 _KEY_SIZE = 1 + 2 * _END.size
 
 WORKERS_MAX = 512
-"""Rows: as many workers as Workers allows, and as many that a reload lets drain."""
+"""Rows: as many as Workers allows, and the same number for workers that drain after a reload."""
 
 # A worker takes places in chunks, so that it needs the lock for one in 64 of them.
 _CHUNK = 64
@@ -55,9 +55,9 @@ _CHUNK_BYTES = _CHUNK * _KEY_SIZE
 _CHUNKS_MAX = 3 * (1 << 19) // _CHUNK + WORKERS_MAX
 
 SHARE = 4
-"""A client may hold this many times the connections that are still free. Alone it gets four fifths of MaxConnections,
-two get four ninths each: whoever comes next always finds room, and nobody has to know how many will come (Choudhury and
-Hahne, dynamic queue length thresholds)."""
+"""A client may have at most this many times the number of free connections. One client alone gets four fifths of
+MaxConnections, two get four ninths each: there are always free connections for the next client, however many come
+(Choudhury and Hahne, dynamic queue length thresholds)."""
 
 _BUCKETS = 1 << 16
 """Counters of clients, by hash: to look a client up costs the same however many connections there are, since one that
@@ -98,7 +98,7 @@ class Admission:
         return self._header[_LIMIT]
 
     def set_limit(self, max_connections: int) -> None:
-        """Change the limit for all workers. Who is inside stays inside."""
+        """Change the limit for all workers. Existing connections stay."""
         self._header[_LIMIT] = max_connections
 
     # Connections.
@@ -110,11 +110,11 @@ class Admission:
             self._accepting[worker] = 1
 
     def end_accepting(self, worker: int) -> None:
-        """The worker accepts nobody any more: it does not count when the less busy is looked for."""
+        """The worker accepts no more clients: it is ignored when the least busy worker is looked for."""
         self._accepting[worker] = 0
 
     def try_enter(self, worker: int, client: str = "") -> bool:
-        """One more connection for the worker, if there is room. True: it is counted until `leave`.
+        """Count one more connection of the worker, if the limits allow it. True: it is counted until `leave`.
 
         `client` is who comes (see `config.addresses.holder`), or "" for whom there is no share.
         """
@@ -131,11 +131,11 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """There is no room for anybody."""
+        """Whether the limit is reached."""
         return sum(self.counts()) >= self._header[_LIMIT]
 
     def add_holder(self, worker: int, client: str) -> int:
-        """The connection that has entered is held by `client`. The handle is for `forget`."""
+        """Record that the connection belongs to `client`. The handle is for `forget`."""
         return self._add(worker, _holder_key(client))
 
     def leave(self, worker: int, client: str = "") -> None:
@@ -199,11 +199,11 @@ class Admission:
     # Connections by their end points. `End` is an IP literal and a port.
 
     def add_upstream(self, worker: int, ours: End, theirs: End) -> int:
-        """A connection of ours leaves from `ours` to `theirs`. The handle is for `forget`."""
+        """Record a connection of ours from `ours` to `theirs`. The handle is for `forget`."""
         return self._add(worker, _UPSTREAM + _key(*ours) + _key(*theirs))
 
     def add_client(self, worker: int, client: End, destination: End) -> int:
-        """A client came from `client`, and had dialled `destination`. The handle is for `forget`."""
+        """Record a client's connection from `client` to `destination`. The handle is for `forget`."""
         return self._add(worker, _CLIENT + _key(*client) + _key(*destination))
 
     def forget(self, worker: int, handle: int) -> None:
@@ -215,7 +215,7 @@ class Admission:
         self._free[worker].append(handle)
 
     def is_upstream(self, client: End, destination: End) -> bool:
-        """Whether this connection came out of us, of whichever worker. 3 microseconds among 64, 12 among 2000."""
+        """Whether this connection is one of ours, of any worker. 3 microseconds among 64 connections, 12 among 2000."""
         return self._has(_UPSTREAM + _key(*client) + _key(*destination))
 
     def is_client(self, client: End, destination: End) -> bool:
@@ -249,24 +249,24 @@ class Admission:
 
 
 class SpoolTally:
-    """Octets of messages that are kept: a row for each worker, written by it alone."""
+    """Octets of stored messages: a row for each worker, written only by it."""
 
     def __init__(self, rows: memoryview, worker: int) -> None:
         self._rows = rows
         self._worker = worker
 
     def add(self, octets: int) -> None:
-        """So many more, or fewer."""
+        """Add octets; negative: subtract."""
         self._rows[self._worker] += octets
 
     @property
     def total(self) -> int:
-        """Of all workers."""
+        """The sum of all workers."""
         return sum(self._rows)
 
 
 class _Lock:
-    """Excludes other processes; the kernel opens it when its holder dies. Not for threads of one process."""
+    """A lock between processes; the kernel releases it when its process ends. Not for threads of one process."""
 
     def __init__(self) -> None:
         self._file = os.memfd_create("admission")

@@ -1,11 +1,11 @@
-"""One client, one server: performs what the session decides. The only module that writes to a peer.
+"""One client and its server: performs what the session decides. The only module that writes to a peer.
 
-Knows bytes, back-pressure and time, never SMTP. Whoever can not take more stops the reading from the other side:
+It handles bytes, back-pressure and time, never SMTP. A side that is slow stops the reading from the other side:
 
     client ──▶ server                the client is not read while the server is full, or its lines wait for replies
     server ──▶ client                the server is not read while the client is full, or its own replies wait
-    client ──▶ client                who does not read its replies is not read, and no command of it is acted on
-    judged message ──▶ server        is read back only as fast as the server takes it
+    client ──▶ client                a client that does not read its replies is not read, and its commands are not
+    handled judged message ──▶ server        is read back only as fast as the server reads it
 
 Effects are performed in order without awaiting anything, so that no event can come in between. An error in here or in
 the session is a bug: it is logged with its traceback and ends this one connection with 421.
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKLOG_LIMIT = 65536
-"""Octets of a peer that may wait to be acted on before it is not read any more: room for any group of commands."""
+"""Octets of a peer that may wait before it is not read any more: enough for any group of commands."""
 
 
 def rfc5322_date() -> str:
-    """The date of now in local time (RFC 5322 section 3.3)."""
+    """The current date in local time (RFC 5322 section 3.3)."""
     return formatdate(localtime=True)
 
 
@@ -80,16 +80,21 @@ class Connection:
         self._dialling: asyncio.Task[None] | None = None
         self._times = Deadlines(context.settings, context.limits, self.loop.time())
 
-    # Beginning.
+    # The connection begins.
 
     async def open(self) -> None:
-        """Take the client over, and connect to its server. Raises nothing."""
+        """Make the client's transport, and connect to its server. Raises nothing."""
         try:
             if self._peer:
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self.loop.connect_accepted_socket(lambda: ClientSide(self), self._sock)
         except OSError as error:
-            self._log(effects.Log(logging.INFO, f"client={self.client_ip}: gone before it was served: {error}"))
+            self._log(
+                effects.Log(
+                    logging.INFO,
+                    f"client={self.client_ip}: the client closed the connection before it was served: {error}",
+                )
+            )
             self._sock.close()
             self._finished()
             return
@@ -101,14 +106,14 @@ class Connection:
             self._crash(error)
 
     def _go_on(self) -> None:
-        """The client is there: find out where it wants to go."""
+        """The client's transport is ready: find out its destination."""
         self._log(effects.Log(logging.INFO, f"accepted connection from: {self._peer or 'a unix socket'}"))
-        if self._context.ending is not None:  # it was accepted just before
+        if self._context.ending is not None:  # it was accepted just before the worker began to drain
             self.feed(events.WindDown(self._context.ending))
             if self.session.ended:
                 return
-        if not self._welcome():
-            self._perform(self.session.refuse(answers.CLIENT_NOT_SERVED, "not served: not one of Clients"))
+        if not self._is_served():
+            self._perform(self.session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
             return
         try:
             destination = self._upstream.destination()
@@ -118,8 +123,8 @@ class Connection:
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
 
-    def _welcome(self) -> bool:
-        """Whether Clients lets this client in; a unix socket is guarded by its folder instead."""
+    def _is_served(self) -> bool:
+        """Whether Clients allows this client; access to a unix socket is controlled by its directory."""
         clients = self._context.settings.clients
         if not clients or not self._peer:
             return True
@@ -128,7 +133,7 @@ class Connection:
 
     @property
     def opened(self) -> bool:
-        """The client has been taken over: there is somebody to tell what happens."""
+        """Whether the client's transport is ready, so that events can be fed."""
         return self._client is not None or self._closing
 
     async def _dial(self, destination: Endpoint) -> None:
@@ -146,17 +151,17 @@ class Connection:
             sock.close()
             self._perform(self.session.refuse(error.reply, str(error)))
             return
-        # Shielded: a transport that is half made when the client goes would never be closed (server_made closes it).
+        # Shielded: if the client closes while the transport is being made, server_made closes it.
         # Not create_connection: uvloop gives that one's socket to its transport only after connection_made, and a
         # transport that is aborted there would leave a socket that closes somebody else's descriptor later on.
         await asyncio.shield(self.loop.connect_accepted_socket(lambda: ServerSide(self), sock))
 
     def client_made(self, transport: Any) -> None:
-        """The client is ours; its first bytes may follow at once."""
+        """The client's transport is ready; its first bytes may follow at once."""
         self._client = transport
 
     def server_made(self, transport: Any) -> None:
-        """The upstream connection stands; its greeting may follow at once."""
+        """The upstream connection is ready; its greeting may follow at once."""
         self._server = transport
         if self.session.ended:
             transport.abort()
@@ -169,10 +174,10 @@ class Connection:
             self._crash(error)
         self._maybe_finished()
 
-    # What happens.
+    # Events.
 
     def feed(self, event: events.Event) -> None:
-        """One event for the session, and its effects performed."""
+        """Feed one event to the session, and perform its effects."""
         if self._crashed:
             return
         try:
@@ -182,14 +187,14 @@ class Connection:
             self._crash(error)
 
     def _continue(self) -> None:
-        """Other connections have had their turn."""
+        """Other connections were served: handle what the last feed left."""
         self._continuing = False
         if self.session.more:
             self.feed(events.Continue())
             self._maybe_finished()
 
     def client_data(self, data: bytes) -> None:
-        """Bytes from the client; what still comes after the end is read and forgotten."""
+        """Bytes from the client; after the end they are discarded."""
         if not self._closing:
             self._times.octets += len(data)
             self.feed(events.ClientData(data))
@@ -203,7 +208,7 @@ class Connection:
             self.feed(events.ClientClosed(half=True))
 
     def client_lost(self) -> None:
-        """The client's connection is gone."""
+        """The client's connection has ended."""
         self._client = None
         self._closing = True
         self.feed(events.ClientClosed(half=False))
@@ -215,20 +220,20 @@ class Connection:
         self.feed(events.ServerData(data))
 
     def server_eof(self) -> None:
-        """The server has closed its sending half: it can not answer what it has not got yet, so it does not get it."""
+        """The server has closed its sending half: it can answer nothing more, so nothing more is sent to it."""
         if self._server is not None:
             self._server.abort()
 
     def server_lost(self) -> None:
-        """The server's connection is gone."""
+        """The server's connection has ended."""
         self._server = None
-        self.server_is_full = False  # nobody says so any more: what the client still sends must be read
+        self.server_is_full = False  # no more callbacks come: what the client still sends must be read
         self._judging.stop_reading()
         self.feed(events.ServerClosed())
         self._maybe_finished()
 
     def _crash(self, error: BaseException) -> None:
-        """The session is not to be relied on any more: it hears of nothing from now on."""
+        """An internal error: the session gets no more events, and the connection ends."""
         log.error("%s: client=%s: internal error: closing", self.name, self.client_ip, exc_info=error)
         self._crashed = True
         self._judging.release()
@@ -321,7 +326,7 @@ class Connection:
     # Back-pressure.
 
     def _balance(self) -> None:
-        """After each event: read each side, or not, and come back to what the session left."""
+        """After each event: start or stop reading each side, and schedule Continue if the session left input."""
         self.balance_client()
         self._balance_server()
         if self.session.more and not self._continuing:
@@ -329,7 +334,7 @@ class Connection:
             self.loop.call_soon(self._continue)
 
     def balance_client(self) -> None:
-        """Read the client, or not."""
+        """Start or stop reading the client."""
         hold = not self._closing and (
             self.server_is_full or self._client_is_full or self.session.waiting_octets > BACKLOG_LIMIT
         )
@@ -342,21 +347,21 @@ class Connection:
                 self._times.release_text(self.loop.time())
 
     def _balance_server(self) -> None:
-        """Read the server, or not."""
+        """Start or stop reading the server."""
         hold = self._client_is_full or self.session.waiting_reply_octets > BACKLOG_LIMIT
         if hold is not self._server_paused and self._server is not None:
             self._server_paused = hold
             keep_reading(self._server, not hold)
 
     def server_full(self, full: bool) -> None:
-        """The server takes no more for now, or again."""
+        """The server does not read fast enough, or reads again."""
         self.server_is_full = full
         self.balance_client()
         if not full:
             self._judging.server_ready()
 
     def client_full(self, full: bool) -> None:
-        """The client takes no more for now, or again. Comes within a write: the session hears it after that event."""
+        """The client does not read, or reads again. Called within a write: the session gets its event afterwards."""
         self._client_is_full = full
         self.loop.call_soon(self._tell_client_full)
 
@@ -369,7 +374,7 @@ class Connection:
         """Called about once a second."""
         unheard = self._client_paused or self._client_finished
         if unheard and self._client is not None and was_reset(self._sock):
-            self._client.abort()  # client_lost follows: no filter judges on for nobody
+            self._client.abort()  # client_lost follows, and ends the filter
             return
         times = self._times
         if now >= times.step:
@@ -382,11 +387,11 @@ class Connection:
             self.feed(event)
 
     def _overdue(self) -> None:
-        """What is waited for has not come. A client that is not read at the moment is not the one who is slow."""
+        """The step's deadline has passed. If the client is not read at the moment, the server is the slow side."""
         wait = self._times.wait
         self.feed(events.DeadlinePassed(Wait.SENDING if wait is Wait.TEXT and self.server_is_full else wait))
 
-    # The end.
+    # The connection ends.
 
     def _abort(self) -> None:
         for transport in (self._client, self._server):

@@ -1,6 +1,6 @@
-"""What the connections of one worker share: the configuration, the filter, the table of all workers.
+"""What all connections of one worker share: the configuration, the filter, the table of all workers.
 
-Made by `proxy`, read by `connection` and `upstream`, which know nothing else of their worker.
+Made by `proxy`, used by `connection` and `upstream`, which know nothing else about their worker.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WorkerContext:
     worker: int
     """The worker's row in `admission`."""
     listening_ports: frozenset[int]
-    """Of this instance: a connection to one of them has no original destination."""
+    """The ports of this instance: a connection to one of them has no original destination."""
     options: Options
     limits: dict[Wait, float]
     """Seconds for each thing that a session waits for (`deadlines.limits_of`)."""
@@ -40,4 +40,4 @@ class WorkerContext:
     refusals: Refusals
     watch: Watch
     ending: Reason | None = None
-    """Why no client is accepted any more: RELOAD may still become STOP."""
+    """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""

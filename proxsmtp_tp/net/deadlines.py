@@ -1,11 +1,11 @@
-"""The time limits of one connection: moments of the event loop's clock, looked at about once a second.
+"""The time limits of one connection: times of the event loop's clock, checked about once a second.
 
-step        what the session waits for now (Wait), or a close that lingers
+step        what the session waits for now (Wait), or the last reply before a close
 message     MessageTimeOut, from a message's first byte to its last
 keep alive  KeepAlives, while a message is on its way
-session     SessionTimeOut, and behind it the time for a transaction that was running
+session     SessionTimeOut, and then the time for the running transaction
 
-To arm one is an assignment, since that happens for every piece of a message.
+To set one is a plain assignment, because it happens for every piece of a message.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RFC_5321 = {
     Wait.GREETING: 300.0,  # section 4.5.3.2.1
     Wait.REPLY: 300.0,  # 4.5.3.2.2, 4.5.3.2.3: MAIL and RCPT; no other command has less
     Wait.START: 120.0,  # 4.5.3.2.4
-    Wait.TEXT: 180.0,  # 4.5.3.2.5, for who sends; a receiver that gives up earlier gains nothing
+    Wait.TEXT: 180.0,  # 4.5.3.2.5, for the sender; a receiver needs no shorter limit
     Wait.SENDING: 180.0,  # 4.5.3.2.5
     Wait.FINAL: 600.0,  # 4.5.3.2.6
     Wait.READING: 180.0,  # 4.5.3.2.5
@@ -35,17 +35,17 @@ RFC_5321 = {
 """Seconds that RFC 5321 asks an SMTP client, or for the next command a server, to wait at least."""
 
 NOOP_SECONDS = 60.0
-"""From one KeepAlive to the next, at least: eight NOOPs in a session must last (`session.timing.NOOPS_LIMIT`)."""
+"""Seconds between two KeepAlives, at least: a session has only eight NOOPs (`session.timing.NOOPS_LIMIT`)."""
 
 PARTING = 5.0
-"""Seconds for the QUIT of a client that is wanted no more after a reload. Those that keep connections for later keep
-them idle for less (Postfix: smtp_connection_cache_time_limit, 2 s)."""
+"""Seconds for the QUIT of a client after a reload. Clients that keep connections for later use keep them idle for less
+(Postfix: smtp_connection_cache_time_limit, 2 s)."""
 
 LINGER = 5.0
-"""Seconds for a last reply to reach a client that still sends: closing at once would reset the connection under it."""
+"""Seconds for the last reply to reach a client that still sends: an immediate close would reset the connection."""
 
 HURRIED_LINGER = 1.0
-"""The same when the daemon ends: an idle client that does not read its 421 shall not hold up a restart."""
+"""The same when the daemon stops: an idle client that does not read its 421 must not delay a restart."""
 
 
 def limits_of(settings: Settings) -> dict[Wait, float]:
@@ -76,7 +76,7 @@ class Deadlines:
         self.wait = Wait.NOTHING
         self.step = NEVER
         self.octets = 0
-        """Octets of the client since `arm`."""
+        """Octets from the client since `arm`."""
         self._left: float | None = None
         self.message = NEVER
         self.keep_alive = NEVER
@@ -85,7 +85,7 @@ class Deadlines:
         self._winding_down = False
 
     def arm(self, wait: Wait, now: float) -> None:
-        """The session waits for this from now on, or has got some of it.
+        """The session waits for this from now on, or a part of it has arrived.
 
         Text extends its deadline by the time that it may take at MinDataRate, never beyond the limit (postconf(5),
         smtpd_min_data_rate): a client that sends an octet now and then has no more time than a silent one.
@@ -100,35 +100,35 @@ class Deadlines:
         self.octets = 0
 
     def hold_text(self, now: float) -> None:
-        """The client is not read: text can not come, and the server has its own time to take what it has."""
+        """The client is not read at the moment: stop its deadline."""
         if self.wait is Wait.TEXT:
             self._left = self.step - now
             self.step = now + self.limits[Wait.SENDING]
 
     def release_text(self, now: float) -> None:
-        """The client is read again, and has the time that it had."""
+        """The client is read again: continue its deadline with the time that was left."""
         if self.wait is Wait.TEXT and self._left is not None:
             self.step = now + self._left
         self._left = None
 
     def message_begins(self, now: float) -> None:
-        """Its first byte may come."""
+        """A message begins: its first byte may arrive."""
         self.message = now + self._settings.message_time_out
         keep_alives = self._settings.keep_alives
         self.keep_alive = max(now + keep_alives, self._noop_after) if keep_alives else NEVER
 
     def message_ends(self) -> None:
-        """Nothing of it is left to come or to go."""
+        """The message has ended."""
         self.message = NEVER
         self.keep_alive = NEVER
 
     def linger(self, now: float, *, hurry: bool) -> None:
-        """The last reply is on its way, and nothing is waited for but the end."""
+        """The last reply was sent; only the close is waited for."""
         self.wait = Wait.NOTHING
         self.step = now + (HURRIED_LINGER if hurry else LINGER)
 
     def passed(self, now: float) -> Iterator[events.Event]:
-        """What the session must hear of, `step` excepted: that is for the connection to judge."""
+        """The events of limits that have passed, except `step`, which the connection handles."""
         if now >= self.message:
             self.message = NEVER
             yield events.MessageTimedOut()
@@ -140,7 +140,7 @@ class Deadlines:
             yield self._session_too_long(now)
 
     def _session_too_long(self, now: float) -> events.Event:
-        """SessionTimeOut: the running transaction may still end, unless it is one that never will."""
+        """SessionTimeOut: the running transaction may still finish, within a further limit."""
         if self._winding_down:
             self.session = NEVER
             return events.Shutdown()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class DialError(Exception):
     """No address could be reached; the text names each with its reason.
 
-    `unreachable` are those that are not there, for all we know: they refused, or gave no answer.
+    `unreachable`: the addresses that refused the connection or gave no answer.
     """
 
     def __init__(self, text: str, unreachable: tuple[Endpoint, ...] = ()) -> None:
@@ -67,7 +67,9 @@ def open_socket(target: Endpoint | str) -> socket.socket:
 
 
 def _begin(target: Endpoint | str, source: Source | None) -> tuple[socket.socket, bool]:
-    """A socket that connects to the target, and whether it still has to be waited for. Raises OSError."""
+    """Begin to connect a socket to the target; return it, and whether the connection is not ready yet. Raises
+    OSError.
+    """
     ports = source.ports(target) if source is not None and isinstance(target, Endpoint) else (None,)
     for port in ports:
         sock = open_socket(target)
@@ -96,7 +98,7 @@ async def dial(
     """Connect to the first target that answers: the socket, and the server's IP address ("" for a unix socket).
 
     `started` gets each socket and its target, once its own end point is chosen and before the server has answered, so
-    that a connection that the firewall turns back to us can be recognised. Raises DialError.
+    that a connection that the firewall redirects back to us can be recognised. Raises DialError.
     """
     failures = []
     unreachable: list[Endpoint | str] = []
@@ -127,12 +129,12 @@ async def dial(
 
 
 async def _connected(sock: socket.socket) -> None:
-    """connect(2) says EINPROGRESS: the socket becomes writable when it is decided, and SO_ERROR says how."""
+    """Wait until connect(2) has finished: the socket becomes writable, and SO_ERROR has the result."""
     loop = asyncio.get_running_loop()
     decided = loop.create_future()
 
     def ready() -> None:
-        if not decided.done():  # cancelled meanwhile, or called once more before we stop listening
+        if not decided.done():  # it may have been cancelled, or be called twice
             decided.set_result(None)
 
     loop.add_writer(sock.fileno(), ready)

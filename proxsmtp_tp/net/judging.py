@@ -1,7 +1,7 @@
-"""The third party of a connection: the filter run of its message, and the judged message on its way back.
+"""The filter run of a connection's message, and the reading back of the judged message.
 
-message text ──▶ filter       kept as it comes, judged when it is complete
-judged message ──▶ session    read back in chunks, one a loop iteration, while the server takes them
+message text ──▶ filter       stored as it arrives, judged when it is complete
+judged message ──▶ session    read back in chunks, one in a loop iteration, while the server reads them
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class JudgingOwner(Protocol):
     client_ip: str
     server_ip: str
     server_is_full: bool
-    """The server takes no more for now."""
+    """Whether the server does not read fast enough."""
 
     def feed(self, event: events.Event) -> None:
-        """One event for the session."""
+        """Feed one event to the session."""
 
 
 class Judging:
-    """Of one connection, one message after the other; the FilterOwner of each. `judge` is what judges, if anything."""
+    """The filtering of one connection's messages, one after the other. `judge` is the filter, or None."""
 
     def __init__(self, owner: JudgingOwner, judge: Filter | None, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._filter = judge
         self._loop = loop
         self.run: FilterRun | None = None
-        """Where the text goes; None: nobody wants it."""
+        """The run that gets the text; None: there is none."""
         self._reading = False
 
     def start(self, effect: effects.StartFilter) -> None:
@@ -73,7 +73,7 @@ class Judging:
             self.run.finish()
 
     def release(self) -> None:
-        """Nobody wants the verdict, or the judged message, any more. Idempotent."""
+        """The verdict and the judged message are not needed any more. Idempotent."""
         run, self.run = self.run, None
         self._reading = False
         if run is not None:
@@ -83,21 +83,21 @@ class Judging:
     # The judged message.
 
     def read_back(self) -> None:
-        """It passed: feed it to the session, as fast as the server takes it."""
+        """The message passed: feed it to the session, as fast as the server reads it."""
         self._reading = True
         self._loop.call_soon(self._pump)
 
     def server_ready(self) -> None:
-        """The server takes more again."""
+        """The server reads again."""
         if self._reading:
             self._loop.call_soon(self._pump)
 
     def stop_reading(self) -> None:
-        """There is no server any more that takes it."""
+        """The connection to the server has ended."""
         self._reading = False
 
     def _pump(self) -> None:
-        """The next chunk, if the server has room for it."""
+        """Feed the next chunk, if the server reads."""
         owner = self._owner
         if not self._reading or owner.server_is_full or self.run is None:
             return
@@ -117,5 +117,5 @@ class Judging:
     # FilterOwner.
 
     def filter_verdict(self, verdict: Verdict) -> None:
-        """The session decides what becomes of it."""
+        """Feed the verdict to the session, which decides."""
         self._owner.feed(events.FilterVerdict(verdict))

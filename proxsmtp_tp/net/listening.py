@@ -7,7 +7,7 @@ only.
 With RuleMode tproxy or TransparentProxy full the sockets are transparent (IP_TRANSPARENT, ip(7)): they take
 connections to addresses that are not this machine's, which needs CAP_NET_RAW.
 
-Diagnostics: ListenError with the address and the mend. Nothing stays open then.
+Diagnostics: ListenError with the address and the fix. Nothing stays open then.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 IPV6_TRANSPARENT = 75  # linux/in6.h; Python's socket module lacks it
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
-# Whoever may reach a port on loopback may reach the socket; its folder's mode is the place to be stricter.
+# Every local user may connect, as to a port on loopback; the mode of the directory can restrict that.
 _UNIX_MODE = 0o666
 
 
 class ListenError(Exception):
-    """A socket cannot be had. The text names the address and the mend."""
+    """A socket cannot be opened. The text names the address and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One socket to be. `optional`: the IPv6 half of a port alone or of a name, which a machine may lack."""
+    """A socket to open. `optional`: the IPv6 socket of a port alone or of a name; a host without IPv6 has none."""
 
     family: socket.AddressFamily
     address: tuple[str, int] | str
@@ -68,7 +68,7 @@ def open_listeners(settings: Settings) -> list[socket.socket]:
 
 
 def renew_listeners(settings: Settings, existing: Mapping[Endpoint, socket.socket]) -> Listeners:
-    """Like `open_listeners`, but a socket that stands already is taken as it is, with who waits in its queue.
+    """Like `open_listeners`, but a socket that is already open is used again, with the clients in its queue.
 
     The caller closes those of `existing` whose socket is not in the result. Raises ListenError; `existing` is
     as before then.
@@ -96,13 +96,13 @@ def stop_listening(listeners: Iterable[socket.socket]) -> None:
     """In every process that has the sockets: closing would leave them open in the others (inet(7), unix(7): shutdown).
 
     Clients in the queue of an Internet socket are reset by the kernel; those in the queue of a unix socket would wait
-    until the last process closes it, so they are closed here. Whoever comes later is refused, until somebody binds the
-    address anew.
+    until the last process closes it, so they are closed here. Later clients are refused, until a process binds the
+    address again.
     """
     for listener in listeners:
         with suppress(OSError):  # stopped by another worker already
             listener.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):  # EINVAL or EAGAIN: nobody is left
+        with suppress(OSError):  # EINVAL or EAGAIN: the queue is empty
             while listener.family == socket.AF_UNIX:
                 listener.accept()[0].close()
 
@@ -206,7 +206,7 @@ def _make_transparent(listener: socket.socket, endpoint: Endpoint) -> None:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove a socket that nobody listens on, as a daemon that was killed leaves it. Never anything else."""
+    """Remove a socket on which no process listens: a killed daemon leaves it. Never remove anything else."""
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
             return  # bind says that the address is in use
@@ -219,7 +219,7 @@ def _remove_dead(path: str) -> None:
         except ConnectionRefusedError:
             Path(path).unlink()
         except BlockingIOError:
-            pass  # its queue is full: somebody lives there
+            pass  # its queue is full: a process listens on it
 
 
 def _backlog() -> int:

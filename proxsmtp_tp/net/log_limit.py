@@ -1,8 +1,8 @@
-"""How many lines of the log one client may cause: a token bucket for each client address, in each worker.
+"""How many log lines one client may cause: a token bucket for each client address, in each worker.
 
-A client that floods (connects again and again, sends what is refused) would otherwise fill the disk: one octet of it
-can be ten in the log. What is left out is counted, and one line says how many. Never left out: the one line of each
-message (`status=`), what the operator asked for with -d 4, and internal errors.
+Without it a client that connects again and again, or sends refused commands, could fill the disk: one octet from it can
+cause ten in the log. Lines that are left out are counted, and one line tells the number. Never left out: the line of
+each message (`status=`), lines of -d 4, and internal errors.
 
 An IPv6 client counts with its /64, in which it may choose addresses (RFC 4291 section 2.5.4).
 """
@@ -61,7 +61,7 @@ class LogLimit:
         return True
 
     def summaries(self, now: float, *, all_of_them: bool = False) -> Iterator[str]:
-        """Lines about what was left out, where the last one is SUMMARY_INTERVAL ago; forgets clients that are quiet."""
+        """Lines that tell how many were left out, one for each client in SUMMARY_INTERVAL; forgets inactive clients."""
         for name, bucket in list(self._buckets.items()):
             if bucket.left_out and (all_of_them or now >= bucket.said + SUMMARY_INTERVAL):
                 yield f"client={name}: {bucket.left_out} log lines left out: more than {LINES_PER_SECOND:g} a second"

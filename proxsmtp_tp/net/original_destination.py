@@ -1,4 +1,4 @@
-"""Where a client wanted to go before the firewall turned its connection to us.
+"""The address that a client dialled before the firewall redirected its connection to us.
 
 Under REDIRECT the kernel's connection tracking knows: getsockopt(SOL_IP, SO_ORIGINAL_DST) and
 getsockopt(SOL_IPV6, IP6T_SO_ORIGINAL_DST), linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h. Under TPROXY
@@ -46,10 +46,10 @@ class Endpoint(NamedTuple):
 
 
 class NoDestinationError(Exception):
-    """This connection can not be relayed anywhere; the text says why, for the log."""
+    """This connection cannot be relayed; the text says why, for the log."""
 
     reply: Reply = answers.NO_DESTINATION
-    """What the client hears."""
+    """The reply to the client."""
 
 
 class RefusedDestinationError(NoDestinationError):
@@ -110,11 +110,11 @@ def _came_by_ipv4(sock: socket.socket) -> bool:
 
 
 def original_destination(sock: socket.socket, listening_ports: frozenset[int]) -> Endpoint:
-    """Where the client of an accepted connection wanted to go.
+    """The address that the client of an accepted connection dialled.
 
-    `listening_ports` are our own listeners' ports. Raises NoDestinationError for a connection that nobody
-    redirected, and for one that was made to ourselves: relaying it would be a loop. Raises RefusedDestinationError for
-    an address that no server has.
+    `listening_ports` are our own listeners' ports. Raises NoDestinationError for a connection that was not redirected,
+    and for one to our own listener, which would be a loop. Raises RefusedDestinationError for an address that no server
+    has.
     """
     own = own_name(sock)
     destination = own

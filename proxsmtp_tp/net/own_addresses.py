@@ -7,7 +7,7 @@ AF_UNIX only), so there are five, and one yes is enough:
   EACCES: an IPv4 broadcast address of an interface (ip(7)).
 - bind(2): addresses of type local, broadcast and multicast in table local, also those of an AnyIP route
   (`ip route add local 192.0.2.0/24 dev lo`) with another source address; IPv6 addresses on any interface. It says
-  nothing where net.ipv4.ip_nonlocal_bind is on, which a bind to an address that nobody has shows.
+  nothing if net.ipv4.ip_nonlocal_bind is on; a bind to an unused address shows that.
 - SIOCGIFCONF (netdevice(7)): IPv4 addresses on any interface, also those of a VRF, whose local routes are in the VRF's
   own table.
 - A route by way of lo: IPv6 AnyIP (`ip -6 route add local 2001:db8::/64 dev lo`), whose source address is another one.
@@ -73,7 +73,7 @@ def _can_bind(address: str, version: int) -> bool:
 
 def _interface_addresses() -> Iterator[bytes]:
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
-        # Without a buffer it says how much room it takes; two more, should an address come meanwhile.
+        # Without a buffer it returns the needed size; two more, in case an address is added in the meantime.
         (size,) = struct.unpack_from("i", fcntl.ioctl(sock, _SIOCGIFCONF, struct.pack("iP", 0, 0)))
         buffer = array.array("B", bytes(size + 2 * _IFREQ))
         answer = fcntl.ioctl(sock, _SIOCGIFCONF, struct.pack("iP", len(buffer), buffer.buffer_info()[0]))

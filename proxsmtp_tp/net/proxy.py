@@ -1,8 +1,8 @@
-"""One worker's share of the proxy: accepts clients, keeps time for their connections, drains at the end.
+"""One worker's part of the proxy: accepts clients, checks their deadlines, drains at the end.
 
 All workers accept from the same listening sockets. A worker that already has more connections than another leaves the
 next client to that one for a moment, so that a burst is spread over the cores; it waits 2 ms at most, so that a worker
-that is stuck keeps nobody waiting.
+that hangs delays no client.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class Proxy:
                 self.context.filter.close()
 
     def drain(self, reason: Reason) -> None:
-        """Accept nobody any more; `run` returns when every connection has ended, after DrainTimeOut at the latest.
+        """Accept no more clients; `run` returns when every connection has ended, after DrainTimeOut at the latest.
 
-        RELOAD: whoever has come is served for one transaction, and for the QUIT behind it. STOP, perhaps later: only
-        what runs is waited for, and not for longer than before.
+        RELOAD: accepted connections may finish one transaction and send QUIT. STOP, also after RELOAD: only running
+        transactions may finish; the time limit stays the same.
         """
         if self.context.ending in {reason, Reason.STOP}:
             return
@@ -186,10 +186,10 @@ class Proxy:
             if full:
                 log.error("more than MaxConnections (%d) connections: refused", most)
             else:
-                log.warning("client=%s: refused: it has its share of MaxConnections (%d)", client, most)
+                log.warning("client=%s: refused: it already has its share of MaxConnections (%d)", client, most)
         answer = answers.TOO_MANY_CONNECTIONS if full else answers.TOO_MANY_OF_CLIENT
         try:
-            sock.send(answer.wire)  # an empty send buffer has room for a line
+            sock.send(answer.wire)  # an empty send buffer has space for a line
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it is gone already
@@ -212,7 +212,7 @@ class Proxy:
     # Ending.
 
     def _finished(self, connection: Connection) -> None:
-        """Both its sides are closed. Idempotent."""
+        """Both sides of the connection are closed. Idempotent."""
         if connection in self._connections:
             handle, client = self._connections.pop(connection)
             if handle is not None:

@@ -1,10 +1,10 @@
-"""How the daemon has the rules refuse connections to a server that it can not reach: a datagram to that very server.
+"""Makes the rules refuse connections to a server that cannot be reached, by a datagram to the address of that server.
 
-The rules (chain `failed`) take the datagram out before it leaves the host, note where it was going, and for ten seconds
-answer new connections to there with a reset: a client then fails as it would without us, before a greeting. Only
-datagrams of the daemon's user count, so that nobody else can have a server refused, and the daemon needs no right to
-change rules. From a client's own address (full mode), what it met counts for that client alone: a server may refuse
-one address and serve the others.
+The rules (chain `failed`) drop the datagram before it leaves the host, remember its destination, and for ten seconds
+answer new connections to it with a reset: a client then fails as it would without the proxy, before a greeting. Only
+datagrams of the daemon's user are valid, so no other user can make the rules refuse a server, and the daemon needs no
+right to change rules. In full mode the datagram comes from the client's own address, and is valid for that client only,
+because a server may refuse one address and serve others.
 
 A server that gives no answer is named while it is waited for, so that one client waits and the others go on.
 
@@ -41,7 +41,7 @@ AGAIN = 5.0
 
 
 class Refusals:
-    """Tells the rules. `enabled` is false where nobody would listen: without rules of ours, or not as their user."""
+    """Sends the datagrams. `enabled` is false without rules of ours, or if this is not their user."""
 
     def __init__(self, settings: Settings) -> None:
         ruled = bool(settings.rule_interface) or settings.rule_local
@@ -61,7 +61,7 @@ class Refusals:
             if client_ip is not None:
                 make_transparent(sock)
                 sock.bind((client_ip, 0))
-            sock.sendto(b"", tuple(server))  # EPERM is the rules' doing
+            sock.sendto(b"", tuple(server))  # EPERM: the rules drop it
 
     @contextmanager
     def while_silent(

@@ -1,8 +1,8 @@
 """Original destinations that are not dialled, whatever the firewall's rules say.
 
 A client chooses the destination of its packets freely. Some addresses are no server's, and some mean this host to
-connect(2), though not to the routing table: `::` and 0.0.0.0 are its loopback, ::ffff:127.0.0.1 is 127.0.0.1. Relayed
-there, a stranger would be this host itself to a mail server that trusts it.
+connect(2), though not to the routing table: `::` and 0.0.0.0 are its loopback, ::ffff:127.0.0.1 is 127.0.0.1. If they
+were relayed, a mail server that trusts this host would take any client for this host.
 
 Sources: RFC 6890 and the IANA special-purpose address registries; RFC 4291 sections 2.5 to 2.7; for IPv4 addresses
 inside of IPv6 ones RFC 6052 section 2.2 (NAT64), RFC 3056 (6to4), RFC 4380 section 4 (Teredo), RFC 5214 section 6.1

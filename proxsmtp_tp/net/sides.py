@@ -1,4 +1,4 @@
-"""The two transports of a connection in asyncio's words: each callback is one call to its owner."""
+"""The two transports of a connection: each callback of asyncio is one call to the owner."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class ClientOwner(Protocol):
-    """Who hears what happens on the client's transport."""
+    """The receiver of events of the client's transport."""
 
     def client_made(self, transport: asyncio.BaseTransport) -> None:
-        """The client is ours; its first bytes may follow at once."""
+        """The transport is ready; the client's first bytes may follow at once."""
 
     def client_data(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -25,17 +25,17 @@ class ClientOwner(Protocol):
         """The client has closed its sending half."""
 
     def client_lost(self) -> None:
-        """The client's connection is gone."""
+        """The client's connection has ended."""
 
     def client_full(self, full: bool) -> None:
-        """The client takes no more for now, or again."""
+        """The client does not read fast enough, or reads again."""
 
 
 class ServerOwner(Protocol):
-    """Who hears what happens on the server's transport."""
+    """The receiver of events of the server's transport."""
 
     def server_made(self, transport: asyncio.BaseTransport) -> None:
-        """The upstream connection stands; its greeting may follow at once."""
+        """The upstream connection is ready; its greeting may follow at once."""
 
     def server_data(self, data: bytes) -> None:
         """Bytes from the server."""
@@ -44,14 +44,14 @@ class ServerOwner(Protocol):
         """The server has closed its sending half."""
 
     def server_lost(self) -> None:
-        """The server's connection is gone."""
+        """The server's connection has ended."""
 
     def server_full(self, full: bool) -> None:
-        """The server takes no more for now, or again."""
+        """The server does not read fast enough, or reads again."""
 
 
 class ClientSide(asyncio.Protocol):
-    """The client's transport, in asyncio's words."""
+    """asyncio's callbacks for the client's transport."""
 
     def __init__(self, owner: ClientOwner) -> None:
         self.owner = owner
@@ -64,7 +64,7 @@ class ClientSide(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.owner.client_eof()
-        return True  # our last reply may still be heard
+        return True  # the client may still read our last reply
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.owner.client_lost()
@@ -77,7 +77,7 @@ class ClientSide(asyncio.Protocol):
 
 
 class ServerSide(asyncio.Protocol):
-    """The server's transport, in asyncio's words."""
+    """asyncio's callbacks for the server's transport."""
 
     def __init__(self, owner: ServerOwner) -> None:
         self.owner = owner

@@ -1,9 +1,9 @@
-"""One client's way to its server: where it wants to go, and the connection there, never in a circle.
+"""The destination of one client, and the connection to it. Loops are refused.
 
-What came out of this proxy, by whichever worker, is recognised by both its end points in the shared table
-(`admission`): before dialling, and again once the dialled socket has an end point of its own.
+A connection that was made by this proxy, by any worker, is recognised by its two end points in the shared table
+(`admission`): before dialling, and again when the dialled socket has an end point of its own.
 
-Diagnostics: NoDestinationError where nothing must be dialled, dialling.DialError where nothing answers.
+Diagnostics: NoDestinationError if the destination must not be dialled, dialling.DialError if it cannot be reached.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ class Upstream:
         return sock, server or str(targets[0])
 
     def refuse_a_loop(self) -> None:
-        """Raises NoDestinationError where the client is ourselves, by the address that it has or had dialled."""
+        """Raise NoDestinationError if the client is this proxy itself."""
         if self._peer is None:
             return
         own = own_name(self._client)
         dialled = {own, before_redirect(self._client, own) or own}
         if any(self._context.admission.is_upstream(self._peer, destination) for destination in dialled):
-            raise NoDestinationError(f"connection from {self._peer} came out of this proxy: that would be a loop")
+            raise NoDestinationError(f"connection from {self._peer} was made by this proxy: that would be a loop")
 
     def answered(self) -> None:
         """The server has said something: it is not ourselves, who say nothing before our own server does.
@@ -95,7 +95,7 @@ class Upstream:
         self._drop(self._dialled)
 
     def forget(self) -> None:
-        """The connection is over, or never came to be."""
+        """The connection has ended, or was not established."""
         self._drop(self._dialled)
         self._drop(self._came)
 

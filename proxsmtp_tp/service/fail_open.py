@@ -1,8 +1,8 @@
-"""The heartbeat of a daemon whose rules fail open, and the log of every moment in which mail passes unfiltered.
+"""The heartbeat of a daemon whose rules fail open, and the log of the times in which mail passes unfiltered.
 
-The master sends it, and no worker: the master never reads a byte of a peer's, so clients cannot keep it busy. It sends
-while `Generation.serves`, whatever the workers are busy with. So the rules open when the master is gone, stopped or
-hangs, when it drains, and when no worker comes up; a worker that hangs is replaced before that.
+The master sends it, not a worker: the master never reads a byte of a peer, so clients cannot keep it busy. It sends
+while `Generation.serves`, however busy the workers are. So the rules let mail pass when the master has ended, is
+stopped or hangs, when it drains, and when no worker starts; a worker that hangs is replaced before that.
 
 Heartbeats are sent in any configuration with a port, since `install-rules --fail open` may say so alone. Lines are
 written with RuleFail open only. The time of the last heartbeat is the mtime of a file, so that the next daemon can say
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class LastBeat:
-    """The file whose mtime is the time of the last heartbeat. Without a folder for it nothing is remembered."""
+    """The file whose mtime is the time of the last heartbeat. Without a directory for it, the time is not stored."""
 
     def __init__(self, path: Path | None) -> None:
         """Open or make the file, as the user that the daemon will stay."""
@@ -52,7 +52,7 @@ class LastBeat:
             os.utime(self._file)
 
     def close(self) -> None:
-        """A worker has no use for it. Idempotent."""
+        """Close the descriptor, also in a worker. Idempotent."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -68,10 +68,10 @@ def _open(path: Path) -> tuple[int, bool]:
 
 
 class FailOpen:
-    """One for the life of the master. Call `step` whenever `due` is reached."""
+    """One object in the master. Call `step` when `due` is reached."""
 
     def __init__(self, settings: Settings, path: Path | None) -> None:
-        """`path`: the file of the last heartbeat; None: nothing is remembered."""
+        """`path`: the file of the last heartbeat; None: the time is not stored."""
         self._path = path
         self._last_beat = LastBeat(None)
         self._heartbeat: Heartbeat | None = None
@@ -90,7 +90,7 @@ class FailOpen:
         self._logs = settings.rule_fail is RuleFail.OPEN
         self.close()
         port = settings.intercept_port
-        if port is not None:  # only unix sockets: no rule sends anything to those
+        if port is not None:  # None: only unix sockets, to which no rule redirects
             self._heartbeat = Heartbeat(port)
 
     def due(self) -> float:
@@ -113,7 +113,7 @@ class FailOpen:
             self._error("no worker can serve clients: mail passes unfiltered from now on; the lines before say why")
 
     def stop(self) -> None:
-        """The daemon drains: nobody is accepted any more, so no heartbeat either."""
+        """The daemon drains: no more clients are accepted, so no more heartbeats are sent."""
         if self._heartbeat is not None:
             self._error("the daemon stops: mail passes unfiltered until it is back")
             self.close()

@@ -49,7 +49,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Phase(Enum):
-    """STARTING: not all workers have been ready yet. DRAINING: on the way out, nobody is replaced."""
+    """STARTING: not all workers have been ready yet. DRAINING: the workers end and are not replaced."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -69,7 +69,7 @@ class Worker:
 
 
 class RowAllocator:
-    """The rows of the shared table, lowest first, so that what is used lies together."""
+    """Gives rows of the shared table to workers, the lowest free one first."""
 
     def __init__(self) -> None:
         self._free = set(range(WORKERS_MAX))
@@ -78,7 +78,7 @@ class RowAllocator:
         return len(self._free)
 
     def take(self) -> int:
-        """One that nobody has. Raises ValueError when there is none."""
+        """Take a free row. Raises ValueError if there is none."""
         row = min(self._free)
         self._free.remove(row)
         return row
@@ -89,7 +89,7 @@ class RowAllocator:
 
 
 class Generation:
-    """See the module. `close_others` closes, in a worker, what is the master's alone."""
+    """The workers of one configuration. `close_others` closes, in a worker, what only the master may have."""
 
     def __init__(
         self,
@@ -190,11 +190,11 @@ class Generation:
         return True
 
     def retire(self) -> None:
-        """Others accept in its place: whoever has come is served, and nobody else."""
+        """Other workers accept now: serve the accepted connections, and no more."""
         self._wind_down(RETIRE, self.settings.drain_time_out)
 
     def drain(self) -> None:
-        """The daemon ends: accept nobody any more, finish what runs. Called again: end at once."""
+        """The daemon stops: accept no more clients, finish running transactions. Called again: end at once."""
         patience = 0 if self._stopping else self.settings.drain_time_out
         self._stopping = True
         self._wind_down(signal.SIGTERM, patience)

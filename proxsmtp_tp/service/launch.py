@@ -1,8 +1,8 @@
-"""From a configuration to a running daemon, in the order that rights allow.
+"""From a configuration to a running daemon, in the order that the privileges need.
 
-As root: pid file, listening sockets, the folder of the status socket, descriptors. Then privileges are dropped, and
-only then is anything of a peer's touched. What is needed later is imported before: afterwards its files may be out of
-reach.
+As root: pid file, listening sockets, the directory of the status socket, descriptors. Then privileges are dropped,
+before any byte of a peer is read. Modules that are needed later are imported first: afterwards their files may not
+be readable.
 
 With `detach` the caller gets its prompt back when the daemon is ready (0), or with the reason when it cannot
 be (1).
@@ -49,13 +49,13 @@ _PRELOADED = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "uvloop"
 _DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
 _DESCRIPTORS_FILTER = 4  # its three standard streams and the spool
 _DESCRIPTORS_OWN = 64  # standard streams, listeners, event loop, log, and the files of a moment
-_REAP_SECONDS = 5  # for the master to reap the last worker and to tidy up, on a loaded machine
+_REAP_SECONDS = 5  # for the master to reap the last worker and to clean up, on a loaded machine
 _DAEMON_LEVEL = 3  # what 1.10 sends to syslog: all but debugging
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How the daemon was asked for. `path` was read for `configuration`, and is read again by a reload.
+    """How the daemon was started. `path` was read for `configuration`, and is read again by a reload.
 
     `pid_file` is that of the command line; `level` is that of -d.
     """
@@ -68,7 +68,7 @@ class Launch:
     detach: bool = False
     make_proxy: ProxyFactory = make_proxy
     proxy_module: str = "proxsmtp_tp.net.proxy"
-    """Where `make_proxy` takes the Proxy from."""
+    """Makes the Proxy of a worker."""
 
 
 def launch(wanted: Launch) -> int:
@@ -94,14 +94,14 @@ def launch(wanted: Launch) -> int:
         logs.set_up(syslog.SyslogHandler(wanted.name), wanted.level)
         code = _run(wanted, notifier, _Starter(into))
     except BaseException:
-        log.critical("an error that should not be", exc_info=True)
+        log.critical("internal error", exc_info=True)
     finally:
         logging.shutdown()
         os._exit(code)
 
 
 def _reset_signals() -> None:
-    """Whatever the caller blocked or ignored, TERM and HUP must be heard.
+    """Make TERM and HUP work, even if the caller blocked or ignored them.
 
     An ignored HUP (nohup(1)) stays ignored until the master takes it for a reload: a terminal that is closed while the
     daemon starts does not end it. Python itself ignores SIGPIPE and SIGXFSZ.
@@ -113,7 +113,7 @@ def _reset_signals() -> None:
 
 
 class _Starter:
-    """The process that waits for us to be ready, if there is one."""
+    """The process that waits until the daemon is ready, if there is one."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -151,7 +151,7 @@ def _wait_for(child: int, out: int, name: str) -> int:
 
 
 def _detach() -> None:
-    """As daemon(3): a session of our own, no terminal, no folder kept busy."""
+    """As daemon(3): a session of its own, no terminal, and / as working directory."""
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
@@ -171,7 +171,7 @@ def _run(wanted: Launch, notifier: Notifier, starter: _Starter) -> int:
 
 
 def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: ExitStack) -> Master:
-    """Everything up to the first fork. What `cleanup` holds is let go at the end, in reverse order."""
+    """Everything up to the first fork. `cleanup` is run at the end, in reverse order."""
     settings = with_workers(wanted.configuration.settings)
     for warning in wanted.configuration.warnings:
         log.warning("%s", warning)
@@ -219,24 +219,26 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
 
 def _pid_path(settings: Settings, wanted: Launch) -> str | None:
     if settings.pid_file and wanted.pid_file:
-        log.warning("ignoring pid file specified on the command line: PidFile goes before it")
+        log.warning("ignoring pid file specified on the command line: PidFile overrides it")
     return settings.pid_file or wanted.pid_file
 
 
 def _wait_for_the_one_before(pid_file: PidFile, settings: Settings) -> None:
-    """`kill $(cat PIDFILE); proxsmtpd ...`: the daemon that was told to stop lets its clients go first.
+    """Wait for an earlier daemon that is stopping (`kill $(cat PIDFILE); proxsmtpd ...`).
 
-    It has closed its listening sockets, so those of ours are there: who connects meanwhile waits for a greeting, and
-    is not refused.
+    It has closed its listening sockets, and ours are already open: clients that connect now wait for a greeting, and
+    are not refused.
     """
     if pid_file.holder:
         seconds = settings.drain_time_out + GRACE + _REAP_SECONDS
-        log.log(logs.NOTICE, "waiting up to %d s for daemon %s to let its clients go", seconds, pid_file.holder)
+        log.log(
+            logs.NOTICE, "waiting up to %d s until daemon %s has finished its transactions", seconds, pid_file.holder
+        )
         pid_file.wait(seconds)
 
 
 def _other_user(settings: Settings) -> pwd.struct_passwd | None:
-    """Whom the daemon becomes; None: it stays who it is."""
+    """The user that the daemon becomes; None: it keeps its user."""
     if settings.user is None or os.geteuid() != 0:
         return None
     account = look_up_user(settings.user)
@@ -269,7 +271,7 @@ def _raise_descriptor_limit(settings: Settings) -> None:
 
 
 def _check_temp_directory(settings: Settings) -> None:
-    """Said at the start, by the user that the daemon now is, and not with the first large message."""
+    """Report an unusable TempDirectory at the start, not with the first large message. Call it as the daemon's user."""
     folder = settings.temp_directory
     if settings.filter_command is not None and not os.access(folder, os.W_OK | os.X_OK):
         log.error("TempDirectory %s: uid %d cannot write there: large mail will get 451", folder, os.geteuid())

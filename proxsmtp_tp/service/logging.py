@@ -1,4 +1,4 @@
-"""Where log lines go, and what a line is: one line of printable text, whatever a peer put into it.
+"""Where log lines go, and their form: one line of printable text, whatever a peer sent.
 
 foreground   standard error; `proxsmtpd: text` as 1.10 writes it, or `<priority>text` for the journal
 daemon       syslog(3), facility mail, `proxsmtpd[pid]: text`, over /dev/log, never blocking (see `syslog`)
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NOTICE = 25
 LEVELS = (logging.ERROR, logging.WARNING, NOTICE, logging.INFO, logging.DEBUG)
-"""By the number that -d gives."""
+"""Levels by the number of -d."""
 
 # write(2) and send(2) of up to PIPE_BUF bytes are not mixed with the lines of other workers (pipe(7)).
 _LINE_MAX = 4096 - 96  # less the priority, time and name before it
@@ -46,7 +46,7 @@ class StreamHandler(logging.StreamHandler["TextIO"]):
         self._name = name
 
     def format(self, record: logging.LogRecord) -> str:
-        """With what stands before the text."""
+        """The line with its prefix."""
         text = super().format(record)
         return f"<{priority(record.levelno)}>{text}" if self._journal else f"{self._name}: {text}"
 

@@ -1,12 +1,11 @@
-"""The master: holds the listening sockets, keeps workers, hears signals. No event loop, no thread: it may fork.
+"""The master: keeps the listening sockets and the workers, handles signals. No event loop, no thread: it may fork.
 
-TERM, INT  accept nobody any more, drain, end; once more: end at once
-HUP        read the configuration anew: new workers take over when all of them are ready, the old ones drain;
-           whatever goes wrong before that is logged, and everything stays as it was
+TERM, INT  accept no more clients, drain, end; a second time: end at once
+HUP        read the configuration again: new workers take over when all of them are ready, the old ones drain;
+           errors before that are logged, and nothing changes
 CHLD       a worker has ended (see `generation`)
 
-A listening socket whose address stays is the same socket before and after a reload: who waits in its queue is
-served.
+A listening socket whose address stays the same is kept over a reload: clients in its queue are served.
 """
 
 from __future__ import annotations
@@ -46,25 +45,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-# What was settled while there were the rights for it, or is known by this name elsewhere.
+# Settings that needed privileges at the start, or a name that others already use.
 _FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance"}
 
 
 class StartError(Exception):
-    """The first workers did not come up."""
+    """The first workers did not start."""
 
 
 class ReloadError(Exception):
-    """The new configuration cannot be taken."""
+    """The new configuration cannot be used without a restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the master works with.
+    """The objects and functions that the master uses.
 
-    `load` reads the configuration anew. `on_ready` is called once, when all workers are ready; its PidFileError ends
-    the daemon. `on_stop` is called once, when nobody listens any more. `close_in_worker` closes what the caller keeps
-    open and a worker must not have.
+    `load` reads the configuration again. `on_ready` is called once, when all workers are ready; its PidFileError ends
+    the daemon. `on_stop` is called once, when the listening sockets are closed. `close_in_worker` closes what the
+    caller keeps open and a worker must not have.
     """
 
     admission: Admission
@@ -84,7 +83,7 @@ def with_workers(settings: Settings) -> Settings:
 
 
 class Master:
-    """One for the life of the daemon."""
+    """One object in the daemon's first process."""
 
     def __init__(self, settings: Settings, listeners: Listeners, environment: Environment) -> None:
         self._environment = environment
@@ -102,7 +101,7 @@ class Master:
         self._old: list[Generation] = []
 
     def run(self) -> None:
-        """Until the last worker has ended. Raises StartError when the first ones do not come up."""
+        """Run until the last worker has ended. Raises StartError if the first ones do not start."""
         self._wakeup, self._signalled = socket.socketpair()
         with self._wakeup, self._signalled, self._hearing_signals():
             self._current.start()
@@ -195,7 +194,7 @@ class Master:
                 any(generation.reaped(*ended) for generation in self._generations())
 
     def _go_on(self) -> None:
-        """What the phases of the generations call for."""
+        """Do what the phases of the generations need next."""
         current, new = self._current, self._next
         if self._stopping:
             return
@@ -217,7 +216,7 @@ class Master:
     # Reload.
 
     def _reload(self) -> None:
-        log.log(NOTICE, "reading the configuration anew")
+        log.log(NOTICE, "reading the configuration again")
         self._environment.notifier.reloading()
         problems: list[str] = []
         try:
@@ -236,11 +235,11 @@ class Master:
             return
         for problem in problems:
             log.error("%s", problem)
-        log.error("the new configuration is not taken: the old one stays in force")
+        log.error("the new configuration is not used: the old one stays in force")
         self._ready("the old configuration stays in force")
 
     def _acceptable(self, settings: Settings) -> Settings:
-        """What can be changed without a start anew. Raises ReloadError."""
+        """The new settings without changes that need a restart. Raises ReloadError."""
         settings = with_workers(settings)
         if len(self._rows) < settings.workers:
             raise ReloadError("workers of earlier reloads still drain: try again in DrainTimeOut seconds")
@@ -249,7 +248,7 @@ class Master:
         old = self._current.settings
         changed = {field: name for field, name in _FIXED.items() if getattr(settings, field) != getattr(old, field)}
         for name in changed.values():
-            log.warning("%s: the change needs a restart of the daemon; the rest is taken", name)
+            log.warning("%s: the change needs a restart of the daemon; the other changes are in force", name)
         return replace(settings, **{field: getattr(old, field) for field in changed})
 
     def _take_over(self, new: Generation) -> None:
@@ -264,10 +263,10 @@ class Master:
 
     def _give_up(self, new: Generation) -> None:
         self._next = None
-        new.retire()  # those that did come up have clients already
+        new.retire()  # those that did start may already have clients
         self._old.append(new)
         self._close_unused(new.listeners)
-        log.error("the new workers do not come up: the old configuration stays in force")
+        log.error("the new workers do not start: the old configuration stays in force")
         self._ready("the old configuration stays in force")
 
     def _close_unused(self, listeners: Listeners) -> None:
@@ -290,7 +289,7 @@ class Master:
                 self._close_unused(self._next.listeners)
             self._environment.on_stop()
 
-    # Small things.
+    # Helpers.
 
     def _generation(self, settings: Settings, listeners: Listeners) -> Generation:
         shared = (self._environment.admission, self._rows)
@@ -318,7 +317,7 @@ class Master:
 
     @contextmanager
     def _hearing_signals(self) -> Iterator[None]:
-        """Signals arrive as bytes in a socket, and interrupt nothing."""
+        """Receive signals as bytes in a socket, so that they interrupt nothing."""
         for end in (self._wakeup, self._signalled):
             end.setblocking(False)
         old = {number: signal.signal(number, _nothing) for number in _SIGNALS}

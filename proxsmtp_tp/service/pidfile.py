@@ -1,8 +1,8 @@
 """The file that names the running daemon (proxsmtpd(8), -p).
 
-Locked (fcntl(2)) as long as the daemon lives: a lock cannot be stale, so a file that a killed daemon left is taken over
-and a live daemon's never is. The kind of the lock tells more: a write lock is a daemon that runs, a read lock one that
-was told to stop and lets its clients go. The next daemon waits for that one, and for no other.
+It is locked (fcntl(2)) while the daemon runs. A lock cannot be stale: a file of a killed daemon is replaced, a file
+of a running daemon never. A write lock means that the daemon runs; a read lock means that it was told to stop and
+finishes its transactions. The next daemon waits only for a daemon with a read lock.
 
 The file appears whole: it is written under another name, then linked or renamed into its place. That is when the
 daemon is ready, or before the rights are dropped where User may make no file in the folder. Its mode and owner stay
@@ -28,7 +28,7 @@ _MODE = 0o644
 
 
 class PidFileError(Exception):
-    """Another daemon lives in this file."""
+    """Another daemon uses this file."""
 
 
 class PidFile:
@@ -84,7 +84,7 @@ class PidFile:
         try:
             while not self._put_in_place(self._path):
                 if not self._lock():
-                    self._give_up("has taken it meanwhile: give each daemon its own")
+                    self._give_up("has taken it in the meantime: give each daemon its own")
         except OSError as error:
             log.error("couldn't open pid file: %s: %s", self._path, error.strerror)  # noqa: TRY400  (no traceback: one line)
             self._path = None
@@ -93,7 +93,7 @@ class PidFile:
         log.debug("wrote pid file: %s", self._path)
 
     def stopping(self) -> None:
-        """The daemon accepts nobody any more: the next one may wait for its end."""
+        """The daemon accepts no more clients: the next daemon may wait for its end."""
         if self._file is not None and self._written:
             with suppress(OSError):
                 fcntl.lockf(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -113,7 +113,7 @@ class PidFile:
         self.close()
 
     def close(self) -> None:
-        """A worker has no use for it; the lock is the master's and stays. Idempotent."""
+        """Close it in a worker; the lock of the master stays. Idempotent."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -152,7 +152,7 @@ class PidFile:
         return True
 
     def _is_stopping(self) -> bool:
-        """Whether the daemon that has the file has a read lock, beside which there is room for another one."""
+        """Whether the daemon that uses the file has a read lock (then another read lock is possible)."""
         if self._file is None:
             return False
         try:

@@ -1,7 +1,7 @@
-"""Tells the service manager how it goes: the datagram protocol of sd_notify(3), without its library.
+"""Messages to the service manager: the datagram protocol of sd_notify(3), without its library.
 
 Nothing here fails: without a manager, or with one that does not listen, the daemon runs all the same. The
-variables are taken out of the environment, so that no filter speaks in our name.
+variables are removed from the environment, so that a filter cannot send such messages.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Notifier:
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self._socket: socket.socket | None = None
         self.watchdog: float | None = None
-        """Seconds within which `alive` must be called again; None: nobody waits for it."""
+        """Seconds within which `alive` must be called again; None: there is no watchdog."""
         if path.startswith(("/", "@")):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)  # a manager that is stuck must not stop mail
+            self._socket.setblocking(False)  # a manager that hangs must not block the daemon
             if microseconds.isdecimal() and int(microseconds) and pid in {"", str(os.getpid())}:
                 self.watchdog = int(microseconds) / 1e6
 
     def ready(self, status: str) -> None:
-        """Start or reload has come to its end."""
+        """The start or the reload is complete."""
         self._send(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
 
     def reloading(self) -> None:
@@ -38,16 +38,16 @@ class Notifier:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """No way back from here."""
+        """The daemon stops."""
         self._send("STOPPING=1\nSTATUS=Waiting for running transactions")
 
     def alive(self) -> None:
-        """Feed the watchdog."""
+        """Tell the watchdog that the daemon runs."""
         if self.watchdog is not None:
             self._send("WATCHDOG=1")
 
     def close(self) -> None:
-        """A worker has no word here."""
+        """Close it: a worker sends no messages."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

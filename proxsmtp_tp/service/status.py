@@ -1,7 +1,6 @@
-"""What the running daemon does now: a unix socket that answers each connection with one JSON object.
+"""The status of the running daemon: a unix socket that answers each connection with one JSON object.
 
-Nothing is read from whoever connects, and nothing is waited for: a client of it cannot hold the master. Only root and
-the daemon's user may connect.
+Nothing is read from a client, and the master does not wait for it. Only root and the daemon's user may connect.
 
 The socket is NAME.sock in the runtime folder. A daemon that is started as root and becomes User could not remove it
 there: it gets a folder of its own, NAME, with the socket in it.
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 _FOLDER = "proxsmtp-tp"
 _SOCKET = "socket"  # in a folder of the instance's own
 _MODE = 0o600
-_BATCH = 16  # answers at a time, so that the master gets on with its work
+_BATCH = 16  # answers at a time, so that the master's other work goes on
 # An answer is one send: net.core.wmem_default is 212992 bytes, and 512 workers with 100 bytes each are a
 # quarter.
 _ANSWER_MAX = 1 << 18
@@ -138,7 +137,7 @@ def instance_of(path: Path) -> str:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """What the daemon behind this socket says; None if nobody is there. Raises PermissionError."""
+    """The answer of the daemon behind this socket; None if no daemon is there. Raises PermissionError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         end = time.monotonic() + _PATIENCE
         try:

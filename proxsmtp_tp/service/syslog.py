@@ -1,4 +1,4 @@
-"""Lines for the log daemon, over /dev/log: as syslog(3) sends them, never waited for, kept while it is slow or away.
+"""Lines for the log daemon, over /dev/log, as syslog(3) sends them; without blocking, and stored while it is slow.
 
 /dev/log is a datagram socket, or a stream where each line ends with a NUL (syslog(3) tries one after the other).
 A line that cannot be sent at once waits in memory, up to BACKLOG_MAX octets. What does not fit is counted, and the
@@ -125,7 +125,7 @@ class SyslogHandler(logging.Handler):
         self._octets += len(line)
 
     def _count_lost(self) -> None:
-        """In the place of those that are lost: between the ones before and the ones after."""
+        """Add a line with the number of lost lines, in their place."""
         if self._lost:
             text = f"{self._lost} log lines are lost: the log daemon did not take them in time"
             self._lost = 0
@@ -217,7 +217,7 @@ def in_use() -> Iterator[SyslogHandler]:
 
 
 def problem(address: str = ADDRESS) -> str | None:
-    """For the one who starts a daemon: why its lines go nowhere for now. None: they arrive."""
+    """A warning at the start of the daemon if no log daemon listens; None: one does."""
     try:
         connect(address).close()
     except BlockingIOError:

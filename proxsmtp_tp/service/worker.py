@@ -1,6 +1,6 @@
 """One worker process: an event loop with a Proxy in it, from fork to exit.
 
-TERM drains: the Proxy accepts nobody any more and ends within DrainTimeOut; a second TERM stops it at once. A
+TERM drains: the Proxy accepts no more clients and ends within DrainTimeOut; a second TERM stops it at once. A
 worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the
 listening sockets for all who have them too, so that a new master can bind at once. USR1 drains for
 a reload, in which clients that have just come are served, too; TERM may follow. Should the loop hang meanwhile, the
@@ -56,7 +56,7 @@ class ProxyLike(Protocol):
         """Serve until drained or stopped."""
 
     def drain(self, reason: Reason) -> None:
-        """Accept nobody any more; let transactions finish within DrainTimeOut. STOP may follow RELOAD."""
+        """Accept no more clients; let transactions finish within DrainTimeOut. STOP may follow RELOAD."""
 
     def stop(self) -> None:
         """End every connection now."""
@@ -73,7 +73,7 @@ class ProxyFactory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker gets of its master. `close_others` closes what is the master's alone."""
+    """What a worker gets from its master. `close_others` closes descriptors that only the master may have."""
 
     settings: Settings
     listeners: Sequence[socket.socket]
@@ -99,7 +99,7 @@ def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
             runner.run(_serve(job, pulse, master))
         code = 0
     except BaseException:
-        log.critical("worker %d: an error that should not be", os.getpid(), exc_info=True)
+        log.critical("worker %d: internal error", os.getpid(), exc_info=True)
     finally:
         with suppress(BaseException):
             logging.shutdown()
@@ -125,10 +125,10 @@ async def _serve(job: Job, pulse: int, master: int) -> None:
     for handler in syslog.in_use():
         handler.attach(loop)
     proxy = job.make_proxy(job.settings, job.listeners, job.admission, job.row)
-    last_hour = _LastHour(job, proxy, loop, master)
+    last_hour = _Ending(job, proxy, loop, master)
 
     def beat() -> None:
-        with suppress(OSError):  # a master that is gone says so by TERM; one that is busy has enough of our bytes
+        with suppress(OSError):  # a master that has ended causes TERM; one that is busy already has enough bytes
             os.write(pulse, b".")
         loop.call_later(PULSE, beat)
 
@@ -141,8 +141,8 @@ async def _serve(job: Job, pulse: int, master: int) -> None:
     await proxy.run()
 
 
-class _LastHour:
-    """What signals do about the end of the worker. Handlers run wherever the interpreter is, the loop may hang."""
+class _Ending:
+    """Signal handlers for the end of the worker. They run at any point of the program; the loop may hang."""
 
     def __init__(self, job: Job, proxy: ProxyLike, loop: asyncio.AbstractEventLoop, master: int) -> None:
         self._job = job
@@ -158,7 +158,7 @@ class _LastHour:
 
     def on_term(self, *_: object) -> None:
         """The end of the daemon; the second time, at once."""
-        if os.getppid() != self._master:  # killed: it cannot close what it held
+        if os.getppid() != self._master:  # it was killed: it cannot close the listening sockets itself
             stop_listening(self._job.listeners)
         self._terms += 1
         if self._terms == 1:
@@ -186,4 +186,4 @@ class _LastHour:
 
 
 def _nothing(*_: object) -> None:
-    """Somebody else's signal."""
+    """Ignore a signal that is for the master."""

@@ -235,8 +235,8 @@ class Dialogue:
         """Whether a command may be sent now."""
         if not self.outstanding:
             return True
-        room = len(self.outstanding) < OUTSTANDING_LIMIT and self.flow.asked_octets < OUTSTANDING_OCTETS
-        return room and self.capabilities.pipelining and not self.sync and not self.queued
+        below_limit = len(self.outstanding) < OUTSTANDING_LIMIT and self.flow.asked_octets < OUTSTANDING_OCTETS
+        return below_limit and self.capabilities.pipelining and not self.sync and not self.queued
 
     def ask(self, pending: PendingReply) -> None:
         """Send a command (`pending.line`, with its CRLF), now or as soon as it may be sent."""

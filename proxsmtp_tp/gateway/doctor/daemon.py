@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0
 """A daemon that works answers a connection within milliseconds."""
-_SPARE = 64  # descriptors of a worker besides connections: listeners, logs, event loop, spool
+_SPARE = 64  # descriptors of a worker in addition to connections: listeners, logs, event loop, spool
 _SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
 _RESERVE, _RESERVE_PART = (
     64 << 20,
@@ -180,7 +180,7 @@ def _descriptor_limits(pid: int) -> tuple[float, float] | None:
 
 
 def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
-    """There, the daemon's to write, nobody else's, with room."""
+    """It exists, only the daemon may write there, and it has free space."""
     path, step = Path(setup.settings.temp_directory), "temp directory"
     owner = setup.settings.user or "root"
     make = f"install -d -m 0700 -o {shlex.quote(owner)} {shlex.quote(str(path))}"

@@ -1,7 +1,7 @@
 """Whether other people's rules (firewalld, ufw, Docker, anybody's) let intercepted connections in.
 
-The box's rulesets are copied into a twin (see `twin`) and a connection is tried there. When it does not get through,
-each ruleset is tried alone beside ours, so that the one that stands in the way is named.
+The host's rulesets are copied into a replica (see `replica`) and a connection is tried there. When it does not get
+through, each ruleset is tried alone beside ours, so that the one that stands in the way is named.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TIMEOUT = 120.0  # seconds, for a replica that loads tens of thousands of rules
 
 
 def look_at_firewall(setup: Setup) -> Iterator[Finding]:
-    """An intercepted connection gets through every ruleset of the box."""
+    """An intercepted connection gets through every ruleset of the host."""
     options = setup.plan.options
     if not options.interfaces or not check.examine(setup.plan).in_place:
         return
@@ -40,7 +40,7 @@ def look_at_firewall(setup: Setup) -> Iterator[Finding]:
         yield Finding("firewall", False, f"the rulesets cannot be read: {error}")
         return
     if not others:
-        yield Finding("firewall", True, "nobody else has rules")
+        yield Finding("firewall", True, "no other rules exist")
         return
     for name in options.interfaces:
         yield from _of_interface(setup, name, ours, others)
@@ -98,7 +98,7 @@ def _trials(setup: Setup, name: str) -> list[list[Any]]:
 
 
 def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: list[list[Any]]) -> list[str]:
-    """Try connections in a twin; what came of each. Raises GatewayError if there can be none."""
+    """Try connections in a replica; what came of each. Raises GatewayError if there can be none."""
     links = {
         interface.name: [address for address in interface.addresses if not address.startswith("fe80:")]
         for interface in survey.interfaces()
@@ -130,7 +130,7 @@ def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> s
         return f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload"
     if "ufw-" in culprit.script[1] and shutil.which("ufw"):
         return f"ufw allow in on {name} to any port {port} proto tcp"
-    # Diverted connections keep their address: what is not for this box, and yet in its input, is ours.
+    # Diverted connections keep their address: what is not for this host, and yet in its input, is ours.
     if not culprit.table:
         foreign = " -m addrtype ! --dst-type LOCAL" if diverted else ""
         return f"{culprit.name} -I INPUT -i {name} -p tcp --dport {port}{foreign} -j ACCEPT"
@@ -140,7 +140,7 @@ def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> s
 
 
 def _input_chains(culprit: Ruleset) -> list[str]:
-    """The chains of a table that see a connection to this box; those of the input hook if there are any."""
+    """The chains of a table that see a connection to this host; those of the input hook if there are any."""
     listed = nftables.run_nft("-j", "list", "table", culprit.family, culprit.table)
     chains = [item["chain"] for item in json.loads(listed.stdout)["nftables"] if "chain" in item]
     base = [chain for chain in chains if chain.get("type") == "filter"]

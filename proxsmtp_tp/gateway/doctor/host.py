@@ -1,4 +1,4 @@
-"""The box under the rules: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking.
+"""The host under the rules: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking.
 
 Sources: Documentation/networking/ip-sysctl.rst (ip_forward, rp_filter: the larger of all and the interface counts),
 nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
@@ -84,7 +84,7 @@ def look_at_forwarding(setup: Setup) -> Iterator[Finding]:
     for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
         if version in _versions_of(setup):
             on = setting(name) == "1"
-            text = f"IPv{version} packets are {'forwarded' if on else 'not forwarded: this box is no router'}"
+            text = f"IPv{version} packets are {'forwarded' if on else 'not forwarded: this host is no router'}"
             yield Finding(f"forwarding, IPv{version}", on, text, "" if on else f"sysctl -w {name}=1")
 
 
@@ -211,7 +211,7 @@ def look_at_bridges(setup: Setup) -> Iterator[Finding]:
 
 
 def look_at_connection_tracking(setup: Setup) -> Iterator[Finding]:
-    """REDIRECT needs it, switched on for mail and with room."""
+    """REDIRECT needs it: on for mail, and with free entries."""
     if setup.plan.options.mode is not Mode.REDIRECT and not setup.plan.options.local:
         return
     step = "connection tracking"

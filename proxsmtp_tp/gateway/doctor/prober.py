@@ -1,4 +1,4 @@
-"""The probe's work: `python -m proxsmtp_tp.gateway.doctor.prober`, in the network namespace of the box.
+"""The probe's work: `python -m proxsmtp_tp.gateway.doctor.prober`, in the network namespace of the host.
 
 Attaches a client to the host, at the interface that the rules know as the probe's, and a server at another, each
 behind a router of its own, all in namespaces without a name; sends one mail for each IP version; and says what both
@@ -119,7 +119,7 @@ class _Host:
 
     @staticmethod
     def connect_to_host(addresses: dict[str, list[str]]) -> None:
-        """Take addresses, and the box as the way to everywhere."""
+        """Take addresses, and the host as the way to everywhere."""
         with IPRoute() as netlink:
             index = netlink.link_lookup(ifname=_FAR)[0]
             netlink.link("set", index=1, state="up")

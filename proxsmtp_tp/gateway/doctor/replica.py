@@ -1,7 +1,7 @@
-"""A twin of the box for one question: do its rulesets let an intercepted connection of a client reach the daemon?
+"""A replica of the host for one question: do its rulesets let an intercepted connection of a client reach the daemon?
 
 `python -m proxsmtp_tp.gateway.doctor.replica`, started in an empty network namespace (unshare --net), reads one JSON
-object from standard input, makes links with the names and addresses of the box, loads its rulesets, listens as the
+object from standard input, makes links with the names and addresses of the host, loads its rulesets, listens as the
 daemon would, and connects as a client from a namespace behind the client interface. The kernel gives the verdict: no
 rule is interpreted here. Everything ends with the process.
 
@@ -28,7 +28,7 @@ RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 IPV6_TRANSPARENT = 75  # linux/in6.h
 _PATIENCE = 1.3  # seconds; the kernel sends a second SYN after one, should the machine be that busy
 _TOOL_SECONDS = 60.0
-_FAR = "twin"  # the client's end of its link
+_FAR = "replica"  # the client's end of its link
 
 
 def main() -> int:
@@ -60,7 +60,7 @@ def _make_links(job: dict[str, Any], client: Namespace) -> None:
         for number, (name, addresses) in enumerate(job["links"].items()):
             peer: dict[str, Any] = {"ifname": _FAR, "net_ns_pid": client.pid}
             if name != job["client"]:
-                peer = {"ifname": f"twin{number}"}
+                peer = {"ifname": f"replica{number}"}
             netlink.link("add", ifname=name, kind="veth", peer=peer)
             index = netlink.link_lookup(ifname=name)[0]
             netlink.link("set", index=index, state="up")

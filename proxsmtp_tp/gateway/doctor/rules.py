@@ -61,7 +61,7 @@ def look_at_existing(setup: Setup) -> Iterator[Finding]:
 
 
 def look_at_delivery(setup: Setup) -> Iterator[Finding]:
-    """A packet with our mark reaches this box, whatever other policy rules say."""
+    """A packet with our mark reaches this host, whatever other policy rules say."""
     if not setup.plan.diverts:
         return
     if not check.wanted_routing(setup.plan)[0] <= routing.read_routing().rules:
@@ -74,7 +74,7 @@ def look_at_delivery(setup: Setup) -> Iterator[Finding]:
                 continue
             delivered = _delivered(source, server, name, setup.plan.numbers.mark)
             step = f"delivery, {name}, IPv{version}"
-            text = "marked packets come to this box"
+            text = "marked packets come to this host"
             wrong, fix = _who_routes(setup, version) if not delivered else ("", "")
             yield Finding(step, delivered, text if delivered else wrong, fix)
 
@@ -128,7 +128,7 @@ def _who_routes(setup: Setup, version: int) -> tuple[str, str]:
         rule for rule in routing.read_routing().foreign_rules if rule.version == version and 0 < rule.priority < first
     ]
     if not before:
-        return "marked packets are not delivered to this box (ip route get ... mark)", ""
+        return "marked packets are not delivered to this host (ip route get ... mark)", ""
     text = f"marked packets are routed away by a policy rule before ours: {'; '.join(map(str, before))}"
     # What `ip rule` shows after the priority is what `ip rule add` takes.
     ip, old = f"ip -{version} rule", before[0].priority

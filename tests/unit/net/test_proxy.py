@@ -139,7 +139,7 @@ async def test_a_client_with_its_share_is_told_so_and_others_come_in(
             client.close()
         await until(lambda: sum(harness.admission.counts()) == 4, "the places are free")
         assert (await (await harness.client()).reply()).startswith(b"220")
-    assert "refused: it has its share of MaxConnections (10)" in caplog.text
+    assert "refused: it already has its share of MaxConnections (10)" in caplog.text
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
@@ -290,7 +290,7 @@ async def test_a_connection_that_came_out_of_us_is_refused(
         client.close()
         await harness.empty()
     assert caplog.text.count("accepted connection from") == 2
-    assert caplog.text.count("came out of this proxy: that would be a loop") == 1
+    assert caplog.text.count("was made by this proxy: that would be a loop") == 1
 
 
 async def test_a_client_with_a_port_that_one_of_our_connections_has(start_proxy: StartProxy) -> None:
@@ -318,7 +318,7 @@ async def test_a_connection_of_ours_that_is_recognised_late(
         server = await mx.accept()
         assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
         assert await server.rest() == b""
-    assert "came out of this proxy: that would be a loop" in caplog.text
+    assert "was made by this proxy: that would be a loop" in caplog.text
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])

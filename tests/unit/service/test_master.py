@@ -381,7 +381,7 @@ def test_the_next_daemon_waits_for_one_that_was_told_to_stop(daemon: Daemon) -> 
     try:
         first.terminate()
         daemon.launch("--pid-file", str(pid_file))
-        eventually(lambda: f"for daemon {first.pid} to let its clients go" in daemon.log())
+        eventually(lambda: f"until daemon {first.pid} has finished its transactions" in daemon.log())
         assert pid_file.read_text() == f"{first.pid}\n"
         assert busy.ask("DONE") == "250 DONE"
         assert first.wait(PATIENCE) == 0

@@ -153,7 +153,7 @@ def test_one_that_came_into_its_place_meanwhile_is_not_overwritten(tmp_path: Pat
     pid_file = PidFile(str(path))
     other = Holder(path)
     try:
-        with pytest.raises(PidFileError, match=f"the daemon {other.process.pid} has taken it meanwhile"):
+        with pytest.raises(PidFileError, match=f"the daemon {other.process.pid} has taken it in the meantime"):
             pid_file.write()
         assert path.read_text() == f"{other.process.pid}\n"
     finally:

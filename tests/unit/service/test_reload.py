@@ -103,7 +103,7 @@ def test_new_workers_that_do_not_come_up_change_nothing(daemon: Daemon) -> None:
     before = daemon.workers()
     other = str(daemon.folder / "other")
     daemon.configure(Listen=f"{daemon.socket} {other}", Header="X-Fail: /", MaxConnections=9)
-    daemon.reload("the new workers do not come up")
+    daemon.reload("the new workers do not start")
     assert client.ask("PING") == "250 PING"
     eventually(lambda: daemon.workers() == before)
     assert daemon.status()["max_connections"] == 64
