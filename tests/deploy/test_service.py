@@ -19,6 +19,11 @@ pytestmark = pytest.mark.timeout(300)
 PAGE, HEADING = "deployment.md", "## By hand"
 RULES = "proxsmtp-tp-rules@gateway.service"
 STATES = "/run/proxsmtp-tp-rules"
+CLOSED = """table inet closed { chain forward { type filter hook forward priority filter; policy accept;
+    tcp dport 25 drop
+}
+}
+"""
 FORWARD = ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 
@@ -77,6 +82,23 @@ def test_a_stop_while_a_reload_is_tried_again_removes_the_rules(gateway: Machine
     assert rules_there(gateway)
 
 
+def test_refused_rules_leave_no_mail_unfiltered(gateway: Machines) -> None:
+    """None are in place, as after a boot, and the host does not forward what they would intercept."""
+    run = gateway.gateway.run
+    run("systemctl", "stop", RULES)
+    run("nft", "-f", "-", text=CLOSED)
+    run("systemctl", "start", RULES, check=False)
+    look = ("proxsmtp-tp", "check-rules", "-f", "/etc/proxsmtp-tp/gateway.conf")
+    assert "refusing mail" in run(*look, check=False)
+    log = run("journalctl", "-u", RULES, "--no-pager")
+    assert "mail to port 25 is refused" in log
+    # It was tried, also in the sandbox of the unit.
+    assert "nft table inet closed (tcp dport 25 drop) does not forward 192.0.2." in log
+    run("nft", "delete", "table", "inet", "closed")
+    assert acceptance.wait_until(lambda: run("systemctl", "is-active", RULES, check=False) == "active\n")
+    assert "in place" in run(*look)
+
+
 def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
     gateway.stop_gateway()
     gateway.boot_gateway()
@@ -85,7 +107,13 @@ def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
 
 
 def test_remove_service_leaves_nothing(gateway: Machines) -> None:
+    # Also where the unit waits for its next try, and mail is refused: it is stopped without ExecStop.
+    gateway.gateway.run("systemctl", "stop", RULES)
+    gateway.gateway.run("nft", "-f", "-", text=CLOSED)
+    gateway.gateway.run("systemctl", "start", RULES, check=False)
+    assert rules_there(gateway)
     gateway.gateway.run("proxsmtp-tp", "remove-service", "--purge")
+    gateway.gateway.run("nft", "delete", "table", "inet", "closed")
     assert units(gateway) == ""
     assert "proxsmtp" not in gateway.gateway.run("nft", "list", "ruleset")
     assert "proxsmtp" not in gateway.gateway.run("getent", "passwd")
