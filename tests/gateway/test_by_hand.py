@@ -41,3 +41,11 @@ def test_loading_by_hand(host: RulesHost, mode: Mode) -> None:
         assert greeting(host.net.client, SERVER[version]) == f"daemon for {SERVER[version]}"
     daemon.close()
     assert greeting(host.net.client, SERVER[4]) == "ConnectionRefusedError"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_name_of_a_file_is_needed(host: RulesHost, mode: Mode) -> None:
+    """A minimal Debian has no /etc/protocols and no /etc/services (package netbase)."""
+    text = (ROOT / f"nftables/{mode.value}.nft").read_text()
+    hidden = "".join(f"mount --bind /dev/null /etc/{name}; " for name in ("protocols", "services"))
+    run(host.net.gateway, "unshare", "-m", "sh", "-ec", f"{hidden} nft -c -f -", stdin=text)
