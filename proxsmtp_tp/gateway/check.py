@@ -1,4 +1,4 @@
-"""The plan against the live host, by meaning: in place, absent, or drifted with a line for each difference."""
+"""Compares the plan with the host, by meaning: in place, absent, or drifted with a line for each difference."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look at the host gave."""
+    """The result of the comparison."""
 
     absent: bool
-    """Nothing of the plan is there."""
+    """Nothing of the plan is installed."""
     differences: tuple[str, ...]
     refuses_mail: bool = False
-    """In place of the plan, each connection that it would intercept is refused."""
+    """Instead of interception, each connection that the plan would intercept is refused."""
 
     @property
     def in_place(self) -> bool:
@@ -51,7 +51,7 @@ def wanted_routing(plan: Plan) -> tuple[frozenset[PolicyRule], frozenset[LocalRo
 
 
 def examine(plan: Plan, methods: Iterable[Method] = METHODS) -> Finding:
-    """Compare; rules of another one of `methods` are a difference. Raises GatewayError if the host does not tell."""
+    """Compare; rules of another method in `methods` are a difference. Raises GatewayError if rules cannot be read."""
     drift = METHODS[plan.options.method].drift(plan)
     rules, routes = wanted_routing(plan)
     live = routing.read_routing()
@@ -72,7 +72,7 @@ def examine(plan: Plan, methods: Iterable[Method] = METHODS) -> Finding:
 
 
 def examine_installed(plan: Plan, state: State | None) -> Finding:
-    """Like `examine`; where mail is refused instead, that is what differs."""
+    """Like `examine`; if mail is refused instead of intercepted, that is the difference."""
     finding = examine(plan)
     if state and state.plan.refuse_all and examine(state.plan).in_place:
         return replace(finding, refuses_mail=True, differences=(refusal(state.plan),))
@@ -80,7 +80,7 @@ def examine_installed(plan: Plan, state: State | None) -> Finding:
 
 
 def refusal(plan: Plan) -> str:
-    """For people: mail is refused, and what ends that."""
+    """A text that says that mail is refused, and which command ends that."""
     ports = ", ".join(map(str, sorted(plan.options.ports)))
     return (
         f"mail to port {ports} is refused (RuleFail: closed), and does not pass unfiltered, until the rules can be"
@@ -89,9 +89,9 @@ def refusal(plan: Plan) -> str:
 
 
 def look(options: Options, store: Store) -> tuple[Finding, list[str], Plan]:
-    """What check-rules says: the finding, what else there is to know, and the plan that was compared.
+    """What check-rules reports: the finding, further notes, and the plan that was compared.
 
-    Options that name no interface stand for whatever was installed. Raises PlanError and GatewayError.
+    If the options name no interface, the installed plan is compared. Raises PlanError and GatewayError.
     """
     states = store.read_all()
     state = states.get(options.instance)

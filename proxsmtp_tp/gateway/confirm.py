@@ -1,9 +1,8 @@
-"""The safe try: rules that undo themselves unless they are confirmed in time.
+"""Install on trial: rules that are undone unless they are confirmed in time.
 
-A watchdog process (`python -m proxsmtp_tp.gateway.confirm`) is started before the first change and lives in a session
-of its own, so it does its work also when the connection of the administrator, or the installing process, is gone. The
-state file names the try by its token: whoever confirms, removes or replaces the rules changes it, and the watchdog
-ends.
+A watchdog process (`python -m proxsmtp_tp.gateway.confirm`) is started before the first change and runs in a session of
+its own, so it also works after the administrator's connection, or the installing process, has ended. The state file
+holds the token of the trial. Confirming, removing or replacing the rules changes the token, and the watchdog ends.
 
 Time is CLOCK_BOOTTIME, which also counts while the machine sleeps.
 """
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Options
 
 SYSLOG = Path("/dev/log")
-_STEP = 0.2  # how often the watchdog looks whether it is still wanted
-_GRACE = 60.0  # past the deadline: how long it tries to get the lock
+_STEP = 0.2  # how often the watchdog checks whether the trial is still open
+_GRACE = 60.0  # after the deadline: how long it tries to get the lock
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One try: its token, and when it ends (seconds of CLOCK_BOOTTIME)."""
+    """One trial: its token, and when it ends (seconds of CLOCK_BOOTTIME)."""
 
     token: str
     deadline: float
@@ -56,7 +55,7 @@ def now() -> float:
 
 
 def install_on_trial(options: Options, store: Store, seconds: float) -> tuple[Outcome, Try | None]:
-    """Like `install.install`, but undone after `seconds`. No try comes with rules that were in place already."""
+    """Like `install.install`, but undone after `seconds`. If the rules were in place already, there is no trial."""
     attempt = Try(secrets.token_hex(8), now() + seconds)
     watchdog = _start_watchdog(options.instance, store, attempt)
     try:
@@ -82,7 +81,7 @@ def _start_watchdog(instance: str, store: Store, attempt: Try) -> subprocess.Pop
 
 
 def confirm(instance: str, store: Store, token: str) -> bool:
-    """Keep the rules of a try. False if it is over: undone, removed or replaced."""
+    """Keep the rules of a trial. False if it is over: undone, removed or replaced."""
     with store.lock():
         state = store.read(instance)
         if state is None or state.token != token or state.phase is not Phase.INSTALLED:
@@ -92,7 +91,7 @@ def confirm(instance: str, store: Store, token: str) -> bool:
 
 
 def undo(instance: str, store: Store, token: str) -> bool:
-    """Go back to what was before the try. False if it is over already."""
+    """Restore what was installed before the trial. False if the trial is over already."""
     with store.lock():
         state = store.read(instance)
         if state is None or state.token != token:
@@ -102,13 +101,13 @@ def undo(instance: str, store: Store, token: str) -> bool:
 
 
 def wanted(instance: str, store: Store, token: str) -> bool:
-    """Whether the try is still open."""
+    """Whether the trial is still open."""
     state = store.read(instance)
     return state is not None and state.token == token
 
 
 def watch(instance: str, store: Store, attempt: Try) -> bool:
-    """Wait for the deadline, then undo. False if the try ended otherwise."""
+    """Wait for the deadline, then undo. False if the trial ended otherwise."""
     begun = False
     while attempt.remaining > 0:
         open_now = wanted(instance, store, attempt.token)

@@ -1,4 +1,4 @@
-"""A plan for people: what would be loaded, and what it would change on the host now."""
+"""A plan as text: what would be loaded, and what an install would change on the host now."""
 
 from __future__ import annotations
 

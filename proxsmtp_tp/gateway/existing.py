@@ -1,4 +1,4 @@
-"""The connections that began unfiltered, as the rules saw them: before the rules, or while fail open let mail pass.
+"""Lists connections that the rules saw and that began unfiltered: before the rules, or while fail open let mail pass.
 
 Each is counted until UNFILTERED_SECONDS after its last packet. Needs no connection tracking.
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.gateway.plan import Plan
 
-SHOWN = 5  # connections named in one line; --json has all
+SHOWN = 5  # number of connections in one line; --json lists all
 _LISTS = ("ipt_hashlimit", "ip6t_hashlimit")
 # "890 192.0.2.10:4321->198.51.100.25:25 .." (net/netfilter/xt_hashlimit.c)
 _ENTRY = re.compile(r"^-?[0-9]+ (\S+):([0-9]+)->(\S+):([0-9]+) ", re.MULTILINE)
 
 
 def connections(plan: Plan) -> list[str]:
-    """Each as "client:port -> server:port", sorted. Raises GatewayError if the firewall does not tell."""
+    """Each as "client:port -> server:port", sorted. Raises GatewayError if the firewall cannot be read."""
     found = _of_nft(plan) if plan.options.method is Method.NFTABLES else _of_xtables(plan)
     return sorted(f"{_host(client)}:{port} -> {_host(server)}:{to}" for client, port, server, to in found)
 
 
 def sentence(plan: Plan, found: list[str]) -> str:
-    """What became of them, for people; empty if there are none."""
+    """What happened to them, as a sentence; empty if there are none."""
     if not found:
         return ""
     named = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

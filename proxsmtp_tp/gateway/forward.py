@@ -1,9 +1,10 @@
-"""What interception would open: connections that the host's own forwarding policy closes (FORWARD, policy routing).
+"""Finds connections that the host's forwarding policy forbids (FORWARD, policy routing) but interception would allow.
 
-A redirected connection is not forwarded: the daemon makes its own. So a drop in a forward chain, or a policy rule that
-prohibits a client its destination, would no longer decide. Here the policy is asked for samples of clients and servers:
-any hosts, and one for every address that a rule names. Firewall rules are tried in a copy of the host
-(`forward_trial`), routes by the lookup that the kernel would make for the client's packet.
+A redirected connection is not forwarded: the daemon makes its own connection. So a drop in a forward chain, or a policy
+rule that prohibits a destination for a client, would no longer have an effect. This module tests the policy with sample
+clients and servers: some hosts of the interfaces' networks, servers that no rule names, and one host for every address
+that a rule names. Firewall rules are tested in a copy of the host (`forward_trial`); routes, with the lookup that the
+kernel makes for the client's packet.
 
 Sources: ip-rule(8), ip-route(8), rtnetlink(7).
 """
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Network, Plan
     from proxsmtp_tp.gateway.rulesets import Ruleset
 
-# Addresses for examples (RFC 5737, RFC 3849): servers that no rule names.
+# Documentation addresses (RFC 5737, RFC 3849): servers that no rule names.
 EXAMPLES = {4: ("203.0.113.250", "198.51.100.250"), 6: ("2001:db8:ffff::250", "2001:db8:fffe::250")}
-NAMED_MAX = 200  # addresses of rules that are tried for each IP version: a blocklist has tens of thousands, all alike
-TRIALS_MAX = 20000  # SYNs: sent in a second
-SHOWN = 3  # rules, or connections, named in one line
+NAMED_MAX = 200  # addresses from rules, for each IP version: a blocklist has tens of thousands, all used alike
+TRIALS_MAX = 20000  # SYNs: sending them takes about a second
+SHOWN = 3  # number of rules, or connections, in one line
 _TIMEOUT = 120.0
-_PRIORITY = {Mode.REDIRECT: -104, Mode.TPROXY: -149}  # just behind our rules in the prerouting hook
+_PRIORITY = {Mode.REDIRECT: -104, Mode.TPROXY: -149}  # just after our rules in the prerouting hook
 _REFUSALS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}  # linux/rtnetlink.h, and fib_rules.h
 _REFUSED = {errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES}
 _ADDRESS = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7})(?:/\d{1,3})?")
@@ -49,7 +50,7 @@ _CLOSES = re.compile(r"\b(?:drop|reject|DROP|REJECT)\b")
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Connections that the host would not forward: who says so, by which rules, and some of them."""
+    """Connections that the host would not forward: `who` is the ruleset or policy rule that forbids them."""
 
     who: str
     rules: tuple[str, ...]
@@ -75,7 +76,7 @@ class _Trial:
 
 
 def closed(plan: Plan) -> list[Closed]:
-    """What the host's policy closes and interception would open. Raises GatewayError if it cannot be asked."""
+    """What the host's policy forbids and interception would allow. Raises GatewayError if that cannot be tested."""
     if not plan.options.interfaces:
         return []
     return [*_closed_by_routing(plan), *_closed_by_firewall(plan)]
@@ -102,13 +103,13 @@ def _closed_by_firewall(plan: Plan) -> list[Closed]:
 
 
 def _shown(trials: list[_Trial]) -> tuple[str, ...]:
-    """For people: one of each IP version first."""
+    """The trials as text: one of each IP version first."""
     first = {":" in trial.client: trial for trial in reversed(trials)}
     return tuple(map(str, dict.fromkeys([*sorted(first.values(), key=lambda trial: ":" in trial.client), *trials])))
 
 
 def _stopped(plan: Plan, rulesets: list[Ruleset], trials: list[_Trial]) -> list[_Trial]:
-    """The trials that come as far as our rules, and are not forwarded."""
+    """The trials that reach the place of our rules, but are not forwarded."""
     links = {
         interface.name: [address for address in interface.addresses if not address.startswith("fe80:")]
         for interface in survey.interfaces()
@@ -138,7 +139,7 @@ def _stopped(plan: Plan, rulesets: list[Ruleset], trials: list[_Trial]) -> list[
 
 
 def _trials(plan: Plan, scripts: list[str]) -> Iterator[_Trial]:
-    """Any clients and servers, and those that the rules name, as far as they would be intercepted and have a route."""
+    """Sample clients and servers, and those that the rules name, if they would be intercepted and have a route."""
     named = list(_named(scripts))
     with IPRoute() as netlink:
         for name in plan.options.interfaces:
@@ -154,7 +155,7 @@ def _trials(plan: Plan, scripts: list[str]) -> Iterator[_Trial]:
 
 
 def _named(scripts: Iterable[str]) -> Iterator[str]:
-    """One host of every network that the rules name, the first NAMED_MAX of each IP version."""
+    """One host of every network that the rules name; only the first NAMED_MAX of each IP version."""
     found: dict[int, set[str]] = {4: set(), 6: set()}
     for script in scripts:
         for text in _ADDRESS.findall(script):
@@ -208,7 +209,7 @@ def _within(host: str, networks: Iterable[Network]) -> bool:
 
 
 def _out(netlink: IPRoute, host: str) -> str | None:
-    """The interface by which the host is reached; None without a route, or for an address of ours."""
+    """The interface of the route to a host; None if there is no route."""
     family = routing.FAMILIES[ip_address(host).version]
     try:
         (found,) = netlink.route("get", dst=host, family=family)
@@ -218,7 +219,7 @@ def _out(netlink: IPRoute, host: str) -> str | None:
 
 
 def _rules(ruleset: Ruleset) -> tuple[str, ...]:
-    """The rules of a ruleset that close something, on the way of forwarded packets; the first few."""
+    """The first few rules of a ruleset that may drop or reject forwarded packets."""
     found = []
     block = ""
     for raw in ruleset.script[1].splitlines():
@@ -234,7 +235,7 @@ def _rules(ruleset: Ruleset) -> tuple[str, ...]:
 
 
 def _closed_by_routing(plan: Plan) -> list[Closed]:
-    """Policy rules that refuse a client what the daemon may do: by source, interface, or a table of their own."""
+    """Policy rules that forbid a client a destination that the daemon may reach: by source, interface or table."""
     found = []
     with IPRoute() as netlink:
         for version in routing.versions():
@@ -242,7 +243,7 @@ def _closed_by_routing(plan: Plan) -> list[Closed]:
             routes = list(netlink.get_routes(family=routing.FAMILIES[version]))
             for rule in rules:
                 if rule.get("FRA_PROTOCOL") == PROTOCOL or rule.get("FRA_OIFNAME"):
-                    continue  # ours; or for sockets of this host only
+                    continue  # ours, or a rule only for sockets of this host
                 for what, source, destinations in _refusals(version, rule, routes):
                     refused = [
                         f"{client} -> {server} (from {name})"
@@ -260,7 +261,7 @@ def _closed_by_routing(plan: Plan) -> list[Closed]:
 
 
 def _refusals(version: int, rule: Any, routes: list[Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """What a policy rule refuses: its text, its source if it names one, and hosts of its destination."""
+    """What a policy rule refuses: the rule as text, its source network ("" for any), and hosts of its destination."""
     source = _network(rule.get("FRA_SRC"), rule["src_len"])
     destination = _network(rule.get("FRA_DST"), rule["dst_len"])
     words = [f"ip -{version} rule {rule.get('FRA_PRIORITY') or 0}"]
@@ -291,7 +292,7 @@ def _hosts(network: str) -> list[str]:
 
 
 def _refused(netlink: IPRoute, interface: str, client: str, server: str, mark: int) -> bool:
-    """Whether the kernel refuses the client's packet its way, and would not refuse the daemon's."""
+    """Whether the kernel would refuse to route the client's packet, but not the daemon's."""
     family = routing.FAMILIES[ip_address(server).version]
     index = socket.if_nametoindex(interface)
     if _refusal(netlink, dst=server, family=family):

@@ -1,12 +1,13 @@
-"""What the host's own rules would forward: tried in a copy, `python -m proxsmtp_tp.gateway.forward_trial`.
+"""Tests in a copy of the host what its own rules forward: `python -m proxsmtp_tp.gateway.forward_trial`.
 
-Started in an empty network namespace (unshare --net) it reads one JSON object from standard input, makes links with the
-names and addresses of the host, loads its rulesets without ours, and sends one SYN for each trial from a namespace
-behind the client interface. The kernel gives the verdict: no rule is interpreted here. All ends with the process.
+It is started in an empty network namespace (unshare --net). It reads one JSON object from standard input, makes links
+with the names and addresses of the host, loads the host's rulesets without ours, and sends one SYN for each trial from
+a namespace behind the client interface. The kernel decides: this module interprets no rule. The links and rules are
+removed when the process ends.
 
 Input: {"links": {name: [address/prefix]}, "client": name, "scripts": [[[command, ...], stdin]], "priority": n,
 "trials": [[client, server, port, interface out]]}. Output: {"results": ["forwarded" | "stopped" | "early"]}, one for
-each trial. early: stopped before `priority` of the prerouting hook, where we would have intercepted it.
+each trial. early: stopped before `priority` of the prerouting hook, that is, before our rules would intercept it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from proxsmtp_tp.gateway.namespaces import Namespace, new_namespace
 _FAR = "far"  # the client's end of its link
 _NUD_PERMANENT = 0x80  # linux/neighbour.h
 _TOOL_SECONDS = 60.0
-_SECONDS = 3.0  # for packets that need microseconds, on a busy machine
-_ROUNDS = 0.3  # seconds until what has not been seen is sent again
+_SECONDS = 3.0  # a packet needs microseconds, but the machine may be busy
+_ROUNDS = 0.3  # seconds until SYNs that did not arrive are sent again
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TCP, _SYN = 6, 0x02
 _WATCH = """
@@ -44,7 +45,7 @@ table inet proxsmtp_trial {{
 
 
 def main() -> int:
-    """Try what standard input says."""
+    """Run the trials that standard input describes."""
     job = json.load(sys.stdin)
     with new_namespace(_send) as client:
         mac = _make_links(job, client)
@@ -73,7 +74,7 @@ def _results(trials: list[list[Any]], client: Namespace, mac: str) -> list[str]:
         time.sleep(_ROUNDS)
         seen = _numbers("early"), _numbers("out")
         if seen == (early, out) and early:
-            break  # a second round brought nothing new
+            break  # no further SYN arrived in a second round
         early, out = seen
     return ["forwarded" if n in out else "stopped" if n in early else "early" for n in sorted(wanted)]
 
@@ -91,7 +92,7 @@ def _numbers(name: str) -> set[int]:
 
 
 def _make_links(job: dict[str, Any], client: Namespace) -> str:
-    """As on the host, with a way to every client and server of a trial. The client interface's link address."""
+    """Make the host's links, and routes to every client and server. Returns the client interface's link address."""
     for name, value in {
         "ipv4/ip_forward": "1", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/default/rp_filter": "0",
         "ipv6/conf/all/forwarding": "1", "ipv6/conf/all/accept_dad": "0", "ipv6/conf/default/accept_dad": "0",
@@ -125,7 +126,7 @@ def _make_links(job: dict[str, Any], client: Namespace) -> str:
 
 
 def _send(line: str) -> str:
-    """In the client's namespace: one SYN for each [number, client, server, port], the number as its sequence number."""
+    """In the client's namespace: send a SYN for each [number, client, server, port]; number: its sequence number."""
     mac, syns = json.loads(line)
     try:
         with IPRoute() as netlink:
@@ -137,7 +138,7 @@ def _send(line: str) -> str:
                 version = ip_address(source).version
                 head = bytes.fromhex(mac.replace(":", "")) + b"\x02\0\0\0\0\x01" + _ETHERTYPES[version].to_bytes(2)
                 sock.send(head + syn(source, server, port, number))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other end waits for a line
+    except Exception as error:  # noqa: BLE001 - the other end waits for a line, whatever the error is
         return f"{type(error).__name__}: {error}"
     return "sent"
 
@@ -156,7 +157,7 @@ def syn(source: str, server: str, port: int, number: int) -> bytes:
 
 
 def _checksum(data: bytes) -> bytes:
-    """RFC 1071."""
+    """The Internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)

@@ -1,9 +1,9 @@
-"""Install and remove: from any state of the host, also one that a crash left, to the plan or to nothing.
+"""Install and remove rules, from any state of the host, also after a crash.
 
-Guarantees: refusal before the first change. The order is such that at no moment mail is refused or passes unfiltered
-for lack of a rule: policy routing stands before the rules that need it, and goes after them; the firewall's part is
-one step. If a step fails, the steps before it are undone and the rules are what they were. A second run changes
-nothing. A crash at any moment leaves something that the next install or remove brings to its end.
+Guarantees: everything is checked before the first change. At no moment is mail refused, or passes unfiltered, because
+a rule is missing: policy routing is added before the rules that need it, and removed after them; the firewall is
+changed in one step. If a step fails, the earlier steps are undone and the rules are as before. A second run changes
+nothing. After a crash at any moment, the next install or remove finishes the work.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import LocalRoute, Method, Options, Plan, PolicyRule
     from proxsmtp_tp.gateway.state import Store
 
-# A goto is dead without its target, and a lookup without its table: what is needed comes first, and goes last.
+# A goto has no effect without its target: the target is added first, and removed last.
 _ORDER = {RuleAction.NOP.value: 0, RuleAction.LOOKUP.value: 1, RuleAction.GOTO.value: 2}
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What was done, for people."""
+    """What was done."""
 
     changed: bool
     notes: list[str] = field(default_factory=list)
@@ -39,11 +39,12 @@ class Outcome:
 def install(
     options: Options, store: Store, *, deadline: float | None = None, token: str = "", or_refuse_mail: bool = False
 ) -> Outcome:
-    """Bring the host to the plan. Raises PlanError, RequirementError (nothing changed) or GatewayError (undone).
+    """Install the rules of a plan. Raises PlanError, RequirementError (nothing changed) or GatewayError (undone).
 
-    `deadline` and `token` make it a try (see `confirm`); without them, a try that is in place is confirmed.
-    `or_refuse_mail`: after a boot nothing of ours is there, and where RuleForward refuses the rules, mail would pass
-    unfiltered. With fail closed each connection that would be intercepted is refused then, and MailRefusedError raised.
+    `deadline` and `token` make it a trial (see `confirm`); without them, an active trial is confirmed.
+    `or_refuse_mail`: after a boot no rules of ours exist, and if RuleForward refuses to install them, mail would pass
+    unfiltered. In that case, with fail closed, each connection that would be intercepted is refused, and
+    MailRefusedError is raised.
     """
     with store.lock():
         if deadline is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > deadline:
@@ -66,7 +67,7 @@ def install(
 
 
 def prepare(options: Options, store: Store) -> tuple[Plan, list[str], State | None]:
-    """Choose the numbers, and check what does not depend on the method."""
+    """Choose the numbers, and check the requirements that do not depend on the method."""
     states = store.read_all()
     plan, notes = survey.choose_plan(options, states)
     notes += survey.require(plan)
@@ -74,10 +75,10 @@ def prepare(options: Options, store: Store) -> tuple[Plan, list[str], State | No
 
 
 def require_forward(plan: Plan, state: State | None) -> list[str]:
-    """Check that no connection is opened that the host would not forward; notes where that is accepted.
+    """Check that interception allows no connection that the host would not forward; returns notes if that is accepted.
 
-    Rules that are, or a moment ago were, in place come back in any case: without them mail would pass unfiltered.
-    Raises RequirementError.
+    If rules are in place, or were a moment ago, the new ones are installed in any case, with notes: without rules mail
+    would pass unfiltered. Raises RequirementError.
     """
     overruled = plan.options.forward is Forward.OVERRULE
     in_place = state is not None and state.phase is not Phase.REMOVING and not state.plan.refuse_all
@@ -101,16 +102,16 @@ def require_forward(plan: Plan, state: State | None) -> list[str]:
 
 
 def refuse_mail(plan: Plan, state: State | None, store: Store, reason: GatewayError) -> GatewayError:
-    """Fail closed: refuse what may not be intercepted; fail open: refuse nothing. The lock is held.
+    """Fail closed: refuse the connections that may not be intercepted; fail open: refuse nothing. Needs the lock.
 
-    Returns the error that tells what was done.
+    Returns the error to raise, which says what was done.
     """
     if plan.options.fail is Fail.OPEN:
         if state and state.plan.refuse_all:
             restore(None, plan.options.instance, Owned.by(plan.options.instance, state, store), store)
         return reason
     if state is None and check.examine(plan).in_place:
-        return reason  # the state file was lost: what is there goes on
+        return reason  # the state file was lost, but the rules are in place: keep them
     refusing = replace(plan, refuse_all=True)
     in_place = state is not None and state.phase is Phase.INSTALLED and state.plan == refusing
     if not in_place or not check.examine(refusing).in_place:
@@ -123,7 +124,7 @@ def refuse_mail(plan: Plan, state: State | None, store: Store, reason: GatewayEr
 
 
 def apply(plan: Plan, state: State | None, store: Store, deadline: float | None, token: str) -> None:
-    """Change the host, and undo it if it fails. The lock is held, and the requirements are met."""
+    """Change the host; undo the change if a step fails. Call it with the lock, after the checks."""
     instance = plan.options.instance
     previous = fallback(state)
     store.write(State(Phase.INSTALLING, plan, previous, deadline, token))
@@ -137,26 +138,26 @@ def apply(plan: Plan, state: State | None, store: Store, deadline: float | None,
 
 
 def fallback(state: State | None) -> Plan | None:
-    """What the host goes back to if the next change fails or is not confirmed: the last rules that somebody meant."""
+    """The plan to restore if the next change fails or is not confirmed: the last one that is not on trial."""
     if state is None or state.phase is Phase.REMOVING:
         return None
     return state.plan if state.phase is Phase.INSTALLED and not state.token else state.previous
 
 
 def restore(previous: Plan | None, instance: str, owned: Owned, store: Store) -> None:
-    """Go back to an earlier plan, or to nothing. The lock is held."""
+    """Restore an earlier plan, or remove everything. Needs the lock."""
     if previous is None:
         clear(instance, owned)
         store.delete(instance)
     else:
         converge(previous, owned.with_plan(previous))
-        # Where it cannot be written, the file of the change stays, which names these rules, too: enough to remove them.
+        # If this fails, the state file of the failed change remains. It names these rules, too: enough to remove them.
         with suppress(StateError):
             store.write(State(Phase.INSTALLED, previous))
 
 
 def converge(plan: Plan, owned: Owned) -> None:
-    """Make the host what the plan says, whatever of ours is there."""
+    """Change the host to what the plan says, whatever rules of ours it has now."""
     rules, routes = check.wanted_routing(plan)
     live_rules, live_routes = owned.routing()
     for rule in _ordered(rules - live_rules):
@@ -170,7 +171,7 @@ def converge(plan: Plan, owned: Owned) -> None:
 
 
 def remove(instance: str, store: Store) -> Outcome:
-    """Take everything of an instance away. Works without a configuration. Raises GatewayError."""
+    """Remove everything of an instance. Works without a configuration. Raises GatewayError."""
     survey.require_root()
     with store.lock():
         state = store.read(instance)
@@ -178,7 +179,7 @@ def remove(instance: str, store: Store) -> Outcome:
         if state is None and not owned.leftovers(instance):
             return Outcome(False)
         if state is not None:
-            # Only a crash in the middle needs it: what is there is found without it, too.
+            # Needed only after a crash during the removal; this removal goes on without it.
             with suppress(StateError):
                 store.write(State(Phase.REMOVING, state.plan, state.previous))
         clear(instance, owned)
@@ -190,13 +191,13 @@ def remove(instance: str, store: Store) -> Outcome:
 
 
 def leftovers(instance: str, store: Store) -> list[str]:
-    """What `remove` would take away, a line for each."""
+    """What `remove` would remove, a line for each."""
     survey.require_root()
     return Owned.by(instance, store.read(instance), store).leftovers(instance)
 
 
 def clear(instance: str, owned: Owned) -> None:
-    """Remove everything that is there."""
+    """Remove all rules and routes of an instance."""
     for method in owned.methods:
         METHODS[method].remove(instance)
     _drop_routing(*owned.routing())
@@ -204,15 +205,15 @@ def clear(instance: str, owned: Owned) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Where things of an instance may be."""
+    """The slots and methods in which rules of an instance may be installed."""
 
     slots: frozenset[int]
     methods: frozenset[Method]
 
     @classmethod
     def by(cls, instance: str, state: State | None, store: Store) -> Owned:
-        """What the state names. Without one (the file may be lost): every method, and the instance's usual slot unless
-        another instance has it.
+        """The slots and methods that the state names. Without a state (the file may be lost): every method, and the
+        preferred slot of the instance unless another instance has it.
         """
         if state:
             plans = [plan for plan in (state.plan, state.previous) if plan]
@@ -221,7 +222,7 @@ class Owned:
         return cls(frozenset({preferred_slot(instance)} - others), frozenset(METHODS))
 
     def with_plan(self, plan: Plan) -> Owned:
-        """And those of a plan."""
+        """These, and the slot and method of a plan."""
         return Owned(self.slots | {plan.numbers.slot}, self.methods | {plan.options.method})
 
     def routing(self) -> tuple[frozenset[PolicyRule], frozenset[LocalRoute]]:
@@ -236,7 +237,7 @@ class Owned:
         )
 
     def leftovers(self, instance: str) -> list[str]:
-        """What is there, a line for each."""
+        """What is installed, a line for each."""
         present = [method for method in sorted(self.methods, key=str) if METHODS[method].present(instance)]
         rules, routes = self.routing()
         found = [f"rules of method {method.value}" for method in present]

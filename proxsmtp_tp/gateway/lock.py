@@ -1,11 +1,12 @@
-"""The lock of one network namespace: who changes its rules does so alone, and others wait.
+"""The lock of one network namespace: only one process at a time changes its rules; others wait.
 
-A lock file, LOCK@NAMESPACE beside the states: only root can open it (mode 0600), so that no local user can hold up the
-rules; it exists while something is installed there. Where it is missing and cannot be made (a full or read-only
-/run), the lock is on the namespace itself (/proc/thread-self/ns/net): nothing has to be written for a removal.
+The lock is on the file LOCK@NAMESPACE, beside the state files. Only root can open it (mode 0600), so that no other
+local user can block changes. It exists while something is installed in the namespace. If it does not exist and cannot
+be created (a full or read-only /run), the lock is on the namespace itself (/proc/thread-self/ns/net): so a removal
+needs to write nothing.
 
-The file names the namespace by its inode number, and the PID namespace in which that was seen. So whoever comes later
-can tell whether a network namespace is gone: nothing that this PID namespace shows uses it any more.
+The file contains the inode number of the network namespace, and the PID namespace in which that was seen. A later
+process can so find out whether the network namespace still exists: it does if a process of this PID namespace uses it.
 
 Sources: flock(2), namespaces(7) (inode numbers of /proc/PID/ns), proc(5) (/proc/locks, mountinfo).
 """
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 WAIT = 60.0
 """Seconds: an install takes a second or two, and up to 60 where nft lists tens of thousands of rules."""
-SO_NETNS_COOKIE = 71  # linux asm-generic/socket.h; Linux 5.14: never given twice between two boots
+SO_NETNS_COOKIE = 71  # linux asm-generic/socket.h, Linux 5.14; a cookie is never used twice between two boots
 _STEP = 0.05  # seconds between two attempts
 _NO_FILE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _NETWORK, _PIDS = Path("/proc/thread-self/ns/net"), Path("/proc/self/ns/pid")
@@ -40,11 +41,11 @@ _INODE = re.compile(r"net:\[([0-9]+)\]")
 
 
 def namespace_id() -> str:
-    """What tells this network namespace from every other one since boot."""
+    """An identifier of this network namespace that no other one has had since boot."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             return f"{struct.unpack('=Q', sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]}"
-        except OSError:  # before Linux 5.14; an inode number may come again, but never two at a time
+        except OSError:  # before Linux 5.14; an inode number may be reused, but never by two namespaces at once
             return f"i{_NETWORK.stat().st_ino}"
 
 
@@ -72,7 +73,7 @@ def acquired(directory: Path, namespace: str, seconds: float) -> Iterator[None]:
 
 
 def delete(directory: Path, namespace: str) -> None:
-    """Delete the lock file, and the directory if it is empty: neither was there before. The lock may be held."""
+    """Delete the lock file, and its directory if that is empty: an install made both. The lock may be held."""
     with suppress(OSError):
         (directory / f"{_PREFIX}{namespace}").unlink()
     with suppress(OSError):
@@ -80,7 +81,7 @@ def delete(directory: Path, namespace: str) -> None:
 
 
 def _open(path: Path) -> int:
-    """The lock file, made if need be; the namespace itself where that cannot be."""
+    """Open the lock file and create it if needed; if that fails, open the namespace itself."""
     directory = path.parent
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -100,13 +101,13 @@ def _open_file(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     seen = {"net": _NETWORK.stat().st_ino, "pid": _PIDS.stat().st_ino}
-    with suppress(OSError):  # no space: then nobody can tell that the namespace is gone, and the states stay
+    with suppress(OSError):  # no space: then the end of the namespace is not noticed, and the state files stay
         os.write(descriptor, json.dumps(seen).encode())
     return descriptor
 
 
 def _locked(descriptor: int, path: Path) -> bool:
-    """Whether we have it now, and it is still the one that others will open."""
+    """Whether this process got the lock, on the file that other processes open, too."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -118,7 +119,7 @@ def _locked(descriptor: int, path: Path) -> bool:
 
 
 def _holder(descriptor: int) -> str:
-    """Who has it, for people."""
+    """The process that holds the lock, as text."""
     found = os.fstat(descriptor)
     inode = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with suppress(OSError):
@@ -139,7 +140,7 @@ def _command(pid: int) -> str:
 
 
 def gone_namespaces(directory: Path) -> list[str]:
-    """The network namespaces with a lock file that are gone: nothing uses them that this PID namespace shows."""
+    """The network namespaces with a lock file that no longer exist: no process in this PID namespace uses them."""
     pids = _PIDS.stat().st_ino
     candidates: dict[str, int] = {}
     for path in directory.glob(f"{_PREFIX}*"):
@@ -154,7 +155,7 @@ def gone_namespaces(directory: Path) -> list[str]:
 
 
 def _used_namespaces() -> set[int]:
-    """The inode numbers of the network namespaces that a thread is in, has open, or has mounted."""
+    """The inode numbers of the network namespaces that a thread runs in, has open, or has mounted."""
     found = {_NETWORK.stat().st_ino}
     for process in Path("/proc").glob("[0-9]*"):
         for link in [*_entries(process, "task/*/ns/net"), *_entries(process, "fd/*")]:

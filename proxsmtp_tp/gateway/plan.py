@@ -1,13 +1,13 @@
-"""What is to be installed, as values: the one source that every renderer, installer and check reads.
+"""The plan: a frozen value that says what an instance installs. Every renderer, installer and check reads it.
 
-Guarantees: pure and frozen; equal options and slot give equal plans. Every name and number that we own derives from
-the instance: nft table, xtables chains, marks, route table, rule priorities. Policy rules and routes carry protocol
-number `PROTOCOL`, so that ours are told from other people's.
+Guarantees: pure and frozen; equal options and slot give equal plans. Every name and number that we use derives from
+the instance: nft table, xtables chains, marks, route table, rule priorities. Our policy rules and routes have the
+protocol number `PROTOCOL`, which distinguishes them from those of other software.
 
-Numbers come in slots, so that several instances live side by side. Slot N owns the marks
-0x25000000 + 256 N (routed connections) and that + 1 (the host's own), route table 25000 + N, and the priorities
-100 + 3 N to 102 + 3 N. They lie before the usual policy rules, because a rule for a source network that came first
-would route diverted packets away.
+Numbers are allocated in slots, so that several instances can run on one host. Slot N has two marks,
+0x25000000 + 256 N (routed connections) and that + 1 (the host's own connections), route table 25000 + N, and the
+priorities 100 + 3 N to 102 + 3 N. The kernel evaluates these priorities before the usual policy rules: an earlier rule
+for a source network would route diverted packets away.
 
 Sources: ip-rule(8), Documentation/networking/tproxy.rst, nft(8).
 """
@@ -22,7 +22,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 Network = IPv4Network | IPv6Network
 
-SLOTS = 64  # marks keep to bits 8..13 below the common ones of other software (Kubernetes: bits 14, 15)
+SLOTS = 64  # the slot is in bits 8..13 of a mark: other software uses higher bits (Kubernetes: 14, 15)
 MARK_BASE = 0x2500_0000
 TABLE_BASE = 25000
 PRIORITY_BASE = 100
@@ -30,66 +30,67 @@ PROTOCOL = 25
 """rtm_protocol of our rules and routes; free in /etc/iproute2/rt_protos."""
 MARK_MASK = 0xFFFF_FFFF
 UNFILTERED_SECONDS = 900
-"""How long a connection that goes on unfiltered is counted after its last packet: longer than any wait of RFC 5321
+"""Seconds for which an unfiltered connection is counted after its last packet: longer than any timeout of RFC 5321
 4.5.3.2 (10 minutes for the reply to the final dot).
 """
-UID_MAX = 0xFFFF_FFFE  # (uid_t) -1 is no user
+UID_MAX = 0xFFFF_FFFE  # (uid_t) -1 is not a user
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ without the final NUL (linux/if.h)
 CHAIN_NAME_MAX = 28  # XT_FUNCTION_MAXNAMELEN - 1, and iptables refuses 29
 MULTIPORT_MAX = 15  # XT_MULTI_PORTS: the multiport match of xtables
 HEARTBEAT_HOLD = 10
-"""Seconds, with fail open: how long one heartbeat holds. The daemon sends one each second; a machine short of processor
-time or memory may keep it waiting for some of them. Mail that is refused for ten seconds is sent again; mail that
-passed unfiltered cannot be called back.
+"""Seconds for which one heartbeat is valid (fail open). The daemon sends one each second; on a machine short of
+processor time or memory some are late. The value is long because refused mail is sent again, but mail that passed
+unfiltered cannot be recalled.
 """
 REFUSE_HOLD = 10
-"""Seconds for which a server that could not be reached is refused: long enough for a sender that comes again at once,
-and no long time to miss a server that is back, which the first connection after it finds out."""
+"""Seconds for which connections to an unreachable server are refused. Long enough that a sender that retries at once is
+refused, too; short enough that a server that works again is soon used: the next connection after this time tries it."""
 
 ANYWHERE: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 _INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-# Kernel rules (dev_valid_name) less what nft cannot quote: `"` and `\` end or escape a string, `*` is a wildcard.
+# The names that the kernel allows (dev_valid_name), without the characters that nft cannot quote: `"` and `\` end or
+# escape a string, `*` is a wildcard.
 _INTERFACE = re.compile(r"[^\s/:\"\\*\x00-\x20\x7f-\U0010ffff]{1,15}")
 
 
 class Method(Enum):
-    """Which firewall carries the rules."""
+    """Which firewall the rules are installed in."""
 
     NFTABLES = "nftables"
     IPTABLES = "iptables"
 
 
 class Mode(Enum):
-    """How connections are turned to us."""
+    """How the kernel gives connections to the daemon."""
 
     REDIRECT = "redirect"
     TPROXY = "tproxy"
 
 
 class Fail(Enum):
-    """What becomes of mail while the daemon is down."""
+    """What happens to mail while the daemon is down."""
 
     CLOSED = "closed"
     OPEN = "open"
 
 
 class Existing(Enum):
-    """What becomes of connections that began unfiltered: before the rules, or while fail open let them pass."""
+    """What happens to connections that began unfiltered: before the rules, or while fail open let mail pass."""
 
     RESET = "reset"
     FINISH = "finish"
 
 
 class Forward(Enum):
-    """What to do where interception would open connections that the host's forwarding policy closes."""
+    """What to do if interception would allow connections that the host's forwarding policy forbids."""
 
     REFUSE = "refuse"
     OVERRULE = "overrule"
 
 
 class PlanError(Exception):
-    """The options make no plan. The text says what is wrong and what to write instead."""
+    """The options are invalid. The text says what is wrong and what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +112,23 @@ class Options:
     forward: Forward = Forward.REFUSE
     local: bool = False
     daemon_uid: int | None = None
-    """None: nobody said as whom the daemon runs."""
+    """User id of the daemon. None: not known."""
     full: bool = False
-    """TransparentProxy full: bring the replies of servers back, too."""
+    """TransparentProxy full: the replies of servers are diverted to the daemon, too."""
     refuse_failed: bool = False
     """Refuse new connections to servers that the daemon could not reach (ConnectFailure refuse)."""
     out_port: int | None = None
-    """The port of OutAddress: in full mode replies may come from it."""
+    """The port of OutAddress: in full mode servers may reply from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the rules of one instance are called."""
+    """The names of one instance's tables, chains and lists."""
 
     table: str
     """nft table (family inet)."""
     prerouting: str
-    """The chains of the iptables method, in the tables where they are needed."""
+    """This and the following names: chains of the iptables method, in the tables that need them."""
     icmp: str
     output: str
     forward: str
@@ -137,7 +138,7 @@ class Names:
     heartbeat: str
     failed: str
     recent: str
-    """The list of xt_recent that keeps the heartbeat."""
+    """The list of xt_recent in which heartbeats are recorded."""
     comment: str
 
     @property
@@ -157,7 +158,7 @@ class Numbers:
 
     @property
     def mark(self) -> int:
-        """On packets of routed connections that belong to a socket of ours."""
+        """On packets of routed connections that belong to a socket of the daemon."""
         return MARK_BASE | self.slot << 8
 
     @property
@@ -172,12 +173,12 @@ class Numbers:
 
     @property
     def zone(self) -> int:
-        """The zone of connection tracking that our own connections from clients' addresses have (16 bits)."""
+        """The connection tracking zone of connections that the daemon makes from clients' addresses (16 bits)."""
         return self.table
 
     @property
     def probe(self) -> str:
-        """The interface of a probe (doctor --probe); the rules intercept what comes in by it, too."""
+        """The interface of a probe (doctor --probe); the rules intercept connections from it, too."""
         return f"pxprobe{self.slot}"
 
     @property
@@ -207,7 +208,7 @@ class PolicyRule:
     """Route table of a lookup, priority of a goto."""
 
     def __str__(self) -> str:
-        """As `ip rule add` takes it."""
+        """The arguments of `ip rule add`."""
         mark = f" fwmark {self.mark:#x}" if self.mark else ""
         iif = f" iif {self.iif}" if self.iif else ""
         target = f" {self.target}" if self.target else ""
@@ -216,42 +217,43 @@ class PolicyRule:
 
 @dataclass(frozen=True, slots=True, order=True)
 class LocalRoute:
-    """The route of our table: everything is delivered to this host."""
+    """The route of our table: it delivers every packet to this host."""
 
     version: int
     table: int
 
     def __str__(self) -> str:
-        """As `ip route add` takes it."""
+        """The arguments of `ip route add`."""
         return f"-{self.version} route local default dev lo table {self.table} protocol {PROTOCOL}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that belongs on the host for one instance."""
+    """Everything that one instance installs on the host."""
 
     options: Options
     numbers: Numbers
     refuse_all: bool = False
-    """Refuse each connection that would be intercepted: what stands in for rules that may not be installed."""
+    """Refuse each connection that would be intercepted. Used when RuleForward refuses to install the rules."""
 
     @property
     def names(self) -> Names:
-        """What our things are called."""
+        """The names of the instance's tables, chains and lists."""
         return names(self.options.instance)
 
     @property
     def diverts(self) -> bool:
-        """Packets for foreign addresses reach sockets of this host: policy routing is needed."""
+        """Whether packets for addresses of other hosts must reach sockets of this host: that needs policy routing."""
         return self.options.mode is Mode.TPROXY or self.options.full
 
     @property
     def rules(self) -> frozenset[PolicyRule]:
         """The policy rules.
 
-        The first one skips the second for lookups that the kernel makes with the mark but for another reason than
-        routing the packet: the reverse path (src_valid_mark, and the rpfilter of firewalld) would end at `lo`, and the
-        packet be dropped. `iif lo` is what tells those lookups. A connection of the host itself has the other mark.
+        The kernel also looks up the reverse path of a packet with the packet's mark (src_valid_mark, and firewalld's
+        rpfilter). The second rule would give `lo` as the reverse path, and the packet would be dropped. Therefore the
+        first rule skips the second one for these lookups, which have `iif lo`. Connections of the host itself have the
+        other mark, so the first rule does not match them.
         """
         if not self.diverts:
             return frozenset()
@@ -283,12 +285,12 @@ class Plan:
         return tuple(sorted({*self.options.ports, *([out] if out else [])}))
 
     def sources(self, version: int) -> tuple[Network, ...]:
-        """Whose connections are intercepted, of one IP version."""
+        """The source networks of one IP version whose connections are intercepted."""
         return of_version(self.options.sources or ANYWHERE, version)
 
 
 def names(instance: str) -> Names:
-    """The names of an instance. Raises PlanError if it can be no name."""
+    """The names of an instance. Raises PlanError if `instance` is not a valid name."""
     if not _INSTANCE.fullmatch(instance):
         raise PlanError(f"{instance!r} is no name of an instance: use letters, digits, _ and -")
     return Names(
@@ -316,12 +318,12 @@ def _chain(prefix: str, instance: str) -> str:
 
 
 def preferred_slot(instance: str) -> int:
-    """The slot that an instance takes unless somebody uses its numbers."""
+    """The slot of an instance, unless other software uses the numbers of that slot."""
     return zlib.crc32(instance.encode()) % SLOTS
 
 
 def of_version(networks: tuple[Network, ...], version: int) -> tuple[Network, ...]:
-    """Those of one IP version."""
+    """The networks of one IP version."""
     return tuple(network for network in networks if network.version == version)
 
 
@@ -344,7 +346,7 @@ def _interface_problems(options: Options) -> list[str]:
         if not _INTERFACE.fullmatch(name) or name in {".", ".."}
     ]
     if options.method is Method.IPTABLES:
-        # There "!" negates and "+" stands for any ending.
+        # In iptables "!" negates a name, and a final "+" matches any ending.
         problems += [
             f"iptables cannot name interface {name!r}: use --method nftables"
             for name in options.interfaces
@@ -362,7 +364,7 @@ def _port_problems(options: Options) -> list[str]:
     if not options.ports:
         problems.append("no port is to be intercepted: give --port 25")
     if options.mode is Mode.TPROXY and options.listen_port in options.ports:
-        # The kernel would take every packet for that port, to any address, as one for the listener.
+        # The kernel would assign every packet for that port, to any address, to the listener.
         problems.append(
             f"with mode tproxy the daemon cannot listen on an intercepted port ({options.listen_port}):"
             " choose another --listen-port and Listen"

@@ -1,7 +1,7 @@
-"""Policy rules and routes over netlink: what is there, and one change at a time.
+"""Reads and changes policy rules and routes over netlink.
 
-Guarantees: looks at every rule and route, changes only what carries our protocol number. A change that is already
-made is no error, so that a run after a crash goes through. Diagnostics: GatewayError with the rule and the reason.
+Guarantees: reads every rule and route, changes only those with our protocol number. A change that is already made is
+no error, so that a run after a crash succeeds. Diagnostics: GatewayError with the rule and the reason.
 
 Sources: ip-rule(8), linux/fib_rules.h, rtnetlink(7).
 """
@@ -22,14 +22,14 @@ from proxsmtp_tp.gateway.plan import MARK_MASK, PROTOCOL, LocalRoute, PolicyRule
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 RTN_LOCAL = 2  # linux/rtnetlink.h
-RT_SCOPE_HOST = 254  # the scope of a local route; IPv6 knows none
+RT_SCOPE_HOST = 254  # the scope of a local route; IPv6 has no scopes
 _ACTIONS = {1: RuleAction.LOOKUP.value, 2: RuleAction.GOTO.value, 3: RuleAction.NOP.value}  # linux/fib_rules.h
 _TOLERATED = {"add": {errno.EEXIST}, "del": {errno.ENOENT, errno.ESRCH}}
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignRule:
-    """What concerns us of a policy rule that is not ours. `target` is a table, or the priority of a goto."""
+    """The fields that we need of a policy rule that is not ours. `target` is a table, or the priority of a goto."""
 
     version: int
     priority: int
@@ -45,13 +45,13 @@ class ForeignRule:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What there is: ours (by protocol number) and other people's."""
+    """The policy rules and routes of the host: ours (by protocol number), and those of others."""
 
     rules: frozenset[PolicyRule]
     routes: frozenset[LocalRoute]
     foreign_rules: tuple[ForeignRule, ...]
     foreign_tables: frozenset[int]
-    """Tables with a route that is not ours."""
+    """The route tables with a route that is not ours."""
 
 
 def versions() -> tuple[int, ...]:
@@ -60,7 +60,7 @@ def versions() -> tuple[int, ...]:
 
 
 def read_routing() -> Routing:
-    """Look at everything."""
+    """Read all policy rules and routes."""
     rules: set[PolicyRule] = set()
     routes: set[LocalRoute] = set()
     foreign: list[ForeignRule] = []

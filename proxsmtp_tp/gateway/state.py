@@ -1,11 +1,12 @@
-"""What we have installed, in files under /run: one for each instance and network namespace.
+"""What is installed, in state files under /run: one for each instance and network namespace.
 
-/run, because rules and policy routing do not survive a reboot either. A file is replaced in one step (rename(2)), so a
-reader sees the old or the new one. It is written before the first change to the host and deleted after the last, so
-that after a crash it names at least what is there. Whoever changes rules holds the lock of the network namespace
-(`lock`), whose file also tells when the namespace is gone: then its states are deleted.
+They are in /run because rules and policy routing do not survive a reboot either. A file is replaced in one step
+(rename(2)), so a reader sees the old file or the new one. It is written before the first change to the host and deleted
+after the last one: after a crash it names at least everything that is installed. A process that changes rules holds
+the lock of the network namespace (`lock`). The lock file also shows when the namespace no longer exists: then its
+state files are deleted.
 
-Diagnostics: GatewayError for a directory that cannot be used; a damaged file counts as none, with a warning.
+Diagnostics: GatewayError for a directory that cannot be used; a damaged file is ignored, with a warning.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from proxsmtp_tp.gateway.plan import Existing, Fail, Forward, Method, Mode, Opti
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Not a folder of the daemon: it must not be able to tell root what to load.
+# Not a directory that the daemon may write: root loads what these files say.
 DIRECTORY = Path("/run/proxsmtp-tp-rules")
 _VERSION = 1
 
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Phase(Enum):
-    """How far an install or a removal came."""
+    """The progress of an install or a removal."""
 
     INSTALLING = "installing"
     INSTALLED = "installed"
@@ -44,16 +45,16 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One instance."""
+    """What is installed for one instance."""
 
     phase: Phase
     plan: Plan
     previous: Plan | None = None
-    """While installing or unconfirmed: what the host goes back to. None: no rules."""
+    """While installing or unconfirmed: the plan to restore. None: no rules."""
     deadline: float | None = None
     """Unconfirmed: seconds of CLOCK_BOOTTIME at which the rules are undone."""
     token: str = ""
-    """Unconfirmed: tells this try from a later one."""
+    """Unconfirmed: identifies this trial, so that a later one is not taken for it."""
 
 
 class Store:
@@ -70,9 +71,9 @@ class Store:
 
     @contextmanager
     def lock(self, seconds: float = lock.WAIT) -> Iterator[None]:
-        """Be the only one who changes rules in this network namespace; wait for others up to `seconds`.
+        """Hold the lock for changing rules in this network namespace; wait up to `seconds` for other processes.
 
-        Raises GatewayError, which names who has it. Works without writing a file where none can be written.
+        Raises GatewayError, which names the process that holds it. Also works where no file can be written.
         """
         with lock.acquired(self.directory, self._namespace, seconds):
             self._forget_gone_namespaces()
@@ -90,7 +91,7 @@ class Store:
             lock.delete(self.directory, namespace)
 
     def read(self, instance: str) -> State | None:
-        """What is installed for an instance; None if nothing is known."""
+        """The state of an instance; None if nothing is known."""
         try:
             text = self.path(instance).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -169,7 +170,7 @@ def _decode_plan(data: Any) -> Plan:
         options[name] = tuple(ip_network(text) for text in options[name])
     options |= {name: tuple(options[name]) for name in ("interfaces", "ports")}
     kinds = {"method": Method, "mode": Mode, "fail": Fail, "existing": Existing, "forward": Forward}
-    # A file of an earlier version lacks some: then the rules differ from the plan, which brings the new ones.
+    # A file of an earlier version lacks some fields: then the plans differ, and the rules are installed anew.
     options |= {name: kind(options[name]) for name, kind in kinds.items() if name in options}
     plan = make_plan(replace(Options(options["instance"]), **options), data["slot"])
     return replace(plan, refuse_all=bool(data.get("refuse_all", False)))

@@ -1,6 +1,6 @@
-"""What the host has, before anything is changed: its interfaces, our rights, and who uses which numbers already.
+"""What the host has, before anything is changed: its interfaces, our rights, and the numbers in use.
 
-`require` refuses with everything that is missing at once; `choose_plan` finds numbers that nobody else uses.
+`require` raises one error that names everything that is missing; `choose_plan` finds numbers that are not in use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21  # linux/capability.h
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One interface of this network namespace and its addresses, as prefix notation."""
+    """One interface of this network namespace and its addresses ("192.0.2.1/24")."""
 
     name: str
     addresses: tuple[str, ...]
@@ -40,12 +40,12 @@ class Interface:
         return f"{self.name} ({', '.join(self.addresses) or 'no address'})"
 
     def has_address(self, version: int) -> bool:
-        """Whether it has one that REDIRECT can use: for IPv6, one that is not link-local."""
+        """Whether it has an address that REDIRECT can use: for IPv6, one that is not link-local."""
         return any((":" in address) == (version == 6) and not address.startswith("fe80:") for address in self.addresses)
 
 
 def interfaces() -> list[Interface]:
-    """All but lo, by name."""
+    """All interfaces except lo, sorted by name."""
     with IPRoute() as netlink:
         found: dict[int, list[str]] = {index: [] for index, _ in socket.if_nameindex()}
         for message in netlink.get_addr():
@@ -63,14 +63,14 @@ def capable(number: int) -> bool:
 
 
 def require_root() -> None:
-    """Raises RequirementError without the rights to change rules."""
-    # CAP_SYS_ADMIN makes the empty network namespace in which nft says what a script means.
+    """Raises RequirementError if this process may not change rules."""
+    # CAP_SYS_ADMIN is for the empty network namespace in which nft lists what a script means.
     if not (capable(CAP_NET_ADMIN) and capable(CAP_SYS_ADMIN)):
         raise RequirementError(["rules need root (CAP_NET_ADMIN, CAP_SYS_ADMIN): run it with sudo"])
 
 
 def require(plan: Plan) -> list[str]:
-    """Check that the plan fits this host; notes of what it will not do.
+    """Check that the plan is possible on this host; returns notes about what it will not do.
 
     Raises RequirementError with everything that is missing.
     """
@@ -92,7 +92,7 @@ def require(plan: Plan) -> list[str]:
 
 
 def require_method(plan: Plan) -> None:
-    """Check that tools and kernel can do exactly this plan. Raises RequirementError."""
+    """Check that the tools and the kernel support exactly this plan. Raises RequirementError."""
     if problems := METHODS[plan.options.method].requirements(plan):
         raise RequirementError(problems)
 
@@ -109,9 +109,9 @@ def _address_notes(plan: Plan, interface: Interface) -> list[str]:
 
 
 def choose_plan(options: Options, states: Mapping[str, State]) -> tuple[Plan, list[str]]:
-    """The plan with numbers that nobody else uses, and what there is to say of the choice.
+    """The plan with numbers that are not in use, and notes that explain the choice.
 
-    Raises PlanError, and GatewayError if there are none left.
+    Raises PlanError, and GatewayError if all numbers are in use.
     """
     known = states.get(options.instance)
     first = known.plan.numbers.slot if known else preferred_slot(options.instance)
@@ -132,13 +132,13 @@ def choose_plan(options: Options, states: Mapping[str, State]) -> tuple[Plan, li
         own = Numbers(slot)
         if notes:
             notes.append(f"taken instead: mark {own.mark:#x}, route table {own.table}, rule priority {own.priority}")
-        # Without diverted packets only the name of the probe's interface comes of it: not worth a word.
+        # If no packets are diverted, the slot only determines the name of the probe's interface: no notes.
         return make_plan(options, slot), notes if plan.diverts else []
     raise GatewayError(f"all {SLOTS} sets of mark, route table and priority are in use: {notes[0]}")
 
 
 def slot_user(numbers: Numbers, live: Routing, marks: tuple[MarkUse, ...]) -> str | None:
-    """Who else uses numbers of a slot, for people; None: nobody."""
+    """What else uses the numbers of a slot, as text; None: nothing."""
     priorities = range(numbers.priority, numbers.priority + 3)
     for rule in live.foreign_rules:
         if rule.priority in priorities:

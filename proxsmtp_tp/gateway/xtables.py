@@ -1,10 +1,10 @@
 """From a plan to chains and rules of the iptables method, as values.
 
-Guarantees: pure. The rules mean what the nft files mean; where a packet goes is the same with both methods, but for two
-things that xtables does in its own way: its TPROXY drops a packet when there is no listener (so fail closed is silent
-there), and the heartbeat is kept by the recent match instead of a set.
+Guarantees: pure. The rules mean the same as those of the nft files: both methods treat a packet in the same way, with
+two exceptions. The TPROXY target of xtables drops a packet when there is no listener, so with fail closed the client
+gets no reset. And the heartbeat is recorded by the recent match instead of a set.
 
-Our rules stand in chains of our own, each called once from a built-in chain.
+Our rules are in chains of our own; each is called once from a built-in chain.
 
 Source: iptables-extensions(8).
 """
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 SYN = ("FIN,SYN,RST,ACK", "SYN")
 ANY_SYN = ("SYN,ACK", "SYN")
-"""What some server may take for a SYN, though connection tracking does not: with FIN or RST, too."""
+"""Matches also a SYN with FIN or RST: some servers accept it as a SYN, but connection tracking does not."""
 WELL_FORMED = ("FIN,RST", "NONE")
 NO_SERVER = {4: ("0.0.0.0/8", "127.0.0.0/8"), 6: ("::/64",)}
-"""What no server has, and what means this host to connect(2): see the nft files."""
+"""Addresses that no server has, and those that connect(2) takes for this host: see the nft files."""
 NOT_UNICAST = {4: ("LOCAL", "BROADCAST", "ANYCAST", "MULTICAST"), 6: ("LOCAL", "ANYCAST", "MULTICAST")}
 ICMP = {4: "icmp", 6: "icmpv6"}
 ANY_ADDRESS = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - not to bind to: on-ip of TPROXY, and the mask that is none
@@ -45,7 +45,7 @@ class Rule:
     matches: tuple[Extension, ...] = ()
 
     def __str__(self) -> str:
-        """As iptables takes it."""
+        """In the syntax of iptables."""
         flags = {"src": "-s", "dst": "-d", "in-interface": "-i", "out-interface": "-o", "protocol": "-p"}
         words = [word for name, value in self.base for word in _option(flags[name], value)]
         for name, parameters in self.matches:
@@ -69,7 +69,7 @@ def _option(flag: str, value: str) -> tuple[str, ...]:
 
 
 def _quoted(words: list[str]) -> list[str]:
-    """For a shell, if a person types it; an exclamation mark stands for itself there."""
+    """Quoted for a shell, where needed; a single exclamation mark needs no quotes."""
     return [word if word == "!" else shlex.quote(word) for word in words if word]
 
 
@@ -82,7 +82,7 @@ def _words(parameters: Parameters) -> list[str]:
 
 
 def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
-    """The chains for one IP version. What intercepts stands first; the guard comes after it."""
+    """The chains for one IP version: the intercepting chains first, then the guard."""
     found = [*_intercepting(plan, version)]
     if plan.options.local:
         found.append(_local(plan, version))
@@ -90,7 +90,7 @@ def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
         found = [*_without_interception(found), *_untracked(plan, version)]
     if _refuses(plan):
         found.append(_failed(plan, version))
-    if plan.options.fail is Fail.OPEN:  # above the other one in chain OUTPUT: that one drops what it knows
+    if plan.options.fail is Fail.OPEN:  # in OUTPUT it is called before chain `failed`, which drops what it matches
         found.append(_heartbeat(plan, version))
     found += _guards(plan, version)
     found += _existing(plan, version)
@@ -98,7 +98,7 @@ def chains(plan: Plan, version: int) -> tuple[Chain, ...]:
 
 
 def render(plan: Plan) -> str:
-    """All of it for people, in the manner of iptables-save."""
+    """All chains as text, in the format of iptables-save."""
     lines = []
     for version in (4, 6):
         lines.append(f"# {'iptables' if version == 4 else 'ip6tables'}")
@@ -109,7 +109,7 @@ def render(plan: Plan) -> str:
 
 
 def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
-    """Table, built-in chain and chain of everything that an instance may have."""
+    """Table, built-in chain and own chain, for every chain that an instance may have."""
     return (
         ("filter", "FORWARD", own.forward),
         ("filter", "OUTPUT", own.local),
@@ -129,19 +129,19 @@ def every_chain(own: Names) -> tuple[tuple[str, str, str], ...]:
 
 
 def _without_interception(found: list[Chain]) -> list[Chain]:
-    """What keeps the connections that the daemon has; nothing that takes a new one."""
+    """Only the rules that serve existing connections of the daemon, without those that intercept new ones."""
     kept = [replace(chain, rules=tuple(rule for rule in chain.rules if not _takes(rule))) for chain in found]
     return [chain for chain in kept if any(rule.target != RETURN for rule in chain.rules)]
 
 
 def _takes(rule: Rule) -> bool:
-    """Whether a rule begins to intercept: not the TPROXY and MARK of what has its mark already."""
+    """Whether a rule intercepts new connections. TPROXY and MARK for packets that have our mark already do not."""
     target, known = rule.target[0], any(name in {"mark", "connmark", "socket"} for name, _ in rule.matches)
     return target in {"REDIRECT", "CONNMARK"} or (target in {"TPROXY", "MARK"} and not known)
 
 
 def _untracked(plan: Plan, version: int) -> list[Chain]:
-    """Refuse all: what would be intercepted is not tracked, so that nobody's DNAT sees it, and a guard meets it."""
+    """Refuse all: packets to be intercepted are not tracked. So no DNAT changes them, and a guard refuses them."""
     names, local = plan.names, plan.options.local
     notrack: Extension = ("CT", (("notrack", ("",)),))
     rules = (*_not_meant(plan, version), *_clients(plan, version, notrack), _probe(plan, notrack))
@@ -203,20 +203,20 @@ def _ours(plan: Plan, matches: tuple[Extension, ...], protocol: str = "tcp") -> 
 
 
 def _errors(plan: Plan, version: int) -> Chain:
-    """What routers report of the packets of a transparent socket (RFC 1191, RFC 8201): it is for that socket."""
+    """ICMP errors about packets of a transparent socket (RFC 1191, RFC 8201) are delivered to that socket."""
     name, protocol = plan.names.icmp, ICMP[version]
     call = Rule((name, ()), (("protocol", protocol),), (_comment(plan),))
     return Chain("mangle", name, "PREROUTING", call, (_ours(plan, (), protocol),))
 
 
 def _replies(plan: Plan) -> Rule:
-    """Full mode: what servers answer to connections made from a client's address."""
+    """Full mode: replies of servers to connections that the daemon makes from a client's address."""
     ports = ",".join(map(str, plan.upstream_ports))
     return _ours(plan, (("multiport", (("sports", (ports,)),)),))
 
 
 def _upstream(plan: Plan) -> Chain:
-    """Full mode with NAT: the daemon's connections have a zone of their own (redirect.nft says why)."""
+    """Full mode with NAT: the daemon's connections are tracked in a zone of their own (redirect.nft says why)."""
     ports: Extension = ("multiport", (("dports", (",".join(map(str, plan.upstream_ports)),)),))
     foreign: Extension = ("addrtype", (("src-type", ("!", "LOCAL")),))
     rule = Rule(("CT", (("zone-orig", (str(plan.numbers.zone),)),)), (("protocol", "tcp"),), (foreign,))
@@ -246,11 +246,11 @@ def _local(plan: Plan, version: int) -> Chain:
 
 
 def _guards(plan: Plan, version: int) -> list[Chain]:
-    """What is on its way out all the same is refused; not what somebody else's DNAT forwards.
+    """Refuse connections that are forwarded although they should be intercepted, but not what other DNAT forwards.
 
-    With fail open only what could not be intercepted, and no server may get either; and what goes to a server that the
-    daemon could not reach, which is not intercepted; and, with NAT, what it left alone while the daemon lives
-    (redirect.nft says why).
+    With fail open, refuse only: packets that cannot be intercepted and that no server may get either; connections to a
+    server that the daemon could not reach, which are not intercepted; and, with NAT, packets that NAT did not redirect
+    although the daemon runs (redirect.nft says why).
     """
     names, options = plan.names, plan.options
     reject: Extension = ("REJECT", (("reject-with", ("tcp-reset",)),))
@@ -284,12 +284,12 @@ def _guards(plan: Plan, version: int) -> list[Chain]:
 
 
 def _existing(plan: Plan, version: int) -> list[Chain]:
-    """Connections that began unfiltered. xtables cannot make a reset for the server of a client's packet: the server's
-    half ends when it says its next word, which the client's host answers with a reset.
+    """Connections that began unfiltered. xtables can only send a reset to the client, not to the server: the server
+    gets one from the client's host when it sends its next packet.
     """
     names, options = plan.names, plan.options
     under_way: tuple[Extension, ...] = (_ports(plan), ("tcp", (("tcp-flags", ("SYN,RST", "NONE")),)))
-    # Each connection is an entry of the list, which nothing but its end removes: the limit is never reached.
+    # Each connection is one entry of the hash table, until it expires. The rate limit is too high to be reached.
     entry: Extension = ("hashlimit", (
         ("hashlimit-upto", ("10000/sec",)), ("hashlimit-burst", ("10000",)),
         ("hashlimit-mode", ("srcip,srcport,dstip,dstport",)), ("hashlimit-name", (plan.names.recent,)),
@@ -315,7 +315,7 @@ def _existing(plan: Plan, version: int) -> list[Chain]:
 
 
 def _not_ours(plan: Plan) -> tuple[Extension, ...]:
-    """Packets of this host that are not the daemon's, and not on their way to it."""
+    """Matches packets of this host that neither come from the daemon nor are routed to it."""
     return (
         ("mark", (("mark", ("!", f"{plan.numbers.local_mark:#x}")),)),
         ("owner", (("uid-owner", ("!", str(plan.options.daemon_uid))),)),
@@ -323,7 +323,7 @@ def _not_ours(plan: Plan) -> tuple[Extension, ...]:
 
 
 def _heartbeat(plan: Plan, version: int) -> Chain:
-    """Fail open: each datagram of the daemon to itself is a heartbeat."""
+    """Fail open: record each datagram that the daemon sends to itself as a heartbeat."""
     names, uid = plan.names, plan.options.daemon_uid
     base = (("out-interface", "lo"), ("protocol", "udp"))
     port: Extension = ("udp", (("dport", (str(plan.options.listen_port),)),))
@@ -334,12 +334,14 @@ def _heartbeat(plan: Plan, version: int) -> Chain:
 
 
 def _refuses(plan: Plan) -> bool:
-    """Not in full mode: a server may refuse one client's address, and the recent match keeps one address, not two."""
+    """Whether connections to unreachable servers are refused. Not in full mode: a server may refuse only one client's
+    address, and an entry of the recent match has one address, not two.
+    """
     return plan.options.refuse_failed and not plan.options.full
 
 
 def _failed(plan: Plan, version: int) -> Chain:
-    """The daemon's datagram to a server that it could not reach: recorded, then dropped."""
+    """Record, then drop, the daemon's datagram to a server that it could not reach."""
     names = plan.names
     owner: Extension = ("owner", (("uid-owner", (str(plan.options.daemon_uid or 0),)),))
     call = Rule((names.failed, ()), (("protocol", "udp"),), (_ports(plan), owner, _comment(plan)))
@@ -352,7 +354,7 @@ def _failed(plan: Plan, version: int) -> Chain:
 
 
 def _to_failed(plan: Plan, version: int) -> tuple[tuple[Extension, ...], ...]:
-    """What tells a connection to a server that the daemon could not reach: matches for each port."""
+    """For each port, the matches for a connection to a server that the daemon could not reach."""
     if not _refuses(plan):
         return ()
     recently = (("rcheck", ("",)), ("seconds", (str(REFUSE_HOLD),)))
@@ -363,12 +365,12 @@ def _to_failed(plan: Plan, version: int) -> tuple[tuple[Extension, ...], ...]:
 
 
 def _server(plan: Plan, version: int, port: int, *action: tuple[str, tuple[str, ...]]) -> Extension:
-    """A list of the recent match for each port: it keeps addresses alone, the newest hundred of them."""
+    """One list of the recent match for each port: a list records addresses only, the newest hundred."""
     return ("recent", (*action, ("name", (f"{plan.names.recent}.{version}.{port}",)), ("rdest", ("",))))
 
 
 def _recent(plan: Plan, version: int, *action: tuple[str, tuple[str, ...]]) -> Extension:
-    # A mask of no bits makes all addresses one: the list says when the last datagram was seen.
+    # With a mask of no bits all addresses are equal: the list has one entry, the time of the last datagram.
     kept = (("name", (f"{plan.names.recent}.{version}",)), ("mask", (ANY_ADDRESS[version],)), ("rsource", ("",)))
     return ("recent", (*action, *kept))
 
@@ -398,7 +400,9 @@ def _new(plan: Plan) -> tuple[Extension, ...]:
 
 
 def _to(kind: str) -> Rule:
-    """Packets to one type of address pass by. One rule for each: in a list, IPv6 would want all of them at once."""
+    """Packets to one type of address are not intercepted. One rule for each type: for IPv6, a list of types matches
+    only addresses that have all of them.
+    """
     return Rule(RETURN, matches=(("addrtype", (("dst-type", (kind,)),)),))
 
 
@@ -410,7 +414,7 @@ def _excepted(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, 
 
 
 def _not_meant(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
-    """Mail for this host or for no single one, and the exceptions."""
+    """Return for packets to this host or to no single host, and for the exceptions of the plan."""
     return (
         *(_to(kind) for kind in NOT_UNICAST[version]),
         *(Rule(RETURN, (("dst", network),)) for network in NO_SERVER[version]),
@@ -419,13 +423,13 @@ def _not_meant(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule,
 
 
 def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule, ...]:
-    """What is not intercepted: what is not meant to be, and what goes to a server that has just failed.
+    """Return for what is not intercepted: the exceptions, and connections to a server that has just failed.
 
-    With fail open all, while the daemon is silent.
+    With fail open also every connection while no heartbeat comes.
     """
     found = (
         *_not_meant(plan, version, sources=sources),
-        # A guard meets it on its way out.
+        # A guard refuses these.
         *(Rule(RETURN, (("protocol", "tcp"),), match) for match in _to_failed(plan, version)),
     )
     if plan.options.fail is Fail.CLOSED:
@@ -434,7 +438,7 @@ def _passed_by(plan: Plan, version: int, *, sources: bool = True) -> tuple[Rule,
 
 
 def _silent(plan: Plan, version: int) -> Extension:
-    """Fail open: there is no heartbeat."""
+    """Fail open: matches while there is no heartbeat."""
     return _recent(plan, version, ("rcheck", ("!", "")), ("seconds", (str(HEARTBEAT_HOLD),)))
 
 
@@ -456,5 +460,5 @@ def _clients(plan: Plan, version: int, target: Extension, matches: tuple[Extensi
 
 
 def _probe(plan: Plan, target: Extension, matches: tuple[Extension, ...] = ()) -> Rule:
-    """What comes in by the interface of a probe, whatever its address."""
+    """Everything that comes in by the interface of a probe, from any address."""
     return Rule(target, (("in-interface", plan.numbers.probe), ("protocol", "tcp")), matches)
