@@ -4,7 +4,7 @@ plan            PURE: options -> one frozen plan with names, numbers, policy rul
 options         the options of a plan, from the configuration and the command line
 nft_text        PURE: a plan -> the text of nftables/redirect.nft or tproxy.nft, with its defines filled in
 xtables         PURE: a plan -> chains and rules of the iptables method
-templates       finds the nft files of this installation
+templates       finds the nft files that are installed with this program
 firewall        the interface of a firewall method, and the table of methods
 nft_firewall    method nftables
 nftables        runs nft: loads, lists and compares tables
@@ -23,9 +23,9 @@ describe        a plan as text for people
 existing        connections that began unfiltered
 forward         connections that the host's forwarding policy closes and interception would open
 forward_trial   tries that policy in a copy of the host
-heartbeat       how a daemon tells the rules that it runs (RuleFail open)
+heartbeat       tells the rules that the daemon runs (RuleFail open)
 namespaces      network namespaces without a name, which end with their process
 doctor          examines each step of interception, and sends a real mail
-python          how this interpreter is started again
+python          the command that starts this interpreter again
 errors          the errors that an operator sees
 """

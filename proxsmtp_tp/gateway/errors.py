@@ -1,10 +1,10 @@
-"""What can go wrong on the host, for the operator: each text is one line that says why and what to do."""
+"""Errors that an operator sees: each text is one line that says the reason and what to do."""
 
 from __future__ import annotations
 
 
 class GatewayError(Exception):
-    """It did not work; the host is as it was before unless the text says otherwise."""
+    """An operation failed. The host is as before unless the text says otherwise."""
 
 
 class RequirementError(GatewayError):
@@ -16,7 +16,7 @@ class RequirementError(GatewayError):
 
 
 class MailRefusedError(GatewayError):
-    """The rules may not be installed, and in their place each connection that they would intercept is refused."""
+    """The rules may not be installed. Instead, each connection that they would intercept is refused."""
 
 
 class StateError(GatewayError):

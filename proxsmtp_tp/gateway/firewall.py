@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 class Firewall(Protocol):
-    """One way to carry rules."""
+    """One firewall in which rules can be installed."""
 
     def requirements(self, plan: Plan) -> list[str]:
-        """What is missing on this host, with the command that brings it; changes nothing."""
+        """What is missing on this host, with the command that installs it; changes nothing."""
 
     def render(self, plan: Plan) -> str:
-        """What would be loaded, for people."""
+        """What would be loaded, as text."""
 
     def present(self, instance: str) -> bool:
-        """Whether anything of the instance is there."""
+        """Whether anything of the instance is installed."""
 
     def drift(self, plan: Plan) -> list[str] | None:
-        """How the host differs from the plan, by meaning: a line for each; [] in place; None: nothing is there."""
+        """The differences from the plan, by meaning: a line for each; []: none; None: nothing is installed."""
 
     def install(self, plan: Plan) -> None:
-        """Replace what is there by the plan, all or nothing. Raises GatewayError."""
+        """Replace the instance's rules by those of the plan, all or nothing. Raises GatewayError."""
 
     def remove(self, instance: str) -> None:
-        """Take everything of the instance away; nothing there is fine. Raises GatewayError."""
+        """Remove everything of the instance; no error if nothing is installed. Raises GatewayError."""
 
 
 METHODS: dict[Method, Firewall] = {Method.NFTABLES: NftFirewall(), Method.IPTABLES: IptablesFirewall()}

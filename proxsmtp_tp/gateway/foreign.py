@@ -1,6 +1,6 @@
-"""Who else uses packet marks: rules of other nft tables, and of iptables in both its variants.
+"""Finds other rules that use packet marks: in other nft tables, and in iptables (legacy and nft).
 
-Reads only. What cannot be listed (a tool that is not installed) counts as nothing.
+Reads only. Rules that cannot be listed (the tool is not installed) are ignored.
 
 Sources: libnftables-json(5), iptables-extensions(8) on mark, connmark, MARK, CONNMARK and TPROXY.
 """
@@ -25,19 +25,19 @@ _SAVED_MARK = re.compile(r"--(?:mark|set-mark|set-xmark|tproxy-mark|nfmask|ctmas
 
 @dataclass(frozen=True, slots=True)
 class MarkUse:
-    """A foreign rule that compares or sets a mark: `value` in the bits of `mask`."""
+    """A rule of other software that compares or sets a mark: `value` in the bits of `mask`."""
 
     where: str
     value: int
     mask: int = MARK_MASK
 
     def concerns(self, mark: int) -> bool:
-        """Whether the rule would see, or make, this mark."""
+        """Whether the rule matches or sets this mark."""
         return bool(self.value) and self.value & self.mask == mark & self.mask
 
 
 def mark_uses(own_table: str, own_chains: Collection[str]) -> tuple[MarkUse, ...]:
-    """Every use of a mark outside of one instance's table and chains."""
+    """All uses of marks outside one instance's table and chains."""
     return (*_nft_uses(own_table), *_iptables_uses(own_chains))
 
 
@@ -95,7 +95,7 @@ def _iptables_uses(own_chains: Collection[str]) -> Iterator[MarkUse]:
 
 
 def saved_uses(tool: str, saved: str, own_chains: Collection[str]) -> Iterator[MarkUse]:
-    """The uses in what iptables-save wrote, but for those in our own chains and their calls."""
+    """The uses in the output of iptables-save, except those in our own chains and their calls."""
     for line in saved.splitlines():
         words = line.split()
         if words[:1] == ["-A"] and words[1] not in own_chains and words[-1] not in own_chains:

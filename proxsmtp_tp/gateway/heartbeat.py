@@ -1,10 +1,11 @@
-"""How a daemon tells the rules that it lives (RuleFail open): a datagram to itself, once a second.
+"""Tells the rules that the daemon runs (RuleFail open): the daemon sends a datagram to itself, once a second.
 
-The rules let a datagram to the listening port over lo keep connections coming for HEARTBEAT_HOLD. Why this and not
-rules bound to the daemon's life: a daemon that hangs stops giving signs too; nothing has to run when it is killed; the
-kernel forgets by itself; and the daemon needs no right to change rules, only to send. Nobody has to receive it.
+When the rules see a datagram to the listening port over lo, they intercept connections for HEARTBEAT_HOLD seconds.
+Why not install and remove the rules with the daemon: a daemon that hangs stops sending, too; no process has to run
+when the daemon is killed, because the kernel's entry expires; and the daemon needs no right to change rules, only to
+send. No socket has to receive the datagram.
 
-Guarantees: never blocks, never raises for what the network does (a host without IPv6, a full buffer).
+Guarantees: never blocks, never raises for network errors (a host without IPv6, a full buffer).
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import socket
 from contextlib import suppress
 
 INTERVAL = 1.0
-"""Seconds between two signs."""
+"""Seconds between two heartbeats."""
 
 
 class Heartbeat:
-    """The sender. Make it once; call `beat` each INTERVAL while the daemon accepts connections."""
+    """Sends heartbeats. Make one; call `beat` each INTERVAL while the daemon accepts connections."""
 
     def __init__(self, listen_port: int) -> None:
-        """`listen_port` is `Settings.intercept_port`: what the rules turn connections to."""
+        """`listen_port` is `Settings.intercept_port`: the port to which the rules redirect connections."""
         self._sockets: list[tuple[socket.socket, tuple[str, int]]] = []
         for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             with suppress(OSError):
@@ -29,13 +30,13 @@ class Heartbeat:
                 self._sockets.append((sock, (address, listen_port)))
 
     def beat(self) -> None:
-        """Give one sign on each IP version."""
+        """Send one heartbeat for each IP version."""
         for sock, address in self._sockets:
             with suppress(OSError):
                 sock.sendto(b"", address)
 
     def close(self) -> None:
-        """Give no more signs. Idempotent."""
+        """Close the sockets: no more heartbeats. Idempotent."""
         for sock, _ in self._sockets:
             sock.close()
         self._sockets.clear()

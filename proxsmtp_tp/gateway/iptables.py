@@ -1,8 +1,8 @@
 """The iptables method: legacy xtables through python-iptables, each IP version in a process of its own.
 
-One table of one IP version is replaced in one step; the order of the steps is such that interception never lacks: a
-guard (fail closed) goes first and comes last, the table that intercepts comes before the one that did. If a step fails,
-`install.apply` puts the earlier rules back.
+One table of one IP version is replaced in one step. In the order of the steps, interception is never interrupted: a
+guard (fail closed) is removed first and added last; the table that intercepts from now on is written before the one
+that intercepted until now. If a step fails, `install.apply` restores the earlier rules.
 
 Sources: iptables-extensions(8); `xtables_worker` for the library.
 """
@@ -26,9 +26,9 @@ from proxsmtp_tp.gateway.python import PYTHON
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Plan
 
-# The kernel lists the tables that exist in this network namespace; looking through the library would make them.
+# The kernel lists the tables that exist in this network namespace; the library would create those that do not.
 _TABLE_LISTS = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
-# Past the wait for the lock, a commit of ten thousand rules takes about a second.
+# Seconds: up to 10 for the lock, then about one to commit ten thousand rules.
 _TIMEOUT = 60.0
 _TOOL = {4: "iptables", 6: "ip6tables"}
 
@@ -37,7 +37,7 @@ class IptablesFirewall:
     """See `firewall.Firewall`."""
 
     def requirements(self, plan: Plan) -> list[str]:
-        """The library, and a kernel that takes exactly these rules: they are loaded into an empty network namespace."""
+        """Checks for the library, and that the kernel accepts these rules, in an empty network namespace."""
         if find_spec("iptc") is None:
             return ["python-iptables is not installed: pip install 'proxsmtp-tp[iptables]', or use --method nftables"]
         try:
@@ -47,11 +47,11 @@ class IptablesFirewall:
         return []
 
     def render(self, plan: Plan) -> str:
-        """The rules."""
+        """The rules as text."""
         return xtables.render(plan)
 
     def present(self, instance: str) -> bool:
-        """Whether a chain of ours is there."""
+        """Whether a chain of ours exists."""
         return bool(_with_our_chains(instance))
 
     def drift(self, plan: Plan) -> list[str] | None:
@@ -71,7 +71,7 @@ class IptablesFirewall:
         ]
 
     def install(self, plan: Plan) -> None:
-        """Replace our chains: the old guard goes first, the new one comes last; not where the guard alone refuses."""
+        """Replace our chains: remove the old guard first (unless it refuses all mail), add the new one last."""
         live = _live(plan.options.instance)
         refusing = any(f"raw {plan.names.prerouting}" in chains for chains in live.values())
         work(_replacements(plan, guard_first=bool(live) and not refusing, refusing=refusing))
@@ -87,12 +87,13 @@ class IptablesFirewall:
 
 
 def _steps(plan: Plan, version: int, *, refusing: bool) -> list[list[Any]]:
-    """The tables in the order of their commits: what intercepts first, the guard last.
+    """The tables in the order of their commits: those that intercept first, the guard last.
 
-    To refuse all: the guard first. From that (`refusing`): what is refused by table raw until there is interception.
+    If the new plan refuses all: the guard first. If the old one did (`refusing`): table raw after the tables that
+    intercept, so that connections are refused until they can be intercepted.
     """
     first = ["mangle", "nat"] if plan.options.mode is Mode.TPROXY else ["nat", "mangle"]
-    # Nobody's table raw comes to be for a plan that has nothing there.
+    # Table raw is not created for a plan without rules in it.
     needed = {chain.table for chain in xtables.chains(plan, version)} | {*first, "filter", *_existing_tables(version)}
     order = ("filter", "raw", *first) if plan.refuse_all else ("raw", *first, "filter")
     if refusing and not plan.refuse_all:
@@ -115,7 +116,7 @@ def _replacements(plan: Plan, *, guard_first: bool = False, refusing: bool = Fal
 
 
 def _tables(version: int) -> list[str]:
-    """Where something of ours may be, in the order of its removal: the guard first."""
+    """The tables that may have chains of ours, in the order of removal: the guard first."""
     return [table for table in ("filter", "nat", "mangle", "raw") if table in _existing_tables(version)]
 
 
@@ -128,12 +129,12 @@ def _existing_tables(version: int) -> list[str]:
 
 
 def _with_our_chains(instance: str) -> list[int]:
-    """The IP versions in which something of ours is there."""
+    """The IP versions that have a chain of ours."""
     return list(_live(instance))
 
 
 def _live(instance: str) -> dict[int, dict[str, list[str]]]:
-    """What of ours is there, by IP version: the rules of each "table chain"."""
+    """Our existing chains, by IP version: the rules of each "table chain"."""
     if find_spec("iptc") is None:
         return {}
     jobs = [
@@ -154,7 +155,7 @@ def _chains(plan: Plan, version: int) -> list[dict[str, Any]]:
 
 
 def encode(chain: xtables.Chain) -> dict[str, Any]:
-    """A chain as the worker takes it."""
+    """A chain in the format of the worker's input."""
     return {
         "table": chain.table,
         "name": chain.name,
@@ -169,9 +170,9 @@ def _encode_rule(rule: xtables.Rule) -> dict[str, Any]:
 
 
 def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str, Any]]:
-    """Run a worker for each job, on the host or in empty network namespaces; their answers.
+    """Run a worker for each job, on the host or in empty network namespaces; returns their answers.
 
-    Raises GatewayError with the reason of the first that failed, after all have ended.
+    Raises GatewayError with the reason of the first worker that failed, after all have ended.
     """
     command = [*(["unshare", "--net"] if scratch else []), *PYTHON, "-m", "proxsmtp_tp.gateway.xtables_worker"]
     with ExitStack() as stack:
@@ -181,7 +182,7 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
             )
             for _ in jobs
         ]
-        # They import their library side by side; their work is short, and under one lock anyhow.
+        # The workers import their library in parallel; the work itself is short, and one lock serializes it.
         done = [_converse(worker, job) for worker, job in zip(workers, jobs, strict=True)]
     for job, (status, answer, reason) in zip(jobs, done, strict=True):
         if status:
@@ -192,8 +193,8 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
 
 
 def _environment() -> dict[str, str]:
-    """Two shortcuts that take three quarters off the start of python-iptables: else it imports all of setuptools for
-    the name of one folder, and asks gcc where its own library is.
+    """Two variables that save three quarters of the start time of python-iptables: without them it imports all of
+    setuptools to get the name of one directory, and runs gcc to find its own library.
     """
     spec = find_spec("iptc")
     folder = Path(spec.origin).parent.parent if spec and spec.origin else Path()

@@ -1,7 +1,7 @@
-"""Network namespaces without a name, which end with the processes that hold them (network_namespaces(7), unshare(2)).
+"""Network namespaces without a name, which end with the processes in them (network_namespaces(7), unshare(2)).
 
-A link between two of them ends with the first that ends, and so does everything that was set up on it: routes,
-addresses, neighbours. That is why nothing of a replica or a probe outlives a kill -9.
+A link between two namespaces is removed when the first of them ends, with everything configured on it: routes,
+addresses, neighbours. Therefore nothing of a replica or a probe remains after a kill -9.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ def read_line(descriptor: int) -> str:
 
 @contextmanager
 def new_namespace(answer: Callable[[str], str], *, linger: float = 0.0) -> Iterator[Namespace]:
-    """A child in a new namespace that gives `answer(line)` for each line it is told; killed on leaving.
+    """A child process in a new namespace. It answers each line with `answer(line)`, and is killed on leaving.
 
-    When its parent is killed, it ends `linger` seconds later: a router, whose hosts say their last word through it.
+    When its parent is killed, it ends `linger` seconds later: a router must still forward the packets that close the
+    connections of its hosts.
 
-    Call it from a process without threads. Raises OSError without the right to make a namespace.
+    Call it from a process without threads. Raises OSError if this process may not create a namespace.
     """
     to_child, from_parent = os.pipe()
     from_child, to_parent = os.pipe()

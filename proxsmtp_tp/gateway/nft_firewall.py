@@ -21,7 +21,7 @@ class NftFirewall:
     """See `firewall.Firewall`."""
 
     def requirements(self, plan: Plan) -> list[str]:
-        """nft, and a kernel that takes exactly this script: it is loaded into an empty network namespace."""
+        """Checks for nft, and that the kernel accepts this script, in an empty network namespace."""
         if shutil.which("nft") is None:
             return ["nft is not installed: apt-get install nftables"]
         try:
@@ -37,7 +37,7 @@ class NftFirewall:
         return render(plan, read_template(file_name(plan.options.mode)))
 
     def present(self, instance: str) -> bool:
-        """Whether our table is there."""
+        """Whether our table exists."""
         return shutil.which("nft") is not None and names(instance).table in nftables.table_names()
 
     def drift(self, plan: Plan) -> list[str] | None:

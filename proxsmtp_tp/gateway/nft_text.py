@@ -1,7 +1,7 @@
-"""From a plan to the text that nft loads: the file of the mode, word for word, with its defines filled in.
+"""From a plan to the text that nft loads: the file of the mode, unchanged, with its defines filled in.
 
-Guarantees: pure; the text below the defines is the file's own but for the table's name; only validated names and
-numbers of our own writing reach it. Raises ValueError for a file that lacks a define or has one too many.
+Guarantees: pure; only the defines and the table's name differ from the file; only validated names, and numbers that
+this module formats, are inserted. Raises ValueError if the file lacks a define or has one too many.
 
 Source: nft(8), "Lexical conventions" and "Set syntax".
 """
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 TABLE_IN_FILE = "proxsmtp_example"
 """The table's name in the files, for people who load them by hand."""
 ALIVE_SET = "alive"
-"""The set that holds while the daemon lives; its elements change by themselves."""
+"""The set whose elements enable interception; with fail open, heartbeats add them and they expire."""
 FLEETING_SETS = frozenset({ALIVE_SET, "failed4", "failed6", "failed_from4", "failed_from6"})
-"""Sets whose elements with a timeout come from the daemon's datagrams."""
+"""Sets to which the daemon's datagrams add elements with a timeout."""
 
 UNFILTERED_SETS = ("unfiltered4", "unfiltered6")
-"""The sets of connections that go on unfiltered; their elements come and go with them."""
+"""The sets of unfiltered connections; packets add elements, which expire."""
 
 _DEFINE = re.compile(r"^define ([A-Z0-9_]+) = .*$", re.MULTILINE)
 
@@ -37,7 +37,7 @@ def file_name(mode: Mode) -> str:
 
 
 def render(plan: Plan, template: str) -> str:
-    """The script that replaces our table, in one transaction, by what the plan says."""
+    """The script that replaces our table by that of the plan, in one transaction."""
     values = defines(plan)
     seen: list[str] = []
 
@@ -55,7 +55,7 @@ def render(plan: Plan, template: str) -> str:
 
 
 def render_removal(table: str) -> str:
-    """The script that removes our table, whether it is there or not, in one transaction."""
+    """The script that removes our table, in one transaction; it also works if there is no table."""
     return f"table inet {table}\ndelete table inet {table}\n"
 
 

@@ -1,9 +1,9 @@
-"""nft, run: loads a script in one transaction, lists tables, and tells the canonical form of a table.
+"""Runs nft: loads a script in one transaction, lists tables, and makes the canonical form of a table.
 
 Guarantees: scripts go to nft's standard input and names come from a validated plan, so nothing is quoted for a shell.
-Two tables that mean the same are equal in their canonical form (`Table`): handles, counters, the order of elements
-and chains, and the elements that change by themselves are left out. The form of what a plan means is made by nft and
-the kernel themselves, in an empty network namespace that ends with the command.
+Two tables that mean the same have equal canonical forms (`Table`): these omit handles, counters, the order of elements
+and chains, and the elements that change by themselves. For a plan, nft and the kernel make the canonical form: they
+load the plan's script into an empty network namespace that ends with the command.
 
 Sources: nft(8), libnftables-json(5).
 """
@@ -21,7 +21,7 @@ from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.nft_text import FLEETING_SETS, UNFILTERED_SETS
 
 FAMILY = "inet"
-# A ruleset of ten thousand rules lists in about two seconds on a slow machine; nft itself never waits for anything.
+# Listing ten thousand rules takes about two seconds on a slow machine; nft itself never waits.
 _TIMEOUT = 60.0
 # The script of the plan is standard input; the table's name is an argument. Nothing else varies.
 _SCRATCH = 'nft -f - && nft -j list table inet "$1" && echo && nft -s list table inet "$1"'
@@ -36,17 +36,17 @@ class Table:
     sets: dict[str, tuple[str, tuple[str, ...]]]
     """JSON of the declaration; JSON of each element, sorted."""
     other: tuple[str, ...]
-    """Maps, counters and what else a table may hold; ours holds none."""
+    """Maps, counters and other objects of a table; ours has none."""
     text: dict[str, tuple[str, ...]]
-    """For people: the lines of each chain as nft writes them. Not compared."""
+    """The lines of each chain as nft writes them, for messages. Not compared."""
 
     def same_as(self, other: Table) -> bool:
-        """Whether both mean the same."""
+        """Whether both tables mean the same."""
         return (self.chains, self.sets, self.other) == (other.chains, other.sets, other.other)
 
 
 def run_nft(*arguments: str, script: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run nft. Raises GatewayError if it is not there or does not end."""
+    """Run nft. Raises GatewayError if it is not installed or does not end."""
     try:
         return subprocess.run(
             ["nft", *arguments], input=script, capture_output=True, text=True, check=False, timeout=_TIMEOUT
@@ -73,7 +73,7 @@ def table_names() -> frozenset[str]:
 
 
 def ruleset() -> list[dict[str, Any]]:
-    """Everything that nft lists; nothing where it is not installed, or may not."""
+    """Everything that nft lists; nothing if it is not installed or not permitted."""
     if shutil.which("nft") is None:
         return []
     listed = run_nft("-j", "-a", "list", "ruleset")
@@ -90,9 +90,9 @@ def live_table(name: str) -> Table | None:
     return canonical(listed.stdout, run_nft("-s", "list", "table", FAMILY, name).stdout)
 
 
-@lru_cache(maxsize=8)  # one command asks for the same one twice: before the change, and to compare
+@lru_cache(maxsize=8)  # cached: one command needs the same table twice, before the change and for the comparison
 def meant_table(name: str, script: str) -> Table:
-    """What a script makes of our table on an empty host. Raises GatewayError if nft refuses it."""
+    """Our table after the script is loaded into an empty namespace. Raises GatewayError if nft refuses it."""
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", _SCRATCH, "sh", name],
         input=script, capture_output=True, text=True, check=False, timeout=_TIMEOUT,
@@ -104,7 +104,7 @@ def meant_table(name: str, script: str) -> Table:
 
 
 def canonical(listed: str, text: str) -> Table:
-    """Make a `Table` of nft's JSON listing and its plain one."""
+    """Make a `Table` from nft's JSON listing and its text listing."""
     chains: dict[str, list[str]] = {}
     sets: dict[str, tuple[str, tuple[str, ...]]] = {}
     other: list[str] = []
@@ -127,7 +127,7 @@ def _elements(name: str, elements: list[Any]) -> tuple[str, ...]:
     if name in UNFILTERED_SETS:
         return ()
     if name in FLEETING_SETS:
-        # Elements with a timeout come and go with the daemon; which do not, is our decision.
+        # Compare only the elements without a timeout: the others change while the daemon runs.
         elements = [e for e in elements if not (isinstance(e, dict) and "timeout" in e.get("elem", {}))]
     return tuple(sorted(_dump(element) for element in elements))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def options_from(settings: Settings, overrides: dict[str, Any] | None = None) -> Options:
-    """The options that `settings` mean, with some fields of `Settings` replaced. Raises PlanError."""
+    """The options from `settings`, with some fields of `Settings` replaced. Raises PlanError."""
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     merged = replace(settings, **given)
     port = merged.intercept_port

@@ -1,8 +1,8 @@
-"""How this interpreter is started again for a module of ours."""
+"""The command that starts this interpreter again, for a module of ours."""
 
 from __future__ import annotations
 
 import sys
 
 PYTHON = (sys.executable, "-P")
-"""-P: `-m` would else look into the current folder first, and root may stand in anybody's."""
+"""-P: without it, `-m` imports from the current directory first, and other users may be able to write there."""

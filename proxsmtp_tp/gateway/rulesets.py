@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import LocalRoute, Plan, PolicyRule
 
 _FAMILIES = {"ip", "ip6", "inet"}
-# The tables that iptables-nft keeps; nft cannot load what it lists of their extensions.
+# The tables of iptables-nft: nft cannot load its own listing of their extensions.
 _COMPAT = {"filter", "nat", "mangle", "raw", "security"}
-_TIMEOUT = 120.0  # seconds: saving tens of thousands of rules takes some
+_TIMEOUT = 120.0  # seconds: saving tens of thousands of rules takes several
 
 # The chains of every instance (`plan.names`): a line of iptables-save that makes, fills or calls one.
 _OURS = re.compile(r"(?:^:|^-A |-j )PX(?:IN|OUT|FWD|OWN|OLD|OLDOWN|LIFE|FAIL|ICMP)-")
@@ -32,7 +32,7 @@ Script = tuple[list[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """Somebody's rules, as a script that loads them."""
+    """The rules of one table or tool, as a script that loads them."""
 
     name: str
     script: Script
@@ -41,7 +41,7 @@ class Ruleset:
 
 
 def rulesets(plan: Plan) -> tuple[list[Script], list[Ruleset]]:
-    """Ours as scripts, with policy routing; then everybody else's."""
+    """Our rules as scripts, with policy routing; then the rulesets of others."""
     rules, routes = check.wanted_routing(plan)
     ours = [*map(_command, sorted(rules)), *map(_command, sorted(routes))]
     others: list[Ruleset] = []
@@ -59,7 +59,8 @@ def rulesets(plan: Plan) -> tuple[list[Script], list[Ruleset]]:
                 saved = _only(saved, plan.names.chains, ours=False)
             others.append(Ruleset(tool.removesuffix("-save"), ([restore, "--noflush"], saved)))
     if plan.options.method is Method.NFTABLES:
-        # With fail open it begins as if there had just been a heartbeat. That no route leads on there is no matter.
+        # With fail open, the loaded table behaves as after a heartbeat. The copy has no routes to servers:
+        # refuse_failed would refuse its connections.
         trial = replace(plan, options=replace(plan.options, refuse_failed=False))
         ours.append((["nft", "-f", "-"], METHODS[Method.NFTABLES].render(trial)))
     elif plan.options.fail is Fail.OPEN:
@@ -68,7 +69,7 @@ def rulesets(plan: Plan) -> tuple[list[Script], list[Ruleset]]:
 
 
 def foreign_rulesets(plan: Plan) -> list[Ruleset]:
-    """Everybody's but those of this program, whatever the instance. Raises GatewayError if they cannot be read."""
+    """The rulesets of others, without those of any of our instances. Raises GatewayError if one cannot be read."""
     found = []
     for family, table in _nft_tables():
         if family == nftables.FAMILY and table.startswith(plan.names.table.removesuffix(plan.options.instance)):
@@ -101,7 +102,7 @@ def _nft_tables() -> list[tuple[str, str]]:
 
 
 def _saved(tool: str) -> str | None:
-    """What a tool of iptables saves; None if there is no rule in it."""
+    """The output of iptables-save or a variant; None if it has neither a rule nor a DROP policy."""
     try:
         done = subprocess.run([tool], capture_output=True, text=True, check=False, timeout=_TIMEOUT)
     except (FileNotFoundError, subprocess.TimeoutExpired):
@@ -112,7 +113,7 @@ def _saved(tool: str) -> str | None:
 
 
 def _only(saved: str, chains: tuple[str, ...], *, ours: bool) -> str:
-    """The part of a saved ruleset that is in, or calls, our chains; or the part that does not."""
+    """Only the lines of a saved ruleset that are in, or call, our chains; or only the other lines."""
 
     def concerns(line: str) -> bool:
         words = line.replace(":", ": ").split()

@@ -1,17 +1,18 @@
 """python-iptables in a process of its own, for one IP version: `python -m proxsmtp_tp.gateway.xtables_worker`.
 
-A process of its own, because libxtables keeps its extensions in global variables of the process: once they were used
-for IPv4, matches for IPv6 are parsed by the wrong revision and silently missing. And because that library ends the
+It runs in a process of its own, because libxtables keeps its extensions in global variables: after use for IPv4, it
+parses matches for IPv6 with the wrong revision, and they are missing without an error. That library also ends the
 process on some errors.
 
-Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...], "owned": [...], ...}. `chains` is
-`iptables.encode` of what is meant; `owned` lists [table, built-in chain, chain] of everything that may be ours.
-Action `replace`, with `steps`, pairs of a table and a truth value: one commit each, in that order, after which the
-table holds of ours exactly what is meant (true) or nothing (false). Action `examine`, with `tables`: report ours and
-the meant in the same form. Standard output: one JSON object. Exit status: 0, or 1 with the reason on standard error.
+Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...], "owned": [...], ...}. `chains` are
+the wanted chains, made by `iptables.encode`; `owned` lists [table, built-in chain, chain] of every chain that may be
+ours. Action `replace`, with `steps`, pairs of a table and a boolean: one commit for each pair, in that order, after
+which the table has exactly the wanted chains of ours (true) or none (false). Action `examine`, with `tables`: report
+our existing chains and the wanted ones in the same form. Standard output: one JSON object. Exit status: 0, or 1 with
+the reason on standard error.
 
-Guarantees: commits under the lock that iptables takes (/run/xtables.lock), so that no change of somebody else's is lost
-between our reading of a table and our writing it. A parameter that python-iptables does not take is an error.
+Guarantees: holds the lock of iptables (/run/xtables.lock) from reading a table to writing it, so that no change of
+another program is lost. A parameter that python-iptables does not accept is an error.
 """
 
 from __future__ import annotations
@@ -29,29 +30,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 XTABLES_LOCK = "/run/xtables.lock"
-LOCK_WAIT = 10.0  # seconds; iptables holds the lock for one command, restore of a large ruleset takes about one
+LOCK_WAIT = 10.0  # seconds; iptables holds the lock for one command; restoring a large ruleset takes about one second
 _SCRATCH = "PXMEANT"
 
 
 class Worker:
-    """One IP version."""
+    """The tables of one IP version."""
 
     def __init__(self, version: int) -> None:
-        import iptc  # noqa: PLC0415 - an optional library, and loaded only when the method is used
+        import iptc  # noqa: PLC0415 - an optional library, imported only when the method is used
 
         self._iptc = iptc
         self._v6 = version == 6
         self._tables: dict[str, Any] = {}
 
     def table(self, name: str) -> Any:
-        """A table, not committed until asked."""
+        """A table without automatic commits."""
         if name not in self._tables:
             kind = self._iptc.Table6 if self._v6 else self._iptc.Table
             self._tables[name] = kind(name, autocommit=False)
         return self._tables[name]
 
     def rule(self, data: dict[str, Any]) -> Any:
-        """Make a rule. Raises for everything that the library does not understand."""
+        """Make a rule. Raises for everything that the library does not support."""
         rule = self._iptc.Rule6() if self._v6 else self._iptc.Rule()
         for name, value in data["base"]:
             setattr(rule, name.replace("-", "_"), value)
@@ -104,7 +105,7 @@ class Worker:
         self._iptc.Chain(opened, chain["caller"]).insert_rule(self.rule(chain["call"]))
 
     def replace(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Make the tables what is meant."""
+        """Replace our chains in the tables by the wanted ones."""
         for name, wanted in job["steps"]:
             for table, caller, chain in job["owned"]:
                 if table == name:
@@ -117,7 +118,7 @@ class Worker:
         return {}
 
     def examine(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Ours and the meant, by "table chain": the calls, then the rules. Nothing is committed."""
+        """Our existing chains and the wanted ones, by "table chain": the calls, then the rules. Commits nothing."""
         live: dict[str, list[str]] = {}
         for table, caller, chain in job["owned"]:
             if table not in job["tables"]:
@@ -129,13 +130,13 @@ class Worker:
         return {"live": live, "meant": {f"{c['table']} {c['name']}": self._meant(c) for c in job["chains"]}}
 
     def _meant(self, chain: dict[str, Any]) -> list[str]:
-        """What the library makes of the meant rules, in a chain that is never committed."""
+        """The wanted rules as the library reads them back, from a chain that is never committed."""
         opened = self.table(chain["table"])
         scratch = opened.create_chain(_SCRATCH)
         for data in chain["rules"]:
             scratch.append_rule(self.rule(data))
         rules = self.decoded(self._rules(chain["table"], _SCRATCH))
-        # A call may only name a chain that is there; ours may not be.
+        # A call needs an existing chain, and ours may not exist: use the scratch chain as its target.
         scratch.flush()
         call = {**chain["call"], "target": [_SCRATCH, []]}
         caller = self._iptc.Chain(opened, chain["caller"])
@@ -148,14 +149,14 @@ class Worker:
 
 @contextmanager
 def xtables_lock() -> Iterator[None]:
-    """The lock of iptables -w. Raises TimeoutError."""
+    """Hold the lock of iptables -w. Raises TimeoutError."""
     path = os.environ.get("XTABLES_LOCKFILE", XTABLES_LOCK)
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
             raise
-        # Where we cannot make it, iptables cannot either: nobody else is at work.
+        # If we cannot create the file, iptables cannot either: no other program holds the lock.
         yield
         return
     try:
@@ -181,7 +182,7 @@ def main() -> int:
             worker = Worker(job["version"])
             actions = {"replace": worker.replace, "examine": worker.examine}
             json.dump(actions[job["action"]](job), sys.stdout)
-    except Exception as error:  # noqa: BLE001 - whatever the library raises becomes the reason
+    except Exception as error:  # noqa: BLE001 - every error of the library is reported as the reason
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,11 +1,11 @@
 """Examines each step of interception: ok, or what is wrong and the command that fixes it.
 
 examination  all steps, in the order in which a packet travels
-findings     the result of a step, and what every step gets
+findings     the result of a step, and the input of every step
 host         interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking
 rules        the rules in place, policy routing, delivery of marked packets, heartbeat
-firewall     whether the rules of others let intercepted connections in
-replica      a copy of the host, in which such a connection is tried; the host itself is not changed
+firewall     whether other rules let intercepted connections in
+replica      a copy of the host, in which such a connection is tested; the host itself is not changed
 forwarding   whether interception opens connections that the host's forwarding policy closes
 daemon       listeners, privileges, descriptors, temp directory, filter
 probe        a real mail from a temporary client through rules and daemon to a temporary server

@@ -1,4 +1,4 @@
-"""The daemon: it listens where the rules turn connections, answers, and has what it needs.
+"""Checks that the daemon listens where the rules redirect connections, answers, and has what it needs.
 
 Sources: ss(8) for listeners and their options; proc(5) for limits and capabilities.
 """
@@ -34,9 +34,9 @@ _SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
 _RESERVE, _RESERVE_PART = (
     64 << 20,
     20,
-)  # what filters.spool_space keeps free: bytes, and of a small file system one part in so many
+)  # what filters.spool_space keeps free: bytes; on a small file system, this fraction (1/20) of it
 _CAP_NET_RAW = 13
-_ADDRESSES = {4: ("0.0.0.0", "*"), 6: ("[::]", "*")}  # noqa: S104 - what ss shows, not to bind to
+_ADDRESSES = {4: ("0.0.0.0", "*"), 6: ("[::]", "*")}  # noqa: S104 - output of ss, not an address to bind to
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Listening:
     pids: tuple[int, ...]
 
     def takes(self, version: int) -> bool:
-        """Whether it takes connections of an IP version to any address."""
+        """Whether it accepts connections of an IP version to any address."""
         return self.address in _ADDRESSES[version]
 
 
 def listening(port: int) -> list[Listening]:
-    """What listens on a port."""
+    """The sockets that listen on a port."""
     done = subprocess.run(
         ["ss", "-HtlnpeO", "--inet-sockopt", "sport", "=", f":{port}"],
         capture_output=True, text=True, check=False, timeout=30,
@@ -71,7 +71,7 @@ def listening(port: int) -> list[Listening]:
 
 
 def look_at_listeners(setup: Setup) -> Iterator[Finding]:
-    """Somebody takes what the rules turn to the port, transparently where it must be, and answers."""
+    """Checks that a process listens on the port, transparently where needed, and answers."""
     options = setup.plan.options
     port, there = options.listen_port, listening(options.listen_port)
     if not there:
@@ -103,7 +103,7 @@ def _listener_of_version(setup: Setup, version: int, there: list[Listening]) -> 
 
 
 def _listens_on_client_side(setup: Setup, version: int, there: list[Listening]) -> bool:
-    """REDIRECT turns connections to the address of the interface: a listener on each of those will do."""
+    """Whether there is a listener on each address of the client interfaces: REDIRECT only uses these."""
     if setup.plan.options.mode is not Mode.REDIRECT:
         return False
     needed = [
@@ -118,7 +118,7 @@ def _listens_on_client_side(setup: Setup, version: int, there: list[Listening]) 
 
 
 def _answering(setup: Setup, there: list[Listening]) -> Finding:
-    """Connect to it: a direct connection is refused with a word, and no word means that it hangs."""
+    """Connect to it: the daemon refuses a direct connection with a reply; without a reply, it hangs."""
     address = next((item.address for item in there), "*")
     host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(address, address.strip("[]"))  # noqa: S104
     try:
@@ -134,7 +134,7 @@ def _answering(setup: Setup, there: list[Listening]) -> Finding:
 
 
 def look_at_privileges(setup: Setup) -> Iterator[Finding]:
-    """Full mode binds to clients' addresses, for which the kernel wants CAP_NET_RAW."""
+    """Checks the capability for full mode: to bind to clients' addresses, the daemon needs CAP_NET_RAW."""
     pids = sorted({pid for item in listening(setup.plan.options.listen_port) for pid in item.pids})
     if not pids or not setup.plan.options.full:
         return
@@ -148,11 +148,11 @@ def _capable(pid: int) -> bool:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
         found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
         return bool(found and int(found[1], 16) >> _CAP_NET_RAW & 1)
-    return True  # it has ended meanwhile
+    return True  # the process has ended
 
 
 def look_at_descriptors(setup: Setup) -> Iterator[Finding]:
-    """Two for each connection, in the worst case all in one worker."""
+    """Checks for two descriptors for each connection: in the worst case one worker has all connections."""
     needed = 2 * setup.settings.max_connections + _SPARE
     pids = sorted({pid for item in listening(setup.plan.options.listen_port) for pid in item.pids})
     limits = {pid: found for pid in pids if (found := _descriptor_limits(pid)) is not None}
@@ -164,7 +164,7 @@ def look_at_descriptors(setup: Setup) -> Iterator[Finding]:
             "descriptors", False, f"{text}; for good: LimitNOFILE={needed} in its unit", " && ".join(commands)
         )
     elif short:
-        yield Finding("descriptors", False, text, setup.restart)  # it raises its own limit when it starts
+        yield Finding("descriptors", False, text, setup.restart)  # the daemon raises its soft limit when it starts
     elif pids:
         yield Finding("descriptors", True, f"enough for {setup.settings.max_connections} connections")
 
@@ -180,7 +180,7 @@ def _descriptor_limits(pid: int) -> tuple[float, float] | None:
 
 
 def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
-    """It exists, only the daemon may write there, and it has free space."""
+    """Checks that the directory exists, that only the daemon may write there, and that it has free space."""
     path, step = Path(setup.settings.temp_directory), "temp directory"
     owner = setup.settings.user or "root"
     make = f"install -d -m 0700 -o {shlex.quote(owner)} {shlex.quote(str(path))}"
@@ -207,7 +207,7 @@ def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
 
 
 def _short_of_space(seen: Path, path: Path, spool_limit: int) -> str | None:
-    """What keeps messages out: the daemon leaves a reserve free, and refuses what would need it with 452."""
+    """Why messages would get 452, or None: the daemon keeps a reserve free and refuses messages that would use it."""
     disk = shutil.disk_usage(seen)
     reserve = min(_RESERVE, disk.total // _RESERVE_PART)
     if disk.free < reserve + _SPACE:
@@ -218,7 +218,7 @@ def _short_of_space(seen: Path, path: Path, spool_limit: int) -> str | None:
 
 
 def _as_the_daemon_sees(setup: Setup, path: Path) -> Path:
-    """The same in the daemon's mount namespace: PrivateTmp of its unit gives it a /tmp of its own (systemd.exec(5))."""
+    """The path in the daemon's mount namespace: with PrivateTmp it has its own /tmp (systemd.exec(5))."""
     pids = (pid for item in listening(setup.plan.options.listen_port) for pid in item.pids)
     inside = Path(f"/proc/{next(pids, 'self')}/root", *path.parts[1:])
     return inside if inside.exists() else path
@@ -247,7 +247,7 @@ def _may_write(info: os.stat_result, uid: int, groups: set[int]) -> bool:
 
 
 def look_at_filter(setup: Setup) -> Iterator[Finding]:
-    """The filter command can be run by the daemon's user."""
+    """Checks that the daemon's user can run the filter command."""
     settings = setup.settings
     if not settings.filter_command or settings.filter_type is FilterType.REJECT:
         return

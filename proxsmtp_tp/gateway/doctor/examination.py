@@ -1,4 +1,4 @@
-"""Every step, in the order in which a packet travels. A look that cannot be taken is a finding, too."""
+"""Runs every step, in the order in which a packet travels. A step that cannot be examined is a finding, too."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def examine(setup: Setup) -> Iterator[Finding]:
 
 
 def setup_of(settings: Settings, config: str | None, options: Options, store: Store) -> Setup:
-    """Whom to examine: what the configuration says, or without interfaces in it, what is installed."""
+    """What to examine: the plan of the configuration; if that names no interfaces, the installed plan."""
     return Setup(settings, config, _plan(options, store), store)
 
 

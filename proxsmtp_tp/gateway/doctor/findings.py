@@ -1,4 +1,4 @@
-"""What a look at one step gives, and what every look gets to know."""
+"""The result of one step, and the input of every step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One step. `fix` is a shell command, or empty where only a person can decide."""
+    """The result of one step. `fix` is a shell command; empty if the administrator must decide."""
 
     step: str
     ok: bool
@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is examined. `config` is the configuration file as the administrator named it, for the fixes."""
+    """What is examined. `config` is the configuration file as the administrator named it; the fixes use it."""
 
     settings: Settings
     config: str | None
@@ -44,7 +44,7 @@ class Setup:
 
     @property
     def restart(self) -> str:
-        """What starts the daemon anew: by its unit where systemd runs."""
+        """The command that restarts the daemon: by its unit if systemd runs."""
         if SYSTEMD.is_dir():
             return f"systemctl restart proxsmtp-tp@{self.plan.options.instance}"
         return self.command("serve")
@@ -55,7 +55,7 @@ Look = Callable[[Setup], Iterable[Finding]]
 
 
 def setting(name: str) -> str:
-    """A system setting (net.ipv4.ip_forward); empty if the kernel has none of this name."""
+    """The value of a system setting (net.ipv4.ip_forward); empty if the kernel has no such setting."""
     try:
         return Path("/proc/sys", *split_setting(name)).read_text(encoding="ascii").strip()
     except OSError:
@@ -63,10 +63,10 @@ def setting(name: str) -> str:
 
 
 def split_setting(name: str) -> list[str]:
-    """The parts of a setting's name. As for sysctl(8), a slash in a part stands for a dot (eth0/100)."""
+    """The parts of a setting's name. As in sysctl(8), a slash in a part means a dot (eth0/100)."""
     return [part.replace("/", ".") for part in name.split(".")]
 
 
 def setting_name(*parts: str) -> str:
-    """The name that sysctl(8) takes, for parts that may have dots in them (VLAN interfaces)."""
+    """The name for sysctl(8), from parts that may contain dots (VLAN interfaces)."""
     return ".".join(part.replace(".", "/") for part in parts)

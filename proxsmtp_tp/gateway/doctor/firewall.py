@@ -1,7 +1,7 @@
-"""Whether other people's rules (firewalld, ufw, Docker, anybody's) let intercepted connections in.
+"""Checks whether other rules (firewalld, ufw, Docker, an administrator's) let intercepted connections in.
 
-The host's rulesets are copied into a replica (see `replica`) and a connection is tried there. When it does not get
-through, each ruleset is tried alone beside ours, so that the one that stands in the way is named.
+The host's rulesets are copied into a replica (see `replica`), and a connection is tested there. If it fails, each
+ruleset is tested alone together with ours, to name the one that blocks it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.gateway.rulesets import Ruleset, Script
 
-_TIMEOUT = 120.0  # seconds, for a replica that loads tens of thousands of rules
+_TIMEOUT = 120.0  # seconds: a replica may have to load tens of thousands of rules
 
 
 def look_at_firewall(setup: Setup) -> Iterator[Finding]:
-    """An intercepted connection gets through every ruleset of the host."""
+    """Checks that an intercepted connection passes every ruleset of the host."""
     options = setup.plan.options
     if not options.interfaces or not check.examine(setup.plan).in_place:
         return
@@ -75,13 +75,15 @@ def _of_interface(setup: Setup, name: str, ours: list[Script], others: list[Rule
 
 
 def _scripts(setup: Setup, ours: list[Script], others: list[Ruleset]) -> list[Script]:
-    """In an order that works: restoring iptables' rules clears the others; a heartbeat in nft's soon expires."""
+    """The scripts in a working order. iptables: ours first, because restoring them deletes other rules. nftables: ours
+    last, because their heartbeat soon expires.
+    """
     theirs = [ruleset.script for ruleset in others]
     return [*ours, *theirs] if setup.plan.options.method is Method.IPTABLES else [*theirs, *ours]
 
 
 def _trials(setup: Setup, name: str) -> list[list[Any]]:
-    """For each IP version: client, our address on its side, server, port."""
+    """For each IP version: client, our address on the client's interface, server, port."""
     own = {
         ip_interface(address).version: address.partition("/")[0]
         for interface in survey.interfaces()
@@ -98,7 +100,7 @@ def _trials(setup: Setup, name: str) -> list[list[Any]]:
 
 
 def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: list[list[Any]]) -> list[str]:
-    """Try connections in a replica; what came of each. Raises GatewayError if there can be none."""
+    """Test connections in a replica; returns the result of each. Raises GatewayError if there can be no replica."""
     links = {
         interface.name: [address for address in interface.addresses if not address.startswith("fe80:")]
         for interface in survey.interfaces()
@@ -123,14 +125,14 @@ def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: lis
 
 
 def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> str:
-    """The command that lets our connections in, in the words of whoever made the rules."""
+    """The command that lets our connections in, for the tool that made the rules."""
     name = shlex.quote(interface)
     diverted = setup.plan.options.mode is Mode.TPROXY
     if culprit.table == "firewalld" and shutil.which("firewall-cmd"):
         return f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload"
     if "ufw-" in culprit.script[1] and shutil.which("ufw"):
         return f"ufw allow in on {name} to any port {port} proto tcp"
-    # Diverted connections keep their address: what is not for this host, and yet in its input, is ours.
+    # Diverted connections keep their destination: a packet in the input hook for another host's address is ours.
     if not culprit.table:
         foreign = " -m addrtype ! --dst-type LOCAL" if diverted else ""
         return f"{culprit.name} -I INPUT -i {name} -p tcp --dport {port}{foreign} -j ACCEPT"
@@ -140,7 +142,7 @@ def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> s
 
 
 def _input_chains(culprit: Ruleset) -> list[str]:
-    """The chains of a table that see a connection to this host; those of the input hook if there are any."""
+    """The chains of a table for connections to this host: those of the input hook; without any, of prerouting."""
     listed = nftables.run_nft("-j", "list", "table", culprit.family, culprit.table)
     chains = [item["chain"] for item in json.loads(listed.stdout)["nftables"] if "chain" in item]
     base = [chain for chain in chains if chain.get("type") == "filter"]

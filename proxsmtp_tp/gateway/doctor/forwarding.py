@@ -1,4 +1,4 @@
-"""Whether interception opens connections that the host's own forwarding policy closes."""
+"""Checks whether interception allows connections that the host's own forwarding policy forbids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def look_at_forwarding_policy(setup: Setup) -> Iterator[Finding]:
-    """Each ruleset or policy rule that interception overrules."""
+    """Names each ruleset or policy rule that interception overrules."""
     step, overruled = "forwarding policy", setup.plan.options.forward is Forward.OVERRULE
     found = forward.closed(setup.plan)
     state = setup.store.read(setup.plan.options.instance)

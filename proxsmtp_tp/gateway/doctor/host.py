@@ -1,4 +1,4 @@
-"""The host under the rules: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking.
+"""Checks the host: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking.
 
 Sources: Documentation/networking/ip-sysctl.rst (ip_forward, rp_filter: the larger of all and the interface counts),
 nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STRICT, LOOSE = 1, 2  # values of rp_filter
 _UNICAST = 1  # RTN_UNICAST, linux/rtnetlink.h
-_FULL = 0.9  # of the table of connections: what is left fills in seconds when it fills at all
+_FULL = 0.9  # of the connection table: the rest may fill within seconds
 _RAW_TOOLS = {"iptables-legacy-save": "iptables-legacy", "ip6tables-legacy-save": "ip6tables-legacy"}
 
 
@@ -59,7 +59,7 @@ def links() -> dict[str, Link]:
 
 
 def look_at_interfaces(setup: Setup) -> Iterator[Finding]:
-    """Clients come in by interfaces that are there, up, and no ports of a bridge."""
+    """Checks that the client interfaces exist, are up, and are not ports of a bridge."""
     there = links()
     for name in setup.plan.options.interfaces:
         step, link = f"interface {name}", there.get(name)
@@ -78,7 +78,7 @@ def look_at_interfaces(setup: Setup) -> Iterator[Finding]:
 
 
 def look_at_forwarding(setup: Setup) -> Iterator[Finding]:
-    """A gateway forwards: what is not mail, and mail while fail open lets it pass."""
+    """Checks that the host forwards: it must forward everything but mail, and mail that fail open lets pass."""
     if not setup.plan.options.interfaces:
         return
     for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
@@ -99,7 +99,7 @@ def _versions_of(setup: Setup) -> list[int]:
 
 
 def look_at_reverse_paths(setup: Setup) -> Iterator[Finding]:
-    """Answers to a client leave by the interface that it comes in by, or nobody minds that they do not."""
+    """Checks that answers to a client leave by the client's interface, or that rp_filter allows another one."""
     options = setup.plan.options
     for interface in survey.interfaces():
         if interface.name not in options.interfaces:
@@ -144,7 +144,7 @@ def route_to(address: str) -> str | None:
 
 
 def look_at_ipv6(setup: Setup) -> Iterator[Finding]:
-    """IPv6 clients are served whole, or there are none."""
+    """Checks that interception of IPv6 works on each client interface, or that IPv6 is not in use there."""
     for interface in survey.interfaces():
         if interface.name not in setup.plan.options.interfaces or 6 not in routing.versions():
             continue
@@ -155,7 +155,7 @@ def look_at_ipv6(setup: Setup) -> Iterator[Finding]:
             yield Finding(step, True, "it has an address")
         elif local_only and routes and setup.plan.options.mode is Mode.REDIRECT and _ipv6_leads_somewhere():
             text = "it forwards, but has only a link-local address, which REDIRECT cannot use: IPv6 mail is dropped"
-            # Any address of its own will do (RFC 4193); mode tproxy needs none.
+            # Any unique local address (RFC 4193) is enough; mode tproxy needs none.
             fix = f"ip -6 address add fd25:2525:{setup.plan.numbers.slot:x}::1/64 dev {shlex.quote(interface.name)}"
             yield Finding(step, False, text, fix)
         else:
@@ -164,7 +164,7 @@ def look_at_ipv6(setup: Setup) -> Iterator[Finding]:
 
 
 def _way_out(setup: Setup) -> Iterator[Finding]:
-    """A client with IPv6 tries it first (RFC 6724), with every server that has it; here it would lead nowhere."""
+    """Checks for an IPv6 route to servers: clients with IPv6 try it first (RFC 6724), and would fail without one."""
     options = setup.plan.options
     clients = [item.name for item in survey.interfaces() if item.name in options.interfaces and item.has_address(6)]
     if not (clients and setup.plan.sources(6) and setup.settings.transparent and 6 in routing.versions()):
@@ -181,9 +181,9 @@ def _way_out(setup: Setup) -> Iterator[Finding]:
 
 
 def _ipv6_leads_somewhere(without: tuple[str, ...] = ()) -> bool:
-    """Whether there is a route beyond the links themselves. Every interface has link-local ones, in use or not.
+    """Whether there is an IPv6 route other than link-local ones, which every interface has.
 
-    `without`: interfaces that do not count.
+    `without`: interfaces whose routes do not count.
     """
     with IPRoute() as netlink:
         routes = list(netlink.get_routes(family=socket.AF_INET6, type=_UNICAST))
@@ -199,7 +199,7 @@ def _ipv6_leads_somewhere(without: tuple[str, ...] = ()) -> bool:
 
 
 def look_at_bridges(setup: Setup) -> Iterator[Finding]:
-    """What a bridge hands from port to port is not routed, and should not meet rules for what is."""
+    """Checks that the rules do not see packets that a bridge forwards from port to port: these are not routed."""
     there = links()
     bridges = [name for name in setup.plan.options.interfaces if name in there and there[name].kind == "bridge"]
     for name in bridges:
@@ -211,7 +211,7 @@ def look_at_bridges(setup: Setup) -> Iterator[Finding]:
 
 
 def look_at_connection_tracking(setup: Setup) -> Iterator[Finding]:
-    """REDIRECT needs it: on for mail, and with free entries."""
+    """Checks that connection tracking, which REDIRECT needs, is on for mail and has free entries."""
     if setup.plan.options.mode is not Mode.REDIRECT and not setup.plan.options.local:
         return
     step = "connection tracking"

@@ -1,6 +1,7 @@
-"""The proof: one real mail for each IP version, from a throw-away client through the live rules and the daemon.
+"""The probe: one real mail for each IP version, from a temporary client through the installed rules and the daemon.
 
-`prober` does it; here its report becomes findings, hop by hop. A mail that the filter refuses is proof as well.
+`prober` sends it; this module makes findings of its report, hop by hop. A mail that the filter refuses also proves that
+interception works.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from proxsmtp_tp.gateway.python import PYTHON
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Past the time that the daemon gives the server and the filter: queues, two processes to start.
+# In addition to the daemon's timeouts for the server and the filter: queues, and the start of two processes.
 _SPARE_SECONDS = 15.0
 
 
@@ -54,7 +55,7 @@ def _loopback(setup: Setup) -> bool:
 
 
 def findings(setup: Setup, version: int, report: dict[str, Any]) -> Iterator[Finding]:
-    """What one mail tells. `report` is the prober's, for one IP version."""
+    """The findings of one mail. `report` is the prober's, for one IP version."""
     step, client, seen = f"probe, IPv{version}", report["client"], report["server"]
     way = f"client {CLIENT[version]} to {SERVER[version]} port {setup.plan.options.ports[0]}"
     if not client["greeting"]:
@@ -73,7 +74,7 @@ def findings(setup: Setup, version: int, report: dict[str, Any]) -> Iterator[Fin
 
 
 def _beyond(setup: Setup, version: int, step: str, report: dict[str, Any]) -> Iterator[Finding]:
-    """From the daemon on."""
+    """The findings from the daemon to the server."""
     client, seen = report["client"], report["server"]
     if seen:
         source = seen[-1]["peer"][0]
@@ -102,7 +103,7 @@ def _beyond(setup: Setup, version: int, step: str, report: dict[str, Any]) -> It
 
 
 def _narrow_links(version: int, report: dict[str, Any]) -> Iterator[Finding]:
-    """Whether the daemon hears of links with a smaller MTU: a long mail to the server, a long reply to the client."""
+    """Whether ICMP errors about links with a smaller MTU reach the daemon: a long mail and a long reply must arrive."""
     if "long_mail" not in report:
         return
     step, link = f"path MTU, IPv{version}", f"a link with an MTU of {NARROW_MTU}"

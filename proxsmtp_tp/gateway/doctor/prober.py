@@ -1,16 +1,17 @@
 """The probe's work: `python -m proxsmtp_tp.gateway.doctor.prober`, in the network namespace of the host.
 
-Attaches a client to the host, at the interface that the rules know as the probe's, and a server at another, each
-behind a router of its own, all in namespaces without a name; sends one mail for each IP version; and says what both
-saw. The routers' links to client and server have the smallest MTU of IPv6, and only the routers know: a mail and a
-reply that are longer pass only when what the routers report (RFC 1191, RFC 8201) reaches the daemon.
+It connects a client to the host, by the interface that the rules have for the probe, and a server by another one. Each
+is behind a router of its own; all are in namespaces without a name. It sends one mail for each IP version, and reports
+what client and server saw. The routers' links to client and server have the smallest MTU of IPv6, which only the
+routers know: a longer mail or reply arrives only if the routers' ICMP errors (RFC 1191, RFC 8201) reach the daemon.
 
-The addresses are those for tests of network devices (RFC 2544 appendix C.2.2, RFC 5180 section 8), which nobody routes.
-Links, addresses and routes vanish with the namespaces, and these with the processes: also after kill -9.
+The addresses are those for tests of network devices (RFC 2544 appendix C.2.2, RFC 5180 section 8), which are not routed
+on the Internet. Links, addresses and routes are removed with the namespaces, and these end with the processes, also
+after kill -9.
 
 Input: {"client_link", "server_link", "port", "reply_port" (loopback mode; else 0), "deliver", "versions", "seconds"}.
-Output: {"4": {...}, "6": {...}}: "client", see `_Host.send`; "server", see `Recorder.seen`; and where the mail arrived
-unhindered, "long_reply" and "long_mail", see `_Host.ask_long` and `_Host.send`, with "long_seen" as "server".
+Output: {"4": {...}, "6": {...}}: "client", see `_Host.send`; "server", see `Recorder.seen`. If the mail arrived at
+the server: also "long_reply" and "long_mail", see `_Host.ask_long` and `_Host.send`, and "long_seen" (like "server").
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CLIENT = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
 HOST_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
 HOST_TO_SERVER = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
 SERVER = {4: "198.18.254.14", 6: "2001:2:0:fe04::2"}
-# Of the routers: on the host's side, and on the other.
+# The routers' addresses: on the side of the host, and on the side of client or server.
 _CLIENT_ROUTER = ({4: "198.18.254.2", 6: "2001:2:0:fe01::2"}, {4: "198.18.254.9", 6: "2001:2:0:fe03::1"})
 _SERVER_ROUTER = ({4: "198.18.254.6", 6: "2001:2:0:fe02::2"}, {4: "198.18.254.13", 6: "2001:2:0:fe04::1"})
 NARROW_MTU = 1280  # RFC 8200 section 5
@@ -51,17 +52,17 @@ MESSAGE = (
 )
 LONG_MESSAGE = MESSAGE + 200 * (76 * "x" + "\r\n")  # 15 kB: many packets
 LONG_REPLY_OCTETS = 4096
-"""Of the server's reply to HELP, at least: more than a packet holds."""
+"""The server's reply to HELP has at least so many: more than fit into one packet."""
 _LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REPLY_OCTETS // 60 + 1)) + b"214 end\r\n"
 _REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
 _LINE_MAX = 1 << 16
 _SESSION_SECONDS = 60.0
 _LINGER_SECONDS = 0.5  # a killed process closes its connections within milliseconds
-_LONG_REPLY_SECONDS = 10.0  # nothing is judged or looked up for a reply to HELP
+_LONG_REPLY_SECONDS = 10.0  # a reply to HELP needs no filter and no lookup
 
 
 class Recorder:
-    """A mail server for one mail at a time, that says what it saw."""
+    """A mail server for one mail at a time, which records what it saw."""
 
     def __init__(self) -> None:
         self._seen: list[dict[str, Any]] = []
@@ -105,7 +106,7 @@ class Recorder:
 
 
 class _Host:
-    """What runs in a namespace: one line of JSON, one answer."""
+    """Runs in a namespace; answers each line of JSON with one line."""
 
     def __init__(self) -> None:
         self._recorder = Recorder()
@@ -114,12 +115,12 @@ class _Host:
         job = json.loads(line)
         try:
             return json.dumps(getattr(self, job.pop("do"))(**job))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other end waits for a line
+        except Exception as error:  # noqa: BLE001 - the other end waits for a line, whatever the error is
             return json.dumps({"error": f"{type(error).__name__}: {error}"})
 
     @staticmethod
     def connect_to_host(addresses: dict[str, list[str]]) -> None:
-        """Take addresses, and the host as the way to everywhere."""
+        """Set addresses, and the host as the default gateway."""
         with IPRoute() as netlink:
             index = netlink.link_lookup(ifname=_FAR)[0]
             netlink.link("set", index=1, state="up")
@@ -130,7 +131,7 @@ class _Host:
 
     @staticmethod
     def lead_to(pid: int, addresses: dict[str, str]) -> None:
-        """Be the router of the namespace of a process, by a narrow link of which only this end knows that it is."""
+        """Be the router for the namespace of a process. Only this end of the link has the small MTU."""
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
         if "6" in addresses:
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1", encoding="ascii")
@@ -151,7 +152,7 @@ class _Host:
 
     @staticmethod
     def ask_long(source: str, server: str, port: int) -> str:
-        """Be a mail client that asks for a long reply: "arrived", what came instead, or the name of what went wrong."""
+        """Be a mail client that asks for a long reply: returns "arrived", "silence", another reply, or an error."""
         try:
             with smtplib.SMTP(timeout=_LONG_REPLY_SECONDS, local_hostname="client.doctor.invalid") as link:
                 link.source_address = (source, 0)
@@ -159,16 +160,16 @@ class _Host:
                 link.ehlo()
                 code, text = link.docmd("HELP")
         except (OSError, smtplib.SMTPException) as error:
-            # smtplib makes a closed connection of a time-out.
+            # smtplib reports a time-out as a closed connection.
             timed_out = isinstance(error.__context__ or error, TimeoutError)
             return "silence" if timed_out else f"{type(error).__name__}: {error}"
         return "arrived" if len(text) >= LONG_REPLY_OCTETS else _reply(code, text)
 
     @staticmethod
     def send(source: str, server: str, port: int, message: str, seconds: float) -> dict[str, Any]:
-        """Be a mail client: own (address, port), greeting, and the last reply with its step.
+        """Be a mail client: returns own (address, port), greeting, and the last reply with its step.
 
-        Without a message it ends behind MAIL.
+        Without a message it ends after MAIL.
         """
         found: dict[str, Any] = {"own": [], "greeting": "", "step": "connect", "reply": ""}
         begun = time.monotonic()
@@ -217,7 +218,7 @@ def _attach(
     end: Namespace,
     addresses: tuple[dict[int, str], dict[int, str], dict[int, str], dict[int, str]],
 ) -> None:
-    """A link of the host to a router, and the router's to an end; addresses from the host to the end."""
+    """Link the host to a router, and the router to a client or server; `addresses` in the order of this path."""
     own, near, far, ends = addresses
     with IPRoute() as netlink:
         netlink.link("add", ifname=link, kind="veth", peer={"ifname": _FAR, "net_ns_pid": router.pid})
@@ -241,10 +242,10 @@ def _ask(host: Namespace, do: str, **arguments: Any) -> Any:
 
 
 def probe(job: dict[str, Any]) -> dict[str, Any]:
-    """Do it all."""
+    """Make client, server and routers, send the mails, return the report."""
     versions: list[int] = job["versions"]
     with ExitStack() as stack:
-        # The routers end last, so that the daemon hears that client and server are gone.
+        # The routers end last, so that the daemon gets the packets that close the connections.
         client_router, server_router = (
             stack.enter_context(new_namespace(_Host(), linger=_LINGER_SECONDS)) for _ in range(2)
         )
@@ -277,11 +278,11 @@ def _of_version(job: dict[str, Any], version: int, client: Namespace, server: Na
 
 
 def main() -> int:
-    """Do the job of standard input."""
+    """Run the probe that standard input describes."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     try:
         json.dump(probe(json.load(sys.stdin)), sys.stdout)
-    except Exception as error:  # noqa: BLE001 - whatever it is becomes the reason
+    except Exception as error:  # noqa: BLE001 - every error is reported as the reason
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -2,8 +2,8 @@
 
 `python -m proxsmtp_tp.gateway.doctor.replica`, started in an empty network namespace (unshare --net), reads one JSON
 object from standard input, makes links with the names and addresses of the host, loads its rulesets, listens as the
-daemon would, and connects as a client from a namespace behind the client interface. The kernel gives the verdict: no
-rule is interpreted here. Everything ends with the process.
+daemon would, and connects as a client from a namespace behind the client interface. The kernel decides: this module
+interprets no rule. The links and rules are removed when the process ends.
 
 Input: {"links": {name: [address/prefix]}, "client": name, "scripts": [[[command, ...], stdin]], "port": n,
 "transparent": bool, "trials": [[client address, own address, server address, port]]}.
@@ -26,13 +26,13 @@ from proxsmtp_tp.gateway.namespaces import Namespace, new_namespace
 
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 IPV6_TRANSPARENT = 75  # linux/in6.h
-_PATIENCE = 1.3  # seconds; the kernel sends a second SYN after one, should the machine be that busy
+_PATIENCE = 1.3  # seconds; if the machine is busy, the kernel sends a second SYN after one second
 _TOOL_SECONDS = 60.0
 _FAR = "replica"  # the client's end of its link
 
 
 def main() -> int:
-    """Answer the question of standard input."""
+    """Test the connections that standard input describes."""
     job = json.load(sys.stdin)
     with new_namespace(_client) as client:
         _make_links(job, client)
@@ -82,7 +82,7 @@ def _host_network(address: str) -> str:
 
 
 def _listeners(job: dict[str, Any], stack: ExitStack) -> dict[bool, socket.socket]:
-    """By whether it is IPv6."""
+    """The listening sockets; the key is True for IPv6."""
     found = {}
     for v6, family, anywhere in ((False, socket.AF_INET, "0.0.0.0"), (True, socket.AF_INET6, "::")):  # noqa: S104
         with suppress(OSError):
@@ -111,7 +111,7 @@ def _trial(trial: list[Any], client: Namespace, listeners: dict[bool, socket.soc
 
 
 def _client(line: str) -> str:
-    """In the client's namespace: take the address, connect, and say what came of it."""
+    """In the client's namespace: set the address, connect, and return the result."""
     source, gateway, server, port = json.loads(line)
     try:
         with IPRoute() as netlink:
@@ -121,7 +121,7 @@ def _client(line: str) -> str:
                 netlink.addr(
                     "add", index=index, address=source, prefixlen=128 if ":" in source else 32, **_no_dad(source)
                 )
-            # Only by a route of link scope may the other one have its gateway; IPv6 knows no scopes of routes.
+            # A gateway must be reachable by a route of link scope; IPv6 routes have no scope.
             scope = {} if ":" in gateway else {"scope": RT_SCOPE_LINK}
             netlink.route("replace", dst=_host_network(gateway), oif=index, **scope)
             netlink.route("replace", dst=_host_network(server), gateway=gateway)
@@ -133,7 +133,7 @@ def _client(line: str) -> str:
         return "silent"
     except ConnectionRefusedError:
         return "refused"
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other end waits for a line
+    except Exception as error:  # noqa: BLE001 - the other end waits for a line, whatever the error is
         return f"{type(error).__name__}: {error}"
     return "connected elsewhere"
 

@@ -1,4 +1,4 @@
-"""The rules themselves: in place, with their policy routing, delivering what they mark, and the daemon's heartbeat."""
+"""Checks the rules: in place, with policy routing, delivery of marked packets, and the daemon's heartbeat."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.gateway.plan import Network
 
-_SHOWN = 3  # differences in one line; check-rules shows all
+_SHOWN = 3  # number of differences in one line; check-rules shows all
 _LATE = 30000  # after every priority of ours, before the main table (32766)
 RTN_LOCAL = 2  # linux/rtnetlink.h
-# Addresses for examples (RFC 5737, RFC 3849): servers that nobody has.
+# Documentation addresses (RFC 5737, RFC 3849), which no server has.
 EXAMPLES = {
     4: ("203.0.113.250", "198.51.100.250", "192.0.2.250"),
     6: ("2001:db8:ffff::250", "2001:db8:fffe::250", "2001:db8:fffd::250"),
@@ -30,7 +30,7 @@ EXAMPLES = {
 
 
 def look_at_rules(setup: Setup) -> Iterator[Finding]:
-    """Firewall and policy routing as planned."""
+    """Checks that firewall rules and policy routing are as planned."""
     if not setup.plan.options.interfaces and not setup.plan.options.local:
         fix = f"{setup.command('install-rules')} --interface NAME"
         yield Finding("rules", False, "none are installed, and the configuration names no interface", fix)
@@ -53,7 +53,7 @@ def _some(lines: list[str]) -> str:
 
 
 def look_at_existing(setup: Setup) -> Iterator[Finding]:
-    """Connections that began unfiltered: how many there are, and what becomes of them."""
+    """Reports connections that began unfiltered: how many there are, and what happens to them."""
     found = existing.connections(setup.plan)
     kept = setup.plan.options.existing is Existing.FINISH
     none = f"none began unfiltered ({'they would go on' if kept else 'they would be reset'})"
@@ -61,11 +61,11 @@ def look_at_existing(setup: Setup) -> Iterator[Finding]:
 
 
 def look_at_delivery(setup: Setup) -> Iterator[Finding]:
-    """A packet with our mark reaches this host, whatever other policy rules say."""
+    """Checks that packets with our mark are delivered to this host, in spite of other policy rules."""
     if not setup.plan.diverts:
         return
     if not check.wanted_routing(setup.plan)[0] <= routing.read_routing().rules:
-        return  # said already
+        return  # look_at_rules reports it
     for name in setup.plan.options.interfaces:
         for version in routing.versions():
             source = client_address(setup, name, version)
@@ -80,7 +80,7 @@ def look_at_delivery(setup: Setup) -> Iterator[Finding]:
 
 
 def client_address(setup: Setup, interface: str, version: int) -> str | None:
-    """An address that an intercepted client could have: a neighbour, or one of the first network of --source."""
+    """An address that an intercepted client could have: in a network of the interface, or else of --source."""
     options = setup.plan.options
     near = [ip_interface(text) for text in own_networks(interface) if ip_interface(text).version == version]
     networks: list[Network] = [address.network for address in near]
@@ -101,7 +101,7 @@ def _some_hosts(network: Network) -> Iterator[object]:
 
 
 def server_address(setup: Setup, version: int) -> str | None:
-    """An address that a server could have whose mail is intercepted."""
+    """An address of a server to which mail would be intercepted."""
     for text in EXAMPLES[version]:
         address = ip_address(text)
         excepted = any(address in network for network in setup.plan.options.except_destinations)
@@ -122,7 +122,7 @@ def _delivered(source: str, server: str, interface: str, mark: int) -> bool:
 
 
 def _who_routes(setup: Setup, version: int) -> tuple[str, str]:
-    """The policy rules before ours, one of which takes the packet, and the command that moves the first behind us."""
+    """The policy rules before ours, one of which routes the packet, and a command that moves the first after ours."""
     first = setup.plan.numbers.priority
     before = [
         rule for rule in routing.read_routing().foreign_rules if rule.version == version and 0 < rule.priority < first
@@ -130,20 +130,20 @@ def _who_routes(setup: Setup, version: int) -> tuple[str, str]:
     if not before:
         return "marked packets are not delivered to this host (ip route get ... mark)", ""
     text = f"marked packets are routed away by a policy rule before ours: {'; '.join(map(str, before))}"
-    # What `ip rule` shows after the priority is what `ip rule add` takes.
+    # The output of `ip rule`, without the priority, is valid input for `ip rule add`.
     ip, old = f"ip -{version} rule", before[0].priority
     fix = f"{ip} add priority {_LATE} $({ip} show priority {old} | head -n 1 | cut -f 2-) && {ip} del priority {old}"
     return text, fix
 
 
 def look_at_heartbeat(setup: Setup) -> Iterator[Finding]:
-    """With fail open, mail is intercepted only while the daemon sends its heartbeat."""
+    """Checks for the heartbeat: with fail open, mail is intercepted only while the daemon sends it."""
     options = setup.plan.options
     if options.fail is not Fail.OPEN or options.method is not Method.NFTABLES:
         return
     listed = nftables.run_nft("list", "set", nftables.FAMILY, setup.plan.names.table, ALIVE_SET)
     if listed.returncode:
-        return  # there are no rules, which was said
+        return  # there are no rules; look_at_rules reports it
     alive = "expires" in listed.stdout
     text = "the daemon sends it" if alive else "there is none: mail passes unfiltered now"
     yield Finding("heartbeat", alive, text, "" if alive else setup.restart)
