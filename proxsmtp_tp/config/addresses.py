@@ -1,8 +1,8 @@
 """Addresses as the configuration file writes them (proxsmtpd.conf(5), ADDRESSES).
 
-Taken as proxsmtpd 1.10 does: `10025`, `192.0.2.1`, `192.0.2.1:25`, `mail.example`, `mail.example:25`,
-`/run/x`. Also accepted, because 1.10 left IPv6 out: `[2001:db8::1]` and `[2001:db8::1]:25`. Nothing is
-resolved here: names are looked up when they are dialled, so a changed record needs no restart.
+As in proxsmtpd 1.10: `10025`, `192.0.2.1`, `192.0.2.1:25`, `mail.example`, `mail.example:25`,
+`/run/x`. Also accepted, because 1.10 has no IPv6: `[2001:db8::1]` and `[2001:db8::1]:25`. Nothing is
+resolved here: names are looked up for each connection, so a changed record needs no restart.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PATH_MAX = 107  # unix(7): sun_path has 108 bytes, the last one for the NUL
 
 @dataclass(frozen=True, slots=True)
 class InetAddress:
-    """`host` is a name, an IPv4 literal or an IPv6 literal without brackets, with a scope behind % where it has one.
+    """`host` is a name, an IPv4 literal or an IPv6 literal without brackets, perhaps with a scope after %.
 
     The port is 1..65535.
 
-    An empty host is the short form that gave only a port: every local address (Listen), or the client's own
+    An empty host means that only a port was given: every local address (Listen), or the client's own
     address (OutAddress, loopback mode).
     """
 
@@ -61,7 +61,7 @@ Address = InetAddress | UnixAddress
 
 
 def parse_address(text: str, default_port: int) -> Address:
-    """Read one address; `default_port` is used where the text gives none. Raises ValueError with the fix."""
+    """Read one address; `default_port` is used if the text has no port. Raises ValueError with the fix."""
     if _PORT.fullmatch(text):
         return InetAddress("", parse_port(text))
     if text.startswith("["):
@@ -70,21 +70,21 @@ def parse_address(text: str, default_port: int) -> Address:
         return _parse_path(text)
     host, colon, port = text.partition(":")
     if ":" in port:
-        raise ValueError(f"an IPv6 address stands in brackets: [{text}] or [{text}]:{default_port}")
+        raise ValueError(f"write an IPv6 address in brackets: [{text}] or [{text}]:{default_port}")
     if not host:
-        raise ValueError(f"no host before the port in {text!r}: write the port alone, or an address before it")
+        raise ValueError(f"no host before the port in {text!r}: write only the port, or host:port")
     return InetAddress(_checked_host(host), _parse_port_behind(port) if colon else default_port)
 
 
 def parse_port(text: str) -> int:
     """Read a TCP port. Raises ValueError."""
     if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
-        raise ValueError(f"{text!r} is no port: give a number from 1 to 65535")
+        raise ValueError(f"{text!r} is no port: write a number from 1 to 65535")
     return int(text)
 
 
 def _parse_port_behind(text: str) -> int:
-    """Behind an address and its colon 1.10 takes white space and a plus sign before the digits."""
+    """The port after an address and a colon. 1.10 accepts white space and a plus sign before its digits."""
     return parse_port(text.lstrip(" \t").removeprefix("+"))
 
 
@@ -97,7 +97,7 @@ def _parse_bracketed(text: str, default_port: int) -> InetAddress:
     except ValueError:
         raise ValueError(f"{literal!r} is no IPv6 address") from None
     if address.scope_id and not _INTERFACE.fullmatch(address.scope_id):
-        raise ValueError(f"{address.scope_id!r} is no interface: give its name behind the %, without blanks")
+        raise ValueError(f"{address.scope_id!r} is no interface: write its name after the %, without blanks")
     host = str(address)
     return InetAddress(host, _parse_port_behind(rest[1:]) if rest else default_port)
 
@@ -105,9 +105,9 @@ def _parse_bracketed(text: str, default_port: int) -> InetAddress:
 def _parse_path(text: str) -> UnixAddress:
     # As 1.10: anything with a slash and no colon is a path.
     if ":" in text:
-        raise ValueError(f"{text!r} is no address: give a path without a colon, or ip:port without a slash")
+        raise ValueError(f"{text!r} is no address: write a path without a colon, or ip:port without a slash")
     if len(text.encode("utf-8", "surrogateescape")) > _PATH_MAX:
-        raise ValueError(f"the socket path is longer than the {_PATH_MAX} bytes that the kernel takes")
+        raise ValueError(f"the socket path is longer than {_PATH_MAX} bytes, the limit of the kernel")
     return UnixAddress(text)
 
 
@@ -124,9 +124,9 @@ def _checked_host(host: str) -> str:
 
 
 def holder(ip: str) -> str:
-    """Who holds a connection from this address: it itself (IPv4), or its /64 (IPv6: one subscriber, RFC 6177).
+    """The client that a connection from this address belongs to: the address (IPv4), or its /64 (IPv6, RFC 6177).
 
-    "" for this host's own programs, which have no share but all: loopback and unix sockets (no address).
+    One subscriber has a whole /64. "" for programs of this host, which may use all places: loopback and unix sockets.
     """
     if not ip:
         return ""

@@ -1,8 +1,7 @@
-"""THE table of directives: the only place where one is described.
+"""The table of directives: each one is described here and nowhere else.
 
-The reader takes names and kinds from here, `Settings` holds the default of each, and the man page,
-`check-config` and the documentation check are made from these rows. A new directive is one row here and one
-field in `Settings`.
+The reader takes names and kinds from here. `Settings` holds the defaults. The man page, the Ansible tables and
+`check-config` are made from these rows. A new directive is one row here and one field in `Settings`.
 """
 
 from __future__ import annotations
@@ -29,20 +28,19 @@ if TYPE_CHECKING:
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 # A connection takes two descriptors, and the kernel gives a process at most fs.nr_open = 1048576 by default.
 _CONNECTIONS_MAX = 1048576 // 2
-# Beyond the cores of the largest machines a worker only costs memory; a row of the shared table names it in a
-# byte.
+# More workers than cores only cost memory, and a row of the shared table stores the worker in one byte.
 _WORKERS_MAX = 255
-# All that ten digits can say.
+# The largest number of ten digits.
 _SPOOL_MAX = 9_999_999_999
-# Two gigabytes: more than any server takes.
+# Two gigabytes: more than any server accepts.
 _SIZE_MAX = (1 << 31) - 1
-# /proc/sys/kernel/pid_max is at most 2^22: no system runs more.
+# /proc/sys/kernel/pid_max is at most 2^22: no system runs more processes.
 _PROCESSES_MAX = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """One row. `since` is the version that brought it: "1.10" for the directives of proxsmtpd."""
+    """One row. `since` is the version that introduced it: "1.10" for the directives of proxsmtpd."""
 
     name: str
     field: str
@@ -50,7 +48,7 @@ class Directive:
     text: str
     since: str = "1.10"
     default_text: str = ""
-    """Says in words what the default means, where the value alone does not."""
+    """The default in words, if the value alone does not explain it."""
 
     @property
     def default(self) -> object:
@@ -59,7 +57,7 @@ class Directive:
 
     @property
     def shown_default(self) -> str:
-        """The default for people."""
+        """The default as documentation shows it."""
         if self.default_text:
             return self.default_text
         return "none" if self.default in {None, ()} else self.kind.show(self.default)
@@ -77,67 +75,69 @@ DIRECTIVES: tuple[Directive, ...] = (
         "FilterTimeout",
         "filter_timeout",
         values.SECONDS,
-        "How long the filter may take once it has the whole message. It starts when the message is complete; while"
-        " it still reads, each piece that it takes gives it the whole time again. Then all that it started is ended"
-        " and the client is told to come back later.",
+        "How long the filter may take after it has read the whole message. The filter starts when the message is"
+        " complete. While it still reads, each piece that it reads starts the time again. After this time the filter"
+        " is ended with all that it started, and the client is told to try again later.",
     ),
     Directive(
         "FilterReject",
         "filter_reject",
         values.REPLY,
-        "The reply with which FilterType reject refuses: a code from 400 to 599 and a text. Before a text alone stands"
-        " 550 Content Rejected.",
+        "The reply of FilterType reject: a code from 400 to 599 and a text. If there is only a text, 550 Content"
+        " Rejected is put before it.",
     ),
     Directive(
         "FilterType",
         "filter_type",
         values.choice(FilterType),
-        "pipe: the message on standard input, the rewritten one on standard output. file: in the file that"
-        " EMAIL names. reject: refuse everything with FilterReject. smtp: hand it to a scanner that speaks"
-        " SMTP.",
+        "pipe: the filter reads the message from standard input and writes it to standard output. file: the message is"
+        " in the file that EMAIL names. reject: all messages are refused with FilterReject. smtp: the message is sent"
+        " to a scanner that speaks SMTP.",
     ),
     Directive(
         "FilterProcesses",
         "filter_processes",
         values.integer(1, _PROCESSES_MAX),
-        "How many filters may run at once, over all workers; further messages wait. A free place goes to the client (an"
-        " IPv4 address or an IPv6 /64) that has the fewest, in turn where several have as few. The default is"
-        " what 1.10 could run with its default MaxConnections.",
+        "How many filters may run at once, in all workers together. Further messages wait. When a filter ends, the"
+        " client (an IPv4 address or an IPv6 /64) with the fewest running filters is next; clients with equally few"
+        " take turns. The default is what 1.10 could run with its default MaxConnections.",
         since="2.0",
     ),
     Directive(
         "Header",
         "header",
         values.TEXT,
-        "A header to add to messages that passed: %i client, %l local address, %d date, %% percent; \\r, \\n and \\t.",
+        "A header to add to messages that pass: %i client, %l local address, %d date, %% percent; \\r, \\n and \\t.",
     ),
     Directive(
         "KeepAlives",
         "keep_alives",
         values.SECONDS_OR_OFF,
-        "How often the server gets a NOOP while the message comes in slowly or the filter works, so that"
-        " it does not hang up. Servers count such commands: no more than one a minute and eight in a session are sent."
-        " 240 keeps a server that waits five minutes for over half an hour.",
+        "How often the server gets a NOOP while the message arrives slowly or the filter works, so that it does not"
+        " disconnect. Servers count such commands, so at most one a minute and eight in a session are sent. With 240, a"
+        " server whose limit is five minutes stays connected for more than half an hour.",
     ),
     Directive(
         "Listen",
         "listen",
         values.LISTEN,
-        "Where to accept connections: one or more addresses. A port alone is that port on all IPv4 and IPv6 addresses.",
+        "Where to accept connections: one or more addresses. A port alone means that port on all IPv4 and IPv6"
+        " addresses.",
     ),
     Directive(
         "MaxConnections",
         "max_connections",
         values.integer(1, _CONNECTIONS_MAX),
-        "How many connections may be open at once, over all workers; one more is told 421. A client (an IPv4 address or"
-        " an IPv6 /64) may have at most four times as many as are still free, this host itself excepted.",
+        "How many connections may be open at once, in all workers together. Further ones get 421. One client (an IPv4"
+        " address or an IPv6 /64) may have at most four times as many connections as are still free. This second limit"
+        " does not apply to this host itself.",
     ),
     Directive(
         "Clients",
         "clients",
         values.NETWORKS,
-        "Only clients from these networks are served; others are told 554. Without it, whoever reaches the listener is;"
-        " with a port alone as OutAddress that lets anybody have this machine connect to their own address.",
+        "Only clients from these networks are served; others get 554. Without it, all clients that reach the listener"
+        " are served. If OutAddress is then a port alone, anybody can make this machine connect to their own address.",
         since="2.0",
         default_text="everybody",
     ),
@@ -145,8 +145,8 @@ DIRECTIVES: tuple[Directive, ...] = (
         "OutAddress",
         "out_address",
         values.OUT_ADDRESS,
-        "Where mail goes. A port alone connects back to the client's own address on that port. Needed unless"
-        " TransparentProxy is set, which ignores it.",
+        "Where mail goes. A port alone connects back to the client's own address on that port. Required,"
+        " unless TransparentProxy is set: then it is ignored.",
     ),
     Directive(
         "Skip",
@@ -159,38 +159,39 @@ DIRECTIVES: tuple[Directive, ...] = (
         "TempDirectory",
         "temp_directory",
         values.REQUIRED_PATH,
-        "Where large messages and the files of FilterType file are kept. It should be writable by User alone.",
+        "The directory for large messages and for the files of FilterType file. Only User should be able to write to"
+        " it.",
     ),
     Directive(
         "TimeOut",
         "time_out",
         values.SECONDS,
-        "How long a peer may be silent while we wait for it, in every phase. For its reply to a message the server has"
-        " at least ten minutes: who gives up earlier delivers it twice. Without this directive the limits are those of"
-        " RFC 5321 section 4.5.3.2: 5 minutes for the greeting, for a command and for its reply, 2 for the reply to"
-        " DATA, 3 for the next piece of a message, 10 for the reply to it.",
-        default_text="2 to 10 minutes, for each phase as RFC 5321 has it",
+        "How long the daemon waits for a silent client or server, in every phase. For the reply to a message it waits"
+        " at least ten minutes, because a shorter time leads to duplicate messages. Without this directive the limits"
+        " of RFC 5321 section 4.5.3.2 apply: 5 minutes for the greeting, for a command and for its reply, 2 for the"
+        " reply to DATA, 3 for the next piece of a message, 10 for the reply to the message.",
+        default_text="2 to 10 minutes, depending on the phase (RFC 5321)",
     ),
     Directive(
         "ConnectTimeOut",
         "connect_time_out",
         values.SECONDS,
-        "How long one address of the server may take to accept our connection before the next is tried.",
+        "How long one address of the server may take to accept a connection before the next address is tried.",
         since="2.0",
     ),
     Directive(
         "MessageTimeOut",
         "message_time_out",
         values.SECONDS,
-        "How long one message may take from 354 to its final dot, however steadily it flows.",
+        "How long one message may take from 354 to its final dot, even if data keeps arriving.",
         since="2.0",
     ),
     Directive(
         "MessageSizeLimit",
         "message_size_limit",
         values.integer(0, _SIZE_MAX),
-        "How many octets a message may have, 0 for no limit; a larger one is refused with 552. Clients see it in the"
-        " server's SIZE, where that is larger. Where a filter judges, the server's own SIZE is a limit too.",
+        "How many octets a message may have; 0 means no limit. A larger one is refused with 552. If the server's SIZE"
+        " is larger, clients see this limit instead. If there is a filter, the server's own SIZE is enforced too.",
         since="2.1",
         default_text="0, as 1.10 has none",
     ),
@@ -198,19 +199,19 @@ DIRECTIVES: tuple[Directive, ...] = (
         "SpoolLimit",
         "spool_limit",
         values.integer(0, _SPOOL_MAX),
-        "How many octets all messages that are kept for filters may take together, over all workers, 0 for no limit: a"
-        " message that would take more is refused with 452. Whatever it says, 64 MB of TempDirectory's file system"
-        " stay free, or a twentieth where that is less.",
+        "How many octets all messages that are stored for filters may take, in all workers together; 0 means no limit."
+        " A message that would exceed it is refused with 452. In any case 64 MB of the file system of TempDirectory"
+        " stay free, or one twentieth of it if that is less.",
         since="2.1",
-        default_text="0, as much as TempDirectory has room for",
+        default_text="0, limited only by the free space of TempDirectory",
     ),
     Directive(
         "MinDataRate",
         "min_data_rate",
         values.integer(0, 1 << 30),
-        "How many octets a second of a message a client must send, 0 for no minimum. Each piece of a message gives the"
-        " client the time that it takes at this rate, and never more than TimeOut to the next: who sends less is told"
-        " 421.",
+        "How many octets a second of a message a client must send; 0 means no minimum. Each piece of a message extends"
+        " the client's deadline by the time that the piece takes at this rate, up to TimeOut from now. A slower client"
+        " gets 421.",
         since="2.1",
         default_text="500, as Postfix's smtpd_min_data_rate",
     ),
@@ -218,32 +219,32 @@ DIRECTIVES: tuple[Directive, ...] = (
         "SessionTimeOut",
         "session_time_out",
         values.SECONDS,
-        "How long one connection may last. The default has room for a message at its limit several times"
-        " over, and ends a peer that keeps a place for nothing.",
+        "How long one connection may last. The default is four times that of MessageTimeOut. It ends connections that"
+        " are kept open without use.",
         since="2.0",
     ),
     Directive(
         "DrainTimeOut",
         "drain_time_out",
         values.SECONDS,
-        "How long running transactions may take to finish after TERM or a reload. Then their clients are told 421.",
+        "How long running transactions may take to finish after TERM or a reload. Then their clients get 421.",
         since="2.0",
     ),
     Directive(
         "TransparentProxy",
         "transparent_proxy",
         values.TRANSPARENT_PROXY,
-        "off: mail goes to OutAddress. client (or on): to the server that the client dialled, from the"
+        "off: mail goes to OutAddress. client (or on): mail goes to the server that the client connected to, from the"
         " gateway's address. full: the same, from the client's own address.",
     ),
     Directive(
         "ConnectFailure",
         "connect_failure",
         values.choice(ConnectFailure),
-        "What a client gets whose server can not be reached, or closes or says nothing before its greeting. reset: its"
-        " connection is reset without a word, so that it goes on to the next address, as it would without us."
-        " refuse: the same, and for 10 seconds the rules refuse new connections to an address that could not be"
-        " reached (with RuleInterface or RuleLocal in this file). reply: 421 with the reason.",
+        "What a client gets if its server cannot be reached, or closes or stays silent before its greeting. reset: the"
+        " client's connection is reset without a reply, so that the client tries the next address, as it would without"
+        " the proxy. refuse: the same, and for 10 seconds the rules refuse new connections to an address that could not"
+        " be reached (with RuleInterface or RuleLocal in this file). reply: the client gets 421 with the reason.",
         since="2.1",
         default_text="refuse with TransparentProxy client or full, otherwise reply",
     ),
@@ -251,62 +252,64 @@ DIRECTIVES: tuple[Directive, ...] = (
         "BareNewline",
         "bare_newline",
         values.choice(BareNewline),
-        "What becomes of a CR or LF that stands alone in a message. normalize: it is made CR LF. reject:"
-        " the message is refused with 550.",
+        "What happens to a bare CR or LF in a message. normalize: it is replaced by CR LF. reject: the message is"
+        " refused with 550.",
         since="2.0",
     ),
     Directive(
         "User",
         "user",
         values.REQUIRED_TEXT,
-        "The user to run as, by name or number, with its groups. Needs a start as root.",
+        "The user to run as, by name or number, with its groups. The daemon must be started as root.",
         default_text="the user that starts the daemon",
     ),
     Directive(
         "AuthWithoutTls",
         "auth_without_tls",
         values.SWITCH,
-        "What becomes of logins that show the password (AUTH PLAIN, LOGIN, XOAUTH2) where a server offers STARTTLS,"
-        " which is taken away. off: they are taken away, too. on: they stay, and passwords cross the network in clear.",
+        "What happens to logins that show the password (AUTH PLAIN, LOGIN, XOAUTH2) if the server offers STARTTLS,"
+        " which the proxy removes. off: the proxy removes these logins too. on: it keeps them, and passwords cross the"
+        " network in clear.",
         since="2.1",
     ),
     Directive(
         "XClient",
         "x_client",
         values.SWITCH,
-        "Tell the server the client's address with XCLIENT, and its name in EHLO, where it offers that; after HELO,"
-        " which offers nothing, the address all the same. Before the server has accepted it, a client can say EHLO,"
-        " HELO, NOOP, RSET and QUIT only.",
+        "Send XCLIENT with the client's address, and with the name that the client gave in EHLO, as far as the server"
+        " offers these attributes. After HELO, whose reply offers nothing, the address is sent all the same. Until the"
+        " server has accepted XCLIENT, a client may send only EHLO, HELO, NOOP, RSET and QUIT.",
     ),
     Directive(
         "XClientRequired",
         "x_client_required",
         values.SWITCH,
-        "What XClient does where the server does not offer XCLIENT, or refuses it. on: the session ends with 421, since"
-        " the server would take this gateway's address for the client's. off: mail goes on without, as with 1.10.",
+        "What happens with XClient if the server does not offer XCLIENT, or refuses it. on: the session ends with 421,"
+        " because the server would take this gateway's address for the client's. off: the session continues without"
+        " XCLIENT, as in 1.10.",
         since="2.1",
     ),
     Directive(
         "XForwardClients",
         "x_forward_clients",
         values.NETWORKS,
-        "Clients in these networks, and those on unix sockets, may send XFORWARD, which tells server and filters"
-        " whom they act for; from others it is refused. Where the server sees this gateway's address, it can not judge"
-        " that itself.",
+        "Clients in these networks, and those on unix sockets, may send XFORWARD, which tells the server and filters"
+        " for which client they relay. From others it is refused. A server that sees only this gateway's address cannot"
+        " decide that itself.",
         since="2.1",
-        default_text="with XClient nobody, otherwise everybody whom the server lets",
+        default_text="with XClient nobody, otherwise all clients that the server allows",
     ),
     Directive(
         "PidFile",
         "pid_file",
         values.PATH,
-        "The file that holds the daemon's process id while it runs. It goes before -p of the command line.",
+        "The file that holds the daemon's process id while it runs. It overrides -p of the command line.",
     ),
     Directive(
         "Workers",
         "workers",
         values.integer(0, _WORKERS_MAX),
-        "How many processes share the work. 0 is one for each core.",
+        "How many processes share the work. 0 means one for each core.",
         since="2.0",
         default_text="0, one for each core",
     ),
@@ -314,7 +317,7 @@ DIRECTIVES: tuple[Directive, ...] = (
         "Instance",
         "instance",
         values.INSTANCE,
-        "The name of this instance: its rules and its runtime files carry it.",
+        "The name of this instance. It is part of the names of its rules and of its runtime files.",
         since="2.0",
         default_text="the configuration file's name without its suffix",
     ),
@@ -329,14 +332,16 @@ DIRECTIVES: tuple[Directive, ...] = (
         "RuleMode",
         "rule_mode",
         values.choice(RuleMode),
-        "redirect: NAT turns connections to us. tproxy: they are handed over untouched, with policy routing.",
+        "redirect: NAT redirects connections to the daemon. tproxy: they reach the daemon without NAT, by policy"
+        " routing.",
         since="2.0",
     ),
     Directive(
         "RuleInterface",
         "rule_interface",
         values.INTERFACES,
-        "The interfaces that clients come in by. install-rules needs at least one, unless RuleLocal is on.",
+        "The interfaces on which connections of clients arrive. install-rules needs at least one, unless RuleLocal is"
+        " on.",
         since="2.0",
     ),
     Directive(
@@ -372,7 +377,7 @@ DIRECTIVES: tuple[Directive, ...] = (
         "RuleListenPort",
         "rule_listen_port",
         values.PORT,
-        "The port of ours that connections are turned to.",
+        "The port of the daemon that receives the intercepted connections.",
         since="2.0",
         default_text="the first port of Listen",
     ),
@@ -388,25 +393,25 @@ DIRECTIVES: tuple[Directive, ...] = (
         "rule_existing",
         values.choice(RuleExisting),
         "What happens to connections that began unfiltered, before the rules or while RuleFail let them pass. reset:"
-        " they are ended, and the client sends the rest again. finish: they go on unfiltered until they end.",
+        " they are reset, and the client sends the rest again. finish: they continue unfiltered until they end.",
         since="2.1",
     ),
     Directive(
         "RuleForward",
         "rule_forward",
         values.choice(RuleForward),
-        "What install-rules does where interception would open connections that the firewall's forward chains or the"
-        " policy routing of this machine close. refuse: it installs nothing, and names them. overrule: it installs.",
+        "What install-rules does if interception would allow connections that forward chains of the firewall or policy"
+        " routing of this machine block. refuse: it installs nothing, and names these rules. overrule: it installs.",
         since="2.1",
     ),
     Directive(
         "RuleLocal",
         "rule_local",
         values.SWITCH,
-        "Intercept the outgoing mail of this machine, too; the daemon's own excepted.",
+        "Also intercept the outgoing mail of this machine, except the daemon's own.",
         since="2.0",
     ),
 )
 
 BY_NAME: dict[str, Directive] = {row.name.lower(): row for row in DIRECTIVES}
-"""The rows by lower-case name: names are not case-sensitive."""
+"""The rows by lower-case name: the case of a name does not matter."""

@@ -1,11 +1,11 @@
-"""Reads a configuration file (proxsmtpd.conf(5)): `Name: value` lines in, Settings or every problem at once out.
+"""Reads a configuration file (proxsmtpd.conf(5)): from `Name: value` lines to Settings, or to all problems at once.
 
-As proxsmtpd 1.10 reads it: names in any case; white space ignored at both ends of a line and around the first
-colon; comments and empty lines; CR LF as good as LF; of a directive given twice the last counts (but lists of
-rules add up). Bytes that are no UTF-8 are kept as they are in commands and paths (surrogateescape), as 1.10
-passes them on.
+It is read as proxsmtpd 1.10 reads it. The case of names does not matter. White space at both ends of a line and around
+the first colon is ignored, and so are comments and empty lines. Lines end with LF or CR LF. If a directive is given
+twice, the last value is used (but lists of rules are joined). Bytes that are not UTF-8 stay unchanged in commands and
+paths (surrogateescape), as in 1.10.
 
-Diagnostics: ConfigError with the line and the fix of each problem; warnings for what works and is odd.
+Diagnostics: ConfigError with the line and the fix of each problem; warnings for what is accepted but unusual.
 """
 
 from __future__ import annotations
@@ -24,27 +24,26 @@ from proxsmtp_tp.config.values import INSTANCE_MAX
 
 _SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# Every directive with long lists is some kilobytes. A device or a mailbox file given by mistake must not fill the
-# memory.
+# All directives with long lists need some kilobytes. A device or a mailbox, named by mistake, must not fill the memory.
 _FILE_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong, or (as a warning) odd. Line 0 is the file as a whole; `text` is one printable line."""
+    """An error or a warning. Line 0 means the whole file; `text` is one printable line."""
 
     line: int
     text: str
 
     def __str__(self) -> str:
-        """For people: without a line where there is none."""
+        """The text with its line number, if it has one."""
         return f"line {self.line}: {self.text}" if self.line else self.text
 
 
 class ConfigError(Exception):
     """The configuration cannot be used. `problems` holds all of them, by line.
 
-    `exit_code` is 2, or 1 where the system refused to show a file that is there.
+    `exit_code` is 2, or 1 if the file exists but cannot be read.
     """
 
     def __init__(self, path: str, problems: list[Problem], exit_code: int = 2) -> None:
@@ -60,7 +59,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A file that can be used, and what is odd about it."""
+    """The settings of a valid file, and warnings about it."""
 
     settings: Settings
     warnings: tuple[Problem, ...] = ()
@@ -74,19 +73,21 @@ def read_config(path: str) -> Settings:
 def load_config(path: str) -> Configuration:
     """Read a file, with the warnings. Raises ConfigError."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (an empty path is no file; Path makes the folder of it)
+        with open(path, "rb") as file:  # noqa: PTH123  (Path would turn an empty path into the current folder)
             data = file.read(_FILE_MAX + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(path, [Problem(0, "configuration file not found: make it, or name it with -f")]) from None
+        raise ConfigError(
+            path, [Problem(0, "configuration file not found: create it, or name another one with -f")]
+        ) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path has a NUL in it"
+        reason = getattr(error, "strerror", None) or "the path contains a NUL"
         problem = Problem(0, f"the configuration file cannot be read: {reason}")
         raise ConfigError(path, [problem], exit_code=1) from None
     return parse_config(data, path)
 
 
 def parse_config(data: bytes, path: str) -> Configuration:
-    """Read the bytes of a file; `path` names the instance and the problems. Raises ConfigError."""
+    """Read the bytes of a file; `path` gives the name of the instance and appears in problems. Raises ConfigError."""
     parser = _Parser()
     if problem := _not_text(data):
         raise ConfigError(path, [problem])
@@ -101,9 +102,9 @@ def parse_config(data: bytes, path: str) -> Configuration:
 
 
 def instance_name(path: str) -> str:
-    """The name that a file gives to its instance: its stem, made to fit `Instance`.
+    """The name of a file's instance: the file name without its suffix, changed to a valid `Instance`.
 
-    A stem that does not fit is cut and marked with its checksum, so that two long names stay two names.
+    A name that must be changed gets a checksum at its end, so that two long names stay different.
     """
     stem = Path(path).stem
     fitting = re.sub(r"[^A-Za-z0-9_-]", "-", stem).lstrip("-")
@@ -114,7 +115,7 @@ def instance_name(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """One line of printable text: the rest escaped, so that nobody writes to the terminal or the log with it."""
+    """One line of printable text: other characters are escaped, so that they cannot control a terminal or a log."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -135,11 +136,11 @@ class _Parser:
         name, colon, text = line.partition(":")
         row = BY_NAME.get(name.strip(_SPACE).lower())
         if not colon:
-            self._problem(number, f"{_short(line)}: no colon: write Name: value, or # before a comment")
+            self._problem(number, f"{_short(line)}: no colon: write Name: value, or begin a comment with #")
         elif row is None:
             self._problem(number, _unknown(name.strip(_SPACE)))
         elif _CONTROL.search(text):
-            self._problem(number, f"{row.name}: the value has a control character in it: {_short(text)}")
+            self._problem(number, f"{row.name}: the value contains a control character: {_short(text)}")
         else:
             self._take(number, row, text.strip(_SPACE))
 
@@ -155,31 +156,33 @@ class _Parser:
         else:
             if row.field in self.lines:
                 before = self.lines[row.field]
-                self._warn(number, f"{row.name}: given again; the value of line {before} does not count")
+                self._warn(number, f"{row.name}: given twice; the value of line {before} is ignored")
             self.values[row.field] = value
         self.lines[row.field] = number
 
     def cross_check(self) -> None:
-        """What only the whole file shows. Fields with problems of their own are left out."""
+        """Checks of several directives together. A directive that already has a problem is not checked."""
         settings = Settings(**self.values)
         if settings.out_address is None and not settings.transparent and self._fine("out_address", "transparent_proxy"):
-            self._problem(0, "OutAddress: no address to send mail to: give one, or set TransparentProxy")
+            self._problem(0, "OutAddress: no address to send mail to: write one, or set TransparentProxy")
         if settings.out_address is not None and settings.transparent:
-            self._warn(self.lines["out_address"], "OutAddress: ignored, since TransparentProxy is set")
+            self._warn(self.lines["out_address"], "OutAddress: ignored, because TransparentProxy is set")
         if settings.open_loopback and self._fine("clients", "listen"):
             self._warn(
                 self.lines["out_address"],
-                "OutAddress: a port alone connects back to any client, and everybody may be one: name them in Clients",
+                "OutAddress: a port alone makes this host connect back to any client: name your clients in Clients",
             )
         for symbol in sorted(set(re.findall(r"\\.|%.", settings.header or ""))):
             if symbol.startswith("%") and symbol not in {"%i", "%l", "%d", "%%"}:
-                self._warn(self.lines["header"], f"Header: {symbol} is no symbol and is left out; %% is a percent sign")
+                self._warn(
+                    self.lines["header"], f"Header: {symbol} is no symbol and is left out; write %% for a percent sign"
+                )
         if not settings.filter_reject.isascii():
-            text = "FilterReject: a reply is plain ASCII (RFC 5321 section 4.2): other characters become question marks"
+            text = "FilterReject: a reply is ASCII (RFC 5321 section 4.2): other characters become question marks"
             self._warn(self.lines["filter_reject"], text)
         if settings.message_time_out > settings.session_time_out and self._fine("message_time_out", "session_time_out"):
             line = max(self.lines.get("message_time_out", 0), self.lines.get("session_time_out", 0))
-            self._problem(line, "MessageTimeOut: longer than SessionTimeOut: make it shorter, or that longer")
+            self._problem(line, "MessageTimeOut: longer than SessionTimeOut: lower it, or raise SessionTimeOut")
         if settings.filter_type is FilterType.SMTP and self._fine("filter_command"):
             self._check_filter_address(settings)
 
@@ -191,7 +194,7 @@ class _Parser:
         try:
             _ = settings.filter_address
         except ValueError as error:
-            self._problem(line, f"FilterCommand: with FilterType smtp it is an address: {error}")
+            self._problem(line, f"FilterCommand: FilterType smtp needs an address: {error}")
 
     def _fine(self, *fields: str) -> bool:
         return all(field in self.values or field not in self.lines for field in fields)
@@ -205,17 +208,17 @@ class _Parser:
 
 def _not_text(data: bytes) -> Problem | None:
     if len(data) > _FILE_MAX:
-        return Problem(0, f"the file is larger than {_FILE_MAX} bytes: it is no configuration file")
+        return Problem(0, f"the file is larger than {_FILE_MAX} bytes: this is no configuration file")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Problem(1, "the file is UTF-16: save it as UTF-8")
     if (nul := data.find(b"\0")) >= 0:
-        return Problem(data.count(b"\n", 0, nul) + 1, "there is a NUL byte: this is no text file")
+        return Problem(data.count(b"\n", 0, nul) + 1, "the line contains a NUL byte: this is no text file")
     return None
 
 
 def _unknown(name: str) -> str:
     close = get_close_matches(name.lower(), BY_NAME, n=1)
-    hint = f"; {BY_NAME[close[0]].name} is meant?" if close else f"; one of the {len(DIRECTIVES)} of proxsmtpd.conf(5)?"
+    hint = f"; did you mean {BY_NAME[close[0]].name}?" if close else f"; proxsmtpd.conf(5) lists all {len(DIRECTIVES)}"
     return f"{_short(name)}: no such directive{hint}"
 
 

@@ -1,6 +1,6 @@
-"""What the configuration file says, as values. `Settings()` alone is proxsmtpd's default of every directive.
+"""The values of the configuration file. `Settings()` without arguments has the default of every directive.
 
-Guarantees: frozen; one field for each row of `directives.DIRECTIVES` (a test compares them). Times: seconds.
+Guarantees: frozen; one field for each row of `directives.DIRECTIVES` (a test compares them). Times are in seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FilterType(Enum):
 
 
 class TransparentProxy(Enum):
-    """OFF: to OutAddress. CLIENT: to the original destination. FULL: the same, from the client's address."""
+    """Where mail goes. OFF: OutAddress. CLIENT: the original destination. FULL: the same, from the client's address."""
 
     OFF = "off"
     CLIENT = "client"
@@ -35,7 +35,7 @@ class TransparentProxy(Enum):
 
 
 class ConnectFailure(Enum):
-    """What a client gets that nothing was said to yet, when its server can not be reached or does not greet."""
+    """What a client gets if its server cannot be reached or does not greet."""
 
     REFUSE = "refuse"
     RESET = "reset"
@@ -43,35 +43,35 @@ class ConnectFailure(Enum):
 
 
 class BareNewline(Enum):
-    """What becomes of a bare CR or LF in a message."""
+    """What happens to a bare CR or LF in a message."""
 
     NORMALIZE = "normalize"
     REJECT = "reject"
 
 
 class RuleMethod(Enum):
-    """Which firewall carries the rules."""
+    """Which firewall gets the rules."""
 
     NFTABLES = "nftables"
     IPTABLES = "iptables"
 
 
 class RuleMode(Enum):
-    """How connections are turned to us."""
+    """How the rules intercept connections."""
 
     REDIRECT = "redirect"
     TPROXY = "tproxy"
 
 
 class RuleExisting(Enum):
-    """What happens to connections that began unfiltered: RESET ends them, FINISH lets them go on as they began."""
+    """What happens to connections that began unfiltered: RESET resets them, FINISH lets them continue."""
 
     RESET = "reset"
     FINISH = "finish"
 
 
 class RuleForward(Enum):
-    """Where interception opens what the host's forwarding policy closes: REFUSE to install, or OVERRULE the policy."""
+    """If interception would allow what the forwarding policy of the host blocks: REFUSE to install, or OVERRULE it."""
 
     REFUSE = "refuse"
     OVERRULE = "overrule"
@@ -102,13 +102,13 @@ class Settings:
     max_connections: int = 64
     """For the whole instance."""
     clients: tuple[Network, ...] = ()
-    """Who may connect; empty: everybody."""
+    """Clients that may connect; empty: everybody."""
     out_address: Address | None = None
     """With an empty host: loopback mode."""
     skip_authenticated: bool = False
     temp_directory: str = "/tmp"  # noqa: S108  (1.10's default; systemd gives the unit a private one)
     time_out: float | None = None
-    """None: for each phase what RFC 5321 section 4.5.3.2 says (`net.deadlines`)."""
+    """None: the limit of RFC 5321 section 4.5.3.2 for each phase (`net.deadlines`)."""
     connect_time_out: float = 30
     message_time_out: float = 3600
     message_size_limit: int = 0
@@ -131,7 +131,7 @@ class Settings:
     """Empty: nobody with `x_client`, otherwise everybody."""
     pid_file: str | None = None
     workers: int = 0
-    """0: the number of cores. Never 0 in a worker: the master puts the number there."""
+    """0: one for each core. In a worker it is the real number, which the master has set."""
     instance: str = "proxsmtp-tp"
     rule_method: RuleMethod = RuleMethod.NFTABLES
     rule_mode: RuleMode = RuleMode.REDIRECT
@@ -149,35 +149,35 @@ class Settings:
 
     @property
     def transparent(self) -> bool:
-        """The original destination decides where mail goes, not OutAddress."""
+        """Whether mail goes to the original destination, and not to OutAddress."""
         return self.transparent_proxy is not TransparentProxy.OFF
 
     @property
     def reset_unreachable(self) -> bool:
-        """A client whose server can not be reached is reset: by default where it dialled that server, and not us."""
+        """Whether a client is reset if its server cannot be reached: by default only in the transparent modes."""
         if self.connect_failure is None:
             return self.transparent
         return self.connect_failure is not ConnectFailure.REPLY
 
     @property
     def refuse_unreachable(self) -> bool:
-        """The rules refuse connections to a server that could not be reached: by default in the transparent modes."""
+        """Whether rules refuse connections to a server that cannot be reached: by default in the transparent modes."""
         return self.transparent and self.connect_failure in {None, ConnectFailure.REFUSE}
 
     @property
     def loopback(self) -> bool:
-        """OutAddress is only a port: connect back to the client's own address on it."""
+        """Whether OutAddress is only a port: mail goes to that port of the client's own address."""
         return not self.transparent and isinstance(self.out_address, InetAddress) and self.out_address.port_only
 
     @property
     def open_loopback(self) -> bool:
-        """Loopback mode for whoever reaches the listener, and that is not only this machine."""
+        """Whether loopback mode is open to other hosts: `Clients` is empty and the listener is reachable from them."""
         reachable = any(isinstance(address, InetAddress) and not _only_here(address.host) for address in self.listen)
         return self.loopback and not self.clients and reachable
 
     @property
     def filter_address(self) -> Address:
-        """FilterType smtp: where the scanner listens; a port alone is on this machine.
+        """FilterType smtp: the address of the scanner; a port alone means this machine.
 
         Raises ValueError if FilterCommand is no address.
         """
@@ -188,13 +188,13 @@ class Settings:
 
     @property
     def intercept_port(self) -> int | None:
-        """The port that rules turn connections to: RuleListenPort, or Listen's first; None with only unix sockets."""
+        """The port to which rules redirect: RuleListenPort, or the first of Listen; None with only unix sockets."""
         ports = [address.port for address in self.listen if isinstance(address, InetAddress)]
         return self.rule_listen_port or next(iter(ports), None)
 
 
 def _only_here(host: str) -> bool:
-    """Whether only this machine reaches a listener there. A name may be anything, but for the one that is not."""
+    """Whether only this machine can reach a listener on `host`. Of names, only `localhost` is known to be local."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Addresses as the kernel takes them. Apart from `addresses`, so that reading a configuration needs no sockets."""
+"""Addresses as the kernel needs them. Not in `addresses`, so that reading a configuration needs no sockets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def socket_name(ip: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """What bind(2) and connect(2) are given for an IP literal: its scope, an interface, as a number (ipv6(7)).
+    """The socket address of an IP literal for bind(2) and connect(2); a scope becomes an interface index (ipv6(7)).
 
     Raises OSError where there is no such interface now.
     """

@@ -1,8 +1,7 @@
 """Kinds of values: from the text of the configuration file, and back to text.
 
 Each kind has `parse` (raises ValueError with a text that says what to write instead), `show` (the text that
-`parse` would take) and `syntax` (for people). Lists may be split over several lines of the file where
-`repeatable`.
+`parse` would accept) and `syntax` (for documentation). A list of a `repeatable` kind may be split over several lines.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# What 1.10 takes, measured; in any case. `y` and `n` it refuses.
+# What 1.10 accepts (measured), in upper or lower case. It refuses `y` and `n`.
 _TRUE = frozenset({"1", "on", "yes", "true", "t"})
 _FALSE = frozenset({"0", "off", "no", "false", "f"})
-# The largest time_t of 32 bits: 68 years. Whoever writes more, as 1.10 lets them, means no limit.
+# The largest time_t of 32 bits: 68 years. A larger number, which 1.10 accepts too, means no limit.
 _SECONDS_MAX = 2**31 - 1
 # if_nametoindex(3): IFNAMSIZ is 16 with the NUL. The kernel refuses `/`, `:` and white space
 # (dev_valid_name).
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
-# Chain names of iptables have 28 characters (XT_EXTENSION_MAXNAMELEN - 1): ours add a prefix and a suffix.
+# Chain names of iptables have at most 28 characters (XT_EXTENSION_MAXNAMELEN - 1): ours are the instance with a prefix
+# and a suffix.
 INSTANCE_MAX = 16
 _INSTANCE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{INSTANCE_MAX - 1}}}")
 
@@ -45,25 +45,25 @@ class Kind:
     parse: Callable[[str], Any]
     show: Callable[[Any], str] = str
     repeatable: bool = False
-    """Several lines add up to one tuple. Otherwise the last line counts, as in 1.10."""
+    """Values of several lines are joined to one tuple. Otherwise the last line is used, as in 1.10."""
 
 
 def parse_boolean(text: str) -> bool:
-    """Read a switch, in any case of letters."""
+    """Read a switch, in upper or lower case."""
     if text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
     raise ValueError(f"{text!r} is neither on nor off (nor yes, no, true, false, 1, 0)")
 
 
 def parse_text(text: str) -> str | None:
-    """Read text; nothing is None."""
+    """Read text; empty text is None."""
     return text or None
 
 
 def parse_required_text(text: str) -> str:
     """Read text that must not be empty."""
     if not text:
-        raise ValueError("the value is missing: give one, or remove the line")
+        raise ValueError("the value is missing: write one, or remove the line")
     return text
 
 
@@ -71,24 +71,24 @@ def parse_seconds(text: str) -> float:
     """Read a positive number of whole seconds."""
     digits = text.removeprefix("+").lstrip("0")
     if not re.fullmatch(r"[0-9]+", digits):
-        raise ValueError(f"{text!r} is no time: give a whole number of seconds, 1 or more, without a unit")
+        raise ValueError(f"{text!r} is no time: write a whole number of seconds, 1 or more, without a unit")
     return min(int(digits[:11]), _SECONDS_MAX)
 
 
 def parse_seconds_or_off(text: str) -> float:
-    """Read whole seconds, where 0 or nothing switches off."""
+    """Read whole seconds; 0 or empty text means off."""
     return 0 if re.fullmatch(r"\+?0*", text) else parse_seconds(text)
 
 
 def parse_reply(text: str) -> str:
-    """Read the reply that refuses mail: a 4xx or 5xx code and a text, or only a text (then 550 is meant)."""
+    """Read the reply that refuses mail: a 4xx or 5xx code and a text, or only a text (its code is then 550)."""
     if re.match(r"[0-9]{3}(?![0-9])", text) and not re.fullmatch(r"[45][0-9]{2}([ \t].*)?", text):
         raise ValueError(f"{text!r} does not refuse: write a code from 400 to 599, a space and a text")
     return text
 
 
 def parse_skip(text: str) -> bool:
-    """Read what is skipped: 1.10 knows one word."""
+    """Read what is skipped: only the word `authenticated`, as in 1.10."""
     if text.lower() != "authenticated":
         raise ValueError(f"{text!r} cannot be skipped: write 'authenticated', or remove the line")
     return True
@@ -105,12 +105,12 @@ def parse_transparent_proxy(text: str) -> TransparentProxy:
 
 def parse_listen(text: str) -> tuple[Address, ...]:
     """Read one or more addresses to listen on."""
-    without_blanks = re.sub(r":[ \t]+(?=\+?[0-9])", ":", text)  # between address and port, as 1.10 takes them
+    without_blanks = re.sub(r":[ \t]+(?=\+?[0-9])", ":", text)  # between address and port, as 1.10 accepts them
     return _unique([parse_address(word, LISTEN_PORT) for word in _words(without_blanks)])
 
 
 def parse_out_address(text: str) -> Address:
-    """Read the address that mail goes to. Any host is none: as in 1.10, it means the client, like a port alone."""
+    """Read the address that mail goes to. 0.0.0.0 and :: mean the client, like a port alone (as in 1.10)."""
     address = parse_address(parse_required_text(text), SMTP_PORT)
     if isinstance(address, InetAddress) and address.host in {"0.0.0.0", "::"}:  # noqa: S104  (nobody listens here)
         return InetAddress("", address.port)
@@ -154,7 +154,7 @@ def integer(least: int, most: int) -> Kind:
 
 
 def choice(values: type[Enum]) -> Kind:
-    """One word of several, in any case."""
+    """One of several words, in upper or lower case."""
     words = [str(member.value) for member in values]
 
     def parse(text: str) -> Enum:
@@ -197,7 +197,7 @@ INSTANCE = Kind("name", parse_instance)
 def _words(text: str) -> list[str]:
     words = re.split(r"[ \t]*,[ \t]*|[ \t]+", text)
     if not all(words):
-        raise ValueError("something is missing: give values with a comma or a space between them")
+        raise ValueError("a value is missing: separate the values with a comma or with spaces")
     return words
 
 
@@ -213,5 +213,7 @@ def _network(text: str) -> Network:
     try:
         meant = ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is no network: write 192.0.2.0/24, 2001:db8::/32 or an address") from None
-    raise ValueError(f"{text!r} has bits set behind its prefix: write {meant} for the whole network")
+        raise ValueError(
+            f"{text!r} is no network: write a network such as 192.0.2.0/24 or 2001:db8::/32, or an address"
+        ) from None
+    raise ValueError(f"{text!r} has bits set after its prefix: write {meant} for the whole network")

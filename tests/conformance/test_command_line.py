@@ -142,7 +142,7 @@ STARTS = (
         "file-with-a-nul",
         ("TimeOut: 5\0", "Bogus: x"),
         ours_code=2,
-        ours_says=r"conf:3: there is a NUL byte",
+        ours_says=r"conf:3: the line contains a NUL byte",
         differs="1.10 reads up to the first NUL, and ignores the rest of the file",
     ),
     Start(
@@ -170,7 +170,7 @@ STARTS = (
     refused("name-unknown", "Bogus: x", "invalid config line: Bogus"),
     Start("line-without-colon", ("TimeOut 5",), code=2, says="invalid config line: TimeOut 5", ours_says="conf:3: "),
     refused("name-of-the-source-only", "DebugFiles: x", "invalid config line: DebugFiles"),
-    Start("setting-twice", ("TimeOut: 5", "TimeOut: 6"), ("-d", "1"), ours_says="given again"),
+    Start("setting-twice", ("TimeOut: 5", "TimeOut: 6"), ("-d", "1"), ours_says="given twice"),
     Start(
         "several-problems",
         ("TimeOut: x", "Bogus: y"),

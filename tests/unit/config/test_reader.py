@@ -57,14 +57,14 @@ def test_a_hash_in_a_value_is_no_comment() -> None:
 def test_the_last_of_two_counts_and_that_is_said() -> None:
     data = OUT + b"TimeOut: 5\nTimeOut: 6\n"
     assert read(data).time_out == 6
-    assert warnings(data) == [(3, "TimeOut: given again; the value of line 2 does not count")]
+    assert warnings(data) == [(3, "TimeOut: given twice; the value of line 2 is ignored")]
 
 
 def test_a_symbol_that_means_nothing_is_told() -> None:
     data = OUT + b"Header: X-A: %i %q %% %x \\%z %d %q 100%\n"
     assert warnings(data) == [
-        (2, "Header: %q is no symbol and is left out; %% is a percent sign"),
-        (2, "Header: %x is no symbol and is left out; %% is a percent sign"),
+        (2, "Header: %q is no symbol and is left out; write %% for a percent sign"),
+        (2, "Header: %x is no symbol and is left out; write %% for a percent sign"),
     ]
 
 
@@ -82,7 +82,9 @@ def test_every_problem_at_once_with_its_line() -> None:
 
 
 def test_a_slip_of_the_pen_is_guessed() -> None:
-    assert problems(OUT + b"MaxConections: 5\n") == [(2, "MaxConections: no such directive; MaxConnections is meant?")]
+    assert problems(OUT + b"MaxConections: 5\n") == [
+        (2, "MaxConections: no such directive; did you mean MaxConnections?")
+    ]
 
 
 def test_bytes_that_are_no_utf8_stay_in_commands_and_comments() -> None:
@@ -97,7 +99,7 @@ def test_bytes_that_are_no_utf8_stay_in_commands_and_comments() -> None:
     [
         (OUT + b"User: a\0b\n", 2, "NUL"),
         ("OutAddress: 25\n".encode("utf-16"), 1, "UTF-16"),
-        (OUT + b"User: \xfc\x1b[31m\n", 2, r"control character in it:  \udcfc\x1b[31m"),
+        (OUT + b"User: \xfc\x1b[31m\n", 2, r"control character:  \udcfc\x1b[31m"),
         (OUT + b"User: a\rTimeOut: 5\n", 2, "control character"),
         (OUT + b"#" * (1 << 20), 0, "larger than"),
     ],
@@ -125,7 +127,7 @@ def test_an_address_that_was_wrong_is_not_missing_too() -> None:
 
 
 def test_an_address_that_is_ignored_is_warned_of() -> None:
-    assert warnings(OUT + b"TransparentProxy: full\n") == [(1, "OutAddress: ignored, since TransparentProxy is set")]
+    assert warnings(OUT + b"TransparentProxy: full\n") == [(1, "OutAddress: ignored, because TransparentProxy is set")]
 
 
 def test_a_reply_that_is_not_ascii_is_warned_of() -> None:
