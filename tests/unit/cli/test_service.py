@@ -42,7 +42,8 @@ def test_install_writes_units_that_start_this_program(root: Path) -> None:
     assert PROGRAM not in unit
     rules = (root / "etc/systemd/system/proxsmtp-tp-rules@.service").read_text()
     # systemd does not try a failed reload again (systemd.service(5), Restart=).
-    assert "ExecReload=/opt/somewhere/bin/proxsmtp-tp install-rules --retry 300 -f /etc/proxsmtp-tp/%i.conf\n" in rules
+    reload = "install-rules --or-refuse-mail --retry 300 -f /etc/proxsmtp-tp/%i.conf"
+    assert f"ExecReload=/opt/somewhere/bin/proxsmtp-tp {reload}\n" in rules
     enabled = {path for path in files(root) if ".wants/" in path}
     assert enabled == {
         "etc/systemd/system/multi-user.target.wants/proxsmtp-tp.target",

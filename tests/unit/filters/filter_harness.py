@@ -81,12 +81,12 @@ def jump(seconds: float) -> None:
     loop.jump(seconds)
 
 
-async def until(met: Callable[[], object], what: str) -> None:
-    """Wait for a condition; fail with `what` if it does not come true."""
+async def until(met: Callable[[], object], what: str, *, pause: float = 0.005) -> None:
+    """Wait for a condition; fail with `what` if it does not come true. `pause=0`: look in every turn of the loop."""
     end = time.monotonic() + PATIENCE
     while not met():
         assert time.monotonic() < end, f"in vain: {what}"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(pause)
 
 
 async def pass_through(turns: int = 3) -> None:
