@@ -130,7 +130,7 @@ class Daemon:
         """To the master."""
         os.kill(self.master, number)
 
-    def reload(self, mark: str = "in force") -> None:
+    def reload(self, mark: str = "is in force\n") -> None:
         """HUP, and wait until the log says how it ended."""
         before = self.log().count(mark)
         self.signal(signal.SIGHUP)
