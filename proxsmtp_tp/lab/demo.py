@@ -55,8 +55,8 @@ the GTUBE test string, and discards mail that asks for it. Before that, the MX s
 class Interruption:
     """SIGINT as KeyboardInterrupt, also where the first one was raised in a place that swallows exceptions.
 
-    A finaliser is such a place: there the interpreter only reports it, which nobody needs to read. So is the end of
-    a `with` that raises for itself: smtplib's says QUIT, and complains of the reply that was on its way.
+    A finaliser is such a place: the interpreter only prints the exception, which `_unraisable` suppresses. So is the
+    end of a `with` that raises an error of its own: smtplib sends QUIT there, and fails on the earlier reply.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Interruption:
 
 
 class Demo:
-    """The lab, what stands in it, and the page."""
+    """The lab, the hosts in it, and the output."""
 
     def __init__(self, lab: GatewayNetwork, directory: Path, screen: Screen, interruption: Interruption) -> None:
         self._lab = lab
@@ -241,7 +241,7 @@ class Demo:
 
 @contextmanager
 def _log_told(instance: Instance) -> Iterator[None]:
-    """Whatever fails inside, the daemon's log is told with it."""
+    """Add the daemon's log to every error from inside."""
     try:
         yield
     except (LabError, OSError) as error:

@@ -121,7 +121,7 @@ class Instance:
             self.stop()
 
 
-# What a person would look at to see whether a host is as it was. nf_conntrack_count changes by itself.
+# The commands that show whether a host is as before. nf_conntrack_count changes by itself.
 _QUESTIONS = {
     "nft list ruleset": ("nft", "list", "ruleset"),
     "ip -4 rule": ("ip", "-4", "rule"),

@@ -1,4 +1,4 @@
-"""An embedded MX that keeps what it gets and tells it: `python -m proxsmtp_tp.lab.mx --listen ADDRESS ...`.
+"""An embedded MX that stores and reports what it gets: `python -m proxsmtp_tp.lab.mx --listen ADDRESS ...`.
 
 aiosmtpd does the SMTP. What happens is written to standard output as one JSON object a line, in order, each
 at the moment when it happens (the shapes are the dataclasses below, with "event" before their fields):
@@ -95,7 +95,7 @@ _KINDS: dict[str, type[Event]] = {kind.event: kind for kind in (Connected, Comma
 
 
 class Journal:
-    """What an MX has told so far in its output file. Reads only whole lines; the file may still grow."""
+    """The events that an MX has written to its output file so far. Reads only whole lines; the file may still grow."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

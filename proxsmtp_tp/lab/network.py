@@ -191,7 +191,7 @@ class Network:
         self._undo.callback(netns.remove, name)
         host = Host(name)
         self._undo.callback(host.stop_all)
-        # v6 addresses are usable at once: nobody else can have them on a link of two ends that we made.
+        # Makes v6 addresses usable at once: a link between two hosts of ours needs no duplicate address detection.
         host.sysctl("net.ipv6.conf.default.accept_dad", 0)
         with NetNS(name) as link:
             link.link("set", index=1, state="up")  # loopback is the first link of every namespace

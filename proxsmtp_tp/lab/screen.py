@@ -21,7 +21,7 @@ _COLOURS = {
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether colours would be seen, and are not unwanted."""
+    """Whether the stream is a terminal with colours, and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
 
 class Screen:
-    """Writes lines, each flushed: what is seen has happened."""
+    """Writes lines and flushes each, so that the output is up to date."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -42,7 +42,7 @@ class Screen:
         return f"{_COLOURS[style]}{text}{_PLAIN}" if self._colour else text
 
     def line(self, text: str = "") -> None:
-        """A line as it is. Where the reader has gone (`| head`), it is not shown: the rest goes on to its end."""
+        """Write a line unchanged. If the reader has closed the pipe (`| head`), discard the output and go on."""
         try:
             print(text, file=self._stream, flush=True)
         except BrokenPipeError:
@@ -57,7 +57,7 @@ class Screen:
         self.line(f"   {text}")
 
     def quiet(self, text: str) -> None:
-        """What stands in a file, or was typed."""
+        """A line of a file, or a command that was typed."""
         self.line(f"     {self.paint('quiet', text)}".rstrip())
 
     def hop(self, host: str, text: str) -> None:
