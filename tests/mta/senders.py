@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ with smtplib.SMTP("127.0.0.1", 25, timeout=20) as link:
 
 
 @dataclass
-class Sender:
+class Sender(ABC):
     """One MTA with a queue. `seconds` limits what one try may take."""
 
     host: Host
@@ -86,9 +87,9 @@ class Sender:
     seconds: float
     sent: int = field(default=0, init=False)
 
+    @abstractmethod
     def send(self) -> str:
         """Hand over a message, and have all that waits tried once: "" when nothing waits any more, or what is told."""
-        raise NotImplementedError
 
     def run(self, *arguments: str, group: int = 0, text: str = "") -> str:
         """A program of the chroot, to its end: what it said. `group` stands for a set-group-ID bit."""

@@ -140,7 +140,8 @@ def test_no_text_is_two_messages(place: Place, filter_command: str | None) -> No
     for number, said in enumerate(replies):
         if END not in TEXTS[number]:  # one for the message, one for QUIT; 421 where the server leaves
             codes = [reply[:1] for reply in said]
-            assert codes in ([b"2", b"2"], [b"5", b"2"], [b"5", b"4"], [b"4"]), (TEXTS[number][-40:], said)
+            leaves = len(TEXTS[number]) > 65000 and codes == [b"4"]  # OpenSMTPD closes at such a line
+            assert leaves or codes in ([b"2", b"2"], [b"5", b"2"], [b"5", b"4"]), (TEXTS[number][-40:], said)
     assert "out of step" not in place.proxy.log.read_text()
 
 
