@@ -222,6 +222,8 @@ def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody uses now, and that this process has not named before."""
     for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
+            # A process that another thread starts has this socket until its exec. The daemon may bind all the same.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
     raise AssertionError("every port has been in use")
