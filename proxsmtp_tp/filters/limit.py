@@ -1,9 +1,9 @@
-"""How many filter processes run at once, over all workers. Further messages wait.
+"""At most FilterProcesses filters run at once, over all workers. Further messages wait.
 
-A place is occupied until its process is reaped, also while the process is being ended: the limit protects the machine.
+A place is in use until its process is reaped, also while the process is being ended: the limit protects the machine.
 
-A free place goes to the client that has the fewest, and among those to the one that was served least recently: a client
-may have all places while nobody else waits, and its turn when others do. Its own messages are served as they come.
+A free place goes to the client with the fewest places, and among those to the one that was served least recently. So
+one client may use all places while nobody else waits. The messages of one client are served in the order of arrival.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.places import Places, Waiting
 
 LOOK = 0.25
-"""Seconds after which who waits looks by itself: where a worker died that should have told it."""
+"""Seconds after which a worker with waiting messages looks for a place without being woken: who should wake it died."""
 
 
 class ProcessLimit:
@@ -35,24 +35,24 @@ class ProcessLimit:
             raise ValueError(f"no filter could ever run with {maximum} processes")
         self.maximum = min(maximum, SLOTS)
         self.taken = 0
-        """Places that this worker has."""
+        """Places that this worker uses."""
         self.closed = False
         self._places: Places = places or OwnPlaces()
-        self._line: dict[bytes, dict[Callable[[], None], float]] = {}
-        """By client, in the order of coming: since when each waits."""
+        self._waiting: dict[bytes, dict[Callable[[], None], float]] = {}
+        """By client, in the order of arrival: since when each message waits."""
         self._timer: asyncio.TimerHandle | None = None
         self._listening = False
 
     @property
     def waiting(self) -> int:
         """How many messages wait at this worker."""
-        return sum(map(len, self._line.values()))
+        return sum(map(len, self._waiting.values()))
 
     def enter(self, granted: Callable[[], None], client: str = "") -> bool:
         """Take a place: True if it is taken now; otherwise `granted` is called from the event loop once it is."""
         if self.closed:
             return False
-        self._line.setdefault(client_key(holder(client)), {})[granted] = time.monotonic()
+        self._waiting.setdefault(client_key(holder(client)), {})[granted] = time.monotonic()
         now = self._serve()
         if granted in now:
             now.remove(granted)
@@ -64,14 +64,14 @@ class ProcessLimit:
     def forget(self, granted: Callable[[], None], client: str = "") -> None:
         """Stop waiting. If a place was already granted, `granted` is still called and must give the place back."""
         key = client_key(holder(client))
-        if granted in self._line.get(key, ()):
-            self._leave_line(key, granted)
+        if granted in self._waiting.get(key, ()):
+            self._stop_waiting(key, granted)
             self._call(self._serve())
 
     def close(self) -> None:
         """The worker ends: no more places are granted."""
         self.closed = True
-        self._line.clear()
+        self._waiting.clear()
         self._serve()
 
     def leave(self, client: str = "") -> None:
@@ -85,70 +85,73 @@ class ProcessLimit:
         for each in granted:
             asyncio.get_running_loop().call_soon(each)  # not now: starts that fail must not nest
 
-    # Whose turn it is.
+    # Which client gets a free place.
 
     def _serve(self) -> list[Callable[[], None]]:
-        """Give free places to who is next here; tell another worker where it has the next. Who got one."""
+        """Give free places to the clients that are next here, and wake the worker where the next one waits. Returns who
+        got one."""
         places = self._places
         granted: list[Callable[[], None]] = []
         next_worker = None
         with places.lock:
-            compared = len(self._line) > 1 or places.others_wait()  # otherwise whoever waits is next
-            held, served = (places.held(), places.served()) if compared else (Counter(), {})
+            compared = len(self._waiting) > 1 or places.others_wait()  # otherwise there is nothing to compare
+            in_use, served = (places.in_use(), places.served()) if compared else (Counter(), {})
             while places.taken() < self.maximum:
-                mine, others = self._next(held, served), places.others(held, served)
+                mine, others = self._next(in_use, served), places.others(in_use, served)
                 if mine is None or (others is not None and others[0] < mine[0]):
                     next_worker = others and others[1]
                     break
                 client = mine[1]
                 places.take(client)
-                held[client] += 1
-                served = places.served() if len(self._line) > 1 else served
-                granted.append(next(iter(self._line[client])))
-                self._leave_line(client, granted[-1])
-            first = self._next(held, served)
-            places.show(*((first[1], first[0].since) if first else (None, 0.0)))
+                in_use[client] += 1
+                served = places.served() if len(self._waiting) > 1 else served
+                granted.append(next(iter(self._waiting[client])))
+                self._stop_waiting(client, granted[-1])
+            first = self._next(in_use, served)
+            places.publish(*((first[1], first[0].since) if first else (None, 0.0)))
         self.taken += len(granted)
         if next_worker is not None:
-            places.ring(next_worker)
+            places.wake(next_worker)
         self._listen()
         return granted
 
-    def _next(self, held: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, bytes] | None:
-        """The client that is next of those that wait here."""
-        waiting = [(rank(key, next(iter(line.values())), held, served), key) for key, line in self._line.items()]
+    def _next(self, in_use: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, bytes] | None:
+        """The first of the clients that wait here."""
+        waiting = [
+            (rank(key, next(iter(messages.values())), in_use, served), key) for key, messages in self._waiting.items()
+        ]
         return min(waiting, default=None)
 
-    def _leave_line(self, client: bytes, granted: Callable[[], None]) -> None:
-        line = self._line[client]
-        del line[granted]
-        if not line:
-            del self._line[client]
+    def _stop_waiting(self, client: bytes, granted: Callable[[], None]) -> None:
+        messages = self._waiting[client]
+        del messages[granted]
+        if not messages:
+            del self._waiting[client]
 
-    # What other workers tell.
+    # Woken by other workers.
 
     def _listen(self) -> None:
-        """Hear of free places while somebody waits."""
-        bell = self._places.bell
-        if bell is None:
+        """Watch the wake-up descriptor and the timer while messages wait."""
+        wakeup = self._places.wakeup
+        if wakeup is None:
             return
         loop = asyncio.get_running_loop()
-        if self._line:
+        if self._waiting:
             if not self._listening:
                 self._listening = True
-                loop.add_reader(bell, self._rung)
+                loop.add_reader(wakeup, self._woken)
             self._timer = self._timer or loop.call_later(LOOK, self._look)
             return
         if self._listening:
             self._listening = False
-            loop.remove_reader(bell)
+            loop.remove_reader(wakeup)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _rung(self) -> None:
+    def _woken(self) -> None:
         with suppress(BlockingIOError):
-            os.eventfd_read(self._places.bell or 0)
+            os.eventfd_read(self._places.wakeup or 0)
         self._call(self._serve())
 
     def _look(self) -> None:

@@ -1,8 +1,8 @@
-"""FilterProcesses over all workers: who has a place, and who waits for one, in memory that they share.
+"""The places of FilterProcesses, shared by all workers: which are in use, and who waits for one.
 
-Every change is made under one lock. A place is its owner's row and its client. Of its waiting messages each worker
-shows the one that it would serve next; a free place goes to the best of those (`Waiting`), and its worker is told by an
-eventfd(2). A worker that does not renew what it shows is passed over: it hangs, or is dead.
+The table is shared memory; every change is made under one lock. A place in use stores its worker's row and its client.
+Each worker publishes the message that it would serve next. A free place goes to the first of these (`Waiting`), and
+its worker is woken by an eventfd(2). A worker that publishes nothing for STALE seconds hangs or is dead: it is skipped.
 """
 
 from __future__ import annotations
@@ -20,122 +20,125 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 SLOTS = 1 << 16
-"""Places that there can be: no machine runs more filters at once. Only pages that were used take memory."""
+"""The most places: no machine runs more filters at once. Only pages that were used take memory."""
 
 STALE = 2.0
-"""Seconds after which nobody waits for a worker that has shown nothing new."""
+"""Seconds after which a worker that published nothing is skipped."""
 
-_BELLS = 16
-"""eventfds: a worker has that of its row; where there are more workers, some share one and look by themselves, too."""
+_WAKEUPS = 16
+"""eventfds. A worker uses that of its row; more workers share them, and find a free place by their timer (limit.LOOK).
+"""
 
 _KEY = 16
 _CLIENT = struct.Struct("=16s")
 _RECORD = struct.Struct("=16sdd")
-"""What a worker shows: client, when its message was complete, when it was shown (CLOCK_MONOTONIC); all zero: nobody."""
+"""What a worker publishes: client, when its message was complete, when this was published (CLOCK_MONOTONIC); all zero:
+nobody waits."""
 _SERVED = struct.Struct("=16sd")
 """A place that was given: client, and when."""
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 RECENT = 256
-"""Places given last that are remembered: with more clients in turn than that, the first of them count as new again."""
+"""How many of the last given places are remembered. With more clients than that, the earliest count as new again."""
 
 
 class Waiting(NamedTuple):
-    """A client that waits. The least is next: with the fewest places, served least recently, waiting longest."""
+    """A client that waits. The smallest is next: fewest places in use, then served least recently, then waiting
+    longest."""
 
-    held: int
+    in_use: int
     served: float
     since: float
 
 
-def rank(client: bytes, since: float, held: Counter[bytes], served: dict[bytes, float]) -> Waiting:
+def rank(client: bytes, since: float, in_use: Counter[bytes], served: dict[bytes, float]) -> Waiting:
     """A client whose first message has waited since then."""
-    return Waiting(held[client], served.get(client, 0.0), since)
+    return Waiting(in_use[client], served.get(client, 0.0), since)
 
 
 class Places(Protocol):
-    """What a worker sees of the places. Everything but `lock` and `ring` is used under the lock."""
+    """What a worker sees of the places. All but `lock`, `wakeup` and `wake` are used under the lock."""
 
     lock: AbstractContextManager[Any]
 
     @property
-    def bell(self) -> int | None:
-        """A descriptor that is readable when a place may be ours; None: nobody else has any."""
+    def wakeup(self) -> int | None:
+        """A descriptor that becomes readable when a place may be free for us; None: there is no other worker."""
 
     def taken(self) -> int:
-        """Places that are taken, by whichever worker."""
+        """Places in use, by all workers."""
 
-    def held(self) -> Counter[bytes]:
-        """Places that each client has."""
+    def in_use(self) -> Counter[bytes]:
+        """Places in use by each client."""
 
     def served(self) -> dict[bytes, float]:
-        """When each client was last given a place; those that were served long ago are forgotten."""
+        """When each client last got a place; only the last RECENT ones are known."""
 
     def take(self, client: bytes) -> None:
-        """A place for a client."""
+        """Give a place to a client."""
 
     def give_back(self, client: bytes) -> None:
-        """One of its places is free."""
+        """Make one of its places free."""
 
-    def show(self, client: bytes | None, since: float) -> None:
-        """Who is next of those that wait here; None: nobody waits."""
+    def publish(self, client: bytes | None, since: float) -> None:
+        """Tell the other workers which client is next here; None: nobody waits."""
 
     def others_wait(self) -> bool:
         """Whether anybody waits at another worker."""
 
-    def others(self, held: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, int] | None:
-        """The best that waits at another worker, and which that is."""
+    def others(self, in_use: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, int] | None:
+        """The first of those that wait at other workers, and that worker's row."""
 
-    def ring(self, worker: int) -> None:
-        """A place may be that worker's."""
+    def wake(self, worker: int) -> None:
+        """Tell that worker that a place may be free for it."""
 
 
 class OwnPlaces:
-    """Of a worker without others."""
+    """The places of the only worker."""
 
     def __init__(self) -> None:
         self.lock: AbstractContextManager[Any] = nullcontext()
-        self.bell = None
-        self._held: Counter[bytes] = Counter()
+        self.wakeup = None
+        self._in_use: Counter[bytes] = Counter()
         self._served: dict[bytes, float] = {}
 
     def taken(self) -> int:
-        return self._held.total()
+        return self._in_use.total()
 
-    def held(self) -> Counter[bytes]:
-        return Counter(self._held)
+    def in_use(self) -> Counter[bytes]:
+        return Counter(self._in_use)
 
     def served(self) -> dict[bytes, float]:
         return self._served
 
     def take(self, client: bytes) -> None:
-        self._held[client] += 1
+        self._in_use[client] += 1
         self._served.pop(client, None)
         self._served[client] = time.monotonic()
         if len(self._served) > RECENT:
             del self._served[next(iter(self._served))]
 
     def give_back(self, client: bytes) -> None:
-        self._held[client] -= 1
-        if not self._held[client]:
-            del self._held[client]
+        self._in_use[client] -= 1
+        if not self._in_use[client]:
+            del self._in_use[client]
 
-    def show(self, client: bytes | None, since: float) -> None:
-        """Nobody looks."""
+    def publish(self, client: bytes | None, since: float) -> None:
+        """No other worker reads it."""
 
     def others_wait(self) -> bool:
         return False
 
-    def others(self, _held: Counter[bytes], _served: dict[bytes, float]) -> None:
+    def others(self, _in_use: Counter[bytes], _served: dict[bytes, float]) -> None:
         return None
 
-    def ring(self, worker: int) -> None:
-        """There is nobody."""
+    def wake(self, worker: int) -> None:
+        """There is no other worker."""
 
 
 class PlaceTable:
-    """Of all workers. Made once, before they are forked; `lock` excludes other processes."""
+    """The places of all workers. Made once, before they are forked; `lock` excludes other processes."""
 
     def __init__(self, workers: int, lock: AbstractContextManager[Any]) -> None:
         self.workers = workers
@@ -144,18 +147,17 @@ class PlaceTable:
         starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
         view = memoryview(mmap.mmap(-1, starts[-1]))
         self.used = view[starts[0] : starts[1]].cast("Q")
-        """How many slots, and how many rows, must be looked at (those behind were never used, or are free); how often a
-        place was given."""
+        """Three words: slots to read, rows to read (all behind them are free), and how many places were ever given."""
         self.owners = view[starts[1] : starts[2]].cast("H")  # row + 1; 0 is free
         self.records = view[starts[2] : starts[3]]
         self.recent = view[starts[3] : starts[4]]
         self.keys = view[starts[4] :]
-        self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(_BELLS)]
-        for bell in self.bells:
-            weakref.finalize(self, os.close, bell)
+        self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(_WAKEUPS)]
+        for wakeup in self.wakeups:
+            weakref.finalize(self, os.close, wakeup)
 
     def clear(self, worker: int) -> None:
-        """The master, when a worker is dead."""
+        """Free what a dead worker used. Called by the master."""
         with self.lock:
             for slot in range(self.used[0]):
                 if self.owners[slot] == worker + 1:
@@ -163,7 +165,7 @@ class PlaceTable:
             self.records[worker * _RECORD.size : (worker + 1) * _RECORD.size] = bytes(_RECORD.size)
 
     def of(self, worker: int) -> WorkerPlaces:
-        """What a worker sees."""
+        """The view of the worker with this row."""
         return WorkerPlaces(self, worker)
 
 
@@ -172,7 +174,7 @@ class WorkerPlaces:
 
     def __init__(self, table: PlaceTable, worker: int) -> None:
         self.lock = table.lock
-        self.bell = table.bells[worker % _BELLS]
+        self.wakeup = table.wakeups[worker % _WAKEUPS]
         self._table = table
         self._worker = worker
 
@@ -180,7 +182,7 @@ class WorkerPlaces:
         used = self._table.used[0]
         return used - self._table.owners[:used].tolist().count(0)
 
-    def held(self) -> Counter[bytes]:
+    def in_use(self) -> Counter[bytes]:
         table = self._table
         used = table.used[0]
         keys = map(itemgetter(0), _CLIENT.iter_unpack(table.keys[: used * _KEY]))
@@ -208,7 +210,7 @@ class WorkerPlaces:
             used -= 1
         table.used[0] = used
 
-    def show(self, client: bytes | None, since: float) -> None:
+    def publish(self, client: bytes | None, since: float) -> None:
         record = bytes(_RECORD.size) if client is None else _RECORD.pack(client, since, time.monotonic())
         start = self._worker * _RECORD.size
         self._table.records[start : start + _RECORD.size] = record
@@ -222,29 +224,30 @@ class WorkerPlaces:
 
     def others_wait(self) -> bool:
         own = self._worker * _RECORD.size
-        shown = self._table.records[: self._table.used[1] * _RECORD.size]
-        return any(shown[:own]) or any(shown[own + _RECORD.size :])
+        published = self._table.records[: self._table.used[1] * _RECORD.size]
+        return any(published[:own]) or any(published[own + _RECORD.size :])
 
-    def others(self, held: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, int] | None:
+    def others(self, in_use: Counter[bytes], served: dict[bytes, float]) -> tuple[Waiting, int] | None:
         oldest = time.monotonic() - STALE
         records = enumerate(_RECORD.iter_unpack(self._table.records[: self._table.used[1] * _RECORD.size]))
         waiting = [
-            (rank(client, since, held, served), worker)
-            for worker, (client, since, shown) in records
-            if shown > oldest and worker != self._worker
+            (rank(client, since, in_use, served), worker)
+            for worker, (client, since, published) in records
+            if published > oldest and worker != self._worker
         ]
         return min(waiting, default=None)
 
-    def ring(self, worker: int) -> None:
-        with suppress(BlockingIOError):  # it has been rung so often that it will hear
-            os.eventfd_write(self._table.bells[worker % _BELLS], 1)
+    def wake(self, worker: int) -> None:
+        with suppress(BlockingIOError):  # the counter is full: the worker is woken anyway
+            os.eventfd_write(self._table.wakeups[worker % _WAKEUPS], 1)
 
     def _key(self, slot: int) -> bytes:
         return bytes(self._table.keys[slot * _KEY : (slot + 1) * _KEY])
 
 
 def client_key(client: str) -> bytes:
-    """A client as `holder` names it, as an IPv6 address (v4 mapped, RFC 4291 section 2.5.5.2); this host: all zero."""
+    """The 16 octets of a client that `holder` has named (IPv4 is mapped, RFC 4291 section 2.5.5.2); this host: all
+    zero."""
     if not client:
         return bytes(_KEY)
     if ":" in client:

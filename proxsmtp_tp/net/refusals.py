@@ -1,15 +1,16 @@
-"""Makes the rules refuse connections to a server that cannot be reached, by a datagram to the address of that server.
+"""Makes the rules refuse connections to a server that cannot be reached: sends a UDP datagram to that server's address.
 
-The rules (chain `failed`) drop the datagram before it leaves the host, remember its destination, and for ten seconds
-answer new connections to it with a reset: a client then fails as it would without the proxy, before a greeting. Only
-datagrams of the daemon's user are valid, so no other user can make the rules refuse a server, and the daemon needs no
-right to change rules. In full mode the datagram comes from the client's own address, and is valid for that client only,
-because a server may refuse one address and serve others.
+The rules (chain `failed`) drop the datagram before it leaves the host and store its destination for ten seconds. In
+that time they answer new connections to it with a reset, so a client fails before a greeting, as without the proxy. The
+rules accept datagrams of the daemon's user only: no other user can make them refuse a server, and the daemon needs no
+right to change rules. In full mode the datagram has the client's address as its source, and the refusal is for that
+client only, because a server may refuse one address and serve others.
 
-A server that gives no answer is named while it is waited for, so that one client waits and the others go on.
+For a server that does not answer, the datagram is sent before the connection attempt has timed out: one client waits,
+the others are refused at once.
 
-Guarantees: never blocks, never raises for what the network does. Where the rules are missing, a datagram goes no
-further than to the next router (IP_TTL, ip(7); IPV6_UNICAST_HOPS, ipv6(7)).
+Guarantees: never blocks, never raises for what the network does. Without the rules a datagram reaches the next
+router at most (IP_TTL, ip(7); IPV6_UNICAST_HOPS, ipv6(7)).
 """
 
 from __future__ import annotations
@@ -32,23 +33,24 @@ if TYPE_CHECKING:
 UNREACHABLE = frozenset(
     {errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ECONNRESET}
 )
-"""What connect(2) says of a server that is not there; other errors are our own."""
+"""Errors of connect(2) that mean an unreachable server; other errors are faults of this host."""
 
 SILENCE = 3.5
-"""Seconds without an answer after which a server is named: the SYN and two more, after 1 and 3 seconds, are lost."""
+"""Seconds without an answer before the first datagram: the SYN and its repetitions after 1 and 3 seconds are lost."""
 AGAIN = 5.0
-"""Seconds after which it is named again: the rules keep it for ten, one datagram may get lost."""
+"""Seconds between datagrams: the rules keep a destination for ten, so one datagram may get lost."""
 
 
 class Refusals:
-    """Sends the datagrams. `enabled` is false without rules of ours, or if this is not their user."""
+    """Sends the datagrams. `enabled` is false where the configuration has no rules, or this is not the user they
+    accept."""
 
     def __init__(self, settings: Settings) -> None:
         ruled = bool(settings.rule_interface) or settings.rule_local
         self.enabled = settings.refuse_unreachable and ruled and (settings.user is not None or os.geteuid() == 0)
 
     def ask(self, server: Endpoint, client_ip: str | None) -> None:
-        """Have new connections to this server refused; with `client_ip`, from that address only."""
+        """Make the rules refuse new connections to this server; with `client_ip`, from that address only."""
         if not self.enabled:
             return
         v6 = ":" in server.ip
@@ -67,7 +69,7 @@ class Refusals:
     def while_silent(
         self, loop: asyncio.AbstractEventLoop, server: Endpoint, client_ip: str | None, first: float | None = None
     ) -> Iterator[None]:
-        """Have them refused until the block ends, from `first` seconds on (`SILENCE`)."""
+        """Do that until the block ends, beginning after `first` seconds (default: SILENCE)."""
         if not self.enabled:
             yield
             return

@@ -1,11 +1,11 @@
-"""Full transparent mode: the client's own address as ours, with a port that the client does not use itself.
+"""Full transparent mode: the source of the upstream connection is the client's address, with a port of our choice.
 
-The connection comes from the client's address (IP_TRANSPARENT, ip(7); IPV6_TRANSPARENT, linux/in6.h), which needs
-CAP_NET_RAW. With the port of one of the client's own connections to this server it would have the end points of that
-connection: connection tracking takes our packets for the client's, and NAT sends them back to our listener. connect(2)
-knows nothing of that when it chooses a port, so we choose before: any port of net.ipv4.ip_local_port_range but for
-net.ipv4.ip_local_reserved_ports (Documentation/networking/ip-sysctl.rst). SO_REUSEADDR lets several connections to
-different servers have one port (socket(7)), so that a busy client address does not run out of them.
+Binding to the client's address (IP_TRANSPARENT, ip(7); IPV6_TRANSPARENT, linux/in6.h) needs CAP_NET_RAW. The port must
+not be that of one of the client's own connections to this server: with the same two end points, connection tracking
+takes our packets for the client's, and NAT sends them back to our listener. connect(2) does not know the client's
+connections when it chooses a port, so we choose it: from net.ipv4.ip_local_port_range, without
+net.ipv4.ip_local_reserved_ports (Documentation/networking/ip-sysctl.rst). With SO_REUSEADDR (socket(7)) connections to
+different servers may share a port, so a busy client address does not run out of ports.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
 
 PORT_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
-"""What bind(2) and connect(2) say of a port that is not free for this server."""
+"""Errors of bind(2) and connect(2) for a port that is in use towards this server."""
 
 TRIES = 256
-"""Ports that are tried for one connection: with nine of ten in use, one of 10 ** 11 connections finds none."""
+"""Ports tried for one connection. With nine of ten ports in use, one of 10 ** 11 connections finds none."""
 
 _SETTINGS = Path("/proc/sys/net/ipv4")
 _USUAL_RANGE = range(32768, 61000)  # the kernel's own default
@@ -42,7 +42,7 @@ class Source:
         self._taken = taken
 
     def ports(self, target: Endpoint) -> Iterator[int]:
-        """Ports that may be tried towards this target, in random order, all of them where there are few."""
+        """Ports to try towards this target, in random order: at most TRIES."""
         allowed, reserved = port_range(), reserved_ports()
         start = secrets.randbelow(len(allowed))
         for step in range(min(len(allowed), TRIES)):
@@ -52,14 +52,14 @@ class Source:
                 yield port
 
     def bind(self, sock: socket.socket, port: int) -> None:
-        """Give a socket the client's address and this port. Raises OSError."""
+        """Bind a socket to the client's address and this port. Raises OSError."""
         make_transparent(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.ip, port))
 
 
 def make_transparent(sock: socket.socket) -> None:
-    """Let a socket have an address that is not this host's. Raises PermissionError without CAP_NET_RAW."""
+    """Allow a socket to bind to an address that is not this host's. Raises PermissionError without CAP_NET_RAW."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
     else:
@@ -67,7 +67,7 @@ def make_transparent(sock: socket.socket) -> None:
 
 
 def port_range() -> range:
-    """The ports that connections of this host may come from."""
+    """net.ipv4.ip_local_port_range."""
     try:
         first, last = (_SETTINGS / "ip_local_port_range").read_text("ascii").split()
     except (OSError, ValueError):
@@ -76,7 +76,7 @@ def port_range() -> range:
 
 
 def reserved_ports() -> tuple[range, ...]:
-    """Those among them that somebody keeps for himself."""
+    """net.ipv4.ip_local_reserved_ports."""
     try:
         text = (_SETTINGS / "ip_local_reserved_ports").read_text("ascii").strip()
     except OSError:

@@ -1,11 +1,11 @@
-"""Servers that could not be reached are tried until they are back, so that the rules go on refusing clients meanwhile.
+"""Tries servers that could not be reached until they can be reached again; until then the rules refuse their clients.
 
-Without that, a sender that comes again after minutes is each time the first one, whose connection is accepted before
-its server is known to be down. sendmail tries no other address of the name then, and would never deliver; neither would
-a program that sends one message an hour.
+Without these tries the rules forget such a server after seconds. A client that comes back minutes later would be
+accepted again before its server is known to be down. sendmail then tries no other address of the name, and would never
+deliver; nor would a program that sends one message an hour.
 
-What is tried is a connection, closed without a word as soon as it is there, from the address that the client's own
-would come from. It is in the table of upstream connections, so that one that leads back to us is recognised.
+A try is a TCP connection that is closed as soon as it is established. It comes from the address that a client's
+upstream connection would have. It is in the table of upstream connections, so a loop is recognised.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SERVERS = 1000
-"""Servers that one worker watches: 17 SYN a second at most once they are tried every minute. Of others that fail, the
-next client after ten seconds is the first one again."""
+"""Servers that one worker watches: at most 17 SYN a second when each is tried every minute. Further servers are not
+tried: their clients are accepted again after ten seconds."""
 LONGEST = 4 * 3600.0
-"""Seconds that a server is watched: most queue runs are an hour apart at most. Then a client is the first one again."""
+"""Seconds after which a server is no longer tried: queue runs are seldom further apart than an hour."""
 SHARE = 0.1
-"""A server is tried again after this share of the time that it was away: so little longer is it refused."""
+"""The pause before the next try, as a share of the time since the server failed: refusing lasts at most that much
+longer."""
 SOONEST, LATEST = 5.0, 60.0
-"""Seconds between two tries: not a burden for a server that starts, and not long for one that was away for hours."""
+"""The shortest and the longest pause, in seconds: the first spares a server that starts, the second ends a long failure
+soon."""
 
 
 class Watch:
-    """What one worker watches. Made inside its event loop."""
+    """The servers that one worker watches. Made inside its event loop."""
 
     def __init__(self, refusals: Refusals, admission: Admission, worker: int, connect_time_out: float) -> None:
         self._refusals = refusals
@@ -51,7 +53,7 @@ class Watch:
         self._closed = False
 
     def failed(self, server: Endpoint, client_ip: str | None) -> None:
-        """Have it refused, and watch it; with `client_ip`, for that address only."""
+        """Make the rules refuse its clients, and watch it; with `client_ip`, for that client address only."""
         self._refusals.ask(server, client_ip)
         key = (server, client_ip)
         if self._refusals.enabled and not self._closed and key not in self._tasks and len(self._tasks) < SERVERS:
@@ -59,13 +61,13 @@ class Watch:
             task.add_done_callback(lambda done: self._tasks.pop(key) if self._tasks.get(key) is done else None)
 
     def reached(self, server: Endpoint, client_ip: str | None) -> None:
-        """A client's connection found it: nothing to watch."""
+        """A client's connection reached it: stop watching it."""
         task = self._tasks.pop((server, client_ip), None)
         if task is not None:
             task.cancel()
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching all servers."""
         self._closed = True
         for task in self._tasks.values():
             task.cancel()
@@ -91,7 +93,7 @@ class Watch:
         try:
             sock, _ = await dialling.dial([server], source=source, time_out=self._time_out, started=remember)
         except dialling.DialError:
-            return False  # also for what we lack ourselves: nothing is known of the server then
+            return False  # also for a fault of this host: it says nothing about the server
         else:
             sock.close()
             return True

@@ -105,7 +105,7 @@ def test_a_worker_that_hangs_or_is_dead_holds_nobody_up(run: Run, monkeypatch: p
         crowd.come(lives, A)
         gone.come(hangs, B)  # waits, and is shown
         assert hangs._timer is not None
-        asyncio.get_running_loop().remove_reader(hangs._places.bell or 0)
+        asyncio.get_running_loop().remove_reader(hangs._places.wakeup or 0)
         hangs._timer.cancel()
         crowd.come(lives, C)
         lives.leave(A)

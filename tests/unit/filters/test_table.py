@@ -47,7 +47,7 @@ def test_the_limit_is_one_for_all_workers() -> None:
         filter_ = table.make_filter(settings, shared.tally(worker), shared.places(worker))
         assert isinstance(filter_, CommandFilter)
         assert filter_._launcher.limit.maximum == 9
-        assert filter_._launcher.limit._places.bell is not None
+        assert filter_._launcher.limit._places.wakeup is not None
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FilterType if kind is not FilterType.REJECT])
