@@ -13,6 +13,7 @@ from proxsmtp_tp.config import values
 from proxsmtp_tp.config.settings import (
     BareNewline,
     ConnectFailure,
+    FilterDefault,
     FilterType,
     RuleExisting,
     RuleFail,
@@ -93,6 +94,17 @@ DIRECTIVES: tuple[Directive, ...] = (
         "pipe: the filter reads the message from standard input and writes it to standard output. file: the message is"
         " in the file that EMAIL names. reject: all messages are refused with FilterReject. smtp: the message is sent"
         " to a scanner that speaks SMTP.",
+    ),
+    Directive(
+        "FilterDefault",
+        "filter_default",
+        values.choice(FilterDefault),
+        "What the client gets if FilterCommand exits with a status other than 0 and the last line of its standard error"
+        " has no SMTP code, as after an exception in a script or if the script is missing. reject: 550, and the mail"
+        " bounces. defer: 451, and the client tries again later. Write defer, unless your scripts refuse mail without a"
+        " code.",
+        since="2.1",
+        default_text="reject, as 1.10",
     ),
     Directive(
         "FilterProcesses",

@@ -26,6 +26,13 @@ class FilterType(Enum):
     SMTP = "smtp"
 
 
+class FilterDefault(Enum):
+    """What the client gets if FilterCommand refuses a message without an SMTP code."""
+
+    REJECT = "reject"
+    DEFER = "defer"
+
+
 class TransparentProxy(Enum):
     """Where mail goes. OFF: OutAddress. CLIENT: the original destination. FULL: the same, from the client's address."""
 
@@ -92,6 +99,7 @@ class Settings:
     filter_timeout: float = 30
     filter_reject: str = "530 Email Rejected"
     filter_type: FilterType = FilterType.PIPE
+    filter_default: FilterDefault = FilterDefault.REJECT
     filter_processes: int = 64
     """For the whole instance."""
     header: str | None = None

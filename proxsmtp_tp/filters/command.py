@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+    from proxsmtp_tp.filters.launcher import Command
     from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.run import CommandRun
     from proxsmtp_tp.filters.spool_space import SpoolSpace
@@ -41,10 +42,10 @@ _RUNS: Final[dict[Kind, Callable[[Launcher, FilterRequest, FilterOwner], Command
 
 
 class CommandFilter:
-    """Runs `command` for each message, at most `limit` at once; `timeout` in seconds is FilterTimeout."""
+    """Runs `command` for each message, at most `limit` at once."""
 
-    def __init__(self, command: str, kind: Kind, timeout: float, space: SpoolSpace, limit: ProcessLimit) -> None:
-        self._launcher = Launcher(command, timeout, space, limit)
+    def __init__(self, command: Command, kind: Kind, space: SpoolSpace, limit: ProcessLimit) -> None:
+        self._launcher = Launcher(command, space, limit)
         self._run = _RUNS[kind]
 
     @property

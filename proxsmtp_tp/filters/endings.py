@@ -1,8 +1,13 @@
 """Every way in which a command can end, and the verdict of each.
 
-An exit that the command intended becomes pass, reject, tempfail or discard. Any other end (a crash, a limit, a
-mistake in the configuration) is a TEMPFAIL, so that the mail stays in the client's queue until an administrator has
-fixed the cause.
+    exit 0 with a message                          pass
+    another status, and an SMTP code               what the code says: reject, tempfail or discard
+    another status, no code                        FilterDefault: reject as 1.10, or TEMPFAIL
+    any other end                                  TEMPFAIL with a reply of ours
+
+So the mail stays in the client's queue until an administrator has fixed a crash, a limit or a mistake in the
+configuration. A script that is missing, or has an error, ends with a status of its interpreter and no code, as a script
+of 1.10 does that means to refuse: only FilterDefault tells the two apart.
 
 Exit status 126 and 127 come from the shell: it could not run the command (sh(1), Exit Status). 128 + n comes from the
 shell if the name of signal n is on standard error: a part of the command was killed, most often for lack of memory.
@@ -15,6 +20,7 @@ import signal
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters import stderr
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.replies import Reply
@@ -28,6 +34,7 @@ class Ending(Enum):
 
     PASSED = "passed"
     REFUSED = "exit status"
+    NO_CODE = "no SMTP code"
     KILLED = "killed by"
     NOT_FOUND = "the command cannot be run"
     NOT_STARTED = "could not be started"
@@ -45,6 +52,7 @@ class Ending(Enum):
 # Enhanced codes: RFC 3463 sections 3.4 (X.3.1 mail system full, X.3.2 not accepting now, X.3.5 incorrectly configured)
 # and 3.8 (X.7.1 refused by local policy).
 REPLIES: Final = {
+    Ending.NO_CODE: Reply.of(451, "4.3.0 Content filter gave no verdict, try again later"),
     Ending.KILLED: Reply.of(451, "4.3.0 Content filter failed, try again later"),
     Ending.NOT_FOUND: Reply.of(451, "4.3.5 Content filter is not available, try again later"),
     Ending.NOT_STARTED: Reply.of(451, "4.3.2 Content filter can not be started now, try again later"),
@@ -70,10 +78,8 @@ def passed(size: int, last_line: bytes) -> Verdict:
     return Verdict(Action.PASS, None, _detail(Ending.PASSED, stderr.parse(last_line).shown), size)
 
 
-def refused(status: ExitStatus, last_line: bytes) -> Verdict:
-    """The verdict for any end except exit status 0: from the last line, or TEMPFAIL if the command did not intend
-    it.
-    """
+def refused(status: ExitStatus, last_line: bytes, default: FilterDefault) -> Verdict:
+    """The verdict for any end except exit status 0; `default` is for a last line without an SMTP code."""
     said = stderr.parse(last_line)
     if status.signal is not None:
         return trouble(Ending.KILLED, f"{_signal_name(status.signal)} {said.shown}")
@@ -84,6 +90,8 @@ def refused(status: ExitStatus, last_line: bytes) -> Verdict:
             return trouble(Ending.NOT_FOUND, said.shown)
         if _tells_of_signal(status.code - 128, said.text):
             return trouble(Ending.KILLED, f"{_signal_name(status.code - 128)} {said.shown}")
+        if default is FilterDefault.DEFER:
+            return trouble(Ending.NO_CODE, f"exit status {status.code} {said.shown}")
     words = said.shown or "Content Rejected"
     return Verdict(said.action, said.reply, f"{Ending.REFUSED.value} {status.code}", said=words)
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters.ownership import Ownership, remove_abandoned
 from proxsmtp_tp.filters.process import Child
 
@@ -27,12 +29,20 @@ _OWN_VARIABLES = frozenset(
 )
 
 
-class Launcher:
-    """Starts `command`, at most `limit` at once. `timeout` is FilterTimeout in seconds."""
+@dataclass(frozen=True, slots=True)
+class Command:
+    """FilterCommand as it is written, FilterTimeout in seconds, and FilterDefault."""
 
-    def __init__(self, command: str, timeout: float, space: SpoolSpace, limit: ProcessLimit) -> None:
+    text: str
+    timeout: float
+    default: FilterDefault = FilterDefault.REJECT
+
+
+class Launcher:
+    """Starts `command`, at most `limit` at once."""
+
+    def __init__(self, command: Command, space: SpoolSpace, limit: ProcessLimit) -> None:
         self.command = command
-        self.timeout = timeout
         self.space = space
         self.ownership = Ownership(space.directory)
         self.limit = limit
@@ -58,7 +68,7 @@ class Launcher:
             self.limit.leave(request.client)
 
         try:
-            child = Child(self.command, environment, owner, piped=file is None, freed=freed)
+            child = Child(self.command.text, environment, owner, piped=file is None, freed=freed)
         except (OSError, ValueError):
             self.limit.leave(request.client)
             raise

@@ -26,7 +26,7 @@ class CommandRun(Judging):
     def __init__(
         self, launcher: Launcher, request: FilterRequest, owner: FilterOwner, message: Spool | MessageFile
     ) -> None:
-        super().__init__(launcher.limit, launcher.timeout, request, owner, message)
+        super().__init__(launcher.limit, launcher.command.timeout, request, owner, message)
         self._launcher = launcher
         self._child: Child | None = None
         self._status: ExitStatus | None = None
@@ -77,7 +77,7 @@ class CommandRun(Judging):
         """ChildOwner."""
         self._status = status
         if status.code != 0:
-            self._settle(refused(status, self._errors.line))
+            self._settle(refused(status, self._errors.line, self._launcher.command.default))
         else:
             self._consider()
 

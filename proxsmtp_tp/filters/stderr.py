@@ -10,6 +10,11 @@ A leading SMTP code decides about the message; each form of a line has one meani
     251, 354, 999, 5505 ..  no valid code, only text
     Bad Email               550 Content Rejected; Bad Email
     (nothing)               550 Content Rejected
+    sh: 1: Syntax error     550 Content Rejected, because this text is not written for the sender
+
+The last three are without a code, and FilterDefault may make a 451 of them (see `endings`). A text without a code is
+not shown to the client if a program wrote it for its administrator: it names a file of this host, or is a message of
+the shell. The log has it.
 
 White space around the line, and empty lines, are ignored. The reply is always one line of printable ASCII of at
 most 512 octets (RFC 5321 sections 4.2 and 4.5.3.1.5): white space characters become a space; other control
@@ -29,6 +34,9 @@ LINE_LIMIT = 1024
 
 # A reply code, alone or separated from its text. 5505 and 550x are text.
 _CODED = re.compile(r"(250|[45][0-9][0-9])(?:[ -] *(.*))?")
+_LINE_NUMBER = re.compile(r"(?:line )?[0-9]+: ")
+# An absolute path. A URL, `and/or` and `1/2` are none.
+_PATH = re.compile(r"(?:\A|[ '\"`(<\[{=:,;?])/[A-Za-z0-9._~?-]")
 _PRINTABLE = bytes(32 if c in b"\t\n\v\f\r" else c if 32 <= c < 127 else ord("?") for c in range(256))
 _WITHOUT_TEXT = {2: "OK", 4: "Content Not Accepted Now", 5: "Content Rejected"}
 
@@ -88,7 +96,8 @@ class Said:
         """The reply to the client."""
         if self.code is not None:
             return Reply.of(self.code, self.text or _WITHOUT_TEXT[self.code // 100])
-        return Reply.of(550, f"Content Rejected; {self.text}" if self.text else "Content Rejected")
+        tell = self.text and not _is_internal(self.text)
+        return Reply.of(550, f"Content Rejected; {self.text}" if tell else "Content Rejected")
 
 
 def parse(line: bytes) -> Said:
@@ -99,3 +108,13 @@ def parse(line: bytes) -> Said:
         return Said(None, text)
     code = int(coded[1])
     return Said(451 if code == 421 else code, coded[2] or "")
+
+
+def _is_internal(text: str) -> bool:
+    """Whether a program wrote this text for its administrator: it names a file, or is a message of a shell.
+
+    dash writes `sh: 1: text`, bash `sh: line 1: text`, with the name of the shell or that of the script.
+    """
+    program, _, rest = text.partition(": ")
+    shell = " " not in program and (program.endswith("sh") or "/" in program)
+    return (shell and _LINE_NUMBER.match(rest) is not None) or _PATH.search(text) is not None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool_space import SpoolSpace
@@ -37,7 +38,7 @@ def make_filter(settings: Settings, tally: Tally | None = None, places: Places |
 
 def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, SpoolSpace, ProcessLimit], Filter]:
     def make(settings: Settings, command: str, space: SpoolSpace, limit: ProcessLimit) -> Filter:
-        return CommandFilter(command, kind, settings.filter_timeout, space, limit)
+        return CommandFilter(Command(command, settings.filter_timeout, settings.filter_default), kind, space, limit)
 
     return make
 

@@ -128,6 +128,7 @@ class Demo:
         directives = {
             "TransparentProxy": setup.transparency,
             "FilterCommand": f"sh {self._directory}/sample-filter.sh",
+            "FilterDefault": "defer",
             "TempDirectory": f"{self._directory}/spool",
             **({"User": DAEMON_USER} if _users_exist() else {}),
             "RuleMode": setup.mode,

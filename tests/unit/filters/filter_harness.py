@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
+from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.interface import FilterRequest
+from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.verdict import Action, Verdict
@@ -200,12 +202,18 @@ async def judge(filter_: CommandFilter, message: bytes, **known: Any) -> tuple[V
 
 @asynccontextmanager
 async def filtering(
-    command: str, directory: Path, kind: Kind = "pipe", *, limit: float = PATIENCE, processes: int = 8
+    command: str,
+    directory: Path,
+    kind: Kind = "pipe",
+    *,
+    limit: float = PATIENCE,
+    processes: int = 8,
+    default: FilterDefault = FilterDefault.REJECT,
 ) -> AsyncIterator[CommandFilter]:
     """A filter that leaves nothing behind: no process, no zombie, no descriptor, no message file."""
     await asyncio.sleep(0)
     descriptors, children, files = open_descriptors(), child_processes(), message_files(directory)
-    filter_ = CommandFilter(command, kind, limit, SpoolSpace(str(directory)), ProcessLimit(processes))
+    filter_ = CommandFilter(Command(command, limit, default), kind, SpoolSpace(str(directory)), ProcessLimit(processes))
     yield filter_
     await until(lambda: filter_.running == 0, "every process is reaped")
     assert filter_.waiting == 0

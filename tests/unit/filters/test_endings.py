@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from tests.unit.filters.filter_harness import filtering, judge, start
@@ -13,6 +14,7 @@ from tests.unit.filters.filter_harness import filtering, judge, start
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proxsmtp_tp.filters.command import Kind
     from tests.unit.filters.conftest import Run
 
 MESSAGE = b"Subject: hello\r\n\r\nGood morning.\r\n"
@@ -49,10 +51,31 @@ NOT_MEANT = [
     ("cat >/dev/null; echo nothing to say >&2", Ending.OUTPUT_EMPTY, "nothing to say"),
 ]
 
+# What no one can know, as its status and text may be meant: FilterDefault says it. Command, what the log says of it.
+WITHOUT_CODE = [
+    ("exit 1", "exit status 1"),
+    ("echo Bad Email >&2; exit 75", "exit status 75 Bad Email"),
+    ("python3 /missing.py", "/missing.py"),
+    ("sh /missing.sh", "/missing.sh"),
+    ("perl /missing.pl", "/missing.pl"),
+    ("python3 -c 'raise ValueError(\"no header\")'", "exit status 1 ValueError: no header"),
+    ("if", "Syntax error"),
+    ("cat </missing", "/missing"),
+    ("echo 354 go on >&2; exit 3", "exit status 3 354 go on"),
+]
 
-def decide(run: Run, command: str, directory: Path, message: bytes = MESSAGE) -> tuple[Verdict, bytes]:
+
+def decide(
+    run: Run,
+    command: str,
+    directory: Path,
+    message: bytes = MESSAGE,
+    *,
+    kind: Kind = "pipe",
+    default: FilterDefault = FilterDefault.REJECT,
+) -> tuple[Verdict, bytes]:
     async def scene() -> tuple[Verdict, bytes]:
-        async with filtering(command, directory) as filter_:
+        async with filtering(command, directory, kind, default=default) as filter_:
             return await judge(filter_, message)
 
     return run(scene())
@@ -92,6 +115,43 @@ def test_what_the_command_did_not_mean(
     assert verdict.detail.startswith(ending.value)
     assert known in verdict.detail
     assert verdict.said == ""  # it failed, it did not judge
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+@pytest.mark.parametrize(("command", "known"), WITHOUT_CODE)
+def test_without_a_code_filter_default_decides(
+    run_uvloop: Run, tmp_path: Path, command: str, known: str, kind: Kind
+) -> None:
+    rejected, _ = decide(run_uvloop, command, tmp_path, kind=kind)
+    assert rejected.action is Action.REJECT
+    assert rejected.reply is not None
+    assert rejected.reply.wire.startswith(b"550 Content Rejected")
+    assert b"/" not in rejected.reply.wire
+    assert known.split(maxsplit=3)[-1] in f"{rejected.detail} {rejected.said}"
+
+    deferred, _ = decide(run_uvloop, command, tmp_path, kind=kind, default=FilterDefault.DEFER)
+    assert (deferred.action, deferred.reply) == (Action.TEMPFAIL, REPLIES[Ending.NO_CODE])
+    assert deferred.detail.startswith("no SMTP code: exit status ")
+    assert known in deferred.detail
+    assert deferred.said == ""
+
+
+@pytest.mark.parametrize(("command", "action", "reply"), [row for row in MEANT if b"Content Rejected" not in row[2]])
+def test_filter_default_does_not_change_a_verdict_with_a_code(
+    run_uvloop: Run, tmp_path: Path, command: str, action: Action, reply: bytes
+) -> None:
+    verdict, _ = decide(run_uvloop, command, tmp_path, default=FilterDefault.DEFER)
+    assert verdict.reply is not None
+    assert (verdict.action, verdict.reply.wire) == (action, reply)
+
+
+@pytest.mark.parametrize(("command", "ending", "known"), NOT_MEANT)
+def test_filter_default_does_not_change_the_reply_to_a_known_failure(
+    run_uvloop: Run, tmp_path: Path, command: str, ending: Ending, known: str
+) -> None:
+    verdict, _ = decide(run_uvloop, command, tmp_path, default=FilterDefault.DEFER)
+    assert (verdict.action, verdict.reply) == (Action.TEMPFAIL, REPLIES[ending])
+    assert known in verdict.detail
 
 
 def test_an_empty_message_may_stay_empty(run_uvloop: Run, tmp_path: Path) -> None:

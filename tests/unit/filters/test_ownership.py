@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.ownership import Ownership, remove_abandoned
 from proxsmtp_tp.filters.spool import MessageFile
@@ -177,7 +178,7 @@ def test_the_next_filter_removes_and_says_so(
             case.write(b"Subject: hello\r\n")
             (own,) = names(tmp_path)
             (tmp_path / NOBODYS).touch()
-            CommandFilter("cat", kind, 1, SpoolSpace(str(tmp_path)), ProcessLimit(1)).close()
+            CommandFilter(Command("cat", 1), kind, SpoolSpace(str(tmp_path)), ProcessLimit(1)).close()
             assert names(tmp_path) == {own}
             case.abort()
 

@@ -12,6 +12,7 @@ import pytest
 from proxsmtp_tp.filters import spool_space
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.endings import REPLIES, Ending
+from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.ownership import Ownership
 from proxsmtp_tp.filters.spool import MEMORY_LIMIT, MessageFile, Spool
@@ -86,7 +87,7 @@ def test_a_message_beyond_the_limit_is_452_and_the_next_passes(run: Run, tmp_pat
         gate = tmp_path / "gate"
         command = f"until test -e {gate}; do sleep 0.01; done; {'cat' if kind == 'pipe' else 'true'}"
         place = SpoolSpace(str(tmp_path), 3 * len(TEXT))
-        filter_ = CommandFilter(command, kind, 30, place, ProcessLimit(4))  # type: ignore[arg-type]
+        filter_ = CommandFilter(Command(command, 30), kind, place, ProcessLimit(4))  # type: ignore[arg-type]
         first = complete(filter_)
         second = complete(filter_, TEXT * 4)
         verdict = await second.verdict()
@@ -108,7 +109,7 @@ def test_a_message_beyond_the_limit_is_452_and_the_next_passes(run: Run, tmp_pat
 def test_output_counts(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         filter_ = CommandFilter(
-            "cat; head -c 1000000 /dev/zero", "pipe", 30, SpoolSpace(str(tmp_path), 100_000), ProcessLimit(4)
+            Command("cat; head -c 1000000 /dev/zero", 30), "pipe", SpoolSpace(str(tmp_path), 100_000), ProcessLimit(4)
         )
         assert (await judge(filter_, TEXT))[0].reply == REPLIES[Ending.SPOOL_FULL]
         await until(lambda: filter_.running == 0, "it is ended")

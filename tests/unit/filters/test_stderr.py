@@ -52,6 +52,45 @@ REPLIES = [
 ]
 
 
+# What a shell or an interpreter writes for its administrator: not for a sender, who would learn paths of this host.
+INTERNAL = [
+    b"sh: 1: Syntax error: Unterminated quoted string",
+    b"sh: 0: cannot open missing.sh: No such file",
+    b"bash: line 1: nothing: command not found",
+    b"/etc/proxsmtp-tp/filters/judge: 3: nothing: not found",
+    b"filters/judge: line 3: nothing: command not found",
+    b"python3: can't open file '/missing.py': [Errno 2] No such file or directory",
+    b'Can\'t open perl script "/missing.pl": No such file or directory',
+    b"died at /etc/proxsmtp-tp/filters/judge line 7, <STDIN> line 3.",
+    b"FileNotFoundError: [Errno 2] No such file or directory: '/var/lib/x'",
+    b"ERROR: /run/clamav/clamd.ctl: Permission denied",
+    b"config=/etc/judge.conf is unreadable",
+]
+
+# No paths: a sender may read them, as with 1.10.
+FOR_THE_SENDER = [
+    b"see https://mx.example/policy/spam",
+    b"spam and/or virus, score 7.5/5.0, 3 / 4 of the tests",
+    b"Rejected: 5: too high",
+    b"ValueError: no such header",
+    b"Fresh: fish",
+    b"192.0.2.0/24 is listed",
+]
+
+
+@pytest.mark.parametrize("line", INTERNAL)
+def test_a_message_for_the_administrator_is_for_the_log_only(line: bytes) -> None:
+    said = parse(line)
+    assert said.reply.wire == b"550 Content Rejected\r\n"
+    assert said.shown == line.decode()
+    assert parse(b"550 5.7.1 " + line).reply.wire == b"550 5.7.1 " + line + b"\r\n"  # the filter says it on purpose
+
+
+@pytest.mark.parametrize("line", FOR_THE_SENDER)
+def test_other_text_is_told_as_by_1_10(line: bytes) -> None:
+    assert parse(line).reply.wire == b"550 Content Rejected; " + line + b"\r\n"
+
+
 @pytest.mark.parametrize(("line", "reply"), REPLIES)
 def test_each_shape_of_a_line_has_one_meaning(line: bytes, reply: bytes) -> None:
     said = parse(line)

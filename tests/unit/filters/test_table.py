@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.config.settings import FilterDefault, FilterType, Settings
 from proxsmtp_tp.filters import table
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.file import FileRun
+from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.pipe import PipeRun
 from proxsmtp_tp.net.admission import Admission
 
@@ -35,7 +36,8 @@ def test_a_command_with_all_that_is_configured(kind: FilterType, run: type) -> N
     assert isinstance(filter_, CommandFilter)
     launcher = filter_._launcher
     assert filter_._run is run
-    assert (launcher.command, launcher.timeout, launcher.space.directory) == ("cat; true", 7, "/var/spool/x")
+    assert launcher.command == Command("cat; true", 7, FilterDefault.DEFER)
+    assert launcher.space.directory == "/var/spool/x"
     assert launcher.limit.maximum == 10
 
 
