@@ -29,6 +29,7 @@ def test_a_command_with_all_that_is_configured(kind: FilterType, run: type) -> N
         filter_type=kind,
         filter_timeout=7,
         temp_directory="/var/spool/x",
+        filter_default=FilterDefault.DEFER,
         filter_processes=10,
         workers=3,
     )
