@@ -16,6 +16,7 @@ shell if the name of signal n is on standard error: a part of the command was ki
 
 from __future__ import annotations
 
+import errno
 import signal
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -46,6 +47,10 @@ class Ending(Enum):
     OUTPUT_TOO_LARGE = "its output is much larger than the message"
     OUTPUT_UNREADABLE = "the message file cannot be read back"
     SPOOL_FULL = "no space for the message"
+    DISK_FULL = "the disk of TempDirectory is full"
+    DISK_READ_ONLY = "the disk of TempDirectory is read-only"
+    SPOOL_DENIED = "TempDirectory may not be written to"
+    SPOOL_MISSING = "TempDirectory does not exist"
     SPOOL_FAILED = "TempDirectory cannot be used"
 
 
@@ -64,13 +69,34 @@ REPLIES: Final = {
     Ending.OUTPUT_TOO_LARGE: Reply.of(451, "4.3.0 Content filter returned too much, try again later"),
     Ending.OUTPUT_UNREADABLE: Reply.of(451, "4.3.0 Content filter left no readable message, try again later"),
     Ending.SPOOL_FULL: Reply.of(452, "4.3.1 Too many messages are being checked, try again later"),
-    Ending.SPOOL_FAILED: Reply.of(452, "4.3.1 No space to check the message, try again later"),
+    Ending.DISK_FULL: Reply.of(452, "4.3.1 No space to check the message, try again later"),
+    Ending.DISK_READ_ONLY: Reply.of(451, "4.3.5 Messages can not be stored on a read-only disk, try again later"),
+    Ending.SPOOL_DENIED: Reply.of(451, "4.3.5 Messages may not be stored where they are checked, try again later"),
+    Ending.SPOOL_MISSING: Reply.of(451, "4.3.5 There is no place to store messages, try again later"),
+    Ending.SPOOL_FAILED: Reply.of(451, "4.3.0 The message could not be stored, try again later"),
 }
+
+_BY_ERRNO: Final = {
+    errno.ENOSPC: Ending.DISK_FULL,
+    errno.EDQUOT: Ending.DISK_FULL,
+    errno.EROFS: Ending.DISK_READ_ONLY,
+    errno.EACCES: Ending.SPOOL_DENIED,
+    errno.EPERM: Ending.SPOOL_DENIED,
+    errno.ENOENT: Ending.SPOOL_MISSING,
+    errno.ENOTDIR: Ending.SPOOL_MISSING,
+}
+"""What keeps a message from being stored; any other error: SPOOL_FAILED. Only a lack of space is 452 (RFC 5321 section
+4.2.3, insufficient system storage)."""
 
 
 def trouble(ending: Ending, about: object = "") -> Verdict:
     """TEMPFAIL with the reply for that ending. `about`: details for the log."""
     return Verdict(Action.TEMPFAIL, REPLIES[ending], _detail(ending, about))
+
+
+def not_stored(error: OSError) -> Verdict:
+    """TEMPFAIL for a message that cannot be stored in TempDirectory, or read back from it."""
+    return trouble(_BY_ERRNO.get(error.errno or 0, Ending.SPOOL_FAILED), error)
 
 
 def passed(size: int, last_line: bytes) -> Verdict:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.clock import Clock
-from proxsmtp_tp.filters.endings import Ending, trouble
+from proxsmtp_tp.filters.endings import Ending, not_stored, trouble
 from proxsmtp_tp.filters.spool_space import SpoolFullError
 from proxsmtp_tp.filters.verdict import Action
 
@@ -90,7 +90,7 @@ class Judging(ABC):
             self._trouble(Ending.SPOOL_FULL, error)
             return False
         except OSError as error:
-            self._trouble(Ending.SPOOL_FAILED, error)
+            self._not_stored(error)
             return False
         return True
 
@@ -135,6 +135,10 @@ class Judging(ABC):
     def _trouble(self, ending: Ending, about: object = "") -> None:
         """Give the verdict for an error."""
         self._settle(trouble(ending, about))
+
+    def _not_stored(self, error: OSError) -> None:
+        """Give the verdict for a message that TempDirectory does not take or give back."""
+        self._settle(not_stored(error))
 
     def _settle(self, verdict: Verdict) -> None:
         """Set the verdict, unless there is one already. The owner gets it from the event loop."""

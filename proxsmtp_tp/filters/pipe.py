@@ -50,7 +50,7 @@ class PipeRun(CommandRun):
         try:
             chunk = self._input.read(CHUNK)
         except OSError as error:
-            self._trouble(Ending.SPOOL_FAILED, error)
+            self._not_stored(error)
             return
         child.write(chunk)
         if not self._input.left:

@@ -174,7 +174,7 @@ class ScanRun(Judging):
         try:
             chunk = self._text.read(CHUNK)
         except OSError as error:
-            self._trouble(Ending.SPOOL_FAILED, error)
+            self._not_stored(error)
             return
         connection.write(self._dialogue.text(chunk))
         if not self._text.left:

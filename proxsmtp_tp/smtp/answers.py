@@ -58,7 +58,7 @@ BARE_NEWLINE_IN_TEXT: Final = Reply.of(550, "5.5.2 Message contains bare <CR> or
 FILTER_FAILED: Final = Reply.of(451, "4.3.0 The filter did not judge the whole message, try again later")
 DECLARED_TOO_LARGE: Final = Reply.of(552, "5.3.4 Message size exceeds fixed limit")  # RFC 1870 section 6.1
 MESSAGE_TOO_LARGE: Final = Reply.of(552, "5.3.4 Error: the message is larger than the size limit")  # section 6.3
-SPOOL_FAILED: Final = Reply.of(452, "4.3.1 Temporary storage failed, try again later")
+SPOOL_FAILED: Final = Reply.of(451, "4.3.0 The checked message can not be read back, try again later")
 
 # The end of the connection: RFC 5321 section 3.8 requires 421 before a close that the client did not request.
 RESET: Final = Reply.of(250, "2.0.0 Ok")  # for an RSET that need not be sent, because we have just sent one

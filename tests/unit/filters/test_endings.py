@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters.endings import REPLIES, Ending
+from proxsmtp_tp.filters.spool import MEMORY_LIMIT
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from tests.unit.filters.filter_harness import filtering, judge, start
 
@@ -185,3 +189,44 @@ def test_a_refusal_does_not_need_the_whole_message_read(run: Run, tmp_path: Path
             assert len(case.owner.verdicts) == 1
 
     run(scene())
+
+
+# A message that TempDirectory does not take: only a lack of space is 452.
+NOT_STORED = [
+    (errno.ENOSPC, Ending.DISK_FULL, 452),
+    (errno.EDQUOT, Ending.DISK_FULL, 452),
+    (errno.EROFS, Ending.DISK_READ_ONLY, 451),
+    (errno.EACCES, Ending.SPOOL_DENIED, 451),
+    (errno.EPERM, Ending.SPOOL_DENIED, 451),
+    (errno.ENOENT, Ending.SPOOL_MISSING, 451),
+    (errno.ENOTDIR, Ending.SPOOL_MISSING, 451),
+    (errno.EIO, Ending.SPOOL_FAILED, 451),
+    (errno.EMFILE, Ending.SPOOL_FAILED, 451),
+]
+
+
+@pytest.mark.parametrize(("number", "ending", "code"), NOT_STORED)
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_a_message_that_is_not_stored(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, number: int, ending: Ending, code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+
+    async def scene() -> Verdict:
+        async with filtering("cat" if kind == "pipe" else "true", tmp_path, kind) as filter_:  # type: ignore[arg-type]
+            return (await judge(filter_, b"x" * (MEMORY_LIMIT + 1)))[0]
+
+    verdict = run(scene())
+    assert verdict.action is Action.TEMPFAIL
+    assert verdict.reply is not None
+    assert (verdict.reply, verdict.reply.code) == (REPLIES[ending], code)
+    assert verdict.detail.startswith(f"{ending.value}: [Errno {number}] ")
+
+
+def test_each_refusal_of_a_message_that_is_not_stored_has_its_own_words() -> None:
+    endings = {ending for _, ending, _ in NOT_STORED}
+    assert len({REPLIES[ending].wire for ending in endings}) == len(endings) == len({e.value for e in endings})

@@ -170,7 +170,7 @@ def test_an_unusable_directory_is_a_temporary_failure(run: Run, tmp_path: Path, 
     async def scene() -> None:
         async with filtering("true", tmp_path / directory, "file") as filter_:
             verdict, _ = await judge(filter_, SMALL)
-            assert verdict.reply == REPLIES[Ending.SPOOL_FAILED]
+            assert verdict.reply == REPLIES[Ending.SPOOL_MISSING]
             assert directory in verdict.detail
 
     run(scene())

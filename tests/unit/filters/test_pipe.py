@@ -236,7 +236,7 @@ def test_an_unusable_directory_is_a_temporary_failure(run: Run, tmp_path: Path, 
             filter_._launcher.space.directory = str(tmp_path / directory)
             assert (await judge(filter_, LINE))[0].action is Action.PASS
             verdict, _ = await judge(filter_, MEGABYTE)
-            assert verdict.reply == REPLIES[Ending.SPOOL_FAILED]
+            assert verdict.reply == REPLIES[Ending.SPOOL_MISSING]
             assert directory in verdict.detail
 
     run(scene())

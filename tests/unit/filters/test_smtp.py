@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import re
 import socket
@@ -495,13 +496,13 @@ def test_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sa
 # TempDirectory.
 
 
-def test_a_full_disk_is_no_verdict(run: Run, tmp_path: Path) -> None:
+def test_a_missing_directory_is_no_verdict(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path / "missing") as filter_:
             case = begin(filter_)
             case.write(b"x" * (MEMORY_LIMIT + 1))
             verdict, _ = await judged(case)
-            assert verdict.reply == endings.REPLIES[Ending.SPOOL_FAILED]
+            assert verdict.reply == endings.REPLIES[Ending.SPOOL_MISSING]
             assert filter_.running == 0
 
     run(scene())
@@ -509,7 +510,7 @@ def test_a_full_disk_is_no_verdict(run: Run, tmp_path: Path) -> None:
 
 def test_a_message_that_can_not_be_read_back(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
@@ -517,7 +518,7 @@ def test_a_message_that_can_not_be_read_back(run: Run, tmp_path: Path, monkeypat
             peer = await lead(case, mx, "the message")
             monkeypatch.setattr(Spool, "complete", full)
             await peer.say("250 clean")
-            assert (await judged(case))[0].reply == endings.REPLIES[Ending.SPOOL_FAILED]
+            assert (await judged(case))[0].reply == endings.REPLIES[Ending.DISK_FULL]
             peer.close()
 
     run(scene())

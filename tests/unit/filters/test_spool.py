@@ -122,7 +122,7 @@ def test_the_last_octets_may_be_refused_as_late_as_at_its_end(tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 @pytest.mark.parametrize("room", [0, MEMORY_LIMIT + 4096])
-def test_a_full_disk_is_452(run: Run, tmp_path: Path, kind: str, room: int) -> None:
+def test_a_file_that_may_not_grow_is_451(run: Run, tmp_path: Path, kind: str, room: int) -> None:
     async def scene() -> None:
         command = "cat" if kind == "pipe" else "true"
         async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_a_full_disk_is_452(run: Run, tmp_path: Path, kind: str, room: int) -> N
                 verdict, _ = await judge(filter_, BIG)
             assert verdict.reply is not None
             assert verdict.reply == REPLIES[Ending.SPOOL_FAILED]
-            assert verdict.reply.wire.startswith(b"452 4.3.1 ")
+            assert verdict.reply.wire.startswith(b"451 4.3.0 ")
             assert "File too large" in verdict.detail
 
     run(scene())
