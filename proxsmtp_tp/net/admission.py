@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.telemetry.counters import Counters
+from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,6 +89,7 @@ class Admission:
         self._lock = _Lock()
         self._places = PlaceTable(WORKERS_MAX, _Lock())
         self.counters = Counters(rows)
+        self.recent_verdicts = RecentVerdicts(rows)
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)

@@ -76,7 +76,7 @@ class Connection:
         self._crashed = False
         self._closing = False
         self.server_is_full = False
-        self._judging = Judging(self, context.filter, context.loop)
+        self._judging = Judging(self, context.filter, context.loop, context.remember)
         self._dialling: asyncio.Task[None] | None = None
         self._times = Deadlines(context.settings, context.limits, self.loop.time())
 

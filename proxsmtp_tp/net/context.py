@@ -8,11 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters import stderr
+from proxsmtp_tp.filters.verdict import Action
+
 if TYPE_CHECKING:
     import asyncio
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.filters.interface import Filter
+    from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.log_limit import LogLimit
     from proxsmtp_tp.net.refusals import Refusals
@@ -41,3 +45,12 @@ class WorkerContext:
     watch: Watch
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
+
+    def remember(self, client: str, verdict: Verdict) -> None:
+        """Show `status` and `doctor` how the message of a client was judged."""
+        if verdict.action is Action.PASS:
+            self.admission.recent_verdicts.passed(self.worker)
+            return
+        reason = verdict.detail if not verdict.said else f"{verdict.detail}: {verdict.said}"
+        coded = stderr.parse(verdict.said.encode("utf-8", "replace")).code is not None
+        self.admission.recent_verdicts.kept(self.worker, client, reason, coded=coded)

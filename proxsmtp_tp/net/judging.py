@@ -13,6 +13,7 @@ from proxsmtp_tp.session import events
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from proxsmtp_tp.filters.interface import Filter, FilterRun
     from proxsmtp_tp.filters.verdict import Verdict
@@ -36,9 +37,19 @@ class JudgingOwner(Protocol):
 
 
 class Judging:
-    """The filtering of one connection's messages, one after the other. `judge` is the filter, or None."""
+    """The filtering of one connection's messages, one after the other. `judge` is the filter, or None.
 
-    def __init__(self, owner: JudgingOwner, judge: Filter | None, loop: asyncio.AbstractEventLoop) -> None:
+    `remember` is told the client and the verdict of each message.
+    """
+
+    def __init__(
+        self,
+        owner: JudgingOwner,
+        judge: Filter | None,
+        loop: asyncio.AbstractEventLoop,
+        remember: Callable[[str, Verdict], None],
+    ) -> None:
+        self._remember = remember
         self._owner = owner
         self._filter = judge
         self._loop = loop
@@ -118,4 +129,5 @@ class Judging:
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """Feed the verdict to the session, which decides."""
+        self._remember(self._owner.client_ip, verdict)
         self._owner.feed(events.FilterVerdict(verdict))

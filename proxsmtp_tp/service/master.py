@@ -126,6 +126,7 @@ class Master:
             "max_connections": self._environment.admission.limit,
             "replaced_workers": self._current.replaced,
             "counters": {counter.name.lower(): total for counter, total in counters.items()},
+            "filter": self._environment.admission.recent_verdicts.report(),
             "workers": [
                 {
                     "pid": worker.pid,

@@ -1,4 +1,5 @@
 """What the daemon counts, for `status` and other programs. Standard library only.
 
-counters   events counted by all workers in shared memory
+counters          events counted by all workers in shared memory
+recent_verdicts   the messages that filters kept last, in shared memory
 """
