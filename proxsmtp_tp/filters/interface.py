@@ -19,7 +19,7 @@ class FilterRequest:
     """What is known about a message before its first byte. Addresses are IP literals without brackets or port."""
 
     connection: str
-    """The id in every log line of this connection."""
+    """The name at the beginning of every log line of this connection."""
     envelope: Envelope
     client: str
     server: str
@@ -27,6 +27,8 @@ class FilterRequest:
     remote: bytes = b""
     """XFORWARD ADDR that the server has accepted; empty if there was none."""
     remote_helo: bytes = b""
+    trace_id: str = ""
+    """The id of the session (`telemetry.trace_id`)."""
 
 
 class FilterOwner(Protocol):

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 _OWN_VARIABLES = frozenset(
-    (b"CLIENT", b"SERVER", b"SENDER", b"RECIPIENTS", b"REMOTE", b"REMOTE_HELO", b"HELO", b"EMAIL", b"TMPDIR")
+    (
+        b"CLIENT",
+        b"SERVER",
+        b"SENDER",
+        b"RECIPIENTS",
+        b"REMOTE",
+        b"REMOTE_HELO",
+        b"HELO",
+        b"EMAIL",
+        b"TMPDIR",
+        b"TRACE_ID",
+    )
 )
 
 
@@ -109,5 +120,6 @@ def _variables(request: FilterRequest) -> dict[bytes, bytes]:
         b"HELO": request.helo,
         b"REMOTE": request.remote,
         b"REMOTE_HELO": request.remote_helo,
+        b"TRACE_ID": request.trace_id.encode(),
     }
     return {name: value for name, value in known.items() if value}

@@ -16,5 +16,5 @@ def parse_reject(text: str) -> Reply:
     said = stderr.parse(text.encode("ascii", "replace"))
     if said.action is Action.DISCARD:
         # 250 would accept a message that is never delivered.
-        return Reply.of(550, f"Content Rejected; {said.shown}")
+        return Reply.quoting(550, f"Content Rejected; {said.shown}")
     return said.reply

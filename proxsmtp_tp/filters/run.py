@@ -87,7 +87,8 @@ class CommandRun(Judging):
         """Give the verdict PASS: the command exited with 0 and left a message of `size` octets."""
         verdict = passed(size, self._errors.line)
         if self._errors.line:
-            log.info("%s: filter %s", self._request.connection, verdict.detail)
+            request = self._request
+            log.info("%s: filter %s, id=%s", request.connection, verdict.detail, request.trace_id)
         self._settle(verdict)
 
     def _said(self) -> str:

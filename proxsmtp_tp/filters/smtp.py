@@ -184,7 +184,8 @@ class ScanRun(Judging):
 
     def _judged(self, verdict: Verdict) -> None:
         if self._dialogue.remark:
-            log.warning("%s: %s", self._request.connection, self._dialogue.remark)
+            request = self._request
+            log.warning("%s: %s, id=%s", request.connection, self._dialogue.remark, request.trace_id)
         if verdict.action is not Action.PASS:
             self._settle(verdict)
             return

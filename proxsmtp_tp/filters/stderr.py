@@ -95,9 +95,9 @@ class Said:
     def reply(self) -> Reply:
         """The reply to the client."""
         if self.code is not None:
-            return Reply.of(self.code, self.text or _WITHOUT_TEXT[self.code // 100])
+            return Reply.quoting(self.code, self.text or _WITHOUT_TEXT[self.code // 100])
         tell = self.text and not _is_internal(self.text)
-        return Reply.of(550, f"Content Rejected; {self.text}" if tell else "Content Rejected")
+        return Reply.quoting(550, f"Content Rejected; {self.text}" if tell else "Content Rejected")
 
 
 def parse(line: bytes) -> Said:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
+from proxsmtp_tp.telemetry.trace_id import TraceIds
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -90,6 +91,7 @@ class Admission:
         self._places = PlaceTable(WORKERS_MAX, _Lock())
         self.counters = Counters(rows)
         self.recent_verdicts = RecentVerdicts(rows)
+        self.trace_ids = TraceIds(rows)
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)

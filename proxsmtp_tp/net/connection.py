@@ -51,12 +51,18 @@ class Connection:
     """Lives from accept until both sides are closed."""
 
     def __init__(
-        self, context: WorkerContext, sock: socket.socket, name: str, finished: Callable[[Connection], None]
+        self,
+        context: WorkerContext,
+        sock: socket.socket,
+        names: tuple[str, str],
+        finished: Callable[[Connection], None],
     ) -> None:
-        """`finished` is called when both sides are closed, perhaps more than once. OSError: the client is gone."""
+        """`names`: what log lines begin with, as 1.10 forms it, and the trace id. `finished` is called when both sides
+        are closed, perhaps more than once. OSError: the client is gone.
+        """
         self._context = context
         self._on_finished = finished
-        self.name = name
+        self.name, self.trace_id = names
         self.loop = context.loop
         self._sock = sock
         peer = sock.getpeername()
@@ -64,7 +70,9 @@ class Connection:
         own = endpoint(sock.getsockname()).ip if self._peer else ""
         self.client_ip = self._peer.ip if self._peer else ""
         self.server_ip = ""
-        self.session = Session(context.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date)
+        self.session = Session(
+            context.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date, trace_id=self.trace_id
+        )
         self._upstream = Upstream(context, sock, self._peer)
         self._client: Any = None
         self._server: Any = None
@@ -242,7 +250,7 @@ class Connection:
         if self._server is not None:
             self._server.abort()
         if self._client is not None and not self._closing:
-            self._client.write(answers.INTERNAL_ERROR.wire)
+            self._client.write(answers.INTERNAL_ERROR.traced(self.trace_id).wire)
             self._close_client(effects.CloseClient())
         self._maybe_finished()
 
@@ -321,7 +329,7 @@ class Connection:
             return
         unlimited = effect.essential or effect.level == logging.DEBUG
         if unlimited or self._context.log_limit.allows(self.client_ip, self.loop.time()):
-            log.log(effect.level, "%s: %s", self.name, effect.text)
+            log.log(effect.level, "%s: %s, id=%s", self.name, effect.text, self.trace_id)
 
     # Back-pressure.
 

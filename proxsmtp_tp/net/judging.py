@@ -27,6 +27,7 @@ class JudgingOwner(Protocol):
     """The connection whose messages are judged."""
 
     name: str
+    trace_id: str
     client_ip: str
     server_ip: str
     server_is_full: bool
@@ -68,6 +69,7 @@ class Judging:
             helo=effect.helo,
             remote=effect.remote,
             remote_helo=effect.remote_helo,
+            trace_id=owner.trace_id,
         )
         if self._filter is None:
             raise RuntimeError("the session asks for a filter that is not configured")

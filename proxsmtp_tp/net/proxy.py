@@ -82,6 +82,7 @@ class Proxy:
         self._connections: dict[Connection, tuple[int | None, str]] = {}
         """With who holds it: the handle in the table of all workers, and the name."""
         self._names = itertools.count(1)
+        self._trace_ids = admission.trace_ids.of(worker)
         self._opening: set[asyncio.Task[None]] = set()
         self._untold: deque[tuple[Connection, events.Event]] = deque()
         self._draining_until = NEVER
@@ -198,7 +199,7 @@ class Proxy:
     def _serve(self, sock: socket.socket, client: str) -> None:
         name = f"{self._worker:X}{next(self._names) & 0xFFFFF:05X}"
         try:
-            connection = Connection(self.context, sock, name, self._finished)
+            connection = Connection(self.context, sock, (name, self._trace_ids.new()), self._finished)
         except OSError:  # the client is gone: it has no peer name any more
             sock.close()
             self._admission.leave(self._worker, client)

@@ -153,12 +153,15 @@ class RemovedOffers:
 class Dialogue:
     """The state of one session between one client and one server."""
 
-    def __init__(self, options: Options, *, client: str, local: str, clock: Callable[[], str]) -> None:
+    def __init__(
+        self, options: Options, *, client: str, local: str, clock: Callable[[], str], trace_id: str = ""
+    ) -> None:
         """`client` and `local` are IP addresses; `clock` gives the date as RFC 5322 section 3.3 writes it."""
         self.options = options
         self.client = client
         self.local = local
         self.clock = clock
+        self.trace_id = trace_id
         self.server = ""
         self.phase = Phase.GREETING
         self.lines = LineBuffer(AUTH_LIMIT)
@@ -174,9 +177,7 @@ class Dialogue:
         self.recipient_octets = 0
         self.recipient_lines = 0
         self.message: Message | None = None
-        self.helo = b""
-        self.remote = b""
-        self.remote_helo = b""
+        self.helo = self.remote = self.remote_helo = b""
         self.authenticated = False
         self.xclient_sent = False
         self.client_known = not options.xclient
@@ -218,8 +219,8 @@ class Dialogue:
             self.pass_on(reply)
 
     def pass_on(self, reply: Reply) -> None:
-        """Send a reply to the client now."""
-        self._joiner.add(self.effects, reply.wire)
+        """Send a reply to the client now. A refusal of our own gets the trace id at its end."""
+        self._joiner.add(self.effects, reply.traced(self.trace_id).wire if reply.own else reply.wire)
 
     def release_local_replies(self) -> None:
         """Send the replies of our own that no longer wait for a reply of the server."""

@@ -81,9 +81,14 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
 class Session:
     """The session of one connection. Not reusable; after CloseClient every event is ignored."""
 
-    def __init__(self, options: Options, *, client_ip: str, local_ip: str, clock: Callable[[], str]) -> None:
-        """`client_ip` connected to `local_ip` (%l); `clock` returns the date as RFC 5322 section 3.3 writes it."""
-        self._d = Dialogue(options, client=client_ip, local=local_ip, clock=clock)
+    def __init__(
+        self, options: Options, *, client_ip: str, local_ip: str, clock: Callable[[], str], trace_id: str = ""
+    ) -> None:
+        """`client_ip` connected to `local_ip` (%l); `clock` returns the date as RFC 5322 section 3.3 writes it.
+
+        `trace_id` stands at the end of refusals of our own; "": they have none.
+        """
+        self._d = Dialogue(options, client=client_ip, local=local_ip, clock=clock, trace_id=trace_id)
 
     def feed(self, event: events.Event) -> list[Effect]:
         """Handle an event; return the effects in order. KeyError: the event cannot happen in this phase."""

@@ -41,15 +41,17 @@ _PRINTABLE = bytes(c if c < 128 else 63 for c in _HARMLESS)
 class Reply:
     """One complete reply; immutable by convention, equal if the bytes are equal.
 
-    `code` is 200..599; `wire` is the exact bytes with CRLFs. The constructor does not check its arguments: replies
-    are made by `Reply.of`, `Reply.joined` or a `ReplyReader`.
+    `code` is 200..599; `wire` is the exact bytes with CRLFs. `own`: the words are ours, not a server's or filter's.
+    The constructor does not check its arguments: replies are made by `Reply.of`, `Reply.quoting`, `Reply.joined` or a
+    `ReplyReader`.
     """
 
-    __slots__ = ("_texts", "code", "wire")
+    __slots__ = ("_texts", "code", "own", "wire")
 
-    def __init__(self, code: int, wire: bytes) -> None:
+    def __init__(self, code: int, wire: bytes, *, own: bool = False) -> None:
         self.code = code
         self.wire = wire
+        self.own = own
         self._texts: tuple[bytes, ...] | None = None
 
     @classmethod
@@ -59,9 +61,27 @@ class Reply:
         Texts become printable ASCII, at most 512 octets a line with code and CRLF. Without a text the reply is one line
         with the code only. ValueError for an invalid reply code.
         """
+        reply = cls.quoting(code, *texts)
+        reply.own = True
+        return reply
+
+    @classmethod
+    def quoting(cls, code: int, *texts: str | bytes) -> Reply:
+        """Make a reply with the words of a filter. Texts and errors as for `of`."""
         if not 200 <= code <= 599:
             raise ValueError(f"not a reply code: {code}")
         return cls.joined(code, [_own_text(text) for text in texts] or [b""])
+
+    def traced(self, trace_id: str) -> Reply:
+        """This reply with ` (trace_id)` at its end, if it is a refusal of our own and there is an id.
+
+        The line is cut, so that it has at most 512 octets with the id.
+        """
+        if not (self.own and self.code >= 400 and trace_id):
+            return self
+        end = f" ({trace_id})\r\n".encode()
+        lines, newline, last = self.wire[:-2].rpartition(b"\r\n")
+        return Reply(self.code, lines + newline + last[: OWN_LINE_LIMIT - len(end)] + end)
 
     @classmethod
     def joined(cls, code: int, texts: Sequence[bytes]) -> Reply:

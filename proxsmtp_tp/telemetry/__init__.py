@@ -2,4 +2,5 @@
 
 counters          events counted by all workers in shared memory
 recent_verdicts   the messages that filters kept last, in shared memory
+trace_id          the id of a session, unique over workers, reloads and restarts
 """

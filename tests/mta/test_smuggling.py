@@ -21,6 +21,7 @@ from tests.mta.attempts import CLIENTS
 from tests.mta.proxy import Proxy
 from tests.mta.servers import START_BY_NAME
 from tests.mta.sink import Sink
+from tests.trace_ids import without_ids
 from tests.unit.smtp.test_data import relay
 from tests.unit.smtp.test_smuggling import END, VARIANTS
 
@@ -163,7 +164,7 @@ def test_no_line_of_auth_is_two_commands(place: Place, verb: bytes) -> None:
         line = b"".join(padded(piece, limit) for piece in pieces)[:12286] + b"\r\n"
         talk = Talk()
         said = talk.say(INTRODUCTION, line, b"NOOP\r\n", b"QUIT\r\n")
-        assert said[1:2] == [answers.LONG_AUTH_SYNTAX.wire]
+        assert [without_ids(reply) for reply in said[1:2]] == [answers.LONG_AUTH_SYNTAX.wire]
         assert [reply[:3] for reply in said[2:]] == [b"250", b"221"]
         talk.close()
 

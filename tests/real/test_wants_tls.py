@@ -12,6 +12,7 @@ from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.lab.network import MX_V4
 from proxsmtp_tp.smtp import answers
 from tests.real.postfix import Postfix
+from tests.trace_ids import without_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,5 +55,5 @@ def test_it_becomes_a_retry_with_a_warning(lab: GatewayNetwork, directory: Path,
             code, words = client.docmd("STARTTLS")
             assert (code, b"not available through this mail filter" in words) == (502, True)
             code, words = client.docmd(MAIL)
-            assert f"{code} {words.decode()}\r\n".encode() == answers.SERVER_WANTS_TLS.wire
+            assert without_ids(f"{code} {words.decode()}\r\n".encode()) == answers.SERVER_WANTS_TLS.wire
         assert instance.wait_log(f"RuleExceptDestination: {MX_V4}"), instance.log

@@ -104,6 +104,7 @@ def request(helo: bytes = b"client.example", **more: Any) -> FilterRequest:
         "client": "192.0.2.7",
         "server": "198.51.100.25",
         "helo": helo,
+        "trace_id": "01JD8Q3K7C2VA",
     }
     return FilterRequest(**(known | more))
 

@@ -97,7 +97,7 @@ def test_exit_0_passes_whatever_standard_error_says_and_logs_it(
     verdict, passed = decide(run_uvloop, "echo 550 only a warning >&2; cat", tmp_path)
     assert (verdict.action, passed) == (Action.PASS, MESSAGE)
     assert verdict.detail == "passed: 550 only a warning"
-    assert "100001: filter passed: 550 only a warning" in caplog.messages
+    assert "100001: filter passed: 550 only a warning, id=01JD8Q3K7C2VA" in caplog.messages
 
 
 @pytest.mark.parametrize(("command", "action", "reply"), MEANT)

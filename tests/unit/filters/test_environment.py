@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.command import Kind
     from tests.unit.filters.conftest import Run
 
-NAMES = (b"CLIENT", b"SERVER", b"SENDER", b"RECIPIENTS", b"REMOTE", b"REMOTE_HELO", b"EMAIL", b"TMPDIR", b"HELO")
+NAMES = (
+    b"CLIENT",
+    b"SERVER",
+    b"SENDER",
+    b"RECIPIENTS",
+    b"REMOTE",
+    b"REMOTE_HELO",
+    b"EMAIL",
+    b"TMPDIR",
+    b"HELO",
+    b"TRACE_ID",
+)
 
 
 def seen(run: Run, directory: Path, kind: Kind = "pipe", **known: object) -> dict[bytes, bytes]:
@@ -35,7 +46,9 @@ def of_ours(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 def test_all_that_is_known(run: Run, tmp_path: Path) -> None:
-    environment = seen(run, tmp_path, helo=b"me", remote=b"203.0.113.9", remote_helo=b"origin.example")
+    environment = seen(
+        run, tmp_path, helo=b"me", remote=b"203.0.113.9", remote_helo=b"origin.example", trace_id="01JD8Q3K7C2VA"
+    )
     assert of_ours(environment) == {
         b"CLIENT": b"192.0.2.7",
         b"SERVER": b"198.51.100.25",
@@ -45,6 +58,7 @@ def test_all_that_is_known(run: Run, tmp_path: Path) -> None:
         b"REMOTE_HELO": b"origin.example",
         b"TMPDIR": bytes(tmp_path),
         b"HELO": b"me",
+        b"TRACE_ID": b"01JD8Q3K7C2VA",
     }
 
 
@@ -55,7 +69,7 @@ def test_what_is_not_known_is_not_set_even_where_the_daemon_has_it(
         monkeypatch.setenv(name.decode(), "the daemon's own")
     monkeypatch.setenv("FILTER_LEVEL", "high")
     envelope = Envelope(b"", b"", [b"postmaster"])
-    environment = seen(run_uvloop, tmp_path, envelope=envelope, helo=b"", client="2001:db8::1", server="")
+    environment = seen(run_uvloop, tmp_path, envelope=envelope, helo=b"", client="2001:db8::1", server="", trace_id="")
     assert of_ours(environment) == {
         b"CLIENT": b"2001:db8::1",
         b"SENDER": b"<>",

@@ -23,6 +23,7 @@ from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.admission import _CHUNK_BYTES, _CHUNKS, Admission
 from proxsmtp_tp.net.listening import open_listeners
 from proxsmtp_tp.net.proxy import Proxy
+from tests.trace_ids import ids, without_ids
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -68,7 +69,9 @@ class Peer:
         self.sock = sock
         self.sock.setblocking(False)
         self.heard = bytearray()
-        """All that came."""
+        """All that came, without trace ids at the end of refusals."""
+        self.trace_ids: list[str] = []
+        """Those, in order."""
         self.was_reset = False
         self._at = 0
         self._loop = asyncio.get_running_loop()
@@ -106,6 +109,9 @@ class Peer:
                 self.was_reset = True
                 return False
         self.heard += data
+        if data.endswith(b")\r\n"):
+            self.trace_ids += ids(bytes(self.heard[self._at :]))
+            self.heard[self._at :] = without_ids(bytes(self.heard[self._at :]))
         return bool(data)
 
     async def line(self) -> bytes:

@@ -75,6 +75,31 @@ def test_lines_of_ours_are_cut_at_the_limit() -> None:
     assert reply.texts == (b"a" * 506, b"b" * 506, b"c" * 506)
 
 
+def test_refusals_of_ours_end_with_the_trace_id() -> None:
+    assert Reply.of(421, "4.4.2 gone").traced("01JD8Q3K7C2VA").wire == b"421 4.4.2 gone (01JD8Q3K7C2VA)\r\n"
+    assert Reply.of(550, "one", "two").traced("01JD8Q3K7C2VA").wire == b"550-one\r\n550 two (01JD8Q3K7C2VA)\r\n"
+
+
+def test_replies_that_keep_their_words() -> None:
+    """Those of servers and filters, and those that refuse nothing."""
+    for reply in (
+        Reply.quoting(550, "spam"),
+        Reply(550, b"550 no\r\n"),
+        Reply.of(354, "go"),
+        Reply.of(250, "2.0.0 Ok"),
+    ):
+        assert reply.traced("01JD8Q3K7C2VA") is reply
+    reply = Reply.of(550, "no")
+    assert reply.traced("") is reply
+
+
+def test_a_long_refusal_is_cut_for_the_trace_id() -> None:
+    wire = Reply.of(550, "first", "x" * 600).traced("01JD8Q3K7C2VA").wire
+    last = wire.splitlines(keepends=True)[-1]
+    assert len(last) == 512
+    assert last.endswith(b"xx (01JD8Q3K7C2VA)\r\n")
+
+
 def test_kinds() -> None:
     kinds = ("positive", "intermediate", "transient", "negative")
     found = {code: [k for k in kinds if getattr(Reply.of(code), k)] for code in (200, 299, 354, 421, 499, 500, 599)}
