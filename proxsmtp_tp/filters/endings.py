@@ -100,7 +100,7 @@ def not_stored(error: OSError) -> Verdict:
 
 
 def passed(size: int, last_line: bytes) -> Verdict:
-    """PASS for a message of `size` octets. The last line of standard error is only logged."""
+    """PASS for a message of `size` octets. Standard error is only logged."""
     return Verdict(Action.PASS, None, _detail(Ending.PASSED, stderr.parse(last_line).shown), size)
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters import stderr
 from proxsmtp_tp.filters.endings import Ending, passed, refused
 from proxsmtp_tp.filters.judging import Judging
-from proxsmtp_tp.filters.stderr import LastLine
+from proxsmtp_tp.filters.stderr import ErrorOutput
+from proxsmtp_tp.filters.verdict import Action
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.launcher import Launcher
     from proxsmtp_tp.filters.process import Child, ExitStatus
     from proxsmtp_tp.filters.spool import MessageFile, Spool
-
-log = logging.getLogger(__name__)
+    from proxsmtp_tp.filters.verdict import Verdict
 
 
 class CommandRun(Judging):
@@ -30,7 +30,7 @@ class CommandRun(Judging):
         self._launcher = launcher
         self._child: Child | None = None
         self._status: ExitStatus | None = None
-        self._errors = LastLine()
+        self._errors = ErrorOutput()
 
     # For pipe and file to implement.
 
@@ -85,11 +85,16 @@ class CommandRun(Judging):
 
     def _pass(self, size: int) -> None:
         """Give the verdict PASS: the command exited with 0 and left a message of `size` octets."""
-        verdict = passed(size, self._errors.line)
-        if self._errors.line:
-            request = self._request
-            log.info("%s: filter %s, id=%s", request.connection, verdict.detail, request.trace_id)
-        self._settle(verdict)
+        self._settle(passed(size, self._errors.line))
+
+    def _settle(self, verdict: Verdict) -> None:
+        """Set the verdict, with what the command wrote to standard error so far."""
+        if not self._errors.size:
+            super()._settle(verdict)
+            return
+        said, line = self._errors.logged, self._said()
+        known = said == line and line in f"{verdict.detail}\n{verdict.said}" and verdict.action is not Action.PASS
+        super()._settle(verdict if known else dataclasses.replace(verdict, errors=said))
 
     def _said(self) -> str:
         return stderr.parse(self._errors.line).shown

@@ -1,4 +1,4 @@
-"""The last line of a command's standard error, which says why it refused a message (proxsmtpd(8)).
+"""A command's standard error: its last line, which says why it refused a message (proxsmtpd(8)), and all for the log.
 
 A leading SMTP code decides about the message; each form of a line has one meaning:
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.replies import Reply
 
@@ -34,6 +35,12 @@ LINE_LIMIT = 1024
 
 # A reply code, alone or separated from its text. 5505 and 550x are text.
 _CODED = re.compile(r"(250|[45][0-9][0-9])(?:[ -] *(.*))?")
+TAIL_LIMIT = 16 * 1024
+"""Octets of the end of a stream that are kept: some hundred lines."""
+
+LOGGED_LIMIT = 2048
+"""Octets of it in a log line: a traceback of a dozen frames, and half of the longest log line (`service.logging`)."""
+
 _LINE_NUMBER = re.compile(r"(?:line )?[0-9]+: ")
 # An absolute path. A URL, `and/or` and `1/2` are none.
 _PATH = re.compile(r"(?:\A|[ '\"`(<\[{=:,;?])/[A-Za-z0-9._~?-]")
@@ -70,6 +77,44 @@ class LastLine:
         left = LINE_LIMIT - len(self._current)
         more = data[:left] if self._current else data.lstrip()[:left]
         return self._current + more
+
+
+class ErrorOutput:
+    """The end of a stream and its last non-empty line, in constant memory."""
+
+    __slots__ = ("_last", "_tail", "size")
+
+    def __init__(self) -> None:
+        self._last = LastLine()
+        self._tail = bytearray()
+        self.size = 0
+        """Octets that were fed."""
+
+    def feed(self, data: bytes) -> None:
+        """Take output in chunks of any size."""
+        self._last.feed(data)
+        self.size += len(data)
+        self._tail += data[-TAIL_LIMIT:]
+        if len(self._tail) > 2 * TAIL_LIMIT:
+            del self._tail[:-TAIL_LIMIT]
+
+    @property
+    def line(self) -> bytes:
+        """The last line that is not empty (see `LastLine`)."""
+        return self._last.line
+
+    @property
+    def tail(self) -> bytes:
+        """The last TAIL_LIMIT octets of the stream, as they were written."""
+        return bytes(self._tail[-TAIL_LIMIT:])
+
+    @property
+    def logged(self) -> str:
+        """The last LOGGED_LIMIT octets as one line of printable text, between lines ` / `. Quotes have a backslash."""
+        lines = [line.strip() for line in self.tail[-LOGGED_LIMIT:].split(b"\n")]
+        text = " / ".join(line.decode("utf-8", "backslashreplace") for line in lines if line)
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+        return printable(f"... {text}" if self.size > LOGGED_LIMIT else text)
 
 
 @dataclass(frozen=True, slots=True)

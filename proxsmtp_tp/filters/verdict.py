@@ -24,7 +24,8 @@ class Verdict:
     """`reply` is for the client (None for PASS: the server will reply); `detail` is one line for the log.
 
     `said` is the filter's own text about a message that it did not pass; empty if the filter failed. `size` is the
-    length in bytes of the judged message that passed; 0 otherwise.
+    length in bytes of the judged message that passed; 0 otherwise. `errors` is what the filter wrote to standard error,
+    as one line for the log, with a backslash before quotes and backslashes; empty if `detail` or `said` shows all.
     """
 
     action: Action
@@ -32,3 +33,4 @@ class Verdict:
     detail: str
     size: int = 0
     said: str = ""
+    errors: str = ""

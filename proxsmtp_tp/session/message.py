@@ -20,6 +20,7 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.headers import HeaderInserter
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.replies import Reply
@@ -125,6 +126,7 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
     if message is None or not message.filtering:
         return  # the run was aborted before the verdict came
     given = event.verdict
+    _log_errors(d, given)
     if given.action is Action.PASS and d.phase is Phase.SETTLING:
         message.verdict = given
         d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
@@ -136,6 +138,13 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
     else:
         d.release_filter()
         settle(d, reply, FILTER_ERROR)
+
+
+def _log_errors(d: Dialogue, given: Verdict) -> None:
+    """What the filter wrote to standard error. The quotes end where the text does, whatever is in it."""
+    if given.errors:
+        level = logging.WARNING if given.action is not Action.PASS and not given.said else logging.INFO
+        d.log(f'client={d.client}: the filter wrote to standard error: "{given.errors}"', level)
 
 
 def settle(d: Dialogue, reply: Reply, status: str) -> None:

@@ -90,14 +90,46 @@ def test_exit_0_passes_what_was_written(run: Run, tmp_path: Path) -> None:
     assert (verdict.action, verdict.detail, passed) == (Action.PASS, "passed", MESSAGE)
 
 
-def test_exit_0_passes_whatever_standard_error_says_and_logs_it(
-    run_uvloop: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "proxsmtp_tp.filters")
+def test_exit_0_passes_whatever_standard_error_says(run_uvloop: Run, tmp_path: Path) -> None:
     verdict, passed = decide(run_uvloop, "echo 550 only a warning >&2; cat", tmp_path)
     assert (verdict.action, passed) == (Action.PASS, MESSAGE)
-    assert verdict.detail == "passed: 550 only a warning"
-    assert "100001: filter passed: 550 only a warning, id=01JD8Q3K7C2VA" in caplog.messages
+    assert (verdict.detail, verdict.errors) == ("passed: 550 only a warning", "550 only a warning")
+
+
+TRACEBACK = """python3 -c '
+def judge():
+    raise ValueError("no \\"header\\"")
+judge()'"""
+# What the log says about standard error, beyond the line of the message: command, and this text.
+ERRORS = [
+    ("exit 1", ""),
+    ("echo 550 5.7.1 No spam >&2; exit 1", ""),
+    ("echo no code >&2; exit 1", ""),
+    ("/nonexistent/filter", ""),
+    ("echo warming up >&2; echo 550 5.7.1 No spam >&2; exit 1", "warming up / 550 5.7.1 No spam"),
+    ("printf '\\n a\\r\\n\\n  \\nb' >&2; exit 1", "a / b"),
+    ("cat >/dev/null; echo 'nothing to say' >&2", ""),
+    ("echo why >&2; kill -KILL $$", ""),
+    ("echo first >&2; echo why >&2; kill -KILL $$", "first / why"),
+    (TRACEBACK, 'ValueError: no \\"header\\"'),
+    ("printf 'a\\033[2J\\0b\\351\\nc' >&2; exit 1", "a\\x1b[2J\\x00b\\\\xe9 / c"),
+    ("echo 'x\\\\' >&2; echo 'y\", status=FILTERED' >&2; exit 1", 'x\\\\ / y\\", status=FILTERED'),
+]
+
+
+@pytest.mark.parametrize("default", list(FilterDefault))
+@pytest.mark.parametrize(("command", "errors"), ERRORS)
+def test_what_a_filter_says_on_standard_error_is_for_the_log(
+    run_uvloop: Run, tmp_path: Path, command: str, errors: str, default: FilterDefault
+) -> None:
+    verdict, _ = decide(run_uvloop, command, tmp_path, default=default)
+    assert verdict.action is not Action.PASS
+    if command == TRACEBACK:
+        assert verdict.errors.startswith("Traceback (most recent call last): / File ")
+        assert verdict.errors.endswith(errors)
+    else:
+        assert verdict.errors == errors
+    assert verdict.errors == "" or verdict.errors.isprintable()
 
 
 @pytest.mark.parametrize(("command", "action", "reply"), MEANT)

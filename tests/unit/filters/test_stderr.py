@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxsmtp_tp.filters.stderr import LINE_LIMIT, LastLine, parse
+from proxsmtp_tp.filters.stderr import LINE_LIMIT, LOGGED_LIMIT, TAIL_LIMIT, ErrorOutput, LastLine, parse
 from proxsmtp_tp.filters.verdict import Action
 
 ONE_REPLY_LINE = re.compile(rb"(250|[45][0-9][0-9]) [ -~]*\r\n")
@@ -171,3 +171,32 @@ def test_memory_is_bounded_whatever_comes() -> None:
         line.feed(b" " * 65536)
     assert len(line.line) == LINE_LIMIT
     assert len(line._current) + len(line._line) <= 2 * LINE_LIMIT
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.builds(lambda piece, times: piece * times, st.binary(max_size=20), st.integers(1, 2000)), max_size=6)
+)
+def test_the_end_of_a_stream_is_kept_and_no_more(chunks: list[bytes]) -> None:
+    output = ErrorOutput()
+    for chunk in chunks:
+        output.feed(chunk)
+    text = b"".join(chunks)
+    assert output.tail == text[-TAIL_LIMIT:]
+    assert output.line == last_line(text)
+    assert output.size == len(text)
+    assert output.logged.isprintable()
+    assert "\n" not in output.logged
+    unescaped = output.logged.replace("\\\\", "")
+    assert re.search(r'(?<!\\)"', unescaped) is None  # the quotes around it cannot be closed from inside
+
+
+def test_a_flood_is_cut_at_its_beginning() -> None:
+    output = ErrorOutput()
+    for _ in range(100):
+        output.feed(b"noise\n" * 10_000)
+    output.feed(b"the reason\n")
+    assert output.logged.startswith("... ")
+    assert output.logged.endswith(" / noise / the reason")
+    assert len(output.logged) <= LOGGED_LIMIT * 2
+    assert len(output._tail) <= 2 * TAIL_LIMIT

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from logging import INFO, WARNING
+
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
@@ -87,3 +90,25 @@ def test_recipients_of_the_null_sender() -> None:
     named = ", ".join(f"to=r{at}@mx.example" for at in range(1, LOGGED_RECIPIENTS + 1))
     line = f"client={CLIENT}, from=<>, {named}, to=(2 more), status=RELAYED, server={SERVER}, reply=250 queued"
     assert line in [effect.text for effect in given if isinstance(effect, Log)]
+
+
+ERRORS = 'Traceback / ValueError: \\"x\\"'
+# What the filter wrote to standard error is a line of its own, and a warning where the filter failed.
+WROTE = {
+    "failed": (CRASH, WARNING),
+    "refused": (SPAM, INFO),
+    "discarded": (TAKEN, INFO),
+    "passed": (PASS, INFO),
+}
+
+
+@pytest.mark.parametrize("name", WROTE)
+def test_standard_error_of_the_filter(name: str) -> None:
+    event, level = WROTE[name]
+    play = addressed(FILTERED)
+    wrote = FilterVerdict(replace(event.verdict, errors=ERRORS))
+    given = [effect for each in (C("DATA"), TEXT, wrote) for effect in play.session.feed(each)]
+    line = f'client={CLIENT}: the filter wrote to standard error: "{ERRORS}"'
+    assert play
+    logged = [effect for effect in given if isinstance(effect, Log)]
+    assert [(effect.level, effect.essential) for effect in logged if effect.text == line] == [(level, False)]
