@@ -25,11 +25,11 @@ run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 .venv/installed: .venv/ready
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[iptables]' --group dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,iptables]' --group dev
 	@touch $@
 
 .venv/deploy: .venv/installed

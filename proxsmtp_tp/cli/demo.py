@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.gateway.python import module_command
 from proxsmtp_tp.lab.isolate import run_isolated
+from proxsmtp_tp.service.installed import packaged
 
 if TYPE_CHECKING:
     import argparse
@@ -25,5 +28,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(_arguments: argparse.Namespace) -> int:
     """0: everything was as it must be. 1: it was not, or there are no namespaces; the reason was printed."""
-    # -P: whatever lies in the directory where it is called is no module of ours.
-    return run_isolated([sys.executable, "-P", "-m", "proxsmtp_tp.lab.demo"], [sys.argv[0], "demo"])
+    if find_spec("aiosmtpd") is None:
+        how = (
+            "apt-get install python3-aiosmtpd" if packaged() else f"{sys.executable} -m pip install 'proxsmtp-tp[demo]'"
+        )
+        print(f"proxsmtp-tp: the demo's mail server needs the Python package aiosmtpd: {how}", file=sys.stderr)
+        return 1
+    return run_isolated(module_command("proxsmtp_tp.lab.demo"), [sys.argv[0], "demo"])

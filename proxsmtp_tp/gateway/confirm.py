@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway import install
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.python import PYTHON
+from proxsmtp_tp.gateway.python import module_command
 from proxsmtp_tp.gateway.state import Phase, State, Store
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def install_on_trial(options: Options, store: Store, seconds: float) -> tuple[Ou
 
 
 def _start_watchdog(instance: str, store: Store, attempt: Try) -> subprocess.Popen[bytes]:
-    command = [*PYTHON, "-m", "proxsmtp_tp.gateway.confirm", instance, attempt.token, str(attempt.deadline)]
+    command = module_command("proxsmtp_tp.gateway.confirm", instance, attempt.token, str(attempt.deadline))
     return subprocess.Popen(
         [*command, "--state-dir", str(store.directory)],
         start_new_session=True,

@@ -27,7 +27,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from proxsmtp_tp.gateway import routing, rulesets, survey
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import PROTOCOL, Mode
-from proxsmtp_tp.gateway.python import PYTHON
+from proxsmtp_tp.gateway.python import module_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -127,7 +127,7 @@ def _stopped(plan: Plan, rulesets: list[Ruleset], trials: list[_Trial]) -> list[
             "trials": [[trial.client, trial.server, trial.port, trial.out] for trial in own],
         }
         done = subprocess.run(
-            ["unshare", "--net", *PYTHON, "-m", "proxsmtp_tp.gateway.forward_trial"],
+            ["unshare", "--net", *module_command("proxsmtp_tp.gateway.forward_trial")],
             input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TIMEOUT,
         )  # fmt: skip
         if done.returncode:

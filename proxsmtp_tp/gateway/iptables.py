@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.gateway import routing, xtables
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Mode, names
-from proxsmtp_tp.gateway.python import PYTHON
+from proxsmtp_tp.gateway.python import module_command
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Plan
@@ -174,7 +174,7 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
 
     Raises GatewayError with the reason of the first worker that failed, after all have ended.
     """
-    command = [*(["unshare", "--net"] if scratch else []), *PYTHON, "-m", "proxsmtp_tp.gateway.xtables_worker"]
+    command = [*(["unshare", "--net"] if scratch else []), *module_command("proxsmtp_tp.gateway.xtables_worker")]
     with ExitStack() as stack:
         workers = [
             stack.enter_context(

@@ -1,8 +1,27 @@
-"""The command that starts this interpreter again, for a module of ours."""
+"""How this interpreter is started again for a module of ours.
+
+It is also the script that is started: it finds the module where this file lies. `-m` would not find a program that a
+package keeps outside the interpreter's own path (/usr/lib/proxsmtp-tp/site).
+"""
 
 from __future__ import annotations
 
+import runpy
 import sys
+from pathlib import Path
 
-PYTHON = (sys.executable, "-P")
-"""-P: without it, `-m` imports from the current directory first, and other users may be able to write there."""
+
+def module_command(name: str, *arguments: str) -> list[str]:
+    """The command that runs the module `name` as a program, isolated if this process is (python3(1), -I).
+
+    -P: without it the current directory could be searched for modules, and other users may be able to write there.
+    """
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", str(Path(__file__).resolve()), name, *arguments]
+
+
+if __name__ == "__main__":
+    folder = str(Path(__file__).resolve().parents[2])
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

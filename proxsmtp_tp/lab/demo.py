@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.gateway.python import module_command
 from proxsmtp_tp.lab.client import Client
 from proxsmtp_tp.lab.gateway import Instance, changes, host_state
 from proxsmtp_tp.lab.mx import Arrived, Closed, Commanded, Connected, Journal
@@ -117,9 +118,7 @@ class Demo:
         output = self._directory / "mx.jsonl"
         with output.open("wb") as file:
             addresses = [word for way in WAYS for word in ("--listen", way.server)]
-            self._lab.mx.start(
-                sys.executable, "-P", "-m", "proxsmtp_tp.lab.mx", "--name", "mx.example", *addresses, output=file
-            )
+            self._lab.mx.start(*module_command("proxsmtp_tp.lab.mx"), "--name", "mx.example", *addresses, output=file)
         if not self._journal.wait(lambda journal: journal.ready, SECONDS):
             raise LabError(f"the MX does not start: {output.read_text()}")
 

@@ -7,19 +7,19 @@ removes the rules and ends the daemon, whatever happened inside.
 from __future__ import annotations
 
 import socket
-import sysconfig
 import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.lab.network import LabError
+from proxsmtp_tp.service import installed
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from proxsmtp_tp.lab.network import Host
 
@@ -29,7 +29,7 @@ START_SECONDS = 20.0
 
 def program(name: str = "proxsmtp-tp") -> Path:
     """The command as it is installed beside this interpreter."""
-    return Path(sysconfig.get_path("scripts"), name)
+    return installed.command(name)
 
 
 @dataclass

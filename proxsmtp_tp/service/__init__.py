@@ -6,6 +6,7 @@ generation  the workers of one configuration: started, replaced, drained
 worker      one process with an event loop and a Proxy in it
 privileges  from root to the least privileges that are needed, verified
 fail_open   the heartbeat for rules with RuleFail open, and the log of unfiltered times
+installed   where the commands are, and whether a package installed them
 pidfile     the file with the process id
 status      the socket that tells what the daemon does
 readiness   messages to the service manager (sd_notify(3))

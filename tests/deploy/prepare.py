@@ -120,7 +120,7 @@ def make_wheels(wheels: Path, release: Path) -> None:
         old.unlink()
     with tempfile.TemporaryDirectory(prefix="proxsmtp-wheel.") as work:
         tree = Path(work, "tree")
-        shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "tests", "bench", "docs"))
+        shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "tests", "bench"))
         for version in (VERSION, NEXT_VERSION, BROKEN_VERSION):
             file = tree / "pyproject.toml"
             file.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', file.read_text()))

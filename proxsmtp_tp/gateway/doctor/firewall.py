@@ -18,7 +18,7 @@ from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.doctor.rules import client_address, server_address
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Method, Mode
-from proxsmtp_tp.gateway.python import PYTHON
+from proxsmtp_tp.gateway.python import module_command
 from proxsmtp_tp.gateway.rulesets import rulesets
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: lis
         "trials": trials,
     }
     done = subprocess.run(
-        ["unshare", "--net", *PYTHON, "-m", "proxsmtp_tp.gateway.doctor.replica"],
+        ["unshare", "--net", *module_command("proxsmtp_tp.gateway.doctor.replica")],
         input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TIMEOUT,
     )  # fmt: skip
     if done.returncode:

@@ -15,7 +15,7 @@ from proxsmtp_tp.gateway import check, routing
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.doctor.prober import CLIENT, HOST_TO_CLIENT, HOST_TO_SERVER, MESSAGE, NARROW_MTU, SERVER
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.python import PYTHON
+from proxsmtp_tp.gateway.python import module_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def probe(setup: Setup) -> Iterator[Finding]:
         "seconds": seconds,
     }
     done = subprocess.run(
-        [*PYTHON, "-m", "proxsmtp_tp.gateway.doctor.prober"],
+        module_command("proxsmtp_tp.gateway.doctor.prober"),
         input=json.dumps(job), capture_output=True, text=True, check=False, timeout=8 * seconds,
     )  # fmt: skip
     if done.returncode:
