@@ -73,6 +73,8 @@ class Connection:
         self.session = Session(
             context.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date, trace_id=self.trace_id
         )
+        self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
+        self.session.use_limits(self._limits)
         self._upstream = Upstream(context, sock, self._peer)
         self._client: Any = None
         self._server: Any = None
@@ -127,6 +129,9 @@ class Connection:
             destination = self._upstream.destination()
         except NoDestinationError as error:
             self._perform(self.session.refuse(error.reply, str(error)))
+            return
+        self._perform(self.session.check_limits(destination.ip))
+        if self.session.ended:
             return
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
@@ -414,6 +419,7 @@ class Connection:
     def _finished(self) -> None:
         self._judging.release()
         self._upstream.forget()
+        self._limits.leave()
         self._on_finished(self)
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.listening import Listeners
     from proxsmtp_tp.service.fail_open import FailOpen
+    from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.readiness import Notifier
     from proxsmtp_tp.service.status import StatusSocket
     from proxsmtp_tp.service.worker import ProxyFactory
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-# Settings that needed privileges at the start, or a name that others already use.
-_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance"}
+# Settings that needed privileges at the start, a name that others already use, or the size of shared memory.
+_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance", "client_table_size": "ClientTableSize"}
 
 
 class StartError(Exception):
@@ -67,6 +68,7 @@ class Environment:
     """
 
     admission: Admission
+    locks: Locks
     fail_open: FailOpen
     make_proxy: ProxyFactory
     load: Callable[[], Configuration]
@@ -155,6 +157,7 @@ class Master:
         self._environment.notifier.alive()
         self._go_on()
         self._environment.fail_open.step(self._current.serves)
+        self._environment.locks.step()
         for handler in syslog.in_use():
             handler.retry()
 
@@ -163,6 +166,7 @@ class Master:
         poll.register(self._wakeup, select.POLLIN)
         if (status := self._environment.status.fileno()) is not None:
             poll.register(status, select.POLLIN)
+        poll.register(self._environment.admission.clients, select.POLLIN)  # wakes up for `locks.step`
         workers = {worker.pulse: (generation, worker) for generation, worker in self._all_workers()}
         for pulse in workers:
             poll.register(pulse, select.POLLIN)
@@ -170,7 +174,7 @@ class Master:
             *(handler.due for handler in syslog.in_use()),
             *(generation.due() for generation in self._generations()),
         )
-        due = min(self._pulse_at, self._environment.fail_open.due(), *others)
+        due = min(self._pulse_at, self._environment.fail_open.due(), self._environment.locks.due(), *others)
         pause = min(max(0.0, due - time.monotonic()), (self._environment.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):
             if descriptor == self._wakeup.fileno():
@@ -178,7 +182,7 @@ class Master:
             elif descriptor in workers:
                 generation, worker = workers[descriptor]
                 generation.pulsed(worker)
-            else:
+            elif descriptor == status:
                 self._environment.status.answer(self.report)
 
     def _hear(self) -> None:
@@ -192,7 +196,8 @@ class Master:
     def _reap(self) -> None:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                any(generation.reaped(*ended) for generation in self._generations())
+                ours = any(generation.reaped(*ended) for generation in self._generations())
+                _ = ours or self._environment.locks.reaped(*ended)
 
     def _go_on(self) -> None:
         """Do what the phases of the generations need next."""
@@ -255,6 +260,7 @@ class Master:
     def _take_over(self, new: Generation) -> None:
         old, self._current, self._next = self._current, new, None
         self._environment.fail_open.configure(new.settings)
+        self._environment.locks.configure(new.settings)
         self._environment.admission.set_limit(new.settings.max_connections)
         old.retire()
         self._old.append(old)

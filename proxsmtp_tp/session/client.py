@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, message, refusing, size, without_tls, xclient
+from proxsmtp_tp.session import effects, limiting, message, refusing, size, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED, PendingReply, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -236,6 +236,9 @@ def _mail(d: Dialogue, command: Command) -> None:
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return
     said = _envelope_command(d, command, read_mail, guess_mail)
+    if (limited := limiting.at_mail(d)) is not None:
+        refusing.refuse_limited(d, limited)
+        return
     d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
 
 
@@ -283,10 +286,10 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
         d.log_once(b"RCPT", f"client={d.client}: RCPT is refused: too many recipients in one transaction")
-        d.tell(answers.TOO_MANY_RECIPIENTS)
-        d.refusals.recipients += 1
-        if d.refusals.recipients > refusing.OVERSHOOT:
-            refusing.count_error(d)
+        refusing.refuse_recipient(d, answers.TOO_MANY_RECIPIENTS)
+        return
+    if (limited := limiting.at_rcpt(d)) is not None:
+        refusing.refuse_recipient(d, limited)
         return
     d.recipient_octets = told
     d.recipient_lines = kept

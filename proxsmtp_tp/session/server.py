@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import message, without_tls, xclient
+from proxsmtp_tp.session import limiting, message, without_tls, xclient
 from proxsmtp_tp.session.dialogue import PendingReply, shown
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -266,6 +266,7 @@ def _rcpt(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         d.envelope.recipients.append(pending.address)
         d.envelope.recipient_parameters.append(pending.parameters)
+    limiting.recipient_answered(d, reply)
     d.pass_on(reply)
 
 

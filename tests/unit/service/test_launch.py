@@ -71,7 +71,9 @@ def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureF
 
 def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
     nothing: Any = None
-    parts = Environment(Admission(9, 0), nothing, make_proxy, nothing, nothing, nothing, nothing, nothing, nothing)
+    parts = Environment(
+        Admission(9, 0), nothing, nothing, make_proxy, nothing, nothing, nothing, nothing, nothing, nothing
+    )
     master = Master(Settings(), {}, parts)
     for _ in range(WORKERS_MAX - 1):
         master._rows.take()
