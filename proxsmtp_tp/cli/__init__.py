@@ -7,6 +7,9 @@ proxsmtpd       the command line of proxsmtpd 1.10
 serve           serve
 check_config    check-config
 status          status
+log_level       log-level
+daemon          asks a running daemon at its control socket
+durations       times as they are typed and shown
 rules           install-rules, remove-rules, check-rules: their options
 rule_actions    what these three do
 doctor          doctor: its options

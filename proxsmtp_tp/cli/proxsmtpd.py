@@ -63,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from proxsmtp_tp.service.launch import Launch, launch  # noqa: PLC0415  (a wrong file is told without it)
 
     detach = options.level is None
-    level = 3 if options.level is None else options.level
-    return launch(Launch(configuration, options.config, NAME, options.pid_file, level, detach))
+    return launch(Launch(configuration, options.config, NAME, options.pid_file, options.level, detach))
 
 
 def _parse(arguments: Sequence[str]) -> _Options:

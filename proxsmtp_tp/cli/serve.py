@@ -23,9 +23,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--debug-level",
         type=int,
         choices=range(5),
-        default=3,
         metavar="LEVEL",
-        help="0 errors, 1 warnings, 2 notices, 3 information (default), 4 everything",
+        help="0 errors, 1 warnings, 2 notices, 3 information, 4 everything (default: LogLevel)",
     )
     parser.set_defaults(func=run)
 

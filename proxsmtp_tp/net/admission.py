@@ -25,9 +25,9 @@ import weakref
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.places import PlaceTable
-from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
 from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
+from proxsmtp_tp.telemetry.switches import Switches
 from proxsmtp_tp.telemetry.trace_id import TraceIds
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class Admission:
     """Counts connections of workers against one limit, and knows our own upstream connections.
 
     Made once, before forking, for workers 0..`workers`-1; `begin` brings more, up to WORKERS_MAX. Each
-    process then uses its own copy of this object. `clients`: see `client_table`.
+    process then uses its own copy of this object.
     """
 
-    def __init__(self, max_connections: int, workers: int, clients: int = SIZE_DEFAULT) -> None:
+    def __init__(self, max_connections: int, workers: int) -> None:
         rows, chunks = WORKERS_MAX, _CHUNKS_MAX
         sizes = (_HEADER * _WORD, rows * _WORD, rows * _WORD, _BUCKETS * 4, rows, chunks * 2, chunks * _CHUNK_BYTES)
         starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
@@ -93,7 +93,7 @@ class Admission:
         self.counters = Counters(rows)
         self.recent_verdicts = RecentVerdicts(rows)
         self.trace_ids = TraceIds(rows)
-        self.clients = ClientTable(clients, rows)
+        self.switches = Switches()
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)
@@ -114,7 +114,6 @@ class Admission:
         with self._lock:
             self._header[_ROWS] = max(self._header[_ROWS], worker + 1)
             self._accepting[worker] = 1
-            self.clients.begin(worker)
 
     def end_accepting(self, worker: int) -> None:
         """The worker accepts no more clients: it is ignored when the least busy worker is looked for."""
@@ -181,7 +180,6 @@ class Admission:
             self._spooled[worker] = 0
             self._count_holders()
             self.counters.keep(worker)
-            self.clients.clear(worker)
         self._free.pop(worker, None)
         self._places.clear(worker)
 

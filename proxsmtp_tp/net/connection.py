@@ -25,6 +25,7 @@ from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
 from proxsmtp_tp.net.sides import ClientSide, ServerSide, keep_reading, reset, was_reset
+from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
@@ -73,8 +74,8 @@ class Connection:
         self.session = Session(
             context.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date, trace_id=self.trace_id
         )
-        self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
-        self.session.use_limits(self._limits)
+        self._traced = False
+        self.follow()
         self._upstream = Upstream(context, sock, self._peer)
         self._client: Any = None
         self._server: Any = None
@@ -130,9 +131,6 @@ class Connection:
         except NoDestinationError as error:
             self._perform(self.session.refuse(error.reply, str(error)))
             return
-        self._perform(self.session.check_limits(destination.ip))
-        if self.session.ended:
-            return
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
 
@@ -186,6 +184,12 @@ class Connection:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crash(error)
         self._maybe_finished()
+
+    def follow(self) -> None:
+        """Trace this session, or no longer, as it is wanted now."""
+        tracing = self._context.tracing
+        self._traced = tracing.follows(self.client_ip)
+        self.session.trace(tracing.wants(self.client_ip))
 
     # Events.
 
@@ -330,6 +334,9 @@ class Connection:
         self._context.admission.counters.count(self._context.worker, effect.counter)
 
     def _log(self, effect: effects.Log) -> None:
+        if self._traced:
+            write_traced(log, effect.level, f"{self.name}: {effect.text}, id={self.trace_id}")
+            return
         if not log.isEnabledFor(effect.level):
             return
         unlimited = effect.essential or effect.level == logging.DEBUG
@@ -419,7 +426,6 @@ class Connection:
     def _finished(self) -> None:
         self._judging.release()
         self._upstream.forget()
-        self._limits.leave()
         self._on_finished(self)
 
 

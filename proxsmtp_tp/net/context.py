@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import Filter
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.net.admission import Admission
-    from proxsmtp_tp.net.client_limits import WorkerLimits
     from proxsmtp_tp.net.log_limit import LogLimit
     from proxsmtp_tp.net.refusals import Refusals
+    from proxsmtp_tp.net.tracing import Tracing
     from proxsmtp_tp.net.watching import Watch
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.state import Reason, Wait
@@ -44,7 +44,7 @@ class WorkerContext:
     log_limit: LogLimit
     refusals: Refusals
     watch: Watch
-    client_limits: WorkerLimits
+    tracing: Tracing
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
 

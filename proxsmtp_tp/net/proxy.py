@@ -20,12 +20,12 @@ from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
-from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.refusals import Refusals
+from proxsmtp_tp.net.tracing import Tracing
 from proxsmtp_tp.net.watching import Watch
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.options import options_of
@@ -69,15 +69,13 @@ class Proxy:
             listening_ports=frozenset(
                 int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
             ),
-            options=options_of(settings, reject, trace=log.isEnabledFor(logging.DEBUG)),
+            options=options_of(settings, reject),
             limits=limits_of(settings),
             filter=make_filter(settings, admission.tally(worker), admission.places(worker)),
             log_limit=LogLimit(),
             refusals=refusals,
+            tracing=Tracing(admission.switches),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
-            client_limits=WorkerLimits(
-                settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)
-            ),
         )
         self._loop = self.context.loop
         self._admission = admission
@@ -234,7 +232,10 @@ class Proxy:
         if now >= self._draining_until:
             self.stop()
         until = time.monotonic() + SLICE
+        tracing = self.context.tracing.look()
         for connection in list(self._connections):
+            if tracing:
+                connection.follow()
             connection.tick(now)
             if time.monotonic() >= until:
                 await asyncio.sleep(0)

@@ -27,14 +27,13 @@ from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
+from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.fail_open import FailOpen
-from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
-from proxsmtp_tp.service.locks import Locks
+from proxsmtp_tp.service.log_levels import LogLevels
 from proxsmtp_tp.service.master import Environment, Master, StartError, with_workers
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
 from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
-from proxsmtp_tp.service.state_directory import prepare, state_directory
 from proxsmtp_tp.service.status import StatusSocket
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import GRACE, make_proxy
@@ -53,21 +52,20 @@ _DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
 _DESCRIPTORS_FILTER = 4  # its three standard streams and the spool
 _DESCRIPTORS_OWN = 64  # standard streams, listeners, event loop, log, and the files of a moment
 _REAP_SECONDS = 5  # for the master to reap the last worker and to clean up, on a loaded machine
-_DAEMON_LEVEL = 3  # what 1.10 sends to syslog: all but debugging
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How the daemon was started. `path` was read for `configuration`, and is read again by a reload.
 
-    `pid_file` is that of the command line; `level` is that of -d.
+    `pid_file` is that of the command line; `level` is that of -d; None: as LogLevel says.
     """
 
     configuration: Configuration
     path: str
     name: str
     pid_file: str | None = None
-    level: int = _DAEMON_LEVEL
+    level: int | None = None
     detach: bool = False
     make_proxy: ProxyFactory = make_proxy
     proxy_module: str = "proxsmtp_tp.net.proxy"
@@ -79,8 +77,9 @@ def launch(wanted: Launch) -> int:
     _reset_signals()
     notifier = Notifier()
     wanted = replace(wanted, path=str(Path(wanted.path).absolute()))
+    level = wanted.configuration.settings.log_level if wanted.level is None else wanted.level
     if not wanted.detach:
-        logs.set_up(logs.StreamHandler(wanted.name), wanted.level)
+        logs.set_up(logs.StreamHandler(wanted.name), level)
         return _run(wanted, notifier, _Starter(None))
     if problem := syslog.problem():
         print(f"{wanted.name}: warning: {problem}", file=sys.stderr)
@@ -94,7 +93,7 @@ def launch(wanted: Launch) -> int:
     try:
         os.close(out)
         _detach()
-        logs.set_up(syslog.SyslogHandler(wanted.name), wanted.level)
+        logs.set_up(syslog.SyslogHandler(wanted.name), level)
         code = _run(wanted, notifier, _Starter(into))
     except BaseException:
         log.critical("internal error", exc_info=True)
@@ -189,9 +188,6 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     user = _other_user(settings)
     status = StatusSocket(settings.instance, user)
     cleanup.callback(status.close, remove=True)
-    kept = state_directory(settings.instance)
-    if user is not None:
-        _prepare_state(kept, user)
     _raise_descriptor_limit(settings)
     for module in (*_PRELOADED, wanted.proxy_module):
         importlib.import_module(module)
@@ -199,6 +195,8 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         pid_file.write()
     drop_privileges(settings.user, settings.transparent_proxy is TransparentProxy.FULL)
     status.open()
+    control = ControlSocket(status.control())
+    cleanup.callback(control.close, remove=True)
     _check_temp_directory(settings)
 
     def on_ready() -> None:
@@ -206,32 +204,24 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         starter.ready()
 
     def close_in_worker() -> None:
-        for thing in (notifier, status, pid_file, starter):
+        for thing in (notifier, status, control, pid_file, starter):
             thing.close()
 
-    admission = Admission(settings.max_connections, 0, settings.client_table_size)
-    locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
-    cleanup.callback(locks.close)
+    admission = Admission(settings.max_connections, 0)
     environment = Environment(
         admission=admission,
-        locks=locks,
         fail_open=FailOpen(settings, status.file("heartbeat")),
         make_proxy=wanted.make_proxy,
         load=lambda: load_config(wanted.path),
         notifier=notifier,
         status=status,
+        control=control,
+        levels=LogLevels(admission.switches, wanted.level, settings.log_level),
         on_ready=on_ready,
         on_stop=pid_file.stopping,
         close_in_worker=close_in_worker,
     )
     return Master(settings, listeners, environment)
-
-
-def _prepare_state(directory: Path, user: pwd.struct_passwd) -> None:
-    try:
-        prepare(directory, user)
-    except OSError as error:
-        log.info("locks of clients are not kept over a restart: %s: %s", directory, error.strerror or error)
 
 
 def _pid_path(settings: Settings, wanted: Launch) -> str | None:

@@ -24,6 +24,7 @@ from proxsmtp_tp.config.reader import ConfigError
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners, stop_listening
 from proxsmtp_tp.service import syslog
+from proxsmtp_tp.service.commands import commands_of
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.privileges import has_net_raw
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.listening import Listeners
+    from proxsmtp_tp.service.control import ControlSocket
     from proxsmtp_tp.service.fail_open import FailOpen
-    from proxsmtp_tp.service.locks import Locks
+    from proxsmtp_tp.service.log_levels import LogLevels
     from proxsmtp_tp.service.readiness import Notifier
     from proxsmtp_tp.service.status import StatusSocket
     from proxsmtp_tp.service.worker import ProxyFactory
@@ -46,8 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-# Settings that needed privileges at the start, a name that others already use, or the size of shared memory.
-_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance", "client_table_size": "ClientTableSize"}
+# Settings that needed privileges at the start, or a name that others already use.
+_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance"}
 
 
 class StartError(Exception):
@@ -68,12 +70,13 @@ class Environment:
     """
 
     admission: Admission
-    locks: Locks
     fail_open: FailOpen
     make_proxy: ProxyFactory
     load: Callable[[], Configuration]
     notifier: Notifier
     status: StatusSocket
+    control: ControlSocket
+    levels: LogLevels
     on_ready: Callable[[], None]
     on_stop: Callable[[], None]
     close_in_worker: Callable[[], None]
@@ -101,6 +104,7 @@ class Master:
         self._current = self._generation(with_workers(settings), listeners)
         self._next: Generation | None = None
         self._old: list[Generation] = []
+        environment.control.commands = commands_of(self)
 
     def run(self) -> None:
         """Run until the last worker has ended. Raises StartError if the first ones do not start."""
@@ -112,6 +116,11 @@ class Master:
         if self._failed:
             raise StartError("a worker ended before it was ready: the log says why")
         log.debug("stopped processing")
+
+    @property
+    def levels(self) -> LogLevels:
+        """How much is logged."""
+        return self._environment.levels
 
     def report(self) -> dict[str, Any]:
         """What `status` shows. Times in seconds."""
@@ -128,6 +137,7 @@ class Master:
             "max_connections": self._environment.admission.limit,
             "replaced_workers": self._current.replaced,
             "counters": {counter.name.lower(): total for counter, total in counters.items()},
+            "log": self.levels.report(),
             "filter": self._environment.admission.recent_verdicts.report(),
             "workers": [
                 {
@@ -157,7 +167,8 @@ class Master:
         self._environment.notifier.alive()
         self._go_on()
         self._environment.fail_open.step(self._current.serves)
-        self._environment.locks.step()
+        self._environment.control.step()
+        self.levels.step()
         for handler in syslog.in_use():
             handler.retry()
 
@@ -166,7 +177,7 @@ class Master:
         poll.register(self._wakeup, select.POLLIN)
         if (status := self._environment.status.fileno()) is not None:
             poll.register(status, select.POLLIN)
-        poll.register(self._environment.admission.clients, select.POLLIN)  # wakes up for `locks.step`
+        self._environment.control.register(poll)
         workers = {worker.pulse: (generation, worker) for generation, worker in self._all_workers()}
         for pulse in workers:
             poll.register(pulse, select.POLLIN)
@@ -174,7 +185,8 @@ class Master:
             *(handler.due for handler in syslog.in_use()),
             *(generation.due() for generation in self._generations()),
         )
-        due = min(self._pulse_at, self._environment.fail_open.due(), self._environment.locks.due(), *others)
+        others = (*others, self._environment.control.due(), self.levels.due())
+        due = min(self._pulse_at, self._environment.fail_open.due(), *others)
         pause = min(max(0.0, due - time.monotonic()), (self._environment.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):
             if descriptor == self._wakeup.fileno():
@@ -184,6 +196,8 @@ class Master:
                 generation.pulsed(worker)
             elif descriptor == status:
                 self._environment.status.answer(self.report)
+            else:
+                self._environment.control.step(descriptor)
 
     def _hear(self) -> None:
         with suppress(BlockingIOError):
@@ -196,8 +210,7 @@ class Master:
     def _reap(self) -> None:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                ours = any(generation.reaped(*ended) for generation in self._generations())
-                _ = ours or self._environment.locks.reaped(*ended)
+                any(generation.reaped(*ended) for generation in self._generations())
 
     def _go_on(self) -> None:
         """Do what the phases of the generations need next."""
@@ -260,7 +273,7 @@ class Master:
     def _take_over(self, new: Generation) -> None:
         old, self._current, self._next = self._current, new, None
         self._environment.fail_open.configure(new.settings)
-        self._environment.locks.configure(new.settings)
+        self.levels.configure(new.settings.log_level)
         self._environment.admission.set_limit(new.settings.max_connections)
         old.retire()
         self._old.append(old)

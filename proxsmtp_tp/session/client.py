@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, limiting, message, refusing, size, without_tls, xclient
+from proxsmtp_tp.session import effects, message, refusing, size, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED, PendingReply, shown
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -166,13 +166,19 @@ def _next_line(d: Dialogue) -> bool:
 
 
 def _line(d: Dialogue, line: bytes) -> None:
-    command = parse_command(line)
+    try:
+        command = parse_command(line)
+    except SmtpError:
+        d.trace("CLIENT <", b"(%d octets that are no command)" % len(line))
+        raise
     secret = command.verb in AUTH_VERBS
     if len(line) > COMMAND_LIMIT:
         if not secret:
             raise SmtpError(answers.LINE_TOO_LONG)
         _check_long_auth(d, line, continues=False)
-    d.trace("CLIENT <", command.verb + b" ..." if secret else line)
+    d.tracing.login_tried = d.tracing.login_tried or secret  # also while nothing is traced: it may be later
+    if d.tracing.on:
+        d.trace("CLIENT <", d.tracing.command(command))
     if command.verb != b"QUIT" and d.unwanted():
         d.end_after_replies = d.end_after_transaction
         return
@@ -203,6 +209,7 @@ def _stop_reading(d: Dialogue) -> None:
 
 def _continuation(d: Dialogue, line: bytes) -> None:
     """A line of an AUTH exchange: it is not interpreted, but must be one line (RFC 4954 section 4)."""
+    d.trace("CLIENT <", b"(%d octets of AUTH)" % len(line))
     if not line.endswith(b"\r\n") or line.count(b"\r") != 1 or b"\0" in line:
         raise SmtpError(answers.LINE_TOO_LONG)
     if len(line) > COMMAND_LIMIT:
@@ -236,9 +243,6 @@ def _mail(d: Dialogue, command: Command) -> None:
         d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
         return
     said = _envelope_command(d, command, read_mail, guess_mail)
-    if (limited := limiting.at_mail(d)) is not None:
-        refusing.refuse_limited(d, limited)
-        return
     d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
 
 
@@ -254,8 +258,6 @@ def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Read
             b"odd " + command.verb, f"client={d.client}: refused, because servers read it in more than one way: {line}"
         )
         raise
-    if said.line is not command.line:
-        d.trace("SERVER >", said.line)
     if said.parameters:
         _check_parameters(d, command.verb, said.parameters)
     return said
@@ -286,10 +288,10 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
         d.log_once(b"RCPT", f"client={d.client}: RCPT is refused: too many recipients in one transaction")
-        refusing.refuse_recipient(d, answers.TOO_MANY_RECIPIENTS)
-        return
-    if (limited := limiting.at_rcpt(d)) is not None:
-        refusing.refuse_recipient(d, limited)
+        d.tell(answers.TOO_MANY_RECIPIENTS)
+        d.refusals.recipients += 1
+        if d.refusals.recipients > refusing.OVERSHOOT:
+            refusing.count_error(d)
         return
     d.recipient_octets = told
     d.recipient_lines = kept
@@ -379,6 +381,7 @@ def _bdat(d: Dialogue, command: Command) -> None:
     if d.end_after_replies is not None:
         return  # nothing more is read
     d.flow.skip = int(size[0])
+    d.trace("CLIENT <", b"(a chunk of %d octets, which is skipped)" % d.flow.skip)
     d.phase = Phase.SKIPPING
     d.unseen_effects.append(effects.MessageClock(running=True))
     _skip(d)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.session import effects
 from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
 from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
+from proxsmtp_tp.session.tracing import Tracing
 from proxsmtp_tp.smtp.capabilities import Capabilities
 from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
 from proxsmtp_tp.smtp.envelope import Envelope
@@ -36,8 +37,9 @@ LOGGED_RECIPIENTS = 20
 INTERRUPTED = "INTERRUPTED"
 """`status=` of a message whose connection ended before its final reply."""
 
-TRACED = 200
-"""Octets of a line that are logged with -d 4: enough for any command except the longest addresses."""
+TRACED = 2000
+"""Octets of a line or reply in a trace: the longest command that RFC 5321 allows (section 4.5.3.1.4) with parameters of
+extensions, and half of what a log line may have."""
 
 OUTSTANDING_LIMIT = 1000
 """Commands that may wait for a reply: ten transactions of 100 recipients (RFC 5321 section 4.5.3.1.8) in one group.
@@ -96,6 +98,7 @@ class Message:
         "filtering",
         "final_reply",
         "inserter",
+        "octets_sent",
         "reading",
         "relay",
         "sent",
@@ -111,6 +114,8 @@ class Message:
         self.relay = DataRelay() if sink is Sink.STREAM and inserter is None else None
         self.decoder = self.relay.decoder if self.relay is not None else DataDecoder()
         self.encoder = DataEncoder()
+        self.octets_sent = 0
+        """Octets of it that were sent to the server."""
         self.inserter = inserter
         self.filtering = sink is Sink.FILTER
         """The driver still has the filter run, or the judged message."""
@@ -158,6 +163,7 @@ class Dialogue:
     ) -> None:
         """`client` and `local` are IP addresses; `clock` gives the date as RFC 5322 section 3.3 writes it."""
         self.options = options
+        self.tracing = Tracing(options.trace)
         self.client = client
         self.local = local
         self.clock = clock
@@ -220,7 +226,11 @@ class Dialogue:
 
     def pass_on(self, reply: Reply) -> None:
         """Send a reply to the client now. A refusal of our own gets the trace id at its end."""
-        self._joiner.add(self.effects, reply.traced(self.trace_id).wire if reply.own else reply.wire)
+        if reply.own:
+            reply = reply.traced(self.trace_id)
+        if self.tracing.on:
+            self.trace("CLIENT >", self.tracing.reply(reply))
+        self._joiner.add(self.effects, reply.wire)
 
     def release_local_replies(self) -> None:
         """Send the replies of our own that no longer wait for a reply of the server."""
@@ -256,6 +266,8 @@ class Dialogue:
         self.sync = pending.expect not in GROUPED
         self.outstanding.append(pending)
         self.flow.asked_octets += len(pending.line)
+        if self.tracing.on:
+            self.trace("SERVER >", self.tracing.sent(pending.line, auth=pending.expect is Expect.AUTH))
         self.send(pending.line)
 
     def answered(self) -> PendingReply:
@@ -327,6 +339,7 @@ class Dialogue:
             }  # in AUTH the server would read QUIT as the next line of the exchange
             polite = speaks and not self.outstanding and not self.server_in_text()
             if polite:
+                self.trace("SERVER >", b"QUIT")
                 self.send(b"QUIT\r\n")
             self.drop_server(abort=not polite)
         self.release_filter()
@@ -377,9 +390,9 @@ class Dialogue:
             self.log(text, level)
 
     def trace(self, who: str, line: bytes) -> None:
-        """Log a line of the dialogue, with -d 4 only. The caller must leave secrets out."""
-        if self.options.trace:
-            self.log(f"{who} {shown(line[:TRACED])}", logging.DEBUG)
+        """Log a line of the dialogue, while it is traced. The caller must leave secrets out."""
+        if self.tracing.on:
+            self.log(f"{who} {shown(line[:TRACED])}{'...' if len(line) > TRACED else ''}", logging.DEBUG)
 
     def log_message(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:
         """Write the log line of a message: `reply` is what the client got, `filtered` how the filter ended."""

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
-from proxsmtp_tp.session import effects, limiting, size
+from proxsmtp_tp.session import effects, size
 from proxsmtp_tp.session.dialogue import INTERRUPTED, Message, PendingReply, shown
 from proxsmtp_tp.session.state import Expect, Phase, Sink
 from proxsmtp_tp.smtp import answers
@@ -90,13 +90,14 @@ def text(d: Dialogue, data: bytes) -> None:
     if message.sink is Sink.FILTER and out:
         d.effects.append(effects.FilterData(out))
     elif message.sink is Sink.STREAM:
-        d.send(out if message.relay is not None else _encoded(message, out, last=decoder.done))
+        _send(d, message, out if message.relay is not None else _encoded(message, out, last=decoder.done))
     if decoder.done:
         _complete(d, message)
 
 
 def _complete(d: Dialogue, message: Message) -> None:
     d.lines.put_back(message.decoder.rest)
+    d.trace("CLIENT <", b"(a message of %d octets)" % message.decoder.size)
     d.phase = Phase.SETTLING
     if message.sink is Sink.FILTER:
         d.effects.append(effects.FilterFinish())
@@ -131,8 +132,6 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
         message.verdict = given
         d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
         return
-    if given.action is Action.REJECT:
-        limiting.message_rejected(d)
     reply = given.reply or answers.FILTER_FAILED  # a PASS before the end of the message is not about the whole message
     message.verdict = given
     if d.phase is Phase.DATA:
@@ -214,7 +213,7 @@ def chunk(d: Dialogue, event: events.MessageChunk) -> None:
     if not message.reading:
         return
     d.progress = True
-    d.send(_encoded(message, event.data, last=False))
+    _send(d, message, _encoded(message, event.data, last=False))
 
 
 def chunks_end(d: Dialogue, _event: events.MessageEnd) -> None:
@@ -222,7 +221,7 @@ def chunks_end(d: Dialogue, _event: events.MessageEnd) -> None:
     message = _message(d)
     if not message.reading:
         return
-    d.send(_encoded(message, b"", last=True))
+    _send(d, message, _encoded(message, b"", last=True))
     d.release_filter()
     _end_sent(d, message)
 
@@ -236,7 +235,13 @@ def unreadable(d: Dialogue, event: events.MessageUnreadable) -> None:
     settle(d, answers.SPOOL_FAILED, FILTER_ERROR)
 
 
+def _send(d: Dialogue, message: Message, wire: bytes) -> None:
+    message.octets_sent += len(wire)
+    d.send(wire)
+
+
 def _end_sent(d: Dialogue, message: Message) -> None:
+    d.trace("SERVER >", b"(a message of %d octets as sent, with the final dot)" % message.octets_sent)
     message.reading = False
     message.sent = True
     d.unseen_effects.append(effects.MessageClock(running=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import limiting, message, without_tls, xclient
+from proxsmtp_tp.session import message, without_tls, xclient
 from proxsmtp_tp.session.dialogue import PendingReply, shown
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -30,6 +30,7 @@ OCTETS_PER_FEED = 65536
 def connected(d: Dialogue, event: events.Connected) -> None:
     """Connected: wait for the server's greeting."""
     d.server = event.server
+    d.trace("SERVER", b"connected: " + event.server.encode())
     d.outstanding.append(PendingReply(Expect.GREETING))
 
 
@@ -70,10 +71,17 @@ def _act(d: Dialogue) -> None:
         if reply is None:
             break
         d.progress = True
-        d.trace("SERVER <", reply.wire)
+        if d.tracing.on:
+            _trace(d, reply)
         _reply(d, reply)
     if d.flow.server_closing:
         _lost(d)
+
+
+def _trace(d: Dialogue, reply: Reply) -> None:
+    if d.outstanding:
+        d.tracing.asked(d.outstanding[0].line, auth=d.outstanding[0].expect is Expect.AUTH)
+    d.trace("SERVER <", d.tracing.reply(reply))
 
 
 def _reply(d: Dialogue, reply: Reply) -> None:
@@ -218,7 +226,7 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
         )
         d.removed.tls = d.removed.tls or d.capabilities.tls
         d.removed.auth = d.removed.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
-        if d.options.trace:
+        if d.tracing.on:
             _log_removed(d)
     d.helo = helo
     d.new_transaction()
@@ -266,7 +274,6 @@ def _rcpt(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         d.envelope.recipients.append(pending.address)
         d.envelope.recipient_parameters.append(pending.parameters)
-    limiting.recipient_answered(d, reply)
     d.pass_on(reply)
 
 

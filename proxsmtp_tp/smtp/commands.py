@@ -52,6 +52,10 @@ VERBS: Final[dict[bytes, Verb]] = {
 AUTH_VERBS: Final = frozenset({b"AUTH", b"X-EXPS"})
 """Verbs that begin an exchange with secrets (RFC 4954); Exchange servers use X-EXPS between them."""
 
+SECRET_VERBS: Final = AUTH_VERBS | {b"BURL", b"PASS", b"LOGIN", b"AUTHENTICATE"}
+"""Verbs whose arguments no log line may have. BURL names a message with the right to read it (RFC 4468, RFC 4467); the
+others are logins of POP and IMAP, which a client may send by mistake."""
+
 _LONG_AUTH = re.compile(rb"[A-Za-z-]+ [A-Za-z0-9_-]+ [A-Za-z0-9+/]*+={0,2}\r\n")
 _LONG_AUTH_REPLY = re.compile(rb"[A-Za-z0-9+/]*+={0,2}\r\n")
 

@@ -3,4 +3,5 @@
 counters          events counted by all workers in shared memory
 recent_verdicts   the messages that filters kept last, in shared memory
 trace_id          the id of a session, unique over workers, reloads and restarts
+switches          numbers that the master sets for all workers: log level, traced clients
 """

@@ -59,7 +59,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "level", "detach", "pid_file"),
     [
-        ([], 3, True, None),
+        ([], None, True, None),
         (["-d", "4"], 4, False, None),
         (["-d0"], 0, False, None),
         (["-d", " +2"], 2, False, None),
@@ -71,7 +71,7 @@ def test_what_the_daemon_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    level: int,
+    level: int | None,
     detach: bool,
     pid_file: str | None,
 ) -> None:

@@ -14,6 +14,7 @@ from proxsmtp_tp.config.reader import Configuration
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 from proxsmtp_tp.net.listening import Endpoint
+from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.launch import Launch, _check_temp_directory, _pid_path, _raise_descriptor_limit
 from proxsmtp_tp.service.master import _FIXED, Environment, Master, ReloadError, _close_everywhere, with_workers
 from proxsmtp_tp.service.worker import make_proxy
@@ -71,8 +72,9 @@ def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureF
 
 def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
     nothing: Any = None
+    names = ("fail_open", "load", "notifier", "status", "levels", "on_ready", "on_stop", "close_in_worker")
     parts = Environment(
-        Admission(9, 0), nothing, nothing, make_proxy, nothing, nothing, nothing, nothing, nothing, nothing
+        admission=Admission(9, 0), make_proxy=make_proxy, control=ControlSocket(None), **dict.fromkeys(names, nothing)
     )
     master = Master(Settings(), {}, parts)
     for _ in range(WORKERS_MAX - 1):

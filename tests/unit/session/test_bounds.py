@@ -71,7 +71,8 @@ class Work:
         assert self.octets <= client_module.LINE_OCTETS_PER_FEED + AUTH_LIMIT, event
         assert self.replies <= server.REPLIES_PER_FEED, event
         logged = [effect for effect in given if isinstance(effect, effects.Log)]
-        assert len(logged) <= client_module.LINES_PER_FEED + server.REPLIES_PER_FEED + 2, event
+        # A trace has each line as it came and as it was sent.
+        assert len(logged) <= 2 * (client_module.LINES_PER_FEED + server.REPLIES_PER_FEED + 2), event
         self.forget()
 
     def forget(self) -> None:

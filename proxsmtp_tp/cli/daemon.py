@@ -1,0 +1,66 @@
+"""For commands that ask a running daemon at its control socket: which instance, and what to say where none answers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.config.reader import ConfigError, load_config
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+
+class NoAnswerError(Exception):
+    """Nothing was done. `code` is the exit status; the text says what to do."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        self.code = code
+        super().__init__(text)
+
+
+def add_instance(parser: argparse.ArgumentParser) -> None:
+    """The options that name the instance."""
+    parser.add_argument("-f", "--file", metavar="FILE", help="the instance of this configuration file")
+    parser.add_argument("--instance", metavar="NAME", help="the instance of this name (default: the one that runs)")
+
+
+def ask_daemon(args: argparse.Namespace, command: str, **fields: Any) -> dict[str, Any]:
+    """The answer of the daemon that the options name. Raises NoAnswerError."""
+    from proxsmtp_tp.service.control import ControlError, ask  # noqa: PLC0415  (not for --help)
+    from proxsmtp_tp.service.status import control_path  # noqa: PLC0415
+
+    status = _status_socket(args)
+    try:
+        return ask(control_path(status), command, **fields)
+    except ControlError as error:
+        raise NoAnswerError(str(error)) from None
+    except PermissionError:
+        raise NoAnswerError("only root and the daemon's user may ask: try again with sudo") from None
+    except OSError as error:
+        raise NoAnswerError(f"the daemon does not answer at {control_path(status)}: {error}") from None
+
+
+def complain(error: NoAnswerError) -> int:
+    """Say it, and return the exit status."""
+    print(error, file=sys.stderr)
+    return error.code
+
+
+def _status_socket(args: argparse.Namespace) -> Path:
+    from proxsmtp_tp.service.status import find_sockets, instance_of  # noqa: PLC0415
+
+    wanted = args.instance
+    if args.file is not None:
+        try:
+            wanted = load_config(args.file).settings.instance
+        except ConfigError as error:
+            raise NoAnswerError(str(error), error.exit_code) from None
+    found = {instance_of(path): path for path in find_sockets() if wanted in {None, instance_of(path)}}
+    if not found:
+        name = f"{wanted} " if wanted else ""
+        raise NoAnswerError(f"no instance {name}runs: `systemctl start proxsmtp-tp@{wanted or 'NAME'}` starts it")
+    if len(found) > 1:
+        raise NoAnswerError(f"several instances run: add --instance NAME, one of {', '.join(sorted(found))}", 2)
+    return next(iter(found.values()))
