@@ -14,6 +14,7 @@ rules           install-rules, remove-rules, check-rules: their options
 rule_actions    what these three do
 doctor          doctor: its options
 doctor_actions  what it does
+doctor_daemon    what doctor must know of the daemon: its status, and its own replies
 service         install-service, remove-service
 service_units   the files that install-service writes
 demo            demo

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.cli.doctor_daemon import may_be_a_filters, status_of
 from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, options_of, settings_of, store_of
 from proxsmtp_tp.config.reader import ConfigError, printable
-from proxsmtp_tp.gateway import survey
-from proxsmtp_tp.gateway.doctor import examination, probe
+from proxsmtp_tp.gateway.doctor import examination
+from proxsmtp_tp.gateway.doctor.findings import State
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import PlanError
 
@@ -20,26 +22,53 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.gateway.doctor.findings import Finding
 
+_LABELS = {state: f"{state.value:<5}" for state in State}
+
 
 def act(args: argparse.Namespace) -> int:
     """Examine; errors of usage become a line each and an exit status."""
     try:
-        survey.require_root()
-        setup = examination.setup_of(settings_of(args), args.config, options_of(args), store_of(args))
-        findings = _say(args, examination.examine(setup))
+        settings = settings_of(args)
+        setup = examination.setup_of(settings, args.config, options_of(args), store_of(args))
+        setup = replace(setup, status=partial(status_of, settings.instance), may_be_a_filters=may_be_a_filters)
+        waiting = None if args.json else _tell_waiting
+        found = _say(args, examination.examine(setup, waiting))
         if args.probe:
-            findings += _say(args, probe.probe(setup))
+            found += _say(args, examination.send_probe(setup, waiting))
     except ConfigError as error:
         return _complain(error.lines(), error.exit_code)
     except PlanError as error:
         return _complain([str(error)], EXIT_USAGE)
     except GatewayError as error:
         return _complain(str(error).splitlines(), EXIT_FAILED)
-    well = all(finding.ok for finding in findings)
+    well = is_well(found)
     if args.json:
-        # "mend" is the name that "fix" had in 2.0.0: programs read it.
-        print(json.dumps({"ok": well, "findings": [asdict(item) | {"mend": item.fix} for item in findings]}))
+        print(json.dumps({"ok": well, "summary": summary(found), "findings": [as_json(item) for item in found]}))
+    else:
+        print(summary(found))
     return 0 if well else EXIT_FAILED
+
+
+def is_well(findings: Iterable[Finding]) -> bool:
+    """Whether everything was looked at, and nothing is wrong. A mail that a filter kept is neither."""
+    return all(finding.state in {State.OK, State.KEPT} for finding in findings)
+
+
+def summary(findings: list[Finding]) -> str:
+    """The last line: `2 of 20 wrong`."""
+    count = {state: sum(1 for finding in findings if finding.state is state) for state in State}
+    parts = [f"{count[State.WRONG] or 'none'} of {len(findings)} wrong"]
+    if count[State.KEPT]:
+        parts.append(f"{count[State.KEPT]} kept by the filter")
+    if count[State.UNSEEN]:
+        parts.append(f"{count[State.UNSEEN]} not seen" + ("" if examination.is_root() else " (run it as root)"))
+    return ", ".join(parts)
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """A finding for programs. "mend" is the name that "fix" had in 2.0.0: programs read it."""
+    shown = {name: value for name, value in asdict(finding).items() if name != "other"}
+    return shown | {"state": finding.state.name.lower(), "mend": finding.fix}
 
 
 def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]:
@@ -48,10 +77,14 @@ def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]
     for finding in findings:
         found.append(finding)
         if not args.json:
-            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.step}: {printable(finding.text)}", flush=True)
+            print(f"{_LABELS[finding.state]}  {finding.step}: {printable(finding.text)}", flush=True)
             if finding.fix:
                 print(f"       fix: {printable(finding.fix)}", flush=True)
     return found
+
+
+def _tell_waiting(step: str, seconds: float) -> None:
+    print(f"       {step} goes on, {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def _complain(lines: list[str], status: int) -> int:

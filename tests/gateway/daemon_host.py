@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sysconfig
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.cli.doctor_daemon import may_be_a_filters, status_of
 from proxsmtp_tp.config.reader import read_config
 from proxsmtp_tp.gateway import install
 from proxsmtp_tp.gateway.doctor import examination, probe
@@ -70,7 +73,8 @@ class DaemonHost:
         """Whom the doctor sees. To be called inside of the gateway."""
         path = str(self.instance.config)
         settings = read_config(path)
-        return examination.setup_of(settings, path, options_from(settings), Store(self.state))
+        setup = examination.setup_of(settings, path, options_from(settings), Store(self.state))
+        return replace(setup, status=lambda: status_of(settings.instance), may_be_a_filters=may_be_a_filters)
 
     def examine(self) -> list[Finding]:
         """What the doctor says is wrong."""
@@ -99,6 +103,13 @@ class DaemonHost:
         """Restart the daemon."""
         self.instance.stop()
         self.instance.start()
+
+    def reload(self) -> None:
+        """Have the daemon read its configuration again."""
+        assert self.instance._daemon is not None
+        start = len(self.instance.log)
+        self.instance._daemon.send_signal(signal.SIGHUP)
+        assert self.instance.wait_log("the new configuration is in force", start), self.instance.log
 
     def close(self) -> None:
         """End everything."""

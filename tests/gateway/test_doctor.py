@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxsmtp_tp.cli.doctor_actions import is_well
 from proxsmtp_tp.gateway.doctor.daemon import listening
+from proxsmtp_tp.gateway.doctor.findings import State
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
 from tests.gateway import foreign_rulesets
 from tests.gateway.daemon_host import DaemonHost
@@ -364,7 +367,10 @@ def test_the_probe(method: str, mode: str, transparency: str) -> None:
         source = {"client": ("198.18.254.5", "2001:2:0:fe02::1"), "full": ("198.18.254.10", "2001:2:0:fe03::2")}
         for address in source[transparency]:
             assert [f for f in found if f.text == f"the daemon calls the server from {address}"]
-        assert len([f for f in found if "the mail arrived, unchanged" in f.text]) == 2
+        assert len([f for f in found if "the mail arrived, unchanged" in f.text]) == 4
+        assert [f.step for f in found if "gets to the daemon" in f.text] == [f"rule path, lan0, IPv{v}" for v in (4, 6)]
+        for step in ("greeting", "EHLO", "MAIL", "RCPT", "DATA"):
+            assert len([f for f in found if re.search(rf"[(,] ?{step} \d+\.\d\d s", f.text)]) == 4
         passed = [f.text for f in found if f.step.startswith("path MTU")]
         assert passed == 2 * [
             "a long mail passes a link with an MTU of 1280 towards the server",
@@ -391,7 +397,7 @@ DROP_ERRORS = """table inet silent {{
 def test_the_probe_finds_a_path_mtu_black_hole(
     method: str, mode: str, transparency: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxsmtp_tp.gateway.doctor.probe._SPARE_SECONDS", 6.0)
+    monkeypatch.setattr("proxsmtp_tp.gateway.doctor.probe.STEP_SECONDS", 4.0)
     host = DaemonHost(
         RuleMethod=method, RuleMode=mode, TransparentProxy=transparency, ConnectTimeOut="2", FilterTimeout="2",
         FilterCommand="cat",
@@ -410,16 +416,86 @@ def test_the_probe_finds_a_path_mtu_black_hole(
         host.close()
 
 
+FAILING = {
+    "its interpreter is missing": ("#!/nonexistent/python3\n", "the command cannot be run"),
+    "carriage returns": ("#!/bin/sh\r\ncat\r\n", "the command cannot be run"),
+    "a traceback": ("#!/usr/bin/env python3\nraise ValueError('no such key')\n", "ValueError: no such key"),
+    "killed": ("#!/bin/sh\nkill -KILL $$\n", "killed by: SIGKILL"),
+    "no output": ("#!/bin/sh\ncat >/dev/null\n", "exited with success, but without a message"),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_the_probe_of_a_filter_that_fails(redirect: DaemonHost, name: str) -> None:
+    script, reason = FAILING[name]
+    redirect.filter.write_text(script)
+    try:
+        wrong = [finding for finding in redirect.probe() if finding.wrong]
+    finally:
+        redirect.filter.write_text("#!/bin/sh\ncat\n")
+    steps = [f"probe, IPv{version}, {mail} mail" for version in (4, 6) for mail in ("bare", "ordinary")]
+    assert [finding.step for finding in wrong] == steps
+    assert all(reason in finding.text and "not by the filter's own code" in finding.text for finding in wrong), wrong
+
+
+def test_the_probe_of_a_filter_command_that_is_not_there(redirect: DaemonHost) -> None:
+    """Python's own exit status and text look like a refusal."""
+    config = redirect.instance.config
+    healthy = config.read_text()
+    config.write_text(re.sub("FilterCommand: .*", "FilterCommand: python3 /missing.py", healthy))
+    redirect.reload()
+    try:
+        found = redirect.probe()
+    finally:
+        config.write_text(healthy)
+        redirect.reload()
+    assert len([f for f in found if f.wrong and "can't open file" in f.text]) == 4, found
+
+
+def test_the_probe_of_a_slow_filter(redirect: DaemonHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxsmtp_tp.gateway.doctor.probe.STEP_SECONDS", 2.0)
+    redirect.filter.write_text("#!/bin/sh\nsleep 8\ncat\n")
+    try:
+        wrong = [finding for finding in redirect.probe() if finding.wrong]
+    finally:
+        redirect.filter.write_text("#!/bin/sh\ncat\n")
+    assert [finding.step for finding in wrong] == ["probe, IPv4, bare mail", "probe, IPv6, bare mail"]
+    assert all("the filter has not judged the mail within 2 s" in finding.text for finding in wrong)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_mail_that_the_filter_keeps(redirect: DaemonHost, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """Neither ok nor wrong; without the daemon's status, the reply tells."""
+    if not known:
+        monkeypatch.setattr("tests.gateway.daemon_host.status_of", lambda _: None)
+    redirect.filter.write_text(
+        '#!/bin/sh\nmail=$(cat)\ncase $mail in *Date:*) echo "$mail";; *) echo 550 no date >&2; exit 1;; esac\n'
+    )
+    try:
+        found = redirect.probe()
+        assert is_well(found), found
+        kept = [finding for finding in found if finding.state is State.KEPT]
+        assert [f.step for f in kept] == ["probe, IPv4, bare mail", "probe, IPv6, bare mail"]
+        assert all("the filter refused the mail, which was not delivered: 550 no date" in f.text for f in kept)
+        for line in ("550 not today", "451 later", "250 gone"):
+            redirect.filter.write_text(f"#!/bin/sh\necho '{line}' >&2\nexit 1\n")
+            found = redirect.probe()
+            assert len([f for f in found if f.state is State.KEPT and line in f.text and not f.ok]) == 4, found
+            assert [f.step for f in found if f.state is State.UNSEEN] == ["probe, IPv4", "probe, IPv6"]
+            assert not is_well(found)
+    finally:
+        redirect.filter.write_text("#!/bin/sh\ncat\n")
+
+
 def test_what_the_probe_tells_of_filter_and_daemon(redirect: DaemonHost) -> None:
     redirect.filter.write_text("#!/bin/sh\necho X-Seen: yes\ncat\n")
-    assert len([f for f in redirect.probe() if "changed by the gateway" in f.text]) == 2
-    redirect.filter.write_text("#!/bin/sh\necho '550 not today' >&2\nexit 1\n")
-    assert len([f for f in redirect.probe() if f.ok and "refused, and not delivered: 550 not today" in f.text]) == 2
+    assert len([f for f in redirect.probe() if "changed by the gateway" in f.text]) == 4
     redirect.filter.write_text("#!/bin/sh\ncat\n")
     redirect.instance.stop()
-    found = redirect.probe()
+    found = [f for f in redirect.probe() if f.step.startswith("probe")]
     assert [f.ok for f in found] == [False, False]
-    assert "no greeting (ConnectionRefusedError" in found[0].text
+    assert "no greeting within" in found[0].text
+    assert "ConnectionRefusedError" in found[0].text
     redirect.instance.start()
     redirect.run("nft delete table inet proxsmtp_setup")
     assert "before the rules are in place" in redirect.probe()[0].text
@@ -468,3 +544,22 @@ def test_ipv6_of_clients_without_a_way_out(method: str, words: str) -> None:
         assert bool(wrong()) is bool(words)
         host.run("ip -6 route add 2001:db8:77::/64 dev wan0")
         assert wrong() == []
+
+
+def test_an_ordinary_user(redirect: DaemonHost) -> None:
+    """It sees what it may, and says what it could not look at."""
+    redirect.instance.config.chmod(0o644)
+    code = "import sys; from proxsmtp_tp.cli.main import main; sys.exit(main())"
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    doctor = [sys.executable, "-c", code, "doctor", "--probe", "-f", str(redirect.instance.config)]
+    done = subprocess.run(
+        ["ip", "netns", "exec", redirect.gateway, *user, *doctor],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1, done
+    assert "ok     interface lan0: it is up" in lines
+    assert "ok     daemon: it answers" in lines
+    assert "?      rules: only root can look at it" in lines
+    assert "?      probe: only root can send it" in lines
+    assert re.fullmatch(r"none of \d+ wrong, 12 not seen \(run it as root\)", lines[-1]), lines

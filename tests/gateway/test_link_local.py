@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.gateway.doctor.prober import Recorder
+from proxsmtp_tp.gateway.doctor.mail_peers import Recorder
 from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.lab.network import Host, LabError
 from tests.gateway.network import LAN, Network, inside, run

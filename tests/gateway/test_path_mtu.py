@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.gateway.doctor.prober import LONG_REPLY_OCTETS, Recorder
+from proxsmtp_tp.gateway.doctor.mail_peers import LONG_REPLY_OCTETS, Recorder
 from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import CLIENT, SERVER, inside, run
 from tests.gateway.rules_host import within

@@ -1,6 +1,7 @@
 """Examines each step of interception: ok, or what is wrong and the command that fixes it.
 
 examination  all steps, in the order in which a packet travels
+steps        runs them at the same time, each with a limit
 findings     the result of a step, and the input of every step
 host         interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking
 rules        the rules in place, policy routing, delivery of marked packets, heartbeat
@@ -8,8 +9,10 @@ firewall     whether other rules let intercepted connections in
 replica      a copy of the host, in which such a connection is tested; the host itself is not changed
 forwarding   whether interception opens connections that the host's forwarding policy closes
 daemon       listeners, privileges, descriptors, temp directory, filter
-probe        a real mail from a temporary client through rules and daemon to a temporary server
-prober       the process that makes client and server, and sends the mail
+probe        real mails from a temporary client through rules and daemon to a temporary server
+prober       the process that makes client and server, and sends the mails
+mail_peers   the client and the server
+verdicts     whether a filter kept a mail with a code of its own
 
 The steps never change the host. `probe` adds two links, which end with its processes.
 """

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0
 """A daemon that works answers a connection within milliseconds."""
+_TOOL_SECONDS = 8.0  # less than a step may take
 _SPARE = 64  # descriptors of a worker in addition to connections: listeners, logs, event loop, spool
 _SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
 _RESERVE, _RESERVE_PART = (
@@ -57,7 +58,7 @@ def listening(port: int) -> list[Listening]:
     """The sockets that listen on a port."""
     done = subprocess.run(
         ["ss", "-HtlnpeO", "--inet-sockopt", "sport", "=", f":{port}"],
-        capture_output=True, text=True, check=False, timeout=30,
+        capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS,
     )  # fmt: skip
     found = []
     for line in done.stdout.splitlines():

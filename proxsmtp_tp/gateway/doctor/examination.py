@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway.doctor import daemon, firewall, forwarding, host, rules
-from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Setup
+from proxsmtp_tp.gateway import survey
+from proxsmtp_tp.gateway.doctor import daemon, firewall, forwarding, host, probe, rules
+from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Setup, unseen
+from proxsmtp_tp.gateway.doctor.steps import Step
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.plan import Plan, PlanError
+from proxsmtp_tp.gateway.plan import Plan, make_plan
 from proxsmtp_tp.gateway.survey import choose_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.gateway.doctor.steps import Waiting
     from proxsmtp_tp.gateway.plan import Options
     from proxsmtp_tp.gateway.state import Store
 
@@ -38,17 +42,57 @@ LOOKS: tuple[Look, ...] = (
     daemon.look_at_temp_directory,
     daemon.look_at_filter,
 )
+_ONLY_ROOT: frozenset[Look] = frozenset(
+    (
+        host.look_at_connection_tracking,
+        rules.look_at_rules,
+        rules.look_at_existing,
+        rules.look_at_delivery,
+        rules.look_at_heartbeat,
+        firewall.look_at_firewall,
+        forwarding.look_at_forwarding_policy,
+        daemon.look_at_privileges,
+        daemon.look_at_descriptors,
+        daemon.look_at_temp_directory,
+        daemon.look_at_filter,
+    )
+)
+PROBE_SECONDS = 60.0
+"""For all mails of a probe, each of which has limits of its own."""
 
 
-def examine(setup: Setup) -> Iterator[Finding]:
-    """All findings."""
-    for look in LOOKS:
-        try:
-            yield from look(setup)
-        except (GatewayError, PlanError, OSError, subprocess.SubprocessError) as error:
-            yield Finding(
-                look.__name__.removeprefix("look_at_").replace("_", " "), False, f"cannot be looked at: {error}"
-            )
+def examine(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:
+    """All findings, in order; the steps run at the same time. `waiting` is told of steps that take long."""
+    steps = [Step(_name(look), partial(_look, look, setup)) for look in LOOKS]
+    for step in steps:
+        yield from step.findings(waiting)
+
+
+def send_probe(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:
+    """The findings of a probe."""
+    if not is_root():
+        yield unseen("probe", "only root can send it")
+        return
+    yield from Step("probe", partial(probe.probe, setup), PROBE_SECONDS).findings(waiting)
+
+
+def _look(look: Look, setup: Setup) -> Iterator[Finding]:
+    if look in _ONLY_ROOT and not is_root():
+        yield unseen(_name(look), "only root can look at it")
+        return
+    yield from look(setup)
+
+
+def _name(look: Look) -> str:
+    return look.__name__.removeprefix("look_at_").replace("_", " ")
+
+
+def is_root() -> bool:
+    """Whether this process may look at everything."""
+    with suppress(GatewayError):
+        survey.require_root()
+        return True
+    return False
 
 
 def setup_of(settings: Settings, config: str | None, options: Options, store: Store) -> Setup:
@@ -61,4 +105,6 @@ def _plan(options: Options, store: Store) -> Plan:
     state = states.get(options.instance)
     if state and not options.interfaces and not options.local:
         return replace(state.plan, refuse_all=False)
+    if not is_root():
+        return make_plan(options, state.plan.numbers.slot if state else None)
     return choose_plan(options, states)[0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway.state import DIRECTORY
 
@@ -16,24 +17,64 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.state import Store
 
 
+class State(Enum):
+    """What a finding means; the value is how it is printed."""
+
+    OK = "ok"
+    KEPT = "kept"
+    """A filter kept a mail of the probe, with an SMTP code of its own: it works, and this mail did not pass."""
+    UNSEEN = "?"
+    """It could not be looked at."""
+    WRONG = "WRONG"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one step. `fix` is a shell command; empty if the administrator must decide."""
+    """The result of one step. `fix` is a shell command; empty if the administrator must decide.
+
+    `other`: KEPT or UNSEEN, which are neither ok nor wrong; then `ok` is False.
+    """
 
     step: str
     ok: bool
     text: str
     fix: str = ""
+    other: State | None = None
+
+    @property
+    def state(self) -> State:
+        """What it means."""
+        return self.other or (State.OK if self.ok else State.WRONG)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether something must be fixed."""
+        return self.state is State.WRONG
+
+
+def unseen(step: str, text: str) -> Finding:
+    """A step that could not be looked at, and why."""
+    return Finding(step, False, text, other=State.UNSEEN)
+
+
+def _no_status() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is examined. `config` is the configuration file as the administrator named it; the fixes use it."""
+    """What is examined. `config` is the configuration file as the administrator named it; the fixes use it.
+
+    `status` asks the daemon for its status (`service.status`); None: it does not answer. `may_be_a_filters`: whether a
+    reply is none of the proxy's own.
+    """
 
     settings: Settings
     config: str | None
     plan: Plan
     store: Store
+    status: Callable[[], dict[str, Any] | None] = _no_status
+    may_be_a_filters: Callable[[str], bool] = bool
 
     def command(self, subcommand: str) -> str:
         """One of our own commands for this configuration."""

@@ -14,7 +14,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import check, nftables, routing, survey
-from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
 from proxsmtp_tp.gateway.doctor.rules import client_address, server_address
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Method, Mode
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.gateway.rulesets import Ruleset, Script
 
-_TIMEOUT = 120.0  # seconds: a replica may have to load tens of thousands of rules
+_TIMEOUT = 9.0  # seconds: less than a step may take; tens of thousands of rules may need longer, and are not tried
 
 
 def look_at_firewall(setup: Setup) -> Iterator[Finding]:
@@ -46,6 +46,28 @@ def look_at_firewall(setup: Setup) -> Iterator[Finding]:
         yield from _of_interface(setup, name, ours, others)
 
 
+def look_at_rule_paths(setup: Setup) -> Iterator[Finding]:
+    """Checks for each client interface and IP version that our rules intercept, in a replica of the host."""
+    ours, others = rulesets(setup.plan)
+    scripts = _scripts(setup, ours, others)
+    for name in setup.plan.options.interfaces:
+        trials = _trials(setup, name)
+        try:
+            results = try_in_replica(setup, name, scripts, trials) if trials else []
+        except (GatewayError, subprocess.SubprocessError) as error:
+            yield unseen(f"rule path, {name}", f"not tried: {error}")
+            continue
+        for trial, result in zip(trials, results, strict=True):
+            step = f"rule path, {name}, IPv{6 if ':' in trial[0] else 4}"
+            way = f"from {trial[0]} to {trial[2]} port {trial[3]}"
+            fix = setup.command("install-rules") if result == "connected elsewhere" else ""
+            good = result == "accepted"
+            text = f"a connection {way} {'gets to the daemon' if good else f'does not get to the daemon ({result})'}"
+            yield Finding(step, good, f"{text}, in a copy of this host", fix)
+        if not trials:
+            yield unseen(f"rule path, {name}", "it has no address, or no client there is in RuleSource")
+
+
 def _of_interface(setup: Setup, name: str, ours: list[Script], others: list[Ruleset]) -> Iterator[Finding]:
     trials = _trials(setup, name)
     if not trials:
@@ -60,8 +82,8 @@ def _of_interface(setup: Setup, name: str, ours: list[Script], others: list[Rule
         culprits = [
             r for r in others if "accepted" not in try_in_replica(setup, name, _scripts(setup, ours, [r]), lost[:1])
         ]
-    except GatewayError as error:
-        yield Finding(step, True, f"not tried: {error}")
+    except (GatewayError, subprocess.SubprocessError) as error:
+        yield unseen(step, f"not tried: {error}")
         return
     versions = " and ".join(sorted({"IPv6" if ":" in trial[0] else "IPv4" for trial in lost}))
     port = setup.plan.options.listen_port if setup.plan.options.mode is Mode.REDIRECT else lost[0][3]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STRICT, LOOSE = 1, 2  # values of rp_filter
 _UNICAST = 1  # RTN_UNICAST, linux/rtnetlink.h
+_TOOL_SECONDS = 8.0  # less than a step may take
 _FULL = 0.9  # of the connection table: the rest may fill within seconds
 _RAW_TOOLS = {"iptables-legacy-save": "iptables-legacy", "ip6tables-legacy-save": "ip6tables-legacy"}
 
@@ -237,7 +238,9 @@ def _untracked_by_nft() -> Iterator[tuple[str, str]]:
 def _untracked_by_xtables() -> Iterator[tuple[str, str]]:
     for save, tool in _RAW_TOOLS.items():
         try:
-            saved = subprocess.run([save, "-t", "raw"], capture_output=True, text=True, check=False, timeout=60)
+            saved = subprocess.run(
+                [save, "-t", "raw"], capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS
+            )
         except (FileNotFoundError, subprocess.TimeoutExpired):
             continue
         for line in saved.stdout.splitlines():

@@ -1,27 +1,38 @@
-"""The probe: one real mail for each IP version, from a temporary client through the installed rules and the daemon.
+"""The probe: real mails from a temporary client through the installed rules and the daemon, by each IP version.
 
-`prober` sends it; this module makes findings of its report, hop by hop. A mail that the filter refuses also proves that
-interception works.
+The first mail is bare: some filters refuse it. The second is one that a filter should pass. `prober` sends them; this
+module makes findings of its report, hop by hop. The rules take the probe's mails by an interface of their own; the
+rules of each client interface are tried in a copy of the host (`firewall`), since nothing may be changed there.
+
+A refusal with an SMTP code of the filter's own is a finding of its own kind: kept. A refusal that the proxy made, or a
+filter that failed, is wrong.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.gateway import check, routing
-from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
-from proxsmtp_tp.gateway.doctor.prober import CLIENT, HOST_TO_CLIENT, HOST_TO_SERVER, MESSAGE, NARROW_MTU, SERVER
+from proxsmtp_tp.gateway.doctor import firewall, verdicts
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, State, unseen
+from proxsmtp_tp.gateway.doctor.mail_peers import BARE, ORDINARY
+from proxsmtp_tp.gateway.doctor.prober import CLIENT, HOST_TO_CLIENT, HOST_TO_SERVER, NARROW_MTU, SERVER
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.python import module_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# In addition to the daemon's timeouts for the server and the filter: queues, and the start of two processes.
-_SPARE_SECONDS = 15.0
+STEP_SECONDS = 6.0
+"""For one step of a mail dialogue. A filter that needs longer for a mail of a few lines is too slow for real mail."""
+_SESSIONS = 4
+"""Sessions one after the other: two mails, a long reply, a long mail. Each ends at its first silent step."""
+_SPARE_SECONDS = 20.0  # the start of five processes on a busy machine
 
 
 def probe(setup: Setup) -> Iterator[Finding]:
@@ -29,77 +40,128 @@ def probe(setup: Setup) -> Iterator[Finding]:
     if not check.examine(setup.plan).in_place:
         yield Finding("probe", False, "there is nothing to prove before the rules are in place")
         return
-    seconds = setup.settings.connect_time_out + setup.settings.filter_timeout + _SPARE_SECONDS
+    yield from firewall.look_at_rule_paths(setup)
+    reports = _send(setup)
+    answered = setup.status()
+    for name, report in reports.items():
+        version, _, local = name.partition(" ")
+        yield from _Way(setup, int(version), bool(local), answered).findings(report)
+
+
+def _send(setup: Setup) -> dict[str, Any]:
+    looped = setup.settings.loopback
+    ordinary = ORDINARY.format(date=formatdate(localtime=True), id=f"doctor.{time.time_ns():x}")
     job = {
         "client_link": setup.plan.numbers.probe,
         "server_link": f"pxserve{setup.plan.numbers.slot}",
         "port": setup.plan.options.ports[0],
-        "reply_port": setup.settings.out_address.port if _loopback(setup) else 0,  # type: ignore[union-attr]
-        "deliver": setup.settings.transparent or _loopback(setup),
+        "reply_port": setup.settings.out_address.port if looped else 0,  # type: ignore[union-attr]
+        "messages": [BARE, ordinary] if setup.settings.transparent or looped else [""],
         "versions": routing.versions(),
-        "seconds": seconds,
+        "local": setup.plan.options.local,
+        "seconds": STEP_SECONDS,
     }
     done = subprocess.run(
         module_command("proxsmtp_tp.gateway.doctor.prober"),
-        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=8 * seconds,
+        input=json.dumps(job), capture_output=True, text=True, check=False,
+        timeout=2 * _SESSIONS * STEP_SECONDS + _SPARE_SECONDS,
     )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise GatewayError(f"the probe could not be made: {reason}")
-    for version, report in json.loads(done.stdout).items():
-        yield from findings(setup, int(version), report)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def _loopback(setup: Setup) -> bool:
-    return setup.settings.loopback
+class _Way:
+    """The findings of one way: from the temporary client, or from this host itself. `answered`: the daemon's status."""
 
+    def __init__(self, setup: Setup, version: int, local: bool, answered: dict[str, Any] | None) -> None:
+        self._setup = setup
+        self._version = version
+        self._answered = answered
+        self._step = f"probe, {'own mail, ' if local else ''}IPv{version}"
+        self._source = (HOST_TO_SERVER if local else CLIENT)[version]
+        self._local = local
 
-def findings(setup: Setup, version: int, report: dict[str, Any]) -> Iterator[Finding]:
-    """The findings of one mail. `report` is the prober's, for one IP version."""
-    step, client, seen = f"probe, IPv{version}", report["client"], report["server"]
-    way = f"client {CLIENT[version]} to {SERVER[version]} port {setup.plan.options.ports[0]}"
-    if not client["greeting"]:
-        text = f"{way}: no greeting ({client.get('error', 'closed')})"
-        hint = ": the rules, the firewall for interface " + setup.plan.numbers.probe + ", or the daemon's listener"
-        yield Finding(step, False, text + hint)
-        return
-    if any(record["peer"] == client["own"] for record in seen):
-        yield Finding(step, False, f"{way}: reached the server past the daemon", setup.command("install-rules"))
-        return
-    yield Finding(step, True, f"{way}: the daemon greets, {client['greeting']}")
-    if client["greeting"].startswith(("4", "5")):
-        yield Finding(step, False, f"and refuses to relay: {client['greeting']}")
-        return
-    yield from _beyond(setup, version, step, report)
+    def findings(self, report: dict[str, Any]) -> Iterator[Finding]:
+        """`report` is the prober's, for this way."""
+        first, *more = report["mails"]
+        way = f"client {self._source} to {SERVER[self._version]} port {self._setup.plan.options.ports[0]}"
+        if not first["greeting"]:
+            text = f"{way}: no greeting within {STEP_SECONDS:.0f} s ({first.get('error', 'closed')})"
+            hint = f": the rules, the firewall for interface {self._setup.plan.numbers.probe}, or the daemon's listener"
+            yield Finding(self._step, False, text + hint)
+            return
+        if any(record["peer"] == first["own"] for record in first["seen"]):
+            text = f"{way}: reached the server past the daemon"
+            yield Finding(self._step, False, text, self._setup.command("install-rules"))
+            return
+        yield Finding(self._step, True, f"{way}: the daemon greets, {first['greeting']}")
+        if first["greeting"].startswith(("4", "5")):
+            yield Finding(self._step, False, f"and refuses to relay: {first['greeting']}")
+            return
+        found = [*self._call(first), *self._mail(first, "bare mail")]
+        for mail in more:
+            found += self._mail(mail, "ordinary mail")
+        yield from found
+        if found[-1].state is State.KEPT:
+            yield unseen(self._step, "the filter keeps an ordinary mail, too: whether mail passes it is not proven")
+        yield from _narrow_links(self._version, report)
 
+    def _call(self, mail: dict[str, Any]) -> Iterator[Finding]:
+        """Whether the daemon called the server, from the address that it should use."""
+        settings = self._setup.settings
+        if mail["seen"]:
+            source = mail["seen"][-1]["peer"][0]
+            wanted = self._expected_source()
+            text = f"the daemon calls the server from {source}"
+            yield Finding(self._step, source == wanted, text + ("" if source == wanted else f" instead of {wanted}"))
+        elif settings.transparent or settings.loopback:
+            yield Finding(self._step, False, f"the server was not called: {mail.get('error') or mail['reply']}")
 
-def _beyond(setup: Setup, version: int, step: str, report: dict[str, Any]) -> Iterator[Finding]:
-    """The findings from the daemon to the server."""
-    client, seen = report["client"], report["server"]
-    if seen:
-        source = seen[-1]["peer"][0]
-        wanted = _expected_source(setup, version)
-        text = f"the daemon calls the server from {source}"
-        yield Finding(step, source in wanted, text + ("" if source in wanted else f" instead of {' or '.join(wanted)}"))
-    elif setup.settings.transparent or setup.settings.loopback:
-        yield Finding(step, False, f"the server was not called: {client.get('error') or client['reply']}")
-        return
-    if "error" in client:
-        yield Finding(step, False, f"the dialogue broke off after {client['step']}: {client['error']}")
-        return
-    refused = client["reply"][:1] in {"4", "5"}
-    if client["step"] != "DATA":
-        yield Finding(step, not refused, f"the server behind it answers {client['step']}: {client['reply']}")
-        return
-    message = next((record["message"] for record in seen if record["message"]), "")
-    if refused:
-        yield Finding(step, not message, f"the mail was refused, and not delivered: {client['reply']}")
-    elif not message:
-        yield Finding(step, True, f"the filter discarded the mail: {client['reply']}")
-    else:
-        change = "unchanged" if message == MESSAGE else "changed by the gateway"
-        yield Finding(step, True, f"the mail arrived, {change}: {client['reply']}")
-        yield from _narrow_links(version, report)
+    def _expected_source(self) -> str:
+        if self._setup.settings.transparent_proxy is TransparentProxy.FULL:
+            return self._source
+        return (HOST_TO_CLIENT if self._setup.settings.loopback else HOST_TO_SERVER)[self._version]
+
+    def _mail(self, mail: dict[str, Any], what: str) -> Iterator[Finding]:
+        took = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in mail["seconds"].items())
+        step, reply = f"{self._step}, {what}", mail["reply"]
+        if "error" in mail:
+            yield Finding(step, False, self._broke_off(mail) + f" ({took})")
+            return
+        if mail["step"] != "DATA":
+            refused = reply[:1] in {"4", "5"}
+            yield Finding(step, not refused, f"the server behind it answers {mail['step']}: {reply} ({took})")
+            return
+        arrived = next((record["message"] for record in mail["seen"] if record["message"]), "")
+        if not reply.startswith("2"):
+            yield self._refused(step, mail, arrived, took)
+        elif not arrived:
+            kept = verdicts.of_client(self._answered, self._source, mail)
+            why = f", {kept['reason']}" if kept else ""
+            yield Finding(step, False, f"the filter discarded the mail: {reply}{why} ({took})", other=State.KEPT)
+        else:
+            change = "unchanged" if arrived == mail["message"] else "changed by the gateway"
+            yield Finding(step, True, f"the mail arrived, {change}: {reply} ({took})")
+
+    def _refused(self, step: str, mail: dict[str, Any], arrived: str, took: str) -> Finding:
+        kept, reply = verdicts.of_client(self._answered, self._source, mail), mail["reply"]
+        if arrived:
+            return Finding(step, False, f"the mail arrived, and was refused all the same: {reply} ({took})")
+        own = kept["coded"] if kept else self._setup.may_be_a_filters(reply)
+        if own:
+            text = f"the filter refused the mail, which was not delivered: {reply} ({took})"
+            return Finding(step, False, text, other=State.KEPT)
+        why = kept["reason"] if kept else "the log says why"
+        return Finding(step, False, f"the mail was refused, and not by the filter's own code: {reply}; {why} ({took})")
+
+    def _broke_off(self, mail: dict[str, Any]) -> str:
+        if mail["silent"] and mail["at"] == "DATA" and self._setup.settings.filter_command:
+            timeout = self._setup.settings.filter_timeout
+            return f"the filter has not judged the mail within {STEP_SECONDS:.0f} s (FilterTimeout is {timeout:g} s)"
+        return f"the dialogue broke off at {mail['at']}: {mail['error']}"
 
 
 def _narrow_links(version: int, report: dict[str, Any]) -> Iterator[Finding]:
@@ -108,24 +170,15 @@ def _narrow_links(version: int, report: dict[str, Any]) -> Iterator[Finding]:
         return
     step, link = f"path MTU, IPv{version}", f"a link with an MTU of {NARROW_MTU}"
     cause = "what its router reports (ICMP) does not reach the daemon: a firewall drops it here"
-    mail, arrived = report["long_mail"], any(record["message"] for record in report["long_seen"])
-    if not arrived and "error" in mail:
+    mail = report["long_mail"]
+    if any(record["message"] for record in mail["seen"]):
+        yield Finding(step, True, f"a long mail passes {link} towards the server")
+    elif "error" in mail:
         text = f"a long mail does not pass {link} towards the server ({mail['error']}): {cause}"
         yield Finding(step, False, text)
     else:
-        text = (
-            f"a long mail passes {link} towards the server" if arrived else "not proven: the filter kept the long mail"
-        )
-        yield Finding(step, True, text)
+        yield Finding(step, False, f"not proven: the long mail was refused: {mail['reply']}", other=State.KEPT)
     if report["long_reply"] == "silence":
         yield Finding(step, False, f"a long reply does not pass {link} towards the client: {cause}")
     elif report["long_reply"] == "arrived":
         yield Finding(step, True, f"a long reply passes {link} towards the client")
-
-
-def _expected_source(setup: Setup, version: int) -> list[str]:
-    if setup.settings.transparent_proxy is TransparentProxy.FULL:
-        return [CLIENT[version]]
-    if setup.settings.loopback:
-        return [HOST_TO_CLIENT[version]]
-    return [HOST_TO_SERVER[version]]

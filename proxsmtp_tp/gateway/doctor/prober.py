@@ -1,17 +1,19 @@
 """The probe's work: `python -m proxsmtp_tp.gateway.doctor.prober`, in the network namespace of the host.
 
 It connects a client to the host, by the interface that the rules have for the probe, and a server by another one. Each
-is behind a router of its own; all are in namespaces without a name. It sends one mail for each IP version, and reports
-what client and server saw. The routers' links to client and server have the smallest MTU of IPv6, which only the
-routers know: a longer mail or reply arrives only if the routers' ICMP errors (RFC 1191, RFC 8201) reach the daemon.
+is behind a router of its own; all are in namespaces without a name. It sends mails by both IP versions at once, and
+reports what client and server saw. The routers' links to client and server have the smallest MTU of IPv6, which only
+the routers know: a longer mail or reply arrives only if the routers' ICMP errors (RFC 1191, RFC 8201) reach the daemon.
 
 The addresses are those for tests of network devices (RFC 2544 appendix C.2.2, RFC 5180 section 8), which are not routed
 on the Internet. Links, addresses and routes are removed with the namespaces, and these end with the processes, also
 after kill -9.
 
-Input: {"client_link", "server_link", "port", "reply_port" (loopback mode; else 0), "deliver", "versions", "seconds"}.
-Output: {"4": {...}, "6": {...}}: "client", see `_Host.send`; "server", see `Recorder.seen`. If the mail arrived at
-the server: also "long_reply" and "long_mail", see `_Host.ask_long` and `_Host.send`, and "long_seen" (like "server").
+Input: {"client_link", "server_link", "port", "reply_port" (loopback mode; else 0), "messages", "versions", "local"
+(whether the host's own mail is tried, too), "seconds" (for each step)}.
+Output: for each way {"mails": [...]}, see `mail_peers.send`, each mail with "seen", see `mail_peers.Recorder.seen`.
+Ways are "4" and "6", with "local" also "4 local" and "6 local". If a mail arrived at the server: also "long_reply" and
+"long_mail", see `mail_peers.ask_long` and `send`.
 """
 
 from __future__ import annotations
@@ -19,22 +21,23 @@ from __future__ import annotations
 import ctypes
 import json
 import signal
-import smtplib
-import socket
 import sys
-import threading
-import time
-from contextlib import ExitStack, closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyroute2 import IPRoute
 
+from proxsmtp_tp.gateway.doctor import mail_peers
 from proxsmtp_tp.gateway.namespaces import PR_SET_PDEATHSIG, Namespace, new_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_T = TypeVar("_T")
 
 CLIENT = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
 HOST_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
@@ -46,70 +49,14 @@ _SERVER_ROUTER = ({4: "198.18.254.6", 6: "2001:2:0:fe02::2"}, {4: "198.18.254.13
 NARROW_MTU = 1280  # RFC 8200 section 5
 _PREFIX = {4: 30, 6: 64}
 _FAR, _NARROW = "probe", "narrow"
-MESSAGE = (
-    "From: doctor@doctor.invalid\r\nTo: probe@doctor.invalid\r\nSubject: proxsmtp-tp doctor --probe\r\n"
-    "\r\nThis mail tests the gateway between two throw-away hosts.\r\n"
-)
-LONG_MESSAGE = MESSAGE + 200 * (76 * "x" + "\r\n")  # 15 kB: many packets
-LONG_REPLY_OCTETS = 4096
-"""The server's reply to HELP has at least so many: more than fit into one packet."""
-_LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REPLY_OCTETS // 60 + 1)) + b"214 end\r\n"
-_REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
-_LINE_MAX = 1 << 16
-_SESSION_SECONDS = 60.0
 _LINGER_SECONDS = 0.5  # a killed process closes its connections within milliseconds
-_LONG_REPLY_SECONDS = 10.0  # a reply to HELP needs no filter and no lookup
-
-
-class Recorder:
-    """A mail server for one mail at a time, which records what it saw."""
-
-    def __init__(self) -> None:
-        self._seen: list[dict[str, Any]] = []
-
-    def listen(self, address: str, port: int) -> None:
-        """Accept from now on."""
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address, port))
-        sock.listen()
-        threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
-
-    def seen(self) -> list[dict[str, Any]]:
-        """For each connection so far: peer (address, port), and the message ("" if none came)."""
-        return self._seen
-
-    def _accept(self, sock: socket.socket) -> None:
-        while True:
-            link, peer = sock.accept()
-            link.settimeout(_SESSION_SECONDS)
-            record = {"peer": list(peer[:2]), "message": ""}
-            self._seen.append(record)
-            with closing(link), suppress(OSError):
-                self._converse(link, record)
-
-    @staticmethod
-    def _converse(link: socket.socket, record: dict[str, Any]) -> None:
-        lines = link.makefile("rb")
-        link.sendall(b"220 server.doctor.invalid ESMTP\r\n")
-        while line := lines.readline(_LINE_MAX):
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                link.sendall(b"354 go on\r\n")
-                body = []
-                while (line := lines.readline(_LINE_MAX)) not in {b".\r\n", b""}:
-                    body.append(line.decode("utf-8", "replace"))
-                record["message"] = "".join(body)
-            link.sendall(_REPLIES.get(verb, b"250 ok\r\n"))
-            if verb == b"QUIT":
-                return
 
 
 class _Host:
     """Runs in a namespace; answers each line of JSON with one line."""
 
     def __init__(self) -> None:
-        self._recorder = Recorder()
+        self._recorder = mail_peers.Recorder()
 
     def __call__(self, line: str) -> str:
         job = json.loads(line)
@@ -121,6 +68,7 @@ class _Host:
     @staticmethod
     def connect_to_host(addresses: dict[str, list[str]]) -> None:
         """Set addresses, and the host as the default gateway."""
+        _use_at_once("all", _FAR)
         with IPRoute() as netlink:
             index = netlink.link_lookup(ifname=_FAR)[0]
             netlink.link("set", index=1, state="up")
@@ -137,6 +85,7 @@ class _Host:
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1", encoding="ascii")
         with IPRoute() as netlink:
             netlink.link("add", ifname=_NARROW, kind="veth", peer={"ifname": _FAR, "net_ns_pid": pid})
+            _use_at_once(_NARROW)
             index = netlink.link_lookup(ifname=_NARROW)[0]
             netlink.link("set", index=index, mtu=NARROW_MTU, state="up")
             for version, address in addresses.items():
@@ -147,63 +96,53 @@ class _Host:
         self._recorder.listen(address, port)
 
     def seen(self) -> list[dict[str, Any]]:
-        """What the mail server saw."""
+        """What the mail server saw, see `mail_peers.Recorder.seen`."""
         return self._recorder.seen()
 
     @staticmethod
-    def ask_long(source: str, server: str, port: int) -> str:
-        """Be a mail client that asks for a long reply: returns "arrived", "silence", another reply, or an error."""
-        try:
-            with smtplib.SMTP(timeout=_LONG_REPLY_SECONDS, local_hostname="client.doctor.invalid") as link:
-                link.source_address = (source, 0)
-                link.connect(server, port)
-                link.ehlo()
-                code, text = link.docmd("HELP")
-        except (OSError, smtplib.SMTPException) as error:
-            # smtplib reports a time-out as a closed connection.
-            timed_out = isinstance(error.__context__ or error, TimeoutError)
-            return "silence" if timed_out else f"{type(error).__name__}: {error}"
-        return "arrived" if len(text) >= LONG_REPLY_OCTETS else _reply(code, text)
+    def send_mails(ways: list[dict[str, Any]], messages: list[str], seconds: float) -> list[list[dict[str, Any]]]:
+        """Be a mail client: send each message on each way (see `mail_peers.send`), all ways at once.
+
+        A way that is silent gets no second message.
+        """
+        return in_parallel([partial(_send_on, way, messages, seconds) for way in ways])
 
     @staticmethod
-    def send(source: str, server: str, port: int, message: str, seconds: float) -> dict[str, Any]:
-        """Be a mail client: returns own (address, port), greeting, and the last reply with its step.
-
-        Without a message it ends after MAIL.
-        """
-        found: dict[str, Any] = {"own": [], "greeting": "", "step": "connect", "reply": ""}
-        begun = time.monotonic()
-        try:
-            with smtplib.SMTP(timeout=seconds, local_hostname="client.doctor.invalid") as link:
-                link.source_address = (source, 0)
-                code, text = link.connect(server, port)
-                found |= {"own": _name(link), "greeting": _reply(code, text)}
-                steps: list[tuple[str, Callable[[], tuple[int, bytes]]]] = [
-                    ("EHLO", link.ehlo),
-                    ("MAIL", lambda: link.mail("doctor@doctor.invalid")),
-                ]
-                if message:
-                    steps += [
-                        ("RCPT", lambda: link.rcpt("probe@doctor.invalid")),
-                        ("DATA", lambda: link.data(message)),
-                    ]
-                for step, act in steps:
-                    code, text = act()
-                    found |= {"step": step, "reply": _reply(code, text)}
-                    if code >= 400:
-                        break
-        except (OSError, smtplib.SMTPException) as error:
-            found["error"] = f"{type(error).__name__} after {time.monotonic() - begun:.0f} s: {error}"
-        return found
+    def send_long(
+        ways: list[dict[str, Any]], mail: str, seconds: float
+    ) -> tuple[list[str], list[list[dict[str, Any]]]]:
+        """Be a mail client that asks for a long reply and makes `mail` long and sends it, on each way, all at once."""
+        replies, mails = in_parallel(
+            [
+                lambda: in_parallel([partial(mail_peers.ask_long, way, seconds) for way in ways]),
+                lambda: in_parallel([partial(_send_on, way, [mail + mail_peers.LONG], seconds) for way in ways]),
+            ]
+        )
+        return replies, mails  # type: ignore[return-value]
 
 
-def _name(link: smtplib.SMTP) -> list[Any]:
-    """Address and port of a connected client."""
-    return [] if link.sock is None else list(link.sock.getsockname()[:2])
+def _send_on(way: dict[str, Any], messages: list[str], seconds: float) -> list[dict[str, Any]]:
+    sent: list[dict[str, Any]] = []
+    for message in messages:
+        sent.append(mail_peers.send(way, message, seconds))
+        if "error" in sent[-1]:
+            break
+    return sent
 
 
-def _reply(code: int, text: bytes) -> str:
-    return f"{code} {text.decode('utf-8', 'replace')}"
+def in_parallel(calls: list[Callable[[], _T]]) -> list[_T]:
+    """The results of all calls, each made in a thread of its own."""
+    with ThreadPoolExecutor(max(1, len(calls))) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def _use_at_once(*names: str) -> None:
+    """No duplicate address detection on an interface of the probe: it would delay link-local addresses, and with them
+    the first connection (ip-sysctl.rst, accept_dad).
+    """
+    for name in names:
+        with suppress(OSError):  # a kernel without IPv6
+            Path("/proc/sys/net/ipv6/conf", name, "accept_dad").write_text("0", encoding="ascii")
 
 
 def _add_address(netlink: IPRoute, index: int, address: str, version: int) -> None:
@@ -222,6 +161,7 @@ def _attach(
     own, near, far, ends = addresses
     with IPRoute() as netlink:
         netlink.link("add", ifname=link, kind="veth", peer={"ifname": _FAR, "net_ns_pid": router.pid})
+        _use_at_once(link)
         index = netlink.link_lookup(ifname=link)[0]
         netlink.link("set", index=index, state="up")
         for version, address in own.items():
@@ -254,27 +194,65 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
         to_server = {v: HOST_TO_SERVER[v] for v in versions}
         _attach(job["client_link"], client_router, client, (to_client, *_CLIENT_ROUTER, CLIENT))
         _attach(job["server_link"], server_router, server, (to_server, *_SERVER_ROUTER, SERVER))
-        return {str(version): _of_version(job, version, client, server) for version in versions}
+        return _Course(job, client, server).run()
 
 
-def _of_version(job: dict[str, Any], version: int, client: Namespace, server: Namespace) -> dict[str, Any]:
-    receiver, address, port = server, SERVER[version], job["port"]
-    if job["reply_port"]:
-        receiver, address, port = client, CLIENT[version], job["reply_port"]
-    _ask(receiver, "listen", address=address, port=port)
-    way = {"source": CLIENT[version], "server": SERVER[version], "port": job["port"]}
-    message = MESSAGE if job["deliver"] else ""
-    before = len(_ask(receiver, "seen"))
-    found = {
-        "client": _ask(client, "send", **way, message=message, seconds=job["seconds"]),
-        "server": _ask(receiver, "seen")[before:],
-    }
-    if receiver is server and any(record["message"] for record in found["server"]):
-        found["long_reply"] = _ask(client, "ask_long", **way)
-        before = len(_ask(receiver, "seen"))
-        found["long_mail"] = _ask(client, "send", **way, message=LONG_MESSAGE, seconds=job["seconds"])
-        found["long_seen"] = _ask(receiver, "seen")[before:]
-    return found
+class _Course:
+    """The course of a probe: all mails, then what is longer than a packet on the ways where a mail arrived."""
+
+    def __init__(self, job: dict[str, Any], client: Namespace, server: Namespace) -> None:
+        self._job, self._client = job, client
+        self._looped = bool(job["reply_port"])
+        self._receiver = client if self._looped else server
+
+    def run(self) -> dict[str, Any]:
+        job = self._job
+        for version in job["versions"]:
+            address, port = (CLIENT[version], job["reply_port"]) if self._looped else (SERVER[version], job["port"])
+            _ask(self._receiver, "listen", address=address, port=port)
+        ways = {str(version): self._way(version, CLIENT) for version in job["versions"]}
+        found = self._mails(ways, local=False)
+        if job["local"]:
+            found |= self._mails({f"{v} local": self._way(v, HOST_TO_SERVER) for v in job["versions"]}, local=True)
+        arrived = [name for name in ways if any(record["message"] for record in _seen_by(found[name]))]
+        if arrived and not self._looped:
+            self._long([ways[name] for name in arrived], [found[name] for name in arrived])
+        return found
+
+    def _way(self, version: int, sources: dict[int, str]) -> dict[str, Any]:
+        return {"source": sources[version], "server": SERVER[version], "port": self._job["port"]}
+
+    def _mails(self, ways: dict[str, dict[str, Any]], *, local: bool) -> dict[str, Any]:
+        messages, seconds = self._job["messages"], self._job["seconds"]
+        arguments: dict[str, Any] = {"ways": list(ways.values()), "messages": messages, "seconds": seconds}
+        answers = _Host.send_mails(**arguments) if local else _ask(self._client, "send_mails", **arguments)
+        return {name: {"mails": self._with_seen(mails)} for name, mails in zip(ways, answers, strict=True)}
+
+    def _long(self, ways: list[dict[str, Any]], reports: list[dict[str, Any]]) -> None:
+        seconds = self._job["seconds"]
+        replies, answers = _ask(self._client, "send_long", ways=ways, mail=self._job["messages"][-1], seconds=seconds)
+        for report, reply, mails in zip(reports, replies, answers, strict=True):
+            report |= {"long_reply": reply, "long_mail": self._with_seen(mails)[0]}
+
+    def _with_seen(self, mails: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The mails of a way, each with the connections that it made at the server (`seen`).
+
+        They belong to a mail by their time, and to a way by their IP version: the ways of both versions are tried at
+        once, and the mails of one way one after the other.
+        """
+        everything = _ask(self._receiver, "seen")
+        for mail, after in zip(mails, [*mails[1:], None], strict=True):
+            until = after["begun"] if after else float("inf")
+            mail["seen"] = [
+                record
+                for record in everything
+                if mail["begun"] <= record["at"] < until and (":" in record["peer"][0]) == mail["v6"]
+            ]
+        return mails
+
+
+def _seen_by(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [record for mail in report["mails"] for record in mail["seen"]]
 
 
 def main() -> int:

@@ -1,0 +1,39 @@
+"""What doctor must know of the daemon, whose packages `gateway` does not import: its status, and its own replies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.filters import endings, scanner_endings
+from proxsmtp_tp.service.status import find_sockets, instance_of, read_status
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.replies import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_CODE = "Content Rejected"  # a filter's refusal without a code of its own (filters.stderr)
+
+
+def status_of(instance: str) -> dict[str, Any] | None:
+    """The status of a running instance; None: it does not run, or does not answer us."""
+    for path in find_sockets():
+        if instance_of(path) == instance:
+            try:
+                answer = read_status(path)
+            except PermissionError:
+                return None
+            if answer is not None:
+                return answer
+    return None
+
+
+def may_be_a_filters(reply: str) -> bool:
+    """Whether a filter may have given this reply (`550 text`) with a code of its own: it is none of the proxy's."""
+    return f"{reply}\r\n".encode() not in set(_own_replies()) and not reply[4:].startswith(_NO_CODE)
+
+
+def _own_replies() -> Iterator[bytes]:
+    found = [value for value in vars(answers).values() if isinstance(value, Reply)]
+    for reply in (*endings.REPLIES.values(), *scanner_endings.REPLIES.values(), *found):
+        yield reply.wire

@@ -1,0 +1,153 @@
+"""The two ends of a probe: a mail server that records what it saw, and a mail client that says how long each step took.
+
+Both run in namespaces of `prober`. Times are seconds of the monotonic clock, which all processes of a host share, so
+that a connection of the server can be matched with the mail of the client that caused it.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import threading
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLIENT_NAME = "client.doctor.invalid"
+BARE = (
+    "From: doctor@doctor.invalid\r\nTo: probe@doctor.invalid\r\nSubject: proxsmtp-tp doctor --probe\r\n"
+    "\r\nThis mail tests the gateway between two throw-away hosts.\r\n"
+)
+"""A mail that some filters refuse: no date, no Message-ID, and names that do not exist (RFC 2606)."""
+ORDINARY = (
+    "Date: {date}\r\nFrom: Postmaster <postmaster@example.com>\r\nTo: Postmaster <postmaster@example.net>\r\n"
+    "Message-ID: <{id}@example.com>\r\nSubject: A test of the mail gateway\r\nMIME-Version: 1.0\r\n"
+    "Content-Type: text/plain; charset=us-ascii\r\nContent-Transfer-Encoding: 7bit\r\n"
+    "\r\nHello,\r\n\r\nthis message tests the mail gateway. Please ignore it.\r\n\r\nThe postmaster\r\n"
+)
+"""A mail that a filter should pass: complete and short. Date and Message-ID are filled in."""
+LONG = 200 * (76 * "x" + "\r\n")
+"""Lines that make a mail longer than a packet: 15 kB."""
+LONG_REPLY_OCTETS = 4096
+"""The server's reply to HELP has at least so many: more than fit into one packet."""
+_LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REPLY_OCTETS // 60 + 1)) + b"214 end\r\n"
+_REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
+_LINE_MAX = 1 << 16
+_SESSION_SECONDS = 60.0
+
+
+class Recorder:
+    """A mail server, which records what it saw."""
+
+    def __init__(self) -> None:
+        self._seen: list[dict[str, Any]] = []
+
+    def listen(self, address: str, port: int) -> None:
+        """Accept from now on."""
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, port))
+        sock.listen()
+        threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
+
+    def seen(self) -> list[dict[str, Any]]:
+        """For each connection so far: peer (address, port), when (`at`), and the message ("" if none came)."""
+        return self._seen
+
+    def _accept(self, sock: socket.socket) -> None:
+        while True:
+            link, peer = sock.accept()
+            record = {"peer": list(peer[:2]), "message": "", "at": time.monotonic()}
+            self._seen.append(record)
+            threading.Thread(target=self._serve, args=(link, record), daemon=True).start()
+
+    def _serve(self, link: socket.socket, record: dict[str, Any]) -> None:
+        link.settimeout(_SESSION_SECONDS)
+        with closing(link), suppress(OSError):
+            self._converse(link, record)
+
+    @staticmethod
+    def _converse(link: socket.socket, record: dict[str, Any]) -> None:
+        lines = link.makefile("rb")
+        link.sendall(b"220 server.doctor.invalid ESMTP\r\n")
+        while line := lines.readline(_LINE_MAX):
+            verb = line[:4].upper()
+            if verb == b"DATA":
+                link.sendall(b"354 go on\r\n")
+                body = []
+                while (line := lines.readline(_LINE_MAX)) not in {b".\r\n", b""}:
+                    body.append(line.decode("utf-8", "replace"))
+                record["message"] = "".join(body)
+            link.sendall(_REPLIES.get(verb, b"250 ok\r\n"))
+            if verb == b"QUIT":
+                return
+
+
+def send(way: dict[str, Any], message: str, seconds: float) -> dict[str, Any]:
+    """Send a mail. `way`: source, server, port. No step may take longer than `seconds`. Without a message, end at MAIL.
+
+    Returns own (address, port), greeting, the last reply with its step, `seconds` of each step, when it all began and
+    ended, and `error` with the step where it broke off (`at`).
+    """
+    found: dict[str, Any] = {"own": [], "greeting": "", "step": "", "reply": "", "seconds": {}, "at": "greeting"}
+    found |= {"message": message, "v6": ":" in way["server"]}
+    found["begun"] = since = time.monotonic()
+    try:
+        with smtplib.SMTP(timeout=seconds, local_hostname=CLIENT_NAME) as link:
+            link.source_address = (way["source"], 0)
+            for step, act in _steps(link, way, message):
+                since = time.monotonic()
+                found["at"] = step
+                code, text = act()
+                found["seconds"][step] = round(time.monotonic() - since, 3)
+                found |= {"step": step, "reply": _reply(code, text)}
+                if step == "greeting":
+                    found |= {"own": _name(link), "greeting": found["reply"]}
+                if code >= 400:
+                    break
+    except (OSError, smtplib.SMTPException) as error:
+        # smtplib reports a time-out as a closed connection.
+        found["silent"] = isinstance(error.__context__ or error, TimeoutError)
+        found["error"] = f"{type(error).__name__} after {time.monotonic() - since:.0f} s: {error}"
+    found["ended"] = time.monotonic()
+    return found
+
+
+def _steps(link: smtplib.SMTP, way: dict[str, Any], message: str) -> list[tuple[str, Callable[[], tuple[int, bytes]]]]:
+    sender, recipient = ("doctor@doctor.invalid", "probe@doctor.invalid")
+    if "example.com" in message:
+        sender, recipient = ("postmaster@example.com", "postmaster@example.net")
+    steps: list[tuple[str, Callable[[], tuple[int, bytes]]]] = [
+        ("greeting", lambda: link.connect(way["server"], way["port"])),
+        ("EHLO", link.ehlo),
+        ("MAIL", lambda: link.mail(sender)),
+    ]
+    if message:
+        steps += [("RCPT", lambda: link.rcpt(recipient)), ("DATA", lambda: link.data(message))]
+    return steps
+
+
+def ask_long(way: dict[str, Any], seconds: float) -> str:
+    """Ask for a long reply: returns "arrived", "silence", another reply, or an error. `way`: as for `send`."""
+    try:
+        with smtplib.SMTP(timeout=seconds, local_hostname=CLIENT_NAME) as link:
+            link.source_address = (way["source"], 0)
+            link.connect(way["server"], way["port"])
+            link.ehlo()
+            code, text = link.docmd("HELP")
+    except (OSError, smtplib.SMTPException) as error:
+        timed_out = isinstance(error.__context__ or error, TimeoutError)
+        return "silence" if timed_out else f"{type(error).__name__}: {error}"
+    return "arrived" if len(text) >= LONG_REPLY_OCTETS else _reply(code, text)
+
+
+def _name(link: smtplib.SMTP) -> list[Any]:
+    """Address and port of a connected client."""
+    return [] if link.sock is None else list(link.sock.getsockname()[:2])
+
+
+def _reply(code: int, text: bytes) -> str:
+    return f"{code} {text.decode('utf-8', 'replace')}"

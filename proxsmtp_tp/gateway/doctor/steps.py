@@ -1,0 +1,75 @@
+"""Runs steps of the examination at the same time, each with a limit, and gives their findings in order.
+
+A step that does not end in time is a finding of its own. It must not hold up the others, nor the answer: its thread is
+left alone, and ends with this process.
+"""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.gateway.doctor.findings import Finding, unseen
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.plan import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Waiting = Callable[[str, float], None]
+    """Told the name of a step that goes on, and for how many seconds it has."""
+
+STEP_SECONDS = 10.0
+"""What an administrator waits for at 3 a.m.; steps run at the same time, so it is also the limit for all together."""
+_TELL_SECONDS = 1.0
+
+
+class Step:
+    """One step, which runs from the moment it is made."""
+
+    def __init__(self, name: str, look: Callable[[], Iterable[Finding]], seconds: float = STEP_SECONDS) -> None:
+        self.name = name
+        self._look = look
+        self._seconds = seconds
+        self._begun = time.monotonic()
+        self._found: queue.SimpleQueue[Finding | BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def findings(self, waiting: Waiting | None = None) -> Iterator[Finding]:
+        """What it finds, as it comes. Raises what the step raised, except errors that say why it could not look."""
+        while True:
+            try:
+                item = self._found.get(timeout=min(_TELL_SECONDS, max(0.001, self._left)))
+            except queue.Empty:
+                if self._left <= 0:
+                    yield Finding(
+                        self.name, False, f"it has not ended within {self._seconds:.0f} s: look there by hand"
+                    )
+                    return
+                if waiting is not None:
+                    waiting(self.name, time.monotonic() - self._begun)
+                continue
+            if item is None:
+                return
+            if isinstance(item, Finding):
+                yield item
+            elif isinstance(item, (GatewayError, PlanError, OSError, subprocess.SubprocessError)):
+                yield unseen(self.name, f"cannot be looked at: {item}")
+                return
+            else:
+                raise item
+
+    @property
+    def _left(self) -> float:
+        return self._begun + self._seconds - time.monotonic()
+
+    def _run(self) -> None:
+        try:
+            for finding in self._look():
+                self._found.put(finding)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that asks
+            self._found.put(error)
+        self._found.put(None)

@@ -1,0 +1,122 @@
+"""doctor: its steps run at the same time, each with a limit; the last line and the exit status tell the truth."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.cli.doctor_actions import as_json, is_well, summary
+from proxsmtp_tp.cli.doctor_daemon import may_be_a_filters
+from proxsmtp_tp.gateway.doctor import examination, verdicts
+from proxsmtp_tp.gateway.doctor.findings import Finding, State, unseen
+from proxsmtp_tp.gateway.doctor.steps import Step
+from proxsmtp_tp.gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GOOD, BAD = Finding("a", ok=True, text="fine"), Finding("b", ok=False, text="broken", fix="mend")
+KEPT = Finding("c", ok=False, text="550 no", other=State.KEPT)
+
+
+def test_steps_run_at_the_same_time() -> None:
+    """Each waits for the other."""
+    meeting = threading.Barrier(2, timeout=30)
+
+    def look() -> Iterator[Finding]:
+        meeting.wait()
+        yield GOOD
+
+    steps = [Step("one", look), Step("two", look)]
+    assert [finding for step in steps for finding in step.findings()] == [GOOD, GOOD]
+
+
+def test_a_step_that_does_not_end_is_wrong_and_holds_nobody_up() -> None:
+    end = threading.Event()
+
+    def look() -> Iterator[Finding]:
+        yield GOOD
+        end.wait()
+        yield BAD
+
+    told: list[str] = []
+    found = list(Step("firewall", look, 2.5).findings(lambda name, _: told.append(name)))
+    end.set()
+    assert found[0] == GOOD
+    assert [(finding.step, finding.wrong) for finding in found[1:]] == [("firewall", True)]
+    assert "has not ended within 2 s" in found[1].text
+    assert set(told) == {"firewall"}
+
+
+@pytest.mark.parametrize("error", [GatewayError("nft is not installed"), OSError(2, "No such file")])
+def test_a_step_that_cannot_look_is_not_seen(error: Exception) -> None:
+    def look() -> Iterator[Finding]:
+        yield GOOD
+        raise error
+
+    first, second = Step("rules", look).findings()
+    assert (first, second.state) == (GOOD, State.UNSEEN)
+    assert str(error) in second.text
+
+
+def test_an_error_of_ours_is_raised() -> None:
+    def look() -> Iterator[Finding]:
+        raise KeyError("a bug")
+        yield GOOD
+
+    with pytest.raises(KeyError):
+        list(Step("rules", look).findings())
+
+
+@pytest.mark.parametrize(
+    ("found", "last", "well"),
+    [
+        ([GOOD, GOOD], "none of 2 wrong", True),
+        ([GOOD, BAD, BAD], "2 of 3 wrong", False),
+        ([GOOD, KEPT], "none of 2 wrong, 1 kept by the filter", True),
+        ([GOOD, KEPT, unseen("d", "")], "none of 3 wrong, 1 kept by the filter, 1 not seen (run it as root)", False),
+    ],
+)
+def test_the_last_line(monkeypatch: pytest.MonkeyPatch, found: list[Finding], last: str, well: bool) -> None:
+    monkeypatch.setattr(examination, "is_root", lambda: False)
+    assert (summary(found), is_well(found)) == (last, well)
+
+
+def test_findings_for_programs() -> None:
+    assert as_json(BAD) == {
+        "step": "b", "ok": False, "text": "broken", "fix": "mend", "mend": "mend", "state": "wrong",
+    }  # fmt: skip
+    assert as_json(KEPT)["state"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("reply", "own"),
+    [
+        ("550 not today", True),
+        ("451 4.7.1 Greylisted", True),
+        ("550 Content Rejected", False),
+        ("550 Content Rejected; ValueError: 1", False),
+        ("451 4.3.5 Content filter is not available, try again later", False),
+        ("451 4.3.2 Content filter does not serve now, try again later", False),
+        ("552 5.3.4 Error: the message is larger than the size limit", False),
+    ],
+)
+def test_whose_reply_it_is(reply: str, own: bool) -> None:
+    assert may_be_a_filters(reply) is own
+
+
+def test_the_entry_of_a_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry of this client and this time; IPv4 clients may be shown as mapped addresses."""
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    entries = [
+        {"seconds": 1.0, "client": "192.0.2.1", "coded": False, "reason": "another client"},
+        {"seconds": 2.0, "client": "::ffff:198.18.254.10", "coded": False, "reason": "mine"},
+        {"seconds": 50.0, "client": "198.18.254.10", "coded": True, "reason": "an earlier probe"},
+    ]
+    status = {"filter": {"passed": None, "kept": entries}}
+    mail = {"begun": 997.0, "ended": 999.0}
+    assert (verdicts.of_client(status, "198.18.254.10", mail) or {})["reason"] == "mine"
+    assert verdicts.of_client(status, "198.18.254.10", {"begun": 999.5, "ended": 999.9}) is None
+    assert verdicts.of_client(None, "198.18.254.10", mail) is None
