@@ -3,6 +3,7 @@
 The parser has `func` set to `run(args) -> int`. Exit codes: 0 done, 1 it did not work, 2 usage or configuration.
 
 main            proxsmtp-tp: imports the module of the subcommand
+instances       which instance a command means: -f, --instance, or neither
 proxsmtpd       the command line of proxsmtpd 1.10
 serve           serve
 check_config    check-config

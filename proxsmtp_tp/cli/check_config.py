@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.main import DEFAULT_CONFIG
+from proxsmtp_tp.cli.instances import add_options, choose
 from proxsmtp_tp.config.directives import DIRECTIVES
 from proxsmtp_tp.config.reader import ConfigError, load_config, printable
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `check-config`."""
     parser = subparsers.add_parser("check-config", help="read the configuration file and report every problem")
-    parser.add_argument("-f", "--file", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s")
+    add_options(parser)
     parser.add_argument("--show", action="store_true", help="print every directive with the value in force")
     parser.set_defaults(func=run)
 
@@ -26,12 +26,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """0: fine (warnings may be printed). 2: there are problems."""
     try:
-        configuration = load_config(args.file)
+        path = choose(args.file, args.instance).path
+        configuration = load_config(path)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     for warning in configuration.warnings:
-        print(f"{printable(args.file)}:{warning.line}: warning: {warning.text}", file=sys.stderr)
+        print(f"{printable(path)}:{warning.line}: warning: {warning.text}", file=sys.stderr)
     if args.show:
         print("\n".join(show(configuration.settings)))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.reader import ConfigError, load_config
+from proxsmtp_tp.cli.instances import InstanceError, choose, configured
 
 if TYPE_CHECKING:
     import argparse
@@ -18,12 +18,6 @@ class NoAnswerError(Exception):
     def __init__(self, text: str, code: int = 1) -> None:
         self.code = code
         super().__init__(text)
-
-
-def add_instance(parser: argparse.ArgumentParser) -> None:
-    """The options that name the instance."""
-    parser.add_argument("-f", "--file", metavar="FILE", help="the instance of this configuration file")
-    parser.add_argument("--instance", metavar="NAME", help="the instance of this name (default: the one that runs)")
 
 
 def ask_daemon(args: argparse.Namespace, command: str, **fields: Any) -> dict[str, Any]:
@@ -51,12 +45,12 @@ def complain(error: NoAnswerError) -> int:
 def _status_socket(args: argparse.Namespace) -> Path:
     from proxsmtp_tp.service.status import find_sockets, instance_of  # noqa: PLC0415
 
-    wanted = args.instance
-    if args.file is not None:
-        try:
-            wanted = load_config(args.file).settings.instance
-        except ConfigError as error:
-            raise NoAnswerError(str(error), error.exit_code) from None
+    wanted = None  # no file in /etc/proxsmtp-tp, and no option: the daemon that runs
+    try:
+        if args.file is not None or args.instance is not None or configured():
+            wanted = choose(args.file, args.instance, file_needed=False).name
+    except InstanceError as error:
+        raise NoAnswerError(str(error), error.exit_code) from None
     found = {instance_of(path): path for path in find_sockets() if wanted in {None, instance_of(path)}}
     if not found:
         name = f"{wanted} " if wanted else ""

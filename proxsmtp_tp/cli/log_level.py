@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.daemon import NoAnswerError, add_instance, ask_daemon, complain
+from proxsmtp_tp.cli.daemon import NoAnswerError, ask_daemon, complain
 from proxsmtp_tp.cli.durations import duration, shown
+from proxsmtp_tp.cli.instances import add_options
 from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="LEVEL",
         help="0 errors, 1 warnings, 2 notices, 3 information, 4 everything; default: as configured",
     )
-    add_instance(parser)
+    add_options(parser)
     parser.add_argument("--trace", metavar="NET", help="log the whole dialogue of clients in this network, or of one")
     parser.add_argument("--no-trace", metavar="NET", help="end a trace; all: every one")
     parser.add_argument(

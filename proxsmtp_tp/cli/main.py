@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEFAULT_CONFIG = "/etc/proxsmtp-tp/proxsmtp-tp.conf"
-
 SUBCOMMANDS = {
     "serve": ("serve", "run the daemon in the foreground"),
     "check-config": ("check_config", "read the configuration file and report every problem"),

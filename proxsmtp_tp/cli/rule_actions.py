@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.main import DEFAULT_CONFIG
-from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
+from proxsmtp_tp.cli.instances import Instance, InstanceError, choose
+from proxsmtp_tp.config.reader import ConfigError, printable, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway import check as checker
 from proxsmtp_tp.gateway import confirm, describe, existing, forward, survey
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE = 1, 2
 _RETRY_PAUSE = 2.0  # seconds; the interface of a VPN or a busy firewall takes about that long
 _FIELDS = (
-    "instance", "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
+    "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
     "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_existing", "rule_forward",
     "rule_local",
 )  # fmt: skip
@@ -105,7 +105,9 @@ def _await_confirmation(instance: str, store: Store, attempt: Try) -> int:
 
 def remove(args: argparse.Namespace) -> int:
     """remove-rules: works without a configuration file."""
-    instance, store = instance_of(args), store_of(args)
+    store = store_of(args)
+    others = sorted(store.read_all())
+    instance = _named(args)
     if args.dry_run:
         left = installer.leftovers(instance, store)
         print("\n".join(f"would remove: {printable(line)}" for line in left) or "nothing is there")
@@ -113,7 +115,7 @@ def remove(args: argparse.Namespace) -> int:
     outcome = installer.remove(instance, store)
     _complain(outcome.notes, 0)
     print(f"rules of instance {instance}: {'removed' if outcome.changed else 'there were none'}")
-    return 0
+    return 0 if outcome.changed else _complain(_with_rules(others), 0)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -151,22 +153,42 @@ def options_of(args: argparse.Namespace) -> Options:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """The configuration file: the given one, else the usual one if there is one. Raises ConfigError."""
-    if args.config is None and not Path(DEFAULT_CONFIG).exists():
-        return Settings()
-    return read_config(args.config or DEFAULT_CONFIG)
+    """The configuration file. An instance without one is known by its rules, or made by the options alone.
+
+    Raises ConfigError.
+    """
+    chosen = chosen_of(args)
+    if args.file is None and not Path(chosen.path).exists():
+        return Settings(instance=chosen.name)
+    return read_config(chosen.path)
 
 
-def instance_of(args: argparse.Namespace) -> str:
+def _named(args: argparse.Namespace) -> str:
     """Whose rules. A file that is gone or damaged still gives its instance by its name."""
-    if args.instance:
-        return str(args.instance)
+    chosen = chosen_of(args, file_needed=False)
+    if args.file is not None:
+        try:
+            read_config(chosen.path)
+        except ConfigError as error:
+            _complain([*error.lines(), f"taking the name that the file gives: {chosen.name}"], 0)
+    return chosen.name
+
+
+def chosen_of(args: argparse.Namespace, *, file_needed: bool = True) -> Instance:
+    """The instance that the options mean; no file is needed where rule options say all, or rules are there.
+
+    Raises InstanceError, which also names the instances that have rules.
+    """
+    with_rules = sorted(store_of(args).read_all())
+    file_needed = file_needed and not (args.rule_interface or args.rule_local or args.instance in with_rules)
     try:
-        return settings_of(args).instance
-    except ConfigError as error:
-        instance = instance_name(args.config or DEFAULT_CONFIG)
-        _complain([*error.lines(), f"taking the name that the file gives: {instance}"], 0)
-        return instance
+        return choose(args.file, args.instance, file_needed=file_needed)
+    except InstanceError as error:
+        raise InstanceError("; ".join([*error.lines(), *_with_rules(with_rules)]), error.exit_code) from None
+
+
+def _with_rules(names: list[str]) -> list[str]:
+    return [f"instances that have rules: {', '.join(names)}"] if names else []
 
 
 def store_of(args: argparse.Namespace) -> Store:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.main import DEFAULT_CONFIG
+from proxsmtp_tp.cli import instances
 from proxsmtp_tp.config import values
 from proxsmtp_tp.config.settings import RuleExisting, RuleFail, RuleForward, RuleMethod, RuleMode
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that define the rules; each is also a directive of the configuration."""
-    parser.add_argument("-f", dest="config", metavar="FILE", help=f"configuration file (default {DEFAULT_CONFIG})")
+    instances.add_options(parser)
     add = parser.add_argument_group("rules (each overrides the directive of the same meaning)").add_argument
     add("--method", dest="rule_method", type=_value(values.choice(RuleMethod).parse), metavar="nftables|iptables")
     add("--mode", dest="rule_mode", type=_value(values.choice(RuleMode).parse), metavar="redirect|tproxy")
@@ -91,7 +91,6 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
         help="if interception opens connections that this host does not forward: refuse, or go on")  # fmt: skip
     add("--local", dest="rule_local", action=argparse.BooleanOptionalAction, default=None,
         help="also intercept this host's own outgoing mail, except that of the daemon's user")  # fmt: skip
-    add("--instance", type=_value(values.parse_instance), metavar="NAME", help="the instance whose rules are meant")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the directory for the state of installed rules")
 
 

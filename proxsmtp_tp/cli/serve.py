@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.main import DEFAULT_CONFIG
+from proxsmtp_tp.cli.instances import add_options, choose
 from proxsmtp_tp.cli.streams import open_standard_streams
 from proxsmtp_tp.config.reader import ConfigError, load_config
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `serve`."""
     parser = subparsers.add_parser("serve", help="run the daemon in the foreground")
-    parser.add_argument("-f", "--file", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s")
+    add_options(parser)
     parser.add_argument("-p", "--pid-file", metavar="FILE", help="where to write the process id")
     parser.add_argument(
         "-d",
@@ -33,11 +33,12 @@ def run(args: argparse.Namespace) -> int:
     """0: stopped as asked. 1: the system refused. 2: the configuration is wrong."""
     open_standard_streams()
     try:
-        configuration = load_config(args.file)
+        path = choose(args.file, args.instance).path
+        configuration = load_config(path)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     from proxsmtp_tp.service.launch import Launch, launch  # noqa: PLC0415  (a wrong file is told without it)
 
-    wanted = Launch(configuration, args.file, name="proxsmtp-tp", pid_file=args.pid_file, level=args.debug_level)
+    wanted = Launch(configuration, path, name="proxsmtp-tp", pid_file=args.pid_file, level=args.debug_level)
     return launch(wanted)

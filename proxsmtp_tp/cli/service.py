@@ -42,6 +42,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for parser, what in ((install, install_service), (remove, remove_service)):
         parser.add_argument("names", nargs="*", type=_name, metavar="NAME",
             help="only the instance of /etc/proxsmtp-tp/NAME.conf (default: all of them)")  # fmt: skip
+        parser.add_argument("--instance", action="append", default=[], type=_name, metavar="NAME",
+            help="the same as the argument NAME")  # fmt: skip
         parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
         parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR",
             help="write below DIR, as for a machine image, and talk to no running systemd")  # fmt: skip
@@ -52,6 +54,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Do what `args.action` says; errors become a line each and an exit status."""
+    args.names = [*args.names, *args.instance]
     try:
         if os.geteuid() != 0 and not args.dry_run and args.root == Path("/"):
             raise ServiceError("units are root's: run it with sudo, or look with --dry-run")

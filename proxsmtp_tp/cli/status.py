@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.reader import ConfigError, load_config, printable
+from proxsmtp_tp.cli.instances import choose
+from proxsmtp_tp.config.reader import ConfigError, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -16,7 +17,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `status`."""
     parser = subparsers.add_parser("status", help="show what the running instances do")
     parser.add_argument("-f", "--file", metavar="FILE", help="only the instance of this configuration file")
-    parser.add_argument("--instance", metavar="NAME", help="only the instance of this name")
+    parser.add_argument("--instance", metavar="NAME", help="only this instance: that of /etc/proxsmtp-tp/NAME.conf")
     parser.add_argument("--json", action="store_true", help="for programs: one JSON array")
     parser.set_defaults(func=run)
 
@@ -25,13 +26,13 @@ def run(args: argparse.Namespace) -> int:
     """0: at least one instance answered. 1: none did. 2: the configuration file is wrong."""
     from proxsmtp_tp.service.status import find_sockets, instance_of, read_status  # noqa: PLC0415
 
-    name = args.instance
-    if args.file is not None:
+    name = None  # every instance that runs
+    if args.file is not None or args.instance is not None:
         try:
-            name = load_config(args.file).settings.instance
+            name = choose(args.file, args.instance, file_needed=False).name
         except ConfigError as error:
             print(error, file=sys.stderr)
-            return 2
+            return error.exit_code
     answers, refused = [], False
     for path in find_sockets():
         if name in {None, instance_of(path)}:

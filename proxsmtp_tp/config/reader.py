@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
 from proxsmtp_tp.config.settings import FilterType, Settings
-from proxsmtp_tp.config.values import INSTANCE_MAX
+from proxsmtp_tp.config.values import INSTANCE_MAX, parse_instance
 
 _SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -72,9 +73,25 @@ def read_config(path: str) -> Settings:
 
 def load_config(path: str) -> Configuration:
     """Read a file, with the warnings. Raises ConfigError."""
+    return parse_config(_read(path), path)
+
+
+def instance_in(path: str) -> str:
+    """The name of the instance of a file, also of one that is gone or wrong: rules and daemon still have this name."""
+    name = instance_name(path)
+    with suppress(ConfigError):
+        for line in _read(path).decode("utf-8", "replace").split("\n"):
+            directive, _, text = line.partition(":")
+            if directive.strip(_SPACE).lower() == "instance":
+                with suppress(ValueError):
+                    name = parse_instance(text.strip(_SPACE))
+    return name
+
+
+def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:  # noqa: PTH123  (Path would turn an empty path into the current folder)
-            data = file.read(_FILE_MAX + 1)
+            return file.read(_FILE_MAX + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             path, [Problem(0, "configuration file not found: create it, or name another one with -f")]
@@ -83,7 +100,6 @@ def load_config(path: str) -> Configuration:
         reason = getattr(error, "strerror", None) or "the path contains a NUL"
         problem = Problem(0, f"the configuration file cannot be read: {reason}")
         raise ConfigError(path, [problem], exit_code=1) from None
-    return parse_config(data, path)
 
 
 def parse_config(data: bytes, path: str) -> Configuration:

@@ -83,11 +83,30 @@ def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
     status, said, complaint = proxsmtp_tp("remove-rules")
     assert (status, said) == (0, "rules of instance gate: removed\n")
     assert "taking the name that the file gives: gate" in complaint
-    assert (
-        proxsmtp_tp("remove-rules", "--instance", "gate", config=False)[1]
-        == "rules of instance gate: there were none\n"
-    )
+    status, said, complaint = proxsmtp_tp("remove-rules", "--instance", "gate", config=False)
+    assert (status, said, complaint) == (0, "rules of instance gate: there were none\n", "")
     assert host.snapshot() == before
+
+
+def test_a_wrong_name_is_told_who_has_rules(proxsmtp_tp: Commands) -> None:
+    """The rules of an instance without a configuration file are looked at and removed by its name."""
+    for name, port in (("one", "25"), ("two", "587")):
+        arguments = ["--interface", "lan0", "--instance", name, "--port", port]
+        assert proxsmtp_tp("install-rules", *arguments, config=False)[0] == 0
+    status, said, complaint = proxsmtp_tp("remove-rules", "--instance", "gate", config=False)
+    assert (status, said) == (0, "rules of instance gate: there were none\n")
+    assert complaint == "proxsmtp-tp: instances that have rules: one, two\n"
+    for command in ("remove-rules", "check-rules", "install-rules", "doctor"):
+        status, _, complaint = proxsmtp_tp(command, config=False)
+        assert status == 2
+        assert "no instance is configured: write /etc/proxsmtp-tp/NAME.conf" in complaint
+        assert complaint.endswith("; instances that have rules: one, two\n")
+    status, _, complaint = proxsmtp_tp("check-rules", "--instance", "gate", config=False)
+    assert status == 2
+    assert "there is no /etc/proxsmtp-tp/gate.conf" in complaint
+    assert proxsmtp_tp("check-rules", "--instance", "one", config=False)[0] == 0
+    for name in ("one", "two"):
+        assert proxsmtp_tp("remove-rules", "--instance", name, config=False)[1].endswith("removed\n")
 
 
 def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
@@ -101,7 +120,7 @@ def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
         (["--source", "192.0.2.1/24"], 2, "write 192.0.2.0/24 for the whole network"),
         (["--port", "25}"], 2, "is no port"),
         (["--fail", "maybe"], 2, "is not one of closed, open"),
-        (["--instance", "x; reboot"], 2, "is no name"),
+        (["--instance", "x; reboot"], 2, "is the configuration of instance gate, not x; reboot"),
         (["--mode", "tproxy", "--listen-port", "25"], 2, "cannot listen on an intercepted port"),
         (["--confirm", "0"], 2, "'0' is no time"),
         (["--confirm", "100000"], 2, "is not a number of seconds"),

@@ -168,8 +168,10 @@ def test_status_of_nobody(
     status.close()  # a daemon that was killed leaves this
     assert cli.main(["status", "-f", str(config)]) == 1
     assert capsys.readouterr().err == "no instance north answers: start it with `proxsmtp-tp serve`\n"
-    config.write_text("nonsense")
-    assert cli.main(["status", "-f", str(config)]) == 2
+    config.write_text("nonsense\nInstance: north\n")  # since its daemon started: the name still finds it
+    assert cli.main(["status", "-f", str(config)]) == 1
+    assert capsys.readouterr().err.startswith("no instance north answers")
+    assert cli.main(["status", "-f", str(config), "--instance", "south"]) == 2
 
 
 def test_status_of_an_instance(
