@@ -4,6 +4,7 @@ proxy                 one worker's part of the proxy: accepts clients, keeps the
 connection            one client and its server: performs the effects of the session; only it writes to a peer
 sides                 the two transports of a connection: asyncio's callbacks
 judging               the filter run of a connection's message, and the judged message that is read back
+reporting             log lines about a connection: the form of what the session reports
 deadlines             the time limits of a connection
 upstream              the destination of a client, and the connection to it; refuses loops
 context               what all connections of one worker share

@@ -24,13 +24,15 @@ from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
+from proxsmtp_tp.net.reporting import Reporting
 from proxsmtp_tp.net.sides import ClientSide, ServerSide, keep_reading, reset, was_reset
-from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,9 +74,13 @@ class Connection:
         self.client_ip = self._peer.ip if self._peer else ""
         self.server_ip = ""
         self.session = Session(
-            context.options, client_ip=self.client_ip, local_ip=own, clock=rfc5322_date, trace_id=self.trace_id
+            context.options,
+            client_ip=self.client_ip,
+            local_ip=own,
+            clock=rfc5322_date,
+            trace=Trace(self.trace_id, self.loop.time),
         )
-        self._traced = False
+        self._reporting = Reporting(context, self)
         self.follow()
         self._upstream = Upstream(context, sock, self._peer)
         self._client: Any = None
@@ -100,12 +106,8 @@ class Connection:
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self.loop.connect_accepted_socket(lambda: ClientSide(self), self._sock)
         except OSError as error:
-            self._log(
-                effects.Log(
-                    logging.INFO,
-                    f"client={self.client_ip}: the client closed the connection before it was served: {error}",
-                )
-            )
+            text = f"client={self.client_ip}: the client closed the connection before it was served: {error}"
+            self._reporting.say(logging.INFO, text)
             self._sock.close()
             self._finished()
             return
@@ -118,7 +120,7 @@ class Connection:
 
     def _go_on(self) -> None:
         """The client's transport is ready: find out its destination."""
-        self._log(effects.Log(logging.INFO, f"accepted connection from: {self._peer or 'a unix socket'}"))
+        self._reporting.say(logging.INFO, f"accepted connection from: {self._peer or 'a unix socket'}")
         if self._context.ending is not None:  # it was accepted just before the worker began to drain
             self.feed(events.WindDown(self._context.ending))
             if self.session.ended:
@@ -188,7 +190,7 @@ class Connection:
     def follow(self) -> None:
         """Trace this session, or no longer, as it is wanted now."""
         tracing = self._context.tracing
-        self._traced = tracing.follows(self.client_ip)
+        self._reporting.traced = tracing.follows(self.client_ip)
         self.session.trace(tracing.wants(self.client_ip))
 
     # Events.
@@ -251,7 +253,8 @@ class Connection:
 
     def _crash(self, error: BaseException) -> None:
         """An internal error: the session gets no more events, and the connection ends."""
-        log.error("%s: client=%s: internal error: closing", self.name, self.client_ip, exc_info=error)
+        where = (self.name, self.client_ip, self.trace_id)
+        log.error("%s: client=%s: internal error: closing, id=%s", *where, exc_info=error)
         self._crashed = True
         self._judging.release()
         if self._dialling is not None:
@@ -334,14 +337,16 @@ class Connection:
         self._context.admission.counters.count(self._context.worker, effect.counter)
 
     def _log(self, effect: effects.Log) -> None:
-        if self._traced:
-            write_traced(log, effect.level, f"{self.name}: {effect.text}, id={self.trace_id}")
-            return
-        if not log.isEnabledFor(effect.level):
-            return
-        unlimited = effect.essential or effect.level == logging.DEBUG
-        if unlimited or self._context.log_limit.allows(self.client_ip, self.loop.time()):
-            log.log(effect.level, "%s: %s, id=%s", self.name, effect.text, self.trace_id)
+        self._reporting.log(effect)
+
+    def _report_refusal(self, effect: Refusal) -> None:
+        self._reporting.refusal(effect)
+
+    def _report_transaction(self, effect: Transaction) -> None:
+        self._reporting.transaction(effect)
+
+    def _report_end(self, effect: SessionEnd) -> None:
+        self._reporting.session_end(effect)
 
     # Back-pressure.
 
@@ -443,4 +448,7 @@ _PERFORMERS: dict[type, Callable[[Connection, Any], None]] = {
     effects.MessageClock: Connection._message_clock,  # noqa: SLF001
     effects.Count: Connection._count,  # noqa: SLF001
     effects.Log: Connection._log,  # noqa: SLF001
+    Refusal: Connection._report_refusal,  # noqa: SLF001
+    Transaction: Connection._report_transaction,  # noqa: SLF001
+    SessionEnd: Connection._report_end,  # noqa: SLF001
 }

@@ -6,6 +6,8 @@ effects      what the driver must do about it
 options      the configured values that the dialogue depends on
 state        the tables: phases, deadlines, and which replies may answer which command
 dialogue     the state of one connection, and the basic operations on it; makes no decision
+parts        parts of that state: a command that waits for its reply, the message
+record       what the session remembers for the log and for events; no decision depends on it
 bounds       the part of the state that limits a session: waiting input, counters of refused commands
 client       decisions on the client's commands
 server       decisions on the server's replies

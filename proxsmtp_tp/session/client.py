@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects, message, refusing, size, without_tls, xclient
-from proxsmtp_tp.session.dialogue import TRACED, PendingReply, shown
+from proxsmtp_tp.session.dialogue import TRACED
+from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, TLS_KEYWORDS, refused_parameter
@@ -22,6 +23,7 @@ from proxsmtp_tp.smtp.commands import (
 )
 from proxsmtp_tp.smtp.lines import COMMAND_LIMIT, LineTooLong
 from proxsmtp_tp.smtp.replies import SmtpError
+from proxsmtp_tp.telemetry.quoting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,6 +178,7 @@ def _line(d: Dialogue, line: bytes) -> None:
         if not secret:
             raise SmtpError(answers.LINE_TOO_LONG)
         _check_long_auth(d, line, continues=False)
+    d.record.command(command.verb)
     d.tracing.login_tried = d.tracing.login_tried or secret  # also while nothing is traced: it may be later
     if d.tracing.on:
         d.trace("CLIENT <", d.tracing.command(command))
@@ -240,7 +243,8 @@ def _ehlo(d: Dialogue, command: Command) -> None:
 def _mail(d: Dialogue, command: Command) -> None:
     d.said_mail = True
     if refusing.rejected(d, b"MAIL"):
-        d.log(f"client={d.client}, from={shown(command.argument)}, status=REJECTED, server={d.server}")
+        d.record.begin()
+        d.unseen_effects.append(d.record.rejected(d, guess_mail(command).address, d.options.reject))
         return
     said = _envelope_command(d, command, read_mail, guess_mail)
     d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
@@ -288,6 +292,7 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
         d.log_once(b"RCPT", f"client={d.client}: RCPT is refused: too many recipients in one transaction")
+        d.record.recipient_refused(said.address, answers.TOO_MANY_RECIPIENTS.code)
         d.tell(answers.TOO_MANY_RECIPIENTS)
         d.refusals.recipients += 1
         if d.refusals.recipients > refusing.OVERSHOOT:
@@ -373,7 +378,7 @@ def _bdat(d: Dialogue, command: Command) -> None:
     """BDAT is refused, but its chunk follows without waiting (RFC 3030 section 2): it must not be read as commands."""
     size = command.argument.split()[:1]
     if not size or not size[0].isdigit() or len(size[0]) > 13 or int(size[0]) > BDAT_LIMIT:
-        d.log(f"client={d.client}: BDAT with an invalid size: {command.argument[:40]!r}", logging.WARNING)
+        d.log(f"client={d.client}: BDAT with an invalid size: {shown(command.argument[:40])}", logging.WARNING)
         refusing.refuse(d, answers.BAD_CHUNK_SIZE)
         d.end_after_replies = answers.CLOSING_OUT_OF_STEP
         return

@@ -13,29 +13,26 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects
 from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
+from proxsmtp_tp.session.parts import OwnCommands, PendingReply, RemovedOffers
+from proxsmtp_tp.session.record import INTERRUPTED, Record, Trace
 from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
 from proxsmtp_tp.session.tracing import Tracing
 from proxsmtp_tp.smtp.capabilities import Capabilities
-from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
-from proxsmtp_tp.smtp.replies import Reply, ReplyReader
+from proxsmtp_tp.smtp.replies import ReplyReader
 from proxsmtp_tp.telemetry.counters import Counter
+from proxsmtp_tp.telemetry.facts import ABANDONED, REFUSED
+from proxsmtp_tp.telemetry.quoting import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.session.effects import Effect
     from proxsmtp_tp.session.options import Options
+    from proxsmtp_tp.session.parts import Message
     from proxsmtp_tp.smtp.commands import Command
-    from proxsmtp_tp.smtp.headers import HeaderInserter
-
-LOGGED_RECIPIENTS = 20
-"""Recipients named in a log line: syslog may cut long lines (RFC 5424 section 6.1 guarantees 480 octets)."""
-
-INTERRUPTED = "INTERRUPTED"
-"""`status=` of a message whose connection ended before its final reply."""
+    from proxsmtp_tp.smtp.replies import Reply
 
 TRACED = 2000
 """Octets of a line or reply in a trace: the longest command that RFC 5321 allows (section 4.5.3.1.4) with parameters of
@@ -68,106 +65,18 @@ _WAITS_BY_EXPECT = {
 }
 
 
-class PendingReply:
-    """A reply that has not come yet: which command it answers, and the data that is needed when it comes."""
-
-    __slots__ = ("address", "expect", "line", "parameters", "reply")
-
-    def __init__(
-        self,
-        expect: Expect,
-        line: bytes = b"",
-        address: bytes = b"",
-        parameters: bytes = b"",
-        reply: Reply | None = None,
-    ) -> None:
-        self.expect = expect
-        self.line = line
-        self.address = address
-        self.parameters = parameters
-        self.reply = reply
-
-
-class Message:
-    """The state of one message, from the client's DATA to its final reply."""
-
-    __slots__ = (
-        "answered",
-        "decoder",
-        "encoder",
-        "filtering",
-        "final_reply",
-        "inserter",
-        "octets_sent",
-        "reading",
-        "relay",
-        "sent",
-        "sink",
-        "size_limit",
-        "verdict",
-    )  # fmt: skip
-
-    def __init__(self, sink: Sink, inserter: HeaderInserter | None = None, size_limit: int | None = None) -> None:
-        self.sink = sink
-        self.size_limit = size_limit
-        """The largest size in octets; None: no limit."""
-        self.relay = DataRelay() if sink is Sink.STREAM and inserter is None else None
-        self.decoder = self.relay.decoder if self.relay is not None else DataDecoder()
-        self.encoder = DataEncoder()
-        self.octets_sent = 0
-        """Octets of it that were sent to the server."""
-        self.inserter = inserter
-        self.filtering = sink is Sink.FILTER
-        """The driver still has the filter run, or the judged message."""
-        self.reading = False
-        """The judged message is being read back and sent to the server."""
-        self.sent = False
-        """The final dot has been sent: from now on the server decides about the message, even if the client is gone."""
-        self.answered = False
-        """The server has sent its final reply."""
-        self.verdict: Verdict | None = None
-        self.final_reply: Reply | None = None
-        """The final reply, known before the message is complete (Sink.DISCARD)."""
-
-
-class OwnCommands:
-    """State about the commands that the proxy sends on its own."""
-
-    __slots__ = ("covers_rset", "noop_refusal", "noops")
-
-    def __init__(self) -> None:
-        self.covers_rset = False
-        """The last command was an RSET of ours: if the client's next command is RSET, it need not be sent."""
-        self.noops = 0
-        """NOOPs sent so far."""
-        self.noop_refusal: Reply | None = None
-        """The server's last reply, if it refused a NOOP: the reason, if the server then closes the connection."""
-
-
-class RemovedOffers:
-    """What the server offered in this session, and the proxy removed from the reply to EHLO."""
-
-    __slots__ = ("auth", "tls")
-
-    def __init__(self) -> None:
-        self.tls = False
-        self.auth = False
-        """At least one mechanism of AUTH was removed."""
-
-
 class Dialogue:
     """The state of one session between one client and one server."""
 
-    def __init__(
-        self, options: Options, *, client: str, local: str, clock: Callable[[], str], trace_id: str = ""
-    ) -> None:
+    def __init__(self, options: Options, *, client: str, local: str, clock: Callable[[], str], trace: Trace) -> None:
         """`client` and `local` are IP addresses; `clock` gives the date as RFC 5322 section 3.3 writes it."""
         self.options = options
         self.tracing = Tracing(options.trace)
         self.client = client
         self.local = local
         self.clock = clock
-        self.trace_id = trace_id
+        self.trace_id = trace.id
+        self.record = Record(trace.ticks)
         self.server = ""
         self.phase = Phase.GREETING
         self.lines = LineBuffer(AUTH_LIMIT)
@@ -219,6 +128,8 @@ class Dialogue:
         """Send a reply of our own to the client's latest command, behind the replies that the server has not sent
         yet.
         """
+        if reply.negative:
+            self.record.refused_here()
         if self.outstanding:
             self.outstanding.append(PendingReply(Expect.LOCAL, reply=reply))
         else:
@@ -290,6 +201,8 @@ class Dialogue:
 
     def new_transaction(self) -> None:
         """Begin with an empty envelope. XFORWARD is valid for one message only, so its values are forgotten."""
+        if self.record.open:
+            self.report_unfinished()
         self.envelope = Envelope()
         self.recipient_octets = 0
         self.recipient_lines = 0
@@ -326,10 +239,13 @@ class Dialogue:
         """
         if self.phase is Phase.ENDED:
             return
+        how = self.record.who_ends(self)
         if self.message is not None:
-            self.log_message(INTERRUPTED, reply)
+            self.report(INTERRUPTED, reply)
             if self.message.sent and not self.message.answered:
                 self._log_possible_duplicate()
+        elif self.record.open:
+            self.report_unfinished(reply)
         if reply is not None:
             self.pass_on(reply)
         if not self.server_gone:
@@ -344,6 +260,7 @@ class Dialogue:
             self.drop_server(abort=not polite)
         self.release_filter()
         self.effects.append(effects.CloseClient(reset))
+        self.unseen_effects.append(self.record.session_end(self, how))
         self.phase = Phase.ENDED
 
     def end_unserved(self, reply: Reply) -> None:
@@ -392,23 +309,19 @@ class Dialogue:
     def trace(self, who: str, line: bytes) -> None:
         """Log a line of the dialogue, while it is traced. The caller must leave secrets out."""
         if self.tracing.on:
-            self.log(f"{who} {shown(line[:TRACED])}{'...' if len(line) > TRACED else ''}", logging.DEBUG)
+            self.log(
+                f"{who} {quoted(printable(line[:TRACED]), TRACED)}{'...' if len(line) > TRACED else ''}", logging.DEBUG
+            )
 
-    def log_message(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:
-        """Write the log line of a message: `reply` is what the client got, `filtered` how the filter ended."""
-        envelope = self.envelope
-        words = [f"client={self.client}"]
-        if envelope.sender is not None:
-            words.append(f"from={shown(envelope.sender) or '<>'}")
-        words += [f"to={shown(recipient)}" for recipient in envelope.recipients[:LOGGED_RECIPIENTS]]
-        if len(envelope.recipients) > LOGGED_RECIPIENTS:
-            words.append(f"to=({len(envelope.recipients) - LOGGED_RECIPIENTS} more)")
-        words += [f"status={status}", f"server={self.server}"]
-        if reply is not None:
-            words.append(f"reply={shown(reply.wire)}")
-        if filtered:
-            words.append(f"filter={filtered}")
-        self.unseen_effects.append(effects.Log(logging.INFO, ", ".join(words), essential=True))
+    def report(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:
+        """Report the transaction, and end it: `reply` is what the client got, `filtered` how the filter ended."""
+        self.unseen_effects.append(self.record.transaction(self, status, reply, filtered))
+        self.record.end()
+
+    def report_unfinished(self, reply: Reply | None = None) -> None:
+        """Report a transaction that ends before DATA; `reply` is the last one to the client, if it ends with it."""
+        nobody = self.record.refused and not self.envelope.recipients
+        self.report(REFUSED if nobody else ABANDONED, reply)
 
     def current_wait(self) -> Wait:
         """What the connection waits for now."""
@@ -440,9 +353,3 @@ class Dialogue:
         if self.unseen_effects:
             self.unseen_effects = []
         return taken
-
-
-def shown(data: bytes) -> str:
-    """Bytes from a peer as one line of printable text."""
-    text = data.decode("utf-8", "backslashreplace").rstrip("\r\n").replace("\r\n", " / ")
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

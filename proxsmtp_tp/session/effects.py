@@ -1,9 +1,14 @@
-"""What the driver must do, in the given order, without awaiting anything in between."""
+"""What the driver must do, in the given order, without awaiting anything in between.
+
+The last three are facts for the log and for events (`telemetry.facts`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.state import Wait
@@ -115,4 +120,7 @@ Effect = (
     | MessageClock
     | Count
     | Log
+    | Refusal
+    | Transaction
+    | SessionEnd
 )

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.session import effects, size
-from proxsmtp_tp.session.dialogue import INTERRUPTED, Message, PendingReply, shown
+from proxsmtp_tp.session.parts import Message, PendingReply
+from proxsmtp_tp.session.record import INTERRUPTED
 from proxsmtp_tp.session.state import Expect, Phase, Sink
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.headers import HeaderInserter
+from proxsmtp_tp.telemetry.facts import REFUSED
+from proxsmtp_tp.telemetry.quoting import shown
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 FILTERED = "FILTERED"
 SKIPPED = "SKIPPED"
 FILTER_ERROR = "FILTER-ERROR"
-REFUSED = "REFUSED"
 """Values of `status=`, as in proxsmtpd 1.10. For a message that the filter did not pass, its own text stands there."""
 
 _SYMBOL = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
@@ -69,6 +71,7 @@ def begin_stream(d: Dialogue, reply: Reply) -> None:
 def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> None:
     d.message = Message(sink, inserter, size.limit(d, filtered=sink is Sink.FILTER))
     d.unseen_effects.append(effects.MessageClock(running=True))
+    d.record.text_begins()
     d.phase = Phase.DATA
 
 
@@ -81,6 +84,8 @@ def text(d: Dialogue, data: bytes) -> None:
     decoder = message.decoder
     out = decoder.feed(data) if message.relay is None else message.relay.feed(data)
     d.progress = True
+    if d.record.text is not None:
+        d.record.text.received(out, judged=message.sink is Sink.FILTER)
     if decoder.bare_newlines and d.options.refuse_bare_newlines and message.final_reply is None:
         d.log(f"client={d.client}: bare CR or LF in the message (BareNewline: reject)", logging.WARNING)
         refuse_rest(d, answers.BARE_NEWLINE_IN_TEXT)
@@ -99,6 +104,8 @@ def _complete(d: Dialogue, message: Message) -> None:
     d.lines.put_back(message.decoder.rest)
     d.trace("CLIENT <", b"(a message of %d octets)" % message.decoder.size)
     d.phase = Phase.SETTLING
+    if d.record.text is not None:
+        d.record.text.complete_at = d.record.ticks()
     if message.sink is Sink.FILTER:
         d.effects.append(effects.FilterFinish())
     elif message.sink is Sink.STREAM:
@@ -128,6 +135,8 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
         return  # the run was aborted before the verdict came
     given = event.verdict
     _log_errors(d, given)
+    if d.record.text is not None:
+        d.record.text.verdict_at = d.record.ticks()
     if given.action is Action.PASS and d.phase is Phase.SETTLING:
         message.verdict = given
         d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
@@ -152,9 +161,9 @@ def settle(d: Dialogue, reply: Reply, status: str) -> None:
     """Give the message a final reply of our own, and reset the server's transaction."""
     given = _message(d).verdict
     if given is not None and given.action is not Action.PASS:
-        d.log_message(given.said or FILTER_ERROR, reply, filtered=given.detail)
+        d.report(given.said or FILTER_ERROR, reply, filtered=given.detail)
     else:
-        d.log_message(status, reply)
+        d.report(status, reply)
     d.pass_on(reply)
     _over(d, reply)
     if d.server_gone:
@@ -213,6 +222,8 @@ def chunk(d: Dialogue, event: events.MessageChunk) -> None:
     if not message.reading:
         return
     d.progress = True
+    if d.record.text is not None:
+        d.record.text.read_back(event.data)
     _send(d, message, _encoded(message, event.data, last=False))
 
 
@@ -244,6 +255,8 @@ def _end_sent(d: Dialogue, message: Message) -> None:
     d.trace("SERVER >", b"(a message of %d octets as sent, with the final dot)" % message.octets_sent)
     message.reading = False
     message.sent = True
+    if d.record.text is not None:
+        d.record.text.sent_at = d.record.ticks()
     d.unseen_effects.append(effects.MessageClock(running=False))
     d.outstanding.append(PendingReply(Expect.MESSAGE))
     d.sync = True
@@ -251,7 +264,7 @@ def _end_sent(d: Dialogue, message: Message) -> None:
 
 def final(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """Handle the server's final reply to the message."""
-    d.log_message(FILTERED if _message(d).verdict else SKIPPED if skipped(d) else "RELAYED", reply)
+    d.report(FILTERED if _message(d).verdict else SKIPPED if skipped(d) else "RELAYED", reply)
     d.pass_on(reply)
     _over(d, reply)
 

@@ -6,12 +6,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import message, without_tls, xclient
-from proxsmtp_tp.session.dialogue import PendingReply, shown
+from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import Reply, ReplyError
+from proxsmtp_tp.telemetry.facts import Refusal
+from proxsmtp_tp.telemetry.quoting import printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +95,8 @@ def _reply(d: Dialogue, reply: Reply) -> None:
         return
     pending = d.answered()
     d.ours.noop_refusal = None
+    if reply.negative and pending.expect in _OF_CLIENT:
+        d.record.refused_there(pending.line)
     if reply.code // 100 not in EXPECTED[pending.expect]:
         _out_of_step(d, f"{reply.code} cannot answer {pending.expect.value}")
         return
@@ -107,8 +111,16 @@ def _out_of_step(d: Dialogue, why: str) -> None:
     _give_up(d, answers.OUT_OF_STEP)
 
 
+_OF_CLIENT = frozenset(
+    {Expect.EHLO, Expect.HELO, Expect.MAIL, Expect.RCPT, Expect.DATA, Expect.RSET, Expect.QUIT, Expect.OTHER}
+    | {Expect.AUTH, Expect.XFORWARD}
+)
+"""Commands of the client: their refusals are counted for the last line of the session."""
+
+
 def _leaves(d: Dialogue, reply: Reply) -> None:
     d.log(f"client={d.client}, server={d.server}: the server closes: {shown(reply.wire)}", logging.WARNING)
+    d.record.server_left = True
     if d.message is not None:
         d.message.answered = d.message.sent  # 421 after the end of data is a final reply: the message was not accepted
     _give_up(d, reply)
@@ -143,9 +155,9 @@ def closed(d: Dialogue, _event: events.ServerClosed) -> None:
 
 
 def _lost(d: Dialogue) -> None:
-    d.server_gone = True
+    d.server_gone = d.record.server_left = True
     refusal = d.ours.noop_refusal
-    lost = answers.SERVER_LOST if refusal is None else answers.server_leaves(shown(refusal.wire))
+    lost = answers.SERVER_LOST if refusal is None else answers.server_leaves(printable(refusal.wire))
     if d.phase is Phase.DATA:
         if message.must_filter(d) or (d.message and d.message.sink is not Sink.DISCARD):
             d.log(
@@ -265,8 +277,13 @@ def _introduction(line: bytes) -> Expect:
 
 def _mail(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
+        if d.record.open:  # the server takes a second MAIL, as if it had come after RSET
+            d.report_unfinished()
+        d.record.begin()
         d.envelope.sender = pending.address
         d.envelope.sender_parameters = pending.parameters
+    else:
+        _refused(d, "MAIL", pending, reply)
     d.pass_on(reply)
 
 
@@ -274,11 +291,26 @@ def _rcpt(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         d.envelope.recipients.append(pending.address)
         d.envelope.recipient_parameters.append(pending.parameters)
+    else:
+        _refused(d, "RCPT", pending, reply)
     d.pass_on(reply)
 
 
-def _data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
+def _refused(d: Dialogue, command: str, pending: PendingReply, reply: Reply) -> None:
+    """The server refused MAIL, RCPT or DATA: a log line, and a part of the transaction's event."""
+    sender = pending.address if command == "MAIL" else d.envelope.sender
+    recipient = pending.address if command == "RCPT" else None
+    d.unseen_effects.append(Refusal(command, d.server, sender, recipient, reply.wire))
+    if recipient is not None:
+        d.record.recipient_refused(recipient, reply.code)
+    elif command == "MAIL" and not d.record.open:
+        d.record.begin()
+        d.unseen_effects.append(d.record.refused_sender(d, pending.address, reply))
+
+
+def _data(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if not reply.intermediate:
+        _refused(d, "DATA", pending, reply)
         d.pass_on(reply)
     elif message.must_filter(d) and d.envelope.recipients:
         _out_of_step(d, "354 to DATA without an accepted sender")  # recipients would get an empty, unfiltered message
@@ -306,7 +338,7 @@ def _our_rset(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         return
     d.log(f"client={d.client}, server={d.server}: the server refuses RSET: {shown(reply.wire)}", logging.WARNING)
-    last = answers.server_leaves(shown(reply.wire))
+    last = answers.server_leaves(printable(reply.wire))
     d.drop_server(abort=True)
     d.release_local_replies()
     if d.outstanding or d.queued or d.end_after_transaction is not None:

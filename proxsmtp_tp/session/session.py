@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.session import client, events, message, server, timing
 from proxsmtp_tp.session.dialogue import Dialogue
+from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.state import Phase
 
 if TYPE_CHECKING:
@@ -82,13 +83,13 @@ class Session:
     """The session of one connection. Not reusable; after CloseClient every event is ignored."""
 
     def __init__(
-        self, options: Options, *, client_ip: str, local_ip: str, clock: Callable[[], str], trace_id: str = ""
+        self, options: Options, *, client_ip: str, local_ip: str, clock: Callable[[], str], trace: Trace | None = None
     ) -> None:
         """`client_ip` connected to `local_ip` (%l); `clock` returns the date as RFC 5322 section 3.3 writes it.
 
-        `trace_id` stands at the end of refusals of our own; "": they have none.
+        `trace`: without it there is no id, and durations are 0.
         """
-        self._d = Dialogue(options, client=client_ip, local=local_ip, clock=clock, trace_id=trace_id)
+        self._d = Dialogue(options, client=client_ip, local=local_ip, clock=clock, trace=trace or Trace())
 
     def feed(self, event: events.Event) -> list[Effect]:
         """Handle an event; return the effects in order. KeyError: the event cannot happen in this phase."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session.dialogue import PendingReply
+from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase, Reason, Wait
 from proxsmtp_tp.smtp import answers
 

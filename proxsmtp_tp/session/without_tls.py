@@ -11,13 +11,14 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final
 
-from proxsmtp_tp.session.dialogue import shown
 from proxsmtp_tp.session.state import Expect
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import shows_password
+from proxsmtp_tp.telemetry.quoting import shown
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.session.dialogue import Dialogue, PendingReply
+    from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.session.parts import PendingReply
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.replies import Reply
 

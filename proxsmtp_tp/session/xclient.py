@@ -17,7 +17,8 @@ from proxsmtp_tp.smtp import xtext
 from proxsmtp_tp.smtp.capabilities import rewrite_ehlo
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.session.dialogue import Dialogue, PendingReply
+    from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.session.parts import PendingReply
     from proxsmtp_tp.smtp.replies import Reply
 
 UNAVAILABLE = b"[UNAVAILABLE]"

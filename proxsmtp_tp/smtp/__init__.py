@@ -7,6 +7,7 @@ replies       what servers answer: parsed, built, encoded
 answers       every reply that the proxy gives itself, in one table
 data          the message between DATA and the final dot: dot-stuffing, line ends, end of data
 headers       insertion of header lines into a message
+message_id    finds the Message-ID of a message, for the log
 capabilities  the reply to EHLO: which keywords are kept or removed, and the server's name
 xtext         the encoding of any octet in printable ASCII (DSN parameters, XCLIENT, XFORWARD)
 envelope      sender and recipients as the server accepted them

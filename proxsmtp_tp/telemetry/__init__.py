@@ -2,6 +2,9 @@
 
 counters          events counted by all workers in shared memory
 recent_verdicts   the messages that filters kept last, in shared memory
+facts             what happened in a session, as values
+log_lines         log lines in proxsmtpd's form
+quoting           words of peers, servers and filters, which cannot look like another field
 trace_id          the id of a session, unique over workers, reloads and restarts
 switches          numbers that the master sets for all workers: log level, traced clients
 """

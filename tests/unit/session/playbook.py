@@ -22,6 +22,8 @@ from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.events import Connected
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
+from proxsmtp_tp.telemetry import log_lines
+from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
@@ -33,7 +35,7 @@ GATEWAY = "192.0.2.1"
 SERVER = "198.51.100.25"
 DATE = "Sun, 22 Nov 2026 12:00:00 +0000"
 
-_QUIET = (effects.Log, effects.Deadline, effects.MessageClock, effects.Count)
+_QUIET = (effects.Log, effects.Deadline, effects.MessageClock, effects.Count, Refusal, Transaction, SessionEnd)
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -69,6 +71,21 @@ def fed(session: Session, event: Event) -> list[Effect]:
     return given
 
 
+def logged(given: list[Effect], *, ends: bool = False) -> list[str]:
+    """The log lines of these effects; with `ends`, also the last line of the session."""
+    lines = []
+    for effect in given:
+        if isinstance(effect, effects.Log):
+            lines.append(effect.text)
+        elif isinstance(effect, Transaction) and (effect.is_message or effect.status == "REJECTED"):
+            lines.append(log_lines.transaction(CLIENT, effect))
+        elif isinstance(effect, Refusal):
+            lines.append(log_lines.refusal(CLIENT, effect))
+        elif isinstance(effect, SessionEnd) and ends:
+            lines.append(log_lines.session_end(CLIENT, effect))
+    return lines
+
+
 class Playbook:
     """One session and what was seen of it."""
 
@@ -88,7 +105,7 @@ class Playbook:
         self._expect_nothing_left()
         self._story.append(f">> {event}")
         given = fed(self.session, event)
-        self.logged += [effect.text for effect in given if isinstance(effect, effects.Log)]
+        self.logged += logged(given)
         self.counted.update(effect.counter for effect in given if isinstance(effect, effects.Count))
         self._waiting = [effect for effect in given if self.strict or not isinstance(effect, _QUIET)]
         return self

@@ -21,7 +21,7 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.replies import ReplyReader
 from tests.unit.session.feeds import CASES, SIZES, Case, Feeder
-from tests.unit.session.playbook import C, S, addressed, client, fed, introduced
+from tests.unit.session.playbook import C, S, addressed, client, fed, introduced, logged
 from tests.unit.session.playbook import server as server_gets
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ class Work:
         assert self.text <= client_module.TEXT_PER_FEED, event
         assert self.octets <= client_module.LINE_OCTETS_PER_FEED + AUTH_LIMIT, event
         assert self.replies <= server.REPLIES_PER_FEED, event
-        logged = [effect for effect in given if isinstance(effect, effects.Log)]
         # A trace has each line as it came and as it was sent.
-        assert len(logged) <= 2 * (client_module.LINES_PER_FEED + server.REPLIES_PER_FEED + 2), event
+        assert len(logged(given)) <= 2 * (client_module.LINES_PER_FEED + server.REPLIES_PER_FEED + 2), event
         self.forget()
 
     def forget(self) -> None:
@@ -232,7 +231,7 @@ class TestReject:
         given = fed(play.session, C("\n".join(["MAIL FROM:<a@c.example>"] * 1000)))
         told = b"".join(effect.data for effect in given if isinstance(effect, effects.SendClient))
         assert told == REFUSE.wire * ERROR_LIMIT + answers.TOO_MANY_ERRORS.wire
-        assert len([effect for effect in given if isinstance(effect, effects.Log)]) == ERROR_LIMIT + 1
+        assert len(logged(given)) == ERROR_LIMIT + 1
         assert play
 
     @pytest.mark.parametrize("line", ["RCPT TO:<b@mx.example>", "DATA"])

@@ -8,7 +8,6 @@ from logging import INFO, WARNING
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
-from proxsmtp_tp.session.dialogue import LOGGED_RECIPIENTS, shown
 from proxsmtp_tp.session.effects import Log
 from proxsmtp_tp.session.events import (
     ClientClosed,
@@ -24,7 +23,9 @@ from proxsmtp_tp.session.events import (
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.replies import Reply
-from tests.unit.session.playbook import CLIENT, SERVER, C, S, addressed, introduced
+from proxsmtp_tp.telemetry.log_lines import LOGGED_RECIPIENTS
+from proxsmtp_tp.telemetry.quoting import shown
+from tests.unit.session.playbook import CLIENT, SERVER, C, S, addressed, introduced, logged
 
 PLAIN, FILTERED = Options(), Options(filtered=True)
 PLAIN_STRICT, FILTERED_STRICT = Options(refuse_bare_newlines=True), Options(filtered=True, refuse_bare_newlines=True)
@@ -73,7 +74,7 @@ def test_one_line_a_message(name: str) -> None:
     given = [effect for event in (C("DATA"), *story) for effect in play.session.feed(event)]
     assert play
     line = f"client={CLIENT}, from=a@client.example, to=b@mx.example, status={status}, server={SERVER}"
-    told = [effect.text for effect in given if isinstance(effect, Log) and "status=" in effect.text]
+    told = [found.partition(", size=")[0] for found in logged(given) if "status=" in found]
     assert told == [f"{line}, reply={reply}" if reply else line]
 
 
@@ -89,7 +90,7 @@ def test_recipients_of_the_null_sender() -> None:
     assert play
     named = ", ".join(f"to=r{at}@mx.example" for at in range(1, LOGGED_RECIPIENTS + 1))
     line = f"client={CLIENT}, from=<>, {named}, to=(2 more), status=RELAYED, server={SERVER}, reply=250 queued"
-    assert line in [effect.text for effect in given if isinstance(effect, Log)]
+    assert line in [found.partition(", size=")[0] for found in logged(given)]
 
 
 ERRORS = 'Traceback / ValueError: \\"x\\"'
@@ -110,5 +111,5 @@ def test_standard_error_of_the_filter(name: str) -> None:
     given = [effect for each in (C("DATA"), TEXT, wrote) for effect in play.session.feed(each)]
     line = f'client={CLIENT}: the filter wrote to standard error: "{ERRORS}"'
     assert play
-    logged = [effect for effect in given if isinstance(effect, Log)]
-    assert [(effect.level, effect.essential) for effect in logged if effect.text == line] == [(level, False)]
+    written = [effect for effect in given if isinstance(effect, Log)]
+    assert [(effect.level, effect.essential) for effect in written if effect.text == line] == [(level, False)]

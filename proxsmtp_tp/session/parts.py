@@ -1,0 +1,100 @@
+"""Parts of the state of a dialogue: a command that waits for its reply, the message, commands of the proxy itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.session.state import Expect, Sink
+from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.filters.verdict import Verdict
+    from proxsmtp_tp.smtp.headers import HeaderInserter
+    from proxsmtp_tp.smtp.replies import Reply
+
+
+class PendingReply:
+    """A reply that has not come yet: which command it answers, and the data that is needed when it comes."""
+
+    __slots__ = ("address", "expect", "line", "parameters", "reply")
+
+    def __init__(
+        self,
+        expect: Expect,
+        line: bytes = b"",
+        address: bytes = b"",
+        parameters: bytes = b"",
+        reply: Reply | None = None,
+    ) -> None:
+        self.expect = expect
+        self.line = line
+        self.address = address
+        self.parameters = parameters
+        self.reply = reply
+
+
+class Message:
+    """The state of one message, from the client's DATA to its final reply."""
+
+    __slots__ = (
+        "answered",
+        "decoder",
+        "encoder",
+        "filtering",
+        "final_reply",
+        "inserter",
+        "octets_sent",
+        "reading",
+        "relay",
+        "sent",
+        "sink",
+        "size_limit",
+        "verdict",
+    )  # fmt: skip
+
+    def __init__(self, sink: Sink, inserter: HeaderInserter | None = None, size_limit: int | None = None) -> None:
+        self.sink = sink
+        self.size_limit = size_limit
+        """The largest size in octets; None: no limit."""
+        self.relay = DataRelay() if sink is Sink.STREAM and inserter is None else None
+        self.decoder = self.relay.decoder if self.relay is not None else DataDecoder()
+        self.encoder = DataEncoder()
+        self.octets_sent = 0
+        """Octets of it that were sent to the server."""
+        self.inserter = inserter
+        self.filtering = sink is Sink.FILTER
+        """The driver still has the filter run, or the judged message."""
+        self.reading = False
+        """The judged message is being read back and sent to the server."""
+        self.sent = False
+        """The final dot has been sent: from now on the server decides about the message, even if the client is gone."""
+        self.answered = False
+        """The server has sent its final reply."""
+        self.verdict: Verdict | None = None
+        self.final_reply: Reply | None = None
+        """The final reply, known before the message is complete (Sink.DISCARD)."""
+
+
+class OwnCommands:
+    """State about the commands that the proxy sends on its own."""
+
+    __slots__ = ("covers_rset", "noop_refusal", "noops")
+
+    def __init__(self) -> None:
+        self.covers_rset = False
+        """The last command was an RSET of ours: if the client's next command is RSET, it need not be sent."""
+        self.noops = 0
+        """NOOPs sent so far."""
+        self.noop_refusal: Reply | None = None
+        """The server's last reply, if it refused a NOOP: the reason, if the server then closes the connection."""
+
+
+class RemovedOffers:
+    """What the server offered in this session, and the proxy removed from the reply to EHLO."""
+
+    __slots__ = ("auth", "tls")
+
+    def __init__(self) -> None:
+        self.tls = False
+        self.auth = False
+        """At least one mechanism of AUTH was removed."""

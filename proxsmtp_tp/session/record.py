@@ -1,0 +1,257 @@
+"""What the session remembers for the log and for events. No decision depends on it.
+
+`ticks` gives seconds of a monotonic clock, for durations.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.smtp.message_id import MessageIdFinder
+from proxsmtp_tp.telemetry import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.session.parts import Message
+    from proxsmtp_tp.smtp.envelope import Envelope
+    from proxsmtp_tp.smtp.replies import Reply
+
+INTERRUPTED = "INTERRUPTED"
+"""`status=` of a message whose connection ended before its final reply."""
+
+REFUSED_KEPT = 100
+"""Refused recipients of a transaction that are kept, with their codes; of the others only the number. RFC 5321 section
+4.5.3.1.8 lets a client send 100, and a client that guesses addresses sends many more."""
+
+VERBS = frozenset({"EHLO", "HELO", "LHLO", "MAIL", "SEND", "SOML", "SAML", "RCPT", "DATA", "BDAT", "RSET", "QUIT"}) | {
+    "AUTH", "STARTTLS", "NOOP", "VRFY", "EXPN", "HELP", "ETRN", "XFORWARD", "XCLIENT",
+}  # fmt: skip
+"""Verbs that are counted by their names; all others are `other`, because a client may invent any number of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """`id` is at the end of refusals of our own ("": they have none); `ticks` gives seconds of a monotonic clock."""
+
+    id: str = ""
+    ticks: Callable[[], float] = float
+
+
+class Recorded(Protocol):
+    """The state of the session, as far as it is reported (`dialogue.Dialogue`)."""
+
+    server: str
+    helo: bytes
+    envelope: Envelope
+    message: Message | None
+    client_gone: bool
+
+
+class TextRecord:
+    """The text of one message: its Message-ID, and whether the filter changed it."""
+
+    __slots__ = ("_finder", "_judged", "_received", "complete_at", "sent_at", "started_at", "verdict_at")
+
+    def __init__(self, started_at: float) -> None:
+        self._finder = MessageIdFinder()
+        self._received = 0
+        self._judged: int | None = None
+        self.started_at = started_at
+        self.complete_at: float | None = None
+        self.verdict_at: float | None = None
+        self.sent_at: float | None = None
+
+    def received(self, text: bytes, *, judged: bool) -> None:
+        """A piece of text from the client; `judged`: for a filter, without dot-stuffing."""
+        self._finder.feed(text)
+        if judged:
+            self._received = zlib.crc32(text.translate(None, b"\r"), self._received)
+
+    def read_back(self, text: bytes) -> None:
+        """A piece of the message as the filter passed it."""
+        self._judged = zlib.crc32(text.translate(None, b"\r"), self._judged or 0)
+
+    @property
+    def changed(self) -> bool | None:
+        """See `facts.Transaction.changed`."""
+        return None if self._judged is None else self._judged != self._received
+
+    @property
+    def message_id(self) -> bytes:
+        """The Message-ID; empty: none was found."""
+        return self._finder.value
+
+    def seconds(self, now: float, total: float) -> facts.Seconds:
+        """Durations until now."""
+        return facts.Seconds(
+            client=None if self.complete_at is None else self.complete_at - self.started_at,
+            filter=_between(self.complete_at, self.verdict_at),
+            server=_between(self.sent_at, now),
+            total=total,
+        )
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else max(0.0, end - start)
+
+
+class Record:
+    """Of one session."""
+
+    __slots__ = (
+        "_began",
+        "_mail_at",
+        "_verb",
+        "commands",
+        "delivered",
+        "number",
+        "open",
+        "refused",
+        "refused_more",
+        "server_left",
+        "text",
+        "ticks",
+    )
+
+    def __init__(self, ticks: Callable[[], float]) -> None:
+        self.ticks = ticks
+        self._began = self._mail_at = ticks()
+        self._verb = "other"
+        self.commands: dict[str, list[int]] = {}
+        self.number = 0
+        """Transactions so far."""
+        self.delivered = 0
+        """Messages with a positive final reply."""
+        self.open = False
+        """A transaction runs, and was not reported yet."""
+        self.refused: list[tuple[bytes, int]] = []
+        self.refused_more = 0
+        self.text: TextRecord | None = None
+        self.server_left = False
+        """The server has closed the connection, or has said 421."""
+
+    # Commands.
+
+    def command(self, verb: bytes) -> None:
+        """The client has sent a command."""
+        name = verb.decode("ascii", "replace")
+        self._verb = name.lower() if name in VERBS else "other"
+        self.commands.setdefault(self._verb, [0, 0])[0] += 1
+
+    def refused_here(self) -> None:
+        """We refused the latest command."""
+        if self._verb in self.commands:
+            self.commands[self._verb][1] += 1
+
+    def refused_there(self, line: bytes) -> None:
+        """The server refused this command."""
+        verb = line[:8].split(b" ", 1)[0].strip().decode("ascii", "replace").upper()
+        counted = self.commands.get(verb.lower() if verb in VERBS else "other")
+        if counted is not None:
+            counted[1] += 1
+
+    # The transaction.
+
+    def begin(self) -> None:
+        """MAIL was accepted or refused."""
+        self.number += 1
+        self._mail_at = self.ticks()
+        self.open = True
+
+    def end(self) -> None:
+        """The transaction is reported, and over."""
+        self.open = False
+        self.refused = []
+        self.refused_more = 0
+        self.text = None
+
+    def recipient_refused(self, address: bytes, code: int) -> None:
+        """RCPT was refused, by the server or by us."""
+        if len(self.refused) < REFUSED_KEPT:
+            self.refused.append((address, code))
+        else:
+            self.refused_more += 1
+
+    def text_begins(self) -> None:
+        """The client may send the message."""
+        self.text = TextRecord(self.ticks())
+
+    def seconds(self) -> facts.Seconds:
+        """Durations of this transaction until now."""
+        now = self.ticks()
+        total = max(0.0, now - self._mail_at)
+        return facts.Seconds(total=total) if self.text is None else self.text.seconds(now, total)
+
+    def transaction(self, state: Recorded, status: str, reply: Reply | None, filtered: str) -> facts.Transaction:
+        """The transaction that ends now. `filtered`: how the filter ended, or what it said."""
+        message, envelope, text = state.message, state.envelope, self.text
+        verdict = message.verdict if message is not None else None
+        if reply is not None and reply.positive and message is not None:
+            self.delivered += 1
+        return facts.Transaction(
+            number=self.number,
+            status=status,
+            server=state.server,
+            helo=state.helo,
+            sender=envelope.sender,
+            recipients=envelope.recipients,
+            refused=self.refused,
+            refused_more=self.refused_more,
+            is_message=message is not None,
+            reply=reply.wire if reply is not None else b"",
+            origin=_origin(reply, from_filter=verdict is not None and verdict.reply is reply),
+            verdict=verdict.action.value if verdict is not None else "",
+            filter_words=filtered or (verdict.said if verdict is not None else ""),
+            size=message.decoder.size if message is not None else 0,
+            changed=text.changed
+            if text is not None and verdict is not None and verdict.action is Action.PASS
+            else None,
+            message_id=text.message_id if text is not None else b"",
+            duplicate_risk=message is not None and message.sent and not message.answered and status == INTERRUPTED,
+            seconds=self.seconds(),
+        )
+
+    def rejected(self, state: Recorded, sender: bytes, reply: Reply | None) -> facts.Transaction:
+        """FilterType reject refused MAIL."""
+        return self._of_sender(state, facts.REJECTED, sender, reply)
+
+    def refused_sender(self, state: Recorded, sender: bytes, reply: Reply) -> facts.Transaction:
+        """The server refused MAIL."""
+        return self._of_sender(state, facts.REFUSED, sender, reply)
+
+    def _of_sender(self, state: Recorded, status: str, sender: bytes, reply: Reply | None) -> facts.Transaction:
+        given = self.transaction(state, status, reply, "")
+        given.sender = sender
+        given.recipients = []
+        self.end()
+        return given
+
+    # The session.
+
+    def who_ends(self, state: Recorded) -> str:
+        """`facts.SessionEnd.how`; ask before the session drops the server."""
+        if "quit" in self.commands:
+            return "quit"
+        return "client" if state.client_gone else "server" if self.server_left else "proxy"
+
+    def session_end(self, state: Recorded, how: str) -> facts.SessionEnd:
+        """The last values of the session."""
+        return facts.SessionEnd(
+            server=state.server,
+            helo=state.helo,
+            how=how,
+            commands={verb: (sent, refused) for verb, (sent, refused) in self.commands.items()},
+            transactions=self.number,
+            messages=self.delivered,
+            seconds=max(0.0, self.ticks() - self._began),
+        )
+
+
+def _origin(reply: Reply | None, *, from_filter: bool) -> str:
+    if reply is None:
+        return ""
+    return "proxy" if reply.own else "filter" if from_filter else "server"

@@ -1,0 +1,96 @@
+"""What happened in a session, as values: the session gives them, log lines and events are made of them.
+
+Addresses and words are bytes, as the peers sent them. Times are durations in seconds; None: it did not come to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ABANDONED = "ABANDONED"
+"""`status` of a transaction that ended before DATA, by RSET, another EHLO or the end of the session."""
+REFUSED = "REFUSED"
+"""`status` of a message that was refused before it was judged whole, and of a transaction whose sender or whose every
+recipient was refused."""
+
+
+REJECTED = "REJECTED"
+"""`status` of a transaction whose MAIL was refused with FilterReject."""
+
+
+@dataclass(slots=True)
+class Seconds:
+    """`client`: from 354 to the end of data; `filter`: from there to the verdict; `server`: from the end of data that
+    we sent to the server's reply; `total`: since the reply to MAIL.
+    """
+
+    client: float | None = None
+    filter: float | None = None
+    server: float | None = None
+    total: float = 0.0
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The server refused MAIL, RCPT or DATA; `command` is the verb. `recipient` is None, unless it was RCPT."""
+
+    command: str
+    server: str
+    sender: bytes | None
+    recipient: bytes | None
+    reply: bytes
+    """With its CRLF."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One transaction, from MAIL to its end. `number` counts from 1 in a session.
+
+    `status` is the word of the log line: FILTERED, SKIPPED, RELAYED, FILTER-ERROR, REFUSED, REJECTED, INTERRUPTED,
+    ABANDONED, or what the filter said about a message that it did not pass.
+    """
+
+    number: int
+    status: str
+    server: str
+    helo: bytes
+    sender: bytes | None
+    recipients: list[bytes]
+    """Those that the server accepted."""
+    refused: list[tuple[bytes, int]]
+    """Refused recipients, each with the code, as many as `record.REFUSED_KEPT`."""
+    refused_more: int = 0
+    is_message: bool = True
+    """Whether DATA was accepted: then it has a line in the log."""
+    reply: bytes = b""
+    """The reply to the client that decided, with its CRLF; empty: there was none."""
+    origin: str = ""
+    """Who chose the reply: server, filter, or proxy."""
+    verdict: str = ""
+    """The filter's: pass, reject, tempfail, discard; empty: there was none."""
+    filter_words: str = ""
+    """How the filter ended, or what it said."""
+    size: int = 0
+    """Octets of the message that the client sent, without dot-stuffing."""
+    changed: bool | None = None
+    """Whether the filter's message differs from the client's, apart from CR; None: no filter has passed it."""
+    message_id: bytes = b""
+    duplicate_risk: bool = False
+    """The server has the whole message, and its reply is not known."""
+    seconds: Seconds = field(default_factory=Seconds)
+
+
+@dataclass(slots=True)
+class SessionEnd:
+    """The end of a session that was connected to a server (`server` is not empty) or was refused before."""
+
+    server: str
+    helo: bytes
+    how: str
+    """quit, client, server, proxy: who ended it; quit is a client that sent QUIT."""
+    commands: dict[str, tuple[int, int]]
+    """By verb in lower case: commands of the client, and those that were refused."""
+    transactions: int
+    messages: int
+    """With a positive final reply."""
+    seconds: float
