@@ -24,6 +24,7 @@ from proxsmtp_tp.smtp import xtext
 from proxsmtp_tp.smtp.capabilities import Capabilities, rewrite_ehlo
 from proxsmtp_tp.smtp.data import DataEncoder
 from proxsmtp_tp.smtp.replies import ReplyError, ReplyReader
+from proxsmtp_tp.telemetry.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,7 +152,7 @@ class ScannerDialogue:
         if reply.intermediate or reply.code == 421:
             self._refused(Step.XFORWARD, reply)
         elif reply.negative and not self.remark:
-            self.remark = f"the scanner refuses XFORWARD, which it offers: {shown(reply)}"
+            self.remark = f"the scanner refuses XFORWARD, which it offers: {quoted(shown(reply))}"
 
     def _accepted(self, step: Step, reply: Reply) -> None:
         if step is Step.MESSAGE:

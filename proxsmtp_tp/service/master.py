@@ -220,6 +220,8 @@ class Master:
         if not self._announced and current.phase is Phase.RUNNING:
             self._announced = True
             self._environment.on_ready()
+            where, workers = ", ".join(map(str, current.listeners)), len(current.workers)
+            log.log(NOTICE, "started: version %s, listening on %s, %d workers", VERSION, where, workers)
             self._ready("accepting connections")
         elif current.phase is Phase.STARTING and current.early_deaths:
             self._failed = True
