@@ -386,7 +386,7 @@ def _bdat(d: Dialogue, command: Command) -> None:
     if d.end_after_replies is not None:
         return  # nothing more is read
     d.flow.skip = int(size[0])
-    d.trace("CLIENT <", b"(a chunk of %d octets, which is skipped)" % d.flow.skip)
+    d.trace("CLIENT <", b"(a chunk of %d octets that is skipped)" % d.flow.skip)
     d.phase = Phase.SKIPPING
     d.unseen_effects.append(effects.MessageClock(running=True))
     _skip(d)

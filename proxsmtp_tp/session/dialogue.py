@@ -89,8 +89,7 @@ class Dialogue:
         self.ours = OwnCommands()
         self.removed = RemovedOffers()
         self.envelope = Envelope()
-        self.recipient_octets = 0
-        self.recipient_lines = 0
+        self.recipient_octets = self.recipient_lines = 0
         self.message: Message | None = None
         self.helo = self.remote = self.remote_helo = b""
         self.authenticated = False
@@ -309,9 +308,7 @@ class Dialogue:
     def trace(self, who: str, line: bytes) -> None:
         """Log a line of the dialogue, while it is traced. The caller must leave secrets out."""
         if self.tracing.on:
-            self.log(
-                f"{who} {quoted(printable(line[:TRACED]), TRACED)}{'...' if len(line) > TRACED else ''}", logging.DEBUG
-            )
+            self.log(f"{who} {quoted(printable(line[: 2 * TRACED]), TRACED)}", logging.DEBUG)
 
     def report(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:
         """Report the transaction, and end it: `reply` is what the client got, `filtered` how the filter ended."""

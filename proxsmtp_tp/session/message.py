@@ -252,7 +252,7 @@ def _send(d: Dialogue, message: Message, wire: bytes) -> None:
 
 
 def _end_sent(d: Dialogue, message: Message) -> None:
-    d.trace("SERVER >", b"(a message of %d octets as sent, with the final dot)" % message.octets_sent)
+    d.trace("SERVER >", b"(a message of %d octets as sent with the final dot)" % message.octets_sent)
     message.reading = False
     message.sent = True
     if d.record.text is not None:

@@ -54,7 +54,7 @@ class Tracing:
         if verb in SECRET_VERBS:
             return verb + b" ..."
         if self._is_secret(verb):
-            return b"(%d octets that are no known command, after AUTH)" % len(line)
+            return b"(%d octets that are no known command after AUTH)" % len(line)
         return line
 
     def _is_secret(self, verb: bytes) -> bool:

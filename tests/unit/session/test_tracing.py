@@ -56,7 +56,7 @@ def test_everything_that_is_said_and_by_whom() -> None:
         "CLIENT < (a message of 25 octets)",
         "SERVER > DATA",
         "SERVER < 354 go",
-        "SERVER > (a message of 28 octets as sent, with the final dot)",
+        "SERVER > (a message of 28 octets as sent with the final dot)",
         "SERVER < 250 queued",
         "CLIENT > 250 queued",
         "CLIENT < VRFY x",
@@ -134,6 +134,6 @@ def test_a_message_that_is_streamed_and_a_chunk_that_is_skipped_are_told_by_thei
     assert play
     texts = play.logged + [each.text for each in given if isinstance(each, effects.Log)]
     assert "CLIENT < (a message of 8 octets)" in texts
-    assert "SERVER > (a message of 11 octets as sent, with the final dot)" in texts
-    assert "CLIENT < (a chunk of 6 octets, which is skipped)" in texts
+    assert "SERVER > (a message of 11 octets as sent with the final dot)" in texts
+    assert "CLIENT < (a chunk of 6 octets that is skipped)" in texts
     assert "canary" not in " ".join(texts)
