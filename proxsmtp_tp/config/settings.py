@@ -10,6 +10,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
+from proxsmtp_tp.config.rates import ClientLimit, LockDuration, LockReply, RateLimit
 
 Network = IPv4Network | IPv6Network
 
@@ -91,6 +92,9 @@ class RuleFail(Enum):
     OPEN = "open"
 
 
+LOCK_DURATION = LockDuration()
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every directive, in the order of the table. None: not given."""
@@ -111,6 +115,20 @@ class Settings:
     """For the whole instance."""
     clients: tuple[Network, ...] = ()
     """Clients that may connect; empty: everybody."""
+    client_ipv4_prefix: int = 32
+    client_ipv6_prefix: int = 64
+    client_connection_rate: RateLimit | None = None
+    client_servers: RateLimit | None = None
+    client_messages: RateLimit | None = None
+    client_recipients: RateLimit | None = None
+    client_rejects: RateLimit | None = None
+    client_spam: RateLimit | None = None
+    client_except: tuple[Network, ...] = ()
+    client_table_size: int = 65536
+    lock_on: tuple[ClientLimit, ...] = ()
+    lock_duration: LockDuration = LOCK_DURATION
+    lock_reply: LockReply = LockReply.TRY_AGAIN
+    lock_command: str | None = None
     out_address: Address | None = None
     """With an empty host: loopback mode."""
     skip_authenticated: bool = False

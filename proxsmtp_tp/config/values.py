@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxsmtp_tp.config.addresses import InetAddress, parse_address, parse_port
+from proxsmtp_tp.config.rates import ClientLimit, parse_lock_duration, parse_rate
 from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
 
 if TYPE_CHECKING:
@@ -142,6 +143,15 @@ def parse_instance(text: str) -> str:
     return text
 
 
+def parse_limits(text: str) -> tuple[ClientLimit, ...]:
+    """Read names of directives that limit a client, in upper or lower case."""
+    by_name = {limit.value.lower(): limit for limit in ClientLimit}
+    for word in (words := _words(text)):
+        if word.lower() not in by_name:
+            raise ValueError(f"{word!r} is not one of {', '.join(limit.value for limit in ClientLimit)}")
+    return _unique([by_name[word.lower()] for word in words])
+
+
 def integer(least: int, most: int) -> Kind:
     """Whole numbers in a range."""
 
@@ -192,6 +202,11 @@ PORTS = Kind("port ...", parse_ports, show_list, repeatable=True)
 NETWORKS = Kind("network ...", parse_networks, show_list, repeatable=True)
 INTERFACES = Kind("interface ...", parse_interfaces, show_list, repeatable=True)
 INSTANCE = Kind("name", parse_instance)
+RATE = Kind("number/time [burst number] [shadow]", parse_rate, lambda rate: "off" if rate is None else str(rate))
+LIMITS = Kind(
+    "directive ...", parse_limits, lambda limits: show_list(tuple(limit.value for limit in limits)), repeatable=True
+)
+LOCK_DURATION = Kind("duration", parse_lock_duration)
 
 
 def _words(text: str) -> list[str]:

@@ -27,5 +27,6 @@ scanner_dialogue    the SMTP dialogue with it, without a socket
 scanner_connection  the connection to it
 scanner_endings     every way in which it can end, and the verdict for it
 
+hook                runs a command for some events, such as a lock; nobody waits for it
 reject              FilterType reject: no process, only a reply
 """

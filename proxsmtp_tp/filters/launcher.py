@@ -60,7 +60,7 @@ class Launcher:
         self._children: set[Child] = set()
         self._environment = {name: value for name, value in os.environb.items() if name not in _OWN_VARIABLES}
         self._environment[b"TMPDIR"] = os.fsencode(space.directory)
-        _keep_descriptors()
+        keep_descriptors()
         _keep_exit_statuses()
         remove_abandoned(space.directory)
 
@@ -94,7 +94,7 @@ class Launcher:
             child.kill()
 
 
-def _keep_descriptors() -> None:
+def keep_descriptors() -> None:
     """Do not pass descriptors on to filters that were open when the daemon started (those that we open: PEP 446)."""
     for entry in Path("/proc/self/fd").iterdir():
         descriptor = int(entry.name)

@@ -41,7 +41,7 @@ LINGER = 1.0
 READ_SIZE = 64 * 1024
 """Octets read at once: the capacity of a pipe (pipe(7)). Larger pipes and reads were measured and are not faster."""
 
-_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _NO_DESCRIPTOR = -1
 
 
@@ -127,7 +127,7 @@ class Child:
                 file_actions=pipes if piped else [*null, (os.POSIX_SPAWN_DUP2, stderr, 2)],
                 setsid=True,
                 setsigmask=(),
-                setsigdef=_SIGNALS,
+                setsigdef=DEFAULT_SIGNALS,
             )
         except (OSError, ValueError):
             self._close_all()

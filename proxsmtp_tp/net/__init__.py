@@ -11,6 +11,10 @@ context               what all connections of one worker share
 listening             the sockets that accept clients
 admission             MaxConnections and our own connections, in a table that all workers share
 tracing               log level and traced clients, as the master has set them
+client_table          what is known about each client, in memory that all workers share
+client_limits         the limits of clients in one worker
+limit_decision        which limits a client has reached; pure
+gcra                  a rate limit with a burst, in one number; pure
 log_limit             how many log lines one client may cause
 original_destination  the address that a client dialled before the firewall redirected the connection
 refused_destinations  original destinations that are refused: not a server's address, or this host's own

@@ -25,6 +25,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.places import PlaceTable
+from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
 from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
 from proxsmtp_tp.telemetry.switches import Switches
@@ -72,10 +73,10 @@ class Admission:
     """Counts connections of workers against one limit, and knows our own upstream connections.
 
     Made once, before forking, for workers 0..`workers`-1; `begin` brings more, up to WORKERS_MAX. Each
-    process then uses its own copy of this object.
+    process then uses its own copy of this object. `clients`: see `client_table`.
     """
 
-    def __init__(self, max_connections: int, workers: int) -> None:
+    def __init__(self, max_connections: int, workers: int, clients: int = SIZE_DEFAULT) -> None:
         rows, chunks = WORKERS_MAX, _CHUNKS_MAX
         sizes = (_HEADER * _WORD, rows * _WORD, rows * _WORD, _BUCKETS * 4, rows, chunks * 2, chunks * _CHUNK_BYTES)
         starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
@@ -94,6 +95,7 @@ class Admission:
         self.recent_verdicts = RecentVerdicts(rows)
         self.trace_ids = TraceIds(rows)
         self.switches = Switches()
+        self.clients = ClientTable(clients, rows)
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)
@@ -114,6 +116,7 @@ class Admission:
         with self._lock:
             self._header[_ROWS] = max(self._header[_ROWS], worker + 1)
             self._accepting[worker] = 1
+            self.clients.begin(worker)
 
     def end_accepting(self, worker: int) -> None:
         """The worker accepts no more clients: it is ignored when the least busy worker is looked for."""
@@ -180,6 +183,7 @@ class Admission:
             self._spooled[worker] = 0
             self._count_holders()
             self.counters.keep(worker)
+            self.clients.clear(worker)
         self._free.pop(worker, None)
         self._places.clear(worker)
 

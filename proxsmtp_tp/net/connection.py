@@ -80,6 +80,8 @@ class Connection:
             clock=rfc5322_date,
             trace=Trace(self.trace_id, self.loop.time),
         )
+        self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
+        self.session.use_limits(self._limits)
         self._reporting = Reporting(context, self)
         self.follow()
         self._upstream = Upstream(context, sock, self._peer)
@@ -132,6 +134,9 @@ class Connection:
             destination = self._upstream.destination()
         except NoDestinationError as error:
             self._perform(self.session.refuse(error.reply, str(error)))
+            return
+        self._perform(self.session.check_limits(destination.ip))
+        if self.session.ended:
             return
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
@@ -431,6 +436,7 @@ class Connection:
     def _finished(self) -> None:
         self._judging.release()
         self._upstream.forget()
+        self._limits.leave()
         self._on_finished(self)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import Filter
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.net.client_limits import WorkerLimits
     from proxsmtp_tp.net.log_limit import LogLimit
     from proxsmtp_tp.net.refusals import Refusals
     from proxsmtp_tp.net.tracing import Tracing
@@ -45,6 +46,7 @@ class WorkerContext:
     refusals: Refusals
     watch: Watch
     tracing: Tracing
+    client_limits: WorkerLimits
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
 

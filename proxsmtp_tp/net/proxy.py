@@ -20,6 +20,7 @@ from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
+from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
@@ -76,6 +77,9 @@ class Proxy:
             refusals=refusals,
             tracing=Tracing(admission.switches),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
+            client_limits=WorkerLimits(
+                settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)
+            ),
         )
         self._loop = self.context.loop
         self._admission = admission

@@ -4,6 +4,9 @@ launch      from a configuration to a running daemon, in the order that the priv
 master      keeps the listening sockets and the workers, handles signals, reloads
 generation  the workers of one configuration: started, replaced, drained
 worker      one process with an event loop and a Proxy in it
+locks       locks of clients: asked for by workers, kept in a file
+lock_book   locks as values: who is locked until when, and how often before
+state_directory  what an instance keeps over restarts
 privileges  from root to the least privileges that are needed, verified
 fail_open   the heartbeat for rules with RuleFail open, and the log of unfiltered times
 installed   where the commands are, and whether a package installed them

@@ -29,11 +29,14 @@ from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.fail_open import FailOpen
+from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
+from proxsmtp_tp.service.locks import Locks
 from proxsmtp_tp.service.log_levels import LogLevels
 from proxsmtp_tp.service.master import Environment, Master, StartError, with_workers
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
 from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
+from proxsmtp_tp.service.state_directory import prepare, state_directory
 from proxsmtp_tp.service.status import StatusSocket
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import GRACE, make_proxy
@@ -188,6 +191,9 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     user = _other_user(settings)
     status = StatusSocket(settings.instance, user)
     cleanup.callback(status.close, remove=True)
+    kept = state_directory(settings.instance)
+    if user is not None:
+        _prepare_state(kept, user)
     _raise_descriptor_limit(settings)
     for module in (*_PRELOADED, wanted.proxy_module):
         importlib.import_module(module)
@@ -207,9 +213,12 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         for thing in (notifier, status, control, pid_file, starter):
             thing.close()
 
-    admission = Admission(settings.max_connections, 0)
+    admission = Admission(settings.max_connections, 0, settings.client_table_size)
+    locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
+    cleanup.callback(locks.close)
     environment = Environment(
         admission=admission,
+        locks=locks,
         fail_open=FailOpen(settings, status.file("heartbeat")),
         make_proxy=wanted.make_proxy,
         load=lambda: load_config(wanted.path),
@@ -222,6 +231,13 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         close_in_worker=close_in_worker,
     )
     return Master(settings, listeners, environment)
+
+
+def _prepare_state(directory: Path, user: pwd.struct_passwd) -> None:
+    try:
+        prepare(directory, user)
+    except OSError as error:
+        log.info("locks of clients are not kept over a restart: %s: %s", directory, error.strerror or error)
 
 
 def _pid_path(settings: Settings, wanted: Launch) -> str | None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.listening import Listeners
     from proxsmtp_tp.service.control import ControlSocket
     from proxsmtp_tp.service.fail_open import FailOpen
+    from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.log_levels import LogLevels
     from proxsmtp_tp.service.readiness import Notifier
     from proxsmtp_tp.service.status import StatusSocket
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-# Settings that needed privileges at the start, or a name that others already use.
-_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance"}
+# Settings that needed privileges at the start, a name that others already use, or the size of shared memory.
+_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance", "client_table_size": "ClientTableSize"}
 
 
 class StartError(Exception):
@@ -70,6 +71,7 @@ class Environment:
     """
 
     admission: Admission
+    locks: Locks
     fail_open: FailOpen
     make_proxy: ProxyFactory
     load: Callable[[], Configuration]
@@ -169,6 +171,7 @@ class Master:
         self._environment.fail_open.step(self._current.serves)
         self._environment.control.step()
         self.levels.step()
+        self._environment.locks.step()
         for handler in syslog.in_use():
             handler.retry()
 
@@ -178,6 +181,7 @@ class Master:
         if (status := self._environment.status.fileno()) is not None:
             poll.register(status, select.POLLIN)
         self._environment.control.register(poll)
+        poll.register(self._environment.admission.clients, select.POLLIN)  # wakes up for `locks.step`
         workers = {worker.pulse: (generation, worker) for generation, worker in self._all_workers()}
         for pulse in workers:
             poll.register(pulse, select.POLLIN)
@@ -185,8 +189,9 @@ class Master:
             *(handler.due for handler in syslog.in_use()),
             *(generation.due() for generation in self._generations()),
         )
-        others = (*others, self._environment.control.due(), self.levels.due())
-        due = min(self._pulse_at, self._environment.fail_open.due(), *others)
+        environment = self._environment
+        others = (*others, environment.control.due(), environment.locks.due(), self.levels.due())
+        due = min(self._pulse_at, environment.fail_open.due(), *others)
         pause = min(max(0.0, due - time.monotonic()), (self._environment.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):
             if descriptor == self._wakeup.fileno():
@@ -210,7 +215,8 @@ class Master:
     def _reap(self) -> None:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                any(generation.reaped(*ended) for generation in self._generations())
+                ours = any(generation.reaped(*ended) for generation in self._generations())
+                _ = ours or self._environment.locks.reaped(*ended)
 
     def _go_on(self) -> None:
         """Do what the phases of the generations need next."""
@@ -276,6 +282,7 @@ class Master:
         old, self._current, self._next = self._current, new, None
         self._environment.fail_open.configure(new.settings)
         self.levels.configure(new.settings.log_level)
+        self._environment.locks.configure(new.settings)
         self._environment.admission.set_limit(new.settings.max_connections)
         old.retire()
         self._old.append(old)

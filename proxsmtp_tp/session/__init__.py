@@ -3,6 +3,7 @@
 session      the entry point: `Session.feed(event)` returns the effects
 events       what can happen to a connection
 effects      what the driver must do about it
+limits       what the session is told about the limits of its client
 options      the configured values that the dialogue depends on
 state        the tables: phases, deadlines, and which replies may answer which command
 dialogue     the state of one connection, and the basic operations on it; makes no decision
@@ -13,6 +14,7 @@ client       decisions on the client's commands
 server       decisions on the server's replies
 message      decisions from DATA to the final reply to the message
 refusing     commands that the proxy refuses itself: they are counted, and too many end the connection
+limiting     where in the dialogue the limits of a client answer, and with what
 size         how large a message may be
 tracing      what a trace shows of commands and replies: everything but secrets
 timing       decisions when a deadline passes, and when the worker stops

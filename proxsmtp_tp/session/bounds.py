@@ -9,6 +9,7 @@ from proxsmtp_tp.session import effects
 if TYPE_CHECKING:
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.effects import Effect
+    from proxsmtp_tp.session.limits import ClientLimits
 
 
 class Flow:
@@ -44,9 +45,13 @@ class Flow:
 class Refusals:
     """How many commands the proxy has refused itself. Too many of them end the connection."""
 
-    __slots__ = ("behind_mail", "errors", "recipients")
+    __slots__ = ("behind_mail", "errors", "limits", "mail_limited", "recipients")
 
     def __init__(self) -> None:
+        self.limits: ClientLimits | None = None
+        """Those of the client, over all its connections; None: it has none."""
+        self.mail_limited = False
+        """The last MAIL was refused because of such a limit."""
         self.errors = 0
         """Refused commands since the last message that was accepted."""
         self.recipients = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, message, refusing, size, without_tls, xclient
+from proxsmtp_tp.session import effects, limiting, message, refusing, size, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
@@ -247,6 +247,9 @@ def _mail(d: Dialogue, command: Command) -> None:
         d.unseen_effects.append(d.record.rejected(d, guess_mail(command).address, d.options.reject))
         return
     said = _envelope_command(d, command, read_mail, guess_mail)
+    if (limited := limiting.at_mail(d)) is not None:
+        refusing.refuse_limited(d, limited)
+        return
     d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
 
 
@@ -293,10 +296,11 @@ def _rcpt(d: Dialogue, command: Command) -> None:
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
         d.log_once(b"RCPT", f"client={d.client}: RCPT is refused: too many recipients in one transaction")
         d.record.recipient_refused(said.address, answers.TOO_MANY_RECIPIENTS.code)
-        d.tell(answers.TOO_MANY_RECIPIENTS)
-        d.refusals.recipients += 1
-        if d.refusals.recipients > refusing.OVERSHOOT:
-            refusing.count_error(d)
+        refusing.refuse_recipient(d, answers.TOO_MANY_RECIPIENTS)
+        return
+    if (limited := limiting.at_rcpt(d)) is not None:
+        d.record.recipient_refused(said.address, limited.code)
+        refusing.refuse_recipient(d, limited)
         return
     d.recipient_octets = told
     d.recipient_lines = kept

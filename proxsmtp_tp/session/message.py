@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
-from proxsmtp_tp.session import effects, size
+from proxsmtp_tp.session import effects, limiting, size
 from proxsmtp_tp.session.parts import Message, PendingReply
 from proxsmtp_tp.session.record import INTERRUPTED
 from proxsmtp_tp.session.state import Expect, Phase, Sink
@@ -141,6 +141,8 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
         message.verdict = given
         d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
         return
+    if given.action is Action.REJECT:
+        limiting.message_rejected(d)
     reply = given.reply or answers.FILTER_FAILED  # a PASS before the end of the message is not about the whole message
     message.verdict = given
     if d.phase is Phase.DATA:

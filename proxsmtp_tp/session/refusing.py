@@ -31,6 +31,22 @@ def refuse(d: Dialogue, reply: Reply) -> None:
     count_error(d)
 
 
+def refuse_recipient(d: Dialogue, reply: Reply) -> None:
+    """Refuse RCPT because there are too many; a group of them is no error (OVERSHOOT)."""
+    d.tell(reply)
+    d.refusals.recipients += 1
+    if d.refusals.recipients > OVERSHOOT:
+        count_error(d)
+
+
+def refuse_limited(d: Dialogue, reply: Reply) -> None:
+    """Refuse MAIL because of a limit or a lock; 421 ends the connection."""
+    if reply.code == 421:
+        d.end_after_replies = reply
+    else:
+        refuse(d, reply)
+
+
 def count_error(d: Dialogue) -> None:
     """Count one error; end the connection at the limit."""
     d.refusals.errors += 1

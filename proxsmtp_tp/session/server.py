@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import message, without_tls, xclient
+from proxsmtp_tp.session import limiting, message, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -293,6 +293,7 @@ def _rcpt(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
         d.envelope.recipient_parameters.append(pending.parameters)
     else:
         _refused(d, "RCPT", pending, reply)
+    limiting.recipient_answered(d, reply)
     d.pass_on(reply)
 
 

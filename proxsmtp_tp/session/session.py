@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.session import client, events, message, server, timing
+from proxsmtp_tp.session import client, events, limiting, message, server, timing
 from proxsmtp_tp.session.dialogue import Dialogue
 from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.state import Phase
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.session.effects import Effect
+    from proxsmtp_tp.session.limits import ClientLimits
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.smtp.replies import Reply
 
@@ -116,6 +117,22 @@ class Session:
     def trace(self, on: bool) -> None:
         """Log the whole dialogue from now on, or no longer; secrets and message text are left out."""
         self._d.tracing.on = on
+
+    def use_limits(self, limits: ClientLimits) -> None:
+        """The limits of the client; without this call it has none."""
+        self._d.refusals.limits = limits
+
+    def check_limits(self, server_ip: str) -> list[Effect]:
+        """Before the server is dialled: end the connection if the client is locked or over a limit of connections.
+
+        `server_ip` is the original destination; "" where the configuration says where mail goes.
+        """
+        d = self._d
+        reply = limiting.at_greeting(d, server_ip)
+        if reply is not None:
+            d.server_gone = True
+            d.end(reply)
+        return d.take_effects()
 
     @property
     def more(self) -> bool:

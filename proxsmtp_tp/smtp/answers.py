@@ -92,3 +92,24 @@ def server_leaves(words: str) -> Reply:
 def unreachable(reason: str) -> Reply:
     """The reply in place of a greeting if there is no connection to the server. `reason` names address and error."""
     return Reply.of(421, f"4.4.1 No connection to the server: {reason}")
+
+
+LIMITED: Final = {
+    "ClientConnectionRate": "Too many connections from your address",
+    "ClientServers": "Your address has connected to too many servers",
+    "ClientMessages": "Too many messages from your address",
+    "ClientRecipients": "Too many recipients from your address",
+    "ClientRejects": "Servers have refused too many recipients of your address",
+    "ClientSpam": "Too many messages from your address were refused",
+}
+"""By the directive of the limit."""
+
+
+def limited(code: int, directive: str, seconds: int) -> Reply:
+    """A limit of the client is reached: which one, and after how long it admits one more."""
+    return Reply.of(code, f"4.7.1 {LIMITED[directive]} ({directive}), try again in {seconds} s")
+
+
+def locked(code: int, client: str, until: str, reason: str) -> Reply:
+    """The client is locked. `reason` is a directive, or `administrator`."""
+    return Reply.of(code, f"{code // 100}.7.1 {client} is locked until {until} ({reason})")

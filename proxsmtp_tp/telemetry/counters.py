@@ -19,6 +19,34 @@ class Counter(IntEnum):
 
     POSSIBLE_DUPLICATES = 0
     """Messages that the server has completely, but whose final reply is not known: the client will send them again."""
+    LIMITED_CONNECTION_RATE = 1
+    """Connections refused by ClientConnectionRate."""
+    LIMITED_SERVERS = 2
+    """Connections refused by ClientServers."""
+    LIMITED_MESSAGES = 3
+    """MAIL commands refused by ClientMessages."""
+    LIMITED_RECIPIENTS = 4
+    """RCPT commands refused by ClientRecipients."""
+    LIMITED_REJECTS = 5
+    """MAIL and RCPT commands refused by ClientRejects."""
+    LIMITED_SPAM = 6
+    """MAIL commands refused by ClientSpam."""
+    LIMITED_LOCKED = 7
+    """Connections and MAIL commands of locked clients that were refused."""
+    SHADOW_CONNECTION_RATE = 8
+    """What ClientConnectionRate in shadow form would have refused."""
+    SHADOW_SERVERS = 9
+    """What ClientServers in shadow form would have refused."""
+    SHADOW_MESSAGES = 10
+    """What ClientMessages in shadow form would have refused."""
+    SHADOW_RECIPIENTS = 11
+    """What ClientRecipients in shadow form would have refused."""
+    SHADOW_REJECTS = 12
+    """What ClientRejects in shadow form would have refused."""
+    SHADOW_SPAM = 13
+    """What ClientSpam in shadow form would have refused."""
+    CLIENTS_UNTRACKED = 14
+    """Connections of clients without space in the table of clients (ClientTableSize): no limit was checked."""
 
 
 class Counters:

@@ -28,6 +28,7 @@ from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
 if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
     from proxsmtp_tp.session.events import Event
+    from proxsmtp_tp.session.limits import ClientLimits
     from proxsmtp_tp.telemetry.counters import Counter
 
 CLIENT = "192.0.2.10"
@@ -91,8 +92,12 @@ class Playbook:
 
     unasserted: ClassVar[set[int]] = set()
 
-    def __init__(self, options: Options | None = None, *, strict: bool = False) -> None:
+    def __init__(
+        self, options: Options | None = None, *, strict: bool = False, limits: ClientLimits | None = None
+    ) -> None:
         self.session = Session(options or Options(), client_ip=CLIENT, local_ip=GATEWAY, clock=lambda: DATE)
+        if limits is not None:
+            self.session.use_limits(limits)
         self.strict = strict
         self.logged: list[str] = []
         self.counted: collections.Counter[Counter] = collections.Counter()
@@ -131,17 +136,19 @@ class Playbook:
         return True
 
 
-def greeted(options: Options | None = None, *, strict: bool = False) -> Playbook:
+def greeted(options: Options | None = None, *, strict: bool = False, limits: ClientLimits | None = None) -> Playbook:
     """A playbook past the server's greeting."""
-    play = Playbook(options, strict=strict)
+    play = Playbook(options, strict=strict, limits=limits)
     play.session.feed(Connected(SERVER))
     play.session.feed(S("220 mx.example ESMTP"))
     return play
 
 
-def introduced(options: Options | None = None, *keywords: str, strict: bool = False) -> Playbook:
+def introduced(
+    options: Options | None = None, *keywords: str, strict: bool = False, limits: ClientLimits | None = None
+) -> Playbook:
     """A playbook past EHLO; the server offers these keywords."""
-    play = greeted(options, strict=strict)
+    play = greeted(options, strict=strict, limits=limits)
     play.session.feed(C("EHLO client.example"))
     lines = ["mx.example", *keywords]
     play.session.feed(S("\n".join(f"250{' ' if at == len(lines) - 1 else '-'}{line}" for at, line in enumerate(lines))))

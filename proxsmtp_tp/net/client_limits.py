@@ -1,0 +1,171 @@
+"""The limits of clients in one worker: who is counted, and the state of each in the table that all workers share.
+
+A client is an IPv4 address or an IPv6 /64 (ClientIPv4Prefix, ClientIPv6Prefix). Programs of this host and ClientExcept
+are not counted and not locked. The decisions are in `limit_decision`; this module reads and writes the table.
+
+Two workers never count two events with one state: a change happens under the table's lock. With no limit and no lock
+configured, nothing is looked up.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.rates import ClientLimit
+from proxsmtp_tp.net.client_table import LockRequest, Word
+from proxsmtp_tp.net.limit_decision import decide, locked, policy_of, reason_number, server_weight, windows
+from proxsmtp_tp.session.limits import Exceeded, Finding
+from proxsmtp_tp.telemetry.counters import Counter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.client_table import ClientTable
+    from proxsmtp_tp.net.limit_decision import Decision, Rule
+
+_CACHED = 4096
+"""Addresses of which a worker remembers the client: to work it out costs 10 microseconds."""
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class Keys:
+    """Which client an address belongs to. Made from the settings, for workers, the master and `explain` alike."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._prefixes = {4: settings.client_ipv4_prefix, 6: settings.client_ipv6_prefix}
+        self._except = settings.client_except
+
+    def network(self, ip: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+        """The client; None: it is not counted. Raises ValueError for what is no address."""
+        if not ip:
+            return None
+        address = ipaddress.ip_address(ip.partition("%")[0])
+        if address.is_loopback or any(address in network for network in self._except):
+            return None
+        return ipaddress.ip_network((address, self._prefixes[address.version]), strict=False)
+
+
+def key_of(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bytes:
+    """The key of a client in the table: 16 octets."""
+    packed = network.network_address.packed
+    return packed if len(packed) == 16 else _MAPPED + packed
+
+
+def name_of(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+    """How a client is written: an address, or a network."""
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+
+
+class WorkerLimits:
+    """Of one worker. `count` increments a counter of the worker."""
+
+    def __init__(self, settings: Settings, table: ClientTable, worker: int, count: Callable[[Counter], None]) -> None:
+        self.policy = policy_of(settings)
+        self.limited = self.policy.any
+        self.table = table
+        self.worker = worker
+        self.count = count
+        self.network = lru_cache(_CACHED)(Keys(settings).network)
+
+    def enter(self, ip: str, trace_id: str = "") -> ConnectionLimits:
+        """A client has connected from this address ("" for a unix socket); the id of the session is for its lock."""
+        return ConnectionLimits(self, ip, trace_id)
+
+
+class ConnectionLimits:
+    """Of one connection (`session.limits.ClientLimits`). `leave` when it has ended."""
+
+    __slots__ = ("_asked", "_changing", "_ip", "_policy", "_slot", "_table", "_trace_id", "_worker")
+
+    def __init__(self, worker: WorkerLimits, ip: str, trace_id: str) -> None:
+        self._worker = worker
+        self._policy = worker.policy
+        self._table = worker.table
+        self._ip = ip
+        self._slot: int | None = None
+        self._asked: frozenset[ClientLimit] = frozenset()
+        self._trace_id = trace_id
+        if worker.limited and (network := worker.network(ip)) is not None:
+            self._slot = self._table.enter(worker.worker, key_of(network))
+            if self._slot is None:
+                worker.count(Counter.CLIENTS_UNTRACKED)
+            else:
+                self._changing = self._table.changing_slot(self._slot)
+
+    def leave(self) -> None:
+        """The connection has ended. Idempotent."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            self._table.leave(self._worker.worker, slot)
+
+    def connection(self, server: str) -> Finding | None:
+        if (finding := self._locked()) is not None:
+            return finding
+        return self._count(self._policy.connection, server)
+
+    def message(self) -> Finding | None:
+        if (finding := self._locked()) is not None:
+            return finding
+        return self._count(self._policy.message)
+
+    def recipient(self) -> Finding | None:
+        return self._count(self._policy.recipient)
+
+    def happened(self, limit: ClientLimit) -> Finding | None:
+        return self._count(self._policy.outcomes.get(limit, ()))
+
+    def _locked(self) -> Finding | None:
+        if not self._table.locks:
+            return None
+        network = self._worker.network(self._ip)
+        slot = self._table.find(key_of(network)) if network is not None else None
+        if network is None or slot is None:
+            return None
+        lock = locked(self._table.state(slot), time.time(), name_of(network), self._policy.lock_reply)
+        return Finding(lock) if lock is not None else None
+
+    def _count(self, rules: tuple[Rule, ...], server: str = "") -> Finding | None:
+        slot = self._slot
+        if slot is None or not rules:
+            return None
+        table = self._table
+        with self._changing:
+            now = time.monotonic_ns()
+            words = table.state(slot)
+            decision = self._with_server(slot, rules, words, now, server) if server else decide(rules, words, now)
+            for word, value in decision.changes:
+                table.set(slot, word, value)
+        finding = decision.finding
+        if finding is not None and isinstance(finding.refused, Exceeded):
+            self._ask_for_lock(rules, finding.refused.limit)
+        return finding
+
+    def _with_server(self, slot: int, rules: tuple[Rule, ...], words: Sequence[int], now: int, server: str) -> Decision:
+        rule = next((rule for rule in rules if rule.limit is ClientLimit.SERVERS), None)
+        if rule is None:
+            return decide(rules, words, now)
+        table = self._table
+        bit = table.server_bit(server)
+        current, before, period = windows(rule, words, table.servers(slot), now)
+        weight = server_weight(current, before, bit)
+        decision = decide(rules, words, now, weight)
+        if not weight or any(word == Word.SERVERS for word, _ in decision.changes):
+            current[bit // 64] |= 1 << bit % 64
+        table.set_servers(slot, current, before)
+        table.set(slot, Word.SERVERS_WINDOW, period)
+        return decision
+
+    def _ask_for_lock(self, rules: tuple[Rule, ...], limit: ClientLimit) -> None:
+        """Only an event that counts for the limit locks: not a later message, which is refused for the same events."""
+        if limit not in self._policy.lock_on or limit in self._asked:
+            return
+        network = self._worker.network(self._ip)
+        if network is not None and any(rule.limit is limit and rule.counts for rule in rules):
+            request = LockRequest(key_of(network), reason_number(limit), self._trace_id.encode())
+            if self._table.ask_for_lock(request):
+                self._asked |= {limit}

@@ -1,0 +1,303 @@
+"""What is known about each client, in memory that all workers share: the state of its limits, and whether it is locked.
+
+Made by the master before the first fork, and kept over a reload. The size is fixed: whoever comes, from however many
+addresses, memory does not grow. A client is found in one bucket of 8 slots; which one, nobody can choose, because the
+hash has a secret key. In a full bucket the client that was seen longest ago is forgotten, one without a used limit
+first. A client that is connected or locked is never forgotten. Where all 8 are so, a new client is not tracked: its
+limits are not checked (`enter` returns None).
+
+Guarantees: a change of a slot happens under the record lock of its stripe (fcntl(2)), which the kernel releases when
+its process ends; each change is one word. Connections are counted in one row for each worker, which only that worker
+writes and the master clears when it is dead: a killed worker frees its clients' places at once, and nothing leaks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import time
+import weakref
+from contextlib import suppress
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIZE_DEFAULT = 65536
+"""Clients: 8 MiB, and as much for ClientServers. Only pages that were used take memory."""
+
+_WAYS = 8
+"""Slots of a bucket: with half of all slots in use, one bucket in 20 is full; with 4 ways it would be one in 7."""
+_STRIPES = 64
+"""Locks: four workers meet at the same one in one of 16 changes at the most."""
+_WORDS = 16
+_WORD = 8
+SERVER_BITS = 512
+"""Bits of a window of the set of servers; a slot has two windows, as large as itself."""
+WINDOW = SERVER_BITS // 64
+"""Words of a window."""
+_LOCKS, _HEAD, _TAIL, _HEADER = range(4)  # the words of the header, and their number
+REQUESTS_MAX = 1024
+"""Requests for locks that may wait for the master, which takes some milliseconds at the most."""
+_NO_RESERVE = 0x4000  # MAP_NORESERVE, mmap(2): most of the table is never touched
+
+
+class Word(IntEnum):
+    """The words of a slot. Rate limits: the state of `gcra`, on CLOCK_MONOTONIC. Zero: nothing is known."""
+
+    KEY = 0  # two words: the client's network address as IPv6 (IPv4 mapped)
+    SEEN = 2  # nanoseconds of CLOCK_MONOTONIC
+    LOCKED_UNTIL = 3  # seconds since 1970, so that it holds over restarts
+    LOCK_REASON = 4
+    CONNECTION_RATE = 5
+    SERVERS = 6
+    MESSAGES = 7
+    RECIPIENTS = 8
+    REJECTS = 9
+    SPAM = 10
+    SERVERS_WINDOW = 11  # the number of the period that the current window belongs to
+    # 12 to 15 are free.
+
+
+_STATES = slice(Word.CONNECTION_RATE, Word.SPAM + 1)
+_NO_SERVERS = (0,) * WINDOW
+
+
+class LockRequest(NamedTuple):
+    """A client has reached a limit that locks it. `reason` as LOCK_REASON; `trace` is the id of the session."""
+
+    key: bytes
+    reason: int
+    trace: bytes
+
+
+_REQUEST = struct.Struct("=16sB13s")
+
+
+class Stripe:
+    """A part of the table is locked from `with` to its end. May be used again; not within itself."""
+
+    __slots__ = ("_file", "_number")
+
+    def __init__(self, file: int, number: int) -> None:
+        self._file = file
+        self._number = number
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, self._number)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._number)
+
+
+class ClientTable:
+    """`size` clients, rounded up to whole buckets; `rows` workers."""
+
+    def __init__(self, size: int, rows: int) -> None:
+        self._buckets = -(-size // _WAYS)
+        self.size = self._buckets * _WAYS
+        self._rows = rows
+        self._rows_used = memoryview(_shared(_WORD)).cast("Q")
+        self._header = memoryview(_shared(_HEADER * _WORD)).cast("Q")
+        self._words = memoryview(_shared(self.size * _WORDS * _WORD)).cast("Q")
+        self._servers = memoryview(_shared(self.size * 2 * WINDOW * _WORD)).cast("Q")
+        self._open = memoryview(_shared(rows * self.size * 4)).cast("I")
+        self._secret = os.urandom(16)
+        self._requests = memoryview(_shared(REQUESTS_MAX * _REQUEST.size))
+        self._file = os.memfd_create("admission: clients")
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        for descriptor in (self._file, self._bell):
+            weakref.finalize(self, os.close, descriptor)
+
+    # A worker's rows.
+
+    def begin(self, worker: int) -> None:
+        """The master, before it forks a worker."""
+        self._rows_used[0] = max(self._rows_used[0], worker + 1)
+
+    def clear(self, worker: int) -> None:
+        """The master, when a worker is dead: its connections are gone with it."""
+        row = self._open[worker * self.size : (worker + 1) * self.size].cast("B")
+        row[:] = bytes(len(row))
+
+    # Clients.
+
+    def enter(self, worker: int, key: bytes) -> int | None:
+        """A client connects: its slot, which stays its own until `leave`. None: its bucket is full."""
+        first = self._bucket(key) * _WAYS
+        with self._stripe(first):
+            slot = self._find(key, first)
+            if slot is None:
+                slot = self._make(key, first)
+            if slot is not None:
+                self._open[worker * self.size + slot] += 1
+                self._words[slot * _WORDS + Word.SEEN] = time.monotonic_ns()
+        return slot
+
+    def leave(self, worker: int, slot: int) -> None:
+        """A connection of the client has ended."""
+        self._open[worker * self.size + slot] -= 1
+
+    def find(self, key: bytes) -> int | None:
+        """The slot of a client; None: nothing is known about it."""
+        first = self._bucket(key) * _WAYS
+        with self._stripe(first):
+            return self._find(key, first)
+
+    def add(self, key: bytes) -> int | None:
+        """The slot of a client, also of one that is not connected. None: its bucket is full. Under `changing`."""
+        first = self._bucket(key) * _WAYS
+        slot = self._find(key, first)
+        return self._make(key, first) if slot is None else slot
+
+    def connections(self, slot: int) -> int:
+        """How many connections the client has, at all workers."""
+        return sum(self._open[slot : self._rows_used[0] * self.size : self.size])
+
+    def entries(self) -> int:
+        """How many clients are known. Some milliseconds."""
+        return sum(1 for low, high in zip(self._words[0::_WORDS], self._words[1::_WORDS], strict=True) if low or high)
+
+    # The words of a slot.
+
+    def state(self, slot: int) -> list[int]:
+        """All words of a slot (`Word`)."""
+        start = slot * _WORDS
+        return self._words[start : start + _WORDS].tolist()
+
+    def set(self, slot: int, word: int, value: int) -> None:
+        """Change one word. Under `changing`."""
+        self._words[slot * _WORDS + word] = value
+
+    def reset(self, slot: int) -> None:
+        """Forget what the client has used of its limits. A lock stays. Under `changing`."""
+        start = slot * _WORDS
+        for word in range(_STATES.start, _STATES.stop):
+            self._words[start + word] = 0
+        self._forget_servers(slot)
+
+    def changing(self, key: bytes) -> Stripe:
+        """Excludes other processes from the slots of the client's bucket. 2 microseconds; not for threads."""
+        return self._stripe(self._bucket(key) * _WAYS)
+
+    def changing_slot(self, slot: int) -> Stripe:
+        """The same, for a client whose slot is known."""
+        return self._stripe(slot)
+
+    # The servers of a client: a set in two windows of bits, the current period and the one before.
+
+    def servers(self, slot: int) -> tuple[list[int], list[int]]:
+        """The words of both windows, the current one first."""
+        start = slot * 2 * WINDOW
+        words = self._servers[start : start + 2 * WINDOW].tolist()
+        return words[:WINDOW], words[WINDOW:]
+
+    def set_servers(self, slot: int, current: Sequence[int], before: Sequence[int]) -> None:
+        """Change both windows. Under `changing`."""
+        for place, word in enumerate((*current, *before), slot * 2 * WINDOW):
+            self._servers[place] = word
+
+    def server_bit(self, server: str) -> int:
+        """The bit of a server in a window."""
+        return self._hash(server.encode()) % SERVER_BITS
+
+    # Locks. Only the master changes them.
+
+    @property
+    def locks(self) -> int:
+        """How many clients are locked, or were when the master last looked: 0 saves every worker the look."""
+        return self._header[_LOCKS]
+
+    @locks.setter
+    def locks(self, number: int) -> None:
+        self._header[_LOCKS] = number
+
+    def ask_for_lock(self, request: LockRequest) -> bool:
+        """A worker asks the master to lock a client. False: too many wait already, and it must be asked again."""
+        with Stripe(self._file, _STRIPES):
+            head, tail = self._header[_HEAD], self._header[_TAIL]
+            if head - tail == REQUESTS_MAX:
+                return False
+            start = head % REQUESTS_MAX * _REQUEST.size
+            self._requests[start : start + _REQUEST.size] = _REQUEST.pack(*request)
+            self._header[_HEAD] = head + 1
+        os.eventfd_write(self._bell, 1)
+        return True
+
+    def fileno(self) -> int:
+        """Readable when workers have asked for locks."""
+        return self._bell
+
+    def requests(self) -> list[LockRequest]:
+        """What workers have asked for since the last call."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+        head, tail = self._header[_HEAD], self._header[_TAIL]
+        places = (number % REQUESTS_MAX * _REQUEST.size for number in range(tail, head))
+        asked = [LockRequest(*_REQUEST.unpack_from(self._requests, place)) for place in places]
+        self._header[_TAIL] = head
+        return asked
+
+    # Helpers.
+
+    def _hash(self, data: bytes) -> int:
+        return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=self._secret).digest(), "little")
+
+    def _bucket(self, key: bytes) -> int:
+        return self._hash(key) % self._buckets
+
+    def _stripe(self, slot: int) -> Stripe:
+        return Stripe(self._file, slot // _WAYS % _STRIPES)
+
+    def _find(self, key: bytes, first: int) -> int | None:
+        """`first` is the first slot of the client's bucket."""
+        low, high = _halves(key)
+        for slot in range(first, first + _WAYS):
+            if self._words[slot * _WORDS] == low and self._words[slot * _WORDS + 1] == high:
+                return slot
+        return None
+
+    def _make(self, key: bytes, first: int) -> int | None:
+        """A slot for a new client; None: all are connected or locked."""
+        wall, now = int(time.time()), time.monotonic_ns()
+        best, slot = None, None
+        for candidate in range(first, first + _WAYS):
+            value = self._value(candidate, wall, now)
+            if value is not None and (best is None or value < best):
+                best, slot = value, candidate
+        if slot is None:
+            return None
+        start = slot * _WORDS
+        self._words[start] = self._words[start + 1] = 0  # nobody's, until all of it is new
+        for word in range(Word.SEEN, _WORDS):
+            self._words[start + word] = 0
+        self._forget_servers(slot)
+        self._words[start + Word.SEEN] = now
+        self._words[start], self._words[start + 1] = _halves(key)
+        return slot
+
+    def _forget_servers(self, slot: int) -> None:
+        """Nothing is written where nothing is: a page that is written takes memory."""
+        if any(map(any, self.servers(slot))):
+            self.set_servers(slot, _NO_SERVERS, _NO_SERVERS)
+
+    def _value(self, slot: int, wall: int, now: int) -> tuple[int, int] | None:
+        """How much would be lost with this slot: the least goes first. None: it must stay."""
+        words = self.state(slot)
+        if not words[0] and not words[1]:
+            return (0, 0)
+        if words[Word.LOCKED_UNTIL] > wall or self.connections(slot):
+            return None
+        return (2 if max(words[_STATES]) > now else 1, words[Word.SEEN])
+
+
+def _shared(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+
+
+def _halves(key: bytes) -> tuple[int, int]:
+    return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")

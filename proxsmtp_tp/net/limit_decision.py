@@ -1,0 +1,170 @@
+"""Which limits a client has reached, and what must be written down for it. Pure: no table, no clock.
+
+The worker asks with the words of the client's slot and writes the changes back; `explain` asks with the words that the
+master told it and writes nothing. So both give one answer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.rates import ClientLimit, LockReply
+from proxsmtp_tp.net.client_table import SERVER_BITS, WINDOW, Word
+from proxsmtp_tp.net.gcra import SECOND, Rate
+from proxsmtp_tp.session.limits import Exceeded, Finding, Locked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxsmtp_tp.config.rates import RateLimit
+    from proxsmtp_tp.config.settings import Settings
+
+ADMINISTRATOR = 255
+"""The value of LOCK_REASON for a lock that an administrator made; others are the place in ClientLimit, from 1."""
+
+WORDS = {limit: Word[limit.name] for limit in ClientLimit}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One limit. `counts`: the event counts for it; otherwise it is only looked at."""
+
+    limit: ClientLimit
+    word: int
+    given: RateLimit
+    rate: Rate
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits that are configured, by the event at which they answer."""
+
+    connection: tuple[Rule, ...]
+    message: tuple[Rule, ...]
+    recipient: tuple[Rule, ...]
+    outcomes: dict[ClientLimit, tuple[Rule, ...]]
+    lock_on: frozenset[ClientLimit]
+    lock_reply: LockReply
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return bool(self.connection or self.message or self.recipient or self.outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`changes`: words and their new values, to be written if nothing else happened since the words were read."""
+
+    finding: Finding | None
+    changes: tuple[tuple[int, int], ...] = ()
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The limits of a configuration."""
+    rules = {limit: _rule(limit, given) for limit, given in configured(settings).items()}
+
+    def those(*limits: ClientLimit, counted: ClientLimit | None) -> tuple[Rule, ...]:
+        return tuple(
+            rules[limit] if limit is counted or counted is None else _rule(limit, rules[limit].given, counts=False)
+            for limit in limits
+            if limit in rules
+        )
+
+    outcomes = (ClientLimit.REJECTS, ClientLimit.SPAM)
+    return Policy(
+        connection=those(ClientLimit.CONNECTION_RATE, ClientLimit.SERVERS, counted=None),
+        message=those(*outcomes, ClientLimit.MESSAGES, counted=ClientLimit.MESSAGES),
+        recipient=those(ClientLimit.REJECTS, ClientLimit.RECIPIENTS, counted=ClientLimit.RECIPIENTS),
+        outcomes={limit: (rules[limit],) for limit in outcomes if limit in rules},
+        lock_on=frozenset(settings.lock_on),
+        lock_reply=settings.lock_reply,
+    )
+
+
+def configured(settings: Settings) -> dict[ClientLimit, RateLimit]:
+    """The limits that are not off."""
+    given = {limit: getattr(settings, limit.field) for limit in ClientLimit}
+    return {limit: rate for limit, rate in given.items() if rate is not None}
+
+
+def decide(rules: tuple[Rule, ...], words: Sequence[int], now: int, server_weight: float = 0.0) -> Decision:
+    """Look at each rule. The first one that is reached refuses; then the event counts for no limit.
+
+    `now` is in nanoseconds, on the clock of the words. `server_weight`: see `server_weight`.
+    """
+    shadow: list[Exceeded] = []
+    changes: list[tuple[int, int]] = []
+    for rule in rules:
+        weight = server_weight if rule.limit is ClientLimit.SERVERS else 1.0
+        if not weight:
+            continue
+        wait = rule.rate.wait(words[rule.word], now)
+        if wait:
+            exceeded = Exceeded(rule.limit, rule.given, -(-wait // SECOND))
+            if not rule.given.shadow:
+                return Decision(Finding(exceeded, tuple(shadow)))
+            shadow.append(exceeded)
+        elif rule.counts:
+            changes.append((rule.word, rule.rate.after(words[rule.word], now, weight)))
+    return Decision(Finding(None, tuple(shadow)) if shadow else None, tuple(changes))
+
+
+def locked(words: Sequence[int], wall: float, client: str, reply: LockReply) -> Locked | None:
+    """Whether the client is locked. `wall` is the time in seconds since 1970."""
+    until = words[Word.LOCKED_UNTIL]
+    if until <= wall:
+        return None
+    return Locked(client, show_until(until), reason_name(words[Word.LOCK_REASON]), reply)
+
+
+def server_weight(current: Sequence[int], before: Sequence[int], bit: int) -> float:
+    """How many servers a connection to the server of this bit counts as: 0 where it is in one of the windows.
+
+    Servers share bits. A new bit therefore counts for more than one, by how many bits are free, so that the sum is
+    right on average (linear counting, each step weighted: Ting, Streamed approximate counting of distinct elements,
+    2014).
+    """
+    word, mask = bit // 64, 1 << bit % 64
+    if (current[word] | before[word]) & mask:
+        return 0.0
+    used = sum((now | then).bit_count() for now, then in zip(current, before, strict=True))
+    return SERVER_BITS / (SERVER_BITS - used)  # a bit is free, this one
+
+
+def windows(
+    rule: Rule, words: Sequence[int], servers: tuple[list[int], list[int]], now: int
+) -> tuple[list[int], list[int], int]:
+    """The two windows of servers as they are at `now`, and the number of the current period."""
+    current, before = servers
+    period, last = now // (rule.given.period * SECOND), words[Word.SERVERS_WINDOW]
+    if period == last:
+        return current, before, period
+    return [0] * WINDOW, current if period == last + 1 else [0] * WINDOW, period
+
+
+def reason_number(limit: ClientLimit) -> int:
+    """The value of LOCK_REASON."""
+    return list(ClientLimit).index(limit) + 1
+
+
+def reason_name(number: int) -> str:
+    """A value of LOCK_REASON in words: the directive, or `administrator`."""
+    limits = list(ClientLimit)
+    return limits[number - 1].value if 0 < number <= len(limits) else "administrator"
+
+
+def show_until(until: float) -> str:
+    """A time in UTC (RFC 3339), in whole seconds, rounded up."""
+    return datetime.fromtimestamp(math.ceil(until), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _rule(limit: ClientLimit, given: RateLimit, *, counts: bool = True) -> Rule:
+    rate = Rate.of(given.count, given.period, given.burst)
+    if limit is ClientLimit.SERVERS:  # their number is estimated: nobody is refused for an estimate that is too high
+        rate = replace(rate, tolerance=rate.tolerance + rate.interval // 2 + rate.interval * given.burst // 20)
+    return Rule(limit, WORDS[limit], given, rate, counts)

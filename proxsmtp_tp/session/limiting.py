@@ -1,0 +1,130 @@
+"""The limits of a client (Client* directives) and locks: where in the dialogue they answer, and with what.
+
+    at the greeting  421  the client is locked (or 554, LockReply), ClientConnectionRate, ClientServers
+    at MAIL          450  ClientMessages, ClientRejects, ClientSpam; a client that was locked meanwhile: 421 or 554
+    at RCPT          450  ClientRecipients, ClientRejects
+
+A transaction that has begun is not cut: its recipients that were accepted stay, and its message is taken. Each limit is
+logged once in a session, and each refusal is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.rates import ClientLimit
+from proxsmtp_tp.session import effects
+from proxsmtp_tp.session.limits import Locked
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.telemetry.counters import Counter
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.session.limits import Exceeded, Finding
+    from proxsmtp_tp.smtp.replies import Reply
+
+_COUNTED = {
+    ClientLimit.CONNECTION_RATE: (Counter.LIMITED_CONNECTION_RATE, Counter.SHADOW_CONNECTION_RATE),
+    ClientLimit.SERVERS: (Counter.LIMITED_SERVERS, Counter.SHADOW_SERVERS),
+    ClientLimit.MESSAGES: (Counter.LIMITED_MESSAGES, Counter.SHADOW_MESSAGES),
+    ClientLimit.RECIPIENTS: (Counter.LIMITED_RECIPIENTS, Counter.SHADOW_RECIPIENTS),
+    ClientLimit.REJECTS: (Counter.LIMITED_REJECTS, Counter.SHADOW_REJECTS),
+    ClientLimit.SPAM: (Counter.LIMITED_SPAM, Counter.SHADOW_SPAM),
+}
+
+_NO_RECIPIENT_REFUSED = frozenset({500, 501, 502, 503, 504, 530, 535, 538, 552, 555})
+"""5xx to RCPT that say nothing about the recipient: syntax, sequence, login, TLS, a full mailbox (RFC 5321 section
+4.2.3)."""
+
+
+def at_greeting(d: Dialogue, server: str) -> Reply | None:
+    """The reply in place of the greeting, if the client is locked or over a limit; None: it is served."""
+    return _reply(d, d.refusals.limits.connection(server), 421) if d.refusals.limits is not None else None
+
+
+def at_mail(d: Dialogue) -> Reply | None:
+    """The reply to MAIL, if it must be refused; None: it is sent to the server."""
+    if d.refusals.limits is None:
+        return None
+    reply = _reply(d, d.refusals.limits.message(), 450)
+    d.refusals.mail_limited = reply is not None
+    return reply
+
+
+def at_rcpt(d: Dialogue) -> Reply | None:
+    """The reply to RCPT, if it must be refused; None: it is sent to the server.
+
+    After a MAIL that was refused here RCPT is an error, which the server answers: no recipient is counted.
+    """
+    if d.refusals.limits is None or d.refusals.mail_limited:
+        return None
+    return _reply(d, d.refusals.limits.recipient(), 450)
+
+
+def recipient_answered(d: Dialogue, reply: Reply) -> None:
+    """The server has answered RCPT: 5xx in a transaction counts for ClientRejects."""
+    if (
+        d.refusals.limits is None
+        or reply.code < 500
+        or reply.code in _NO_RECIPIENT_REFUSED
+        or d.envelope.sender is None
+    ):
+        return
+    _log_outcome(d, d.refusals.limits.happened(ClientLimit.REJECTS))
+
+
+def message_rejected(d: Dialogue) -> None:
+    """The filter has refused a message for good (5xx): it counts for ClientSpam."""
+    if d.refusals.limits is not None:
+        _log_outcome(d, d.refusals.limits.happened(ClientLimit.SPAM))
+
+
+def reply_to(refused: Exceeded | Locked, code: int) -> Reply:
+    """The words for the client: which limit it is, and when it may come again. `code` is 421 or 450."""
+    if isinstance(refused, Locked):
+        return answers.locked(int(refused.reply.value), refused.client, refused.until, refused.reason)
+    return answers.limited(code, refused.limit.value, refused.seconds)
+
+
+def _reply(d: Dialogue, finding: Finding | None, code: int) -> Reply | None:
+    if finding is None:
+        return None
+    for exceeded in finding.shadow:
+        _count_shadow(d, exceeded)
+    refused = finding.refused
+    if refused is None:
+        return None
+    reply = reply_to(refused, code)
+    if isinstance(refused, Locked):
+        d.unseen_effects.append(effects.Count(Counter.LIMITED_LOCKED))
+        text = f"refused with {reply.code}: locked until {refused.until} ({refused.reason})"
+        d.log_once(b"limit locked", f"client={d.client}: {text}", logging.WARNING)
+    else:
+        d.unseen_effects.append(effects.Count(_COUNTED[refused.limit][0]))
+        text = f"refused with {reply.code}: {_over(refused)}, for {refused.seconds} s"
+        d.log_once(_key(refused), f"client={d.client}: {text}", logging.WARNING)
+    return reply
+
+
+def _log_outcome(d: Dialogue, finding: Finding | None) -> None:
+    if finding is None:
+        return
+    for exceeded in finding.shadow:
+        _count_shadow(d, exceeded)
+    if finding.refused is not None and not isinstance(finding.refused, Locked):
+        d.log_once(b"reached " + _key(finding.refused), f"client={d.client}: {_over(finding.refused)}", logging.WARNING)
+
+
+def _count_shadow(d: Dialogue, exceeded: Exceeded) -> None:
+    d.unseen_effects.append(effects.Count(_COUNTED[exceeded.limit][1]))
+    text = f"would be refused for {exceeded.seconds} s: {_over(exceeded)}"
+    d.log_once(b"shadow " + _key(exceeded), f"client={d.client}: {text}", logging.WARNING)
+
+
+def _over(exceeded: Exceeded) -> str:
+    return f"{exceeded.limit.value} {exceeded.rate} is reached"
+
+
+def _key(exceeded: Exceeded) -> bytes:
+    return exceeded.limit.value.encode()
