@@ -9,6 +9,7 @@ serve           serve
 check_config    check-config
 status          status
 log_level       log-level
+sessions        sessions
 daemon          asks a running daemon at its control socket
 durations       times as they are typed and shown
 rules           install-rules, remove-rules, check-rules: their options

@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "serve": ("serve", "run the daemon in the foreground"),
     "check-config": ("check_config", "read the configuration file and report every problem"),
     "status": ("status", "show what the running instances do"),
+    "sessions": ("sessions", "list the sessions that run, or end one"),
     "log-level": ("log_level", "change how much the running daemon logs, or trace a client"),
     "install-rules": ("rules", "redirect the mail that passes this machine to the daemon"),
     "remove-rules": ("rules", "leave firewall, routing and settings as they were before"),

@@ -32,7 +32,12 @@ class FilterRequest:
 
 
 class FilterOwner(Protocol):
-    """The user of a run. Callbacks come from the event loop, never from inside a call to the run."""
+    """The user of a run. Callbacks come from the event loop, never from inside a call to the run, but for
+    `filter_started`.
+    """
+
+    def filter_started(self) -> None:
+        """The filter has a place (FilterProcesses) and is started now, perhaps within `finish`. For what is shown."""
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """The verdict, exactly once; it may come before the message is complete. After it, `write` is ignored."""

@@ -125,6 +125,7 @@ class Judging(ABC):
         self._clock.stop()
         self._clock = Clock(self._loop, self._timeout, self._out_of_time)
         self._clock.start()
+        self._owner.filter_started()
         self._start()
 
     def _waited_in_vain(self) -> None:

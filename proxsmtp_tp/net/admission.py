@@ -16,24 +16,21 @@ clients' own connections are in the table as well, because we must not dial with
 
 from __future__ import annotations
 
-import fcntl
 import mmap
-import os
 import socket
 import struct
-import weakref
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
 from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
+from proxsmtp_tp.telemetry.record_lock import RecordLock
+from proxsmtp_tp.telemetry.sessions import SessionTable
 from proxsmtp_tp.telemetry.switches import Switches
 from proxsmtp_tp.telemetry.trace_id import TraceIds
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from proxsmtp_tp.filters.places import WorkerPlaces
 
 End = tuple[str, int]
@@ -89,13 +86,14 @@ class Admission:
         self._owners = view[starts[5] : starts[6]].cast("H")  # of chunks: worker + 1; 0 is free
         self._keys = view[starts[6] :]
         self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
-        self._lock = _Lock()
-        self._places = PlaceTable(WORKERS_MAX, _Lock())
+        self._lock = RecordLock()
+        self._places = PlaceTable(WORKERS_MAX, RecordLock())
         self.counters = Counters(rows)
         self.recent_verdicts = RecentVerdicts(rows)
         self.trace_ids = TraceIds(rows)
         self.switches = Switches()
         self.clients = ClientTable(clients, rows)
+        self.sessions = SessionTable()
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)
@@ -186,6 +184,7 @@ class Admission:
             self.clients.clear(worker)
         self._free.pop(worker, None)
         self._places.clear(worker)
+        self.sessions.clear(worker)
 
     def _count_holders(self) -> None:
         """Anew, under the lock: a dead worker's are gone, and so is what it had not finished."""
@@ -273,22 +272,6 @@ class SpoolTally:
     def total(self) -> int:
         """The sum of all workers."""
         return sum(self._rows)
-
-
-class _Lock:
-    """A lock between processes; the kernel releases it when its process ends. Not for threads of one process."""
-
-    def __init__(self) -> None:
-        self._file = os.memfd_create("admission")
-        weakref.finalize(self, os.close, self._file)
-
-    def __enter__(self) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
 def _holder_key(client: str) -> bytes:

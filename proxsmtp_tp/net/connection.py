@@ -25,6 +25,7 @@ from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
 from proxsmtp_tp.net.reporting import Reporting
+from proxsmtp_tp.net.session_row import ShownSession
 from proxsmtp_tp.net.sides import ClientSide, ServerSide, keep_reading, reset, was_reset
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
@@ -33,6 +34,7 @@ from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.sessions import SessionPhase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +99,9 @@ class Connection:
         self.server_is_full = False
         self._judging = Judging(self, context.filter, context.loop, context.remember)
         self._dialling: asyncio.Task[None] | None = None
-        self._times = Deadlines(context.settings, context.limits, self.loop.time())
+        now = self.loop.time()
+        self._times = Deadlines(context.settings, context.limits, now)
+        self._shown = ShownSession(context.sessions, self, self._peer, now)
 
     # The connection begins.
 
@@ -271,6 +275,12 @@ class Connection:
             self._close_client(effects.CloseClient())
         self._maybe_finished()
 
+    def filter_started(self) -> None:
+        """The filter of the current message runs from now on."""
+        self._shown.filtering = True
+        if self._times.wait is Wait.VERDICT:
+            self._shown.enter(SessionPhase.FILTER, self.loop.time())
+
     # Effects.
 
     def _perform(self, todo: list[effects.Effect]) -> None:
@@ -289,6 +299,7 @@ class Connection:
         """Close after the last reply, reading on meanwhile: unread bytes would turn the close into a reset."""
         self._closing = True
         self._times.linger(self.loop.time(), hurry=self._context.ending is not None)
+        self._shown.enter(SessionPhase.CLOSING, self.loop.time())
         client = self._client
         if client is None:
             self._maybe_finished()
@@ -322,6 +333,7 @@ class Connection:
         self._judging.release()
 
     def _start_filter(self, effect: effects.StartFilter) -> None:
+        self._shown.filtering = False
         self._judging.start(effect)
 
     def _read_message(self, _effect: effects.ReadMessage) -> None:
@@ -330,10 +342,14 @@ class Connection:
     def _set_deadline(self, effect: effects.Deadline) -> None:
         if self._closing:
             return
-        self._times.arm(effect.wait, self.loop.time())
+        now = self.loop.time()
+        if effect.wait is not self._times.wait:
+            self._shown.wait(effect.wait, now)
+        self._times.arm(effect.wait, now)
 
     def _message_clock(self, effect: effects.MessageClock) -> None:
         if effect.running:
+            self._shown.messages += 1
             self._times.message_begins(self.loop.time())
         else:
             self._times.message_ends()
@@ -406,6 +422,8 @@ class Connection:
         if unheard and self._client is not None and was_reset(self._sock):
             self._client.abort()  # client_lost follows, and ends the filter
             return
+        if self._shown.tick():
+            self.feed(events.Shutdown(by_administrator=True))
         times = self._times
         if now >= times.step:
             times.step = NEVER
@@ -437,6 +455,7 @@ class Connection:
         self._judging.release()
         self._upstream.forget()
         self._limits.leave()
+        self._shown.end()
         self._on_finished(self)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.watching import Watch
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.state import Reason, Wait
+    from proxsmtp_tp.telemetry.sessions import WorkerSessions
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class WorkerContext:
     watch: Watch
     tracing: Tracing
     client_limits: WorkerLimits
+    sessions: WorkerSessions
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
 

@@ -36,6 +36,9 @@ class JudgingOwner(Protocol):
     def feed(self, event: events.Event) -> None:
         """Feed one event to the session."""
 
+    def filter_started(self) -> None:
+        """The filter of the current message runs."""
+
 
 class Judging:
     """The filtering of one connection's messages, one after the other. `judge` is the filter, or None.
@@ -128,6 +131,10 @@ class Judging:
             owner.feed(events.MessageEnd())
 
     # FilterOwner.
+
+    def filter_started(self) -> None:
+        """The filter has a place and runs."""
+        self._owner.filter_started()
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """Feed the verdict to the session, which decides."""

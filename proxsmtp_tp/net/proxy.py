@@ -76,6 +76,7 @@ class Proxy:
             log_limit=LogLimit(),
             refusals=refusals,
             tracing=Tracing(admission.switches),
+            sessions=admission.sessions.of(worker),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
             client_limits=WorkerLimits(
                 settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)

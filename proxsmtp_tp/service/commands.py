@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from proxsmtp_tp.service.log_levels import LogLevels
+    from proxsmtp_tp.telemetry.sessions import SessionTable
 
     Request = Mapping[str, Any]
 
 _LONGEST = 30 * 86400.0
 """Seconds: what is on for longer belongs into the configuration."""
 
+
+SESSIONS_MAX = 2000
+"""Sessions in one answer: to make it takes the master a few hundredths of a second, and it is half a megabyte."""
 
 _TRACE = 600.0
 """Seconds that a client is traced if nothing else is said."""
@@ -34,6 +38,10 @@ class Daemon(Protocol):
     @property
     def levels(self) -> LogLevels:
         """How much is logged."""
+
+    @property
+    def sessions(self) -> SessionTable:
+        """The sessions of all workers."""
 
 
 class _Row(NamedTuple):
@@ -68,6 +76,23 @@ def _log_level(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     return levels.report()
 
 
+def _sessions(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`most`: how many are listed, SESSIONS_MAX unless given. `total` of them run."""
+    most = request.get("most", SESSIONS_MAX)
+    if type(most) is not int or most < 0:
+        raise ControlError(f"{most!r} is no number of sessions")
+    phases, _ = daemon.sessions.phases()
+    return {"total": sum(phases.values()), "sessions": daemon.sessions.listed(min(most, SESSIONS_MAX))}
+
+
+def _kill_session(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`id`: the session that is to end."""
+    identifier = str(request.get("id", ""))
+    if not daemon.sessions.kill(identifier):
+        raise ControlError(f"no session {identifier} runs: `proxsmtp-tp sessions` lists them")
+    return {"id": identifier}
+
+
 def _seconds(request: Request) -> float | None:
     seconds = request.get("seconds")
     if seconds is None:
@@ -88,4 +113,6 @@ def _network(text: Any) -> IPv4Network | IPv6Network:
 
 _COMMANDS: dict[str, _Row] = {
     "log-level": _Row(_log_level, lambda request: len(request) > 1),
+    "sessions": _Row(_sessions, lambda _request: False),
+    "kill-session": _Row(_kill_session, lambda _request: True),
 }

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.service.readiness import Notifier
     from proxsmtp_tp.service.status import StatusSocket
     from proxsmtp_tp.service.worker import ProxyFactory
+    from proxsmtp_tp.telemetry.sessions import SessionTable
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,11 @@ class Master:
     def levels(self) -> LogLevels:
         """How much is logged."""
         return self._environment.levels
+
+    @property
+    def sessions(self) -> SessionTable:
+        """The sessions of all workers."""
+        return self._environment.admission.sessions
 
     def report(self) -> dict[str, Any]:
         """What `status` shows. Times in seconds."""

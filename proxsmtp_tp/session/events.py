@@ -114,7 +114,9 @@ class WindDown:
 
 @dataclass(slots=True)
 class Shutdown:
-    """End the connection now: DrainTimeOut has passed."""
+    """End the connection now: DrainTimeOut has passed, or (`by_administrator`) an administrator wants it."""
+
+    by_administrator: bool = False
 
 
 Event = (

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
     from proxsmtp_tp.session.limits import ClientLimits
     from proxsmtp_tp.session.options import Options
+    from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
 
 Handler = "Callable[[Dialogue, Any], None]"
@@ -149,6 +150,11 @@ class Session:
     def waiting_octets(self) -> int:
         """Octets from the client that were not handled yet: the driver stops reading when they grow."""
         return len(self._d.lines)
+
+    @property
+    def introduced(self) -> tuple[bytes, Envelope]:
+        """The name that the client gave in EHLO or HELO, and the envelope as the server has accepted it so far."""
+        return self._d.helo, self._d.envelope
 
     @property
     def idle(self) -> bool:

@@ -79,6 +79,10 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
     )
 
 
-def shutdown(d: Dialogue, _event: events.Shutdown) -> None:
+def shutdown(d: Dialogue, event: events.Shutdown) -> None:
     """Shutdown: end with 421 now, even in the middle of a message, which then was not accepted."""
-    d.end(answers.SHUTTING_DOWN)
+    if event.by_administrator:
+        d.log(f"client={d.client}, server={d.server}: closed by an administrator (sessions kill)", logging.WARNING)
+        d.end(answers.CLOSED_BY_ADMINISTRATOR)
+    else:
+        d.end(answers.SHUTTING_DOWN)

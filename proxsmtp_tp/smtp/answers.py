@@ -76,6 +76,7 @@ FILTER_TIMED_OUT: Final = Reply.of(421, "4.3.0 The message could not be judged i
 MESSAGE_TIMED_OUT: Final = Reply.of(421, "4.4.2 Error: the message took too long")
 SESSION_TOO_LONG: Final = Reply.of(421, "4.4.2 The connection has lasted too long, connect again")
 SHUTTING_DOWN: Final = Reply.of(421, "4.3.2 Service shutting down, try again later")
+CLOSED_BY_ADMINISTRATOR: Final = Reply.of(421, "4.3.2 Connection closed by an administrator, try again later")
 INTERNAL_ERROR: Final = Reply.of(421, "4.3.0 Internal error, try again later")
 NO_DESTINATION: Final = Reply.of(421, "4.4.6 This is a transparent proxy: there is no server behind this connection")
 DESTINATION_REFUSED: Final = Reply.of(421, "4.7.1 This is a transparent proxy: it does not relay to this address")

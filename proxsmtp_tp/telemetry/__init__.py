@@ -6,5 +6,7 @@ facts             what happened in a session, as values
 log_lines         log lines in proxsmtpd's form
 quoting           words of peers, servers and filters, which cannot look like another field
 trace_id          the id of a session, unique over workers, reloads and restarts
+sessions          the sessions that run now, in shared memory
+record_lock       a lock between processes
 switches          numbers that the master sets for all workers: log level, traced clients
 """

@@ -117,6 +117,9 @@ class Owner:
         self.inside = False
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
+    def filter_started(self) -> None:
+        """Nothing is shown here."""
+
     def filter_verdict(self, verdict: Verdict) -> None:
         assert not self.inside
         self.verdicts.append(verdict)

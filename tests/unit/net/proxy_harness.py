@@ -369,7 +369,11 @@ def descriptors() -> dict[str, str]:
     for link in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # that of the list itself
             found[link.name] = str(link.readlink())
-    of_the_table = ("/memfd:admission", "anon_inode:[eventfd]")  # its locks and bells live as long as it does
+    of_the_table = (
+        "/memfd:lock",
+        "/memfd:admission",
+        "anon_inode:[eventfd]",
+    )  # its locks and bells live as long as it does
     return {name: kind for name, kind in found.items() if not kind.startswith(of_the_table)}
 
 

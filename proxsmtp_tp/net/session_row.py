@@ -1,0 +1,97 @@
+"""What is shown of a connection in the table of sessions (`telemetry.sessions`).
+
+The phase is written when it changes, one word each time. The text (server, envelope) is written once a second, and only
+if the phase has changed since: a session that lasts less than a second costs nothing more than its words.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.telemetry.sessions import SessionPhase, Shown
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.net.original_destination import Endpoint
+    from proxsmtp_tp.session.session import Session
+    from proxsmtp_tp.telemetry.sessions import WorkerSessions
+
+_PHASES: dict[Wait, SessionPhase] = {
+    Wait.GREETING: SessionPhase.GREETING,
+    Wait.REPLY: SessionPhase.REPLY,
+    Wait.START: SessionPhase.REPLY,
+    Wait.FINAL: SessionPhase.FINAL,
+    Wait.COMMAND: SessionPhase.COMMAND,
+    Wait.QUIT: SessionPhase.COMMAND,
+    Wait.TEXT: SessionPhase.DATA,
+    Wait.VERDICT: SessionPhase.WAITING,
+    Wait.SENDING: SessionPhase.SENDING,
+    Wait.READING: SessionPhase.READING,
+    Wait.NOTHING: SessionPhase.CONNECTING,
+}
+
+
+class Owner(Protocol):
+    """The connection."""
+
+    trace_id: str
+    session: Session
+    server_ip: str
+
+
+class ShownSession:
+    """Of one connection. Without a free row nothing is shown."""
+
+    __slots__ = ("_client", "_opened", "_owner", "_row", "_rows", "filtering", "messages")
+
+    def __init__(self, rows: WorkerSessions, owner: Owner, client: Endpoint | None, now: float) -> None:
+        """`client` None: it came by a unix socket. `now` in seconds."""
+        self._rows = rows
+        self._owner = owner
+        self._client = str(client or "unix")
+        self._opened = int(now * 1000)
+        self.messages = 0
+        """Messages that have begun."""
+        self.filtering = False
+        """The filter of the current message runs."""
+        self._row = rows.begin(self._shown(), now)
+
+    def wait(self, wait: Wait, now: float) -> None:
+        """The session waits for this from now on."""
+        if self._row is not None:
+            phase = SessionPhase.FILTER if wait is Wait.VERDICT and self.filtering else _PHASES[wait]
+            self._row.enter(phase, now)
+
+    def enter(self, phase: SessionPhase, now: float) -> None:
+        """The connection is in this phase from now on."""
+        if self._row is not None:
+            self._row.enter(phase, now)
+
+    def tick(self) -> bool:
+        """Once a second: show what has changed. True: an administrator wants the session to end."""
+        row = self._row
+        if row is None:
+            return False
+        if row.changed:
+            row.show(self._shown())
+        return row.must_end
+
+    def end(self) -> None:
+        """The connection has ended. Idempotent."""
+        row, self._row = self._row, None
+        if row is not None:
+            self._rows.end(row)
+
+    def _shown(self) -> Shown:
+        helo, envelope = self._owner.session.introduced
+        return Shown(
+            id=self._owner.trace_id,
+            client=self._client,
+            server=self._owner.server_ip,
+            helo=helo,
+            messages=self.messages,
+            sender=envelope.sender,
+            recipients=len(envelope.recipients),
+            recipient=envelope.recipients[0] if envelope.recipients else b"",
+            opened=self._opened,
+        )
