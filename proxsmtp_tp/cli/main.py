@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 SUBCOMMANDS = {
     "serve": ("serve", "run the daemon in the foreground"),
     "check-config": ("check_config", "read the configuration file and report every problem"),
+    "reload": ("reload", "let the running daemon read its configuration again, and wait for the outcome"),
     "status": ("status", "show what the running instances do"),
     "sessions": ("sessions", "list the sessions that run, or end one"),
     "log-level": ("log_level", "change how much the running daemon logs, or trace a client"),

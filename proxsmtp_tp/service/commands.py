@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
+    from proxsmtp_tp.service.in_force import InForce
     from proxsmtp_tp.service.log_levels import LogLevels
     from proxsmtp_tp.telemetry.sessions import SessionTable
 
@@ -42,6 +43,17 @@ class Daemon(Protocol):
     @property
     def sessions(self) -> SessionTable:
         """The sessions of all workers."""
+
+    @property
+    def in_force(self) -> InForce:
+        """Which configuration is in force."""
+
+    @property
+    def stopping(self) -> bool:
+        """The daemon ends."""
+
+    def want_reload(self) -> None:
+        """Read the configuration again."""
 
 
 class _Row(NamedTuple):
@@ -93,6 +105,18 @@ def _kill_session(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     return {"id": identifier}
 
 
+def _reload(daemon: Daemon, _: Request) -> Mapping[str, Any]:
+    """Answer at once: the number of the reload that will read the file. `configuration` says how it ended."""
+    if daemon.stopping:
+        raise ControlError("the daemon stops: it reads no configuration any more")
+    daemon.want_reload()
+    return {"number": daemon.in_force.reloads + 1}
+
+
+def _configuration(daemon: Daemon, _: Request) -> Mapping[str, Any]:
+    return daemon.in_force.report()
+
+
 def _seconds(request: Request) -> float | None:
     seconds = request.get("seconds")
     if seconds is None:
@@ -112,6 +136,8 @@ def _network(text: Any) -> IPv4Network | IPv6Network:
 
 
 _COMMANDS: dict[str, _Row] = {
+    "configuration": _Row(_configuration, lambda _request: False),
+    "reload": _Row(_reload, lambda _request: True),
     "log-level": _Row(_log_level, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),
     "kill-session": _Row(_kill_session, lambda _request: True),

@@ -29,6 +29,7 @@ from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.fail_open import FailOpen
+from proxsmtp_tp.service.in_force import InForce
 from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
 from proxsmtp_tp.service.locks import Locks
 from proxsmtp_tp.service.log_levels import LogLevels
@@ -213,6 +214,9 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         for thing in (notifier, status, control, pid_file, starter):
             thing.close()
 
+    def load() -> Configuration:
+        return load_config(wanted.path)
+
     admission = Admission(settings.max_connections, 0, settings.client_table_size)
     locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
     cleanup.callback(locks.close)
@@ -221,7 +225,8 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         locks=locks,
         fail_open=FailOpen(settings, status.file("heartbeat")),
         make_proxy=wanted.make_proxy,
-        load=lambda: load_config(wanted.path),
+        load=load,
+        in_force=InForce(wanted.path, load, wanted.configuration.settings),
         notifier=notifier,
         status=status,
         control=control,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.listening import Listeners
     from proxsmtp_tp.service.control import ControlSocket
     from proxsmtp_tp.service.fail_open import FailOpen
+    from proxsmtp_tp.service.in_force import InForce
     from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.log_levels import LogLevels
     from proxsmtp_tp.service.readiness import Notifier
@@ -76,6 +77,7 @@ class Environment:
     fail_open: FailOpen
     make_proxy: ProxyFactory
     load: Callable[[], Configuration]
+    in_force: InForce
     notifier: Notifier
     status: StatusSocket
     control: ControlSocket
@@ -106,6 +108,8 @@ class Master:
         self._signalled: socket.socket
         self._current = self._generation(with_workers(settings), listeners)
         self._next: Generation | None = None
+        self._read: tuple[Settings, list[str]] | None = None
+        """Of the reload that runs: the settings of the file, and the directives that need a restart."""
         self._old: list[Generation] = []
         environment.control.commands = commands_of(self)
 
@@ -130,6 +134,20 @@ class Master:
         """The sessions of all workers."""
         return self._environment.admission.sessions
 
+    @property
+    def in_force(self) -> InForce:
+        """Which configuration is in force."""
+        return self._environment.in_force
+
+    @property
+    def stopping(self) -> bool:
+        """The daemon accepts no more clients, and ends."""
+        return self._stopping
+
+    def want_reload(self) -> None:
+        """Read the configuration again as soon as no other reload runs."""
+        self._reload_wanted = True
+
     def report(self) -> dict[str, Any]:
         """What `status` shows. Times in seconds."""
         now = time.monotonic()
@@ -140,6 +158,8 @@ class Master:
             "version": VERSION,
             "pid": os.getpid(),
             "uptime": round(now - self._born),
+            "stopping": self._stopping,
+            "configuration": self._environment.in_force.report(),
             "listen": [str(endpoint) for endpoint in self._current.listeners],
             "connections": sum(counts),
             "max_connections": self._environment.admission.limit,
@@ -216,7 +236,7 @@ class Master:
                 if number in {signal.SIGTERM, signal.SIGINT}:
                     self._stop(signal.Signals(number).name)
                 elif number == signal.SIGHUP:
-                    self._reload_wanted = True
+                    self.want_reload()
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):
@@ -251,10 +271,11 @@ class Master:
     def _reload(self) -> None:
         log.log(NOTICE, "reading the configuration again")
         self._environment.notifier.reloading()
+        self._environment.in_force.reload_begins()
         problems: list[str] = []
         try:
             configuration = self._environment.load()
-            settings = self._acceptable(configuration.settings)
+            settings, needs_restart = self._acceptable(configuration.settings)
             listeners = renew_listeners(settings, self._current.listeners)
         except ConfigError as error:
             problems = error.lines()
@@ -263,16 +284,21 @@ class Master:
         else:
             for warning in configuration.warnings:
                 log.warning("%s", warning)
+            self._read = configuration.settings, needs_restart
             self._next = self._generation(settings, listeners)
             self._next.start()
             return
         for problem in problems:
             log.error("%s", problem)
         log.error("the new configuration is not used: the old one stays in force")
+        self._old_stays(problems)
+
+    def _old_stays(self, problems: list[str]) -> None:
+        self._environment.in_force.reload_failed(problems)
         self._ready("the old configuration stays in force")
 
-    def _acceptable(self, settings: Settings) -> Settings:
-        """The new settings without changes that need a restart. Raises ReloadError."""
+    def _acceptable(self, settings: Settings) -> tuple[Settings, list[str]]:
+        """The new settings without the changes that need a restart, and the names of those. Raises ReloadError."""
         settings = with_workers(settings)
         if len(self._rows) < settings.workers:
             raise ReloadError("workers of earlier reloads still drain: try again in DrainTimeOut seconds")
@@ -282,7 +308,7 @@ class Master:
         changed = {field: name for field, name in _FIXED.items() if getattr(settings, field) != getattr(old, field)}
         for name in changed.values():
             log.warning("%s: the change needs a restart of the daemon; the other changes are in force", name)
-        return replace(settings, **{field: getattr(old, field) for field in changed})
+        return replace(settings, **{field: getattr(old, field) for field in changed}), list(changed.values())
 
     def _take_over(self, new: Generation) -> None:
         old, self._current, self._next = self._current, new, None
@@ -293,6 +319,8 @@ class Master:
         old.retire()
         self._old.append(old)
         self._close_unused(old.listeners)
+        if self._read is not None:
+            self._environment.in_force.reload_done(*self._read)
         log.log(NOTICE, "the new configuration is in force")
         self._ready("accepting connections")
 
@@ -302,7 +330,7 @@ class Master:
         self._old.append(new)
         self._close_unused(new.listeners)
         log.error("the new workers do not start: the old configuration stays in force")
-        self._ready("the old configuration stays in force")
+        self._old_stays(["the new workers do not start: the log says why"])
 
     def _close_unused(self, listeners: Listeners) -> None:
         used = set(self._current.listeners.values())

@@ -72,13 +72,13 @@ def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureF
 
 def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
     nothing: Any = None
-    names = ("locks", "fail_open", "load", "notifier", "status", "levels", "on_ready", "on_stop", "close_in_worker")
+    names = ("locks", "fail_open", "load", "in_force", "notifier", "status", "levels", "on_ready", "on_stop", "close_in_worker")
     parts = Environment(
         admission=Admission(9, 0), make_proxy=make_proxy, control=ControlSocket(None), **dict.fromkeys(names, nothing)
     )
     master = Master(Settings(), {}, parts)
     for _ in range(WORKERS_MAX - 1):
         master._rows.take()
-    assert master._acceptable(Settings(workers=1, instance="x")).workers == 1
+    assert master._acceptable(Settings(workers=1, instance="x"))[0].workers == 1
     with pytest.raises(ReloadError, match="DrainTimeOut"):
         master._acceptable(Settings(workers=2))
