@@ -7,6 +7,7 @@ instances       which instance a command means: -f, --instance, or neither
 proxsmtpd       the command line of proxsmtpd 1.10
 serve           serve
 check_config    check-config
+reload          reload
 status          status
 log_level       log-level
 sessions        sessions

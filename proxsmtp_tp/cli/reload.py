@@ -1,7 +1,7 @@
 """proxsmtp-tp reload: the running daemon reads its configuration again; the exit status says whether it uses it.
 
-The unit's ExecReload. The file is checked first, by this process: a file that is wrong is never shown to the daemon. Then
-the daemon's own outcome is waited for, since it may refuse what no check of the file can find (an address in use).
+The unit's ExecReload. The file is checked first, by this process: the daemon is not asked to read a file that is wrong.
+Then the outcome is waited for, since the daemon may find what no check of the file can (an address is in use).
 """
 
 from __future__ import annotations

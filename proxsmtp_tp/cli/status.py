@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import choose
 from proxsmtp_tp.config.reader import ConfigError, printable
+from proxsmtp_tp.service import in_force
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +24,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: at least one instance answered. 1: none did. 2: the configuration file is wrong."""
+    """0: each instance that answered is fine. 1: none answered, or something is wrong. 2: which instance?"""
     from proxsmtp_tp.service.status import find_sockets, instance_of, read_status  # noqa: PLC0415
 
     name = None  # every instance that runs
@@ -49,7 +50,15 @@ def run(args: argparse.Namespace) -> int:
     if not answers:
         hint = "only root and the daemon's user may ask" if refused else "start it with `proxsmtp-tp serve`"
         print(f"no instance {f'{name} ' if name else ''}answers: {hint}", file=sys.stderr)
-    return 0 if answers else 1
+    return 0 if answers and not any(map(is_wrong, answers)) else 1
+
+
+def is_wrong(answer: dict[str, Any]) -> bool:
+    """Whether the status shows something that an administrator must fix. Each kind is a line of `describe`."""
+    try:
+        return in_force.describe(answer["configuration"])[1]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False  # of another version
 
 
 def describe_printable(answer: dict[str, Any]) -> str:
@@ -66,6 +75,7 @@ def describe(answer: dict[str, Any]) -> str:
     used, limit, replaced = answer["connections"], answer["max_connections"], answer["replaced_workers"]
     lines = [
         f"{answer['instance']}: pid {answer['pid']}, version {answer['version']}, up {duration(answer['uptime'])}",
+        *(f"  {line}" for line in _configuration(answer)),
         f"  listening on {', '.join(answer['listen'])}",
         f"  connections {used} of {limit}, workers replaced {replaced}",
         *(f"  {name.replace('_', ' ')} {total}" for name, total in dict(answer["counters"]).items()),
@@ -76,6 +86,10 @@ def describe(answer: dict[str, Any]) -> str:
         for worker in answer["workers"]
     ]
     return "\n".join(lines)
+
+
+def _configuration(answer: dict[str, Any]) -> list[str]:
+    return in_force.describe(answer["configuration"])[0] if "configuration" in answer else []
 
 
 def duration(seconds: int) -> str:

@@ -13,6 +13,7 @@ installed   where the commands are, and whether a package installed them
 pidfile     the file with the process id
 status      the socket that tells what the daemon does
 control     the socket at which the daemon is asked and changed
+in_force    which configuration is in force, since when, and how the last reload ended
 commands    what can be asked there
 log_levels  how much is logged, and whose sessions are traced
 readiness   messages to the service manager (sd_notify(3))

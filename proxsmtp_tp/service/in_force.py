@@ -8,13 +8,13 @@ asked for often costs one stat(2).
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.reader import Configuration, ConfigError
+from proxsmtp_tp.config.reader import ConfigError, Configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ class _Look:
 
 
 class InForce:
-    """One object in the master. `load` reads the file; `settings` are those of the file, before any default is added."""
+    """One object in the master. `load` reads the file; `settings` are what it said at the start."""
 
     def __init__(self, path: str, load: Callable[[], Configuration], settings: Settings) -> None:
         self._path = path
@@ -104,7 +104,7 @@ class InForce:
 
     def _look_at_file(self) -> _Look:
         try:
-            status = os.stat(self._path)
+            status = Path(self._path).stat()
             signature: tuple[int, ...] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         except (OSError, ValueError):
             signature = ()

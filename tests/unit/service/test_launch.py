@@ -72,7 +72,18 @@ def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureF
 
 def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
     nothing: Any = None
-    names = ("locks", "fail_open", "load", "in_force", "notifier", "status", "levels", "on_ready", "on_stop", "close_in_worker")
+    names = (
+        "locks",
+        "fail_open",
+        "load",
+        "in_force",
+        "notifier",
+        "status",
+        "levels",
+        "on_ready",
+        "on_stop",
+        "close_in_worker",
+    )
     parts = Environment(
         admission=Admission(9, 0), make_proxy=make_proxy, control=ControlSocket(None), **dict.fromkeys(names, nothing)
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,3 +133,64 @@ def test_many_reloads_in_a_row_end_well(daemon: Daemon) -> None:
     eventually(lambda: daemon.status()["max_connections"] == 9)
     eventually(lambda: len(daemon.workers()) == 2)
     assert daemon.connect().ask("PING") == "250 PING"
+
+
+_COMMAND = "from proxsmtp_tp.cli.main import main; raise SystemExit(main())"
+
+
+def run_reload(daemon: Daemon) -> subprocess.CompletedProcess[str]:
+    """What `systemctl reload` runs."""
+    return subprocess.run(
+        [sys.executable, "-c", _COMMAND, "reload", "-f", str(daemon.file)],
+        env=daemon.environment,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE * 2,
+    )
+
+
+def test_the_reload_command_fails_with_the_daemons_reason(daemon: Daemon) -> None:
+    daemon.start()
+    assert daemon.status()["configuration"]["file_state"] == "in force"
+    since = daemon.status()["configuration"]["since"]
+    # The file is wrong: the daemon is not even asked.
+    daemon.configure(TimeOut="x")
+    done = run_reload(daemon)
+    assert done.returncode == 2
+    assert f"{daemon.file}:5: TimeOut: 'x'" in done.stderr
+    assert "the old configuration stays in force" in done.stderr
+    found = daemon.status()["configuration"]
+    assert (found["file_state"], found["reload"]["number"]) == ("wrong", 0)
+    assert "TimeOut" in found["file_problems"][0]
+    # The file is fine, and the daemon cannot use it: nothing can listen in a folder that is not there.
+    daemon.configure(Listen=daemon.folder / "nowhere" / "socket")
+    done = run_reload(daemon)
+    assert done.returncode == 1
+    assert "nowhere/socket" in done.stderr
+    found = daemon.status()["configuration"]
+    assert (found["file_state"], found["since"]) == ("changed", since)
+    assert (found["reload"]["number"], found["reload"]["state"]) == (1, "failed")
+    # Its workers do not come up.
+    flag = daemon.folder / "fail"
+    flag.touch()
+    daemon.configure(Header=f"X-Fail: {flag}")
+    assert run_reload(daemon).returncode == 1
+    assert "the log says why" in daemon.status()["configuration"]["reload"]["problems"][0]
+    flag.unlink()
+    daemon.configure(MaxConnections=7, PidFile=daemon.folder / "pid")
+    done = run_reload(daemon)
+    assert (done.returncode, done.stdout) == (0, f"{daemon.file} is in force\n")
+    assert "used after a restart only: PidFile" in done.stderr
+    found = daemon.status()["configuration"]
+    assert (found["file_state"], found["needs_restart"]) == ("in force", ["PidFile"])
+    assert daemon.status()["max_connections"] == 7
+    # By a signal, as 1.10 is told: the outcome is shown all the same.
+    daemon.configure(MaxConnections=8)
+    assert daemon.status()["configuration"]["file_state"] == "changed"
+    daemon.reload()
+    found = daemon.status()["configuration"]
+    assert (found["file_state"], found["needs_restart"], found["reload"]["state"]) == ("in force", [], "done")
+    daemon.file.unlink()
+    assert daemon.status()["configuration"]["file_state"] == "wrong"
