@@ -34,9 +34,9 @@ LOGGED_ERRORS = {
     "RefusedDestinationError": "warning",
 }
 """Errors whose text becomes a log line where they are caught, and its level."""
-_WHO = re.compile(r"^(?:(?:client|server)=\.\.|\.\.)(?:, server=\.\.)?: |(?:, id=\.\.)$")
+_WHO = re.compile(r"^(?:\.\.: )?(?:client|server)=\.\.(?:, server=\.\.)?: |(?:, id=\.\.)$")
 _ROW = re.compile(r"^\| ([a-z]+(?:, [a-z]+)*) \| `(.+?)` \| (.+) \|$", re.MULTILINE)
-_VALUE = re.compile(r"%(?!%)[-+0# ]*\d*(?:\.\d+)?[sdrfi]")
+_VALUE = re.compile(r"%(?!%)[-+0# ]*\d*(?:\.\d+)?[sdrfgi]")
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "varies")
 
 
