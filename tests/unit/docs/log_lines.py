@@ -5,7 +5,7 @@
 A log line is the text of `log.warning(..)`, of `d.log(..)` and `d.log_once(..)` in a session, of `effects.Log(..)`, of
 `reporting.say(..)`, of `session.refuse(..)`, and of the errors in LOGGED_ERRORS, with `..` for each value. Who the line
 is about (`client=..: `) and the trace id are left out. The text may be a name: then it is what the function assigns to
-it, or what other functions of the module give for this parameter.
+it, or what other functions of the module give for this parameter. It may be a call of a function of the module, too.
 """
 
 from __future__ import annotations
@@ -55,8 +55,11 @@ def in_code() -> list[LogLine]:
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        returned = _returned(tree)
         for function in _functions(tree):
-            names = _assigned(tree.body) | _parameters(function, tree) | _assigned(list(_own_nodes(function)))
+            names = (
+                returned | _assigned(tree.body) | _parameters(function, tree) | _assigned(list(_own_nodes(function)))
+            )
             for node in _own_nodes(function):
                 if isinstance(node, ast.Call) and (call := _log_call(node)) is not None:
                     level, arguments = call
@@ -153,6 +156,16 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef, tree: ast.Modu
     return found
 
 
+def _returned(tree: ast.Module) -> dict[str, list[ast.expr]]:
+    """What functions of this module return, by `name()`."""
+    found: dict[str, list[ast.expr]] = {}
+    for function in _functions(tree):
+        values = [node.value for node in _own_nodes(function) if isinstance(node, ast.Return) and node.value]
+        if all(isinstance(value, ast.JoinedStr | ast.Constant) for value in values):
+            found[f"{function.name}()"] = values
+    return found
+
+
 def _name_of(call: ast.Call) -> str:
     return ast.unparse(call.func).rpartition(".")[2]
 
@@ -209,11 +222,16 @@ def _texts(node: ast.expr, names: dict[str, list[ast.expr]]) -> list[str]:
             return _texts(left, names)
         case ast.IfExp(body=body, orelse=orelse):
             return [*_texts(body, names), *_texts(orelse, names)]
+        case ast.Call(func=ast.Name(id=name)) if names.get(f"{name}()"):
+            return _texts_of(names[f"{name}()"])
         case ast.Name(id=name) if name in names:
-            values = names[name]
-            return list(dict.fromkeys(text for value in values for text in _texts(value, {}))) or [".."]
+            return _texts_of(names[name])
         case _:
             return [".."]
+
+
+def _texts_of(values: list[ast.expr]) -> list[str]:
+    return list(dict.fromkeys(text for value in values for text in _texts(value, {}))) or [".."]
 
 
 def _values_left_out(text: str) -> str:
