@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+JIFFY = 0.02
+"""Seconds by which the kernel may forget a heartbeat too early: it counts in jiffies of at most 10 ms (CONFIG_HZ)."""
+
 
 class LastBeat:
     """The file whose mtime is the time of the last heartbeat. Without a directory for it, the time is not stored."""
@@ -132,9 +135,9 @@ class FailOpen:
     def _log_gap(self, now: float) -> None:
         if self._sent is not None:
             seconds = now - self._sent - HEARTBEAT_HOLD
-            if seconds > 0:
+            if seconds > -JIFFY:
                 why = "no worker could serve clients" if self._told else "the daemon was stopped, or got no processor"
-                self._error("mail is filtered again; it passed unfiltered for %.0f s: %s", seconds, why)
+                self._error("mail is filtered again; it passed unfiltered for %.0f s: %s", max(0.0, seconds), why)
         elif self._last_beat.before is not None:
             since = self._last_beat.before + HEARTBEAT_HOLD
             if time.time() > since:

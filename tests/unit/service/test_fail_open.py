@@ -167,6 +167,16 @@ def test_a_master_that_was_stopped_sees_it_itself(
     assert "it passed unfiltered for 30 s: the daemon was stopped, or got no processor" in caplog.text
 
 
+def test_a_heartbeat_that_the_kernel_forgot_a_jiffy_early_is_told(
+    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = make(settings(ear))
+    sender.step(serves=True)
+    clock.now += HEARTBEAT_HOLD - 0.01
+    sender.step(serves=True)
+    assert "it passed unfiltered for 0 s: the daemon was stopped" in caplog.text
+
+
 def test_rules_that_fail_closed_need_no_line(
     make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
