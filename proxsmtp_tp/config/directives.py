@@ -15,6 +15,7 @@ from proxsmtp_tp.config.settings import (
     BareNewline,
     ConnectFailure,
     FilterDefault,
+    FilterMode,
     FilterType,
     RuleExisting,
     RuleFail,
@@ -106,6 +107,15 @@ DIRECTIVES: tuple[Directive, ...] = (
         " code.",
         since="2.1",
         default_text="reject, as 1.10",
+    ),
+    Directive(
+        "FilterMode",
+        "filter_mode",
+        values.choice(FilterMode),
+        "enforce: the verdict of the filter holds. monitor: the filter judges each message, the log says what would"
+        " have happened (status=MONITORED), and the message passes as it came: for the first weeks of a new filter. A"
+        " message that cannot be stored is refused in both modes. SpoolLimit counts a monitored message twice.",
+        since="2.1",
     ),
     Directive(
         "FilterProcesses",

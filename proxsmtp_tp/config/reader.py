@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
-from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
 from proxsmtp_tp.config.values import INSTANCE_MAX, parse_instance
 
 _SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
@@ -201,6 +201,8 @@ class _Parser:
         if settings.message_time_out > settings.session_time_out and self._fine("message_time_out", "session_time_out"):
             line = max(self.lines.get("message_time_out", 0), self.lines.get("session_time_out", 0))
             self._problem(line, "MessageTimeOut: longer than SessionTimeOut: lower it, or raise SessionTimeOut")
+        if settings.filter_mode is FilterMode.MONITOR and self._fine("filter_command", "filter_type"):
+            self._check_monitor(settings)
         if settings.filter_type is FilterType.SMTP and self._fine("filter_command"):
             self._check_filter_address(settings)
         self._check_client_limits(settings)
@@ -220,6 +222,16 @@ class _Parser:
                 self._problem(self.lines["lock_on"], f"LockOn: {limit.value} is off: nothing would lock: set it, too")
             elif given is not None and given.shadow:
                 self._warn(self.lines["lock_on"], f"LockOn: {limit.value} is in shadow form: it does not lock")
+
+    def _check_monitor(self, settings: Settings) -> None:
+        line = self.lines["filter_mode"]
+        if settings.filter_type is FilterType.REJECT:
+            text = "FilterMode: monitor cannot pass what FilterType reject refuses: write another FilterType"
+            self._problem(line, text)
+        elif settings.filter_command is None:
+            self._warn(line, "FilterMode: monitor has no effect without FilterCommand")
+        else:
+            self._warn(line, "FilterMode: monitor: every message passes, whatever the filter says")
 
     def _check_filter_address(self, settings: Settings) -> None:
         line = self.lines.get("filter_command", self.lines["filter_type"])

@@ -27,6 +27,13 @@ class FilterType(Enum):
     SMTP = "smtp"
 
 
+class FilterMode(Enum):
+    """ENFORCE the verdict of the filter, or MONITOR it: log it and pass the message as it came."""
+
+    ENFORCE = "enforce"
+    MONITOR = "monitor"
+
+
 class FilterDefault(Enum):
     """What the client gets if FilterCommand refuses a message without an SMTP code."""
 
@@ -104,6 +111,7 @@ class Settings:
     filter_reject: str = "530 Email Rejected"
     filter_type: FilterType = FilterType.PIPE
     filter_default: FilterDefault = FilterDefault.REJECT
+    filter_mode: FilterMode = FilterMode.ENFORCE
     filter_processes: int = 64
     """For the whole instance."""
     header: str | None = None

@@ -28,5 +28,7 @@ scanner_connection  the connection to it
 scanner_endings     every way in which it can end, and the verdict for it
 
 hook                runs a command for some events, such as a lock; nobody waits for it
+monitor             FilterMode monitor: a verdict that only the log gets
+
 reject              FilterType reject: no process, only a reply
 """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
+from proxsmtp_tp.filters.monitor import MonitorFilter
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 
@@ -33,7 +34,8 @@ def make_filter(settings: Settings, tally: Tally | None = None, places: Places |
     if make is None:
         raise ValueError(f"FilterType {settings.filter_type.value} has no filter")
     space = SpoolSpace(settings.temp_directory, settings.spool_limit, tally)
-    return make(settings, settings.filter_command, space, ProcessLimit(settings.filter_processes, places))
+    judge = make(settings, settings.filter_command, space, ProcessLimit(settings.filter_processes, places))
+    return MonitorFilter(judge, space) if settings.filter_mode is FilterMode.MONITOR else judge
 
 
 def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, SpoolSpace, ProcessLimit], Filter]:

@@ -34,3 +34,7 @@ class Verdict:
     size: int = 0
     said: str = ""
     errors: str = ""
+    monitored: Verdict | None = None
+    """FilterMode monitor: what the filter said of this message, which passes as it came. None: the verdict is the
+    filter's.
+    """

@@ -138,5 +138,5 @@ class Judging:
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """Feed the verdict to the session, which decides."""
-        self._remember(self._owner.client_ip, verdict)
+        self._remember(self._owner.client_ip, verdict.monitored or verdict)
         self._owner.feed(events.FilterVerdict(verdict))

@@ -19,6 +19,7 @@ from proxsmtp_tp.session.record import INTERRUPTED
 from proxsmtp_tp.session.state import Expect, Phase, Sink
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.headers import HeaderInserter
+from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.facts import REFUSED
 from proxsmtp_tp.telemetry.quoting import shown
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 FILTERED = "FILTERED"
 SKIPPED = "SKIPPED"
+MONITORED = "MONITORED"
 FILTER_ERROR = "FILTER-ERROR"
-"""Values of `status=`, as in proxsmtpd 1.10. For a message that the filter did not pass, its own text stands there."""
+"""Values of `status=`, as in proxsmtpd 1.10, except MONITORED (FilterMode). For a message that the filter did not pass,
+its own text stands there."""
 
 _SYMBOL = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
 _ESCAPES = {"r": "\r", "n": "\n", "t": "\t"}
@@ -155,7 +158,8 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
 def _log_errors(d: Dialogue, given: Verdict) -> None:
     """What the filter wrote to standard error. The quotes end where the text does, whatever is in it."""
     if given.errors:
-        level = logging.WARNING if given.action is not Action.PASS and not given.said else logging.INFO
+        judged = given.monitored or given
+        level = logging.WARNING if judged.action is not Action.PASS and not judged.said else logging.INFO
         d.log(f'client={d.client}: the filter wrote to standard error: "{given.errors}"', level)
 
 
@@ -182,12 +186,19 @@ def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     message = _message(d)
     if reply.code // 100 != 3:
         d.release_filter()
+        status = _judged(message)
         message.verdict = None
-        settle(d, reply, FILTERED)
+        settle(d, reply, status)
         return
     message.inserter = header_inserter(d)
     message.reading = True
     d.effects.append(effects.ReadMessage())
+
+
+def _judged(message: Message) -> str:
+    """`status=` of a message that the filter passed, or that passes whatever it says."""
+    given = message.verdict
+    return FILTERED if given is None or given.monitored is None else MONITORED
 
 
 def header_inserter(d: Dialogue) -> HeaderInserter | None:
@@ -266,9 +277,20 @@ def _end_sent(d: Dialogue, message: Message) -> None:
 
 def final(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """Handle the server's final reply to the message."""
-    d.report(FILTERED if _message(d).verdict else SKIPPED if skipped(d) else "RELAYED", reply)
+    given = _message(d).verdict
+    if given is not None and given.monitored is not None:
+        _log_monitored(d, given, given.monitored, reply)
+    else:
+        d.report(FILTERED if given is not None else SKIPPED if skipped(d) else "RELAYED", reply)
     d.pass_on(reply)
     _over(d, reply)
+
+
+def _log_monitored(d: Dialogue, given: Verdict, said: Verdict, reply: Reply) -> None:
+    d.report(MONITORED, reply, filtered=given.detail)
+    d.unseen_effects.append(effects.Count(Counter.MONITORED))
+    if said.action is not Action.PASS:
+        d.unseen_effects.append(effects.Count(Counter.MONITORED_REFUSED))
 
 
 def refused_early(d: Dialogue, reply: Reply) -> None:
@@ -278,9 +300,10 @@ def refused_early(d: Dialogue, reply: Reply) -> None:
     if d.phase is Phase.DATA:
         refuse_rest(d, reply)
     else:
+        status = _judged(_message(d))
         _message(d).verdict = None
         d.release_filter()
-        settle(d, reply, FILTERED)
+        settle(d, reply, status)
 
 
 def _over(d: Dialogue, reply: Reply) -> None:

@@ -47,6 +47,10 @@ class Counter(IntEnum):
     """What ClientSpam in shadow form would have refused."""
     CLIENTS_UNTRACKED = 14
     """Connections of clients without space in the table of clients (ClientTableSize): no limit was checked."""
+    MONITORED = 15
+    """Messages that passed to the server because of FilterMode monitor, whatever the filter said."""
+    MONITORED_REFUSED = 16
+    """Those of them that the filter would have refused, deferred or discarded."""
 
 
 class Counters:

@@ -46,8 +46,8 @@ class Refusal:
 class Transaction:
     """One transaction, from MAIL to its end. `number` counts from 1 in a session.
 
-    `status` is the word of the log line: FILTERED, SKIPPED, RELAYED, FILTER-ERROR, REFUSED, REJECTED, INTERRUPTED,
-    ABANDONED, or what the filter said about a message that it did not pass.
+    `status` is the word of the log line: FILTERED, MONITORED, SKIPPED, RELAYED, FILTER-ERROR, REFUSED, REJECTED,
+    INTERRUPTED, ABANDONED, or what the filter said about a message that it did not pass.
     """
 
     number: int
@@ -68,6 +68,8 @@ class Transaction:
     """Who chose the reply: server, filter, or proxy."""
     verdict: str = ""
     """The filter's: pass, reject, tempfail, discard; empty: there was none."""
+    monitored: str = ""
+    """FilterMode monitor: what `verdict` would have been with enforce; empty: it is the filter's."""
     filter_words: str = ""
     """How the filter ended, or what it said."""
     size: int = 0

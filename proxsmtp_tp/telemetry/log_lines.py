@@ -33,7 +33,7 @@ def transaction(client: str, facts: Transaction, address: Address = printable, w
     parts += [f"status={quoted(words(facts.status.encode()))}", f"server={facts.server}"]
     if facts.reply:
         parts.append(f"reply={quoted(words(facts.reply))}")
-    if facts.verdict not in {"", "pass"} and facts.filter_words:
+    if (facts.verdict not in {"", "pass"} or facts.monitored) and facts.filter_words:
         parts.append(f"filter={quoted(words(facts.filter_words.encode()))}")
     if facts.is_message:
         parts += _of_message(facts, address)

@@ -244,3 +244,14 @@ def test_an_open_loopback_is_warned_of() -> None:
     for reachable in (b"0.0.0.0:10025", b"[::]:25", b"127.0.0.1, 192.0.2.1", b"gateway.example"):
         assert len(warnings(b"OutAddress: 10026\nListen: " + reachable + b"\n")) == 1
     assert warnings(OUT) == []
+
+
+def test_filter_mode_monitor_is_warned_of() -> None:
+    monitor = OUT + b"FilterMode: monitor\n"
+    assert warnings(monitor + b"FilterCommand: /filter\n") == [
+        (2, "FilterMode: monitor: every message passes, whatever the filter says")
+    ]
+    assert warnings(monitor) == [(2, "FilterMode: monitor has no effect without FilterCommand")]
+    assert warnings(OUT + b"FilterMode: enforce\nFilterCommand: /filter\n") == []
+    with pytest.raises(ConfigError, match=":2: FilterMode: monitor cannot pass what FilterType reject refuses"):
+        parse_config(monitor + b"FilterCommand: x\nFilterType: reject\n", "/etc/gateway.conf")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.config.settings import FilterType
+from proxsmtp_tp.config.settings import FilterMode, FilterType
+from proxsmtp_tp.telemetry.counters import Counter
 from tests.unit.net.dialogue import MESSAGE, one_message
 from tests.unit.net.proxy_harness import Mx
 from tests.unit.session.models import ModelServer
@@ -147,3 +148,24 @@ async def test_a_client_that_goes_in_the_middle(start_proxy: StartProxy) -> None
             assert not await scanner.rest()
             assert len(judge.peers) == 1
         assert not model.messages
+
+
+@pytest.mark.parametrize("kind", [FilterType.PIPE, FilterType.FILE, FilterType.SMTP])
+async def test_a_monitored_filter_refuses_nothing(
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture, kind: FilterType
+) -> None:
+    model = ModelServer()
+    async with Mx() as judge, Mx() as mx:
+        judge.serve(lambda: Scanner(b"550 5.7.1 spam\r\n"))
+        mx.serve(lambda: model)
+        command = "echo more >>$EMAIL; echo lost; echo 550 5.7.1 spam >&2; exit 1"
+        command = f"127.0.0.1:{judge.port}" if kind is FilterType.SMTP else command
+        mode = FilterMode.MONITOR
+        async with start_proxy(mx, filter_type=kind, filter_command=command, filter_mode=mode) as harness:
+            assert await one_message(await harness.client()) == [220, 250, 250, 250, 354, 250, 221]
+            await harness.empty()
+            totals = harness.admission.counters.totals()
+    assert model.messages == [MESSAGE]
+    assert "status=MONITORED" in caplog.text
+    assert "filter=would reject: 550 5.7.1 spam (" in caplog.text
+    assert (totals[Counter.MONITORED], totals[Counter.MONITORED_REFUSED]) == (1, 1)

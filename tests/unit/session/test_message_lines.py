@@ -8,7 +8,7 @@ from logging import INFO, WARNING
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
-from proxsmtp_tp.session.effects import Log
+from proxsmtp_tp.session.effects import Count, Log, SendServer
 from proxsmtp_tp.session.events import (
     ClientClosed,
     Event,
@@ -23,6 +23,7 @@ from proxsmtp_tp.session.events import (
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.log_lines import LOGGED_RECIPIENTS
 from proxsmtp_tp.telemetry.quoting import shown
 from tests.unit.session.playbook import CLIENT, SERVER, C, S, addressed, introduced, logged
@@ -113,3 +114,44 @@ def test_standard_error_of_the_filter(name: str) -> None:
     assert play
     written = [effect for effect in given if isinstance(effect, Log)]
     assert [(effect.level, effect.essential) for effect in written if effect.text == line] == [(level, False)]
+
+
+# FilterMode monitor: the verdict is PASS, and `monitored` what the filter said.
+MONITORED = {
+    "refused": (SPAM, "would reject: 550 Content Rejected; spam (exit 1)", 1),
+    "failed": (CRASH, "would defer: 451 Local Error (signal 11)", 1),
+    "discarded": (TAKEN, "would discard: 250 taken (exit 1)", 1),
+    "passed": (PASS, "would pass", 0),
+}
+
+
+def monitored(said: FilterVerdict, detail: str) -> FilterVerdict:
+    return FilterVerdict(Verdict(Action.PASS, None, detail, size=7, monitored=said.verdict))
+
+
+@pytest.mark.parametrize("name", MONITORED)
+def test_a_monitored_message_passes_is_logged_and_counted(name: str) -> None:
+    said, detail, refused = MONITORED[name]
+    play = addressed(FILTERED)
+    story = (C("DATA"), TEXT, monitored(said, detail), S("354 go"), MessageChunk(b"x\r\n"), MessageEnd(), QUEUED)
+    given = [effect for event in story for effect in play.session.feed(event)]
+    assert play
+    line = f"client={CLIENT}, from=a@client.example, to=b@mx.example, status=MONITORED, server={SERVER}"
+    (told,) = [text for text in logged(given) if "status=" in text]
+    assert told.startswith(f"{line}, reply=250 queued, filter=")
+    assert detail in told
+    assert SendServer(b"x\r\n") in given
+    assert [effect.counter for effect in given if isinstance(effect, Count)] == [
+        Counter.MONITORED, *[Counter.MONITORED_REFUSED] * refused
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("server", ["452 full", "354 go"])
+def test_a_monitored_message_that_the_server_refuses(server: str) -> None:
+    play = addressed(FILTERED)
+    story: list[Event] = [C("DATA"), TEXT, monitored(SPAM, "would reject"), S(server)]
+    story += [] if server == "452 full" else [MessageChunk(b"x\r\n"), S("552 too much")]
+    given = [effect for event in story for effect in play.session.feed(event)]
+    assert play
+    (line,) = [text for text in logged(given) if "status=" in text]
+    assert "status=MONITORED" in line
