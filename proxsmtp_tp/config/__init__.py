@@ -7,6 +7,7 @@ rates         limits of a client: events per time, and the duration of locks
 addresses     addresses to listen on or to connect to: port, ip:port, host:port, [v6]:port, /path
 socket_names  addresses in the form that the kernel uses
 reader        reads a file: Settings, or all problems at once
+advice        what a valid file probably does not mean
 
 Everything except `reader.read_config` is pure.
 """

@@ -19,11 +19,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from proxsmtp_tp.config import values
 from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
 from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
 from proxsmtp_tp.config.values import INSTANCE_MAX, parse_instance
 
 _SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
+# 1.10 knows no comment behind a value: it refuses the value, except where it may be any text (measured).
+_COMMENT = re.compile(r"(?:^|[ \t,])(#.*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # All directives with long lists need some kilobytes. A device or a mailbox, named by mistake, must not fill the memory.
 _FILE_MAX = 1 << 20
@@ -163,12 +166,17 @@ class _Parser:
             self._take(number, row, text.strip(_SPACE))
 
     def _take(self, number: int, row: Directive, text: str) -> None:
+        comment = _COMMENT.search(text)
         try:
+            if comment and not row.kind.free_text:
+                raise ValueError(f"write the comment in a line of its own, before this one: {_short(comment[1])}")
             value = row.kind.parse(text)
         except ValueError as error:
             self._problem(number, f"{row.name}: {error}")
             self.lines[row.field] = number
             return
+        if comment and row.kind in {values.PATH, values.REQUIRED_PATH, values.REQUIRED_TEXT}:
+            self._warn(number, f"{row.name}: {_short(comment[1])} is part of the value, and no comment")
         if row.kind.repeatable:
             self.values[row.field] = tuple(dict.fromkeys((*self.values.get(row.field, ()), *value)))
         else:

@@ -47,6 +47,8 @@ class Kind:
     show: Callable[[Any], str] = str
     repeatable: bool = False
     """Values of several lines are joined to one tuple. Otherwise the last line is used, as in 1.10."""
+    free_text: bool = False
+    """Any text: `#` is an ordinary character in it, as in 1.10."""
 
 
 def parse_boolean(text: str) -> bool:
@@ -186,13 +188,13 @@ def show_boolean(value: bool) -> str:
 
 
 SWITCH = Kind("on|off", parse_boolean, show_boolean)
-TEXT = Kind("text", parse_text)
-REQUIRED_TEXT = Kind("text", parse_required_text)
-PATH = Kind("path", parse_text)
-REQUIRED_PATH = Kind("path", parse_required_text)
+TEXT = Kind("text", parse_text, free_text=True)
+REQUIRED_TEXT = Kind("text", parse_required_text, free_text=True)
+PATH = Kind("path", parse_text, free_text=True)
+REQUIRED_PATH = Kind("path", parse_required_text, free_text=True)
 SECONDS = Kind("seconds", parse_seconds)
 SECONDS_OR_OFF = Kind("seconds, 0 for none", parse_seconds_or_off)
-REPLY = Kind("reply", parse_reply)
+REPLY = Kind("reply", parse_reply, free_text=True)
 SKIP = Kind("authenticated", parse_skip, lambda value: "authenticated" if value else "")
 TRANSPARENT_PROXY = Kind("off|client|full", parse_transparent_proxy, lambda member: str(member.value))
 LISTEN = Kind("address ...", parse_listen, show_list)

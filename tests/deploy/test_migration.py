@@ -116,7 +116,8 @@ def test_there_and_back(old_site: Machines) -> None:
     assert len(log) == len(MESSAGES)
     with manual_install.wheels(old_site):
         gateway.run("sh", "-ec", _OURS)
-        assert gateway.run("/opt/proxsmtp-tp/bin/proxsmtp-tp", "check-config", "-f", CONFIGURATION) == ""
+        said = gateway.run("/opt/proxsmtp-tp/bin/proxsmtp-tp", "check-config", "-f", CONFIGURATION)
+        assert said.startswith(f"{CONFIGURATION}: ok\n")
         gateway.run("mkdir", "-p", f"/etc/systemd/system/{UNIT}.d")
         gateway.run("sh", "-c", f"cat >/etc/systemd/system/{UNIT}.d/override.conf", text=override())
         gateway.run("systemctl", "daemon-reload")

@@ -40,19 +40,20 @@ ANSWER: dict[str, Any] = {
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "north.conf"
-    path.write_text("OutAddress: 127.0.0.1:25\n")
+    path.write_text("OutAddress: 127.0.0.1:25\nListen: 127.0.0.1:10025\n")
     return path
 
 
 def test_only_the_module_of_the_subcommand_is_imported(config: Path) -> None:
     code = (
         "import sys; from proxsmtp_tp.cli.main import main\n"
-        f"code = main(['check-config', '-f', {str(config)!r}])\n"
+        f"code = main(['check-config', '--changed', '-f', {str(config)!r}])\n"
         "heavy = {'asyncio', 'uvloop', 'pyroute2', 'aiosmtpd', 'ctypes', 'socket'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (done.returncode, done.stdout) == (0, b"Listen: 127.0.0.1:10025\nOutAddress: 127.0.0.1:25\n")
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("subcommand", cli.SUBCOMMANDS)
@@ -105,7 +106,95 @@ def test_an_interrupt_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_file_that_is_fine(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check-config", "-f", str(config)]) == 0
-    assert capsys.readouterr() == ("", "")
+    said, complaint = capsys.readouterr()
+    assert complaint == ""
+    assert said.splitlines() == [
+        f"{config}: ok",
+        "  instance north, user as started",
+        "  listens on 127.0.0.1:10025 for everybody, at most 64 connections",
+        "  mail goes to 127.0.0.1:25",
+        "  filter: none, all mail passes",
+        "  rules: none (RuleInterface)",
+    ]
+
+
+FULL = """\
+TransparentProxy: full
+RuleInterface: a, b
+RulePort: 25, 587
+RuleLocal: on
+RuleFail: open
+User: me
+FilterCommand: x y
+Clients: 192.0.2.0/24
+"""
+
+
+@pytest.mark.parametrize(
+    ("directives", "lines"),
+    [
+        (
+            FULL,
+            [
+                "instance north, user me",
+                "listens on port 10025, all addresses for 192.0.2.0/24, at most 64 connections",
+                "mail goes to the server that the client connected to, from the client's own address",
+                "rules: nftables, redirect port 25, 587 from interface a, interface b, this host to 10025; while the",
+                "daemon is down, mail passes unfiltered (RuleFail open)",
+            ],
+        ),
+        ("TransparentProxy: on", ["mail goes to the server that the client connected to, from this host's address"]),
+        ("OutAddress: 26", ["mail goes to port 26 of the client's own address"]),
+        ("OutAddress: mx.example\nFilterType: reject", ["filter: all messages are refused: 530 Email Rejected"]),
+        ("OutAddress: /run/x\nFilterCommand: cat", ["mail goes to /run/x"]),
+        ("OutAddress: 26\nFilterCommand: cat", ["filter: cat (pipe, within 30 s, at most 64 at once)"]),
+        ("OutAddress: 26\nRuleInterface: a", ["mail is refused (RuleFail closed)"]),
+    ],
+)
+def test_what_is_in_force(config: Path, capsys: pytest.CaptureFixture[str], directives: str, lines: list[str]) -> None:
+    config.write_text(f"{directives}\n")
+    assert cli.main(["check-config", "-f", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert all(line in said for line in lines), said
+
+
+def test_what_is_changed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def changed(text: str) -> list[str]:
+        config.write_text(text)
+        assert cli.main(["check-config", "-f", str(config), "--changed"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert changed("OutAddress: 26\nMaxConnections: 64\nTimeOut: 5\nInstance: north\n") == [
+        "OutAddress: 26",
+        "TimeOut: 5",
+    ]
+    assert changed("OutAddress: 26\nInstance: other\n") == ["OutAddress: 26", "Instance: other"]
+    with pytest.raises(SystemExit):
+        cli.main(["check-config", "--show", "--changed"])
+
+
+@pytest.mark.parametrize(
+    ("directives", "warned"),
+    [
+        ("OutAddress: 127.0.0.1:25", "warning: Listen: everybody who reaches this host can send mail to 127.0.0.1:25"),
+        ("OutAddress: mx.example\nListen: [::]:25", "warning: Listen: everybody"),
+        ("OutAddress: mx.example\nListen: 127.0.0.1:1, 0.0.0.0:2", "warning: Listen: everybody"),
+        ("OutAddress: mx.example\nClients: 192.0.2.0/24", ""),
+        ("OutAddress: mx.example\nListen: 192.0.2.1:25, /run/x", ""),
+        ("OutAddress: 26\nClients: 192.0.2.0/24", ""),
+        ("TransparentProxy: client", "warning: FilterCommand: there is no filter"),
+        ("TransparentProxy: full\nFilterType: reject", ""),
+        ("TransparentProxy: full\nFilterCommand: cat", ""),
+    ],
+)
+def test_what_is_probably_not_meant(
+    config: Path, capsys: pytest.CaptureFixture[str], directives: str, warned: str
+) -> None:
+    config.write_text(f"{directives}\n")
+    assert cli.main(["check-config", "-f", str(config)]) == 0
+    said = capsys.readouterr().err
+    assert warned in said
+    assert len(said.splitlines()) == bool(warned)
 
 
 def test_every_problem_with_its_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

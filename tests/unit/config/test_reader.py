@@ -54,6 +54,35 @@ def test_a_hash_in_a_value_is_no_comment() -> None:
     assert read(OUT + b"FilterCommand: sh # x\n").filter_command == "sh # x"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Listen: 10025 # here", "Listen: # 10025", "TransparentProxy: on # x",
+        "MaxConnections: 30 #x",
+        "TimeOut: 5\t# s", "Skip: authenticated # x", "FilterType: pipe # x", "XClient: on # x",
+        "RuleInterface: eth1   # clients come in",
+        "RuleInterface: eth1,#eth2", "RuleSource: 192.0.2.0/24 # lan", "RulePort: 25 # x", "Instance: a # x",
+    ],
+)  # fmt: skip
+def test_a_comment_behind_a_value_is_refused_with_the_fix(line: str) -> None:
+    """1.10 refuses it, too (measured); as a list of interfaces it would have been a list of words."""
+    [problem] = problems(OUT + line.encode() + b"\n")
+    assert problem[0] == 2
+    assert problem[1].startswith(
+        f"{line.partition(':')[0]}: write the comment in a line of its own, before this one: #"
+    )
+
+
+@pytest.mark.parametrize("line", ["TempDirectory: /tmp # x", "PidFile: /run/x #x", "User: nobody # x"])
+def test_a_hash_in_a_path_is_part_of_it_with_a_warning(line: str) -> None:
+    """As in 1.10, which then finds no such folder or user."""
+    [(number, text)] = warnings(OUT + line.encode())
+    assert (number, "is part of the value, and no comment" in text) == (2, True)
+    assert (
+        warnings(OUT + b"FilterCommand: cat # x\nHeader: X: a # b\nFilterReject: 550 no # 1\nPidFile: /run/a#b") == []
+    )
+
+
 def test_the_last_of_two_counts_and_that_is_said() -> None:
     data = OUT + b"TimeOut: 5\nTimeOut: 6\n"
     assert read(data).time_out == 6

@@ -1,0 +1,36 @@
+"""What a valid configuration probably does not mean. check-config prints it; the daemon starts without a word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.settings import FilterType
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
+
+_ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  (nobody listens here)
+
+
+def advice(settings: Settings) -> list[str]:
+    """One printable line for each, with what to write instead."""
+    return [*_open_to_everybody(settings), *_nothing_is_filtered(settings)]
+
+
+def _open_to_everybody(settings: Settings) -> list[str]:
+    """Loopback mode has a warning of the reader."""
+    everywhere = any(isinstance(where, InetAddress) and where.host in _ALL_ADDRESSES for where in settings.listen)
+    if settings.transparent or settings.loopback or settings.clients or not everywhere:
+        return []
+    text = (
+        f"Listen: everybody who reaches this host can send mail to {settings.out_address} through it, and that server"
+        " takes it for mail of this host: name your clients in Clients, or give Listen an address (127.0.0.1:10025)"
+    )
+    return [text]
+
+
+def _nothing_is_filtered(settings: Settings) -> list[str]:
+    if not settings.transparent or settings.filter_command or settings.filter_type is FilterType.REJECT:
+        return []
+    return ["FilterCommand: there is no filter, so all mail passes this gateway unjudged"]
