@@ -22,7 +22,7 @@ TABLE_IN_FILE = "proxsmtp_example"
 """The table's name in the files, for people who load them by hand."""
 ALIVE_SET = "alive"
 """The set whose elements enable interception; with fail open, heartbeats add them and they expire."""
-FLEETING_SETS = frozenset({ALIVE_SET, "failed4", "failed6", "failed_from4", "failed_from6"})
+EXPIRING_SETS = frozenset({ALIVE_SET, "failed4", "failed6", "failed_from4", "failed_from6"})
 """Sets to which the daemon's datagrams add elements with a timeout."""
 
 UNFILTERED_SETS = ("unfiltered4", "unfiltered6")

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.nft_text import FLEETING_SETS, UNFILTERED_SETS
+from proxsmtp_tp.gateway.nft_text import EXPIRING_SETS, UNFILTERED_SETS
 
 FAMILY = "inet"
 # Listing ten thousand rules takes about two seconds on a slow machine; nft itself never waits.
@@ -126,7 +126,7 @@ def canonical(listed: str, text: str) -> Table:
 def _elements(name: str, elements: list[Any]) -> tuple[str, ...]:
     if name in UNFILTERED_SETS:
         return ()
-    if name in FLEETING_SETS:
+    if name in EXPIRING_SETS:
         # Compare only the elements without a timeout: the others change while the daemon runs.
         elements = [e for e in elements if not (isinstance(e, dict) and "timeout" in e.get("elem", {}))]
     return tuple(sorted(_dump(element) for element in elements))

@@ -48,7 +48,7 @@ PICTURE = """
      │ 2001:db8:1::10 │       │        198.51.100.1 │       │ 2001:db8:2::25 │
      └────────────────┘       └─────────────────────┘       └────────────────┘
 
-The sender calls the MX; neither is set up for the gateway between them. There the firewall turns
+The sender calls the MX; neither is set up for the gateway between them. There the firewall redirects
 port 25 to proxsmtp-tp, whose filter is a shell script: it marks good mail with a header, refuses
 the GTUBE test string, and discards mail that asks for it. Before that, the MX sees none of it."""
 
@@ -140,7 +140,7 @@ class Demo:
         page.quiet("")
         page.quiet(f"# proxsmtp-tp serve -f {instance.config.name} &")
         page.quiet(f"# proxsmtp-tp install-rules -f {instance.config.name}")
-        with _log_told(instance), instance.running():
+        with _with_log(instance), instance.running():
             for way in WAYS:
                 replies = [self._mail(setup, way, mail, instance)[:3] for mail in MAILS]
                 self._rows.append(
@@ -160,7 +160,7 @@ class Demo:
         verdict = "pass" if arrived else "discard" if reply.startswith("2") else "reject"
         style = {"pass": "good", "discard": "mx", "reject": "bad"}[verdict]
         page.hop("gateway", f"the filter's verdict: {page.paint(style, verdict)}")
-        page.more(self._told(way, instance, logged))
+        page.more(self._log_line(way, instance, logged))
         page.hop("mx", f"{connected.peer}, the {setup.whose}, calls: {' '.join(verbs)}")
         if arrived:
             page.hop("mx", "has the message, byte for byte, below one new header:")
@@ -180,7 +180,7 @@ class Demo:
             _expect(arrived.octets == marked, f"the message arrived changed: {arrived.octets!r}")
         return reply
 
-    def _told(self, way: Way, instance: Instance, start: int) -> str:
+    def _log_line(self, way: Way, instance: Instance, start: int) -> str:
         """What the daemon's log says of this mail's two ends and its end, checked."""
         _expect(instance.wait_log("status=", start, SECONDS), "the daemon's log says nothing of this mail")
         fields = dict(re.findall(r"(\w+)=(.*?)(?=, \w+=|$)", instance.log[start:], re.MULTILINE))
@@ -240,7 +240,7 @@ class Demo:
 
 
 @contextmanager
-def _log_told(instance: Instance) -> Iterator[None]:
+def _with_log(instance: Instance) -> Iterator[None]:
     """Add the daemon's log to every error from inside."""
     try:
         yield

@@ -135,7 +135,7 @@ class Journal:
         return [event for event in self.events if isinstance(event, Arrived)]
 
 
-class _Teller:
+class _Reporter:
     """aiosmtpd's handler: tells each step and accepts it. Its method names and shapes are aiosmtpd's."""
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
@@ -195,7 +195,7 @@ class _Server(SMTP):  # type: ignore[misc]  # untyped for mypy
 
     line_length_limit = LINE_LIMIT
 
-    def __init__(self, handler: _Teller, tell: Callable[[Event], None], number: int, name: str) -> None:
+    def __init__(self, handler: _Reporter, tell: Callable[[Event], None], number: int, name: str) -> None:
         super().__init__(handler, hostname=name, ident="ESMTP", enable_SMTPUTF8=True, data_size_limit=SIZE_LIMIT)
         self.number = number
         self._tell = tell
@@ -227,7 +227,7 @@ async def serve(addresses: Iterable[str], port: int, name: str) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    handler = _Teller(_tell)
+    handler = _Reporter(_tell)
     connections = 0
 
     def connection() -> _Server:

@@ -131,7 +131,7 @@ class Proxy:
         self._tell(events.Shutdown())
 
     def _tell(self, event: events.Event) -> None:
-        """All connections, SLICE at a time. One that is not opened yet hears of the end when it is."""
+        """All connections, SLICE at a time. One that is not opened yet learns of the end when it is."""
         running = bool(self._untold)
         self._untold += [(connection, event) for connection in self._connections if connection.opened]
         if not running:

@@ -31,8 +31,8 @@ NO_REQUIRETLS: Final = Reply.of(
 
 # Commands and parameters that are not supported.
 # A client may use an extension that it remembers from a session without this proxy. Then a command that carries a
-# message
-# is refused with 451, and a parameter with 455 (RFC 5321 section 4.2.3): the client tries again, and no mail bounces.
+# message is refused with 451, and a parameter with 455 (RFC 5321 section 4.2.3): the client tries again, and no mail
+# bounces.
 NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: command not implemented")
 NO_TLS: Final = Reply.of(502, "5.5.1 Error: TLS is not available through this mail filter")
 USE_DATA: Final = Reply.of(451, "4.5.1 Error: not offered through this mail filter, say EHLO again and use DATA")

@@ -40,7 +40,7 @@ NEXT_VERSION = f"{VERSION}.post1"
 # Installs, reads every configuration, and does not come up: what a rollback is for.
 BROKEN_VERSION = f"{VERSION}.post2"
 # mmdebstrap takes half a minute on an idle machine, and several times that on a busy one.
-_PATIENCE = 1200
+_ANSWER_SECONDS = 1200
 _ENTER = """
 [ -z "$3" ] || mount -t overlay overlay -o "$3" "$1"
 touch "$1/etc/resolv.conf"
@@ -167,7 +167,7 @@ def _pip(*arguments: str) -> None:
 
 def _run(*command: str) -> None:
     done = subprocess.run(
-        command, env={**os.environ, **_QUIET}, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        command, env={**os.environ, **_QUIET}, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
     )
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")

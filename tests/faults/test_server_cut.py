@@ -90,7 +90,7 @@ async def test_the_server_is_cut_at_every_octet_that_it_says(
 @BOTH_PATHS
 @BOTH_WAYS
 @BURST
-async def test_the_server_is_cut_at_every_octet_that_it_hears(
+async def test_the_server_is_cut_at_every_octet_that_it_gets(
     start_proxy: StartProxy, way: str, burst: bool, filter_command: str | None
 ) -> None:
     async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:

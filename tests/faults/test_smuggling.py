@@ -61,7 +61,7 @@ def opening(number: int) -> bytes:
 
 
 async def converse(harness: ProxyHarness, said: bytes) -> bytes:
-    """Send it all, in pieces that cut every line end somewhere; what the client hears."""
+    """Send it all, in pieces that cut every line end somewhere; what the client gets."""
     client = await harness.client()
     async with asyncio.timeout(PATIENCE):
         with suppress(OSError):

@@ -145,7 +145,7 @@ def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
     assert proxsmtp_tp.host.snapshot() == before
 
 
-def test_an_ordinary_user_is_told(proxsmtp_tp: Commands) -> None:
+def test_an_ordinary_user_gets_an_error(proxsmtp_tp: Commands) -> None:
     command = proxsmtp_tp.line("remove-rules")
     position = command.index(sys.executable)
     command[position:position] = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]

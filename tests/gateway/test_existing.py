@@ -59,7 +59,7 @@ class Session:
         return not self.passes()
 
     def client_is_reset(self) -> bool:
-        """Whether the client hears a reset when it says something."""
+        """Whether the client gets a reset when it says something."""
         return speaks_to_a_reset(self.client)
 
     @staticmethod

@@ -188,7 +188,7 @@ class Attacked:
         return master, sorted(pids - {master})
 
     def greeting(self) -> str:
-        """What a client hears."""
+        """What a client gets."""
         return greeting(self.host.net.client, SERVER[4], wait=1)
 
     def passed_unfiltered(self) -> bool:

@@ -1,7 +1,7 @@
 """No client reaches the gateway's own servers through the daemon, and no unusual packet avoids it.
 
 The packets are put on the client's link as they are. On the gateway a mail server listens on loopback and on all
-addresses: it must not hear of one of them.
+addresses: it must not see one of them.
 """
 
 from __future__ import annotations

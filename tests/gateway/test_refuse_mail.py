@@ -46,7 +46,7 @@ def refuses(host: RulesHost, **changes: object) -> str:
 
 
 def heard(host: RulesHost, address: str, port: int = 25) -> str:
-    """What the client hears."""
+    """What the client gets."""
     return greeting(host.net.client, address, port, wait=2)
 
 

@@ -27,12 +27,12 @@ SPEAK = "import socket,sys; s=socket.create_connection((sys.argv[1],25),5); prin
 
 
 def filtered(version: int) -> str:
-    """What a client hears from the daemon of `RulesHost.daemon`."""
+    """What a client gets from the daemon of `RulesHost.daemon`."""
     return f"daemon for {SERVER[version]}"
 
 
 def direct(version: int) -> str:
-    """What a client hears from the server itself."""
+    """What a client gets from the server itself."""
     return f"server saw {CLIENT[version]}"
 
 

@@ -68,7 +68,7 @@ def test_a_cache_from_before_costs_a_retry_and_no_mail(
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_it_hangs_up_no_sooner_than_without_us_and_the_client_hears_why(
+def test_it_hangs_up_no_sooner_than_without_us_and_the_client_gets_the_reason(
     lab: GatewayNetwork, directory: Path, mx: Exim, *, reset: bool
 ) -> None:
     """smtp_accept_max_nonmail is 10: an RSET for each refused message, and no more, is what it may count."""
@@ -85,7 +85,7 @@ def test_it_hangs_up_no_sooner_than_without_us_and_the_client_hears_why(
                 assert client.data("Subject: SPAM\r\n\r\nx") == (550, b"5.7.1 spam")
                 refused += 1
                 code, words = client.docmd("RSET") if reset else (250, b"")
-                if code == 421:  # it has left already: otherwise ours stands for the client's, and MAIL hears of it
+                if code == 421:  # it has left already: otherwise ours stands for the client's, and MAIL learns of it
                     break
                 assert code == 250
             told = [b"4.4.2 The server ends the session: 554 Too many nonmail commands"]

@@ -74,7 +74,7 @@ def test_what_is_refused_and_mail_still_passes(servers: Exchange, instance: Inst
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_client_that_closes_its_sending_half(servers: Exchange, instance: Instance, name: str) -> None:
-    """As `printf ... | nc -N`: in step until the text, then the end of file behind the final dot. It hears 250."""
+    """As `printf ... | nc -N`: in step until the text, then the end of file behind the final dot. It gets 250."""
     mark = f"half.{instance.name}.{name}".encode()
     with servers.lab.sender.connect(ADDRESSES[name], 25, SECONDS) as link, link.makefile("rb") as replies:
         assert replies.readline()[:3] == b"220"

@@ -131,7 +131,7 @@ def test_a_kill_leaves_nothing(directory: Path) -> None:
         ("sleep 600", "timed out"),
     ],
 )
-def test_a_failure_is_told(
+def test_a_failure_is_reported(
     breakage: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A filter that does not do what the page says: status 1, the reason, and the daemon's log."""
@@ -149,7 +149,7 @@ def test_a_failure_is_told(
     assert "each as it must be" not in told.out
 
 
-def test_rules_that_stay_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rules_that_stay_are_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Rules that were not removed make the demo fail."""
     true = Instance.command
 
@@ -164,7 +164,7 @@ def test_rules_that_stay_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "the gateway is not as it was:\nnft list ruleset: + table" in told.err
 
 
-def test_no_daemon_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_daemon_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("proxsmtp_tp.lab.gateway.program", lambda: Path("false"))
     assert demo.main() == 1
     assert "The demo failed: proxsmtp-tp serve ended with 1" in capsys.readouterr().err

@@ -77,7 +77,7 @@ class Peer:
         return line.decode("utf-8", "backslashreplace").rstrip("\r\n")
 
     def say(self, text: str) -> str:
-        """Send a line, or several, and hear the reply."""
+        """Send a line, or several, and read the reply."""
         self.send(text.encode("utf-8") + b"\r\n")
         return self.hear()
 

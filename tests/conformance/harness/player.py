@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from tests.conformance.harness.script import Case, Step
 
 SILENCE = 0.4
-"""Seconds in which `both silent` hears nothing: only 1.10 is ever asked, for what it never answers."""
+"""Seconds in which `both silent` gets nothing: only 1.10 is ever asked, for what it never answers."""
 
 
 GOODBYES = (b"QUIT\r\n", b"RSET\r\n")
-"""What the server may hear, last of all, on behalf of a client that left."""
+"""What the server may get, last of all, on behalf of a client that left."""
 
 
 class Mismatch(Exception):  # noqa: N818 - it is the finding of a test, not an error of the program
@@ -127,7 +127,7 @@ class CasePlayer:
         return line
 
     def _both_silent(self) -> None:
-        """Nobody hears anything: 1.10 hangs here. The play ends."""
+        """Nobody gets anything: 1.10 hangs here. The play ends."""
         self.silent = True
         for letter in ("c", "s"):
             peer = self._peer(letter)

@@ -67,7 +67,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["-p", "/run/x", "-d", "1"], 1, False, "/run/x"),
     ],
 )
-def test_what_the_daemon_is_told(
+def test_what_the_daemon_gets(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],

@@ -89,7 +89,7 @@ def test_the_last_of_two_counts_and_that_is_said() -> None:
     assert warnings(data) == [(3, "TimeOut: given twice; the value of line 2 is ignored")]
 
 
-def test_a_symbol_that_means_nothing_is_told() -> None:
+def test_a_symbol_that_means_nothing_is_reported() -> None:
     data = OUT + b"Header: X-A: %i %q %% %x \\%z %d %q 100%\n"
     assert warnings(data) == [
         (2, "Header: %q is no symbol and is left out; write %% for a percent sign"),

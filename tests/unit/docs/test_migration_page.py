@@ -19,7 +19,7 @@ def shown(row: str) -> list[str]:
     return re.findall(r"`([^`]+)`", row.strip().strip("|").rpartition("|")[2])
 
 
-def test_every_difference_is_told() -> None:
+def test_every_difference_is_reported() -> None:
     told = {name for row in ROWS for name in shown(row)}
     different = {case.name for case in CASES if case.differs} | {
         f"start:{start.name}" for start in STARTS if start.differs

@@ -164,7 +164,7 @@ def test_when_the_worker_ends_nobody_is_granted_a_place_any_more(run: Run) -> No
     async def scene() -> None:
         filter_ = SizeFilter()
         first, second, granted, waiting = (complete(filter_) for _ in range(4))
-        first.abort()  # the third is granted its place, and hears of it from the loop
+        first.abort()  # the third is granted its place, and learns of it from the loop
         filter_.close()
         second.abort()
         late = complete(filter_)

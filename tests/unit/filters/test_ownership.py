@@ -122,7 +122,7 @@ def test_a_directory_made_anew_is_claimed_anew(tmp_path: Path, ownership: Owners
     old = moved.prefix()
     assert moved.prefix() == old
     shutil.rmtree(folder)
-    assert moved.prefix() == "proxsmtpd."  # whoever makes the file hears what is wrong
+    assert moved.prefix() == "proxsmtpd."  # whoever makes the file learns what is wrong
     folder.mkdir()
     file = MessageFile(SpoolSpace(str(folder)), moved)
     file.complete()

@@ -88,7 +88,7 @@ def test_one_at_a_time_and_nothing_left(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_none_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(GatewayError, match="cannot be used"), Store(tmp_path / "file").lock():
         pass

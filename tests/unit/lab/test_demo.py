@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, what: Any) -> int:
     return demo.main()
 
 
-def test_a_failure_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(_: demo.Demo) -> None:
         raise OSError("no such luck")
 

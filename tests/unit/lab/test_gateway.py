@@ -64,7 +64,7 @@ def test_rules_go_after_trouble(host: Host, tmp_path: Path, monkeypatch: pytest.
         (f'python3 -c "{READY}"; exec sleep 600', "ended with -15"),
     ],
 )
-def test_a_daemon_that_ends_badly_is_told(
+def test_a_daemon_that_ends_badly_is_reported(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: str, told: str
 ) -> None:
     subject = instance(host, tmp_path, monkeypatch, serve)
@@ -73,7 +73,7 @@ def test_a_daemon_that_ends_badly_is_told(
     assert told in str(caught.value)
 
 
-def test_a_daemon_that_is_never_ready_is_told(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_is_never_ready_is_reported(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway, "START_SECONDS", 0.3)
     subject = instance(host, tmp_path, monkeypatch, "echo still thinking; exec sleep 600")
     with pytest.raises(LabError, match="not ready after") as caught:

@@ -43,7 +43,7 @@ def journal(host: Host, tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_everything_is_told(host: Host, journal: Journal, address: str) -> None:
+def test_everything_is_reported(host: Host, journal: Journal, address: str) -> None:
     octets = b"Subject: x\r\n\r\n.\r\n..\r\n" + OCTETS + b"\r\n" + b"y" * 5000 + b"\r\n\r\n"
     with Client(host, address, name="client.example") as client:
         assert client.greeting == "220 mx.example.net ESMTP"
@@ -98,7 +98,7 @@ def test_waiting_ends(tmp_path: Path) -> None:
     assert not Journal(path).wait(lambda journal: journal.ready, 0.05)
 
 
-def test_a_taken_address_is_told(host: Host, journal: Journal) -> None:
+def test_a_taken_address_is_reported(host: Host, journal: Journal) -> None:
     assert journal.ready
     done = host.run(sys.executable, "-m", "proxsmtp_tp.lab.mx", "--listen", "127.0.0.1", check=False)
     assert done.returncode == 1

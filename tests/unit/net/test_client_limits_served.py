@@ -35,7 +35,7 @@ def counted(harness: ProxyHarness) -> dict[Counter, int]:
     return {counter: number for counter, number in harness.admission.counters.totals().items() if number}
 
 
-async def test_connections_over_the_rate_are_refused_before_the_server_hears_of_them(start_proxy: StartProxy) -> None:
+async def test_connections_over_the_rate_are_refused_before_the_server_learns_of_them(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx, client_connection_rate=RateLimit(2, DAY, 2)) as harness:
         for _ in range(2):
             await meet(harness, mx)

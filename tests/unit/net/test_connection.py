@@ -74,7 +74,7 @@ async def test_the_client_goes(start_proxy: StartProxy, reach: Reach, filter_com
 @BOTH_PATHS
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_the_server_goes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
-    """The client hears 421, in place of the next reply, and never 2xx for a message."""
+    """The client gets 421, in place of the next reply, and never 2xx for a message."""
     async with Mx() as mx, start_proxy(mx, filter_command=filter_command, max_connections=1) as harness:
         client, server = await reach(harness, mx)
         getattr(server, way)()

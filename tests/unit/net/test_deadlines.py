@@ -1,4 +1,4 @@
-"""Whoever keeps us waiting does so for a limited time, and the client hears 421 and which side it was.
+"""Whoever keeps us waiting does so for a limited time, and the client gets 421 and which side it was.
 
 A limit is made short only for the wait that a test is about, and only once that wait is next: a slow machine must not
 run into another. None of these tests measures a time.
@@ -40,7 +40,7 @@ def set_limits(harness: ProxyHarness, **directives: Any) -> None:
 
 
 async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
-    """Octet by octet, again and again, until the listener hears something."""
+    """Octet by octet, again and again, until the listener gets something."""
     heard = len(listener.heard)
     at = 0
 
@@ -296,7 +296,7 @@ async def test_judging_is_part_of_the_time_of_a_message(start_proxy: StartProxy)
         assert await server.rest() == b"QUIT\r\n"
 
 
-async def test_the_server_hears_from_us_while_a_slow_message_comes(
+async def test_the_server_gets_noop_while_a_slow_message_comes(
     start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.NOOP_SECONDS", SHORT)

@@ -150,7 +150,7 @@ async def test_no_address_at_all() -> None:
 
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_a_client_that_goes_while_we_dial(start_proxy: StartProxy, silent: InetAddress, way: str) -> None:
-    """The attempt is given up with a reset; a client that only closed its half may still hear how it ended."""
+    """The attempt is given up with a reset; a client that only closed its half may still learn how it ended."""
     async with start_proxy(silent, connect_time_out=0.3, max_connections=1) as harness:
         for _ in range(3):
             client = await harness.client()

@@ -232,7 +232,7 @@ def test_a_kept_socket_becomes_transparent(renew: Callable[..., Listeners]) -> N
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
-def test_who_waits_in_the_queue_hears_at_once_that_nobody_listens_any_more(
+def test_a_client_in_the_queue_is_reset_at_once_when_listening_ends(
     tmp_path: Path, renew: Callable[..., Listeners], family: socket.AddressFamily
 ) -> None:
     """Although other processes have the socket, too; and the address can be bound anew."""

@@ -127,7 +127,7 @@ async def test_a_big_message_through_a_scanner(start_proxy: StartProxy) -> None:
 
 
 async def test_a_client_that_goes_in_the_middle(start_proxy: StartProxy) -> None:
-    """Before its message is complete no scanner hears of it; afterwards the scanner gets no end of data."""
+    """Before its message is complete no scanner learns of it; afterwards the scanner gets no end of data."""
     async with Mx() as judge, Mx() as mx:
         model = ModelServer()
         mx.serve(lambda: model)

@@ -64,7 +64,7 @@ def test_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("ip", ["192.0.2.77", "2001:db8::77"])
 def test_from_the_clients_own_address(ip: str) -> None:
-    """Without CAP_NET_RAW (ip(7)) it is an error that the client hears of, not another address."""
+    """Without CAP_NET_RAW (ip(7)) it is an error that the client learns of, not another address."""
     with dialling.open_socket(Endpoint(ip, 25)) as sock:
         if not may_be_transparent():
             with pytest.raises(PermissionError):
@@ -80,7 +80,7 @@ def test_from_the_clients_own_address(ip: str) -> None:
 
 
 async def test_a_port_that_is_taken_is_passed_by(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a socket of ours that has it towards this server already; and when all are, the client hears why."""
+    """By a socket of ours that has it towards this server already; and when all are, the client gets the reason."""
     monkeypatch.setattr(Source, "bind", lambda source, sock, port: sock.bind((source.ip, port)))
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as busy:
         target, taken = Endpoint(*server.getsockname()), busy.getsockname()[1]

@@ -153,7 +153,7 @@ async def test_all_connections_are_not_one_turn(
                 assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
 
 
-async def test_whoever_comes_while_all_are_told_hears_it_once(
+async def test_a_client_that_connects_while_all_are_told_gets_it_once(
     start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a reload the first transaction is still served, also for one that was accepted just before."""

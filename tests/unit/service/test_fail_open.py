@@ -167,7 +167,7 @@ def test_a_master_that_was_stopped_sees_it_itself(
     assert "it passed unfiltered for 30 s: the daemon was stopped, or got no processor" in caplog.text
 
 
-def test_a_heartbeat_that_the_kernel_forgot_a_jiffy_early_is_told(
+def test_a_heartbeat_that_the_kernel_forgot_a_jiffy_early_is_reported(
     make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
     sender = make(settings(ear))

@@ -120,7 +120,7 @@ def test_a_second_term_behind_a_reload_ends_it_at_once(daemon: Daemon) -> None:
     assert daemon.wait() == 0
 
 
-def test_who_does_not_finish_in_time_is_told(daemon: Daemon) -> None:
+def test_who_does_not_finish_in_time_is_reported(daemon: Daemon) -> None:
     daemon.configure(DrainTimeOut=1)
     daemon.start()
     busy = daemon.connect()
@@ -305,7 +305,7 @@ def test_a_worker_has_nothing_of_the_masters(daemon: Daemon) -> None:
     assert str(pid_file) not in links
 
 
-def test_the_service_manager_is_told(daemon: Daemon) -> None:
+def test_the_service_manager_is_informed(daemon: Daemon) -> None:
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.settimeout(PATIENCE)
     manager.bind(str(daemon.folder / "notify"))

@@ -262,7 +262,7 @@ def test_what_waits_is_not_said_twice_by_a_child(tmp_path: Path, daemons: list[L
 
 
 @KINDS
-def test_who_starts_it_hears_that_nobody_takes_its_lines(
+def test_the_starter_learns_that_nobody_takes_its_lines(
     tmp_path: Path, daemons: list[LogDaemon], kind: socket.SocketKind
 ) -> None:
     path = tmp_path / "log"

@@ -1,4 +1,4 @@
-"""Commands and replies: who hears what, in which order."""
+"""Commands and replies: who gets what, in which order."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_refusing_greeting_passes() -> None:
     )
 
 
-def test_unreachable_server_is_told() -> None:
+def test_unreachable_server_is_reported() -> None:
     play = Playbook()
     gone = answers.unreachable("198.51.100.25:25: Connection refused")
     assert play >> ConnectFailed("198.51.100.25:25: Connection refused") << client(gone.wire) << CloseClient()
@@ -110,7 +110,7 @@ WITH_A_WORD = {
 
 
 @pytest.mark.parametrize("event", WITH_A_WORD.values(), ids=WITH_A_WORD)
-def test_what_is_no_failure_to_connect_is_told(event: Event) -> None:
+def test_what_is_no_failure_to_connect_is_reported(event: Event) -> None:
     """A server that says something, and a daemon that ends, are no dead address."""
     session = Session(Options(reset_unreachable=True), client_ip="192.0.2.10", local_ip="192.0.2.1", clock=str)
     found = session.feed(Connected(SERVER)) + session.feed(event)

@@ -1,7 +1,7 @@
 """Servers count what is no mail (Exim: smtp_accept_max_nonmail, Postfix: smtpd_junk_command_limit), and hang up.
 
 What we say of our own must not be what a client without us would not have said; where the server leaves all the same,
-the client hears why, as a reason to try again.
+the client gets the reason, and may try again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_without_a_refusal_each_rset_passes() -> None:
 
 
 @pytest.mark.parametrize("said", [TOO_MANY, "450 4.7.0 later", "503 no"])
-def test_a_server_that_refuses_our_rset_leaves_and_the_next_command_hears_why(said: str) -> None:
+def test_a_server_that_refuses_our_rset_leaves_and_the_next_command_gets_the_reason(said: str) -> None:
     play = refused() >> S(said) << CloseServer(abort=True) >> ServerClosed()
     assert play >> C(MAIL) << client(answers.server_leaves(said).wire) << CloseClient()
     assert any("the server refuses RSET" in line and said in line for line in play.logged)
@@ -101,7 +101,7 @@ def test_it_is_not_waited_for_long() -> None:
     assert play >> DeadlinePassed(Wait.QUIT) << client(LEAVES.wire) << CloseClient()
 
 
-def test_the_clients_rset_is_answered_and_what_follows_it_hears_why() -> None:
+def test_the_clients_rset_is_answered_and_what_follows_it_gets_the_reason() -> None:
     play = refused("PIPELINING") >> C("RSET") >> S(TOO_MANY) << CloseServer(abort=True) << RESET
     assert play >> C(MAIL) << client(LEAVES.wire) << CloseClient()
 

@@ -45,7 +45,7 @@ def test_a_filter_is_told_what_the_server_gets(written: str, told: str) -> None:
 
 
 @pytest.mark.parametrize("written", ODD)
-def test_what_has_no_single_reading_is_refused_where_a_filter_is_told(written: str) -> None:
+def test_what_has_no_single_reading_is_refused_where_a_filter_gets_the_address(written: str) -> None:
     play = introduced(FILTERED) >> C(f"MAIL FROM:{written}") << client(answers.SENDER_SYNTAX.wire)
     play = play >> C(f"MAIL FROM:{written}") << client(answers.SENDER_SYNTAX.wire)
     play = play >> C("MAIL FROM:<a@x.example>") << server("MAIL FROM:<a@x.example>") >> S("250 ok") << client("250 ok")
@@ -59,7 +59,7 @@ def test_what_has_no_single_reading_is_refused_where_a_filter_is_told(written: s
 
 @pytest.mark.parametrize("options", [Options(), Options(filtered=True, skip_authenticated=True)])
 @pytest.mark.parametrize("written", [*ODD, "", "<a@x.example>x", "<a@x.example> (c) <b@x.example>"])
-def test_it_passes_as_it_is_where_nobody_is_told(options: Options, written: str) -> None:
+def test_it_passes_as_it_is_where_no_filter_gets_the_address(options: Options, written: str) -> None:
     play = introduced(options, "AUTH PLAIN")
     if options.skip_authenticated:
         play = play >> C("AUTH PLAIN AGEAYg==") << server("AUTH PLAIN AGEAYg==") >> S("235 ok") << client("235 ok")

@@ -67,7 +67,7 @@ def sending(options: Options = FILTERED) -> Playbook:
 
 
 class TestFiltered:
-    def test_the_server_hears_data_only_after_the_verdict(self) -> None:
+    def test_the_server_gets_data_only_after_the_verdict(self) -> None:
         play = addressed(FILTERED) >> C("DATA") << STARTED << client(answers.START_DATA.wire)
         play = play >> C(TEXT[:5]) << FilterData(TEXT[:5])
         play = play >> C(TEXT[5:] + b".\r\n") << FilterData(TEXT[5:]) << FilterFinish()
@@ -254,7 +254,7 @@ class TestBareNewlines:
         assert play << server("RSET")
         assert answers.BARE_NEWLINE_IN_TEXT.wire.startswith(b"550 5.5.2 ")
 
-    def test_the_first_reason_is_the_one_that_is_told(self) -> None:
+    def test_the_first_reason_is_the_one_that_is_reported(self) -> None:
         play = addressed(Options(filtered=True, refuse_bare_newlines=True))
         play.session.feed(C("DATA"))
         play = play >> C(b"a\nb\r\n") << FilterAbort() >> ServerClosed()

@@ -131,7 +131,7 @@ def test_a_line_with_a_canonical_path_stays_as_it_is() -> None:
         (b"MAIL FROM:<@c:a@b> X=1\r\n", b"MAIL FROM:<a@b> X=1\r\n"),
     ],
 )
-def test_the_server_gets_the_path_that_is_told(line: bytes, sent: bytes) -> None:
+def test_the_server_and_the_filter_get_the_same_path(line: bytes, sent: bytes) -> None:
     assert read_mail(parse_command(line)).line == sent
 
 

@@ -231,7 +231,7 @@ def test_only_what_may_begin_an_end_of_data_is_held_back(wire: bytes, held: byte
     assert DataDecoder().feed(wire) == normalised(wire.removesuffix(held))
 
 
-def test_plain_text_is_told() -> None:
+def test_plain_text_is_reported() -> None:
     decoder = DataDecoder()
     told = []
     for wire in (b"a\r\nb", b"\r\n..c", b"d\0", b"e\nf", b"g\r\n"):
