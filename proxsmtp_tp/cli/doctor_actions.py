@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.doctor_daemon import may_be_a_filters, status_of
 from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, chosen_of, options_of, settings_of, store_of
+from proxsmtp_tp.cli.service_units import capabilities
 from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.gateway.doctor import examination
 from proxsmtp_tp.gateway.doctor.findings import State
@@ -30,7 +31,12 @@ def act(args: argparse.Namespace) -> int:
     try:
         settings = settings_of(args)
         setup = examination.setup_of(settings, chosen_of(args).path, options_of(args), store_of(args))
-        setup = replace(setup, status=partial(status_of, settings.instance), may_be_a_filters=may_be_a_filters)
+        setup = replace(
+            setup,
+            status=partial(status_of, settings.instance),
+            may_be_a_filters=may_be_a_filters,
+            needs=tuple(capabilities(settings)),
+        )
         waiting = None if args.json else _tell_waiting
         found = _say(args, examination.examine(setup, waiting))
         if args.probe:

@@ -89,13 +89,17 @@ def install_service(args: argparse.Namespace) -> None:
     without_rules = [
         f"proxsmtp-tp-rules@{name}.service" for name, its in instances.items() if not units.wants_rules(its)
     ]
-    _settle(args, ["proxsmtp-tp.target", *started], without_rules)
+    paths = [*changed, *(str(path.relative_to(root)) for path in stale)]
+    _settle(args, ["proxsmtp-tp.target", *started], without_rules, units.affected(paths, started))
     if not instances:
         print(f"no configuration yet: write /{CONFIG_DIRECTORY}/NAME.conf, then `proxsmtp-tp install-service NAME`")
 
 
-def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str]) -> None:
-    """Make systemd know and run what was written. `unwanted`: rules that a configuration does not ask for any more."""
+def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], affected: list[str]) -> None:
+    """Make systemd know and run what was written. `unwanted`: rules that a configuration does not ask for any more.
+
+    `affected`: units whose files have changed. Those that run must take the change up.
+    """
     if args.dry_run:
         print(f"would enable{'' if args.no_start else ' and start'}: {' '.join(enabled)}")
         return
@@ -107,9 +111,25 @@ def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str]) -
     if unwanted:
         _systemctl("disable", "--now", *unwanted, check=False)
     _systemctl("enable", *enabled)
+    for unit in (unit for unit in affected if _is_active(unit)):
+        _take_up(unit, start=not args.no_start)
     if not args.no_start:
         _systemctl("start", *enabled)
     print(f"{'enabled' if args.no_start else 'running'}: {' '.join(enabled)}")
+
+
+def _take_up(unit: str, *, start: bool) -> None:
+    """Have a running unit take up what has changed: rules are replaced in one step, a daemon restarts."""
+    how = "reload-or-restart" if unit.startswith("proxsmtp-tp-rules@") else "restart"
+    if not start:
+        print(f"{unit} runs as before: `systemctl {how} {unit}` applies the change")
+        return
+    print(f"{how} {unit}")
+    _systemctl(how, unit)
+
+
+def _is_active(unit: str) -> bool:
+    return _command("systemctl", "is-active", "--quiet", unit, check=False) == 0
 
 
 def remove_service(args: argparse.Namespace) -> None:
@@ -233,7 +253,7 @@ def _systemctl(*arguments: str, check: bool = True) -> None:
     _command("systemctl", *arguments, check=check)
 
 
-def _command(*words: str, check: bool = True) -> None:
+def _command(*words: str, check: bool = True) -> int:
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError:
@@ -245,6 +265,7 @@ def _command(*words: str, check: bool = True) -> None:
     if check and done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())
         raise ServiceError(f"`{' '.join(words)}` did not work: {said}")
+    return done.returncode
 
 
 def _say(args: argparse.Namespace, what: str, path: Path) -> None:

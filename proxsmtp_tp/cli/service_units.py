@@ -14,7 +14,7 @@ from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.config.settings import RuleFail, RuleMode, TransparentProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from proxsmtp_tp.config.settings import Settings
 
@@ -25,6 +25,8 @@ SYSUSERS = "proxsmtp-tp.sysusers"
 USER = "proxsmtp-tp"
 PROGRAM = "/usr/local/bin/proxsmtp-tp"
 """How the files under systemd/ name the program."""
+SHARED_SPOOL = "/var/lib/proxsmtp-tp/spool"
+"""The TempDirectory of the examples: systemd makes it for the unit's own user (StateDirectory)."""
 DROP_IN = "10-configuration.conf"
 PRIVILEGED_PORTS = 1024  # net.ipv4.ip_unprivileged_port_start, unless somebody changed it
 STOP_MARGIN = 15
@@ -50,13 +52,24 @@ def instance_files(name: str, settings: Settings, config: str) -> dict[str, str]
 def daemon_drop_in(settings: Settings) -> str:
     """What the daemon of this configuration needs beyond the unit, or in place of it."""
     lines = ["[Service]", f"TimeoutStopSec={int(settings.drain_time_out) + STOP_MARGIN}"]
+    writable = ["/tmp/", "/var/tmp/", f"{SHARED_SPOOL}/"]  # noqa: S108 (by PrivateTmp and StateDirectory of the unit)
     if settings.user not in {None, USER}:
-        lines += [f"User={settings.user}", "Group="]
+        # systemd would give the shared directory to this user, and take it from the others.
+        lines += [f"User={settings.user}", "Group=", "StateDirectory=", "StateDirectory=proxsmtp-tp/%i"]
+        del writable[-1]
+    if not f"{settings.temp_directory}/".startswith(tuple(writable)):
+        lines.append(_read_write(settings.temp_directory))
     if needed := capabilities(settings):
         # In a user namespace of its own a capability would not count on the machine's network.
         names = " ".join(needed)
         lines += [f"CapabilityBoundingSet={names}", f"AmbientCapabilities={names}", "PrivateUsers=no"]
     return "\n".join(lines) + "\n"
+
+
+def _read_write(path: str) -> str:
+    """What lets the daemon write in a directory. One that is missing does not keep it from starting ("-")."""
+    quoted = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")  # systemd.syntax(7), systemd.unit(5)
+    return f'ReadWritePaths="-{quoted}"'
 
 
 def rules_drop_in(name: str) -> str:
@@ -96,6 +109,22 @@ def read(name: str) -> str:
 def differing(root: Path, wanted: Mapping[str, str]) -> dict[str, str]:
     """The files that are missing on the host, or differ."""
     return {path: text for path, text in wanted.items() if _text(root / path) != text}
+
+
+def affected(paths: Iterable[str], units: Iterable[str]) -> list[str]:
+    """The units (`proxsmtp-tp@NAME.service`) to which one of these changed files belongs, rules last.
+
+    Rules depend on the same configuration as the daemon: they are looked at, too, when its drop-in changes.
+    """
+    changed = {Path(path).name if path.endswith(UNITS) else Path(path).parent.name.removesuffix(".d") for path in paths}
+    found = []
+    for unit in units:
+        kind, _, name = unit.partition("@")
+        daemons = {"proxsmtp-tp@.service", f"proxsmtp-tp@{name}"}
+        own = daemons if kind == "proxsmtp-tp" else daemons | {f"{kind}@.service", unit}
+        if own & changed:
+            found.append(unit)
+    return sorted(found, key=lambda unit: not unit.startswith("proxsmtp-tp@"))
 
 
 def _text(path: Path) -> str | None:

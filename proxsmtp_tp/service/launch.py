@@ -299,7 +299,15 @@ def _raise_descriptor_limit(settings: Settings) -> None:
 
 
 def _check_temp_directory(settings: Settings) -> None:
-    """Report an unusable TempDirectory at the start, not with the first large message. Call it as the daemon's user."""
+    """Make TempDirectory if it is missing; report an unusable one at the start, not with the first large message.
+
+    Call it as the daemon's user.
+    """
     folder = settings.temp_directory
-    if settings.filter_command is not None and not os.access(folder, os.W_OK | os.X_OK):
+    if settings.filter_command is None:
+        return
+    with suppress(OSError):  # it is there; otherwise the line below and `doctor` say what to do
+        Path(folder).mkdir(mode=0o700)
+        log.info("made TempDirectory %s", folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
         log.error("TempDirectory %s: uid %d cannot write there: large mail will get 451", folder, os.geteuid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,14 +11,14 @@ from proxsmtp_tp.lab.scenario import Setup
 from tests.deploy import acceptance, documented_commands, manual_install
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.deploy.machines import Machines
 
 pytestmark = pytest.mark.timeout(300)
 
 PAGE, HEADING = "deployment.md", "## By hand"
-RULES = "proxsmtp-tp-rules@gateway.service"
+DAEMON, RULES = "proxsmtp-tp@gateway.service", "proxsmtp-tp-rules@gateway.service"
 STATES = "/run/proxsmtp-tp-rules"
 CLOSED = """table inet closed { chain forward { type filter hook forward priority filter; policy accept;
     tcp dport 25 drop
@@ -97,6 +98,93 @@ def test_refused_rules_leave_no_mail_unfiltered(gateway: Machines) -> None:
     run("nft", "delete", "table", "inet", "closed")
     assert acceptance.wait_until(lambda: run("systemctl", "is-active", RULES, check=False) == "active\n")
     assert "in place" in run(*look)
+
+
+CONFIG = "/etc/proxsmtp-tp/gateway.conf"
+DOCTOR = ("proxsmtp-tp", "doctor", "-f", CONFIG)
+
+
+def wrong(machines: Machines) -> list[str]:
+    """What doctor says is wrong, with the fix of each."""
+    said = machines.gateway.run(*DOCTOR, check=False)
+    found = re.findall(r"^WRONG  (.*(?:\n       fix: .*)?)", said, re.MULTILINE)
+    return [item.replace("\n       fix: ", " FIX ") for item in found]
+
+
+@pytest.fixture
+def configure(gateway: Machines) -> Iterator[Callable[[str], None]]:
+    """Replaces lines of the configuration, or adds them; restores it."""
+    healthy = gateway.gateway.run("cat", CONFIG)
+
+    def change(line: str) -> None:
+        name = line.partition(":")[0]
+        kept = "".join(f"{old}\n" for old in healthy.splitlines() if not old.startswith(f"{name}:"))
+        gateway.gateway.run("sh", "-c", f"cat >{CONFIG}", text=f"{kept}{line}\n")
+
+    yield change
+    gateway.gateway.run("sh", "-c", f"cat >{CONFIG}", text=healthy)
+    gateway.gateway.run("proxsmtp-tp", "install-service", "gateway")
+    gateway.gateway.run("systemctl", "restart", DAEMON, RULES)
+    assert wrong(gateway) == []
+
+
+def fix_of(machines: Machines, text: str) -> str:
+    """The fix that doctor prints for what it says."""
+    found = wrong(machines)
+    said, fix = next((item.split(" FIX ") if " FIX " in item else (item, "")) for item in found if text in item)
+    assert text in said, found
+    return fix
+
+
+def test_client_to_full(gateway: Machines, configure: Callable[[str], None]) -> None:
+    """The drop-in with CAP_NET_RAW is missing: a restart would take the gateway down."""
+    configure("TransparentProxy: full")
+    fix = fix_of(gateway, "does not give CAP_NET_RAW")
+    assert fix == "proxsmtp-tp install-service gateway"
+    said = gateway.gateway.run("sh", "-c", fix)
+    assert f"restart {DAEMON}" in said
+    assert f"reload-or-restart {RULES}" in said
+    assert wrong(gateway) == []
+    # As it was typed before: the daemon ends, and doctor shows its last words and the fix that works.
+    configure("TransparentProxy: client")
+    gateway.gateway.run("proxsmtp-tp", "install-service", "gateway")
+    configure("TransparentProxy: full")
+    gateway.gateway.run("systemctl", "restart", DAEMON, check=False)
+    assert acceptance.wait_until(lambda: any("its log ends: " in item for item in wrong(gateway)))
+    assert any("CAP_NET_RAW" in item.partition("its log ends: ")[2] for item in wrong(gateway))
+    gateway.gateway.run("sh", "-c", fix_of(gateway, "does not give CAP_NET_RAW"))
+    assert acceptance.wait_until(lambda: wrong(gateway) == [])
+
+
+def test_a_temp_directory(gateway: Machines, configure: Callable[[str], None]) -> None:
+    """That of README and man page works; another one after the fixes that doctor prints."""
+    run = gateway.gateway.run
+    configure("TempDirectory: /var/lib/proxsmtp-tp/spool")
+    run("systemctl", "restart", DAEMON)
+    assert wrong(gateway) == []
+    pid = run("systemctl", "show", "--property=MainPID", "--value", DAEMON).strip()
+    assert "STATE_DIRECTORY=/var/lib/proxsmtp-tp/gateway\0" in run("cat", f"/proc/{pid}/environ")
+    run("install", "-d", "-m", "0700", "-o", "proxsmtp-tp", "/srv/spool")
+    configure("TempDirectory: /srv/spool")
+    run("systemctl", "restart", DAEMON)
+    run("sh", "-c", fix_of(gateway, "/srv/spool is read-only for the daemon, by its unit"))
+    assert wrong(gateway) == []
+    run("rmdir", "/srv/spool")
+    run("systemctl", "restart", DAEMON)
+    run("sh", "-c", fix_of(gateway, "/srv/spool: No such file"))
+    assert wrong(gateway) == []
+    run("rmdir", "/srv/spool")
+
+
+def test_a_daemon_that_does_not_run(gateway: Machines, configure: Callable[[str], None]) -> None:
+    run = gateway.gateway.run
+    run("systemctl", "stop", DAEMON)
+    run("sh", "-c", fix_of(gateway, "nobody listens on port 10025: proxsmtp-tp@gateway.service is inactive"))
+    assert wrong(gateway) == []
+    configure("Listen: 192.0.2.99:10025")
+    run("systemctl", "restart", DAEMON, check=False)
+    found = wrong(gateway)
+    assert any("the daemon could not: Listen: 192.0.2.99:10025: Cannot assign requested address" in i for i in found)
 
 
 def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.gateway.doctor.daemon import listening
+from proxsmtp_tp.gateway.doctor.listeners import listening
 from proxsmtp_tp.gateway.doctor.mail_peers import Recorder
 from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import CLIENT, LAN, SERVER, WAN, inside, open_socket, run

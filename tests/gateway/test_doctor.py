@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.cli.doctor_actions import is_well
-from proxsmtp_tp.gateway.doctor.daemon import listening
 from proxsmtp_tp.gateway.doctor.findings import State
+from proxsmtp_tp.gateway.doctor.listeners import listening
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
 from tests.gateway import foreign_rulesets
 from tests.gateway.daemon_host import DaemonHost
@@ -217,6 +217,112 @@ def test_the_filter(redirect: DaemonHost) -> None:
     assert redirect.examine() == []
 
 
+BROKEN_FILTERS = {
+    "its interpreter is missing": (
+        "#!/nonexistent/python3\n",
+        0o755,
+        "its interpreter /nonexistent/python3 cannot be run",
+    ),
+    "not found by env": ("#!/usr/bin/env python0.9\n", 0o755, "its interpreter python0.9 is not installed"),
+    "carriage returns": ("#!/bin/sh\r\ncat\r\n", 0o755, "has carriage returns at the ends of its lines"),
+    "not readable": ("#!/bin/sh\ncat\n", 0o711, "is a script, and cannot be read by 65534"),
+    "not to be run": ("#!/bin/sh\ncat\n", 0o644, "cannot be run by 65534"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_FILTERS)
+def test_a_filter_that_its_user_cannot_run(redirect: DaemonHost, name: str) -> None:
+    script, mode, text = BROKEN_FILTERS[name]
+    redirect.filter.write_text(script)
+    redirect.filter.chmod(mode)
+    try:
+        fix = diagnosed(redirect, "filter", text)
+        if fix:
+            redirect.type(fix)
+            assert redirect.examine() == []
+        assert bool(fix) != name.startswith(("its", "not found"))
+    finally:
+        redirect.filter.write_text("#!/bin/sh\ncat\n")
+        redirect.filter.chmod(0o755)
+
+
+COMMANDS = {
+    "python3 /missing.py": "/missing.py does not exist",
+    "A=1 exec python3 -u missing.py": "missing.py does not exist",
+    "no-such-program --fast": "no-such-program is not installed (PATH is",
+    "/etc/passwd": "/etc/passwd cannot be run",
+    "/etc": "/etc is no file",
+    "python3 -c 'import sys' /missing.py": None,
+    "cat | sed s/a/b/": None,
+    "if true; then cat; fi": None,
+    "exec cat": None,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_filter_command(redirect: DaemonHost, command: str) -> None:
+    text, healthy = COMMANDS[command], redirect.instance.config.read_text()
+    redirect.instance.config.write_text(re.sub("FilterCommand: .*", f"FilterCommand: {command}", healthy))
+    try:
+        wrong = [finding.text for finding in redirect.examine() if finding.step == "filter"]
+        assert len(wrong) == (text is not None)
+        assert all(str(text) in line for line in wrong), wrong
+    finally:
+        redirect.instance.config.write_text(healthy)
+
+
+# In the daemon's own mount namespace, as a unit's restrictions make it: the host is as before.
+HIDDEN = {
+    "read-only": (
+        "mount --bind {d} {d} && mount -o remount,ro,bind {d}",
+        "temp directory",
+        "is read-only for the daemon",
+    ),
+    "no such directory": ("mount -t tmpfs none {folder}", "temp directory", "No such file"),
+    "no filter": ("mount -t tmpfs none {folder}", "filter", "No such file"),
+    "no programs": (
+        "mount --bind {folder} {folder} && mount -o remount,noexec,bind {folder}",
+        "filter",
+        "mounted noexec",
+    ),
+    "full": (
+        "mount -t tmpfs -o size=64k,uid=65534 none {d} && head -c 65536 /dev/zero >{d}/x",
+        "temp directory",
+        "No space",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_only_the_daemon_sees(redirect: DaemonHost, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    command, step, text = HIDDEN[name]
+    with monkeypatch.context() as patch:
+        usual = redirect.instance.host.command
+        own = ["unshare", "--mount", "--propagation=private"]
+        patch.setattr(redirect.instance.host, "command", lambda *words: [*usual(), *own, *map(str, words)])
+        redirect.restart()
+    pid = min(_daemon_pids(redirect))
+    enter = ["nsenter", "--target", str(pid), "--mount", "sh", "-c"]
+    subprocess.run([*enter, command.format(d=redirect.temp, folder=redirect.folder)], check=True)
+    try:
+        diagnosed(redirect, step, text)
+    finally:
+        redirect.restart()
+    assert redirect.examine() == []
+
+
+def test_the_daemon_makes_its_temp_directory(redirect: DaemonHost) -> None:
+    redirect.temp.rmdir()
+    parent = redirect.temp.parent
+    parent.chmod(0o777)
+    redirect.restart()
+    try:
+        assert (redirect.temp.stat().st_mode & 0o7777, redirect.temp.stat().st_uid) == (0o700, 65534)
+        assert redirect.examine() == []
+    finally:
+        parent.chmod(0o755)
+
+
 def test_descriptors(redirect: DaemonHost) -> None:
     for pid in _daemon_pids(redirect):
         # As the daemon's own user: that needs no right that root may lack in a container.
@@ -251,7 +357,7 @@ def test_a_daemon_that_is_down(redirect: DaemonHost) -> None:
 
 
 def test_a_daemon_that_hangs(redirect: DaemonHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxsmtp_tp.gateway.doctor.daemon.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("proxsmtp_tp.gateway.doctor.listeners.ANSWER_SECONDS", 1.0)
     pids = _daemon_pids(redirect)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

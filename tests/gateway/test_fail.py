@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.gateway.doctor.daemon import listening
+from proxsmtp_tp.gateway.doctor.listeners import listening
 from proxsmtp_tp.gateway.heartbeat import Heartbeat
 from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD, Fail, Method, Mode
 from tests.gateway.daemon_host import DaemonHost

@@ -8,7 +8,10 @@ rules        the rules in place, policy routing, delivery of marked packets, hea
 firewall     whether other rules let intercepted connections in
 replica      a copy of the host, in which such a connection is tested; the host itself is not changed
 forwarding   whether interception opens connections that the host's forwarding policy closes
-daemon       listeners, privileges, descriptors, temp directory, filter
+listeners    the daemon's unit, its listeners, privileges, descriptors
+unit         the unit as systemd has it, and the last lines of a log
+daemon_view  temp directory and filter, from where the daemon looks
+daemon_eyes  the process that looks from there
 probe        real mails from a temporary client through rules and daemon to a temporary server
 prober       the process that makes client and server, and sends the mails
 mail_peers   the client and the server

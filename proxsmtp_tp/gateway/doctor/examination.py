@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway import survey
-from proxsmtp_tp.gateway.doctor import daemon, firewall, forwarding, host, probe, rules
+from proxsmtp_tp.gateway.doctor import daemon_view, firewall, forwarding, host, listeners, probe, rules
 from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Setup, unseen
 from proxsmtp_tp.gateway.doctor.steps import Step
 from proxsmtp_tp.gateway.errors import GatewayError
@@ -36,11 +36,12 @@ LOOKS: tuple[Look, ...] = (
     rules.look_at_heartbeat,
     firewall.look_at_firewall,
     forwarding.look_at_forwarding_policy,
-    daemon.look_at_listeners,
-    daemon.look_at_privileges,
-    daemon.look_at_descriptors,
-    daemon.look_at_temp_directory,
-    daemon.look_at_filter,
+    listeners.look_at_unit,
+    listeners.look_at_listeners,
+    listeners.look_at_privileges,
+    listeners.look_at_descriptors,
+    daemon_view.look_at_temp_directory,
+    daemon_view.look_at_filter,
 )
 _ONLY_ROOT: frozenset[Look] = frozenset(
     (
@@ -51,10 +52,10 @@ _ONLY_ROOT: frozenset[Look] = frozenset(
         rules.look_at_heartbeat,
         firewall.look_at_firewall,
         forwarding.look_at_forwarding_policy,
-        daemon.look_at_privileges,
-        daemon.look_at_descriptors,
-        daemon.look_at_temp_directory,
-        daemon.look_at_filter,
+        listeners.look_at_privileges,
+        listeners.look_at_descriptors,
+        daemon_view.look_at_temp_directory,
+        daemon_view.look_at_filter,
     )
 )
 PROBE_SECONDS = 60.0

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.gateway.doctor.unit import unit_name
 from proxsmtp_tp.gateway.state import DIRECTORY
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Setup:
     """What is examined. `config` is the configuration file as the administrator named it; the fixes use it.
 
     `status` asks the daemon for its status (`service.status`); None: it does not answer. `may_be_a_filters`: whether a
-    reply is none of the proxy's own.
+    reply is none of the proxy's own. `needs`: capabilities that its unit must give.
     """
 
     settings: Settings
@@ -75,6 +76,7 @@ class Setup:
     store: Store
     status: Callable[[], dict[str, Any] | None] = _no_status
     may_be_a_filters: Callable[[str], bool] = bool
+    needs: tuple[str, ...] = ()
 
     def command(self, subcommand: str) -> str:
         """One of our own commands for this configuration."""
@@ -84,14 +86,31 @@ class Setup:
         return shlex.join(words)
 
     @property
+    def intercepts(self) -> bool:
+        """Whether rules bring it connections; otherwise clients connect to it."""
+        return bool(self.plan.options.interfaces) or self.plan.options.local
+
+    @property
+    def unit(self) -> str | None:
+        """The daemon's unit, without `.service`; None: systemd does not run, or has none for this configuration."""
+        return unit_name(self.config, self.plan.options.instance)
+
+    @property
     def restart(self) -> str:
-        """The command that restarts the daemon: by its unit if systemd runs."""
-        if SYSTEMD.is_dir():
-            return f"systemctl restart proxsmtp-tp@{self.plan.options.instance}"
-        return self.command("serve")
+        """The command that restarts the daemon: by its unit if there is one."""
+        return f"systemctl restart {self.unit}" if self.unit is not None else self.command("serve")
+
+    @property
+    def start(self) -> str:
+        """The command that starts it."""
+        return f"systemctl start {self.unit}" if self.unit is not None else self.command("serve")
+
+    @property
+    def install_service(self) -> str:
+        """The command that gives its unit what the configuration needs, and applies it; empty without a unit."""
+        return f"proxsmtp-tp install-service {self.unit.partition('@')[2]}" if self.unit is not None else ""
 
 
-SYSTEMD = Path("/run/systemd/system")
 Look = Callable[[Setup], Iterable[Finding]]
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from proxsmtp_tp.cli import service
 from proxsmtp_tp.cli.main import main
-from proxsmtp_tp.cli.service_units import PROGRAM, capabilities, daemon_drop_in, instance_files, unit_files
+from proxsmtp_tp.cli.service_units import PROGRAM, affected, capabilities, daemon_drop_in, instance_files, unit_files
 from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.config.settings import RuleFail, RuleMode, Settings, TransparentProxy
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -148,3 +146,76 @@ def test_the_unit_has_no_capability_of_its_own() -> None:
     unit = unit_files(PROGRAM)["etc/systemd/system/proxsmtp-tp@.service"]
     assert "\nCapabilityBoundingSet=\n" in unit
     assert "\nAmbientCapabilities=\n" in unit
+
+
+SPOOL = "/var/lib/proxsmtp-tp/spool"  # of README and proxsmtpd.conf(5)
+
+
+def test_the_temp_directory_of_the_examples_is_the_units() -> None:
+    unit = unit_files(PROGRAM)["etc/systemd/system/proxsmtp-tp@.service"]
+    assert "\nStateDirectory=proxsmtp-tp/%i proxsmtp-tp/spool\n" in unit
+    assert "TempDirectory" not in daemon_drop_in(Settings(temp_directory=SPOOL))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (Settings(), ""),
+        (Settings(temp_directory="/var/tmp/px"), ""),
+        (Settings(temp_directory=SPOOL), ""),
+        (Settings(temp_directory="/srv/spool"), 'ReadWritePaths="-/srv/spool"\n'),
+        (Settings(temp_directory='/srv/a "b" 5%'), 'ReadWritePaths="-/srv/a \\"b\\" 5%%"\n'),
+        # systemd gives a StateDirectory to the unit's user: two users must not take it from each other.
+        (Settings(temp_directory=SPOOL, user="mail"), f'ReadWritePaths="-{SPOOL}"\n'),
+    ],
+)
+def test_the_daemon_may_write_in_its_temp_directory(settings: Settings, line: str) -> None:
+    text = daemon_drop_in(settings)
+    assert ("ReadWritePaths" in text) == bool(line)
+    assert line in text
+    assert ("StateDirectory=\nStateDirectory=proxsmtp-tp/%i\n" in text) == (settings.user is not None)
+
+
+DAEMON, RULES = "proxsmtp-tp@gateway.service", "proxsmtp-tp-rules@gateway.service"
+OTHER = "proxsmtp-tp@other.service"
+
+
+@pytest.mark.parametrize(
+    ("changed", "units"),
+    [
+        ([], []),
+        (["etc/systemd/system/proxsmtp-tp@.service"], [DAEMON, OTHER, RULES]),
+        (["etc/systemd/system/proxsmtp-tp@gateway.service.d/10-configuration.conf"], [DAEMON, RULES]),
+        (["etc/systemd/system/proxsmtp-tp-rules@.service"], [RULES]),
+        (["etc/systemd/system/proxsmtp-tp-rules@gateway.service.d/10-configuration.conf"], [RULES]),
+        (["etc/systemd/system/proxsmtp-tp@other.service.d/10-configuration.conf"], [OTHER]),
+        (["etc/sysusers.d/proxsmtp-tp.conf"], []),
+    ],
+)
+def test_which_units_a_change_affects(changed: list[str], units: list[str]) -> None:
+    assert affected(changed, [RULES, DAEMON, OTHER]) == units
+
+
+@pytest.mark.parametrize("no_start", [False, True])
+def test_units_that_run_take_up_what_has_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_start: bool
+) -> None:
+    done: list[str] = []
+
+    def command(*words: str, check: bool = True) -> int:
+        done.append(" ".join(words))
+        return 0 if words[-1] in {DAEMON, RULES} or check else 3  # the third unit does not run
+
+    monkeypatch.setattr(service, "_command", command)
+    args = argparse.Namespace(dry_run=False, root=Path("/"), no_start=no_start)
+    service._settle(args, ["proxsmtp-tp.target", DAEMON, RULES, OTHER], [], [DAEMON, OTHER, RULES])
+    said = capsys.readouterr().out.splitlines()
+    applied = [f"systemctl restart {DAEMON}", f"systemctl reload-or-restart {RULES}"]
+    taken_up = [line for line in done if line.startswith(("systemctl restart", "systemctl reload"))]
+    assert taken_up == ([] if no_start else applied)
+    if no_start:
+        assert said[0] == f"{DAEMON} runs as before: `systemctl restart {DAEMON}` applies the change"
+        assert said[1] == f"{RULES} runs as before: `systemctl reload-or-restart {RULES}` applies the change"
+    else:
+        assert said[:2] == [f"restart {DAEMON}", f"reload-or-restart {RULES}"]
+        assert done.index("systemctl daemon-reload") < done.index(applied[0])

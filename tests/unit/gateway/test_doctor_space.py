@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from proxsmtp_tp.filters import spool_space
-from proxsmtp_tp.gateway.doctor import daemon
+from proxsmtp_tp.gateway.doctor import daemon_view
 
 MB = 1 << 20
 
@@ -25,12 +23,11 @@ MB = 1 << 20
         (200, 73, 0, "has less than 74 MB left, and the last 10 MB stay free"),
     ],
 )
-def test_space(monkeypatch: pytest.MonkeyPatch, total: int, free: int, limit: int, said: str | None) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(total=total * MB, free=free * MB))
-    found = daemon._short_of_space(Path("/seen"), Path("/spool"), limit * MB)
+def test_space(total: int, free: int, limit: int, said: str | None) -> None:
+    found = daemon_view._short_of_space(total * MB, free * MB, Path("/spool"), limit * MB)
     assert (found or "").endswith(said or "")
     assert (found is None) == (said is None)
 
 
 def test_the_reserve_is_the_daemons() -> None:
-    assert (daemon._RESERVE, daemon._RESERVE_PART) == (spool_space.RESERVE, spool_space.RESERVE_PART)
+    assert (daemon_view._RESERVE, daemon_view._RESERVE_PART) == (spool_space.RESERVE, spool_space.RESERVE_PART)

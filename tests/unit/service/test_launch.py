@@ -50,10 +50,10 @@ def test_descriptors_are_raised_and_what_is_missing_is_said(caplog: pytest.LogCa
 
 def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     _check_temp_directory(Settings(filter_command="cat"))
-    _check_temp_directory(Settings(temp_directory="/nowhere"))
+    _check_temp_directory(Settings(temp_directory="/nowhere/temp"))
     assert caplog.text == ""
-    _check_temp_directory(Settings(filter_command="cat", temp_directory="/nowhere"))
-    assert "TempDirectory /nowhere" in caplog.text
+    _check_temp_directory(Settings(filter_command="cat", temp_directory="/nowhere/temp"))
+    assert "TempDirectory /nowhere/temp" in caplog.text
 
 
 def test_the_fields_that_a_reload_cannot_change_exist() -> None:

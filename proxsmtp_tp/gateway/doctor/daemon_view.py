@@ -1,0 +1,231 @@
+"""Checks TempDirectory and the filter from where the daemon looks: in its mount namespace, as its user.
+
+`daemon_eyes` enters there and looks. Where no daemon runs, it looks from here as the daemon's user; the unit of such a
+daemon may see other files, so that is not more than a guess.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import shlex
+import socket
+import stat
+import subprocess
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.config.settings import FilterType
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
+from proxsmtp_tp.gateway.doctor.listeners import ANSWER_SECONDS, listening
+from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.options import user_id
+from proxsmtp_tp.gateway.plan import PlanError
+from proxsmtp_tp.gateway.python import module_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TOOL_SECONDS = 8.0  # less than a step may take
+_SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
+_RESERVE, _RESERVE_PART = (
+    64 << 20,
+    20,
+)  # what filters.spool_space keeps free: bytes; on a small file system, this fraction (1/20) of it
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of the shell and of systemd, without PATH
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_PRIVATE = ("/tmp/", "/var/tmp/")  # noqa: S108 (each instance has its own, systemd.exec(5), PrivateTmp)
+
+
+def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
+    """Checks that the daemon can write there, that only the daemon may, and that there is free space."""
+    path, step = Path(setup.settings.temp_directory), "temp directory"
+    pid, hidden = _process(setup), _hidden(setup)
+    if pid is None and hidden:
+        yield unseen(step, f"the daemon does not run, and {setup.unit}.service does not show it the whole host")
+        return
+    seen = _look(setup, pid)["temp"]
+    if "error" in seen:
+        yield _unusable(setup, path, seen)
+        return
+    own = _is_private(path, seen)
+    shared = stat.S_IMODE(seen["mode"]) & 0o002 and not own
+    if shared and not seen["mode"] & stat.S_ISVTX:
+        text = f"{path} is open to everybody: messages could be exchanged"
+        yield Finding(step, False, text, _make(setup, path))
+    elif (short := _short_of_space(seen["total"], seen["free"], path, setup.settings.spool_limit)) is not None:
+        yield Finding(step, False, short)
+    else:
+        remark = " (shared: a TempDirectory of its own is better)" if shared else " (the daemon's own)" if own else ""
+        yield Finding(step, True, f"{path}{remark}")
+
+
+def _unusable(setup: Setup, path: Path, seen: dict[str, Any]) -> Finding:
+    """What keeps the daemon from writing there, and what changes that."""
+    step, number = "temp directory", seen["error"]
+    owner = setup.settings.user or "root"
+    if number == errno.ENOTDIR:
+        return Finding(step, False, f"{path} is no directory")
+    if number in _FULL:
+        return Finding(step, False, f"{path}: {os.strerror(number)}: messages get 452")
+    if number == errno.EROFS and not _read_only_here(path):
+        text = f"{path} is read-only for the daemon, by its unit (ProtectSystem): messages get 451"
+        return Finding(step, False, text, setup.install_service)
+    if number == errno.EROFS:
+        return Finding(step, False, f"{path} is on a read-only disk: messages get 451", _writable_again(path))
+    if number == errno.ENOENT:
+        hidden = path.is_dir() and _hidden(setup)
+        text = f"{path}: {'its unit hides it from the daemon' if hidden else 'No such file or directory'}"
+        return Finding(step, False, text, _make(setup, path))
+    if number in {errno.EACCES, errno.EPERM}:
+        where = "a directory above it is closed to" if seen["step"] == "look" else "it is not writable for"
+        return Finding(step, False, f"{path}: {where} {owner}", "" if seen["step"] == "look" else _make(setup, path))
+    return Finding(step, False, f"{path}: {os.strerror(number)}")
+
+
+def _make(setup: Setup, path: Path) -> str:
+    """The command that makes the directory, or corrects its owner and mode."""
+    if setup.unit is not None and f"{path}/".startswith(_PRIVATE):
+        return setup.restart  # the daemon makes it at its start, in the /tmp that only it sees
+    owner = shlex.quote(setup.settings.user or "root")
+    make = f"install -d -m 0700 -o {owner} {shlex.quote(str(path))}"
+    # The unit lets the daemon write there only if the directory is there when it starts.
+    return f"{make} && {setup.install_service} && {setup.restart}" if setup.unit is not None else make
+
+
+def _read_only_here(path: Path) -> bool:
+    with suppress(OSError):
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
+
+
+def _writable_again(path: Path) -> str:
+    place = next(folder for folder in (path, *path.parents) if folder.is_mount())
+    return f"mount -o remount,rw {shlex.quote(str(place))}"
+
+
+def _is_private(path: Path, seen: dict[str, Any]) -> bool:
+    """Whether the daemon has another directory of this name than the host."""
+    with suppress(OSError):
+        info = path.stat()
+        return (info.st_dev, info.st_ino) != (seen["device"], seen["inode"])
+    return True
+
+
+def _short_of_space(total: int, free: int, path: Path, spool_limit: int) -> str | None:
+    """Why messages would get 452, or None: the daemon keeps a reserve free and refuses messages that would use it."""
+    reserve = min(_RESERVE, total // _RESERVE_PART)
+    if free < reserve + _SPACE:
+        return f"{path} has less than {reserve + _SPACE >> 20} MB left, and the last {reserve >> 20} MB stay free"
+    if spool_limit > total - reserve:
+        return f"{path}: its file system has {total >> 20} MB, less than SpoolLimit ({spool_limit >> 20} MB)"
+    return None
+
+
+def look_at_filter(setup: Setup) -> Iterator[Finding]:
+    """Checks that the daemon's user can run the filter command, or reach the scanner."""
+    settings = setup.settings
+    if not settings.filter_command or settings.filter_type is FilterType.REJECT:
+        return
+    if settings.filter_type is FilterType.SMTP and not isinstance(settings.filter_address, UnixAddress):
+        yield _scanner(setup)
+        return
+    pid = _process(setup)
+    if pid is None and _hidden(setup):
+        yield unseen("filter", f"the daemon does not run, and {setup.unit}.service does not show it the whole host")
+        return
+    found = _look(setup, pid)
+    if settings.filter_type is FilterType.SMTP:
+        problem = found["socket"].get("problem")
+        text = f"the scanner at {settings.filter_command} does not answer: {problem}"
+        yield Finding("filter", not problem, text if problem else f"{settings.filter_address} answers")
+        return
+    seen = found["filter"]
+    file, who = seen["file"], settings.user or "the daemon"
+    fixes = {"mode": f"chmod a+rx {shlex.quote(file)}", "returns": rf"sed -i 's/\r$//' {shlex.quote(file)}"}
+    if "problem" not in seen:
+        yield Finding("filter", True, file)
+    elif seen["kind"] == "mode":
+        yield Finding("filter", False, f"{seen['problem']} by {who}", fixes["mode"])
+    else:
+        yield Finding("filter", False, seen["problem"], fixes.get(seen["kind"], ""))
+
+
+def _scanner(setup: Setup) -> Finding:
+    address = setup.settings.filter_address
+    try:
+        with closing(socket.create_connection((address.host, address.port), ANSWER_SECONDS)):  # type: ignore[union-attr]
+            pass
+    except (OSError, ValueError) as error:
+        return Finding("filter", False, f"the scanner at {setup.settings.filter_command} does not answer: {error}")
+    return Finding("filter", True, f"{address} answers")
+
+
+def _process(setup: Setup) -> int | None:
+    """A process of the daemon: of those that listen, the first. None: it does not run."""
+    found = [pid for item in listening(setup.plan.options.listen_port) for pid in item.pids]
+    return found[0] if found else None
+
+
+def _hidden(setup: Setup) -> bool:
+    """Whether the daemon's unit shows it other files than the host has."""
+    return setup.unit is not None
+
+
+def _look(setup: Setup, pid: int | None) -> dict[str, Any]:
+    """Ask `daemon_eyes`. Raises GatewayError."""
+    settings = setup.settings
+    address = settings.filter_address if settings.filter_type is FilterType.SMTP else None
+    command = settings.filter_command if settings.filter_type in {FilterType.PIPE, FilterType.FILE} else None
+    job = {
+        "pid": pid,
+        **(_user_of(pid) if pid is not None else _user_wanted(setup)),
+        "temp": settings.temp_directory,
+        "command": command,
+        "path": _environment(pid).get("PATH", _PATH),
+        "folder": str(Path(f"/proc/{pid}/cwd").readlink()) if pid is not None else str(Path.cwd()),
+        "socket": address.path if isinstance(address, UnixAddress) else None,
+    }
+    done = subprocess.run(
+        module_command("proxsmtp_tp.gateway.doctor.daemon_eyes"),
+        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS,
+    )  # fmt: skip
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise GatewayError(f"nothing can be seen from where the daemon looks: {reason}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _user_of(pid: int) -> dict[str, Any]:
+    """The user and groups that a process has (proc(5), status)."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    found = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return {"uid": int(found["Uid"][1]), "gid": int(found["Gid"][1]), "groups": [int(n) for n in found["Groups"]]}
+
+
+def _user_wanted(setup: Setup) -> dict[str, Any]:
+    """The user and groups that the daemon would have. Raises GatewayError."""
+    user = setup.settings.user
+    if not user:
+        return {"uid": os.geteuid(), "gid": os.getegid(), "groups": os.getgroups()}
+    try:
+        uid = user_id(user)
+    except PlanError as error:
+        raise GatewayError(str(error)) from error
+    with suppress(KeyError):
+        entry = pwd.getpwuid(uid)
+        return {"uid": uid, "gid": entry.pw_gid, "groups": os.getgrouplist(entry.pw_name, entry.pw_gid)}
+    return {"uid": uid, "gid": uid, "groups": []}
+
+
+def _environment(pid: int | None) -> dict[str, str]:
+    """The environment that a process was started with."""
+    with suppress(OSError):
+        text = Path(f"/proc/{pid or 'self'}/environ").read_bytes().decode("utf-8", "surrogateescape")
+        return dict(entry.partition("=")[::2] for entry in text.split("\0") if entry)
+    return {}
