@@ -11,6 +11,9 @@ reload          reload
 status          status
 log_level       log-level
 sessions        sessions
+limits          limits
+locks           locks
+explain         explain
 daemon          asks a running daemon at its control socket
 durations       times as they are typed and shown
 rules           install-rules, remove-rules, check-rules: their options

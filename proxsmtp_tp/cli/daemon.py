@@ -20,6 +20,10 @@ class NoAnswerError(Exception):
         super().__init__(text)
 
 
+class NoDaemonError(NoAnswerError):
+    """No daemon runs."""
+
+
 def ask_daemon(args: argparse.Namespace, command: str, **fields: Any) -> dict[str, Any]:
     """The answer of the daemon that the options name. Raises NoAnswerError."""
     from proxsmtp_tp.service.control import ControlError, ask  # noqa: PLC0415  (not for --help)
@@ -32,6 +36,8 @@ def ask_daemon(args: argparse.Namespace, command: str, **fields: Any) -> dict[st
         raise NoAnswerError(str(error)) from None
     except PermissionError:
         raise NoAnswerError("only root and the daemon's user may ask: try again with sudo") from None
+    except (ConnectionRefusedError, FileNotFoundError):
+        raise NoDaemonError(f"no daemon listens at {control_path(status)}: it was killed, or is older") from None
     except OSError as error:
         raise NoAnswerError(f"the daemon does not answer at {control_path(status)}: {error}") from None
 
@@ -54,7 +60,7 @@ def _status_socket(args: argparse.Namespace) -> Path:
     found = {instance_of(path): path for path in find_sockets() if wanted in {None, instance_of(path)}}
     if not found:
         name = f"{wanted} " if wanted else ""
-        raise NoAnswerError(f"no instance {name}runs: `systemctl start proxsmtp-tp@{wanted or 'NAME'}` starts it")
+        raise NoDaemonError(f"no instance {name}runs: `systemctl start proxsmtp-tp@{wanted or 'NAME'}` starts it")
     if len(found) > 1:
         raise NoAnswerError(f"several instances run: add --instance NAME, one of {', '.join(sorted(found))}", 2)
     return next(iter(found.values()))

@@ -23,6 +23,9 @@ SUBCOMMANDS = {
     "doctor": ("doctor", "examine each step of interception, and name the fix"),
     "install-service": ("service", "install, enable and start the systemd units"),
     "remove-service": ("service", "stop and remove the systemd units"),
+    "limits": ("limits", "show what a client has used of its limits, or forget it"),
+    "locks": ("locks", "list the clients that are locked, lock one, or unlock one"),
+    "explain": ("explain", "say what the rules, the limits and the filter do with a connection"),
     "demo": ("demo", "show the whole gateway at work, in namespaces of its own"),
 }
 """By subcommand: the module in this package that has it, and what it does."""

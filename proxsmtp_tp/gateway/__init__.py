@@ -2,6 +2,7 @@
 
 plan            PURE: options -> one frozen plan with names, numbers, policy rules and routes
 options         the options of a plan, from the configuration and the command line
+interception    PURE: whether the rules of a plan intercept a connection, and because of what
 nft_text        PURE: a plan -> the text of nftables/redirect.nft or tproxy.nft, with its defines filled in
 xtables         PURE: a plan -> chains and rules of the iptables method
 templates       finds the nft files that are installed with this program

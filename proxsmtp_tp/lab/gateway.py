@@ -53,6 +53,11 @@ class Instance:
         return self.directory / f"{self.name}.log"
 
     @property
+    def state(self) -> Path:
+        """The directory for what it keeps over restarts."""
+        return self.directory / f"{self.name}.state"
+
+    @property
     def log(self) -> str:
         """What the daemon has said so far."""
         return self.log_file.read_text("utf-8", "backslashreplace") if self.log_file.exists() else ""
@@ -67,8 +72,9 @@ class Instance:
             notices.bind(str(address))
             try:
                 address.chmod(0o666)  # the daemon may have changed its user before it is ready
+                environment = {"NOTIFY_SOCKET": str(address), "STATE_DIRECTORY": str(self.state)}
                 self._daemon = self.host.start(
-                    program(), "serve", "-f", self.config, output=output, environment={"NOTIFY_SOCKET": str(address)}
+                    program(), "serve", "-f", self.config, output=output, environment=environment
                 )
                 self._await_ready(notices, self._daemon)
             finally:

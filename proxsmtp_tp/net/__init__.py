@@ -15,6 +15,8 @@ tracing               log level and traced clients, as the master has set them
 client_table          what is known about each client, in memory that all workers share
 client_limits         the limits of clients in one worker
 limit_decision        which limits a client has reached; pure
+rehearsal             what a client would be answered: a session without sockets, and nothing is counted
+serving               who is served, and with which options
 gcra                  a rate limit with a burst, in one number; pure
 log_limit             how many log lines one client may cause
 original_destination  the address that a client dialled before the firewall redirected the connection

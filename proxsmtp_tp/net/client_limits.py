@@ -14,15 +14,15 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.rates import ClientLimit
-from proxsmtp_tp.net.client_table import LockRequest, Word
-from proxsmtp_tp.net.limit_decision import decide, locked, policy_of, reason_number, server_weight, windows
+from proxsmtp_tp.net.client_table import LockRequest
+from proxsmtp_tp.net.limit_decision import decide, decide_connection, decide_outcome, locked, policy_of, reason_number
 from proxsmtp_tp.session.limits import Exceeded, Finding
 from proxsmtp_tp.telemetry.counters import Counter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from proxsmtp_tp.config.rates import ClientLimit
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.client_table import ClientTable
     from proxsmtp_tp.net.limit_decision import Decision, Rule
@@ -117,7 +117,14 @@ class ConnectionLimits:
         return self._count(self._policy.recipient)
 
     def happened(self, limit: ClientLimit) -> Finding | None:
-        return self._count(self._policy.outcomes.get(limit, ()))
+        slot, rule = self._slot, self._policy.outcomes.get(limit)
+        if slot is None or rule is None:
+            return None
+        with self._changing:
+            decision = decide_outcome(rule, self._table.state(slot), time.monotonic_ns())
+            for word, value in decision.changes:
+                self._table.set(slot, word, value)
+        return self._judged(decision, (rule,))
 
     def _locked(self) -> Finding | None:
         if not self._table.locks:
@@ -137,28 +144,22 @@ class ConnectionLimits:
         with self._changing:
             now = time.monotonic_ns()
             words = table.state(slot)
-            decision = self._with_server(slot, rules, words, now, server) if server else decide(rules, words, now)
+            if server:
+                bit = table.server_bit(server)
+                decision, servers = decide_connection(rules, words, table.servers(slot), bit, now)
+                if servers is not None:
+                    table.set_servers(slot, *servers)
+            else:
+                decision = decide(rules, words, now)
             for word, value in decision.changes:
                 table.set(slot, word, value)
+        return self._judged(decision, rules)
+
+    def _judged(self, decision: Decision, rules: tuple[Rule, ...]) -> Finding | None:
         finding = decision.finding
         if finding is not None and isinstance(finding.refused, Exceeded):
             self._ask_for_lock(rules, finding.refused.limit)
         return finding
-
-    def _with_server(self, slot: int, rules: tuple[Rule, ...], words: Sequence[int], now: int, server: str) -> Decision:
-        rule = next((rule for rule in rules if rule.limit is ClientLimit.SERVERS), None)
-        if rule is None:
-            return decide(rules, words, now)
-        table = self._table
-        bit = table.server_bit(server)
-        current, before, period = windows(rule, words, table.servers(slot), now)
-        weight = server_weight(current, before, bit)
-        decision = decide(rules, words, now, weight)
-        if not weight or any(word == Word.SERVERS for word, _ in decision.changes):
-            current[bit // 64] |= 1 << bit % 64
-        table.set_servers(slot, current, before)
-        table.set(slot, Word.SERVERS_WINDOW, period)
-        return decision
 
     def _ask_for_lock(self, rules: tuple[Rule, ...], limit: ClientLimit) -> None:
         """Only an event that counts for the limit locks: not a later message, which is refused for the same events."""

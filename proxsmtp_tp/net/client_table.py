@@ -34,7 +34,8 @@ _WAYS = 8
 """Slots of a bucket: with half of all slots in use, one bucket in 20 is full; with 4 ways it would be one in 7."""
 _STRIPES = 64
 """Locks: four workers meet at the same one in one of 16 changes at the most."""
-_WORDS = 16
+WORDS = 16
+"""Words of a slot."""
 _WORD = 8
 SERVER_BITS = 512
 """Bits of a window of the set of servers; a slot has two windows, as large as itself."""
@@ -103,7 +104,7 @@ class ClientTable:
         self._rows = rows
         self._rows_used = memoryview(_shared(_WORD)).cast("Q")
         self._header = memoryview(_shared(_HEADER * _WORD)).cast("Q")
-        self._words = memoryview(_shared(self.size * _WORDS * _WORD)).cast("Q")
+        self._words = memoryview(_shared(self.size * WORDS * _WORD)).cast("Q")
         self._servers = memoryview(_shared(self.size * 2 * WINDOW * _WORD)).cast("Q")
         self._open = memoryview(_shared(rows * self.size * 4)).cast("I")
         self._secret = os.urandom(16)
@@ -135,7 +136,7 @@ class ClientTable:
                 slot = self._make(key, first)
             if slot is not None:
                 self._open[worker * self.size + slot] += 1
-                self._words[slot * _WORDS + Word.SEEN] = time.monotonic_ns()
+                self._words[slot * WORDS + Word.SEEN] = time.monotonic_ns()
         return slot
 
     def leave(self, worker: int, slot: int) -> None:
@@ -154,28 +155,35 @@ class ClientTable:
         slot = self._find(key, first)
         return self._make(key, first) if slot is None else slot
 
+    def has_space(self, key: bytes) -> bool:
+        """Whether a client that is not known would get a slot."""
+        first = self._bucket(key) * _WAYS
+        wall, now = int(time.time()), time.monotonic_ns()
+        with self._stripe(first):
+            return any(self._value(slot, wall, now) is not None for slot in range(first, first + _WAYS))
+
     def connections(self, slot: int) -> int:
         """How many connections the client has, at all workers."""
         return sum(self._open[slot : self._rows_used[0] * self.size : self.size])
 
     def entries(self) -> int:
         """How many clients are known. Some milliseconds."""
-        return sum(1 for low, high in zip(self._words[0::_WORDS], self._words[1::_WORDS], strict=True) if low or high)
+        return sum(1 for low, high in zip(self._words[0::WORDS], self._words[1::WORDS], strict=True) if low or high)
 
     # The words of a slot.
 
     def state(self, slot: int) -> list[int]:
         """All words of a slot (`Word`)."""
-        start = slot * _WORDS
-        return self._words[start : start + _WORDS].tolist()
+        start = slot * WORDS
+        return self._words[start : start + WORDS].tolist()
 
     def set(self, slot: int, word: int, value: int) -> None:
         """Change one word. Under `changing`."""
-        self._words[slot * _WORDS + word] = value
+        self._words[slot * WORDS + word] = value
 
     def reset(self, slot: int) -> None:
         """Forget what the client has used of its limits. A lock stays. Under `changing`."""
-        start = slot * _WORDS
+        start = slot * WORDS
         for word in range(_STATES.start, _STATES.stop):
             self._words[start + word] = 0
         self._forget_servers(slot)
@@ -257,7 +265,7 @@ class ClientTable:
         """`first` is the first slot of the client's bucket."""
         low, high = _halves(key)
         for slot in range(first, first + _WAYS):
-            if self._words[slot * _WORDS] == low and self._words[slot * _WORDS + 1] == high:
+            if self._words[slot * WORDS] == low and self._words[slot * WORDS + 1] == high:
                 return slot
         return None
 
@@ -271,9 +279,9 @@ class ClientTable:
                 best, slot = value, candidate
         if slot is None:
             return None
-        start = slot * _WORDS
+        start = slot * WORDS
         self._words[start] = self._words[start + 1] = 0  # nobody's, until all of it is new
-        for word in range(Word.SEEN, _WORDS):
+        for word in range(Word.SEEN, WORDS):
             self._words[start + word] = 0
         self._forget_servers(slot)
         self._words[start + Word.SEEN] = now

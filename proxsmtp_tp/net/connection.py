@@ -14,7 +14,6 @@ the session is a bug: it is logged with its traceback and ends this one connecti
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from email.utils import formatdate
@@ -25,6 +24,7 @@ from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
 from proxsmtp_tp.net.reporting import Reporting
+from proxsmtp_tp.net.serving import is_served
 from proxsmtp_tp.net.session_row import ShownSession
 from proxsmtp_tp.net.sides import ClientSide, ServerSide, keep_reading, reset, was_reset
 from proxsmtp_tp.net.upstream import Upstream
@@ -131,7 +131,7 @@ class Connection:
             self.feed(events.WindDown(self._context.ending))
             if self.session.ended:
                 return
-        if not self._is_served():
+        if not is_served(self._context.settings, self.client_ip):
             self._perform(self.session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
             return
         try:
@@ -144,14 +144,6 @@ class Connection:
             return
         self._dialling = self.loop.create_task(self._dial(destination), name=f"dial {self.name}")
         self._dialling.add_done_callback(self._dialled)
-
-    def _is_served(self) -> bool:
-        """Whether Clients allows this client; access to a unix socket is controlled by its directory."""
-        clients = self._context.settings.clients
-        if not clients or not self._peer:
-            return True
-        address = ipaddress.ip_address(self._peer.ip)
-        return any(address in network for network in clients)
 
     @property
     def opened(self) -> bool:

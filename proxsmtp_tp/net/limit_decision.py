@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.rates import ClientLimit, LockReply
 from proxsmtp_tp.net.client_table import SERVER_BITS, WINDOW, Word
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.rates import RateLimit
     from proxsmtp_tp.config.settings import Settings
+
+Windows = tuple[list[int], list[int]]
+"""The servers of a client: the bits of the current period, and of the one before."""
 
 ADMINISTRATOR = 255
 """The value of LOCK_REASON for a lock that an administrator made; others are the place in ClientLimit, from 1."""
@@ -46,7 +49,7 @@ class Policy:
     connection: tuple[Rule, ...]
     message: tuple[Rule, ...]
     recipient: tuple[Rule, ...]
-    outcomes: dict[ClientLimit, tuple[Rule, ...]]
+    outcomes: dict[ClientLimit, Rule]
     lock_on: frozenset[ClientLimit]
     lock_reply: LockReply
 
@@ -80,7 +83,7 @@ def policy_of(settings: Settings) -> Policy:
         connection=those(ClientLimit.CONNECTION_RATE, ClientLimit.SERVERS, counted=None),
         message=those(*outcomes, ClientLimit.MESSAGES, counted=ClientLimit.MESSAGES),
         recipient=those(ClientLimit.REJECTS, ClientLimit.RECIPIENTS, counted=ClientLimit.RECIPIENTS),
-        outcomes={limit: (rules[limit],) for limit in outcomes if limit in rules},
+        outcomes={limit: rules[limit] for limit in outcomes if limit in rules},
         lock_on=frozenset(settings.lock_on),
         lock_reply=settings.lock_reply,
     )
@@ -114,6 +117,64 @@ def decide(rules: tuple[Rule, ...], words: Sequence[int], now: int, server_weigh
     return Decision(Finding(None, tuple(shadow)) if shadow else None, tuple(changes))
 
 
+def decide_outcome(rule: Rule, words: Sequence[int], now: int) -> Decision:
+    """Something has happened that cannot be refused any more. The finding is there when the limit is reached with it.
+
+    So the event that uses up the burst locks a client, and not a later command, which is refused for the same events.
+    """
+    state = words[rule.word]
+    changes: tuple[tuple[int, int], ...] = ()
+    if not rule.rate.wait(state, now):
+        state = rule.rate.after(state, now)
+        changes = ((rule.word, state),)
+    wait = rule.rate.wait(state, now)
+    if not wait:
+        return Decision(None, changes)
+    exceeded = Exceeded(rule.limit, rule.given, -(-wait // SECOND))
+    return Decision(Finding(None, (exceeded,)) if rule.given.shadow else Finding(exceeded), changes)
+
+
+def decide_connection(
+    rules: tuple[Rule, ...], words: Sequence[int], servers: Windows, bit: int, now: int
+) -> tuple[Decision, Windows | None]:
+    """The same for a connection to the server of this bit. Also the windows of servers to be written (None: as before).
+
+    A server is added where the connection counts, so that who is refused does not get used to it.
+    """
+    rule = next((rule for rule in rules if rule.limit is ClientLimit.SERVERS), None)
+    if rule is None:
+        return decide(rules, words, now), None
+    current, before, period = _windows(rule, words, servers, now)
+    weight = server_weight(current, before, bit)
+    decision = decide(rules, words, now, weight)
+    counted = any(word == Word.SERVERS for word, _ in decision.changes)
+    refused = decision.finding is not None and decision.finding.refused is not None
+    if counted or (not weight and not refused):
+        current = [*current]
+        current[bit // 64] |= 1 << bit % 64
+    changes = (*decision.changes, (Word.SERVERS_WINDOW, period))
+    return Decision(decision.finding, changes), (current, before)
+
+
+def usage(settings: Settings, words: Sequence[int], now: int) -> list[dict[str, Any]]:
+    """What the client has used of the burst of each limit. `seconds`: until one more event passes."""
+    rows = []
+    for limit, given in configured(settings).items():
+        rule = _rule(limit, given)
+        wait = rule.rate.wait(words[rule.word], now)
+        rows.append(
+            {
+                "limit": limit.value,
+                "value": str(given),
+                "used": rule.rate.used(words[rule.word], now),
+                "burst": given.burst,
+                "seconds": -(-wait // SECOND),
+                "shadow": given.shadow,
+            }
+        )
+    return rows
+
+
 def locked(words: Sequence[int], wall: float, client: str, reply: LockReply) -> Locked | None:
     """Whether the client is locked. `wall` is the time in seconds since 1970."""
     until = words[Word.LOCKED_UNTIL]
@@ -136,9 +197,7 @@ def server_weight(current: Sequence[int], before: Sequence[int], bit: int) -> fl
     return SERVER_BITS / (SERVER_BITS - used)  # a bit is free, this one
 
 
-def windows(
-    rule: Rule, words: Sequence[int], servers: tuple[list[int], list[int]], now: int
-) -> tuple[list[int], list[int], int]:
+def _windows(rule: Rule, words: Sequence[int], servers: Windows, now: int) -> tuple[list[int], list[int], int]:
     """The two windows of servers as they are at `now`, and the number of the current period."""
     current, before = servers
     period, last = now // (rule.given.period * SECOND), words[Word.SERVERS_WINDOW]

@@ -17,8 +17,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import holder
-from proxsmtp_tp.config.settings import FilterType, Settings
-from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.connection import Connection
@@ -26,16 +24,17 @@ from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.refusals import Refusals
+from proxsmtp_tp.net.serving import session_options
 from proxsmtp_tp.net.tracing import Tracing
 from proxsmtp_tp.net.watching import Watch
 from proxsmtp_tp.session import events
-from proxsmtp_tp.session.options import options_of
 from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,6 @@ class Proxy:
     def __init__(
         self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
     ) -> None:
-        reject = parse_reject(settings.filter_reject) if settings.filter_type is FilterType.REJECT else None
         refusals = Refusals(settings)
         self.context = WorkerContext(
             settings=settings,
@@ -70,7 +68,7 @@ class Proxy:
             listening_ports=frozenset(
                 int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
             ),
-            options=options_of(settings, reject),
+            options=session_options(settings),
             limits=limits_of(settings),
             filter=make_filter(settings, admission.tally(worker), admission.places(worker)),
             log_limit=LogLimit(),

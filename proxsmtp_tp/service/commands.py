@@ -10,6 +10,7 @@ from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from proxsmtp_tp.service import limit_commands
 from proxsmtp_tp.service.control import Command, ControlError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from proxsmtp_tp.service.in_force import InForce
+    from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.log_levels import LogLevels
     from proxsmtp_tp.telemetry.sessions import SessionTable
 
@@ -54,6 +56,10 @@ class Daemon(Protocol):
 
     def want_reload(self) -> None:
         """Read the configuration again."""
+
+    @property
+    def locks(self) -> Locks:
+        """Locks, and what is known of clients."""
 
 
 class _Row(NamedTuple):
@@ -138,6 +144,9 @@ def _network(text: Any) -> IPv4Network | IPv6Network:
 _COMMANDS: dict[str, _Row] = {
     "configuration": _Row(_configuration, lambda _request: False),
     "reload": _Row(_reload, lambda _request: True),
+    "limits": _Row(limit_commands.limits, lambda request: bool(request.get("reset"))),
+    "locks": _Row(limit_commands.locks, lambda request: "add" in request or "remove" in request),
+    "explain": _Row(limit_commands.explain, lambda _request: False),
     "log-level": _Row(_log_level, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),
     "kill-session": _Row(_kill_session, lambda _request: True),

@@ -84,6 +84,13 @@ class LockBook:
         self._locks.pop(str(network), None)
         return lock
 
+    def forget_repetition(self, network: IPv4Network | IPv6Network, now: float) -> None:
+        """Forget the locks before: an active one becomes the first, one that has ended is forgotten."""
+        lock = self.of(network, now)
+        self._locks.pop(str(network), None)
+        if lock is not None:
+            self._locks[lock.client] = replace(lock, repeated=0)
+
     def forget_old(self, now: float) -> None:
         """Forget locks that do not count any more."""
         for lock in [lock for lock in self._locks.values() if now >= lock.until + MEMORY]:

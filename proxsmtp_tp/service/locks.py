@@ -45,7 +45,7 @@ class Locks:
     """One in the master. `path` is the file; it is read once, at the start."""
 
     def __init__(self, settings: Settings, table: ClientTable, path: Path) -> None:
-        self._table = table
+        self.table = table
         self._path = path
         self._book = LockBook(table.size)
         self._hook = Hook("LockCommand", settings.lock_command)
@@ -65,7 +65,7 @@ class Locks:
 
     def step(self) -> None:
         """Do what workers have asked for, and what is due."""
-        for request in self._table.requests():
+        for request in self.table.requests():
             self._requested(request)
         if time.time() >= self._next_end:
             self._set_number()
@@ -117,7 +117,7 @@ class Locks:
         """Lock a client; None: for LockDuration. The lock, and what went wrong with the file ("": nothing)."""
         network, now = self.network(client), time.time()
         repeated = self._book.repeated(network, now)
-        until = int(now) + (seconds if seconds is not None else self._settings.lock_duration.seconds(repeated))
+        until = int(now) + (seconds if seconds is not None else self.settings.lock_duration.seconds(repeated))
         lock = Lock(str(network), int(now), until, reason_name(ADMINISTRATOR), text, repeated)
         if not self._put(network, until, ADMINISTRATOR):
             raise ValueError(f"no space for {name_of(network)} in the table of clients: raise ClientTableSize")
@@ -134,10 +134,15 @@ class Locks:
         self._set_number()
         return lock, self._write()
 
+    def forget_repetition(self, client: str) -> str:
+        """The next lock of a client is its first. What went wrong with the file ("": nothing)."""
+        self._book.forget_repetition(self.network(client), time.time())
+        return self._write()
+
     # Helpers.
 
     def _use(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._keys = Keys(settings)
         self._limits = configured(settings)
         prefixes = {4: settings.client_ipv4_prefix, 6: settings.client_ipv6_prefix}
@@ -149,10 +154,10 @@ class Locks:
         mapped = request.key.startswith(_MAPPED)
         address = ip_address(request.key[12:]) if mapped else IPv6Address(request.key)
         network = self._keys.network(str(address))
-        limit = next((limit for limit in self._settings.lock_on if reason_number(limit) == request.reason), None)
+        limit = next((limit for limit in self.settings.lock_on if reason_number(limit) == request.reason), None)
         if network is None or limit is None:
             return  # the configuration has changed since
-        lock = self._book.lock(network, self._settings.lock_duration, limit.value, time.time())
+        lock = self._book.lock(network, self.settings.lock_duration, limit.value, time.time())
         if lock is None:
             return
         trace = request.trace.rstrip(b"\0").decode("ascii", "replace")
@@ -191,7 +196,7 @@ class Locks:
 
     def _put(self, network: IPv4Network | IPv6Network, until: int, reason: int) -> bool:
         """Write a lock (until 0: none) into the table. False: there is no space."""
-        key, table = key_of(network), self._table
+        key, table = key_of(network), self.table
         slot = table.find(key)
         with table.changing(key):
             slot = table.add(key) if until else slot
@@ -209,7 +214,7 @@ class Locks:
 
     def _set_number(self) -> None:
         active = self._book.active(time.time())
-        self._table.locks = len(active)
+        self.table.locks = len(active)
         self._next_end = active[0].until if active else float("inf")
 
     # The file.
@@ -226,7 +231,7 @@ class Locks:
                 self._path.rename(self._path.with_name(FILE + ".damaged"))
             return
         self._book.forget_old(time.time())
-        self._use(self._settings)
+        self._use(self.settings)
 
     def _write(self) -> str:
         """What went wrong; "": nothing."""

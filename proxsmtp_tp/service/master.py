@@ -125,6 +125,11 @@ class Master:
         log.debug("stopped processing")
 
     @property
+    def locks(self) -> Locks:
+        """Locks, and what is known of clients."""
+        return self._environment.locks
+
+    @property
     def levels(self) -> LogLevels:
         """How much is logged."""
         return self._environment.levels

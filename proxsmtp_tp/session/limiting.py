@@ -110,10 +110,9 @@ def _reply(d: Dialogue, finding: Finding | None, code: int) -> Reply | None:
 def _log_outcome(d: Dialogue, finding: Finding | None) -> None:
     if finding is None:
         return
-    for exceeded in finding.shadow:
-        _count_shadow(d, exceeded)
-    if finding.refused is not None and not isinstance(finding.refused, Locked):
-        d.log_once(b"reached " + _key(finding.refused), f"client={d.client}: {_over(finding.refused)}", logging.WARNING)
+    for reached in (finding.refused, *finding.shadow):
+        if reached is not None and not isinstance(reached, Locked):
+            d.log_once(b"reached " + _key(reached), f"client={d.client}: {_over(reached)}", logging.WARNING)
 
 
 def _count_shadow(d: Dialogue, exceeded: Exceeded) -> None:

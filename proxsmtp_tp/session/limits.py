@@ -56,4 +56,4 @@ class ClientLimits(Protocol):
         """RCPT is about to be sent to the server. Counts the recipient."""
 
     def happened(self, limit: ClientLimit) -> Finding | None:
-        """Count something that cannot be refused any more (REJECTS, SPAM). `refused`: the limit was reached by it."""
+        """Count something that cannot be refused any more (REJECTS, SPAM). A Finding: the limit is reached with it."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 
-from proxsmtp_tp.gateway.plan import Existing, Method, Mode
+from proxsmtp_tp.gateway.interception import Ends, interception
+from proxsmtp_tp.gateway.plan import Existing, Method, Mode, make_plan
 from tests.gateway.network import (
     CLIENT,
     LAN,
@@ -18,7 +20,7 @@ from tests.gateway.network import (
     open_socket,
     run,
 )
-from tests.gateway.rules_host import METHODS, MODES, PORT, RulesHost
+from tests.gateway.rules_host import METHODS, MODES, PORT, RulesHost, options
 
 BOTH = [(method, mode) for method in METHODS for mode in MODES]
 NOBODY = 65534
@@ -49,26 +51,36 @@ def test_exceptions_sources_and_ports(host: RulesHost, method: Method, mode: Mod
         host.server(port)
     host.server(PORT)
     host.daemon(mode)
-    host.install(
-        method=method,
-        mode=mode,
-        ports=(25, 587),
-        sources=(ip_network("192.0.2.0/25"), ip_network("2001:db8:1:0:0::/65")),
-        except_sources=(ip_network("192.0.2.66"), ip_network("2001:db8:1::66")),
-        except_destinations=(ip_network("198.51.100.77"), ip_network("2001:db8:2::77")),
-    )
-    assert greeting(client, SERVER[4], source=CLIENT[4]) == filtered(4)
-    assert greeting(client, SERVER[6], 587, source=CLIENT[6]) == filtered(6)
-    assert greeting(client, SERVER[4], 2525) == direct(4)
+    given: dict[str, Any] = {
+        "method": method,
+        "mode": mode,
+        "ports": (25, 587),
+        "sources": (ip_network("192.0.2.0/25"), ip_network("2001:db8:1:0:0::/65")),
+        "except_sources": (ip_network("192.0.2.66"), ip_network("2001:db8:1::66")),
+        "except_destinations": (ip_network("198.51.100.77"), ip_network("2001:db8:2::77")),
+    }
+    host.install(**given)
+    plan = make_plan(options(**given))
+
+    def heard(server: str, port: int = 25, source: str = "") -> str:
+        """What a client hears; `explain` must say the same."""
+        ends = Ends(source or CLIENT[ip_address(server).version], server, port)
+        said = greeting(client, server, port, source=source)
+        assert interception(plan, ends).intercepted is said.startswith("daemon"), (ends, said)
+        return said
+
+    assert heard(SERVER[4], source=CLIENT[4]) == filtered(4)
+    assert heard(SERVER[6], 587, source=CLIENT[6]) == filtered(6)
+    assert heard(SERVER[4], 2525) == direct(4)
     # A port that only happens to be the daemon's is no business of ours when the server is meant.
-    assert greeting(client, SERVER[4], PORT) == direct(4)
-    assert greeting(client, SERVER[6], PORT, source=CLIENT[6]) == direct(6)
+    assert heard(SERVER[4], PORT) == direct(4)
+    assert heard(SERVER[6], PORT, source=CLIENT[6]) == direct(6)
     for source in ("192.0.2.66", "192.0.2.130"):
-        assert greeting(client, SERVER[4], source=source) == f"server saw {source}"
+        assert heard(SERVER[4], source=source) == f"server saw {source}"
     for source in ("2001:db8:1::66", "2001:db8:1:0:8000::1"):
-        assert greeting(client, SERVER[6], source=source) == f"server saw {source}"
-    assert greeting(client, "198.51.100.77") == direct(4)
-    assert greeting(client, "2001:db8:2::77", source=CLIENT[6]) == direct(6)
+        assert heard(SERVER[6], source=source) == f"server saw {source}"
+    assert heard("198.51.100.77") == direct(4)
+    assert heard("2001:db8:2::77", source=CLIENT[6]) == direct(6)
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)

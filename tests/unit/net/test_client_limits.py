@@ -15,7 +15,7 @@ from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.client_limits import ConnectionLimits, Keys, WorkerLimits, key_of, name_of
 from proxsmtp_tp.net.client_table import SERVER_BITS, WINDOW, ClientTable, Word
 from proxsmtp_tp.net.gcra import SECOND
-from proxsmtp_tp.net.limit_decision import ADMINISTRATOR, decide, policy_of, server_weight, show_until, windows
+from proxsmtp_tp.net.limit_decision import ADMINISTRATOR, _windows, decide, policy_of, server_weight, show_until
 from proxsmtp_tp.session.limits import Exceeded, Locked
 from proxsmtp_tp.telemetry.counters import Counter
 
@@ -106,7 +106,10 @@ def test_a_limit_admits_its_burst_over_all_connections_and_then_names_itself(fie
 def test_rejects_refuse_later_mail_and_recipients() -> None:
     worker = Worker(client_rejects=RateLimit(2, DAY, 2))
     limits = worker.enter()
-    assert [limits.happened(ClientLimit.REJECTS) for _ in range(2)] == [None, None]
+    assert limits.happened(ClientLimit.REJECTS) is None
+    reached = limits.happened(ClientLimit.REJECTS)
+    assert reached is not None
+    assert reached == limits.happened(ClientLimit.REJECTS)
     for finding in (limits.message(), limits.recipient(), limits.happened(ClientLimit.REJECTS)):
         assert finding is not None
         assert isinstance(finding.refused, Exceeded)
@@ -117,7 +120,7 @@ def test_rejects_refuse_later_mail_and_recipients() -> None:
 def test_spam_refuses_later_mail_only() -> None:
     worker = Worker(client_spam=RateLimit(1, DAY, 1))
     limits = worker.enter()
-    assert limits.happened(ClientLimit.SPAM) is None
+    assert limits.happened(ClientLimit.SPAM) is not None
     finding = limits.message()
     assert finding is not None
     assert isinstance(finding.refused, Exceeded)
@@ -192,9 +195,11 @@ def test_a_lock_answers_at_the_greeting_and_at_mail_and_ends_by_itself(limited: 
 
 def test_a_limit_that_locks_asks_the_master_once_for_a_connection() -> None:
     worker = Worker(
-        client_rejects=RateLimit(1, DAY, 1), client_messages=RateLimit(5, DAY, 5), lock_on=(ClientLimit.REJECTS,)
+        client_rejects=RateLimit(2, DAY, 2), client_messages=RateLimit(5, DAY, 5), lock_on=(ClientLimit.REJECTS,)
     )
     limits = worker.limits.enter(CLIENT, "01JD8Q3K7C2VA")
+    limits.happened(ClientLimit.REJECTS)
+    assert worker.table.requests() == []
     for _ in range(10):
         limits.happened(ClientLimit.REJECTS)
     (request,) = worker.table.requests()
@@ -239,7 +244,7 @@ def test_a_server_is_known_for_this_period_and_the_next() -> None:
     empty = [0] * WINDOW
 
     def at(period: int) -> tuple[list[int], list[int], int]:
-        return windows(rule, words, (seen, empty), period * 60 * SECOND + 1)
+        return _windows(rule, words, (seen, empty), period * 60 * SECOND + 1)
 
     assert at(1000) == (seen, empty, 1000)
     assert at(1001) == (empty, seen, 1001)

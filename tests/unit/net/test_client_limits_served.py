@@ -82,6 +82,9 @@ async def test_rejected_recipients_end_in_450_and_the_master_is_asked_for_a_lock
         await relayed(client, server, "RCPT TO:<b@mx.example>", "550 5.1.1 unknown")
         answer = await client.ask("RCPT TO:<c@mx.example>")
         assert answer.startswith(b"450 4.7.1 Servers have refused too many recipients of your address (ClientRejects)")
+        (request,) = harness.admission.clients.requests()
+        assert [request.trace.decode()] == client.trace_ids
+        await client.ask("RCPT TO:<d@mx.example>")
         assert harness.admission.clients.requests() == []  # what is refused for it is no new event
 
 

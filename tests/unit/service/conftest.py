@@ -90,7 +90,7 @@ class Daemon:
         self.socket = str(folder / "listen")
         self.process: subprocess.Popen[bytes] | None = None
         self.clients: list[Client] = []
-        self.environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder)}
+        self.environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder), "STATE_DIRECTORY": str(folder / "state")}
         self.master = 0
 
     def configure(self, **directives: object) -> None:

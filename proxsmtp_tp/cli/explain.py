@@ -1,0 +1,138 @@
+"""proxsmtp-tp explain: what the rules, the limits and the filter do with a connection, and what the client would get.
+
+The daemon answers for itself, with the configuration that it uses and what it has counted; nothing is counted for the
+question. Where no daemon runs, the answer is that of one that has just been started with this configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.cli.daemon import NoAnswerError, NoDaemonError, ask_daemon, complain
+from proxsmtp_tp.cli.instances import add_options, choose
+from proxsmtp_tp.cli.limits import usage
+from proxsmtp_tp.config.addresses import InetAddress, parse_address
+from proxsmtp_tp.config.reader import ConfigError, load_config, printable
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
+
+_STEPS = ("connection", "MAIL", "RCPT", "DATA")
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `explain`."""
+    parser = subparsers.add_parser("explain", help="say what the rules, the limits and the filter do with a connection")
+    parser.add_argument("client", metavar="CLIENT", type=_ip, help="the IP address of a client")
+    parser.add_argument(
+        "server", metavar="SERVER[:PORT]", type=_server, help="the IP address that it connects to, and the port (25)"
+    )
+    add_options(parser)
+    parser.add_argument("--from", metavar="ADDRESS", dest="sender", help="the sender of a message")
+    parser.add_argument("--to", metavar="ADDRESS", dest="recipient", help="its recipient")
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON object")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: answered. 1: the daemon does not answer. 2: usage or configuration."""
+    from proxsmtp_tp.service.control import ControlError  # noqa: PLC0415  (not for --help)
+
+    server, port = args.server
+    request = {"client": args.client, "server": server}
+    given = {"from": args.sender, "to": args.recipient}
+    request |= {name: value for name, value in given.items() if value is not None}
+    try:
+        settings = load_config(choose(args.file, args.instance).path).settings
+        answer = _asked(args, settings, request)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except (NoAnswerError, ControlError) as error:
+        return complain(error if isinstance(error, NoAnswerError) else NoAnswerError(str(error)))
+    answer = {**request, "port": port, "rules": rules(settings, args.client, server, port), **answer}
+    print(json.dumps(answer) if args.json else describe(answer))
+    return 0
+
+
+def _asked(args: argparse.Namespace, settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
+    from proxsmtp_tp.service.limit_commands import explanation  # noqa: PLC0415
+
+    try:
+        return {"running": True, **ask_daemon(args, "explain", **request)}
+    except NoDaemonError:
+        return {"running": False, **explanation(settings, request)}
+
+
+def rules(settings: Settings, client: str, server: str, port: int) -> dict[str, Any]:
+    """What the configured rules do with this connection."""
+    from proxsmtp_tp.gateway.interception import Ends, interception  # noqa: PLC0415
+    from proxsmtp_tp.gateway.options import options_from  # noqa: PLC0415
+    from proxsmtp_tp.gateway.plan import PlanError, make_plan  # noqa: PLC0415
+    from proxsmtp_tp.net.own_addresses import ends_here  # noqa: PLC0415
+
+    try:
+        plan = make_plan(options_from(settings))
+    except PlanError as error:
+        return {"intercepted": False, "refused": False, "why": f"no rules can be made: {error}"}
+    found = interception(plan, Ends(client, server, port, ends_here(ip_address(client)), ends_here(ip_address(server))))
+    return {"intercepted": found.intercepted, "refused": found.refused, "why": found.why}
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """For people: one line for each step."""
+    intercepted = answer["rules"]
+    verdict = "intercepted" if intercepted["intercepted"] else "not intercepted"
+    lines = [f"rules       {verdict}: {intercepted['why']}"]
+    if not answer["running"]:
+        lines.append("daemon      it does not run: what follows is as after its start")
+    if not intercepted["intercepted"]:
+        lines.append("            what follows is for a connection that reaches the daemon nevertheless")
+    lines += _client_lines(answer["counted"])
+    for step in _STEPS:
+        if step in answer["answers"]:
+            said = answer["answers"][step] or (
+                "the greeting of the server" if step == "connection" else _passed(step, answer)
+            )
+            lines.append(f"{step:<12}{said}")
+    lines += [f"log         {reason}" for reason in answer["reasons"]]
+    return "\n".join(printable(line) for line in lines)
+
+
+def _client_lines(counted: dict[str, Any] | None) -> list[str]:
+    if counted is None:
+        return ["limits      none: ClientExcept, this host, or no space in the table of clients"]
+    lines = [f"limits      {counted['client']}{'' if counted['limits'] else ': none is configured'}"]
+    lines += [f"          {line}" for line in usage(counted["limits"])]
+    lock = counted["lock"]
+    return [*lines, f"lock        {lock['until']} ({lock['reason']})" if lock else "lock        none"]
+
+
+def _passed(step: str, answer: dict[str, Any]) -> str:
+    filtering = answer["filter"]
+    if step != "DATA":
+        return "passed to the server"
+    if filtering is None:
+        return "passed to the server; no filter"
+    return f"the message goes to the filter: FilterType {filtering['type']}, {filtering['command']}"
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+
+
+def _server(text: str) -> tuple[str, int]:
+    try:
+        address = parse_address(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text, 25)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(address, InetAddress):
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address")
+    return _ip(address.host), address.port

@@ -1,0 +1,175 @@
+"""What a client would be answered: a session is played with a server that accepts everything, and nothing is counted.
+
+It is the session of the daemon, with its decisions and its words; only the state of the client's limits is a copy, and
+there is no socket. So the answer is the one that the daemon would give (`explain`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.net.limit_decision import decide, decide_connection, locked, policy_of
+from proxsmtp_tp.net.original_destination import RefusedDestinationError
+from proxsmtp_tp.net.refused_destinations import why_refused
+from proxsmtp_tp.net.serving import is_served, session_options
+from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.session.limits import Finding
+from proxsmtp_tp.session.session import Session
+from proxsmtp_tp.smtp import answers
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.rates import ClientLimit
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.limit_decision import Rule, Windows
+    from proxsmtp_tp.session.effects import Effect
+
+DATE = "Thu, 01 Jan 1970 00:00:00 +0000"
+SENDER = "sender@example.org"
+RECIPIENT = "recipient@example.org"
+
+
+@dataclass(slots=True)
+class ClientState:
+    """A copy of what is known of a client: the words and servers of its slot, at a time of both clocks."""
+
+    client: str
+    words: list[int]
+    servers: Windows
+    server_bit: int
+    now: int
+    """Nanoseconds of CLOCK_MONOTONIC."""
+    wall: float
+    """Seconds since 1970."""
+
+
+class RehearsedLimits:
+    """The limits of a session (`session.limits.ClientLimits`) that counts in a copy. None: the client has no limits."""
+
+    def __init__(self, settings: Settings, state: ClientState | None) -> None:
+        self._policy = policy_of(settings)
+        self._state = state
+
+    def connection(self, server: str) -> Finding | None:
+        if (finding := self._locked()) is not None or self._state is None:
+            return finding
+        state, rules = self._state, self._policy.connection
+        if not server:
+            return self._count(rules)
+        decision, servers = decide_connection(rules, state.words, state.servers, state.server_bit, state.now)
+        state.servers = servers or state.servers
+        for word, value in decision.changes:
+            state.words[word] = value
+        return decision.finding
+
+    def message(self) -> Finding | None:
+        return self._locked() or self._count(self._policy.message)
+
+    def recipient(self) -> Finding | None:
+        return self._count(self._policy.recipient)
+
+    def happened(self, _limit: ClientLimit) -> Finding | None:
+        return None  # the server accepts everything, and no filter runs
+
+    def _locked(self) -> Finding | None:
+        state = self._state
+        if state is None:
+            return None
+        lock = locked(state.words, state.wall, state.client, self._policy.lock_reply)
+        return Finding(lock) if lock is not None else None
+
+    def _count(self, rules: tuple[Rule, ...]) -> Finding | None:
+        state = self._state
+        if state is None or not rules:
+            return None
+        decision = decide(rules, state.words, state.now)
+        for word, value in decision.changes:
+            state.words[word] = value
+        return decision.finding
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """The answers, by step of the dialogue: "connection", "MAIL", "RCPT", "DATA". "": the server decides."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    """What the daemon would write to its log about it."""
+    filtered: bool = False
+    """A message would go to the filter."""
+
+
+def rehearse(
+    settings: Settings, client: str, server: str, envelope: tuple[str, str], limits: RehearsedLimits
+) -> Rehearsal:
+    """Play a session of this client with this server, for a message from `envelope[0]` to `envelope[1]`."""
+    played = _Played(Session(session_options(settings), client_ip=client, local_ip="", clock=lambda: DATE))
+    session = played.session
+    if not is_served(settings, client):
+        played.take("connection", session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
+        return played.result
+    if settings.transparent and (reason := why_refused(server)):
+        refused = session.refuse(
+            RefusedDestinationError.reply, f"original destination {server} is refused: it is {reason}"
+        )
+        played.take("connection", refused)
+        return played.result
+    session.use_limits(limits)
+    if not played.take("connection", session.check_limits(server if settings.transparent else "")):
+        return played.result
+    session.feed(events.Connected(server))
+    played.server("220 server ESMTP")
+    played.ask("", "EHLO client.example.org")
+    if played.ask("MAIL", f"MAIL FROM:<{envelope[0]}>") and played.ask("RCPT", f"RCPT TO:<{envelope[1]}>"):
+        played.ask("DATA", "DATA")
+    return played.result
+
+
+class _Played:
+    """The session, and a server that accepts everything."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.result = Rehearsal()
+
+    def ask(self, step: str, line: str) -> bool:
+        """The client says a line. Whether it is accepted."""
+        given = self.session.feed(events.ClientData(f"{line}\r\n".encode()))
+        while commands := b"".join(effect.data for effect in given if isinstance(effect, effects.SendServer)):
+            self._note(given)
+            given = []
+            for command in commands.splitlines():
+                given += self.server(_accepting(command))
+            if step and not any(isinstance(effect, effects.SendServer) for effect in given):
+                self._note(given)
+                self.result.answers[step] = ""
+                return True
+        self.result.filtered |= any(isinstance(effect, effects.StartFilter) for effect in given)
+        return self.take(step, given)
+
+    def server(self, reply: str) -> list[Effect]:
+        """The server says something."""
+        return self.session.feed(events.ServerData(f"{reply}\r\n".encode()))
+
+    def take(self, step: str, given: list[Effect]) -> bool:
+        """Keep an answer of our own to a step. Whether it accepts."""
+        self._note(given)
+        said = b"".join(effect.data for effect in given if isinstance(effect, effects.SendClient))
+        accepts = not said or said[:1] in b"23"
+        if step:
+            self.result.answers[step] = "" if accepts else said.decode("utf-8", "replace").strip()
+        return accepts
+
+    def _note(self, given: list[Effect]) -> None:
+        self.result.reasons += [
+            effect.text for effect in given if isinstance(effect, effects.Log) and effect.level > logging.DEBUG
+        ]
+
+
+def _accepting(command: bytes) -> str:
+    """What the server answers."""
+    verb = command[:4].upper()
+    if verb == b"EHLO":
+        return "250-server\r\n250 XCLIENT ADDR NAME"
+    return {b"XCLI": "220 server ESMTP", b"DATA": "354 go ahead"}.get(verb, "250 2.0.0 Ok")

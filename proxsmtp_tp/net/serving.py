@@ -1,0 +1,28 @@
+"""Who is served, and with which options: asked by the daemon for each connection, and by `explain`."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.settings import FilterType
+from proxsmtp_tp.filters.reject import parse_reject
+from proxsmtp_tp.session.options import options_of
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.session.options import Options
+
+
+def is_served(settings: Settings, ip: str) -> bool:
+    """Whether Clients allows this client ("": a unix socket, to which its directory controls the access)."""
+    if not settings.clients or not ip:
+        return True
+    address = ipaddress.ip_address(ip)
+    return any(address in network for network in settings.clients)
+
+
+def session_options(settings: Settings) -> Options:
+    """The options of a session."""
+    reject = parse_reject(settings.filter_reject) if settings.filter_type is FilterType.REJECT else None
+    return options_of(settings, reject)

@@ -1,0 +1,167 @@
+"""Commands of the control socket about limits and locks of clients: `limits`, `locks`, `explain`.
+
+Values of a request are checked here: who asks is root or the daemon's user, but may be a program with an error.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Protocol
+
+from proxsmtp_tp.net.client_limits import Keys, key_of, name_of
+from proxsmtp_tp.net.client_table import WINDOW, WORDS
+from proxsmtp_tp.net.limit_decision import locked, show_until, usage
+from proxsmtp_tp.net.rehearsal import RECIPIENT, SENDER, ClientState, RehearsedLimits, rehearse
+from proxsmtp_tp.service.control import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ipaddress import IPv4Network, IPv6Network
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.client_table import ClientTable
+    from proxsmtp_tp.service.lock_book import Lock
+    from proxsmtp_tp.service.locks import Locks
+
+    Request = Mapping[str, Any]
+
+TEXT_MAX = 200
+"""Characters of a reason: it stands in a line of a list."""
+_LONGEST = 10 * 366 * 86400
+"""Seconds: what is locked for longer belongs into the firewall."""
+_SHOWN_MAX = 10_000
+"""Locks in one answer: two megabytes. The number of all of them is told."""
+
+
+class Daemon(Protocol):
+    """What these commands see of the master."""
+
+    @property
+    def locks(self) -> Locks:
+        """Locks, and the table of clients."""
+
+
+def limits(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`client`; `reset`: forget what it has used of its limits, and its earlier locks."""
+    network = _client(daemon.locks, request)
+    table, key = daemon.locks.table, key_of(network)
+    if request.get("reset"):
+        slot = table.find(key)
+        if slot is not None:
+            with table.changing(key):
+                table.reset(slot)
+        warning = daemon.locks.forget_repetition(name_of(network))
+        return client_report(daemon.locks, network) | {"warning": warning}
+    return client_report(daemon.locks, network)
+
+
+def client_report(locks: Locks, network: IPv4Network | IPv6Network) -> dict[str, Any]:
+    """What is known of a client."""
+    table = locks.table
+    slot = table.find(key_of(network))
+    words = table.state(slot) if slot is not None else [0] * WORDS
+    lock = locks.of(name_of(network))
+    return {
+        "client": name_of(network),
+        "known": slot is not None,
+        "connections": table.connections(slot) if slot is not None else 0,
+        "limits": usage(locks.settings, words, time.monotonic_ns()),
+        "lock": lock_report(lock) if lock is not None else None,
+    }
+
+
+def lock_report(lock: Lock) -> dict[str, Any]:
+    """A lock, for people and programs."""
+    return asdict(lock) | {"client": name_of(lock.network), "until_utc": show_until(lock.until)}
+
+
+def locks(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`add` or `remove`: a client; `seconds` and `text` for add. Nothing: list."""
+    add, remove = request.get("add"), request.get("remove")
+    try:
+        if add is not None:
+            lock, problem = daemon.locks.add(str(add), _seconds(request), _text(request))
+            return {"locked": lock_report(lock), "warning": problem}
+        if remove is not None:
+            removed, problem = daemon.locks.remove(str(remove))
+            return {"removed": lock_report(removed) if removed is not None else None, "warning": problem}
+    except ValueError as error:
+        raise ControlError(str(error)) from None
+    active = daemon.locks.active()
+    return {"locks": [lock_report(lock) for lock in active[:_SHOWN_MAX]], "number": len(active)}
+
+
+def explain(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`client`, `server` (IP addresses); `from`, `to` (addresses of mail)."""
+    return explanation(daemon.locks.settings, request, daemon.locks)
+
+
+def explanation(settings: Settings, request: Request, locks: Locks | None = None) -> dict[str, Any]:
+    """What the client would be answered. Without `locks`: by a daemon that has just been started for the first time."""
+    client, server = _address(request, "client"), _address(request, "server")
+    envelope = (str(request.get("from", SENDER)), str(request.get("to", RECIPIENT)))
+    if any(character in text for text in envelope for character in "\r\n"):
+        raise ControlError("an address of mail is one line")
+    state = client_state(settings, client, server, locks.table if locks is not None else None)
+    shown = None
+    if state is not None:
+        lock = locked(state.words, state.wall, state.client, settings.lock_reply)
+        shown = {
+            "client": state.client,
+            "limits": usage(settings, state.words, state.now),
+            "lock": {"until": lock.until, "reason": lock.reason} if lock is not None else None,
+        }
+    played = rehearse(settings, client, server, envelope, RehearsedLimits(settings, state))
+    return {
+        "counted": shown,
+        "answers": played.answers,
+        "reasons": played.reasons,
+        "filter": {"type": settings.filter_type.value, "command": settings.filter_command} if played.filtered else None,
+    }
+
+
+def client_state(settings: Settings, client: str, server: str, table: ClientTable | None) -> ClientState | None:
+    """A copy of what is known of a client; None: it has no limits, or there is no space to count for it."""
+    network = Keys(settings).network(client)
+    if network is None:
+        return None
+    words, servers, bit = [0] * WORDS, ([0] * WINDOW, [0] * WINDOW), 0
+    if table is not None:
+        key = key_of(network)
+        bit = table.server_bit(server)
+        slot = table.find(key)
+        if slot is not None:
+            words, servers = table.state(slot), table.servers(slot)
+        elif not table.has_space(key):
+            return None
+    return ClientState(name_of(network), words, servers, bit, time.monotonic_ns(), time.time())
+
+
+def _client(locks: Locks, request: Request) -> IPv4Network | IPv6Network:
+    try:
+        return locks.network(str(request.get("client", "")))
+    except ValueError as error:
+        raise ControlError(str(error)) from None
+
+
+def _address(request: Request, name: str) -> str:
+    try:
+        return str(ip_address(str(request.get(name, ""))))
+    except ValueError:
+        raise ControlError(f"{request.get(name)!r} is no IP address") from None
+
+
+def _seconds(request: Request) -> int | None:
+    seconds = request.get("seconds")
+    if seconds is not None and (type(seconds) is not int or not 0 < seconds <= _LONGEST):
+        raise ControlError(f"{seconds!r} is no time: write seconds, 1 to {_LONGEST} (10 years)")
+    return seconds
+
+
+def _text(request: Request) -> str:
+    text = str(request.get("text", ""))
+    if len(text) > TEXT_MAX or not text.isprintable():
+        raise ControlError(f"a reason is one line of at most {TEXT_MAX} characters")
+    return text
