@@ -17,6 +17,8 @@ from proxsmtp_tp.config.settings import (
     FilterDefault,
     FilterMode,
     FilterType,
+    LogAddresses,
+    LogFormat,
     RuleExisting,
     RuleFail,
     RuleForward,
@@ -455,6 +457,25 @@ DIRECTIVES: tuple[Directive, ...] = (
         values.integer(0, 4),
         "How much is logged: 0 errors, 1 warnings, 2 notices, 3 also what becomes of each message, 4 also the whole"
         " dialogue. A reload changes it. -d of the command line overrides it, and `proxsmtp-tp log-level` both.",
+        since="2.1",
+    ),
+    Directive(
+        "LogFormat",
+        "log_format",
+        values.choice(LogFormat),
+        "The form of log lines. proxsmtpd: that of 1.10, with more fields behind. postfix: as Postfix writes them, for"
+        " pflogsumm and other programs. json: one JSON object a line. See docs/logging.md.",
+        since="2.1",
+    ),
+    Directive(
+        "LogAddresses",
+        "log_addresses",
+        values.choice(LogAddresses),
+        "How mail addresses are shown in log lines and events. full: as they are. domain: without the local part."
+        " keyed: a pseudonym in place of the local part, made with a key that changes each day; `proxsmtp-tp"
+        " events --address` finds the pseudonym of an address for eight days. none: not at all. In the last three"
+        " forms addresses are also replaced in what servers and filters say, and a trace of the dialogue shows only"
+        " verbs and codes.",
         since="2.1",
     ),
     Directive(

@@ -57,6 +57,23 @@ class ConnectFailure(Enum):
     REPLY = "reply"
 
 
+class LogFormat(Enum):
+    """The form of log lines."""
+
+    PROXSMTPD = "proxsmtpd"
+    POSTFIX = "postfix"
+    JSON = "json"
+
+
+class LogAddresses(Enum):
+    """How mail addresses are shown in log lines and events."""
+
+    FULL = "full"
+    DOMAIN = "domain"
+    KEYED = "keyed"
+    NONE = "none"
+
+
 class BareNewline(Enum):
     """What happens to a bare CR or LF in a message."""
 
@@ -166,6 +183,8 @@ class Settings:
     pid_file: str | None = None
     log_level: int = 3
     """As -d, which overrides it."""
+    log_format: LogFormat = LogFormat.PROXSMTPD
+    log_addresses: LogAddresses = LogAddresses.FULL
     workers: int = 0
     """0: one for each core. In a worker it is the real number, which the master has set."""
     instance: str = "proxsmtp-tp"

@@ -84,7 +84,7 @@ class Connection:
         )
         self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
         self.session.use_limits(self._limits)
-        self._reporting = Reporting(context, self)
+        self._reporting = Reporting(context, self, self._peer.port if self._peer else 0)
         self.follow()
         self._upstream = Upstream(context, sock, self._peer)
         self._client: Any = None
@@ -254,8 +254,7 @@ class Connection:
 
     def _crash(self, error: BaseException) -> None:
         """An internal error: the session gets no more events, and the connection ends."""
-        where = (self.name, self.client_ip, self.trace_id)
-        log.error("%s: client=%s: internal error: closing, id=%s", *where, exc_info=error)
+        self._reporting.crashed(error)
         self._crashed = True
         self._judging.release()
         if self._dialling is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.state import Reason, Wait
     from proxsmtp_tp.telemetry.sessions import WorkerSessions
+    from proxsmtp_tp.telemetry.forms import Form
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class WorkerContext:
     tracing: Tracing
     client_limits: WorkerLimits
     sessions: WorkerSessions
+    form: Form
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
 

@@ -30,6 +30,8 @@ from proxsmtp_tp.net.watching import Watch
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.telemetry import addresses
+from proxsmtp_tp.telemetry.forms import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +77,7 @@ class Proxy:
             refusals=refusals,
             tracing=Tracing(admission.switches),
             sessions=admission.sessions.of(worker),
+            form=FORMS[settings.log_format.value](addresses.current()),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
             client_limits=WorkerLimits(
                 settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)

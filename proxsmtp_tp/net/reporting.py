@@ -1,4 +1,4 @@
-"""What a connection reports: log lines. The session gives facts, the form is decided here.
+"""What a connection reports: log lines. The session gives facts, `telemetry.forms` makes the lines of them.
 
 Nothing is formatted for a level that is not logged. How many lines one client may cause: `log_limit`.
 """
@@ -9,17 +9,19 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from proxsmtp_tp.net.tracing import write_traced
-from proxsmtp_tp.telemetry import log_lines
+from proxsmtp_tp.telemetry import addresses
+from proxsmtp_tp.telemetry.events import Who
 
 if TYPE_CHECKING:
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.session import effects
+    from proxsmtp_tp.session.session import Session
     from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.forms import Line
 
 log = logging.getLogger(__name__)
 
-TEXT_MAX = 3600
-"""Characters of a line without its name and id: `service.logging` cuts at 4000 octets, and the id must stay."""
+FAILED = "FILTER-ERROR"
 
 
 class Reporter(Protocol):
@@ -28,59 +30,66 @@ class Reporter(Protocol):
     name: str
     trace_id: str
     client_ip: str
+    session: Session
 
 
 class Reporting:
     """Of one connection."""
 
-    __slots__ = ("_context", "_owner", "traced")
+    __slots__ = ("_context", "_owner", "_who", "traced")
 
-    def __init__(self, context: WorkerContext, owner: Reporter) -> None:
+    def __init__(self, context: WorkerContext, owner: Reporter, port: int) -> None:
         self._context = context
         self._owner = owner
+        self._who = Who(owner.name, owner.trace_id, owner.client_ip, port, context.settings.instance, context.worker)
         self.traced = False
         """All lines are written, whatever the log level is (`tracing.Tracing.follows`)."""
 
     def log(self, effect: effects.Log) -> None:
         """A line that the session has worded."""
-        self._write(effect.level, effect.text, essential=effect.essential)
+        self.say(effect.level, effect.text, essential=effect.essential)
 
-    def say(self, level: int, text: str) -> None:
-        """A line that the connection has worded."""
-        self._write(level, text)
+    def say(self, level: int, text: str, *, essential: bool = False) -> None:
+        """A line in words."""
+        if not self._writes(level):
+            return
+        if not addresses.current().full:
+            text = addresses.current().words(text, self._owner.session.envelope)
+        self._write(level, self._context.form.text(self._who, level, text), essential=essential)
 
     def transaction(self, facts: Transaction) -> None:
         """A transaction has ended."""
-        failed = facts.status == "FILTER-ERROR"
-        level = logging.WARNING if failed else logging.INFO
+        level = logging.WARNING if facts.status == FAILED else logging.INFO
         if (facts.is_message or facts.status == "REJECTED") and self._writes(level):
-            line = log_lines.transaction(self._owner.client_ip, facts)
-            self._write(level, line, essential=facts.is_message)
+            for line in self._context.form.transaction(self._who, facts):
+                self._write(level, line, essential=facts.is_message)
 
     def refusal(self, facts: Refusal) -> None:
         """The server has refused MAIL, RCPT or DATA."""
         if self._writes(logging.INFO):
-            self._write(logging.INFO, log_lines.refusal(self._owner.client_ip, facts))
+            self._write(logging.INFO, self._context.form.refusal(self._who, facts))
 
     def session_end(self, facts: SessionEnd) -> None:
         """The session has ended. One that had no server has a line that says why."""
         if facts.server and self._writes(logging.INFO):
-            self._write(logging.INFO, log_lines.session_end(self._owner.client_ip, facts))
+            self._write(logging.INFO, self._context.form.session_end(self._who, facts))
+
+    def crashed(self, error: BaseException) -> None:
+        """An internal error, with its traceback."""
+        line = self._context.form.text(self._who, logging.ERROR, f"client={self._who.client}: internal error: closing")
+        log.error("%s", line.text, exc_info=error, extra=_extra(line))
 
     def _writes(self, level: int) -> bool:
         return self.traced or log.isEnabledFor(level)
 
-    def _write(self, level: int, text: str, *, essential: bool = False) -> None:
-        owner, context = self._owner, self._context
+    def _write(self, level: int, line: Line, *, essential: bool = False) -> None:
         if self.traced:
-            write_traced(log, level, f"{owner.name}: {bounded(text)}, id={owner.trace_id}")
+            write_traced(log, level, line.text, _extra(line))
             return
-        if not log.isEnabledFor(level):
-            return
-        if essential or level == logging.DEBUG or context.log_limit.allows(owner.client_ip, context.loop.time()):
-            log.log(level, "%s: %s, id=%s", owner.name, bounded(text), owner.trace_id)
+        context = self._context
+        if essential or level == logging.DEBUG or context.log_limit.allows(self._who.client, context.loop.time()):
+            log.log(level, "%s", line.text, extra=_extra(line))
 
 
-def bounded(text: str) -> str:
-    """Cut a line that is too long. Values are short enough (`quoting.LIMIT`), so no line of the session is cut."""
-    return text if len(text) <= TEXT_MAX else text[:TEXT_MAX] + "..."
+def _extra(line: Line) -> dict[str, object]:
+    return {"daemon": line.daemon, "fields": line.fields, "addresses_shown": True}

@@ -57,7 +57,7 @@ class Tracing:
         return self._everybody or self.follows(client)
 
 
-def write_traced(log: logging.Logger, level: int, text: str) -> None:
+def write_traced(log: logging.Logger, level: int, text: str, extra: dict[str, object] | None = None) -> None:
     """A line about a traced client, whatever the level is."""
-    record = log.makeRecord(log.name, max(level, logging.INFO), __file__, 0, "%s", (text,), None)
+    record = log.makeRecord(log.name, max(level, logging.INFO), __file__, 0, "%s", (text,), None, extra=extra)
     log.handle(record)

@@ -37,7 +37,7 @@ from proxsmtp_tp.service.master import Environment, Master, StartError, with_wor
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
 from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
-from proxsmtp_tp.service.state_directory import prepare, state_directory
+from proxsmtp_tp.service.state_directory import prepare, pseudonym_keys, state_directory
 from proxsmtp_tp.service.status import StatusSocket
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import GRACE, make_proxy
@@ -181,6 +181,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     settings = with_workers(wanted.configuration.settings)
     for warning in wanted.configuration.warnings:
         log.warning("%s", warning)
+    logs.use(settings, None)
     log.debug("starting up (%s)...", VERSION)
     pid_file = PidFile(_pid_path(settings, wanted))
     cleanup.callback(pid_file.remove)
@@ -201,6 +202,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     if user is not None and not pid_file.user_may_write(user.pw_uid, user.pw_gid):
         pid_file.write()
     drop_privileges(settings.user, settings.transparent_proxy is TransparentProxy.FULL)
+    logs.use(settings, pseudonym_keys(settings.instance))  # not before: the key file must be the user's
     status.open()
     control = ControlSocket(status.control())
     cleanup.callback(control.close, remove=True)

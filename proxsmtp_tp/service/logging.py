@@ -15,9 +15,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.reader import printable
+from proxsmtp_tp.config.settings import LogAddresses, LogFormat
+from proxsmtp_tp.telemetry import addresses, events
+from proxsmtp_tp.telemetry.pseudonyms import Pseudonyms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
     from typing import TextIO
+
+    from proxsmtp_tp.config.settings import Settings
 
 NOTICE = 25
 LEVELS = (logging.ERROR, logging.WARNING, NOTICE, logging.INFO, logging.DEBUG)
@@ -31,10 +38,24 @@ class OneLine(logging.Formatter):
     """The message, and the traceback if there is one, as one printable line of bounded length."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Escape what does not print; cut what is too long."""
+        """Escape what does not print, show addresses as LogAddresses says, cut what is too long."""
         text = printable(super().format(record))
+        if not getattr(record, "addresses_shown", False):
+            text = addresses.current().words(text)
         data = text.encode()
         return text if len(data) <= _LINE_MAX else data[: _LINE_MAX - 3].decode(errors="ignore") + "..."
+
+
+class JsonLine(OneLine):
+    """One JSON object (LogFormat json). Lines that are not about a session have level, pid, time and text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object, with `text` for a line in words."""
+        fields = getattr(record, "fields", None)
+        if fields is None or record.exc_info:
+            fields = {"v": events.VERSION, "event": "text", "time": events.now(), **(fields or {})}
+            fields["text"] = super().format(record).strip() or fields.get("text", "")
+        return events.encoded({**fields, "level": _level_name(record.levelno), "pid": os.getpid()}).decode()
 
 
 class StreamHandler(logging.StreamHandler["TextIO"]):
@@ -48,7 +69,50 @@ class StreamHandler(logging.StreamHandler["TextIO"]):
     def format(self, record: logging.LogRecord) -> str:
         """The line with its prefix."""
         text = super().format(record)
-        return f"<{priority(record.levelno)}>{text}" if self._journal else f"{self._name}: {text}"
+        if self._journal:
+            return f"<{priority(record.levelno)}>{text}"
+        if isinstance(self.formatter, JsonLine):
+            return text
+        return f"{tag(self._name, self.formatter, record)}: {text}"
+
+
+class PostfixLine(OneLine):
+    """A line behind the tag `NAME/smtpd[PID]` (LogFormat postfix)."""
+
+
+def tag(name: str, form: logging.Formatter | None, record: logging.LogRecord) -> str:
+    """What stands before a line: the name; in the postfix form with the daemon, and the process id."""
+    return f"{name}/{daemon(record)}[{os.getpid()}]" if isinstance(form, PostfixLine) else name
+
+
+def daemon(record: logging.LogRecord) -> str:
+    """The daemon in the tag of the postfix form: a line that is not about a session has one that Postfix has not."""
+    return getattr(record, "daemon", "proxy")
+
+
+def use(settings: Settings, keys: Path | None) -> None:
+    """From now on this process writes lines in this form, and shows addresses so.
+
+    `keys`: the file for pseudonyms; None: it must not be made yet, and there are no pseudonyms.
+    """
+    forms = {LogFormat.PROXSMTPD: OneLine, LogFormat.POSTFIX: PostfixLine, LogFormat.JSON: JsonLine}
+    shown: dict[LogAddresses, Callable[[str], str] | None] = {
+        LogAddresses.FULL: None,
+        LogAddresses.DOMAIN: addresses.domain,
+        LogAddresses.KEYED: addresses.none if keys is None else Pseudonyms(keys).shown,
+        LogAddresses.NONE: addresses.none,
+    }
+    addresses.use(addresses.Addresses(shown[settings.log_addresses]))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, OneLine):
+            handler.setFormatter(forms[settings.log_format]("%(message)s"))
+
+
+def _level_name(level: int) -> str:
+    for bound, name in zip(LEVELS, ("error", "warning", "notice", "information"), strict=False):
+        if level >= bound:
+            return name
+    return "debug"
 
 
 def set_up(handler: logging.Handler, level: int) -> None:

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.config.reader import ConfigError
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners, stop_listening
+from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.commands import commands_of
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.privileges import has_net_raw
+from proxsmtp_tp.service.state_directory import pseudonym_keys
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import PULSE
 
@@ -326,6 +328,7 @@ class Master:
         self._close_unused(old.listeners)
         if self._read is not None:
             self._environment.in_force.reload_done(*self._read)
+        logs.use(new.settings, pseudonym_keys(new.settings.instance))
         log.log(NOTICE, "the new configuration is in force")
         self._ready("accepting connections")
 

@@ -28,6 +28,11 @@ def state_directory(instance: str) -> Path:
     return Path(base, _FOLDER, instance)
 
 
+def pseudonym_keys(instance: str) -> Path:
+    """The file with the keys for LogAddresses keyed."""
+    return state_directory(instance) / "pseudonym.key"
+
+
 def prepare(directory: Path, user: pwd.struct_passwd) -> None:
     """As root: make the directory, which the user owns. Raises OSError."""
     directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.service.logging import priority
+from proxsmtp_tp.service.logging import PostfixLine, daemon, priority
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,7 +66,7 @@ class SyslogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send, or keep."""
         text = self.format(record)
-        line = self._line(record.created, record.levelno, text)
+        line = self._line(record.created, record.levelno, text, self._tag(record))
         if self._octets + len(line) > BACKLOG_MAX:
             self._lost += 1
             if time.monotonic() < self.due:
@@ -115,9 +115,12 @@ class SyslogHandler(logging.Handler):
             self._socket.close()
             self._socket = None
 
-    def _line(self, created: float, level: int, text: str) -> bytes:
+    def _tag(self, record: logging.LogRecord) -> str:
+        return f"{self._name}/{daemon(record)}" if isinstance(self.formatter, PostfixLine) else self._name
+
+    def _line(self, created: float, level: int, text: str, tag: str) -> bytes:
         stamp = time.strftime("%b %e %H:%M:%S", time.localtime(created))
-        head = f"<{_FACILITY_MAIL | priority(level)}>{stamp} {self._name}[{os.getpid()}]: "
+        head = f"<{_FACILITY_MAIL | priority(level)}>{stamp} {tag}[{os.getpid()}]: "
         return (head + text).encode("utf-8", "backslashreplace")
 
     def _keep(self, line: bytes) -> None:
@@ -129,7 +132,7 @@ class SyslogHandler(logging.Handler):
         if self._lost:
             text = f"{self._lost} log lines are lost: the log daemon did not take them in time"
             self._lost = 0
-            self._keep(self._line(time.time(), logging.ERROR, text))
+            self._keep(self._line(time.time(), logging.ERROR, text, self._name))
 
     def _send(self) -> None:
         before, reconnected = len(self._lines), False

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 
 from proxsmtp_tp.net.listening import stop_listening
+from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
+from proxsmtp_tp.service.state_directory import pseudonym_keys
 from proxsmtp_tp.session.state import Reason
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ def _settle(job: Job, master: int) -> None:
     job.close_others()
     for handler in syslog.in_use():
         handler.start_anew()
+    logs.use(job.settings, pseudonym_keys(job.settings.instance))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != master:  # it died before the kernel knew that we want to hear of it
         os._exit(1)

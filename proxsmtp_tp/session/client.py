@@ -260,7 +260,7 @@ def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Read
     try:
         said = read(command) if message.tells_envelope(d) else guess(command)
     except SmtpError:
-        line = shown(command.line[:TRACED])
+        line = "(hidden)" if d.options.hide_addresses else shown(command.line[:TRACED])
         d.log_once(
             b"odd " + command.verb, f"client={d.client}: refused, because servers read it in more than one way: {line}"
         )

@@ -308,6 +308,8 @@ class Dialogue:
     def trace(self, who: str, line: bytes) -> None:
         """Log a line of the dialogue, while it is traced. The caller must leave secrets out."""
         if self.tracing.on:
+            if self.options.hide_addresses and line[:1] != b"(":  # in parentheses: our own words
+                line = line[:3] if line[:3].isdigit() else line.split(b" ", 1)[0]
             self.log(f"{who} {quoted(printable(line[: 2 * TRACED]), TRACED)}", logging.DEBUG)
 
     def report(self, status: str, reply: Reply | None = None, *, filtered: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.settings import BareNewline, FilterType, Settings, TransparentProxy
+from proxsmtp_tp.config.settings import BareNewline, FilterType, LogAddresses, Settings, TransparentProxy
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Network
@@ -36,6 +36,8 @@ class Options:
     """Keep login mechanisms that show the password, although STARTTLS is removed."""
     size_limit: int = 0
     """The largest message in octets; 0: no limit of our own."""
+    hide_addresses: bool = False
+    """What a client or server says is not logged as it is (LogAddresses): it may have addresses in any form."""
     trace: bool = False
     """Log every line of the dialogue, except secrets and message text."""
 
@@ -55,5 +57,6 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         xforward_clients=settings.x_forward_clients,
         auth_without_tls=settings.auth_without_tls,
         size_limit=settings.message_size_limit,
+        hide_addresses=settings.log_addresses is not LogAddresses.FULL,
         trace=trace,
     )

@@ -136,6 +136,12 @@ class Session:
         return d.take_effects()
 
     @property
+    def envelope(self) -> list[bytes]:
+        """The addresses of the transaction, for the log: where they are hidden, replies must not show them either."""
+        envelope = self._d.envelope
+        return [*filter(None, (envelope.sender,)), *envelope.recipients]
+
+    @property
     def more(self) -> bool:
         """Whether the last `feed` left input that can be handled now: then feed Continue."""
         d = self._d

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.telemetry.quoting import printable, quoted, shown
+from proxsmtp_tp.telemetry.addresses import Addresses
+from proxsmtp_tp.telemetry.quoting import printable, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
-
-    Address = Callable[[bytes], str]
-    Words = Callable[[bytes], str]
 
 LOGGED_RECIPIENTS = 20
 """Recipients named in a log line: syslog may cut long lines (RFC 5424 section 6.1 guarantees 480 octets)."""
@@ -24,26 +20,30 @@ RECIPIENT_CHARACTERS = 1200
 """Characters of all of them: with the other values (`quoting.LIMIT`) a line has less than 4000 octets."""
 
 
-def transaction(client: str, facts: Transaction, address: Address = printable, words: Words = printable) -> str:
-    """The line of a message. `address` shows an address, `words` what a server or filter said."""
+_FULL = Addresses()
+
+
+def transaction(client: str, facts: Transaction, addresses: Addresses = _FULL) -> str:
+    """The line of a message."""
+    known = [*filter(None, (facts.sender,)), *facts.recipients]
     parts = [f"client={client}"]
     if facts.sender is not None:
-        parts.append(f"from={quoted(address(facts.sender) or '<>')}")
-    parts += _recipients(facts.recipients, address)
-    parts += [f"status={quoted(words(facts.status.encode()))}", f"server={facts.server}"]
+        parts.append(f"from={quoted(addresses.address(facts.sender) or '<>')}")
+    parts += _recipients(facts.recipients, addresses)
+    parts += [f"status={quoted(addresses.words(facts.status, known))}", f"server={facts.server}"]
     if facts.reply:
-        parts.append(f"reply={quoted(words(facts.reply))}")
+        parts.append(f"reply={quoted(addresses.words(printable(facts.reply), known))}")
     if (facts.verdict not in {"", "pass"} or facts.monitored) and facts.filter_words:
-        parts.append(f"filter={quoted(words(facts.filter_words.encode()))}")
+        parts.append(f"filter={quoted(addresses.words(facts.filter_words, known))}")
     if facts.is_message:
-        parts += _of_message(facts, address)
+        parts += _of_message(facts, addresses)
     return ", ".join(parts)
 
 
-def _recipients(recipients: list[bytes], address: Address) -> list[str]:
+def _recipients(recipients: list[bytes], addresses: Addresses) -> list[str]:
     parts, left = [], RECIPIENT_CHARACTERS
     for recipient in recipients[:LOGGED_RECIPIENTS]:
-        parts.append(f"to={quoted(address(recipient))}")
+        parts.append(f"to={quoted(addresses.address(recipient))}")
         left -= len(parts[-1])
         if left < 0:
             break
@@ -52,13 +52,13 @@ def _recipients(recipients: list[bytes], address: Address) -> list[str]:
     return parts
 
 
-def _of_message(facts: Transaction, address: Address) -> list[str]:
+def _of_message(facts: Transaction, addresses: Addresses) -> list[str]:
     seconds = facts.seconds
     parts = [f"size={facts.size}"]
     if facts.helo:
-        parts.append(f"helo={shown(facts.helo)}")
+        parts.append(f"helo={quoted(addresses.words(printable(facts.helo)))}")
     if facts.message_id:
-        parts.append(f"message-id={quoted(address(facts.message_id))}")
+        parts.append(f"message-id={quoted(addresses.address(facts.message_id))}")
     if facts.changed is not None:
         parts.append(f"changed={'yes' if facts.changed else 'no'}")
     if seconds.filter is not None:
@@ -67,22 +67,27 @@ def _of_message(facts: Transaction, address: Address) -> list[str]:
     return parts
 
 
-def refusal(client: str, facts: Refusal, address: Address = printable, words: Words = printable) -> str:
+def refusal(client: str, facts: Refusal, addresses: Addresses = _FULL) -> str:
     """The line of a sender, a recipient or a DATA command that the server refused."""
+    known = [address for address in (facts.sender, facts.recipient) if address]
     parts = [f"client={client}"]
     if facts.sender is not None:
-        parts.append(f"from={quoted(address(facts.sender) or '<>')}")
+        parts.append(f"from={quoted(addresses.address(facts.sender) or '<>')}")
     if facts.recipient is not None:
-        parts.append(f"to={quoted(address(facts.recipient))}")
-    parts += [f"refused={facts.command}", f"server={facts.server}", f"reply={quoted(words(facts.reply))}"]
+        parts.append(f"to={quoted(addresses.address(facts.recipient))}")
+    parts += [
+        f"refused={facts.command}",
+        f"server={facts.server}",
+        f"reply={quoted(addresses.words(printable(facts.reply), known))}",
+    ]
     return ", ".join(parts)
 
 
-def session_end(client: str, facts: SessionEnd) -> str:
+def session_end(client: str, facts: SessionEnd, addresses: Addresses = _FULL) -> str:
     """The last line of a session. `rcpt=1/3`: one of three commands was accepted."""
     parts = [f"client={client}", f"server={facts.server}", f"disconnected={facts.how}"]
     if facts.helo:
-        parts.append(f"helo={shown(facts.helo)}")
+        parts.append(f"helo={quoted(addresses.words(printable(facts.helo)))}")
     counted = list(facts.commands.items())
     all_of_them = (sum(sent for _, (sent, _) in counted), sum(refused for _, (_, refused) in counted))
     parts += [f"{verb}={accepted(*numbers)}" for verb, numbers in [("commands", all_of_them), *counted]]

@@ -1,0 +1,172 @@
+"""Events: what happened, as values for JSON. docs/event.schema.json describes them.
+
+Names follow ECS and OpenTelemetry where these agree (client.address, server.address). An event has less than 4096
+octets as JSON: long values are cut, and of many recipients only the number is told.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from proxsmtp_tp.telemetry.facts import ABANDONED
+from proxsmtp_tp.telemetry.quoting import printable
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.telemetry.addresses import Addresses
+    from proxsmtp_tp.telemetry.facts import Refusal, Seconds, SessionEnd, Transaction
+
+VERSION = 1
+RECIPIENTS_MAX = 10
+"""Recipients with their addresses; with 100 octets each and the other values, an event has less than 4096 octets."""
+TEXT_MAX = 250
+"""Characters of a value; see also `encoded`."""
+OCTETS_MAX = 4096
+"""Of an event as JSON: a write to a pipe of so many octets is whole (PIPE_BUF), and so is a datagram."""
+
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
+
+
+class Who(NamedTuple):
+    """The session. `name` is what its log lines begin with, as in 1.10."""
+
+    name: str
+    trace_id: str
+    client: str
+    port: int = 0
+    instance: str = ""
+    worker: int = 0
+
+
+def outcome(facts: Transaction) -> str:
+    """What became of a transaction, in one word: `status` of the event."""
+    code = facts.reply[:1]
+    if facts.status in {ABANDONED, "INTERRUPTED"}:
+        return facts.status.lower()
+    if facts.verdict == "discard" and code == b"2":
+        return "discarded"
+    if code == b"2" and facts.is_message:
+        return "delivered"
+    if not facts.is_message and facts.refused:
+        return "deferred" if any(refused < 500 for _, refused in facts.refused) else "rejected"
+    return "deferred" if code == b"4" else "rejected"
+
+
+def transaction(who: Who, facts: Transaction, addresses: Addresses) -> dict[str, Any]:
+    """The event of a transaction."""
+    known = [*filter(None, (facts.sender,)), *facts.recipients, *(address for address, _ in facts.refused)]
+    event = _begin("message", who)
+    event["message"] = facts.number
+    event["client"]["helo"] = _cut(addresses.words(printable(facts.helo), known))
+    event["server"] = {"address": facts.server}
+    event["from"] = None if facts.sender is None else _cut(addresses.address(facts.sender))
+    event |= _recipients(facts, addresses)
+    event["status"] = outcome(facts)
+    if facts.is_message:
+        event["bytes"] = facts.size
+        event["message_id"] = _cut(addresses.address(facts.message_id)) or None
+        event["changed"] = facts.changed
+    event["reply"] = reply(facts.reply, addresses, known) | {"origin": facts.origin} if facts.reply else None
+    verdict = "skip" if facts.status == "SKIPPED" else facts.verdict
+    text = _cut(addresses.words(facts.filter_words, known))
+    event["filter"] = {"verdict": verdict, "text": text} if verdict else None
+    event["ms"] = _milliseconds(facts.seconds)
+    event["duplicate_risk"] = facts.duplicate_risk
+    return event
+
+
+def refusal(who: Who, facts: Refusal, addresses: Addresses) -> dict[str, Any]:
+    """For the log: the server refused MAIL, RCPT or DATA."""
+    known = [address for address in (facts.sender, facts.recipient) if address]
+    event = _begin("refusal", who) | {"server": {"address": facts.server}, "command": facts.command}
+    event["from"] = None if facts.sender is None else _cut(addresses.address(facts.sender))
+    if facts.recipient is not None:
+        event["to"] = _cut(addresses.address(facts.recipient))
+    event["reply"] = reply(facts.reply, addresses, known) | {"origin": "server"}
+    return event
+
+
+def session_end(who: Who, facts: SessionEnd, addresses: Addresses) -> dict[str, Any]:
+    """For the log: the end of a session."""
+    event = _begin("session", who)
+    event["client"]["helo"] = _cut(addresses.words(printable(facts.helo)))
+    return event | {
+        "server": {"address": facts.server},
+        "ended_by": facts.how,
+        "commands": {verb: {"all": sent, "refused": refused} for verb, (sent, refused) in facts.commands.items()},
+        "transactions": facts.transactions,
+        "messages": facts.messages,
+        "ms": {"total": round(facts.seconds * 1000)},
+    }
+
+
+def text(who: Who, words: str) -> dict[str, Any]:
+    """For the log: a line in words."""
+    return _begin("text", who) | {"text": words}
+
+
+def reply(wire: bytes, addresses: Addresses, known: list[bytes]) -> dict[str, Any]:
+    """A reply: code, enhanced code (RFC 3463) if there is one, and text."""
+    words = printable(wire)
+    code, rest = int(wire[:3]), words[4:]
+    enhanced = _ENHANCED.match(rest)
+    if enhanced:
+        rest = rest[enhanced.end() + 1 :]
+    return {"code": code, "enhanced": enhanced[0] if enhanced else None, "text": _cut(addresses.words(rest, known))}
+
+
+def encoded(event: dict[str, Any]) -> bytes:
+    """The event as JSON in one line without its end, of less than OCTETS_MAX octets: values are cut until it fits."""
+    data = _json(event)
+    for length in (100, 30, 8):
+        if len(data) < OCTETS_MAX:
+            break
+        data = _json(_shortened(event, length))
+    return data
+
+
+def _json(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, separators=(",", ":")).encode()
+
+
+def _shortened(value: Any, length: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(each, length) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shortened(each, length) for each in value]
+    return value[:length] + "..." if isinstance(value, str) and len(value) > length else value
+
+
+def now() -> str:
+    """The time in UTC, as RFC 3339 writes it, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _begin(kind: str, who: Who) -> dict[str, Any]:
+    return {
+        "v": VERSION,
+        "event": kind,
+        "time": now(),
+        "id": who.trace_id,
+        "instance": who.instance,
+        "worker": who.worker,
+        "client": {"address": who.client, "port": who.port},
+    }
+
+
+def _recipients(facts: Transaction, addresses: Addresses) -> dict[str, Any]:
+    both = [*((address, 250) for address in facts.recipients), *facts.refused]
+    told = [{"address": _cut(addresses.address(address)), "code": code} for address, code in both[:RECIPIENTS_MAX]]
+    more = len(both) - len(told) + facts.refused_more
+    return {"to": told} | ({"to_more": more} if more else {})
+
+
+def _milliseconds(seconds: Seconds) -> dict[str, int]:
+    known = {"client": seconds.client, "filter": seconds.filter, "server": seconds.server, "total": seconds.total}
+    return {name: round(value * 1000) for name, value in known.items() if value is not None}
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= TEXT_MAX else value[:TEXT_MAX] + "..."
