@@ -254,7 +254,8 @@ class Connection:
 
     def _crash(self, error: BaseException) -> None:
         """An internal error: the session gets no more events, and the connection ends."""
-        self._reporting.crashed(error)
+        text = f"client={self.client_ip}: internal error: closing"
+        self._reporting.say(logging.ERROR, text, essential=True, error=error)
         self._crashed = True
         self._judging.release()
         if self._dialling is not None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.watching import Watch
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.state import Reason, Wait
-    from proxsmtp_tp.telemetry.sessions import WorkerSessions
     from proxsmtp_tp.telemetry.forms import Form
+    from proxsmtp_tp.telemetry.sessions import WorkerSessions
 
 
 @dataclass(slots=True)

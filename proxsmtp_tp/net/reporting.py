@@ -49,13 +49,13 @@ class Reporting:
         """A line that the session has worded."""
         self.say(effect.level, effect.text, essential=effect.essential)
 
-    def say(self, level: int, text: str, *, essential: bool = False) -> None:
-        """A line in words."""
+    def say(self, level: int, text: str, *, essential: bool = False, error: BaseException | None = None) -> None:
+        """A line in words; with the traceback of `error`."""
         if not self._writes(level):
             return
         if not addresses.current().full:
             text = addresses.current().words(text, self._owner.session.envelope)
-        self._write(level, self._context.form.text(self._who, level, text), essential=essential)
+        self._write(level, self._context.form.text(self._who, level, text), essential=essential, error=error)
 
     def transaction(self, facts: Transaction) -> None:
         """A transaction has ended."""
@@ -74,21 +74,16 @@ class Reporting:
         if facts.server and self._writes(logging.INFO):
             self._write(logging.INFO, self._context.form.session_end(self._who, facts))
 
-    def crashed(self, error: BaseException) -> None:
-        """An internal error, with its traceback."""
-        line = self._context.form.text(self._who, logging.ERROR, f"client={self._who.client}: internal error: closing")
-        log.error("%s", line.text, exc_info=error, extra=_extra(line))
-
     def _writes(self, level: int) -> bool:
         return self.traced or log.isEnabledFor(level)
 
-    def _write(self, level: int, line: Line, *, essential: bool = False) -> None:
+    def _write(self, level: int, line: Line, *, essential: bool = False, error: BaseException | None = None) -> None:
         if self.traced:
             write_traced(log, level, line.text, _extra(line))
             return
         context = self._context
         if essential or level == logging.DEBUG or context.log_limit.allows(self._who.client, context.loop.time()):
-            log.log(level, "%s", line.text, extra=_extra(line))
+            log.log(level, "%s", line.text, exc_info=error, extra=_extra(line))
 
 
 def _extra(line: Line) -> dict[str, object]:
