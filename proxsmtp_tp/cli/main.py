@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "install-rules": ("rules", "redirect the mail that passes this machine to the daemon"),
     "remove-rules": ("rules", "leave firewall, routing and settings as they were before"),
     "check-rules": ("rules", "compare the rules in place with those that are wanted"),
+    "rules": ("rules_list", "list all rules on this host, and whose they are"),
     "doctor": ("doctor", "examine each step of interception, and name the fix"),
     "install-service": ("service", "install, enable and start the systemd units"),
     "remove-service": ("service", "stop and remove the systemd units"),

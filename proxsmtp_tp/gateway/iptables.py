@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import routing, xtables
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.plan import Mode, names
+from proxsmtp_tp.gateway.plan import Mode, instance_of_chain, names
 from proxsmtp_tp.gateway.python import module_command
 
 if TYPE_CHECKING:
@@ -53,6 +53,19 @@ class IptablesFirewall:
     def present(self, instance: str) -> bool:
         """Whether a chain of ours exists."""
         return bool(_with_our_chains(instance))
+
+    def inventory(self) -> dict[str, list[str]]:
+        """The chains with a name of ours."""
+        if find_spec("iptc") is None:
+            return {}
+        tables = {version: there for version in routing.versions() if (there := _existing_tables(version))}
+        answers = work([{"version": version, "action": "list", "tables": there} for version, there in tables.items()])
+        found: dict[str, list[str]] = {}
+        for version, answer in zip(tables, answers, strict=True):
+            for table, chain in answer["chains"]:
+                if instance := instance_of_chain(chain):
+                    found.setdefault(instance, []).append(f"{_TOOL[version]} table {table} chain {chain}")
+        return found
 
     def drift(self, plan: Plan) -> list[str] | None:
         """Compare our chains, and their calls, with what the plan means."""

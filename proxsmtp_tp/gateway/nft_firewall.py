@@ -40,6 +40,14 @@ class NftFirewall:
         """Whether our table exists."""
         return shutil.which("nft") is not None and names(instance).table in nftables.table_names()
 
+    def inventory(self) -> dict[str, list[str]]:
+        """The tables with a name of ours."""
+        if shutil.which("nft") is None:
+            return {}
+        prefix = names("_").table.removesuffix("_")
+        ours = [name for name in sorted(nftables.table_names()) if name.startswith(prefix)]
+        return {name.removeprefix(prefix): [f"nft table {nftables.FAMILY} {name}"] for name in ours}
+
     def drift(self, plan: Plan) -> list[str] | None:
         """Compare our table with what the script means."""
         name = plan.names.table

@@ -317,6 +317,16 @@ def _chain(prefix: str, instance: str) -> str:
     return f"{name[: CHAIN_NAME_MAX - 9]}-{digest}"
 
 
+def instance_of_chain(chain: str) -> str | None:
+    """The instance that a chain of the iptables method belongs to; None if that is no chain of ours.
+
+    A long name that was cut (`_chain`) stays cut.
+    """
+    prefix, _, instance = chain.partition("-")
+    ours = {name.partition("-")[0] for name in names("_").chains}
+    return instance if prefix in ours and _INSTANCE.fullmatch(instance) else None
+
+
 def preferred_slot(instance: str) -> int:
     """The slot of an instance, unless other software uses the numbers of that slot."""
     return zlib.crc32(instance.encode()) % SLOTS

@@ -8,7 +8,8 @@ Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...]
 the wanted chains, made by `iptables.encode`; `owned` lists [table, built-in chain, chain] of every chain that may be
 ours. Action `replace`, with `steps`, pairs of a table and a boolean: one commit for each pair, in that order, after
 which the table has exactly the wanted chains of ours (true) or none (false). Action `examine`, with `tables`: report
-our existing chains and the wanted ones in the same form. Standard output: one JSON object. Exit status: 0, or 1 with
+our existing chains and the wanted ones in the same form. Action `list`, with `tables`: all chains that are not built in
+(neither `chains` nor `owned` is needed). Standard output: one JSON object. Exit status: 0, or 1 with
 the reason on standard error.
 
 Guarantees: holds the lock of iptables (/run/xtables.lock) from reading a table to writing it, so that no change of
@@ -129,6 +130,11 @@ class Worker:
                 live[f"{table} {chain}"] = [*calls, *rules]
         return {"live": live, "meant": {f"{c['table']} {c['name']}": self._meant(c) for c in job["chains"]}}
 
+    def list_chains(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The chains in these tables that are not built in, as [table, chain]."""
+        found = ((name, chain) for name in job["tables"] for chain in self.table(name).chains)
+        return {"chains": [[name, chain.name] for name, chain in found if not chain.is_builtin()]}
+
     def _meant(self, chain: dict[str, Any]) -> list[str]:
         """The wanted rules as the library reads them back, from a chain that is never committed."""
         opened = self.table(chain["table"])
@@ -180,7 +186,7 @@ def main() -> int:
     try:
         with xtables_lock():
             worker = Worker(job["version"])
-            actions = {"replace": worker.replace, "examine": worker.examine}
+            actions = {"replace": worker.replace, "examine": worker.examine, "list": worker.list_chains}
             json.dump(actions[job["action"]](job), sys.stdout)
     except Exception as error:  # noqa: BLE001 - every error of the library is reported as the reason
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
