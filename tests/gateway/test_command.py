@@ -166,11 +166,11 @@ def _wait_until(seconds: float, condition: object) -> bool:
 def test_a_try_without_confirmation_is_undone(proxsmtp_tp: Commands) -> None:
     host = proxsmtp_tp.host
     before = host.snapshot()
-    status, said, _ = proxsmtp_tp("install-rules", "--mode", "tproxy", "--confirm", "3")
+    status, said, _ = proxsmtp_tp("install-rules", "--mode", "tproxy", "--confirm", "8")
     assert status == 0
     assert "undone in" in said
     assert "on trial" in proxsmtp_tp("check-rules", "--mode", "tproxy")[2]
-    assert _wait_until(20, lambda: host.snapshot() == before and not host.state.exists())
+    assert _wait_until(40, lambda: host.snapshot() == before and not host.state.exists())
 
     # Over rules that stand, it goes back to them.
     assert proxsmtp_tp("install-rules")[0] == 0
