@@ -10,6 +10,7 @@ check_config    check-config
 reload          reload
 status          status
 log_level       log-level
+bypass          bypass
 sessions        sessions
 limits          limits
 locks           locks

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import choose
 from proxsmtp_tp.config.reader import ConfigError, printable
-from proxsmtp_tp.service import in_force
+from proxsmtp_tp.service import bypass, in_force
 
 if TYPE_CHECKING:
     import argparse
@@ -76,6 +76,7 @@ def describe(answer: dict[str, Any]) -> str:
     lines = [
         f"{answer['instance']}: pid {answer['pid']}, version {answer['version']}, up {duration(answer['uptime'])}",
         *(f"  {line}" for line in _configuration(answer)),
+        *(f"  {line}" for line in _bypass(answer)),
         f"  listening on {', '.join(answer['listen'])}",
         f"  connections {used} of {limit}, workers replaced {replaced}",
         *(f"  {name.replace('_', ' ')} {total}" for name, total in dict(answer["counters"]).items()),
@@ -90,6 +91,10 @@ def describe(answer: dict[str, Any]) -> str:
 
 def _configuration(answer: dict[str, Any]) -> list[str]:
     return in_force.describe(answer["configuration"])[0] if "configuration" in answer else []
+
+
+def _bypass(answer: dict[str, Any]) -> list[str]:
+    return [bypass.describe(answer["bypass"])] if answer.get("bypass") else []
 
 
 def duration(seconds: int) -> str:

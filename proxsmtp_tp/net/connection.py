@@ -84,6 +84,7 @@ class Connection:
         )
         self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
         self.session.use_limits(self._limits)
+        self.session.use_bypass(context.bypassed)
         self._reporting = Reporting(context, self, self._peer.port if self._peer else 0)
         self.follow()
         self._upstream = Upstream(context, sock, self._peer)

@@ -5,11 +5,13 @@ Made by `proxy`, used by `connection` and `upstream`, which know nothing else ab
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters import stderr
 from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.telemetry.switches import Switch
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,6 +55,10 @@ class WorkerContext:
     form: Form
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
+
+    def bypassed(self) -> bool:
+        """Whether mail passes unjudged now (`service.bypass`)."""
+        return self.admission.switches[Switch.BYPASS_UNTIL] > time.monotonic_ns()
 
     def remember(self, client: str, verdict: Verdict) -> None:
         """Show `status` and `doctor` how the message of a client was judged."""

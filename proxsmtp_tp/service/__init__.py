@@ -16,6 +16,7 @@ status      the socket that tells what the daemon does
 control     the socket at which the daemon is asked and changed
 in_force    which configuration is in force, since when, and how the last reload ended
 commands    what can be asked there
+bypass      the filter is out of the way for a time
 log_levels  how much is logged, and whose sessions are traced
 readiness   messages to the service manager (sd_notify(3))
 logging     where log lines go, and their form

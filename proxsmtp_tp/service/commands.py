@@ -10,13 +10,16 @@ from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.service import limit_commands
+from proxsmtp_tp.service.bypass import LONGEST, REASON_MAX
 from proxsmtp_tp.service.control import Command, ControlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
+    from proxsmtp_tp.service.bypass import Bypass
     from proxsmtp_tp.service.in_force import InForce
     from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.log_levels import LogLevels
@@ -45,6 +48,14 @@ class Daemon(Protocol):
     @property
     def sessions(self) -> SessionTable:
         """The sessions of all workers."""
+
+    @property
+    def bypass(self) -> Bypass:
+        """Whether mail passes unjudged."""
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a filter judges messages, if it is not bypassed."""
 
     @property
     def in_force(self) -> InForce:
@@ -111,6 +122,28 @@ def _kill_session(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     return {"id": identifier}
 
 
+def _bypass(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`seconds` and `reason`: begin. `end`: end. Nothing: only ask. The answer has the report of the bypass, or None.
+
+    `passed`, after an end: messages that passed unjudged. `kept`, after a beginning: it outlives a restart.
+    """
+    bypass, seconds, reason = daemon.bypass, _seconds(request), request.get("reason")
+    if request.get("end"):
+        if not bypass.active:
+            raise ControlError("the filter is not bypassed")
+        return {"bypass": None, "passed": bypass.end()}
+    if seconds is None:
+        return {"bypass": bypass.report()}
+    if seconds > LONGEST:
+        raise ControlError("a bypass lasts at most 7 days: remove FilterCommand instead")
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_MAX:
+        raise ControlError(f"say why in --reason, in at most {REASON_MAX} characters")
+    if not daemon.filtered:
+        raise ControlError("no filter judges mail here (FilterCommand, FilterType): there is nothing to bypass")
+    kept = bypass.begin(seconds, printable(reason.strip()))
+    return {"bypass": bypass.report(), "kept": kept}
+
+
 def _reload(daemon: Daemon, _: Request) -> Mapping[str, Any]:
     """Answer at once: the number of the reload that will read the file. `configuration` says how it ended."""
     if daemon.stopping:
@@ -148,6 +181,7 @@ _COMMANDS: dict[str, _Row] = {
     "locks": _Row(limit_commands.locks, lambda request: "add" in request or "remove" in request),
     "explain": _Row(limit_commands.explain, lambda _request: False),
     "log-level": _Row(_log_level, lambda request: len(request) > 1),
+    "bypass": _Row(_bypass, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),
     "kill-session": _Row(_kill_session, lambda _request: True),
 }

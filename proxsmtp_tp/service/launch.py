@@ -27,6 +27,7 @@ from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
+from proxsmtp_tp.service.bypass import BYPASS_FILE, Bypass
 from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.fail_open import FailOpen
 from proxsmtp_tp.service.in_force import InForce
@@ -233,6 +234,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         status=status,
         control=control,
         levels=LogLevels(admission.switches, wanted.level, settings.log_level),
+        bypass=Bypass(admission.switches, admission.counters, kept / BYPASS_FILE),
         on_ready=on_ready,
         on_stop=pid_file.stopping,
         close_in_worker=close_in_worker,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.reader import ConfigError
-from proxsmtp_tp.config.settings import TransparentProxy
+from proxsmtp_tp.config.settings import FilterType, TransparentProxy
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners, stop_listening
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.listening import Listeners
+    from proxsmtp_tp.service.bypass import Bypass
     from proxsmtp_tp.service.control import ControlSocket
     from proxsmtp_tp.service.fail_open import FailOpen
     from proxsmtp_tp.service.in_force import InForce
@@ -84,6 +85,7 @@ class Environment:
     status: StatusSocket
     control: ControlSocket
     levels: LogLevels
+    bypass: Bypass
     on_ready: Callable[[], None]
     on_stop: Callable[[], None]
     close_in_worker: Callable[[], None]
@@ -137,6 +139,17 @@ class Master:
         return self._environment.levels
 
     @property
+    def bypass(self) -> Bypass:
+        """Whether mail passes unjudged."""
+        return self._environment.bypass
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a filter judges messages, if it is not bypassed."""
+        settings = self._current.settings
+        return settings.filter_command is not None and settings.filter_type is not FilterType.REJECT
+
+    @property
     def sessions(self) -> SessionTable:
         """The sessions of all workers."""
         return self._environment.admission.sessions
@@ -173,6 +186,7 @@ class Master:
             "replaced_workers": self._current.replaced,
             "counters": {counter.name.lower(): total for counter, total in counters.items()},
             "log": self.levels.report(),
+            "bypass": self.bypass.report(),
             "filter": self._environment.admission.recent_verdicts.report(),
             "workers": [
                 {
@@ -204,6 +218,7 @@ class Master:
         self._environment.fail_open.step(self._current.serves)
         self._environment.control.step()
         self.levels.step()
+        self.bypass.step()
         self._environment.locks.step()
         for handler in syslog.in_use():
             handler.retry()
@@ -223,7 +238,7 @@ class Master:
             *(generation.due() for generation in self._generations()),
         )
         environment = self._environment
-        others = (*others, environment.control.due(), environment.locks.due(), self.levels.due())
+        others = (*others, environment.control.due(), environment.locks.due(), self.levels.due(), self.bypass.due())
         due = min(self._pulse_at, environment.fail_open.due(), *others)
         pause = min(max(0.0, due - time.monotonic()), (self._environment.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):

@@ -116,8 +116,8 @@ def pump(d: Dialogue) -> None:
             message.text(d, d.lines.take(TEXT_PER_FEED - octets))
         elif d.phase is Phase.SKIPPING:
             _skip(d)
-        elif d.waiting_data is not None:
-            command, d.waiting_data = d.waiting_data, None
+        elif d.data.waiting is not None:
+            command, d.data.waiting = d.data.waiting, None
             _data(d, command)
         elif not _next_line(d):
             if d.client_gone and not d.outstanding:
@@ -137,7 +137,7 @@ def _readable(d: Dialogue) -> bool:
         if not d.outstanding:
             d.end(d.end_after_replies or d.end_after_transaction)
         return False
-    if d.waiting_data is not None:
+    if d.data.waiting is not None:
         return not d.outstanding and not d.queued
     return not d.queued and not d.flow.client_full and d.may_ask()
 
@@ -310,10 +310,11 @@ def _rcpt(d: Dialogue, command: Command) -> None:
 def _data(d: Dialogue, command: Command) -> None:
     if refusing.rejected(d, b"DATA"):
         return
-    if not message.must_filter(d):
+    d.data.bypassed = message.must_filter(d) and d.data.bypass()
+    if d.data.bypassed or not message.must_filter(d):
         d.ask(PendingReply(Expect.DATA, command.line))
     elif d.outstanding or d.queued:
-        d.waiting_data = command
+        d.data.waiting = command
     elif command.argument:
         refusing.refuse(d, answers.NO_ARGUMENT)
     elif d.envelope.sender is None or not d.envelope.recipients:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects
 from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
-from proxsmtp_tp.session.parts import OwnCommands, PendingReply, RemovedOffers
+from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
 from proxsmtp_tp.session.record import INTERRUPTED, Record, Trace
 from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
 from proxsmtp_tp.session.tracing import Tracing
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.parts import Message
-    from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.replies import Reply
 
 TRACED = 2000
@@ -96,8 +95,7 @@ class Dialogue:
         self.xclient_sent = False
         self.client_known = not options.xclient
         """The server knows the client's address, or does not need it. Until then no transaction may begin."""
-        self.waiting_data: Command | None = None
-        """A DATA command that waits until the server has answered the commands before it."""
+        self.data = DataCommand()
         self.refusals = Refusals()
         self.flow = Flow()
         self.logged_once: set[bytes] = set()

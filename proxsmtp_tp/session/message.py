@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 FILTERED = "FILTERED"
 SKIPPED = "SKIPPED"
 MONITORED = "MONITORED"
+BYPASSED = "BYPASSED"
 FILTER_ERROR = "FILTER-ERROR"
-"""Values of `status=`, as in proxsmtpd 1.10, except MONITORED (FilterMode). For a message that the filter did not pass,
-its own text stands there."""
+"""Values of `status=`, as in proxsmtpd 1.10, except MONITORED (FilterMode) and BYPASSED (the command bypass). For a
+message that the filter did not pass, its own text stands there."""
 
 _SYMBOL = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
 _ESCAPES = {"r": "\r", "n": "\n", "t": "\t"}
@@ -46,7 +47,7 @@ def skipped(d: Dialogue) -> bool:
 
 
 def must_filter(d: Dialogue) -> bool:
-    """Whether the messages of this connection are filtered."""
+    """Whether the messages of this connection are filtered, unless the filter is bypassed at DATA."""
     return d.options.filtered and not skipped(d)
 
 
@@ -66,9 +67,9 @@ def begin_filtered(d: Dialogue) -> None:
 
 
 def begin_stream(d: Dialogue, reply: Reply) -> None:
-    """The server answered 354, and there is no filter: send the message to the server as it arrives."""
+    """The server answered 354, and the message is not filtered: send it to the server as it arrives."""
     d.pass_on(reply)
-    _begin(d, Sink.STREAM, None if skipped(d) else header_inserter(d))
+    _begin(d, Sink.STREAM, None if skipped(d) or d.data.bypassed else header_inserter(d))
 
 
 def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> None:
@@ -280,6 +281,9 @@ def final(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     given = _message(d).verdict
     if given is not None and given.monitored is not None:
         _log_monitored(d, given, given.monitored, reply)
+    elif d.data.bypassed:
+        d.report(BYPASSED, reply)
+        d.unseen_effects.append(effects.Count(Counter.BYPASSED))
     else:
         d.report(FILTERED if given is not None else SKIPPED if skipped(d) else "RELAYED", reply)
     d.pass_on(reply)

@@ -8,7 +8,10 @@ from proxsmtp_tp.session.state import Expect, Sink
 from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxsmtp_tp.filters.verdict import Verdict
+    from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.headers import HeaderInserter
     from proxsmtp_tp.smtp.replies import Reply
 
@@ -98,3 +101,21 @@ class RemovedOffers:
         self.tls = False
         self.auth = False
         """At least one mechanism of AUTH was removed."""
+
+
+def _never() -> bool:
+    return False
+
+
+class DataCommand:
+    """The client's DATA, and whether the filter judges its message."""
+
+    __slots__ = ("bypass", "bypassed", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: Command | None = None
+        """A DATA command that waits until the server has answered the commands before it."""
+        self.bypass: Callable[[], bool] = _never
+        """Whether the filter is bypassed now."""
+        self.bypassed = False
+        """The last DATA went past the filter: its message is not judged."""

@@ -313,15 +313,15 @@ def _data(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if not reply.intermediate:
         _refused(d, "DATA", pending, reply)
         d.pass_on(reply)
-    elif message.must_filter(d) and d.envelope.recipients:
+    elif d.data.bypassed or not message.must_filter(d):
+        message.begin_stream(d, reply)
+    elif d.envelope.recipients:
         _out_of_step(d, "354 to DATA without an accepted sender")  # recipients would get an empty, unfiltered message
-    elif message.must_filter(d):
+    else:
         # RFC 2920 section 3.1 lets a server answer 354 without an accepted recipient; a lone dot would then end the
         # text.
         # But a server that has accepted a recipient after all would take the lone dot for an empty message.
         _out_of_step(d, "354 to DATA without an accepted recipient")
-    else:
-        message.begin_stream(d, reply)
 
 
 def _rset(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:

@@ -123,6 +123,10 @@ class Session:
         """The limits of the client; without this call it has none."""
         self._d.refusals.limits = limits
 
+    def use_bypass(self, bypass: Callable[[], bool]) -> None:
+        """`bypass` tells at each DATA whether the filter is bypassed; without this call it never is."""
+        self._d.data.bypass = bypass
+
     def check_limits(self, server_ip: str) -> list[Effect]:
         """Before the server is dialled: end the connection if the client is locked or over a limit of connections.
 

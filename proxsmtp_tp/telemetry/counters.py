@@ -51,6 +51,8 @@ class Counter(IntEnum):
     """Messages that passed to the server because of FilterMode monitor, whatever the filter said."""
     MONITORED_REFUSED = 16
     """Those of them that the filter would have refused, deferred or discarded."""
+    BYPASSED = 17
+    """Messages that passed to the server unjudged, because the filter was bypassed."""
 
 
 class Counters:

@@ -46,8 +46,8 @@ class Refusal:
 class Transaction:
     """One transaction, from MAIL to its end. `number` counts from 1 in a session.
 
-    `status` is the word of the log line: FILTERED, MONITORED, SKIPPED, RELAYED, FILTER-ERROR, REFUSED, REJECTED,
-    INTERRUPTED, ABANDONED, or what the filter said about a message that it did not pass.
+    `status` is the word of the log line: FILTERED, MONITORED, BYPASSED, SKIPPED, RELAYED, FILTER-ERROR, REFUSED,
+    REJECTED, INTERRUPTED, ABANDONED, or what the filter said about a message that it did not pass.
     """
 
     number: int

@@ -126,6 +126,13 @@ def _short_of_space(total: int, free: int, path: Path, spool_limit: int) -> str 
     return None
 
 
+def look_at_bypass(setup: Setup) -> Iterator[Finding]:
+    """Checks that nobody has taken the filter out of the way."""
+    if bypass := (setup.status() or {}).get("bypass"):
+        text = f"mail passes unjudged for another {bypass['left']} s: {bypass['reason']}"
+        yield Finding("bypass", False, text, f"{setup.command('bypass')} --end")
+
+
 def look_at_filter(setup: Setup) -> Iterator[Finding]:
     """Checks that the daemon's user can run the filter command, or reach the scanner."""
     settings = setup.settings

@@ -42,6 +42,7 @@ LOOKS: tuple[Look, ...] = (
     listeners.look_at_descriptors,
     daemon_view.look_at_temp_directory,
     daemon_view.look_at_filter,
+    daemon_view.look_at_bypass,
 )
 _ONLY_ROOT: frozenset[Look] = frozenset(
     (

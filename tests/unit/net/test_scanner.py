@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.config.settings import FilterMode, FilterType
 from proxsmtp_tp.telemetry.counters import Counter
+from proxsmtp_tp.telemetry.switches import Switch
 from tests.unit.net.dialogue import MESSAGE, one_message
 from tests.unit.net.proxy_harness import Mx
 from tests.unit.session.models import ModelServer
@@ -169,3 +171,20 @@ async def test_a_monitored_filter_refuses_nothing(
     assert "status=MONITORED" in caplog.text
     assert "filter=would reject: 550 5.7.1 spam (" in caplog.text
     assert (totals[Counter.MONITORED], totals[Counter.MONITORED_REFUSED]) == (1, 1)
+
+
+async def test_a_bypass_from_one_message_to_the_next(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+    model = ModelServer()
+    async with Mx() as mx:
+        mx.serve(lambda: model)
+        async with start_proxy(mx, filter_command="echo 550 5.7.1 spam >&2; exit 1") as harness:
+            switches = harness.admission.switches
+            assert await one_message(await harness.client()) == [220, 250, 250, 250, 354, 550, 221]
+            switches.set(Switch.BYPASS_UNTIL, time.monotonic_ns() + 3600 * 10**9)
+            assert await one_message(await harness.client()) == [220, 250, 250, 250, 354, 250, 221]
+            switches.set(Switch.BYPASS_UNTIL, time.monotonic_ns() - 1)  # its end needs no master
+            assert await one_message(await harness.client()) == [220, 250, 250, 250, 354, 550, 221]
+            await harness.empty()
+            assert harness.admission.counters.totals()[Counter.BYPASSED] == 1
+    assert model.messages == [MESSAGE]
+    assert caplog.text.count("status=BYPASSED") == 1

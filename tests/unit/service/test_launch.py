@@ -80,6 +80,8 @@ def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
         "notifier",
         "status",
         "levels",
+        "bypass",
+        "bypass",
         "on_ready",
         "on_stop",
         "close_in_worker",
