@@ -1,12 +1,13 @@
-"""What an administrator without Ansible copies to the gateway: wheels and the sample filter."""
+"""What an administrator without Ansible copies to the gateway: wheels of this and the next version, sample filter."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.deploy.machines import Machines, wheel
-from tests.deploy.prepare import TREE, VERSION, cache
+from tests.deploy.prepare import NEXT_VERSION, TREE, VERSION, cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _PIP = "[global]\nno-index = yes\nfind-links = /root/wheels\n"
 _LEAVE = """
 export DEBIAN_FRONTEND=noninteractive
-rm -rf /opt/proxsmtp-tp /usr/local/bin/proxsmtp-tp /root/wheels /root/*.whl /root/sample-filter.sh /etc/pip.conf
+rm -rf /opt/proxsmtp-tp* /usr/local/bin/proxsmtp-tp /root/wheels /root/*.whl /root/sample-filter.sh /etc/pip.conf
 apt-get purge -q -y --autoremove python3-venv nftables
 """
 
@@ -27,8 +28,8 @@ def wheels(machines: Machines) -> Iterator[None]:
     (root / "root/wheels").mkdir()
     for path in (cache() / "wheels").glob("*.whl"):
         (root / "root/wheels" / path.name).write_bytes(path.read_bytes())
-    release = cache() / "release" / wheel(VERSION).rpartition("/")[2]
-    for path in (TREE / "proxsmtp_tp/lab/sample-filter.sh", release):
+    releases = [Path(wheel(version)) for version in (VERSION, NEXT_VERSION)]
+    for path in (TREE / "proxsmtp_tp/lab/sample-filter.sh", *releases):
         (root / "root" / path.name).write_bytes(path.read_bytes())
     (root / "etc/pip.conf").write_text(_PIP)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.lab.scenario import Setup
 from tests.deploy import acceptance, documented_commands, manual_install
+from tests.deploy.prepare import NEXT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,6 +194,15 @@ def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
     gateway.boot_gateway()
     gateway.gateway.run(*FORWARD)
     acceptance.accept_queues(gateway.site)
+
+
+def test_the_page_upgrades_it(gateway: Machines) -> None:
+    """The next version stays."""
+    [steps] = documented_commands.blocks(PAGE, "### By hand")
+    named = [replace(step, command=step.command.replace("NEXT", NEXT_VERSION)) for step in steps]
+    documented_commands.follow(gateway.gateway, named)
+    assert f"version {NEXT_VERSION}," in gateway.gateway.run("proxsmtp-tp", "status")
+    assert gateway.gateway.run("proxsmtp-tp", "check-rules").startswith("rules of instance gateway: in place\n")
 
 
 def test_remove_service_leaves_nothing(gateway: Machines) -> None:
