@@ -14,6 +14,7 @@ bypass          bypass
 sessions        sessions
 limits          limits
 locks           locks
+events          the events in the file that EventLog names
 explain         explain
 daemon          asks a running daemon at its control socket
 durations       times as they are typed and shown

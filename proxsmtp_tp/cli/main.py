@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "status": ("status", "show what the running instances do"),
     "sessions": ("sessions", "list the sessions that run, or end one"),
     "bypass": ("bypass", "take the filter out of the way for a time: mail passes unjudged"),
+    "events": ("events", "show what became of messages, from the file that EventLog names"),
     "log-level": ("log_level", "change how much the running daemon logs, or trace a client"),
     "install-rules": ("rules", "redirect the mail that passes this machine to the daemon"),
     "remove-rules": ("rules", "leave firewall, routing and settings as they were before"),

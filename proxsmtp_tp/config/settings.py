@@ -185,6 +185,8 @@ class Settings:
     """As -d, which overrides it."""
     log_format: LogFormat = LogFormat.PROXSMTPD
     log_addresses: LogAddresses = LogAddresses.FULL
+    event_log: str = "off"
+    """off, journal, a path, or unix: and a path."""
     workers: int = 0
     """0: one for each core. In a worker it is the real number, which the master has set."""
     instance: str = "proxsmtp-tp"

@@ -97,6 +97,15 @@ def parse_skip(text: str) -> bool:
     return True
 
 
+def parse_event_log(text: str) -> str:
+    """Read where events go."""
+    if text.lower() in {"off", "journal"}:
+        return text.lower()
+    if text.startswith(("/", "unix:/")):
+        return text
+    raise ValueError(f"{text!r} is no place for events: write off, journal, /path or unix:/path")
+
+
 def parse_transparent_proxy(text: str) -> TransparentProxy:
     """Read off, client, full or a switch, whose `on` means client (as in 1.10)."""
     if text.lower() in {"client", "full"}:
@@ -192,6 +201,7 @@ TEXT = Kind("text", parse_text, free_text=True)
 REQUIRED_TEXT = Kind("text", parse_required_text, free_text=True)
 PATH = Kind("path", parse_text, free_text=True)
 REQUIRED_PATH = Kind("path", parse_required_text, free_text=True)
+EVENT_LOG = Kind("off, journal, a path, or unix: and a path", parse_event_log)
 SECONDS = Kind("seconds", parse_seconds)
 SECONDS_OR_OFF = Kind("seconds, 0 for none", parse_seconds_or_off)
 REPLY = Kind("reply", parse_reply, free_text=True)

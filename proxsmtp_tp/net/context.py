@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.watching import Watch
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.session.state import Reason, Wait
+    from proxsmtp_tp.telemetry.event_log import EventLog
     from proxsmtp_tp.telemetry.forms import Form
     from proxsmtp_tp.telemetry.sessions import WorkerSessions
 
@@ -53,6 +54,7 @@ class WorkerContext:
     client_limits: WorkerLimits
     sessions: WorkerSessions
     form: Form
+    events: EventLog | None
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
 

@@ -24,6 +24,7 @@ from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.refusals import Refusals
+from proxsmtp_tp.net.reporting import event_log
 from proxsmtp_tp.net.serving import session_options
 from proxsmtp_tp.net.tracing import Tracing
 from proxsmtp_tp.net.watching import Watch
@@ -31,6 +32,7 @@ from proxsmtp_tp.session import events
 from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.telemetry import addresses
+from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.forms import FORMS
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class Proxy:
             tracing=Tracing(admission.switches),
             sessions=admission.sessions.of(worker),
             form=FORMS[settings.log_format.value](addresses.current()),
+            events=event_log(settings, lambda: admission.counters.count(worker, Counter.EVENTS_LOST)),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
             client_limits=WorkerLimits(
                 settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)
@@ -106,6 +109,8 @@ class Proxy:
                 await self._tick()
         finally:
             self._tell_left_out(all_of_them=True)
+            if self.context.events is not None:
+                self.context.events.close()
             self.context.watch.close()
             if self.context.filter is not None:
                 self.context.filter.close()
@@ -239,6 +244,8 @@ class Proxy:
             self.stop()
         until = time.monotonic() + SLICE
         tracing = self.context.tracing.look()
+        if self.context.events is not None:
+            self.context.events.look()
         for connection in list(self._connections):
             if tracing:
                 connection.follow()

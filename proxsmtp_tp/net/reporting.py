@@ -1,4 +1,4 @@
-"""What a connection reports: log lines. The session gives facts, `telemetry.forms` makes the lines of them.
+"""What a connection reports: log lines and events. The session gives facts, `telemetry.forms` makes the lines of them.
 
 Nothing is formatted for a level that is not logged. How many lines one client may cause: `log_limit`.
 """
@@ -9,10 +9,14 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from proxsmtp_tp.net.tracing import write_traced
-from proxsmtp_tp.telemetry import addresses
+from proxsmtp_tp.telemetry import addresses, events
+from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.session import effects
     from proxsmtp_tp.session.session import Session
@@ -59,6 +63,8 @@ class Reporting:
 
     def transaction(self, facts: Transaction) -> None:
         """A transaction has ended."""
+        if self._context.events is not None:
+            self._context.events.write(events.transaction(self._who, facts, addresses.current()))
         level = logging.WARNING if facts.status == FAILED else logging.INFO
         if (facts.is_message or facts.status == "REJECTED") and self._writes(level):
             for line in self._context.form.transaction(self._who, facts):
@@ -84,6 +90,11 @@ class Reporting:
         context = self._context
         if essential or level == logging.DEBUG or context.log_limit.allows(self._who.client, context.loop.time()):
             log.log(level, "%s", line.text, exc_info=error, extra=_extra(line))
+
+
+def event_log(settings: Settings, lost: Callable[[], None]) -> EventLog | None:
+    """Where the events of a worker go; None: nowhere."""
+    return None if settings.event_log == "off" else EventLog(settings.event_log, lost)
 
 
 def _extra(line: Line) -> dict[str, object]:

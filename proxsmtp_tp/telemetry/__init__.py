@@ -3,6 +3,7 @@
 counters          events counted by all workers in shared memory
 recent_verdicts   the messages that filters kept last, in shared memory
 addresses         how mail addresses are shown (LogAddresses)
+event_log         where events go: a file, a socket, the journal
 events            events as values for JSON
 forms             the forms of log lines (LogFormat)
 postfix_lines     log lines in Postfix's form

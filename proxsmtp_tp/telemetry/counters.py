@@ -53,6 +53,8 @@ class Counter(IntEnum):
     """Those of them that the filter would have refused, deferred or discarded."""
     BYPASSED = 17
     """Messages that passed to the server unjudged, because the filter was bypassed."""
+    EVENTS_LOST = 18
+    """Events that nobody got: the reader of the socket is too slow or absent, or the disk is full (EventLog)."""
 
 
 class Counters:

@@ -69,7 +69,9 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> dict[str,
         event["message_id"] = _cut(addresses.address(facts.message_id)) or None
         event["changed"] = facts.changed
     event["reply"] = reply(facts.reply, addresses, known) | {"origin": facts.origin} if facts.reply else None
-    verdict = "skip" if facts.status == "SKIPPED" else facts.verdict
+    if facts.monitored:
+        event["monitored"] = facts.monitored
+    verdict = {"SKIPPED": "skip", "BYPASSED": "bypass"}.get(facts.status, facts.verdict)
     text = _cut(addresses.words(facts.filter_words, known))
     event["filter"] = {"verdict": verdict, "text": text} if verdict else None
     event["ms"] = _milliseconds(facts.seconds)

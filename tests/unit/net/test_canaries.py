@@ -29,11 +29,14 @@ def _full_again() -> Iterator[None]:
     addresses.use(addresses.Addresses())
 
 
-async def story(start_proxy: StartProxy, settings: Settings) -> None:
+async def story(start_proxy: StartProxy, settings: Settings, events: str) -> None:
     """A login, a refused recipient, an odd line, a judged message, and one that the filter refuses with the address."""
     command = 'case "$SENDER" in eve*) echo "550 $SENDER may not write" >&2; exit 1;; esac; cat'
     form, shown = settings.log_format, settings.log_addresses
-    async with Mx() as mx, start_proxy(mx, filter_command=command, log_format=form, log_addresses=shown) as harness:
+    async with (
+        Mx() as mx,
+        start_proxy(mx, filter_command=command, log_format=form, log_addresses=shown, event_log=events) as harness,
+    ):
         client, server = await meet(harness, mx, "AUTH PLAIN")
         await relayed(client, server, f"AUTH PLAIN {PASSWORD.decode()}", "235 2.7.0 ok")
         await relayed(client, server, "VRFY dancanary", "252 2.0.0 dancanary")
@@ -70,8 +73,11 @@ async def test_canaries(
     caplog.set_level("DEBUG")
     logs.use(settings, tmp_path / "pseudonym.key")
     formatter = {LogFormat.JSON: logs.JsonLine}.get(form, logs.OneLine)("%(message)s")
-    await story(start_proxy, settings)
-    text = "\n".join(formatter.format(record) for record in caplog.records).lower()
+    await story(start_proxy, settings, str(tmp_path / "events"))
+    lines = [formatter.format(record) for record in caplog.records]
+    found = (tmp_path / "events").read_text()
+    assert found.count("\n") == 2
+    text = "\n".join([*lines, found]).lower()
     seen = {canary for canary in CANARIES if canary in text}
     if shown is LogAddresses.FULL:
         assert seen == set(CANARIES) - {"subjectcanary", "pwcanary"}
