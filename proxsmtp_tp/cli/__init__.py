@@ -10,6 +10,9 @@ check_config    check-config
 reload          reload
 status          status
 log_level       log-level
+try_filter      try-filter
+filter_process  the process in which it runs the filter
+difference      what the filter has changed
 bypass          bypass
 sessions        sessions
 limits          limits

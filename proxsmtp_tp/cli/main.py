@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     "reload": ("reload", "let the running daemon read its configuration again, and wait for the outcome"),
     "status": ("status", "show what the running instances do"),
     "sessions": ("sessions", "list the sessions that run, or end one"),
+    "try-filter": ("try_filter", "let the filter judge messages from files"),
     "bypass": ("bypass", "take the filter out of the way for a time: mail passes unjudged"),
     "events": ("events", "show what became of messages, from the file that EventLog names"),
     "log-level": ("log_level", "change how much the running daemon logs, or trace a client"),

@@ -30,5 +30,7 @@ scanner_endings     every way in which it can end, and the verdict for it
 hook                runs a command for some events, such as a lock; nobody waits for it
 monitor             FilterMode monitor: a verdict that only the log gets
 
+trial               one message before a filter, for try-filter
+
 reject              FilterType reject: no process, only a reply
 """

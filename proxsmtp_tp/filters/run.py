@@ -30,7 +30,7 @@ class CommandRun(Judging):
         self._launcher = launcher
         self._child: Child | None = None
         self._status: ExitStatus | None = None
-        self._errors = ErrorOutput()
+        self.error_output = ErrorOutput()
 
     # For pipe and file to implement.
 
@@ -71,13 +71,13 @@ class CommandRun(Judging):
 
     def child_errors(self, data: bytes) -> None:
         """ChildOwner."""
-        self._errors.feed(data)
+        self.error_output.feed(data)
 
     def child_exited(self, status: ExitStatus) -> None:
         """ChildOwner."""
         self._status = status
         if status.code != 0:
-            self._settle(refused(status, self._errors.line, self._launcher.command.default))
+            self._settle(refused(status, self.error_output.line, self._launcher.command.default))
         else:
             self._consider()
 
@@ -85,16 +85,16 @@ class CommandRun(Judging):
 
     def _pass(self, size: int) -> None:
         """Give the verdict PASS: the command exited with 0 and left a message of `size` octets."""
-        self._settle(passed(size, self._errors.line))
+        self._settle(passed(size, self.error_output.line))
 
     def _settle(self, verdict: Verdict) -> None:
         """Set the verdict, with what the command wrote to standard error so far."""
-        if not self._errors.size:
+        if not self.error_output.size:
             super()._settle(verdict)
             return
-        said, line = self._errors.logged, self._said()
+        said, line = self.error_output.logged, self._said()
         known = said == line and line in f"{verdict.detail}\n{verdict.said}" and verdict.action is not Action.PASS
         super()._settle(verdict if known else dataclasses.replace(verdict, errors=said))
 
     def _said(self) -> str:
-        return stderr.parse(self._errors.line).shown
+        return stderr.parse(self.error_output.line).shown

@@ -16,6 +16,8 @@ status      the socket that tells what the daemon does
 control     the socket at which the daemon is asked and changed
 in_force    which configuration is in force, since when, and how the last reload ended
 commands    what can be asked there
+filter_trials  the daemon tries a filter, for try-filter
+trial_link  messages and verdicts between try-filter and the process that tries the filter
 bypass      the filter is out of the way for a time
 log_levels  how much is logged, and whose sessions are traced
 readiness   messages to the service manager (sd_notify(3))

@@ -53,6 +53,9 @@ class Daemon(Protocol):
     def bypass(self) -> Bypass:
         """Whether mail passes unjudged."""
 
+    def try_filter(self, name: str, timeout: float) -> None:
+        """Begin a trial of a filter. Raises ControlError."""
+
     @property
     def filtered(self) -> bool:
         """Whether a filter judges messages, if it is not bypassed."""
@@ -122,6 +125,14 @@ def _kill_session(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     return {"id": identifier}
 
 
+def _try_filter(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`socket`: the name of the socket at which the command waits; `seconds`: FilterTimeout."""
+    if daemon.stopping:
+        raise ControlError("the daemon stops")
+    daemon.try_filter(str(request.get("socket", "")), _seconds(request) or 0.0)
+    return {}
+
+
 def _bypass(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     """`seconds` and `reason`: begin. `end`: end. Nothing: only ask. The answer has the report of the bypass, or None.
 
@@ -181,6 +192,7 @@ _COMMANDS: dict[str, _Row] = {
     "locks": _Row(limit_commands.locks, lambda request: "add" in request or "remove" in request),
     "explain": _Row(limit_commands.explain, lambda _request: False),
     "log-level": _Row(_log_level, lambda request: len(request) > 1),
+    "try-filter": _Row(_try_filter, lambda _request: True),
     "bypass": _Row(_bypass, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),
     "kill-session": _Row(_kill_session, lambda _request: True),

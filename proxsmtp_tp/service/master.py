@@ -26,6 +26,7 @@ from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listen
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.commands import commands_of
+from proxsmtp_tp.service.filter_trials import FilterTrials
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.privileges import has_net_raw
@@ -115,6 +116,7 @@ class Master:
         self._read: tuple[Settings, list[str]] | None = None
         """Of the reload that runs: the settings of the file, and the directives that need a restart."""
         self._old: list[Generation] = []
+        self._trials = FilterTrials(environment.control.path and environment.control.path.parent)
         environment.control.commands = commands_of(self)
 
     def run(self) -> None:
@@ -142,6 +144,10 @@ class Master:
     def bypass(self) -> Bypass:
         """Whether mail passes unjudged."""
         return self._environment.bypass
+
+    def try_filter(self, name: str, timeout: float) -> None:
+        """Begin a trial of a filter. Raises ControlError."""
+        self._trials.start(name, timeout, self._close_in_worker)
 
     @property
     def filtered(self) -> bool:
@@ -264,7 +270,7 @@ class Master:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 ours = any(generation.reaped(*ended) for generation in self._generations())
-                _ = ours or self._environment.locks.reaped(*ended)
+                _ = ours or self._trials.reaped(ended[0]) or self._environment.locks.reaped(*ended)
 
     def _go_on(self) -> None:
         """Do what the phases of the generations need next."""

@@ -96,7 +96,8 @@ def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
     """The life of a process that was just forked, signals still blocked. Never returns into the master's code."""
     code = 1
     try:
-        _settle(job, master)
+        settle(job.close_others, master)
+        logs.use(job.settings, pseudonym_keys(job.settings.instance))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(job, pulse, master))
         code = 0
@@ -108,15 +109,14 @@ def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
         os._exit(code)
 
 
-def _settle(job: Job, master: int) -> None:
+def settle(close_others: Callable[[], None], master: int) -> None:
     """Become a process of our own: the master's descriptors and signal handlers are not ours."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, RETIRE):
         signal.signal(number, signal.SIG_DFL)
-    job.close_others()
+    close_others()
     for handler in syslog.in_use():
         handler.start_anew()
-    logs.use(job.settings, pseudonym_keys(job.settings.instance))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != master:  # it died before the kernel knew that we want to hear of it
         os._exit(1)
