@@ -131,4 +131,4 @@ def test_a_host_that_is_not_there_is_noticed_at_once(far: Far, version: int) -> 
     (line,) = [
         line for line in far.host.instance.log.splitlines() if "no connection" in line and NOBODY[version] in line
     ]
-    assert line.endswith({4: "No route to host", 6: "Network is unreachable"}[version])
+    assert {4: ": No route to host, id=", 6: ": Network is unreachable, id="}[version] in line
