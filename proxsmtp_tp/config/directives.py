@@ -182,6 +182,15 @@ DIRECTIVES: tuple[Directive, ...] = (
         since="2.1",
     ),
     Directive(
+        "ClientConnections",
+        "client_connections",
+        values.AT_ONCE,
+        "How many connections one client may have at once, in all workers together. Further ones get 421. With shadow"
+        " they are only logged and counted. Programs of this host have no limits.",
+        since="2.1",
+        default_text="off",
+    ),
+    Directive(
         "ClientConnectionRate",
         "client_connection_rate",
         values.RATE,

@@ -27,7 +27,7 @@ _LOCK_MAX = 10 * 366 * 86400
 
 
 class ClientLimit(Enum):
-    """The limits of one client per time; the value is the name of the directive."""
+    """The limits of one client, per time or (CONNECTIONS) at once; the value is the name of the directive."""
 
     __hash__ = object.__hash__  # by identity: members are looked up for every message, and Enum's own hash is slow
 
@@ -37,6 +37,7 @@ class ClientLimit(Enum):
     RECIPIENTS = "ClientRecipients"
     REJECTS = "ClientRejects"
     SPAM = "ClientSpam"
+    CONNECTIONS = "ClientConnections"
 
     @property
     def field(self) -> str:
@@ -64,6 +65,18 @@ class RateLimit:
         """As the configuration file writes it."""
         burst = f" burst {self.burst}" if self.burst != self.count else ""
         return f"{self.count}/{show_time(self.period)}{burst}{' shadow' if self.shadow else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """So many connections at the same time. `shadow`: only log and count."""
+
+    count: int
+    shadow: bool = False
+
+    def __str__(self) -> str:
+        """As the configuration file writes it."""
+        return f"{self.count}{' shadow' if self.shadow else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,16 @@ def parse_rate(text: str) -> RateLimit | None:
             f"{text!r}: after its burst a client would wait longer than a year: lower the burst or the time"
         )
     return RateLimit(count, period, burst, found["shadow"] is not None)
+
+
+def parse_at_once(text: str) -> AtOnce | None:
+    """Read a number of connections, perhaps with `shadow`; `off` or 0 is None. Raises ValueError."""
+    if text.lower() in {"off", "0"}:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})([ \t]+shadow)?", text, re.IGNORECASE)
+    if found is None or not int(found[1]):
+        raise ValueError(f"{text!r} is no limit: write a number such as 20, perhaps with `shadow` behind it, or off")
+    return AtOnce(int(found[1]), found[2] is not None)
 
 
 def parse_lock_duration(text: str) -> LockDuration:

@@ -10,7 +10,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
-from proxsmtp_tp.config.rates import ClientLimit, LockDuration, LockReply, RateLimit
+from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockDuration, LockReply, RateLimit
 
 Network = IPv4Network | IPv6Network
 
@@ -142,6 +142,7 @@ class Settings:
     """Clients that may connect; empty: everybody."""
     client_ipv4_prefix: int = 32
     client_ipv6_prefix: int = 64
+    client_connections: AtOnce | None = None
     client_connection_rate: RateLimit | None = None
     client_servers: RateLimit | None = None
     client_messages: RateLimit | None = None

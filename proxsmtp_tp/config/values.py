@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxsmtp_tp.config.addresses import InetAddress, parse_address, parse_port
-from proxsmtp_tp.config.rates import ClientLimit, parse_lock_duration, parse_rate
+from proxsmtp_tp.config.rates import ClientLimit, parse_at_once, parse_lock_duration, parse_rate
 from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ NETWORKS = Kind("network ...", parse_networks, show_list, repeatable=True)
 INTERFACES = Kind("interface ...", parse_interfaces, show_list, repeatable=True)
 INSTANCE = Kind("name", parse_instance)
 RATE = Kind("number/time [burst number] [shadow]", parse_rate, lambda rate: "off" if rate is None else str(rate))
+AT_ONCE = Kind("number [shadow]", parse_at_once, lambda value: "off" if value is None else str(value))
 LIMITS = Kind(
     "directive ...", parse_limits, lambda limits: show_list(tuple(limit.value for limit in limits)), repeatable=True
 )

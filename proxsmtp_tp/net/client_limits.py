@@ -15,7 +15,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.net.client_table import LockRequest
-from proxsmtp_tp.net.limit_decision import decide, decide_connection, decide_outcome, locked, policy_of, reason_number
+from proxsmtp_tp.net.limit_decision import (
+    decide,
+    decide_connection,
+    decide_outcome,
+    locked,
+    policy_of,
+    reason_number,
+    too_many_at_once,
+    with_connections,
+)
 from proxsmtp_tp.session.limits import Exceeded, Finding
 from proxsmtp_tp.telemetry.counters import Counter
 
@@ -80,7 +89,7 @@ class WorkerLimits:
 class ConnectionLimits:
     """Of one connection (`session.limits.ClientLimits`). `leave` when it has ended."""
 
-    __slots__ = ("_asked", "_changing", "_ip", "_policy", "_slot", "_table", "_trace_id", "_worker")
+    __slots__ = ("_asked", "_changing", "_ip", "_over", "_policy", "_slot", "_table", "_trace_id", "_worker")
 
     def __init__(self, worker: WorkerLimits, ip: str, trace_id: str) -> None:
         self._worker = worker
@@ -90,12 +99,15 @@ class ConnectionLimits:
         self._slot: int | None = None
         self._asked: frozenset[ClientLimit] = frozenset()
         self._trace_id = trace_id
+        self._over: Exceeded | None = None
         if worker.limited and (network := worker.network(ip)) is not None:
-            self._slot = self._table.enter(worker.worker, key_of(network))
-            if self._slot is None:
+            entered = self._table.enter(worker.worker, key_of(network))
+            if entered is None:
                 worker.count(Counter.CLIENTS_UNTRACKED)
             else:
+                self._slot, others = entered
                 self._changing = self._table.changing_slot(self._slot)
+                self._over = too_many_at_once(self._policy, others)
 
     def leave(self) -> None:
         """The connection has ended. Idempotent."""
@@ -104,9 +116,19 @@ class ConnectionLimits:
             self._table.leave(self._worker.worker, slot)
 
     def connection(self, server: str) -> Finding | None:
-        if (finding := self._locked()) is not None:
-            return finding
-        return self._count(self._policy.connection, server)
+        finding = self._locked() or self._connected(server)
+        if finding is not None and finding.refused is not None:
+            self.leave()  # who is refused takes no place from those who are not
+        return finding
+
+    def _connected(self, server: str) -> Finding | None:
+        over = self._over
+        if over is None:
+            return self._count(self._policy.connection, server)
+        if not over.rate.shadow:
+            self._request_lock(over.limit)
+            return Finding(over)
+        return with_connections(self._count(self._policy.connection, server), over)
 
     def message(self) -> Finding | None:
         if (finding := self._locked()) is not None:
@@ -163,10 +185,14 @@ class ConnectionLimits:
 
     def _ask_for_lock(self, rules: tuple[Rule, ...], limit: ClientLimit) -> None:
         """Only an event that counts for the limit locks: not a later message, which is refused for the same events."""
+        if any(rule.limit is limit and rule.counts for rule in rules):
+            self._request_lock(limit)
+
+    def _request_lock(self, limit: ClientLimit) -> None:
         if limit not in self._policy.lock_on or limit in self._asked:
             return
         network = self._worker.network(self._ip)
-        if network is not None and any(rule.limit is limit and rule.counts for rule in rules):
+        if network is not None:
             request = LockRequest(key_of(network), reason_number(limit), self._trace_id.encode())
             if self._table.ask_for_lock(request):
                 self._asked |= {limit}

@@ -127,17 +127,22 @@ class ClientTable:
 
     # Clients.
 
-    def enter(self, worker: int, key: bytes) -> int | None:
-        """A client connects: its slot, which stays its own until `leave`. None: its bucket is full."""
+    def enter(self, worker: int, key: bytes) -> tuple[int, int] | None:
+        """A client connects: its slot, which stays its own until `leave`, and how many other connections it has.
+
+        None: its bucket is full.
+        """
         first = self._bucket(key) * _WAYS
         with self._stripe(first):
             slot = self._find(key, first)
             if slot is None:
                 slot = self._make(key, first)
-            if slot is not None:
-                self._open[worker * self.size + slot] += 1
-                self._words[slot * WORDS + Word.SEEN] = time.monotonic_ns()
-        return slot
+            if slot is None:
+                return None
+            others = self.connections(slot)
+            self._open[worker * self.size + slot] += 1
+            self._words[slot * WORDS + Word.SEEN] = time.monotonic_ns()
+        return slot, others
 
     def leave(self, worker: int, slot: int) -> None:
         """A connection of the client has ended."""

@@ -19,7 +19,7 @@ from proxsmtp_tp.session.limits import Exceeded, Finding, Locked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxsmtp_tp.config.rates import RateLimit
+    from proxsmtp_tp.config.rates import AtOnce, RateLimit
     from proxsmtp_tp.config.settings import Settings
 
 Windows = tuple[list[int], list[int]]
@@ -28,7 +28,9 @@ Windows = tuple[list[int], list[int]]
 ADMINISTRATOR = 255
 """The value of LOCK_REASON for a lock that an administrator made; others are the place in ClientLimit, from 1."""
 
-WORDS = {limit: Word[limit.name] for limit in ClientLimit}
+WORDS: dict[ClientLimit, Word] = {
+    limit: Word[limit.name] for limit in ClientLimit if limit is not ClientLimit.CONNECTIONS
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,14 @@ class Policy:
     message: tuple[Rule, ...]
     recipient: tuple[Rule, ...]
     outcomes: dict[ClientLimit, Rule]
+    at_once: AtOnce | None
     lock_on: frozenset[ClientLimit]
     lock_reply: LockReply
 
     @property
     def any(self) -> bool:
         """Whether there is a limit at all."""
-        return bool(self.connection or self.message or self.recipient or self.outcomes)
+        return bool(self.at_once or self.connection or self.message or self.recipient or self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +87,15 @@ def policy_of(settings: Settings) -> Policy:
         message=those(*outcomes, ClientLimit.MESSAGES, counted=ClientLimit.MESSAGES),
         recipient=those(ClientLimit.REJECTS, ClientLimit.RECIPIENTS, counted=ClientLimit.RECIPIENTS),
         outcomes={limit: rules[limit] for limit in outcomes if limit in rules},
+        at_once=settings.client_connections,
         lock_on=frozenset(settings.lock_on),
         lock_reply=settings.lock_reply,
     )
 
 
 def configured(settings: Settings) -> dict[ClientLimit, RateLimit]:
-    """The limits that are not off."""
-    given = {limit: getattr(settings, limit.field) for limit in ClientLimit}
+    """The limits per time that are not off."""
+    given = {limit: getattr(settings, limit.field) for limit in WORDS}
     return {limit: rate for limit, rate in given.items() if rate is not None}
 
 
@@ -115,6 +119,17 @@ def decide(rules: tuple[Rule, ...], words: Sequence[int], now: int, server_weigh
         elif rule.counts:
             changes.append((rule.word, rule.rate.after(words[rule.word], now, weight)))
     return Decision(Finding(None, tuple(shadow)) if shadow else None, tuple(changes))
+
+
+def too_many_at_once(policy: Policy, others: int) -> Exceeded | None:
+    """A client that has so many other connections makes one more: whether that is over ClientConnections."""
+    given = policy.at_once
+    return Exceeded(ClientLimit.CONNECTIONS, given, 0) if given is not None and others >= given.count else None
+
+
+def with_connections(decision: Finding | None, over: Exceeded) -> Finding:
+    """A finding about a connection that is over ClientConnections in shadow form, too."""
+    return Finding(decision.refused if decision else None, (over, *(decision.shadow if decision else ())))
 
 
 def decide_outcome(rule: Rule, words: Sequence[int], now: int) -> Decision:
@@ -156,9 +171,13 @@ def decide_connection(
     return Decision(decision.finding, changes), (current, before)
 
 
-def usage(settings: Settings, words: Sequence[int], now: int) -> list[dict[str, Any]]:
+def usage(settings: Settings, words: Sequence[int], now: int, connections: int) -> list[dict[str, Any]]:
     """What the client has used of the burst of each limit. `seconds`: until one more event passes."""
     rows = []
+    if (at_once := settings.client_connections) is not None:
+        name = ClientLimit.CONNECTIONS.value
+        row = {"limit": name, "value": str(at_once), "used": connections, "burst": at_once.count, "seconds": 0}
+        rows.append(row | {"shadow": at_once.shadow})
     for limit, given in configured(settings).items():
         rule = _rule(limit, given)
         wait = rule.rate.wait(words[rule.word], now)

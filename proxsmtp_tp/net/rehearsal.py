@@ -10,7 +10,14 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.net.limit_decision import decide, decide_connection, locked, policy_of
+from proxsmtp_tp.net.limit_decision import (
+    decide,
+    decide_connection,
+    locked,
+    policy_of,
+    too_many_at_once,
+    with_connections,
+)
 from proxsmtp_tp.net.original_destination import RefusedDestinationError
 from proxsmtp_tp.net.refused_destinations import why_refused
 from proxsmtp_tp.net.serving import is_served, session_options
@@ -42,6 +49,8 @@ class ClientState:
     """Nanoseconds of CLOCK_MONOTONIC."""
     wall: float
     """Seconds since 1970."""
+    connections: int = 0
+    """That the client has."""
 
 
 class RehearsedLimits:
@@ -54,7 +63,13 @@ class RehearsedLimits:
     def connection(self, server: str) -> Finding | None:
         if (finding := self._locked()) is not None or self._state is None:
             return finding
-        state, rules = self._state, self._policy.connection
+        over = too_many_at_once(self._policy, self._state.connections)
+        if over is None:
+            return self._counted(self._state, server)
+        return with_connections(self._counted(self._state, server), over) if over.rate.shadow else Finding(over)
+
+    def _counted(self, state: ClientState, server: str) -> Finding | None:
+        rules = self._policy.connection
         if not server:
             return self._count(rules)
         decision, servers = decide_connection(rules, state.words, state.servers, state.server_bit, state.now)

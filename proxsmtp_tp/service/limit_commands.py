@@ -62,12 +62,13 @@ def client_report(locks: Locks, network: IPv4Network | IPv6Network) -> dict[str,
     table = locks.table
     slot = table.find(key_of(network))
     words = table.state(slot) if slot is not None else [0] * WORDS
+    connections = table.connections(slot) if slot is not None else 0
     lock = locks.of(name_of(network))
     return {
         "client": name_of(network),
         "known": slot is not None,
-        "connections": table.connections(slot) if slot is not None else 0,
-        "limits": usage(locks.settings, words, time.monotonic_ns()),
+        "connections": connections,
+        "limits": usage(locks.settings, words, time.monotonic_ns(), connections),
         "lock": lock_report(lock) if lock is not None else None,
     }
 
@@ -110,7 +111,7 @@ def explanation(settings: Settings, request: Request, locks: Locks | None = None
         lock = locked(state.words, state.wall, state.client, settings.lock_reply)
         shown = {
             "client": state.client,
-            "limits": usage(settings, state.words, state.now),
+            "limits": usage(settings, state.words, state.now, state.connections),
             "lock": {"until": lock.until, "reason": lock.reason} if lock is not None else None,
         }
     played = rehearse(settings, client, server, envelope, RehearsedLimits(settings, state))
@@ -127,16 +128,16 @@ def client_state(settings: Settings, client: str, server: str, table: ClientTabl
     network = Keys(settings).network(client)
     if network is None:
         return None
-    words, servers, bit = [0] * WORDS, ([0] * WINDOW, [0] * WINDOW), 0
+    words, servers, bit, connections = [0] * WORDS, ([0] * WINDOW, [0] * WINDOW), 0, 0
     if table is not None:
         key = key_of(network)
         bit = table.server_bit(server)
         slot = table.find(key)
         if slot is not None:
-            words, servers = table.state(slot), table.servers(slot)
+            words, servers, connections = table.state(slot), table.servers(slot), table.connections(slot)
         elif not table.has_space(key):
             return None
-    return ClientState(name_of(network), words, servers, bit, time.monotonic_ns(), time.time())
+    return ClientState(name_of(network), words, servers, bit, time.monotonic_ns(), time.time(), connections)
 
 
 def _client(locks: Locks, request: Request) -> IPv4Network | IPv6Network:

@@ -144,7 +144,9 @@ class Locks:
     def _use(self, settings: Settings) -> None:
         self.settings = settings
         self._keys = Keys(settings)
-        self._limits = configured(settings)
+        self._limits: dict[ClientLimit, object] = {**configured(settings)}
+        if settings.client_connections is not None:
+            self._limits[ClientLimit.CONNECTIONS] = settings.client_connections
         prefixes = {4: settings.client_ipv4_prefix, 6: settings.client_ipv6_prefix}
         for lock in self._book.adapt(prefixes):
             log.warning("client=%s: its lock has ended: it is more than one client now (ClientIPv*Prefix)", lock.client)

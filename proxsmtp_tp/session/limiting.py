@@ -1,6 +1,7 @@
 """The limits of a client (Client* directives) and locks: where in the dialogue they answer, and with what.
 
-    at the greeting  421  the client is locked (or 554, LockReply), ClientConnectionRate, ClientServers
+    at the greeting  421  the client is locked (or 554, LockReply), ClientConnections and ClientConnectionRate,
+                          ClientServers
     at MAIL          450  ClientMessages, ClientRejects, ClientSpam; a client that was locked meanwhile: 421 or 554
     at RCPT          450  ClientRecipients, ClientRejects
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _COUNTED = {
     ClientLimit.CONNECTION_RATE: (Counter.LIMITED_CONNECTION_RATE, Counter.SHADOW_CONNECTION_RATE),
+    ClientLimit.CONNECTIONS: (Counter.LIMITED_CONNECTIONS, Counter.SHADOW_CONNECTIONS),
     ClientLimit.SERVERS: (Counter.LIMITED_SERVERS, Counter.SHADOW_SERVERS),
     ClientLimit.MESSAGES: (Counter.LIMITED_MESSAGES, Counter.SHADOW_MESSAGES),
     ClientLimit.RECIPIENTS: (Counter.LIMITED_RECIPIENTS, Counter.SHADOW_RECIPIENTS),

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.config.rates import ClientLimit, LockReply, RateLimit
+    from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockReply, RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """A limit is reached; one more event would be admitted in `seconds`."""
+    """A limit is reached; one more event would be admitted in `seconds` (0: nobody knows when a connection ends)."""
 
     limit: ClientLimit
-    rate: RateLimit
+    rate: RateLimit | AtOnce
     seconds: int
 
 

@@ -96,6 +96,7 @@ def unreachable(reason: str) -> Reply:
 
 
 LIMITED: Final = {
+    "ClientConnections": "Too many connections from your address at once",
     "ClientConnectionRate": "Too many connections from your address",
     "ClientServers": "Your address has connected to too many servers",
     "ClientMessages": "Too many messages from your address",
@@ -107,8 +108,9 @@ LIMITED: Final = {
 
 
 def limited(code: int, directive: str, seconds: int) -> Reply:
-    """A limit of the client is reached: which one, and after how long it admits one more."""
-    return Reply.of(code, f"4.7.1 {LIMITED[directive]} ({directive}), try again in {seconds} s")
+    """A limit of the client is reached: which one, and after how long it admits one more (0: not known)."""
+    when = f"in {seconds} s" if seconds else "later"
+    return Reply.of(code, f"4.7.1 {LIMITED[directive]} ({directive}), try again {when}")
 
 
 def locked(code: int, client: str, until: str, reason: str) -> Reply:

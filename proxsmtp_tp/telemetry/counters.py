@@ -55,6 +55,10 @@ class Counter(IntEnum):
     """Messages that passed to the server unjudged, because the filter was bypassed."""
     EVENTS_LOST = 18
     """Events that nobody got: the reader of the socket is too slow or absent, or the disk is full (EventLog)."""
+    LIMITED_CONNECTIONS = 19
+    """Connections refused by ClientConnections."""
+    SHADOW_CONNECTIONS = 20
+    """What ClientConnections in shadow form would have refused."""
 
 
 class Counters:

@@ -104,6 +104,7 @@ def test_all_are_off_by_default_and_lists_add_up() -> None:
         (b"LockOn: spam", "'spam' is not one of ClientConnectionRate, "),
         (b"LockOn: ClientSpam", "LockOn: ClientSpam is off: nothing would lock"),
         (b"LockOn: ClientSpam\nClientSpam: 5/1h shadow", "LockOn: ClientSpam is in shadow form: it does not lock"),
+        (b"ClientConnections: 20/1m", "'20/1m' is no limit: write a number such as 20"),
         (b"LockReply: 550", "'550' is not one of 421, 554"),
         (b"ClientMessages: many", "'many' is no limit"),
         (b"ClientIPv4Prefix: 33", "from 8 to 32"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxsmtp_tp.config.rates import ClientLimit, LockReply, RateLimit
+from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockReply, RateLimit
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.client_limits import ConnectionLimits, Keys, WorkerLimits, key_of, name_of
 from proxsmtp_tp.net.client_table import SERVER_BITS, WINDOW, ClientTable, Word
@@ -103,6 +103,33 @@ def test_a_limit_admits_its_burst_over_all_connections_and_then_names_itself(fie
     assert event(worker.enter("192.0.2.8")) is None
 
 
+def test_connections_at_once_and_what_is_refused_takes_no_place() -> None:
+    worker = Worker(client_connections=AtOnce(2), lock_on=(ClientLimit.CONNECTIONS,))
+    open_ = [worker.enter(), worker.enter()]
+    assert [limits.connection("") for limits in open_] == [None, None]
+    for _ in range(5):
+        refused = worker.enter().connection("")
+        assert refused is not None
+        assert refused.refused == Exceeded(ClientLimit.CONNECTIONS, AtOnce(2), 0)
+    assert len(worker.table.requests()) == 5
+    assert worker.enter("192.0.2.8").connection("") is None
+    open_[0].leave()
+    assert worker.enter().connection("") is None
+    assert worker.enter().connection("") is not None
+
+
+def test_connections_at_once_in_shadow_form() -> None:
+    worker = Worker(client_connections=AtOnce(1, shadow=True), client_connection_rate=RateLimit(2, DAY, 2))
+    assert worker.enter().connection("") is None
+    second, third = worker.enter().connection(""), worker.enter().connection("")
+    assert second is not None
+    assert third is not None
+    assert second.refused is None
+    assert isinstance(third.refused, Exceeded)
+    assert third.refused.limit is ClientLimit.CONNECTION_RATE
+    assert [shadow.limit for shadow in (*second.shadow, *third.shadow)] == [ClientLimit.CONNECTIONS] * 2
+
+
 def test_rejects_refuse_later_mail_and_recipients() -> None:
     worker = Worker(client_rejects=RateLimit(2, DAY, 2))
     limits = worker.enter()
@@ -134,10 +161,11 @@ def test_what_one_limit_refuses_is_charged_to_no_other() -> None:
     slot = limits._slot
     assert slot is not None
     assert limits.connection("198.51.100.1") is None
-    before = worker.table.state(slot), worker.table.servers(slot)
+    before = worker.table.state(slot)[Word.SEEN + 1 :], worker.table.servers(slot)
     for number in range(2, 30):
-        assert limits.connection(f"198.51.100.{number}") is not None
-    assert (worker.table.state(slot), worker.table.servers(slot)) == before
+        assert worker.enter().connection(f"198.51.100.{number}") is not None
+    assert (worker.table.state(slot)[Word.SEEN + 1 :], worker.table.servers(slot)) == before
+    assert worker.table.connections(slot) == 1  # who is refused takes no place
     assert limits.connection("198.51.100.1") is None  # a server that is known already
 
 

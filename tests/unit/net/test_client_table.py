@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.config.rates import RateLimit
+from proxsmtp_tp.config.rates import AtOnce, RateLimit
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.client_limits import WorkerLimits
@@ -59,6 +59,12 @@ def table(size: int = 64, workers: int = WORKERS) -> ClientTable:
     return made
 
 
+def come(made: ClientTable, worker: int, client: bytes) -> int | None:
+    """A client connects: its slot, or None."""
+    entered = made.enter(worker, client)
+    return entered[0] if entered is not None else None
+
+
 def used(made: ClientTable, client: bytes, word: int, value: int) -> int:
     """Set a word of a client that is made for it."""
     with made.changing(client):
@@ -70,10 +76,10 @@ def used(made: ClientTable, client: bytes, word: int, value: int) -> int:
 
 def test_a_client_has_one_slot_at_all_workers() -> None:
     made = table()
-    slot = made.enter(0, key(1))
+    slot = come(made, 0, key(1))
     assert slot is not None
-    assert made.enter(1, key(1)) == slot
-    assert made.enter(1, key(2)) != slot
+    assert come(made, 1, key(1)) == slot
+    assert come(made, 1, key(2)) != slot
     assert made.connections(slot) == 2
     made.leave(0, slot)
     assert made.connections(slot) == 1
@@ -84,14 +90,14 @@ def test_a_client_has_one_slot_at_all_workers() -> None:
 
 def test_a_full_bucket_tracks_nobody_else_and_forgets_nobody_who_is_there() -> None:
     made = table(8)
-    slots = [made.enter(0, key(number)) for number in range(8)]
+    slots = [come(made, 0, key(number)) for number in range(8)]
     assert None not in slots
-    assert made.enter(0, key(8)) is None
+    assert come(made, 0, key(8)) is None
     assert [made.find(key(number)) for number in range(8)] == slots
     gone = slots[3]
     assert gone is not None
     made.leave(0, gone)
-    assert made.enter(0, key(8)) == gone
+    assert come(made, 0, key(8)) == gone
     assert made.find(key(3)) is None
     assert made.state(gone)[Word.SEEN + 1 :] == [0] * 13
 
@@ -99,11 +105,11 @@ def test_a_full_bucket_tracks_nobody_else_and_forgets_nobody_who_is_there() -> N
 def test_a_locked_client_is_not_forgotten_until_its_lock_ends() -> None:
     made = table(8)
     for number in range(7):
-        made.enter(0, key(number))
+        come(made, 0, key(number))
     locked = used(made, key(7), Word.LOCKED_UNTIL, int(time.time()) + 60)
-    assert made.enter(0, key(8)) is None
+    assert come(made, 0, key(8)) is None
     made.set(locked, Word.LOCKED_UNTIL, int(time.time()) - 1)
-    assert made.enter(0, key(8)) == locked
+    assert come(made, 0, key(8)) == locked
 
 
 def test_who_has_used_nothing_is_forgotten_first_then_who_was_seen_longest_ago() -> None:
@@ -112,8 +118,8 @@ def test_who_has_used_nothing_is_forgotten_first_then_who_was_seen_longest_ago()
     slots = [used(made, key(number), Word.MESSAGES, 0 if number == 5 else future) for number in range(8)]
     for number, slot in enumerate(slots):
         made.set(slot, Word.SEEN, 1000 - number if number != 2 else 1)
-    assert made.enter(0, key(8)) == slots[5]
-    assert made.enter(0, key(9)) == slots[2]
+    assert come(made, 0, key(8)) == slots[5]
+    assert come(made, 0, key(9)) == slots[2]
 
 
 def test_a_killed_worker_frees_the_places_of_its_clients(fork: Callable[[Callable[[], None]], int]) -> None:
@@ -124,11 +130,11 @@ def test_a_killed_worker_frees_the_places_of_its_clients(fork: Callable[[Callabl
 
     def work() -> None:
         for number in range(50):
-            made.enter(1, key(number % 5))
+            come(made, 1, key(number % 5))
         os.write(tell, b".")
         time.sleep(600)
 
-    kept = made.enter(0, key(0))
+    kept = come(made, 0, key(0))
     assert kept is not None
     pid = fork(work)
     os.read(ready, 1)
@@ -145,7 +151,7 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_no_lock(fork: Callable[[Ca
 
     def work() -> None:
         while True:
-            slot = made.enter(1, key(1))
+            slot = come(made, 1, key(1))
             if slot is not None:
                 made.leave(1, slot)
 
@@ -155,7 +161,7 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_no_lock(fork: Callable[[Ca
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         made.clear(1)
-        slot = made.enter(0, key(1))
+        slot = come(made, 0, key(1))
         assert slot is not None
         assert made.connections(slot) == 1
         made.leave(0, slot)
@@ -178,6 +184,25 @@ def test_racing_workers_let_through_no_more_than_the_limit(fork: Callable[[Calla
     assert sum(passed) == 200
 
 
+def test_no_more_connections_at_once_than_the_limit_however_workers_race(
+    fork: Callable[[Callable[[], None]], int],
+) -> None:
+    """Each connection is counted with the number of others in one step, so exactly so many are served."""
+    settings = Settings(client_connections=AtOnce(7))
+    made = table()
+    out, into = os.pipe()
+
+    def work(worker: int) -> None:
+        limits = WorkerLimits(settings, made, worker, lambda _: None)
+        kept = [one for one in (limits.enter("192.0.2.7") for _ in range(300)) if one.connection("") is None]
+        os.write(into, len(kept).to_bytes(4))
+        time.sleep(600)
+
+    for worker in range(WORKERS):
+        fork(lambda worker=worker: work(worker))  # type: ignore[misc]
+    assert sum(int.from_bytes(os.read(out, 4)) for _ in range(WORKERS)) == 7
+
+
 def test_memory_is_constant_whoever_comes() -> None:
     made = table(4096)
 
@@ -185,15 +210,15 @@ def test_memory_is_constant_whoever_comes() -> None:
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def come(first: int, number: int) -> None:
+    def arrive(first: int, number: int) -> None:
         for client in range(first, first + number):
-            slot = made.enter(client % WORKERS, key(client))
+            slot = come(made, client % WORKERS, key(client))
             if slot is not None:
                 made.leave(client % WORKERS, slot)
 
-    come(0, 20_000)
+    arrive(0, 20_000)
     before = resident()
-    come(20_000, 60_000)
+    arrive(20_000, 60_000)
     assert made.entries() == made.size == 4096
     assert resident() - before < 1 << 20
 
@@ -206,7 +231,7 @@ def test_connections_are_exact(steps: list[tuple[int, int, bool]]) -> None:
     for worker, client, comes in steps:
         slots = open_.setdefault((worker, client), [])
         if comes:
-            slot = made.enter(worker, key(client))
+            slot = come(made, worker, key(client))
             if slot is not None:
                 slots.append(slot)
         elif slots:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxsmtp_tp.config.rates import ClientLimit, LockReply, RateLimit
+from proxsmtp_tp.config.rates import AtOnce, LockReply, RateLimit
 from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
 from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.client_table import WINDOW, ClientTable, Word
 from proxsmtp_tp.net.gcra import SECOND
-from proxsmtp_tp.net.limit_decision import ADMINISTRATOR
+from proxsmtp_tp.net.limit_decision import ADMINISTRATOR, WORDS
 from proxsmtp_tp.net.rehearsal import RehearsedLimits, rehearse
 from proxsmtp_tp.net.serving import is_served, session_options
 from proxsmtp_tp.service.limit_commands import client_state, explanation
@@ -44,12 +44,13 @@ SETTINGS: st.SearchStrategy[Settings] = st.builds(
     lock_reply=st.sampled_from(LockReply),
     x_client=st.booleans(),
     message_size_limit=st.sampled_from([0, 1000]),
-    **{limit.field: RATES for limit in ClientLimit},
+    client_connections=st.none() | st.builds(AtOnce, st.integers(1, 3), shadow=st.booleans()),
+    **{limit.field: RATES for limit in WORDS},
 )
 STATES = st.lists(
     st.just(0) | st.integers(0, 20).map(lambda seconds: NOW + seconds * SECOND) | st.integers(0, NOW + 10**16),
-    min_size=len(ClientLimit),
-    max_size=len(ClientLimit),
+    min_size=len(WORDS),
+    max_size=len(WORDS),
 )
 LOCKED = st.just(0) | st.integers(WALL - 5, WALL + 5)
 BITS = st.lists(st.integers(0, 2**64 - 1), min_size=2 * WINDOW, max_size=2 * WINDOW)
@@ -66,13 +67,14 @@ class Daemon:
         with self.table.changing(KEY):
             slot = self.table.add(KEY)
             assert slot is not None
-            for limit, value in zip(ClientLimit, state, strict=True):
+            for limit, value in zip(WORDS, state, strict=True):
                 self.table.set(slot, Word[limit.name], value)
             self.table.set(slot, Word.LOCKED_UNTIL, until)
             self.table.set(slot, Word.LOCK_REASON, ADMINISTRATOR if until % 2 else 5)
             if configured.client_servers is not None:
                 now = NOW // (configured.client_servers.period * SECOND)
                 self.table.set(slot, Word.SERVERS_WINDOW, now - period)
+            self.table._open[slot] = period  # as many connections as periods: only that they differ matters
             self.table.set_servers(slot, servers[:WINDOW], servers[WINDOW:])
         self.table.locks = 1 if until > WALL else 0
 
@@ -224,6 +226,6 @@ def test_who_is_not_counted_and_who_has_no_space_have_no_state() -> None:
     full = ClientTable(8, 1)
     full.begin(0)
     for number in range(8):
-        full.enter(0, bytes([*bytes(15), number + 1]))
+        assert full.enter(0, bytes([*bytes(15), number + 1])) is not None
     assert client_state(Settings(), CLIENT, SERVER, full) is None
     assert client_state(Settings(), CLIENT, SERVER, ClientTable(8, 1)) is not None

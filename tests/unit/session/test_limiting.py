@@ -78,6 +78,11 @@ def reply(text: str) -> effects.SendClient:
             Counter.LIMITED_CONNECTION_RATE,
         ),
         (
+            over(ClientLimit.CONNECTIONS, 0),
+            "421 4.7.1 Too many connections from your address at once (ClientConnections), try again later",
+            Counter.LIMITED_CONNECTIONS,
+        ),
+        (
             over(ClientLimit.SERVERS, 1),
             "421 4.7.1 Your address has connected to too many servers (ClientServers), try again in 1 s",
             Counter.LIMITED_SERVERS,
@@ -265,7 +270,7 @@ def test_a_message_that_the_filter_refuses_for_good_counts(action: Action, count
 def test_the_shadow_form_only_logs_and_counts(limit: ClientLimit) -> None:
     """Twice in a session: logged once, counted twice."""
     counter = Counter[f"SHADOW_{limit.name}"]
-    if limit in {ClientLimit.CONNECTION_RATE, ClientLimit.SERVERS}:
+    if limit in {ClientLimit.CONNECTIONS, ClientLimit.CONNECTION_RATE, ClientLimit.SERVERS}:
         play = Playbook(limits=Given(connection=[would(limit), would(limit)]))
         given = play.session.check_limits("") + play.session.check_limits("")
         assert not play.session.ended
