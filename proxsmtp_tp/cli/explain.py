@@ -117,8 +117,9 @@ def _passed(step: str, answer: dict[str, Any]) -> str:
     if step != "DATA":
         return "passed to the server"
     if filtering is None:
-        return "passed to the server; no filter"
-    return f"the message goes to the filter: FilterType {filtering['type']}, {filtering['command']}"
+        return f"passed to the server; {'the filter is bypassed' if answer['bypassed'] else 'no filter'}"
+    monitored = ", which only monitors (FilterMode)" if filtering["mode"] == "monitor" else ""
+    return f"the message goes to the filter: FilterType {filtering['type']}, {filtering['command']}{monitored}"
 
 
 def _ip(text: str) -> str:

@@ -127,14 +127,22 @@ class Admission:
         """
         bucket = _bucket(client)
         with self._lock:
-            taken = sum(self._counts[: self._header[_ROWS]])
-            allowed = SHARE * (self._header[_LIMIT] - taken)
-            if allowed <= 0 or (bucket is not None and self._held[bucket] >= allowed):
+            if not self._has_place(bucket):
                 return False
             self._counts[worker] += 1
             if bucket is not None:
                 self._held[bucket] += 1
             return True
+
+    def would_enter(self, client: str) -> bool:
+        """What `try_enter` would say. Nothing is counted."""
+        with self._lock:
+            return self._has_place(_bucket(client))
+
+    def _has_place(self, bucket: int | None) -> bool:
+        taken = sum(self._counts[: self._header[_ROWS]])
+        allowed = SHARE * (self._header[_LIMIT] - taken)
+        return allowed > 0 and (bucket is None or self._held[bucket] < allowed)
 
     @property
     def full(self) -> bool:

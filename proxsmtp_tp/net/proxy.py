@@ -25,12 +25,11 @@ from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.refusals import Refusals
 from proxsmtp_tp.net.reporting import event_log
-from proxsmtp_tp.net.serving import session_options
+from proxsmtp_tp.net.serving import session_options, turned_away
 from proxsmtp_tp.net.tracing import Tracing
 from proxsmtp_tp.net.watching import Watch
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.state import Reason
-from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.telemetry import addresses
 from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.forms import FORMS
@@ -201,7 +200,7 @@ class Proxy:
                 log.error("more than MaxConnections (%d) connections: refused", most)
             else:
                 log.warning("client=%s: refused: it already has its share of MaxConnections (%d)", client, most)
-        answer = answers.TOO_MANY_CONNECTIONS if full else answers.TOO_MANY_OF_CLIENT
+        answer = turned_away(full=full)
         try:
             sock.send(answer.wire)  # an empty send buffer has space for a line
             sock.shutdown(socket.SHUT_WR)

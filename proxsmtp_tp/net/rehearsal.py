@@ -115,10 +115,20 @@ class Rehearsal:
     """A message would go to the filter."""
 
 
-def rehearse(
-    settings: Settings, client: str, server: str, envelope: tuple[str, str], limits: RehearsedLimits
-) -> Rehearsal:
-    """Play a session of this client with this server, for a message from `envelope[0]` to `envelope[1]`."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who connects (IP addresses), and the envelope of the message. `bypassed`: the filter is bypassed now."""
+
+    client: str
+    server: str
+    sender: str = SENDER
+    recipient: str = RECIPIENT
+    bypassed: bool = False
+
+
+def rehearse(settings: Settings, question: Question, limits: RehearsedLimits) -> Rehearsal:
+    """Play the session that the question means."""
+    client, server = question.client, question.server
     played = _Played(Session(session_options(settings), client_ip=client, local_ip="", clock=lambda: DATE))
     session = played.session
     if not is_served(settings, client):
@@ -131,12 +141,13 @@ def rehearse(
         played.take("connection", refused)
         return played.result
     session.use_limits(limits)
+    session.use_bypass(lambda: question.bypassed)
     if not played.take("connection", session.check_limits(server if settings.transparent else "")):
         return played.result
     session.feed(events.Connected(server))
     played.server("220 server ESMTP")
     played.ask("", "EHLO client.example.org")
-    if played.ask("MAIL", f"MAIL FROM:<{envelope[0]}>") and played.ask("RCPT", f"RCPT TO:<{envelope[1]}>"):
+    if played.ask("MAIL", f"MAIL FROM:<{question.sender}>") and played.ask("RCPT", f"RCPT TO:<{question.recipient}>"):
         played.ask("DATA", "DATA")
     return played.result
 

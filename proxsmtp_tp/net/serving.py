@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import FilterType
 from proxsmtp_tp.filters.reject import parse_reject
 from proxsmtp_tp.session.options import options_of
+from proxsmtp_tp.smtp import answers
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.session.options import Options
+    from proxsmtp_tp.smtp.replies import Reply
 
 
 def is_served(settings: Settings, ip: str) -> bool:
@@ -20,6 +22,11 @@ def is_served(settings: Settings, ip: str) -> bool:
         return True
     address = ipaddress.ip_address(ip)
     return any(address in network for network in settings.clients)
+
+
+def turned_away(*, full: bool) -> Reply:
+    """The reply to a client for which there is no place; `full`: because MaxConnections is reached."""
+    return answers.TOO_MANY_CONNECTIONS if full else answers.TOO_MANY_OF_CLIENT
 
 
 def session_options(settings: Settings) -> Options:

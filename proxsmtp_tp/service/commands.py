@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
+    from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.service.bypass import Bypass
     from proxsmtp_tp.service.in_force import InForce
     from proxsmtp_tp.service.locks import Locks
@@ -70,6 +71,10 @@ class Daemon(Protocol):
 
     def want_reload(self) -> None:
         """Read the configuration again."""
+
+    @property
+    def admission(self) -> Admission:
+        """The table of all workers."""
 
     @property
     def locks(self) -> Locks:

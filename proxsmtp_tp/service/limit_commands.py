@@ -10,10 +10,12 @@ from dataclasses import asdict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
+from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.net.client_limits import Keys, key_of, name_of
 from proxsmtp_tp.net.client_table import WINDOW, WORDS
 from proxsmtp_tp.net.limit_decision import locked, show_until, usage
-from proxsmtp_tp.net.rehearsal import RECIPIENT, SENDER, ClientState, RehearsedLimits, rehearse
+from proxsmtp_tp.net.rehearsal import RECIPIENT, SENDER, ClientState, Question, RehearsedLimits, rehearse
+from proxsmtp_tp.net.serving import turned_away
 from proxsmtp_tp.service.control import ControlError
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.client_table import ClientTable
+    from proxsmtp_tp.service.bypass import Bypass
     from proxsmtp_tp.service.lock_book import Lock
     from proxsmtp_tp.service.locks import Locks
 
@@ -41,6 +45,14 @@ class Daemon(Protocol):
     @property
     def locks(self) -> Locks:
         """Locks, and the table of clients."""
+
+    @property
+    def bypass(self) -> Bypass:
+        """Whether the filter is bypassed."""
+
+    @property
+    def admission(self) -> Admission:
+        """Whether there is a place for a client."""
 
 
 def limits(daemon: Daemon, request: Request) -> Mapping[str, Any]:
@@ -96,10 +108,17 @@ def locks(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 
 def explain(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     """`client`, `server` (IP addresses); `from`, `to` (addresses of mail)."""
-    return explanation(daemon.locks.settings, request, daemon.locks)
+    answer = explanation(daemon.locks.settings, request, daemon.locks, bypassed=daemon.bypass.active)
+    if not daemon.admission.would_enter(holder(_address(request, "client"))):
+        reply = turned_away(full=daemon.admission.full)
+        answer |= {"answers": {"connection": reply.wire.decode().strip()}, "filter": None}
+        answer["reasons"] = ["MaxConnections: no place for this client"]
+    return answer
 
 
-def explanation(settings: Settings, request: Request, locks: Locks | None = None) -> dict[str, Any]:
+def explanation(
+    settings: Settings, request: Request, locks: Locks | None = None, *, bypassed: bool = False
+) -> dict[str, Any]:
     """What the client would be answered. Without `locks`: by a daemon that has just been started for the first time."""
     client, server = _address(request, "client"), _address(request, "server")
     envelope = (str(request.get("from", SENDER)), str(request.get("to", RECIPIENT)))
@@ -114,12 +133,19 @@ def explanation(settings: Settings, request: Request, locks: Locks | None = None
             "limits": usage(settings, state.words, state.now, state.connections),
             "lock": {"until": lock.until, "reason": lock.reason} if lock is not None else None,
         }
-    played = rehearse(settings, client, server, envelope, RehearsedLimits(settings, state))
+    question = Question(client, server, *envelope, bypassed=bypassed)
+    played = rehearse(settings, question, RehearsedLimits(settings, state))
+    filtering = {
+        "type": settings.filter_type.value,
+        "command": settings.filter_command,
+        "mode": settings.filter_mode.value,
+    }
     return {
         "counted": shown,
         "answers": played.answers,
         "reasons": played.reasons,
-        "filter": {"type": settings.filter_type.value, "command": settings.filter_command} if played.filtered else None,
+        "filter": filtering if played.filtered else None,
+        "bypassed": bypassed,
     }
 
 

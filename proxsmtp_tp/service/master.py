@@ -131,6 +131,11 @@ class Master:
         log.debug("stopped processing")
 
     @property
+    def admission(self) -> Admission:
+        """The table of all workers."""
+        return self._environment.admission
+
+    @property
     def locks(self) -> Locks:
         """Locks, and what is known of clients."""
         return self._environment.locks

@@ -25,6 +25,7 @@ LOCK = {
 }
 USED = {"limit": "ClientSpam", "value": "5/10m", "used": 5, "burst": 5, "seconds": 125, "shadow": False}
 KNOWN = {"client": "192.0.2.7", "known": True, "connections": 3, "limits": [USED], "lock": LOCK}
+FILTER = {"type": "pipe", "command": "cat", "mode": "enforce"}
 PASSED = {"connection": "", "MAIL": "", "RCPT": "", "DATA": ""}
 COUNTED = {"client": "192.0.2.7", "limits": [USED], "lock": {"until": "2026-11-28T05:00:00Z", "reason": "ClientSpam"}}
 
@@ -169,7 +170,13 @@ def test_no_answer(
 
 def test_explain_for_people(daemon: Daemon, config: str, capsys: pytest.CaptureFixture[str]) -> None:
     answers = {"connection": "", "MAIL": "450 4.7.1 Too many"}
-    daemon.answer = {"counted": COUNTED, "answers": answers, "reasons": ["client=192.0.2.7: refused"], "filter": None}
+    daemon.answer = {
+        "counted": COUNTED,
+        "answers": answers,
+        "reasons": ["client=192.0.2.7: refused"],
+        "filter": None,
+        "bypassed": False,
+    }
     assert cli.main(["explain", "-f", config, "192.0.2.7", "198.51.100.25", "--from", "a@b"]) == 0
     assert daemon.asked == [{"command": "explain", "client": "192.0.2.7", "server": "198.51.100.25", "from": "a@b"}]
     assert capsys.readouterr().out == (
@@ -195,7 +202,7 @@ def test_explain_for_people(daemon: Daemon, config: str, capsys: pytest.CaptureF
 def test_explain_with_a_port(
     server: str, address: str, port: int, daemon: Daemon, config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon.answer = {"counted": None, "answers": PASSED, "reasons": [], "filter": {"type": "pipe", "command": "cat"}}
+    daemon.answer = {"counted": None, "answers": PASSED, "reasons": [], "filter": FILTER, "bypassed": False}
     client = "2001:db8:1::7" if ":" in address else "192.0.2.7"
     assert cli.main(["explain", "--json", "-f", config, client, server]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -223,8 +230,24 @@ def test_explain_with_a_wrong_configuration(tmp_path: Path, daemon: Daemon, caps
     assert cli.main(["explain", "-f", str(path), "192.0.2.7", "198.51.100.25"]) == 2
     assert "no such directive" in capsys.readouterr().err
     path.write_text("Listen: /run/x\nOutAddress: 25\n", "utf-8")
-    daemon.answer = {"counted": None, "answers": PASSED, "reasons": [], "filter": None}
+    daemon.answer = {"counted": None, "answers": PASSED, "reasons": [], "filter": None, "bypassed": False}
     assert cli.main(["explain", "-f", str(path), "192.0.2.7", "198.51.100.25"]) == 0
     assert "not intercepted: no rules can be made: the daemon listens on no TCP port" in capsys.readouterr().out
     daemon.error = control.ControlError("no")
     assert cli.main(["explain", "-f", str(path), "192.0.2.7", "198.51.100.25"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("filtering", "bypassed", "shown"),
+    [
+        (None, True, "passed to the server; the filter is bypassed"),
+        (FILTER | {"mode": "monitor"}, False, "FilterType pipe, cat, which only monitors (FilterMode)"),
+    ],
+)
+def test_explain_a_filter_that_does_not_decide(
+    filtering: dict[str, str] | None, bypassed: bool, shown: str, daemon: Daemon, config: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    daemon.answer = {"counted": None, "answers": PASSED, "reasons": [], "filter": filtering, "bypassed": bypassed}
+    assert cli.main(["explain", "-f", config, "192.0.2.7", "198.51.100.25"]) == 0
+    assert shown in capsys.readouterr().out

@@ -17,7 +17,7 @@ from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.client_table import WINDOW, ClientTable, Word
 from proxsmtp_tp.net.gcra import SECOND
 from proxsmtp_tp.net.limit_decision import ADMINISTRATOR, WORDS
-from proxsmtp_tp.net.rehearsal import RehearsedLimits, rehearse
+from proxsmtp_tp.net.rehearsal import Question, RehearsedLimits, rehearse
 from proxsmtp_tp.net.serving import is_served, session_options
 from proxsmtp_tp.service.limit_commands import client_state, explanation
 from proxsmtp_tp.session import effects, events
@@ -78,7 +78,7 @@ class Daemon:
             self.table.set_servers(slot, servers[:WINDOW], servers[WINDOW:])
         self.table.locks = 1 if until > WALL else 0
 
-    def connect(self) -> Session:
+    def connect(self, bypassed: bool) -> Session:
         """As `Connection` does, with a server that accepts everything: the session past EHLO, or ended."""
         options = session_options(self.settings)
         session = Session(options, client_ip=CLIENT, local_ip="192.0.2.1", clock=lambda: "now")
@@ -87,6 +87,7 @@ class Daemon:
             self.take(session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
             return session
         session.use_limits(WorkerLimits(self.settings, self.table, 0, lambda _: None).enter(CLIENT))
+        session.use_bypass(lambda: bypassed)
         self.take(session.check_limits(SERVER if self.settings.transparent else ""))
         if not session.ended:
             session.feed(events.Connected(SERVER))
@@ -119,10 +120,10 @@ class Daemon:
         return b""
 
 
-@given(SETTINGS, STATES, LOCKED, BITS, PERIODS)
+@given(SETTINGS, STATES, LOCKED, BITS, PERIODS, st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_the_answer_of_explain_is_the_answer_of_the_daemon(
-    configured: Settings, state: list[int], until: int, servers: list[int], period: int
+    configured: Settings, state: list[int], until: int, servers: list[int], period: int, bypassed: bool
 ) -> None:
     with (
         mock.patch.object(time, "monotonic_ns", return_value=NOW),
@@ -130,8 +131,10 @@ def test_the_answer_of_explain_is_the_answer_of_the_daemon(
     ):
         daemon = Daemon(configured, state, until, servers, period)
         copy = client_state(configured, CLIENT, SERVER, daemon.table)
-        told = rehearse(configured, CLIENT, SERVER, ENVELOPE, RehearsedLimits(configured, copy))
-        session = daemon.connect()
+        told = rehearse(
+            configured, Question(CLIENT, SERVER, *ENVELOPE, bypassed=bypassed), RehearsedLimits(configured, copy)
+        )
+        session = daemon.connect(bypassed)
         real: dict[str, str] = {}
         filtered = False
         if session.ended:
@@ -162,7 +165,7 @@ def test_the_question_changes_nothing(
     before = daemon.table.state(slot), daemon.table.servers(slot), daemon.table.entries()
     for _ in range(3):
         copy = client_state(configured, CLIENT, SERVER, daemon.table)
-        rehearse(configured, CLIENT, SERVER, ENVELOPE, RehearsedLimits(configured, copy))
+        rehearse(configured, Question(CLIENT, SERVER, *ENVELOPE), RehearsedLimits(configured, copy))
     assert (daemon.table.state(slot), daemon.table.servers(slot), daemon.table.entries()) == before
 
 
@@ -215,7 +218,7 @@ def test_a_limit_in_shadow_form_is_told() -> None:
     limits = WorkerLimits(configured, table, 0, lambda _: None).enter(CLIENT)
     assert limits.message() is None
     copy = client_state(configured, CLIENT, SERVER, table)
-    told = rehearse(configured, CLIENT, SERVER, ENVELOPE, RehearsedLimits(configured, copy))
+    told = rehearse(configured, Question(CLIENT, SERVER, *ENVELOPE), RehearsedLimits(configured, copy))
     assert told.answers == {"connection": "", "MAIL": "", "RCPT": "", "DATA": ""}
     assert any("would be refused" in reason for reason in told.reasons)
 

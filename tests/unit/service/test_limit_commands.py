@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.rates import ClientLimit, RateLimit
 from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.client_limits import WorkerLimits
-from proxsmtp_tp.net.client_table import ClientTable
 from proxsmtp_tp.service import limit_commands
 from proxsmtp_tp.service.control import ControlError
 from proxsmtp_tp.service.locks import FILE, Locks
@@ -30,8 +31,9 @@ class Daemon:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         given = {"client_except": (ip_network("203.0.113.0/24"),), **settings}
-        self.table = ClientTable(64, 1)
-        self.table.begin(0)
+        self.admission = Admission(3, 1, 64)
+        self.table = self.admission.clients
+        self.bypass: Any = SimpleNamespace(active=False)
         self.locks = Locks(Settings(**given), self.table, folder / FILE)
         self._worker = WorkerLimits(Settings(**given), self.table, 0, lambda _: None)
 
@@ -133,7 +135,7 @@ def test_explain_answers_with_the_configuration_in_force_and_what_was_counted(tm
     answer = limit_commands.explain(daemon, request)
     json.dumps(answer)
     assert answer["answers"] == {"connection": "", "MAIL": "", "RCPT": "", "DATA": ""}
-    assert answer["filter"] == {"type": "file", "command": "judge"}
+    assert answer["filter"] == {"type": "file", "command": "judge", "mode": "enforce"}
     daemon.enter().message()
     answer = limit_commands.explain(daemon, request)
     assert answer["answers"]["MAIL"].startswith("450 4.7.1 Too many messages")
@@ -143,3 +145,18 @@ def test_explain_answers_with_the_configuration_in_force_and_what_was_counted(tm
     assert answer["answers"]["connection"].startswith(f"421 4.7.1 {CLIENT} is locked until ")
     assert answer["counted"]["lock"]["reason"] == "administrator"
     assert limit_commands.explain(daemon, {"client": "203.0.113.9", "server": SERVER})["counted"] is None
+
+
+def test_explain_knows_the_bypass_and_maxconnections(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, filter_command="judge")
+    request = {"client": CLIENT, "server": SERVER}
+    daemon.bypass.active = True
+    answer = limit_commands.explain(daemon, request)
+    assert (answer["filter"], answer["bypassed"], answer["answers"]["DATA"]) == (None, True, "")
+    for _ in range(2):
+        assert daemon.admission.try_enter(0, "192.0.2.8")
+    assert limit_commands.explain(daemon, request)["answers"]["connection"] == ""
+    assert daemon.admission.try_enter(0)
+    answer = limit_commands.explain(daemon, request)
+    assert answer["answers"] == {"connection": "421 4.7.0 Too many connections, try again later"}
+    assert not daemon.admission.would_enter(CLIENT)
