@@ -113,6 +113,20 @@ def test_a_file_name_that_is_no_instance_name_can_be_chosen(folder: Path) -> Non
     assert choose(None, chosen.name) == chosen
 
 
+# These mean several instances, or none; install-service and remove-service name theirs as arguments or with --instance.
+WITHOUT_A_FILE = {"rules", "demo", "install-service", "remove-service"}
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.SUBCOMMANDS) - WITHOUT_A_FILE))
+def test_every_command_has_both_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`instances.add_options` adds them."""
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = capsys.readouterr().out
+    assert "-f FILE, --file FILE" in said or "-f, --file FILE" in said
+    assert "--instance NAME" in said
+
+
 @pytest.mark.parametrize("command", READERS)
 def test_every_command_lists_several(folder: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("north", "south"):
