@@ -9,6 +9,8 @@ serve           serve
 check_config    check-config
 reload          reload
 status          status
+metrics         metrics
+status_lines    the lines of status about the work of an instance
 log_level       log-level
 try_filter      try-filter
 filter_process  the process in which it runs the filter

@@ -29,7 +29,7 @@ def ask_daemon(args: argparse.Namespace, command: str, **fields: Any) -> dict[st
     from proxsmtp_tp.service.control import ControlError, ask  # noqa: PLC0415  (not for --help)
     from proxsmtp_tp.service.status import control_path  # noqa: PLC0415
 
-    status = _status_socket(args)
+    status = status_socket(args)
     try:
         return ask(control_path(status), command, **fields)
     except ControlError as error:
@@ -48,7 +48,8 @@ def complain(error: NoAnswerError) -> int:
     return error.code
 
 
-def _status_socket(args: argparse.Namespace) -> Path:
+def status_socket(args: argparse.Namespace) -> Path:
+    """The status socket of the daemon that the options name. Raises NoAnswerError."""
     from proxsmtp_tp.service.status import find_sockets, instance_of  # noqa: PLC0415
 
     wanted = None  # no file in /etc/proxsmtp-tp, and no option: the daemon that runs

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "check-config": ("check_config", "read the configuration file and report every problem"),
     "reload": ("reload", "let the running daemon read its configuration again, and wait for the outcome"),
     "status": ("status", "show what the running instances do"),
+    "metrics": ("metrics", "print the numbers for Prometheus, or serve them"),
     "sessions": ("sessions", "list the sessions that run, or end one"),
     "try-filter": ("try_filter", "let the filter judge messages from files"),
     "bypass": ("bypass", "take the filter out of the way for a time: mail passes unjudged"),

@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import choose
+from proxsmtp_tp.cli.status_lines import activity
 from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.service import bypass, in_force
+from proxsmtp_tp.service.faults import faults
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 answers += [answer] if answer is not None else []
     if args.json:
-        print(json.dumps(answers))
+        print(json.dumps([{**answer, "faults": _faults(answer)} for answer in answers]))
     else:
         print("\n\n".join(describe_printable(answer) for answer in answers), end="\n" if answers else "")
     if not answers:
@@ -56,16 +58,24 @@ def run(args: argparse.Namespace) -> int:
 def is_wrong(answer: dict[str, Any]) -> bool:
     """Whether the status shows something that an administrator must fix. Each kind is a line of `describe`."""
     try:
-        return in_force.describe(answer["configuration"])[1]
-    except (KeyError, TypeError, ValueError, OverflowError):
+        return bool(_faults(answer)) or in_force.describe(answer["configuration"])[1]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return False  # of another version
+
+
+def _faults(answer: dict[str, Any]) -> list[str]:
+    """As `faults`, whatever has answered."""
+    try:
+        return faults(answer)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
 
 
 def describe_printable(answer: dict[str, Any]) -> str:
     """As `describe`, whatever has answered: nothing of it reaches the terminal but printable text."""
     try:
         lines = describe(answer).split("\n")
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return "an answer that is no status of this version: see it with --json"
     return "\n".join(printable(line) for line in lines)
 
@@ -79,13 +89,15 @@ def describe(answer: dict[str, Any]) -> str:
         *(f"  {line}" for line in _bypass(answer)),
         f"  listening on {', '.join(answer['listen'])}",
         f"  connections {used} of {limit}, workers replaced {replaced}",
-        *(f"  {name.replace('_', ' ')} {total}" for name, total in dict(answer["counters"]).items()),
+        *(f"  {line}" for line in activity(answer)),
+        *(f"  {name.replace('_', ' ')} {total}" for name, total in dict(answer["counters"]).items() if total),
     ]
     lines += [
         f"  worker {worker['pid']} {worker['phase']}, up {duration(worker['uptime'])},"
         f" connections {worker['connections']}"
         for worker in answer["workers"]
     ]
+    lines += [f"  WRONG: {fault}" for fault in faults(answer)]
     return "\n".join(lines)
 
 

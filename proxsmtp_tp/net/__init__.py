@@ -5,6 +5,7 @@ connection            one client and its server: performs the effects of the ses
 sides                 the two transports of a connection: asyncio's callbacks
 judging               the filter run of a connection's message, and the judged message that is read back
 reporting             log lines about a connection: the form of what the session reports
+measuring             counters and durations of a message
 session_row           what is shown of a connection in the table of sessions
 deadlines             the time limits of a connection
 upstream              the destination of a client, and the connection to it; refuses loops

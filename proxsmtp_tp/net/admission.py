@@ -24,11 +24,14 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
 from proxsmtp_tp.telemetry.counters import Counters
+from proxsmtp_tp.telemetry.last_error import LastError
+from proxsmtp_tp.telemetry.metrics import Metrics
 from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
 from proxsmtp_tp.telemetry.record_lock import RecordLock
 from proxsmtp_tp.telemetry.sessions import SessionTable
 from proxsmtp_tp.telemetry.switches import Switches
 from proxsmtp_tp.telemetry.trace_id import TraceIds
+from proxsmtp_tp.telemetry.unreachable import Unreachable
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.places import WorkerPlaces
@@ -94,6 +97,9 @@ class Admission:
         self.switches = Switches()
         self.clients = ClientTable(clients, rows)
         self.sessions = SessionTable()
+        self.metrics = Metrics(rows)
+        self.unreachable = Unreachable(rows)
+        self.last_error = LastError()
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)
@@ -115,6 +121,7 @@ class Admission:
             self._header[_ROWS] = max(self._header[_ROWS], worker + 1)
             self._accepting[worker] = 1
             self.clients.begin(worker)
+        self.metrics.begin(worker)
 
     def end_accepting(self, worker: int) -> None:
         """The worker accepts no more clients: it is ignored when the least busy worker is looked for."""
@@ -189,6 +196,8 @@ class Admission:
             self._spooled[worker] = 0
             self._count_holders()
             self.counters.keep(worker)
+            self.metrics.keep(worker)
+            self.unreachable.clear(worker)
             self.clients.clear(worker)
         self._free.pop(worker, None)
         self._places.clear(worker)

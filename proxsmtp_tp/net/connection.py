@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.judging import Judging
+from proxsmtp_tp.net.measuring import FilterTimes, count_crash
 from proxsmtp_tp.net.original_destination import Endpoint, NoDestinationError, endpoint
 from proxsmtp_tp.net.reporting import Reporting
 from proxsmtp_tp.net.serving import is_served
@@ -33,6 +34,7 @@ from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.telemetry import metrics
 from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
 from proxsmtp_tp.telemetry.sessions import SessionPhase
 
@@ -98,7 +100,7 @@ class Connection:
         self._crashed = False
         self._closing = False
         self.server_is_full = False
-        self._judging = Judging(self, context.filter, context.loop, context.remember)
+        self._judging = Judging(self, context.filter, context.loop, context.remember, FilterTimes(context.metrics))
         self._dialling: asyncio.Task[None] | None = None
         now = self.loop.time()
         self._times = Deadlines(context.settings, context.limits, now)
@@ -152,9 +154,12 @@ class Connection:
         return self._client is not None or self._closing
 
     async def _dial(self, destination: Endpoint) -> None:
+        began = self.loop.time()
         try:
             sock, self.server_ip = await self._upstream.dial(destination)
         except DialError as error:
+            if not self.session.ended:
+                self._context.unreachable.failed(self._upstream.name(destination))
             self.feed(events.ConnectFailed(str(error)))
             return
         if self.session.ended:
@@ -166,6 +171,8 @@ class Connection:
             sock.close()
             self._perform(self.session.refuse(error.reply, str(error)))
             return
+        self._context.unreachable.reached(self._upstream.name(destination))
+        self._context.metrics.observe(metrics.SERVER_CONNECT, self.loop.time() - began)
         # Shielded: if the client closes while the transport is being made, server_made closes it.
         # Not create_connection: uvloop gives that one's socket to its transport only after connection_made, and a
         # transport that is aborted there would leave a socket that closes somebody else's descriptor later on.
@@ -264,6 +271,7 @@ class Connection:
         if self._server is not None:
             self._server.abort()
         if self._client is not None and not self._closing:
+            count_crash(self._context.metrics)
             self._client.write(answers.INTERNAL_ERROR.traced(self.trace_id).wire)
             self._close_client(effects.CloseClient())
         self._maybe_finished()
@@ -277,6 +285,11 @@ class Connection:
     # Effects.
 
     def _perform(self, todo: list[effects.Effect]) -> None:
+        if measured := self.session.measured:
+            words = self._context.metrics.words
+            for index in measured:
+                words[index] += 1
+            measured.clear()
         for effect in todo:
             _PERFORMERS[type(effect)](self, effect)
 

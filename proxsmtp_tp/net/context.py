@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.state import Reason, Wait
     from proxsmtp_tp.telemetry.event_log import EventLog
     from proxsmtp_tp.telemetry.forms import Form
+    from proxsmtp_tp.telemetry.metrics import WorkerMetrics
     from proxsmtp_tp.telemetry.sessions import WorkerSessions
+    from proxsmtp_tp.telemetry.unreachable import WorkerUnreachable
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class WorkerContext:
     sessions: WorkerSessions
     form: Form
     events: EventLog | None
+    metrics: WorkerMetrics
+    unreachable: WorkerUnreachable
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.filters.interface import Filter, FilterRun
     from proxsmtp_tp.filters.verdict import Verdict
+    from proxsmtp_tp.net.measuring import FilterTimes
     from proxsmtp_tp.session import effects
 
 CHUNK = 65536
@@ -52,7 +53,9 @@ class Judging:
         judge: Filter | None,
         loop: asyncio.AbstractEventLoop,
         remember: Callable[[str, Verdict], None],
+        times: FilterTimes,
     ) -> None:
+        self._times = times
         self._remember = remember
         self._owner = owner
         self._filter = judge
@@ -86,6 +89,7 @@ class Judging:
     def finish(self) -> None:
         """The message is complete."""
         if self.run is not None:
+            self._times.complete(self._loop.time())
             self.run.finish()
 
     def release(self) -> None:
@@ -134,9 +138,11 @@ class Judging:
 
     def filter_started(self) -> None:
         """The filter has a place and runs."""
+        self._times.started(self._loop.time())
         self._owner.filter_started()
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """Feed the verdict to the session, which decides."""
+        self._times.verdict(self._loop.time())
         self._remember(self._owner.client_ip, verdict.monitored or verdict)
         self._owner.feed(events.FilterVerdict(verdict))

@@ -23,6 +23,7 @@ from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
 from proxsmtp_tp.net.log_limit import LogLimit
+from proxsmtp_tp.net.measuring import count_turned_away
 from proxsmtp_tp.net.refusals import Refusals
 from proxsmtp_tp.net.reporting import event_log
 from proxsmtp_tp.net.serving import session_options, turned_away
@@ -80,6 +81,8 @@ class Proxy:
             sessions=admission.sessions.of(worker),
             form=FORMS[settings.log_format.value](addresses.current()),
             events=event_log(settings, lambda: admission.counters.count(worker, Counter.EVENTS_LOST)),
+            metrics=admission.metrics.of(worker),
+            unreachable=admission.unreachable.of(worker),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
             client_limits=WorkerLimits(
                 settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)
@@ -201,6 +204,7 @@ class Proxy:
             else:
                 log.warning("client=%s: refused: it already has its share of MaxConnections (%d)", client, most)
         answer = turned_away(full=full)
+        count_turned_away(self.context.metrics, full=full)
         try:
             sock.send(answer.wire)  # an empty send buffer has space for a line
             sock.shutdown(socket.SHUT_WR)

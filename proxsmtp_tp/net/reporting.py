@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from proxsmtp_tp.net.measuring import measure
 from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.telemetry import addresses, events
 from proxsmtp_tp.telemetry.event_log import EventLog
@@ -65,6 +66,7 @@ class Reporting:
         """A transaction has ended."""
         if self._context.events is not None:
             self._context.events.write(events.transaction(self._who, facts, addresses.current()))
+        measure(self._context.metrics, facts)
         level = logging.WARNING if facts.status == FAILED else logging.INFO
         if (facts.is_message or facts.status == "REJECTED") and self._writes(level):
             for line in self._context.form.transaction(self._who, facts):

@@ -56,6 +56,10 @@ class Upstream:
             self._came.append(self._context.admission.add_client(self._context.worker, self._peer, destination))
         return destination
 
+    def name(self, destination: Endpoint) -> str:
+        """The server as `status` shows it: its address, or what OutAddress says."""
+        return str(destination) if destination.ip else str(self._context.settings.out_address)
+
     async def dial(self, destination: Endpoint) -> tuple[socket.socket, str]:
         """Connect to the server: the socket, and its IP address or path. Raises DialError."""
         targets = await self._targets(destination)

@@ -12,6 +12,9 @@ privileges  from root to the least privileges that are needed, verified
 fail_open   the heartbeat for rules with RuleFail open, and the log of unfiltered times
 installed   where the commands are, and whether a package installed them
 pidfile     the file with the process id
+metrics_socket  all metrics as text, for a reader without privileges
+activity    what the status shows of the work of all workers
+faults      what is wrong in a status, with the fix
 status      the socket that tells what the daemon does
 control     the socket at which the daemon is asked and changed
 in_force    which configuration is in force, since when, and how the last reload ended

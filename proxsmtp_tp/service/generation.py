@@ -73,6 +73,8 @@ class RowAllocator:
 
     def __init__(self) -> None:
         self._free = set(range(WORKERS_MAX))
+        self.replaced = 0
+        """Workers that ended and were replaced, of all generations."""
 
     def __len__(self) -> int:
         return len(self._free)
@@ -218,6 +220,7 @@ class Generation:
     def _replace(self, worker: Worker) -> None:
         now = time.monotonic()
         self.replaced += 1
+        self._rows.replaced += 1
         if not worker.ready:
             self.early_deaths += 1
         self._failures = 0 if now - worker.born >= STABLE else self._failures + 1

@@ -35,6 +35,7 @@ from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
 from proxsmtp_tp.service.locks import Locks
 from proxsmtp_tp.service.log_levels import LogLevels
 from proxsmtp_tp.service.master import Environment, Master, StartError, with_workers
+from proxsmtp_tp.service.metrics_socket import MetricsSocket
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
 from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
@@ -42,6 +43,7 @@ from proxsmtp_tp.service.state_directory import prepare, pseudonym_keys, state_d
 from proxsmtp_tp.service.status import StatusSocket
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import GRACE, make_proxy
+from proxsmtp_tp.telemetry.last_error import LastErrorHandler
 
 if TYPE_CHECKING:
     import pwd
@@ -207,6 +209,8 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     status.open()
     control = ControlSocket(status.control())
     cleanup.callback(control.close, remove=True)
+    metrics = MetricsSocket(status.metrics())
+    cleanup.callback(metrics.close, remove=True)
     _check_temp_directory(settings)
 
     def on_ready() -> None:
@@ -214,7 +218,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         starter.ready()
 
     def close_in_worker() -> None:
-        for thing in (notifier, status, control, pid_file, starter):
+        for thing in (notifier, status, control, metrics, pid_file, starter):
             thing.close()
 
     def load() -> Configuration:
@@ -223,6 +227,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     admission = Admission(settings.max_connections, 0, settings.client_table_size)
     locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
     cleanup.callback(locks.close)
+    logging.getLogger().addHandler(LastErrorHandler(admission.last_error))
     environment = Environment(
         admission=admission,
         locks=locks,
@@ -233,6 +238,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         notifier=notifier,
         status=status,
         control=control,
+        metrics=metrics,
         levels=LogLevels(admission.switches, wanted.level, settings.log_level),
         bypass=Bypass(admission.switches, admission.counters, kept / BYPASS_FILE),
         on_ready=on_ready,

@@ -25,6 +25,7 @@ from proxsmtp_tp.config.settings import FilterType, TransparentProxy
 from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners, stop_listening
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
+from proxsmtp_tp.service.activity import activity, summary
 from proxsmtp_tp.service.commands import commands_of
 from proxsmtp_tp.service.filter_trials import FilterTrials
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
@@ -33,6 +34,7 @@ from proxsmtp_tp.service.privileges import has_net_raw
 from proxsmtp_tp.service.state_directory import pseudonym_keys
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import PULSE
+from proxsmtp_tp.telemetry.exposition import exposition, gauges_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.service.in_force import InForce
     from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.log_levels import LogLevels
+    from proxsmtp_tp.service.metrics_socket import MetricsSocket
     from proxsmtp_tp.service.readiness import Notifier
     from proxsmtp_tp.service.status import StatusSocket
     from proxsmtp_tp.service.worker import ProxyFactory
@@ -85,6 +88,7 @@ class Environment:
     notifier: Notifier
     status: StatusSocket
     control: ControlSocket
+    metrics: MetricsSocket
     levels: LogLevels
     bypass: Bypass
     on_ready: Callable[[], None]
@@ -194,11 +198,12 @@ class Master:
             "listen": [str(endpoint) for endpoint in self._current.listeners],
             "connections": sum(counts),
             "max_connections": self._environment.admission.limit,
-            "replaced_workers": self._current.replaced,
+            "replaced_workers": self._rows.replaced,
             "counters": {counter.name.lower(): total for counter, total in counters.items()},
             "log": self.levels.report(),
             "bypass": self.bypass.report(),
             "filter": self._environment.admission.recent_verdicts.report(),
+            **activity(self._environment.admission, self._current.settings),
             "workers": [
                 {
                     "pid": worker.pid,
@@ -211,6 +216,11 @@ class Master:
             ],
         }
 
+    def exposition(self) -> str:
+        """What the metrics socket answers."""
+        admission = self._environment.admission
+        return exposition(admission.metrics.totals(), admission.counters.totals(), gauges_of(self.report()))
+
     # One step of the loop.
 
     def _step(self) -> None:
@@ -221,6 +231,8 @@ class Master:
             self._pulse_at = now + PULSE
             for generation in self._generations():
                 generation.pulse_passed()
+            if self._announced and not self._stopping:
+                self._environment.notifier.status(summary(self.report()))
         for generation in self._generations():
             generation.tick()
         self._old = [generation for generation in self._old if generation.workers]
@@ -239,6 +251,8 @@ class Master:
         poll.register(self._wakeup, select.POLLIN)
         if (status := self._environment.status.fileno()) is not None:
             poll.register(status, select.POLLIN)
+        if (metrics := self._environment.metrics.fileno()) is not None:
+            poll.register(metrics, select.POLLIN)
         self._environment.control.register(poll)
         poll.register(self._environment.admission.clients, select.POLLIN)  # wakes up for `locks.step`
         workers = {worker.pulse: (generation, worker) for generation, worker in self._all_workers()}
@@ -260,6 +274,8 @@ class Master:
                 generation.pulsed(worker)
             elif descriptor == status:
                 self._environment.status.answer(self.report)
+            elif descriptor == metrics:
+                self._environment.metrics.answer(self.exposition)
             else:
                 self._environment.control.step(descriptor)
 

@@ -41,6 +41,10 @@ class Notifier:
         """The daemon stops."""
         self._send("STOPPING=1\nSTATUS=Waiting for running transactions")
 
+    def status(self, text: str) -> None:
+        """Show this in `systemctl status`."""
+        self._send(f"STATUS={text}")
+
     def alive(self) -> None:
         """Tell the watchdog that the daemon runs."""
         if self.watchdog is not None:

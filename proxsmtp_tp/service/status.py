@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _FOLDER = "proxsmtp-tp"
 _SOCKET = "socket"  # in a folder of the instance's own
 _CONTROL = "control"
+_METRICS = "metrics"
 _MODE = 0o600
 _BATCH = 16  # answers at a time, so that the master's other work goes on
 # An answer is one send: net.core.wmem_default is 212992 bytes, and 512 workers with 100 bytes each are a
@@ -69,6 +70,10 @@ class StatusSocket:
     def control(self) -> Path | None:
         """The path of the control socket; None while the status socket, and so the name, is not ours."""
         return control_path(self.path) if self._socket is not None else None
+
+    def metrics(self) -> Path | None:
+        """The path of the metrics socket, as `control`."""
+        return metrics_path(self.path) if self._socket is not None else None
 
     def fileno(self) -> int | None:
         """To wait on; None without a socket."""
@@ -139,6 +144,11 @@ def _remove_dead(path: Path) -> bool:
 def control_path(status: Path) -> Path:
     """The control socket of the daemon that has this status socket."""
     return status.with_name(_CONTROL if status.name == _SOCKET else f"{status.stem}.{_CONTROL}")
+
+
+def metrics_path(status: Path) -> Path:
+    """The metrics socket of the daemon that has this status socket."""
+    return status.with_name(_METRICS if status.name == _SOCKET else f"{status.stem}.{_METRICS}")
 
 
 def instance_of(path: Path) -> str:

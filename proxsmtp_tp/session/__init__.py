@@ -16,6 +16,7 @@ message      decisions from DATA to the final reply to the message
 refusing     commands that the proxy refuses itself: they are counted, and too many end the connection
 limiting     where in the dialogue the limits of a client answer, and with what
 size         how large a message may be
+measuring    which counters a reply belongs to
 tracing      what a trace shows of commands and replies: everything but secrets
 timing       decisions when a deadline passes, and when the worker stops
 without_tls  decisions where the proxy has removed STARTTLS

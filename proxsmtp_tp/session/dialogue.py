@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects
+from proxsmtp_tp.session import effects, measuring
 from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
 from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
 from proxsmtp_tp.session.record import INTERRUPTED, Record, Trace
@@ -23,6 +23,7 @@ from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.replies import ReplyReader
 from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.facts import ABANDONED, REFUSED
+from proxsmtp_tp.telemetry.metrics import CLIENT_REPLIES
 from proxsmtp_tp.telemetry.quoting import printable, quoted
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ class Dialogue:
 
     def pass_on(self, reply: Reply) -> None:
         """Send a reply to the client now. A refusal of our own gets the trace id at its end."""
+        self.record.measured.append(CLIENT_REPLIES + reply.code // 100)
+        if reply.code == 421:
+            self.record.measured.append(measuring.closed(reply))
         if reply.own:
             reply = reply.traced(self.trace_id)
         if self.tracing.on:

@@ -91,6 +91,7 @@ class TextRecord:
             client=None if self.complete_at is None else self.complete_at - self.started_at,
             filter=_between(self.complete_at, self.verdict_at),
             server=_between(self.sent_at, now),
+            reply=_between(self.complete_at, now),
             total=total,
         )
 
@@ -108,6 +109,7 @@ class Record:
         "_verb",
         "commands",
         "delivered",
+        "measured",
         "number",
         "open",
         "refused",
@@ -122,6 +124,8 @@ class Record:
         self._began = self._mail_at = ticks()
         self._verb = "other"
         self.commands: dict[str, list[int]] = {}
+        self.measured: list[int] = []
+        """Counters (`telemetry.metrics`) that have grown."""
         self.number = 0
         """Transactions so far."""
         self.delivered = 0

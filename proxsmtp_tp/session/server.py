@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import limiting, message, without_tls, xclient
+from proxsmtp_tp.session import limiting, measuring, message, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -13,6 +13,7 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import Reply, ReplyError
 from proxsmtp_tp.telemetry.facts import Refusal
+from proxsmtp_tp.telemetry.metrics import SERVER_REPLIES
 from proxsmtp_tp.telemetry.quoting import printable, shown
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ OCTETS_PER_FEED = 65536
 
 def connected(d: Dialogue, event: events.Connected) -> None:
     """Connected: wait for the server's greeting."""
+    d.record.measured.append(measuring.ACCEPTED)
     d.server = event.server
     d.trace("SERVER", b"connected: " + event.server.encode())
     d.outstanding.append(PendingReply(Expect.GREETING))
@@ -38,6 +40,7 @@ def connected(d: Dialogue, event: events.Connected) -> None:
 
 def connect_failed(d: Dialogue, event: events.ConnectFailed) -> None:
     """ConnectFailed: end the client's connection, as if it had failed to connect to the server itself."""
+    d.record.measured.append(measuring.NO_SERVER)
     d.log(f"client={d.client}: no connection to the server: {event.reason}", logging.WARNING)
     d.server_gone = True
     d.end_unserved(answers.unreachable(event.reason))
@@ -73,6 +76,8 @@ def _act(d: Dialogue) -> None:
         if reply is None:
             break
         d.progress = True
+        if 200 <= reply.code <= 599:
+            d.record.measured.append(SERVER_REPLIES + reply.code // 100)
         if d.tracing.on:
             _trace(d, reply)
         _reply(d, reply)

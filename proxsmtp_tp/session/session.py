@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.session import client, events, limiting, message, server, timing
 from proxsmtp_tp.session.dialogue import Dialogue
+from proxsmtp_tp.session.measuring import LIMITED, REFUSED
 from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.state import Phase
 
@@ -111,6 +112,7 @@ class Session:
         """End a connection that must not be relayed, with `reply` in place of a greeting."""
         d = self._d
         d.server_gone = True
+        d.record.measured.append(REFUSED)
         d.log(f"client={d.client}: {reason}", logging.WARNING)
         d.end(reply)
         return d.take_effects()
@@ -136,6 +138,7 @@ class Session:
         reply = limiting.at_greeting(d, server_ip)
         if reply is not None:
             d.server_gone = True
+            d.record.measured.append(LIMITED)
             d.end(reply)
         return d.take_effects()
 
@@ -144,6 +147,13 @@ class Session:
         """The addresses of the transaction, for the log: where they are hidden, replies must not show them either."""
         envelope = self._d.envelope
         return [*filter(None, (envelope.sender,)), *envelope.recipients]
+
+    @property
+    def measured(self) -> list[int]:
+        """The counters (`telemetry.metrics`) that grew since the driver cleared this list. It counts them before it
+        performs the effects, so that no peer has got a reply that is not counted.
+        """
+        return self._d.record.measured
 
     @property
     def more(self) -> bool:

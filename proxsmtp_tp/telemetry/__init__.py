@@ -12,7 +12,11 @@ facts             what happened in a session, as values
 log_lines         log lines in proxsmtpd's form
 quoting           words of peers, servers and filters, which cannot look like another field
 trace_id          the id of a session, unique over workers, reloads and restarts
+metrics           what is measured: counters with labels, histograms
 sessions          the sessions that run now, in shared memory
+exposition        metrics as text for Prometheus
+last_error        the last error of the log
+unreachable       servers that could not be reached lately
 record_lock       a lock between processes
 switches          numbers that the master sets for all workers: log level, traced clients
 """

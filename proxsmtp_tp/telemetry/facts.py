@@ -21,12 +21,14 @@ REJECTED = "REJECTED"
 @dataclass(slots=True)
 class Seconds:
     """`client`: from 354 to the end of data; `filter`: from there to the verdict; `server`: from the end of data that
-    we sent to the server's reply; `total`: since the reply to MAIL.
+    we sent to the server's reply; `reply`: from the client's end of data to our reply; `total`: since the reply to
+    MAIL.
     """
 
     client: float | None = None
     filter: float | None = None
     server: float | None = None
+    reply: float | None = None
     total: float = 0.0
 
 

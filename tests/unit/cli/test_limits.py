@@ -48,7 +48,7 @@ class Daemon:
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Daemon:
     made = Daemon()
-    monkeypatch.setattr(asking, "_status_socket", lambda _args: tmp_path / "a.sock")
+    monkeypatch.setattr(asking, "status_socket", lambda _args: tmp_path / "a.sock")
     monkeypatch.setattr(control, "ask", made.ask)
     return made
 

@@ -34,7 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
         requests.append({"command": command, **fields})
         return ANSWER
 
-    monkeypatch.setattr(asking, "_status_socket", lambda _args: tmp_path / "a.sock")
+    monkeypatch.setattr(asking, "status_socket", lambda _args: tmp_path / "a.sock")
     monkeypatch.setattr(control, "ask", ask)
     return requests
 

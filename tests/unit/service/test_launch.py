@@ -17,6 +17,7 @@ from proxsmtp_tp.net.listening import Endpoint
 from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.launch import Launch, _check_temp_directory, _pid_path, _raise_descriptor_limit
 from proxsmtp_tp.service.master import _FIXED, Environment, Master, ReloadError, _close_everywhere, with_workers
+from proxsmtp_tp.service.metrics_socket import MetricsSocket
 from proxsmtp_tp.service.worker import make_proxy
 
 
@@ -87,7 +88,11 @@ def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
         "close_in_worker",
     )
     parts = Environment(
-        admission=Admission(9, 0), make_proxy=make_proxy, control=ControlSocket(None), **dict.fromkeys(names, nothing)
+        admission=Admission(9, 0),
+        make_proxy=make_proxy,
+        control=ControlSocket(None),
+        metrics=MetricsSocket(None),
+        **dict.fromkeys(names, nothing),
     )
     master = Master(Settings(), {}, parts)
     for _ in range(WORKERS_MAX - 1):

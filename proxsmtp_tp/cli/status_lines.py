@@ -1,0 +1,60 @@
+"""The lines of `status` about the work of an instance, in 80 columns. What an answer does not have has no line."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.cli.durations import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WIDTH = 78
+_ERROR_MAX = 200
+"""Characters of the last error: the log has the rest."""
+
+
+def activity(answer: dict[str, Any]) -> Iterator[str]:
+    """Sessions, filters, totals since the start, the log level where it is not as configured, the last error."""
+    if "sessions" in answer:
+        yield from _counts("sessions", answer["sessions"], "none")
+    if (filters := answer.get("filters")) and filters["configured"]:
+        oldest = f", the oldest for {shown(filters['oldest_wait'])}" if filters["waiting"] else ""
+        yield f"filters {filters['running']} of {filters['limit']}, {filters['waiting']} waiting{oldest}"
+    totals = answer.get("totals", {})
+    for name, title in _TOTALS.items():
+        if name in totals:
+            yield from _counts(title, totals[name], "none")
+    log = answer.get("log")
+    if log and (log["source"] == "log-level" or log["traced"]):
+        traced = "".join(f", tracing {each['network']}" for each in log["traced"])
+        left = f" for another {shown(log['left'])}" if log["left"] is not None else ""
+        yield f"log level {log['level']}{left}{traced}"
+    if error := answer.get("last_error"):
+        ago = shown(max(0, time.time() - error["time"]))
+        yield f"last error, {ago} ago: {error['text'][:_ERROR_MAX]}"
+
+
+_TOTALS = {
+    "connections_total": "connections since start",
+    "messages_total": "messages",
+    "message_replies_total": "message replies",
+    "filter_verdicts_total": "verdicts",
+    "recipients_total": "recipients",
+    "replies_total": "replies",
+    "closed_total": "closed with 421",
+}
+
+
+def _counts(title: str, counts: dict[str, int], nothing: str) -> Iterator[str]:
+    """What is not zero, after the title, in as many lines as it takes."""
+    parts = [f"{name.replace('_', ' ')} {number}" for name, number in counts.items() if number]
+    line = f"{title}: {', '.join(parts[:1]) or nothing}"
+    for part in parts[1:]:
+        if len(line) + len(part) + 2 > _WIDTH - 2:
+            yield f"{line},"
+            line = f"    {part}"
+        else:
+            line += f", {part}"
+    yield line

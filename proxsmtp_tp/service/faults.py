@@ -1,0 +1,51 @@
+"""What is wrong in the status of an instance: one line for each fault, with the fix. Pure: from the daemon's answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LONG_WAIT = 10.0
+"""Seconds that a message may wait for the filter before it is a fault: clients wait for ten minutes (RFC 5321 section
+4.5.3.2.6), but a wait that grows for seconds means more messages than the filter can judge."""
+
+
+def faults(answer: dict[str, Any]) -> list[str]:
+    """One line for each: what, and the fix. The configuration: see `in_force`."""
+    return [*_rules(answer), *_workers(answer), *_places(answer), *_servers(answer)]
+
+
+def _rules(answer: dict[str, Any]) -> Iterator[str]:
+    rules = answer.get("rules") or {}
+    if rules.get("state") in {"absent", "drifted"}:
+        what = "are not in place: mail is not intercepted" if rules["state"] == "absent" else "differ from those wanted"
+        yield f"the rules {what}: `proxsmtp-tp install-rules --instance {answer.get('instance', 'NAME')}`"
+
+
+def _workers(answer: dict[str, Any]) -> Iterator[str]:
+    workers = answer.get("workers")
+    if workers is not None and not any(worker.get("phase") == "running" for worker in workers):
+        doing = "the daemon stops" if answer.get("stopping") else "no worker accepts connections"
+        yield f"{doing}: `journalctl -u proxsmtp-tp@{answer.get('instance', 'NAME')}` says why"
+
+
+def _places(answer: dict[str, Any]) -> Iterator[str]:
+    used, most = answer.get("connections", 0), answer.get("max_connections", 1)
+    if used >= most:
+        yield f"all {most} connections are taken, clients get 421: raise MaxConnections, or see `proxsmtp-tp sessions`"
+    filters = answer.get("filters") or {}
+    if filters.get("waiting") and filters.get("oldest_wait", 0) >= LONG_WAIT:
+        yield (
+            f"{filters['waiting']} messages wait for the filter, the oldest for {filters['oldest_wait']:.0f} s, while"
+            f" {filters['limit']} run: make the filter faster, or raise FilterProcesses"
+        )
+
+
+def _servers(answer: dict[str, Any]) -> Iterator[str]:
+    for down in (answer.get("servers_down") or [])[:5]:
+        yield (
+            f"the server {down['server']} cannot be reached for {down['seconds']} s ({down['failures']} connections):"
+            " see that it runs, and that this host has a route to it"
+        )

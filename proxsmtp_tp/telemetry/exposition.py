@@ -1,0 +1,127 @@
+"""Metrics as text for Prometheus: https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from proxsmtp_tp.telemetry.counters import Counter
+from proxsmtp_tp.telemetry.metrics import BOUNDS, FAMILIES, seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "proxsmtp_"
+
+
+class Plain(NamedTuple):
+    """A metric that is not in `metrics.FAMILIES`: name without prefix, type, help, and values by labels."""
+
+    name: str
+    kind: str
+    help: str
+    values: list[tuple[dict[str, str], float]]
+
+
+def exposition(totals: list[int], counters: dict[Counter, int], gauges: list[Plain]) -> str:
+    """The text. `totals` are those of `metrics.Metrics`, `counters` those of `counters.Counters`."""
+    lines: list[str] = []
+    for plain in (*gauges, *_plain(counters)):
+        lines += _head(plain.name, plain.kind, plain.help)
+        lines += [f"{PREFIX}{plain.name}{_labels(labels)} {_number(value)}" for labels, value in plain.values]
+    for family in FAMILIES:
+        if family.histogram:
+            lines += _head(family.name, "histogram", family.help)
+            lines += _histogram(family.name, *seconds_of(totals, family.first))
+        else:
+            lines += _head(family.name, "counter", family.help)
+            for place, values in enumerate(family.values):
+                labels = dict(zip(family.labels, values, strict=True))
+                lines.append(f"{PREFIX}{family.name}{_labels(labels)} {totals[family.first + place]}")
+    return "\n".join(lines) + "\n"
+
+
+def names(gauges: list[Plain]) -> set[str]:
+    """The names of all series, with those that a histogram has."""
+    found = {PREFIX + plain.name for plain in (*gauges, *_plain(dict.fromkeys(Counter, 0)))}
+    for family in FAMILIES:
+        ends = ("_bucket", "_sum", "_count") if family.histogram else ("",)
+        found |= {PREFIX + family.name + end for end in ends}
+    return found
+
+
+def gauges_of(report: dict[str, Any]) -> list[Plain]:
+    """What is true now, from the report of the master."""
+    filters = report["filters"]
+    configuration = report["configuration"]
+    sessions = [({"phase": phase}, float(number)) for phase, number in report["sessions"].items()]
+    workers = len([worker for worker in report["workers"] if worker["phase"] == "running"])
+    failed = float(configuration["reload"]["state"] == "failed")
+    return [
+        Plain("build_info", "gauge", "The version that runs.", [({"version": str(report["version"])}, 1.0)]),
+        Plain("uptime_seconds", "gauge", "Time since the start of the daemon.", [({}, report["uptime"])]),
+        Plain("connections_open", "gauge", "Connections of clients.", [({}, report["connections"])]),
+        Plain("connections_limit", "gauge", "MaxConnections.", [({}, report["max_connections"])]),
+        Plain("sessions", "gauge", "Sessions by what they do or wait for.", sessions),
+        Plain("filter_running", "gauge", "Messages at the filter.", [({}, filters["running"])]),
+        Plain("filter_limit", "gauge", "FilterProcesses.", [({}, filters["limit"])]),
+        Plain("filter_waiting", "gauge", "Messages that wait for the filter.", [({}, filters["waiting"])]),
+        Plain(
+            "filter_oldest_wait_seconds", "gauge", "How long the oldest of them waits.", [({}, filters["oldest_wait"])]
+        ),
+        Plain(
+            "servers_down", "gauge", "Servers that could not be reached lately.", [({}, len(report["servers_down"]))]
+        ),
+        Plain("workers", "gauge", "Workers that accept connections.", [({}, workers)]),
+        Plain(
+            "worker_restarts_total",
+            "counter",
+            "Workers that ended and were replaced.",
+            [({}, report["replaced_workers"])],
+        ),
+        Plain("reload_failed", "gauge", "1 where the last reload failed.", [({}, failed)]),
+    ]
+
+
+def _plain(counters: dict[Counter, int]) -> Iterator[Plain]:
+    """Counters of `counters.Counter`: those of limits are one metric with a label."""
+    limits = {counter: value for counter, value in counters.items() if counter.name.startswith(("LIMITED_", "SHADOW_"))}
+    for start, name, text in (
+        ("LIMITED_", "limit_hits_total", "What limits and locks of clients refused."),
+        ("SHADOW_", "shadow_hits_total", "What limits in shadow form would have refused."),
+    ):
+        hit = [
+            (counter.name.removeprefix(start).lower(), value)
+            for counter, value in limits.items()
+            if counter.name.startswith(start)
+        ]
+        yield Plain(name, "counter", text, [({"limit": limit}, value) for limit, value in hit])
+    for counter, value in counters.items():
+        if counter not in limits:
+            text = f"As `status` counts: {counter.name.lower().replace('_', ' ')} (proxsmtp-tp(8))."
+            yield Plain(f"{counter.name.lower()}_total", "counter", text, [({}, value)])
+
+
+def _head(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP {PREFIX}{name} {text}", f"# TYPE {PREFIX}{name} {kind}"]
+
+
+def _histogram(name: str, counts: list[int], total: float) -> Iterator[str]:
+    sum_so_far = 0
+    for bound, count in zip((*(f"{bound:g}" for bound in BOUNDS), "+Inf"), counts, strict=True):
+        sum_so_far += count
+        yield f'{PREFIX}{name}_bucket{{le="{bound}"}} {sum_so_far}'
+    yield f"{PREFIX}{name}_sum {total:.6f}"
+    yield f"{PREFIX}{name}_count {sum_so_far}"
+
+
+def _labels(labels: dict[str, str]) -> str:
+    if not labels:
+        return ""
+    escaped = {
+        name: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for name, value in labels.items()
+    }
+    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

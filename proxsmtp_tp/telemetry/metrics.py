@@ -1,0 +1,233 @@
+"""What is measured, for `status` and for Prometheus: counters with labels, and histograms with fixed buckets.
+
+One mapping, made by the master before the first fork and kept over reloads. Each worker writes only its own row, so no
+lock is needed; a reader sums all rows. Before the row of a dead worker is given to another, the master adds its values
+to a row for dead workers (`keep`), so that no value ever falls while the daemon runs.
+
+Names, labels and units follow the conventions of Prometheus (https://prometheus.io/docs/practices/naming/). No label is
+the address of a client, sender or server: their number has no limit. A new metric is one row in FAMILIES.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_left
+from typing import NamedTuple
+
+_WORD = 8
+_MICROSECONDS = 1e6
+
+BOUNDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Seconds: from a filter that only copies to the five minutes that RFC 5321 gives most replies."""
+
+
+class Family(NamedTuple):
+    """One metric. The name is without `proxsmtp_`; a series for each combination of `labels` is at `first` and on."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+    first: int
+    histogram: bool = False
+
+    @property
+    def words(self) -> int:
+        """How many words it has: a histogram one for each bucket, one for the rest, and one for the sum."""
+        return len(BOUNDS) + 2 if self.histogram else len(self.values)
+
+
+FAMILIES: list[Family] = []
+"""All metrics that workers write, in the order in which they are shown."""
+
+
+def _size() -> int:
+    return FAMILIES[-1].first + FAMILIES[-1].words if FAMILIES else 0
+
+
+def _counter(name: str, text: str, label: str, *values: str) -> dict[str, int]:
+    """A counter with one label. Returns the index of each series, by the label's value."""
+    family = Family(name, text, (label,), tuple((value,) for value in values), _size())
+    FAMILIES.append(family)
+    return {value: family.first + place for place, value in enumerate(values)}
+
+
+def _two(name: str, text: str, labels: tuple[str, str], first: tuple[str, ...], second: tuple[str, ...]) -> list[int]:
+    """A counter with two labels. Returns the index of the first series of each value of the first label."""
+    family = Family(name, text, labels, tuple((one, two) for one in first for two in second), _size())
+    FAMILIES.append(family)
+    return [family.first + place * len(second) for place in range(len(first))]
+
+
+def _single(name: str, text: str) -> int:
+    family = Family(name, text, (), ((),), _size())
+    FAMILIES.append(family)
+    return family.first
+
+
+def _histogram(name: str, text: str) -> int:
+    family = Family(name, text, (), ((),), _size(), histogram=True)
+    FAMILIES.append(family)
+    return family.first
+
+
+CONNECTIONS = _counter(
+    "connections_total",
+    "Connections of clients by what became of them: relayed to a server, or not.",
+    "result",
+    "accepted",
+    "full",
+    "share",
+    "limit",
+    "refused",
+    "no_server",
+)
+"""accepted: connected to a server; full: MaxConnections; share: the client has its share of that; limit: a limit or
+lock of the client; refused: no client of ours, no destination, a loop; no_server: it could not be reached."""
+
+MESSAGES = _counter(
+    "messages_total",
+    "Messages by their end: the word after status= in the log, and what a filter's refusal was.",
+    "status",
+    "filtered",
+    "relayed",
+    "skipped",
+    "monitored",
+    "bypassed",
+    "rejected",
+    "deferred",
+    "discarded",
+    "filter_error",
+    "refused",
+    "interrupted",
+)
+MESSAGE_REPLIES = _counter(
+    "message_replies_total", "Final replies to messages by class; none: the client was gone.", "class",
+    "2xx", "4xx", "5xx", "none",
+)  # fmt: skip
+MESSAGE_BYTES = _single("message_bytes_total", "Octets of messages that clients have sent.")
+RECIPIENTS = _counter(
+    "recipients_total", "Recipients by the reply to RCPT.", "result", "accepted", "deferred", "refused"
+)
+VERDICTS = _counter(
+    "filter_verdicts_total",
+    "Verdicts of the filter; error: it failed.",
+    "verdict",
+    "pass",
+    "reject",
+    "tempfail",
+    "discard",
+    "error",
+)
+_CLASSES = ("2xx", "3xx", "4xx", "5xx")
+CLIENT_REPLIES, SERVER_REPLIES = (
+    first - 2
+    for first in _two(
+        "replies_total",
+        "Replies by class; side client: sent to clients, side server: received from servers.",
+        ("side", "class"),
+        ("client", "server"),
+        _CLASSES,
+    )
+)
+"""Add the first digit of the code: the index of its series."""
+
+CLOSED = _counter(
+    "closed_total",
+    "Connections that were closed with 421, by reason.",
+    "reason",
+    "server",
+    "no_server",
+    "server_lost",
+    "server_timed_out",
+    "server_out_of_step",
+    "client_timed_out",
+    "client_errors",
+    "filter_timed_out",
+    "message_timed_out",
+    "session_too_long",
+    "full",
+    "limit",
+    "refused",
+    "stopping",
+    "administrator",
+    "internal_error",
+    "other",
+)
+"""server: the server said 421 itself."""
+
+FILTER_WAIT = _histogram("filter_wait_seconds", "Time that messages waited for a place for the filter.")
+FILTER = _histogram("filter_seconds", "Time from the start of the filter to its verdict.")
+SERVER_CONNECT = _histogram("server_connect_seconds", "Time to connect to servers, of connections that were made.")
+SERVER_FINAL = _histogram("server_final_seconds", "Time from the end of data to the server's reply to the message.")
+DOT_TO_REPLY = _histogram("dot_to_reply_seconds", "Time from the client's end of data to the reply to the message.")
+
+SIZE = _size()
+"""Words of a row."""
+
+
+class Metrics:
+    """A row for each of `workers` rows of the admission table, and one for workers that are dead."""
+
+    def __init__(self, workers: int) -> None:
+        self._words = memoryview(mmap.mmap(-1, (workers + 1) * SIZE * _WORD)).cast("Q")
+        self._used = 0  # rows that were ever used: the master knows, since it keeps them
+        self._dead = workers
+
+    def of(self, worker: int) -> WorkerMetrics:
+        """The row of one worker."""
+        return WorkerMetrics(self._words[worker * SIZE : (worker + 1) * SIZE])
+
+    def begin(self, worker: int) -> None:
+        """The master, before it forks a worker: this row is used from now on."""
+        self._used = max(self._used, worker + 1)
+
+    def keep(self, worker: int) -> None:
+        """The master: the worker of this row is dead. Keep its values in the sum, and set the row to 0."""
+        row, dead = self.of(worker).words, self.of(self._dead).words
+        for place, value in enumerate(row.tolist()):
+            if value:
+                dead[place] += value
+                row[place] = 0
+
+    def totals(self) -> list[int]:
+        """The sum of all workers, dead and alive, by index. For the master."""
+        sums = self.of(self._dead).words.tolist()
+        for worker in range(self._used):
+            row = self.of(worker).words.tolist()
+            if any(row):
+                sums = [one + two for one, two in zip(sums, row, strict=True)]
+        return sums
+
+
+class WorkerMetrics:
+    """The row of one worker. Only that worker writes it."""
+
+    __slots__ = ("words",)
+
+    def __init__(self, words: memoryview) -> None:
+        self.words = words
+
+    def count(self, index: int, amount: int = 1) -> None:
+        """Add to a counter."""
+        self.words[index] += amount
+
+    def observe(self, histogram: int, seconds: float) -> None:
+        """One more duration. Bucket and sum (in microseconds) are two words: a reader may see only the first."""
+        self.words[histogram + bisect_left(BOUNDS, seconds)] += 1
+        self.words[histogram + len(BOUNDS) + 1] += int(max(0.0, seconds) * _MICROSECONDS)
+
+
+def by_name(totals: list[int]) -> dict[str, dict[str, int]]:
+    """Counters for `status`: by family, the value of each series by its labels, joined by a blank."""
+    return {
+        family.name: {" ".join(labels): totals[family.first + place] for place, labels in enumerate(family.values)}
+        for family in FAMILIES
+        if not family.histogram
+    }
+
+
+def seconds_of(totals: list[int], histogram: int) -> tuple[list[int], float]:
+    """How many durations were in each bucket (the last one: longer than all bounds), and their sum in seconds."""
+    end = histogram + len(BOUNDS) + 1
+    return totals[histogram:end], totals[end] / _MICROSECONDS
