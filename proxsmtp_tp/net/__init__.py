@@ -19,6 +19,7 @@ limit_decision        which limits a client has reached; pure
 rehearsal             what a client would be answered: a session without sockets, and nothing is counted
 serving               who is served, and with which options
 gcra                  a rate limit with a burst, in one number; pure
+floods                refused connections, told once a second; clients that have most
 log_limit             how many log lines one client may cause
 original_destination  the address that a client dialled before the firewall redirected the connection
 refused_destinations  original destinations that are refused: not a server's address, or this host's own

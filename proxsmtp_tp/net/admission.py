@@ -19,6 +19,8 @@ from __future__ import annotations
 import mmap
 import socket
 import struct
+from collections import Counter
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.places import PlaceTable
@@ -28,6 +30,7 @@ from proxsmtp_tp.telemetry.last_error import LastError
 from proxsmtp_tp.telemetry.metrics import Metrics
 from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
 from proxsmtp_tp.telemetry.record_lock import RecordLock
+from proxsmtp_tp.telemetry.refused_connections import RefusedConnections
 from proxsmtp_tp.telemetry.sessions import SessionTable
 from proxsmtp_tp.telemetry.switches import Switches
 from proxsmtp_tp.telemetry.trace_id import TraceIds
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
-_LIMIT, _ROWS, _CHUNKS, _HEADER = range(4)  # the words of the header, and their number
+_LIMIT, _ROWS, _CHUNKS, _CLIENT_LIMIT, _HEADER = range(5)  # the words of the header, and their number
 _WORD = 8
 _MAPPED = bytes(10) + b"\xff\xff"
 # What it is, and both end points: an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port each. All zero: a
@@ -57,6 +60,9 @@ _CHUNK_BYTES = _CHUNK * _KEY_SIZE
 # that it has not filled. Only pages that were used take memory; what is used lies together, since the lowest free chunk
 # is taken.
 _CHUNKS_MAX = 3 * (1 << 19) // _CHUNK + WORKERS_MAX
+
+HOLDERS_MAX = 20_000
+"""Keys that are looked at to name the clients with most connections: 5 ms, once a second at most."""
 
 SHARE = 4
 """A client may have at most this many times the number of free connections. One client alone gets four fifths of
@@ -94,6 +100,7 @@ class Admission:
         self.counters = Counters(rows)
         self.recent_verdicts = RecentVerdicts(rows)
         self.trace_ids = TraceIds(rows)
+        self.refused = RefusedConnections(rows)
         self.switches = Switches()
         self.clients = ClientTable(clients, rows)
         self.sessions = SessionTable()
@@ -109,9 +116,10 @@ class Admission:
         """MaxConnections, as it is now."""
         return self._header[_LIMIT]
 
-    def set_limit(self, max_connections: int) -> None:
-        """Change the limit for all workers. Existing connections stay."""
+    def set_limit(self, max_connections: int, client_connections: int = 0) -> None:
+        """Change the limits for all workers: of all connections, and of one client (0: none). Existing ones stay."""
         self._header[_LIMIT] = max_connections
+        self._header[_CLIENT_LIMIT] = client_connections
 
     # Connections.
 
@@ -134,7 +142,7 @@ class Admission:
         """
         bucket = _bucket(client)
         with self._lock:
-            if not self._has_place(bucket):
+            if not self._has_place(client):
                 return False
             self._counts[worker] += 1
             if bucket is not None:
@@ -144,12 +152,37 @@ class Admission:
     def would_enter(self, client: str) -> bool:
         """What `try_enter` would say. Nothing is counted."""
         with self._lock:
-            return self._has_place(_bucket(client))
+            return self._has_place(client)
 
-    def _has_place(self, bucket: int | None) -> bool:
+    def _has_place(self, client: str) -> bool:
+        bucket = _bucket(client)
         taken = sum(self._counts[: self._header[_ROWS]])
         allowed = SHARE * (self._header[_LIMIT] - taken)
-        return allowed > 0 and (bucket is None or self._held[bucket] < allowed)
+        if allowed <= 0 or bucket is None:
+            return allowed > 0
+        held, most = self._held[bucket], self._header[_CLIENT_LIMIT]
+        return held < allowed and not (0 < most <= held and self._has_its_limit(client))
+
+    def _has_its_limit(self, client: str) -> bool:
+        """Whether this very client has ClientConnections: others may have the same bucket. 0.1 ms of 20,000 keys."""
+        keys = bytes(self._keys[: self._header[_CHUNKS] * _CHUNK_BYTES])
+        key, number, place = _holder_key(client), 0, -1
+        while (place := keys.find(key, place + 1)) >= 0:
+            number += place % _KEY_SIZE == 0
+        return number >= self._header[_CLIENT_LIMIT]
+
+    def holders(self, most: int) -> list[tuple[str, int]]:
+        """Clients with the most connections, and how many; of a very large table only its first HOLDERS_MAX keys."""
+        size = min(self._header[_CHUNKS] * _CHUNK_BYTES, HOLDERS_MAX * _KEY_SIZE)
+        keys = bytes(self._keys[:size])
+        starts = range(0, size, _KEY_SIZE)
+        found = Counter(keys[at : at + 17] for at in starts if keys[at : at + 1] == _HOLDER)
+        return [(_address(key[1:]), number) for key, number in found.most_common(most)]
+
+    def look_for_floods(self, second: int) -> tuple[int, bool]:
+        """Refused connections to tell, and whether to warn of many that are in use: see `floods`."""
+        with self._lock:
+            return self.refused.untold(second), self.refused.warn(sum(self.counts()), self._header[_LIMIT])
 
     @property
     def full(self) -> bool:
@@ -293,6 +326,11 @@ class SpoolTally:
 
 def _holder_key(client: str) -> bytes:
     return (_HOLDER + _key(client, 1)).ljust(_KEY_SIZE, b"\0")
+
+
+def _address(packed: bytes) -> str:
+    address = IPv6Address(packed)
+    return str(address.ipv4_mapped or address)
 
 
 def _bucket(client: str) -> int | None:

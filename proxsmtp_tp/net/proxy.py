@@ -22,6 +22,7 @@ from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
+from proxsmtp_tp.net.floods import Floods
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.measuring import count_turned_away
 from proxsmtp_tp.net.refusals import Refusals
@@ -96,6 +97,7 @@ class Proxy:
         """With who holds it: the handle in the table of all workers, and the name."""
         self._names = itertools.count(1)
         self._trace_ids = admission.trace_ids.of(worker)
+        self._floods = Floods(admission, worker)
         self._opening: set[asyncio.Task[None]] = set()
         self._untold: deque[tuple[Connection, events.Event]] = deque()
         self._draining_until = NEVER
@@ -110,6 +112,7 @@ class Proxy:
                 await asyncio.wait([self._done], timeout=TICK)
                 await self._tick()
         finally:
+            self._floods.look(at_end=True)
             self._tell_left_out(all_of_them=True)
             if self.context.events is not None:
                 self.context.events.close()
@@ -197,12 +200,11 @@ class Proxy:
         self._serve(sock, holder(client))
 
     def _turn_away(self, sock: socket.socket, client: str) -> None:
-        most, full = self.context.settings.max_connections, self._admission.full
-        if self.context.log_limit.allows(client, self._loop.time()):
-            if full:
-                log.error("more than MaxConnections (%d) connections: refused", most)
-            else:
-                log.warning("client=%s: refused: it already has its share of MaxConnections (%d)", client, most)
+        full = self._admission.full
+        if full:
+            self._floods.full()
+        else:
+            self._floods.too_many(holder(client))
         answer = turned_away(full=full)
         count_turned_away(self.context.metrics, full=full)
         try:
@@ -256,6 +258,7 @@ class Proxy:
             if time.monotonic() >= until:
                 await asyncio.sleep(0)
                 until = time.monotonic() + SLICE
+        self._floods.look()
         self._tell_left_out()
 
     def _tell_left_out(self, *, all_of_them: bool = False) -> None:

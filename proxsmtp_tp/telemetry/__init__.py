@@ -1,6 +1,7 @@
 """What the daemon counts, for `status` and other programs. Standard library only.
 
 counters          events counted by all workers in shared memory
+refused_connections  how many connections were refused, in shared memory
 recent_verdicts   the messages that filters kept last, in shared memory
 addresses         how mail addresses are shown (LogAddresses)
 event_log         where events go: a file, a socket, the journal

@@ -47,7 +47,7 @@ def test_the_collector_sees_the_forms_that_are_used() -> None:
     """One line of each form: if a form changes, its lines would be missing without a failure."""
     found = log_lines.wanted()
     for text, level in (
-        ("more than MaxConnections (..) connections: refused", "error"),  # log.error with %d
+        ("more than MaxConnections (..): .. connections refused; clients with most: ..", "error"),  # log.error with %d
         ("the new configuration is in force", "notice"),  # log.log(NOTICE, ..)
         ("no connection to the server: ..", "warning"),  # d.log with an f-string
         ("accepted connection from: ..", "info"),  # reporting.say

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -130,5 +131,6 @@ async def test_clients_past_max_connections(start_proxy: StartProxy, caplog: pyt
             client.close()
         first.close()
         await harness.empty()
-    assert caplog.text.count("more than MaxConnections (1) connections: refused") == 29
-    assert "client=127.0.0.1: 22 log lines left out" in caplog.text
+    told = re.findall(r"more than MaxConnections \(1\): (\d+) connections refused", caplog.text)
+    assert sum(map(int, told)) == 50
+    assert len(told) < 30  # one a second
