@@ -158,14 +158,6 @@ DIRECTIVES: tuple[Directive, ...] = (
         " does not apply to this host itself.",
     ),
     Directive(
-        "ClientConnections",
-        "client_connections",
-        values.integer(0, _CONNECTIONS_MAX),
-        "How many connections one client (an IPv4 address or an IPv6 /64) may have at once, in all workers together."
-        " Further ones get 421. Programs of this machine have no such limit. 0: only the share of MaxConnections.",
-        since="2.1",
-    ),
-    Directive(
         "Clients",
         "clients",
         values.NETWORKS,

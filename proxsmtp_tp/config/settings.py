@@ -138,8 +138,6 @@ class Settings:
     listen: tuple[Address, ...] = (InetAddress("", LISTEN_PORT),)
     max_connections: int = 64
     """For the whole instance."""
-    client_connections: int = 0
-    """Of one client in the whole instance; 0: no limit but its share of `max_connections`."""
     clients: tuple[Network, ...] = ()
     """Clients that may connect; empty: everybody."""
     client_ipv4_prefix: int = 32

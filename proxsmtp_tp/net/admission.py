@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
-_LIMIT, _ROWS, _CHUNKS, _CLIENT_LIMIT, _HEADER = range(5)  # the words of the header, and their number
+_LIMIT, _ROWS, _CHUNKS, _HEADER = range(4)  # the words of the header, and their number
 _WORD = 8
 _MAPPED = bytes(10) + b"\xff\xff"
 # What it is, and both end points: an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port each. All zero: a
@@ -116,10 +116,9 @@ class Admission:
         """MaxConnections, as it is now."""
         return self._header[_LIMIT]
 
-    def set_limit(self, max_connections: int, client_connections: int = 0) -> None:
-        """Change the limits for all workers: of all connections, and of one client (0: none). Existing ones stay."""
+    def set_limit(self, max_connections: int) -> None:
+        """Change the limit for all workers. Existing connections stay."""
         self._header[_LIMIT] = max_connections
-        self._header[_CLIENT_LIMIT] = client_connections
 
     # Connections.
 
@@ -158,18 +157,7 @@ class Admission:
         bucket = _bucket(client)
         taken = sum(self._counts[: self._header[_ROWS]])
         allowed = SHARE * (self._header[_LIMIT] - taken)
-        if allowed <= 0 or bucket is None:
-            return allowed > 0
-        held, most = self._held[bucket], self._header[_CLIENT_LIMIT]
-        return held < allowed and not (0 < most <= held and self._has_its_limit(client))
-
-    def _has_its_limit(self, client: str) -> bool:
-        """Whether this very client has ClientConnections: others may have the same bucket. 0.1 ms of 20,000 keys."""
-        keys = bytes(self._keys[: self._header[_CHUNKS] * _CHUNK_BYTES])
-        key, number, place = _holder_key(client), 0, -1
-        while (place := keys.find(key, place + 1)) >= 0:
-            number += place % _KEY_SIZE == 0
-        return number >= self._header[_CLIENT_LIMIT]
+        return allowed > 0 and (bucket is None or self._held[bucket] < allowed)
 
     def holders(self, most: int) -> list[tuple[str, int]]:
         """Clients with the most connections, and how many; of a very large table only its first HOLDERS_MAX keys."""

@@ -2,7 +2,7 @@
 
 A line for each of them would fill the log, and take the lines about mail with it. Refusals are counted in shared
 memory, one word for each worker, and one worker tells the sum of all: the first that looks in a new second. Clients
-that reach ClientConnections, or their share of MaxConnections, are counted in each worker, and each tells its own.
+that have their share of MaxConnections, are counted in each worker, and each tells its own.
 
 A warning comes when 80 % of MaxConnections are in use, and again after the number was below 70 %.
 """
@@ -60,8 +60,9 @@ class Floods:
         if self._clients:
             number = self._clients.total() + self._others
             clients = named(self._clients.most_common(NAMED))
-            limits = "ClientConnections, or their share of MaxConnections"
-            log.warning("clients with too many connections: %d refused (%s): %s", number, limits, clients)
+            log.warning(
+                "%d connections of clients that have their share of MaxConnections refused: %s", number, clients
+            )
             self._clients.clear()
             self._others = 0
 

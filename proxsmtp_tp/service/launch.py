@@ -225,7 +225,6 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         return load_config(wanted.path)
 
     admission = Admission(settings.max_connections, 0, settings.client_table_size)
-    admission.set_limit(settings.max_connections, settings.client_connections)
     locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
     cleanup.callback(locks.close)
     logging.getLogger().addHandler(LastErrorHandler(admission.last_error))

@@ -364,7 +364,7 @@ class Master:
         self._environment.fail_open.configure(new.settings)
         self.levels.configure(new.settings.log_level)
         self._environment.locks.configure(new.settings)
-        self._environment.admission.set_limit(new.settings.max_connections, new.settings.client_connections)
+        self._environment.admission.set_limit(new.settings.max_connections)
         old.retire()
         self._old.append(old)
         self._close_unused(old.listeners)
