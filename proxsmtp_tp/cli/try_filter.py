@@ -126,7 +126,7 @@ def _describe(result: dict[str, Any]) -> Iterator[str]:
     yield f"seconds: {result['seconds']:.3f}"
     if result["errors"].strip():
         yield "standard error:"
-        yield from (f"  {line}" for line in result["errors"].rstrip("\n").split("\n"))
+        yield from (f"  {line.expandtabs()}" for line in result["errors"].rstrip("\n").split("\n"))
     if result["changed"]:
         yield "difference:"
         yield from result["difference"]

@@ -136,10 +136,13 @@ def instance_name(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """One line of printable text: other characters are escaped, so that they cannot control a terminal or a log."""
+    """One line of printable text: other characters are escaped, so that they cannot control a terminal or a log.
+
+    No codec is needed that Python would have to load: the daemon's user may be unable to read the interpreter's files.
+    """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class _Parser:

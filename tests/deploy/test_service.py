@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -176,6 +177,19 @@ def test_a_temp_directory(gateway: Machines, configure: Callable[[str], None]) -
     run("sh", "-c", fix_of(gateway, "/srv/spool: No such file"))
     assert wrong(gateway) == []
     run("rmdir", "/srv/spool")
+
+
+def test_a_filter_is_tried_in_the_sandbox_of_the_unit(gateway: Machines, configure: Callable[[str], None]) -> None:
+    """With the command of the file, which the daemon has not read yet."""
+    run = gateway.gateway.run
+    run("sh", "-c", "printf 'Subject: x\\n\\nx\\n' >/root/a.eml")
+    configure("FilterCommand: { id -un; grep -h Seccomp: /proc/self/status; touch /etc/x; } >&2; cat")
+    said = json.loads(run("proxsmtp-tp", "try-filter", "--json", "/root/a.eml"))
+    user, seccomp, touched = said["errors"].splitlines()
+    assert (user, seccomp.split()[1]) == ("proxsmtp-tp", "2")
+    assert "Read-only file system" in touched
+    assert "run by the daemon" in said["notes"][0]
+    run("rm", "/root/a.eml")
 
 
 def test_a_daemon_that_does_not_run(gateway: Machines, configure: Callable[[str], None]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -284,3 +286,14 @@ def test_filter_mode_monitor_is_warned_of() -> None:
     assert warnings(OUT + b"FilterMode: enforce\nFilterCommand: /filter\n") == []
     with pytest.raises(ConfigError, match=":2: FilterMode: monitor cannot pass what FilterType reject refuses"):
         parse_config(monitor + b"FilterCommand: x\nFilterType: reject\n", "/etc/gateway.conf")
+
+
+def test_what_does_not_print_is_escaped_without_files_of_the_interpreter() -> None:
+    """A daemon that has become another user may not be able to read them; then a tab was an error."""
+    code = (
+        "import sys; from proxsmtp_tp.config.reader import printable\n"
+        "sys.path[:] = []; sys.path_importer_cache.clear(); sys.meta_path[:] = []\n"
+        r"assert printable('a\tb\x1b\u2028\udcff') == r'a\tb\x1b\u2028\udcff'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

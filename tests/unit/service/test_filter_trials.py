@@ -20,20 +20,23 @@ MESSAGE = b"Subject: hello\n\nbody\n"
 
 def test_in_a_process_of_the_running_daemon(daemon: Daemon) -> None:
     """Its environment and descriptors are those of a worker's filter; the daemon goes on, and nothing is left."""
-    daemon.configure(FilterCommand="echo $$ $PPID $IN_THE_DAEMON >&2; ls /proc/self/fd | wc -l >&2; cat")
+    daemon.configure(
+        FilterCommand="echo $$ $PPID $IN_THE_DAEMON >&2; ls /proc/self/fd | wc -l >&2; printf 'a\\tb\\n' >&2; cat"
+    )
     daemon.environment["IN_THE_DAEMON"] = "yes"
     daemon.start()
     message = daemon.folder / "a.eml"
     message.write_bytes(MESSAGE)
-    command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; raise SystemExit(main())"]
-    command += ["try-filter", "-f", str(daemon.file), "--json", str(message)]
+    asked = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; raise SystemExit(main())"]
+    asked += ["try-filter", "-f", str(daemon.file), "--json", str(message)]
     environment = os.environ | {"RUNTIME_DIRECTORY": str(daemon.folder)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
-    first, descriptors = answer["errors"].splitlines()
+    first, descriptors, last = answer["errors"].splitlines()
     assert first.split()[2:] == ["yes"]
     assert int(descriptors) == 4
+    assert last == "a\tb"
     assert f"run by the daemon (pid {daemon.master})" in answer["notes"][0]
     assert len(answer["notes"]) == 1
     assert "control: try-filter" in daemon.log()
