@@ -19,7 +19,7 @@ DEPLOY_SECONDS ?= 1500
 run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
-.PHONY: demo test test-mta test-deploy vagrant-test lint lint-deploy bench format clean
+.PHONY: demo test test-mta test-deploy vagrant-test lint lint-deploy bench format clean deb
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -59,6 +59,13 @@ test-deploy:
 	@$(MAKE) --no-print-directory .venv/deploy lint-deploy
 	@$(BIN)/python -m tests.deploy.prepare
 	@$(call run-pytest,$(DEPLOY_SECONDS),$(or $(ARGS),tests/deploy))
+
+# A Debian package for each of SUITES (also noble), into dist/. As root: each is built in a root of its release.
+SUITES ?= bookworm trixie
+deb:
+	@.ci/packages deb
+	@$(MAKE) --no-print-directory .venv/ready
+	@$(BIN)/python -m tools.deb $(SUITES)
 
 # The Vagrantfile brought up for real, in emulated machines: an hour. Not part of what CI runs.
 BOX = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxsmtp-tp/box

@@ -31,6 +31,7 @@ doctor_actions  what it does
 doctor_daemon    what doctor must know of the daemon: its status, and its own replies
 service         install-service, remove-service
 service_units   the files that install-service writes
+unit_owner      whether the units are the Debian package's
 demo            demo
 streams         opens standard streams that the caller has closed
 """

@@ -15,13 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
 from proxsmtp_tp.cli import service_units as units
+from proxsmtp_tp.cli import unit_owner
 from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.values import parse_instance
+from proxsmtp_tp.service import installed as installation
 
 CONFIG_DIRECTORY = "etc/proxsmtp-tp"
 _SYSTEM = Path("etc/systemd/system")
@@ -72,7 +73,9 @@ def install_service(args: argparse.Namespace) -> None:
     """Everything for the instances that `args` name, or for all."""
     root: Path = args.root
     instances = {name: read_config(str(config_of(root, name))) for name in args.names or configured(root)}
-    wanted = units.unit_files(program_path())
+    if refusal := unit_owner.refusal(root):
+        raise ServiceError(refusal)
+    wanted = unit_owner.files(program_path())
     for name, settings in instances.items():
         wanted |= units.instance_files(name, settings, f"/{CONFIG_DIRECTORY}/{name}.conf")
     changed = units.differing(root, wanted)
@@ -81,7 +84,8 @@ def install_service(args: argparse.Namespace) -> None:
         _say(args, "write", root / path)
         if not args.dry_run:
             _replace(root / path, text)
-    for old in stale:
+    others = unit_owner.others(root)
+    for old in [*others, *stale]:
         _say(args, "remove", old)
         if not args.dry_run:
             _delete(old)
@@ -89,7 +93,7 @@ def install_service(args: argparse.Namespace) -> None:
     without_rules = [
         f"proxsmtp-tp-rules@{name}.service" for name, its in instances.items() if not units.wants_rules(its)
     ]
-    paths = [*changed, *(str(path.relative_to(root)) for path in stale)]
+    paths = [*changed, *(str(path.relative_to(root)) for path in [*others, *stale])]
     _settle(args, ["proxsmtp-tp.target", *started], without_rules, units.affected(paths, started))
     if not instances:
         print(f"no configuration yet: write /{CONFIG_DIRECTORY}/NAME.conf, then `proxsmtp-tp install-service NAME`")
@@ -106,7 +110,7 @@ def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], a
     if args.root != Path("/"):
         _systemctl("--root", str(args.root), "enable", *enabled)
         return
-    _command("systemd-sysusers", "/etc/sysusers.d/proxsmtp-tp.conf")
+    _command("systemd-sysusers", "proxsmtp-tp.conf")
     _systemctl("daemon-reload")
     if unwanted:
         _systemctl("disable", "--now", *unwanted, check=False)
@@ -140,9 +144,9 @@ def remove_service(args: argparse.Namespace) -> None:
     files = [path for name in names for path in drop_ins(root, name)]
     if not args.names:
         unwanted.append("proxsmtp-tp.target")
-        files += [root / _SYSTEM / name for name in units.UNITS] + [root / "etc/sysusers.d/proxsmtp-tp.conf"]
+        files += unit_owner.removable(root)
     present = [path for path in files if path.exists()]
-    if not args.dry_run and (root / _SYSTEM / units.UNITS[0]).exists():
+    if not args.dry_run and unit_owner.present(root):
         _end(root, unwanted)
         if root == Path("/"):
             _end_refusal(names)
@@ -191,13 +195,13 @@ def _purge(args: argparse.Namespace, root: Path) -> None:
             _say(args, "remove", root / folder)
             if not args.dry_run:
                 shutil.rmtree(root / folder)
-    if not args.dry_run and root == Path("/"):
+    if not args.dry_run and root == Path("/") and not installation.packaged():
         _command("userdel", units.USER, check=False)
 
 
 def program_path() -> str:
     """What the units start: this very installation. Raises ServiceError where the unit could not see it."""
-    path = Path(sysconfig.get_path("scripts"), "proxsmtp-tp")
+    path = installation.command()
     if not path.is_file():
         raise ServiceError(f"{path} does not exist: install proxsmtp-tp with pip, for instance in a venv under /opt")
     if str(path).startswith(_HIDDEN):

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.deploy.prepare import TREE
+from tools.deb import TREE
 
 if TYPE_CHECKING:
     from tests.deploy.acceptance import Machine

@@ -13,6 +13,7 @@ import sysconfig
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.lab.gateway import host_state
@@ -32,11 +33,14 @@ from proxsmtp_tp.lab.network import (
 )  # fmt: skip
 from tests.deploy.acceptance import Site, wait_until
 from tests.deploy.container import Container
-from tests.deploy.prepare import TREE, VERSION, cache
+from tools.deb import TREE, VERSION
+from tools.roots import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tools.roots import Release
 
 FIRST = "gateway-a.example"
 """The gateway of the example inventory that `Machines.gateway` stands for."""
@@ -63,6 +67,7 @@ class Machines:
     mx: Container
     hosts: dict[str, Host]
     _network: Network = field(default_factory=Network)
+    _fresh: Iterator[int] = field(default_factory=count)
 
     @property
     def site(self) -> Site:
@@ -95,11 +100,11 @@ class Machines:
         self.gateway.start()
 
     @contextmanager
-    def newer_gateway(self) -> Iterator[Container]:
-        """A gateway of the next Debian release in the place of the first one, meanwhile."""
+    def gateway_of(self, release: Release) -> Iterator[Container]:
+        """A fresh gateway of this release in the place of the first one, meanwhile."""
         first = self.gateway
         self.stop_gateway()
-        self.gateway = Container("gateway", self.directory / "newer", [cache() / "newer"])
+        self.gateway = Container("gateway", self.directory / f"fresh{next(self._fresh)}", [release.root])
         self.gateway.mount()
         self._let_ansible_into(self.gateway)
         self.boot_gateway()

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.deploy.machines import Machines, wheel
-from tests.deploy.prepare import NEXT_VERSION, TREE, VERSION, cache
+from tests.deploy.prepare import NEXT_VERSION
+from tools.deb import TREE, VERSION
+from tools.roots import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

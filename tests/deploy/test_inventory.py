@@ -9,7 +9,7 @@ import pytest
 
 from proxsmtp_tp.lab.gateway import changes
 from tests.deploy.machines import variables, wheel
-from tests.deploy.prepare import TREE, VERSION
+from tools.deb import TREE, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.lab.network import GatewayNetwork, Host, gateway_network
 from proxsmtp_tp.lab.scenario import SETUPS, Setup
 from tests.deploy import acceptance
-from tests.deploy.prepare import TREE
 from tests.real.postfix_pair import PostfixPair
+from tools.deb import TREE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import pytest
 from proxsmtp_tp.lab.network import LAN_V4, MX_V4
 from tests.conformance.harness.mail import FILTER, MESSAGES
 from tests.deploy import acceptance, manual_install
-from tests.deploy.prepare import TREE
+from tools.deb import TREE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

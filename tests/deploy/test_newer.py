@@ -10,6 +10,7 @@ from proxsmtp_tp.lab.gateway import changes
 from proxsmtp_tp.lab.scenario import Setup
 from tests.deploy import acceptance
 from tests.deploy.machines import variables
+from tools.roots import DEBIAN_13
 
 if TYPE_CHECKING:
     from tests.deploy.machines import Machines
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_debian_13(machines: Machines) -> None:
-    with machines.newer_gateway():
+    with machines.gateway_of(DEBIAN_13):
         before = machines.state()
         run = machines.play(**variables())
         assert run.status == 0, run.output

@@ -6,76 +6,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.lab.gateway import changes
-from proxsmtp_tp.lab.network import MX_V4, MX_V6, SENDER_V4
+from proxsmtp_tp.lab.network import SENDER_V4
 from proxsmtp_tp.lab.scenario import GTUBE, Setup
 from proxsmtp_tp.service.privileges import CAP_NET_RAW
 from tests.deploy import acceptance
+from tests.deploy.load import load
 from tests.deploy.machines import Machines, variables
 from tests.deploy.prepare import BROKEN_VERSION, NEXT_VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(900)
 
 EXPOSURE_MAX = 1.5
 UNIT = "proxsmtp-tp@gateway.service"
 
-# On the sender: mail after mail, each in a connection of its own, until told to stop; what was not taken is told.
-_LOAD = """
-import json, os, smtplib, sys
-addresses, sent, refused = sys.argv[1:], 0, []
-while not os.path.exists("/run/stop-load"):
-    try:
-        with smtplib.SMTP(addresses[sent % 2], 25, local_hostname="sender.example", timeout=60) as link:
-            link.sendmail("alice@sender.example", ["bob@v4.example"], "X-Load: %d\\r\\n\\r\\n.\\r\\n" % sent)
-    except Exception as error:
-        refused.append("%d: %r" % (sent, error))
-    sent += 1
-json.dump({"sent": sent, "refused": refused}, sys.stdout)
-"""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def before(machines: Machines) -> dict[str, list[str]]:
     """The gateway as it was."""
     return machines.state()
-
-
-@contextmanager
-def load(machines: Machines) -> Iterator[None]:
-    """Mail flows meanwhile; afterwards none of it was refused, and each arrived once."""
-    acceptance.empty(machines.mx, acceptance.MAILBOX)
-    with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(machines.sender.run, "python3", "-", MX_V4, MX_V6, text=_LOAD, seconds=400)
-        try:
-            assert acceptance.wait_until(lambda: count_arrived(machines) > 5), "no mail flows"
-            yield
-            so_far = count_arrived(machines)
-            assert acceptance.wait_until(lambda: count_arrived(machines) > so_far + 5), "no mail flows any more"
-        finally:
-            machines.sender.run("touch", "/run/stop-load")
-            told = json.loads(result.result())
-            machines.sender.run("rm", "/run/stop-load")
-    assert told["refused"] == []
-    assert told["sent"] > 20
-    acceptance.wait_until(lambda: count_arrived(machines) >= told["sent"])
-    script = f"grep -h ^X-Load: -r {acceptance.MAILBOX}"
-    arrived = Counter(int(line.split()[1]) for line in machines.mx.run("sh", "-c", script).splitlines())
-    assert arrived == Counter(range(told["sent"]))
-
-
-def count_arrived(machines: Machines) -> int:
-    """Messages at the MX."""
-    return int(machines.mx.run("sh", "-c", f"ls {acceptance.MAILBOX} | wc -l"))
 
 
 def daemon_version(machines: Machines) -> str:

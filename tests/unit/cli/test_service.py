@@ -13,6 +13,7 @@ from proxsmtp_tp.cli.main import main
 from proxsmtp_tp.cli.service_units import PROGRAM, affected, capabilities, daemon_drop_in, instance_files, unit_files
 from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.config.settings import RuleFail, RuleMode, Settings, TransparentProxy
+from proxsmtp_tp.service import installed
 
 
 @pytest.fixture
@@ -219,3 +220,61 @@ def test_units_that_run_take_up_what_has_changed(
     else:
         assert said[:2] == [f"restart {DAEMON}", f"reload-or-restart {RULES}"]
         assert done.index("systemctl daemon-reload") < done.index(applied[0])
+
+
+# The Debian package has the units, and install-service only what depends on an instance.
+
+
+@pytest.fixture
+def packaged(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An image with the package, whose program runs."""
+    units = root / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    for path, text in unit_files("/usr/bin/proxsmtp-tp").items():
+        if path.startswith("etc/systemd/system/"):
+            (units / path.rpartition("/")[2]).write_text(text)
+    monkeypatch.setattr(installed, "_HERE", installed.SITE)
+    return root
+
+
+def test_the_packages_program_writes_no_units(packaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(packaged)
+    assert main(["install-service", "--root", str(packaged)]) == 0
+    new = files(packaged) - before
+    assert {path for path in new if ".wants/" not in path} == {
+        "etc/systemd/system/proxsmtp-tp@gateway.service.d/10-configuration.conf"
+    }
+    assert "etc/systemd/system/multi-user.target.wants/proxsmtp-tp.target" in new
+    capsys.readouterr()
+    assert main(["remove-service", "--root", str(packaged)]) == 0
+    assert files(packaged) == before
+
+
+def test_the_packages_program_deletes_units_that_start_another_one(
+    packaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, text in unit_files("/opt/proxsmtp-tp/bin/proxsmtp-tp").items():
+        (packaged / path).parent.mkdir(parents=True, exist_ok=True)
+        (packaged / path).write_text(text)
+    assert main(["install-service", "--root", str(packaged)]) == 0
+    assert not {path for path in files(packaged) if path in unit_files("x")}
+    assert f"remove {packaged}/etc/systemd/system/proxsmtp-tp@.service\n" in capsys.readouterr().out
+
+
+def test_an_administrators_own_unit_stays(packaged: Path) -> None:
+    own = packaged / "etc/systemd/system/proxsmtp-tp@.service"
+    own.parent.mkdir(parents=True)
+    own.write_text("[Service]\nExecStart=/usr/bin/proxsmtp-tp serve -f /etc/proxsmtp-tp/%i.conf\nNice=1\n")
+    assert main(["install-service", "--root", str(packaged)]) == 0
+    assert main(["remove-service", "--root", str(packaged)]) == 0
+    assert own.exists()
+
+
+def test_another_installation_writes_no_units_beside_the_package(
+    packaged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(installed, "_HERE", packaged)
+    before = files(packaged)
+    assert main(["install-service", "--root", str(packaged)]) == 1
+    assert "use its command, /usr/bin/proxsmtp-tp" in capsys.readouterr().err
+    assert files(packaged) == before

@@ -1,0 +1,203 @@
+"""The packages' whole life on fresh gateways: installed, first mail, upgraded under load, removed, purged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import zipfile
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.lab.gateway import changes
+from proxsmtp_tp.lab.scenario import MAILS, Setup
+from tests.deploy import acceptance, documented_commands
+from tests.deploy.machines import variables, wheel
+from tests.deploy.prepare import NEXT_VERSION, PACKAGES
+from tools.deb import TREE, VERSION, package
+from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.deploy.container import Container
+    from tests.deploy.machines import Machines
+    from tools.roots import Release
+
+pytestmark = pytest.mark.timeout(600)
+
+CONFIGURATION = "/etc/proxsmtp-tp/gateway.conf"
+UNITS = ("proxsmtp-tp.target", "proxsmtp-tp-rules@gateway.service", "proxsmtp-tp@gateway.service")
+APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -q -y --no-install-recommends"
+# Also what a package of the release itself would only recommend or suggest.
+AUTOREMOVE = "-o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false"
+PAGE, HEADING = "deployment.md", "## As a Debian package"
+FORWARD = ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+RELEASES = (DEBIAN_12, DEBIAN_13, UBUNTU_24_04)
+
+
+@contextmanager
+def fresh(machines: Machines, release: Release) -> Iterator[Container]:
+    """A gateway of a release that routes, with the packages in /root."""
+    with machines.gateway_of(release) as gateway:
+        for path in PACKAGES.glob("*.deb"):
+            (gateway.root / "root" / path.name).write_bytes(path.read_bytes())
+        gateway.run(*FORWARD)
+        yield gateway
+
+
+def install(gateway: Container, release: Release, version: str = VERSION) -> str:
+    """As an administrator does; what apt-get says."""
+    name = package(release, PACKAGES, version).name
+    return gateway.run("sh", "-ec", f"{APT} install /root/{name} 2>&1", seconds=300)
+
+
+def follow_the_page(gateway: Container, release: Release) -> None:
+    """What docs/deployment.md tells an administrator to type, with the package of this release."""
+    (steps,) = documented_commands.blocks(PAGE, HEADING)
+    shown = f"./{package(DEBIAN_12, PACKAGES).name}"
+    assert shown in steps[0].command
+    own = f"./{package(release, PACKAGES).name}"
+    documented_commands.follow(gateway, [replace(step, command=step.command.replace(shown, own)) for step in steps])
+
+
+def active(gateway: Container) -> list[str]:
+    """Units of ours that run."""
+    said = gateway.run("systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "proxsmtp*")
+    return sorted(line.split()[0] for line in said.splitlines() if not line.startswith("system-"))
+
+
+def look_at_what_is_installed(gateway: Container) -> None:
+    """Nothing runs, nothing is enabled; program, pages, completion, and compiled modules are there."""
+    run = gateway.run
+    assert active(gateway) == []
+    assert run("systemctl", "is-enabled", "proxsmtp-tp.target", check=False) == "disabled\n"
+    assert run("proxsmtp-tp", "--version") == f"proxsmtp-tp {VERSION}\n"
+    assert f"(version {VERSION})" in run("/usr/lib/proxsmtp-tp/proxsmtpd", "-v")
+    assert run("find", "/etc/proxsmtp-tp", "-type", "f") == ""
+    listed = run("dpkg", "-L", "proxsmtp-tp").splitlines()
+    for name in ("man8/proxsmtp-tp.8.gz", "man8/proxsmtpd.8tp.gz", "man5/proxsmtpd.conf.5tp.gz"):
+        assert f"/usr/share/man/{name}" in listed
+    assert "/usr/share/bash-completion/completions/proxsmtp-tp" in listed
+    assert "/usr/share/zsh/vendor-completions/_proxsmtp-tp" in listed
+    assert "/etc/needrestart/conf.d/proxsmtp-tp.conf" in listed
+    assert run("stat", "-c", "%U", "/run/proxsmtp-tp").strip() == "proxsmtp-tp"
+    site = "/usr/lib/proxsmtp-tp/site/proxsmtp_tp/cli"
+    assert run("sh", "-c", f"ls {site}/__pycache__ | wc -l") == run("sh", "-c", f"ls {site}/*.py | wc -l")
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.suite)
+def test_install_first_mail_remove_purge(machines: Machines, release: Release) -> None:
+    with fresh(machines, release) as gateway:
+        before = machines.state()
+        run = gateway.run
+        install(gateway, release)
+        look_at_what_is_installed(gateway)
+        follow_the_page(gateway, release)
+        assert active(gateway) == sorted(UNITS)
+        acceptance.accept(machines.site, Setup("redirect", "client"))
+        if release is not DEBIAN_13:  # whose iptables 1.8.11 python-iptables does not know
+            look_at_iptables(machines)
+
+        # What is removed can be installed again, with its configuration, and starts at the next boot.
+        run("sh", "-ec", f"{APT} remove proxsmtp-tp")
+        assert active(gateway) == []
+        assert "proxsmtp" not in run("nft", "list", "ruleset")
+        assert ":PXIN" not in run("sh", "-c", "iptables-legacy-save || :")
+        assert run("find", "/run", "-name", "proxsmtp*") == ""
+        acceptance.accept_direct(machines.site)
+        install(gateway, release)
+        assert active(gateway) == []
+        run("systemctl", "start", "proxsmtp-tp.target")
+        assert active(gateway) == sorted(UNITS)
+
+        run("sh", "-ec", f"{APT} purge proxsmtp-tp")
+        # Not in the same step: without iptables its rules could not be removed, and so neither could the package.
+        run("sh", "-ec", f"{APT} {AUTOREMOVE} purge --autoremove iptables")
+        assert changes(before, machines.state()) == []
+        acceptance.accept_direct(machines.site)
+
+
+def look_at_iptables(machines: Machines) -> None:
+    """RuleMethod iptables, in full mode: its library is in the package, compiled for the release's Python."""
+    run = machines.gateway.run
+    run("sh", "-ec", f"{APT} install iptables")
+    run("sh", "-c", f"cat >>{CONFIGURATION}", text="RuleMethod: iptables\nRuleMode: tproxy\nTransparentProxy: full\n")
+    run("proxsmtp-tp", "install-service", "gateway")
+    run("systemctl", "restart", "proxsmtp-tp@gateway")
+    run("systemctl", "reload", "proxsmtp-tp-rules@gateway")
+    assert ":PXIN" in run("iptables-legacy-save")
+    acceptance.accept_dialogue(machines.site, Setup("tproxy", "full"), MAILS[0])
+
+
+def daemon_version(gateway: Container) -> str:
+    """Of the daemon that runs."""
+    (answer,) = json.loads(gateway.run("proxsmtp-tp", "status", "--json", check=False))
+    return str(answer["version"])
+
+
+def test_upgrades(machines: Machines) -> None:
+    """Beside Debian's proxsmtpd 1.10, which has files of the same names."""
+    release = DEBIAN_12
+    with fresh(machines, release) as gateway:
+        gateway.run("sh", "-ec", f"{APT} install proxsmtp </dev/null")
+        install(gateway, release)
+        follow_the_page(gateway, release)
+        install(gateway, release, NEXT_VERSION)
+        assert daemon_version(gateway) == NEXT_VERSION
+        gateway.run("proxsmtp-tp", "check-rules", "-f", CONFIGURATION)
+
+        # The other version does not accept the configuration: what runs goes on.
+        gateway.run("sh", "-c", f"echo 'Nonsense: 1' >>{CONFIGURATION}")
+        name = package(release, PACKAGES, VERSION).name
+        said = gateway.run("sh", "-ec", f"{APT} install --allow-downgrades /root/{name} 2>&1", seconds=300)
+        assert "proxsmtp-tp@gateway.service is not restarted, the old version still runs" in said
+        assert daemon_version(gateway) == NEXT_VERSION
+        acceptance.accept_dialogue(machines.site, Setup("redirect", "client"), MAILS[0])
+        gateway.run("sh", "-ec", f"{APT} purge proxsmtp-tp")
+        assert gateway.run("dpkg-query", "-W", "-f", "${Status}", "proxsmtp") == "install ok installed"
+
+
+def test_the_role_installs_the_package(machines: Machines) -> None:
+    with machines.gateway_of(UBUNTU_24_04) as gateway:
+        before = machines.state()
+        # The version is that of the package; what the role would take from an index is not asked for.
+        told = {**variables(), "wheel": "", "wheelhouse": "", "version": "0"}
+        told["package"] = str(package(UBUNTU_24_04, PACKAGES))
+        run = machines.play(**told)
+        assert run.status == 0, run.output
+        acceptance.accept(machines.site, Setup("redirect", "client"))
+        full = {**told, "transparent_proxy": "full", "rule_mode": "tproxy"}
+        run = machines.play(**full)
+        assert run.status == 0, run.output
+        acceptance.accept(machines.site, Setup("tproxy", "full"))
+        run = machines.play(**full)
+        assert (run.status, run.changes) == (0, []), run.output
+        assert (
+            gateway.run("sh", "-c", "ls /etc/systemd/system/proxsmtp-tp*.service /opt/proxsmtp-tp/current", check=False)
+            == ""
+        )
+        run = machines.play(**variables())
+        assert "this gateway runs the Debian package: remove that first" in run.output
+        run = machines.play(**{**told, "state": "absent"})
+        assert run.status == 0, run.output
+        assert changes(before, machines.state()) == []
+
+
+def test_the_wheel_has_what_the_package_has() -> None:
+    names = zipfile.ZipFile(wheel(VERSION)).namelist()
+    for page in (TREE / "docs/man").iterdir():
+        assert any(name.endswith(f"/share/man/man{page.suffix[1:]}/{page.name}") for name in names), page.name
+
+
+def test_a_package_has_no_file_of_another_suites_python() -> None:
+    for release in RELEASES:
+        said = subprocess.run(
+            ["dpkg-deb", "-c", package(release, PACKAGES)], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        compiled = [line.split()[-1] for line in said.splitlines() if line.endswith(".so")]
+        wanted = f".cpython-{release.python.replace('.', '')}-"
+        assert compiled
+        assert all(wanted in name for name in compiled), compiled
