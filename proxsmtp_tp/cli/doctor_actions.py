@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.cli.daemon import NoAnswerError, ask_daemon
 from proxsmtp_tp.cli.doctor_daemon import may_be_a_filters, status_of
 from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, chosen_of, options_of, settings_of, store_of
 from proxsmtp_tp.cli.service_units import capabilities
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proxsmtp_tp.gateway.doctor.findings import Finding
+
+_PROBE_SECONDS = 300.0
+"""More than a probe takes: its mails have the time limits of the daemon."""
 
 _LABELS = {state: f"{state.value:<5}" for state in State}
 
@@ -40,7 +45,9 @@ def act(args: argparse.Namespace) -> int:
         waiting = None if args.json else _tell_waiting
         found = _say(args, examination.examine(setup, waiting))
         if args.probe:
+            _expect_probe(args, _PROBE_SECONDS)
             found += _say(args, examination.send_probe(setup, waiting))
+            _expect_probe(args, 1.0)
     except ConfigError as error:
         return _complain(error.lines(), error.exit_code)
     except PlanError as error:
@@ -75,6 +82,12 @@ def as_json(finding: Finding) -> dict[str, Any]:
     """A finding for programs. "mend" is the name that "fix" had in 2.0.0: programs read it."""
     shown = {name: value for name, value in asdict(finding).items() if name != "other"}
     return shown | {"state": finding.state.name.lower(), "mend": finding.fix}
+
+
+def _expect_probe(args: argparse.Namespace, seconds: float) -> None:
+    """Let the daemon keep the sessions of the probe out of its log. Without it they are logged like others."""
+    with suppress(NoAnswerError):
+        ask_daemon(args, "probe", seconds=seconds)
 
 
 def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]:

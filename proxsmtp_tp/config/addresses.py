@@ -123,6 +123,10 @@ def _checked_host(host: str) -> str:
     return host
 
 
+PROBE_CLIENTS = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
+"""The temporary client of `doctor --probe`, in networks for tests of devices (RFC 2544, RFC 5180)."""
+
+
 def holder(ip: str) -> str:
     """The client that a connection from this address belongs to: the address (IPv4), or its /64 (IPv6, RFC 6177).
 

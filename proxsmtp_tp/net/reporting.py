@@ -1,18 +1,23 @@
 """What a connection reports: log lines and events. The session gives facts, `telemetry.forms` makes the lines of them.
 
-Nothing is formatted for a level that is not logged. How many lines one client may cause: `log_limit`.
+Nothing is formatted for a level that is not logged. How many lines one client may cause: `log_limit`. Sessions of
+`doctor --probe` are logged with -d 4 only. They are known by an address that is routed to the temporary client of
+doctor alone, while root has told the daemon that a probe runs: no client can hide itself so.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Protocol
 
+from proxsmtp_tp.config.addresses import PROBE_CLIENTS
 from proxsmtp_tp.net.measuring import measure
 from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.telemetry import addresses, events
 from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
+from proxsmtp_tp.telemetry.switches import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED = "FILTER-ERROR"
+_PROBES = frozenset(PROBE_CLIENTS.values())
 
 
 class Reporter(Protocol):
@@ -41,12 +47,16 @@ class Reporter(Protocol):
 class Reporting:
     """Of one connection."""
 
-    __slots__ = ("_context", "_owner", "_who", "traced")
+    __slots__ = ("_context", "_owner", "_quiet", "_who", "traced")
 
     def __init__(self, context: WorkerContext, owner: Reporter, port: int) -> None:
         self._context = context
         self._owner = owner
         self._who = Who(owner.name, owner.trace_id, owner.client_ip, port, context.settings.instance, context.worker)
+        switches = context.admission.switches
+        self._quiet = (
+            owner.client_ip.removeprefix("::ffff:") in _PROBES and time.monotonic_ns() < switches[Switch.PROBE_UNTIL]
+        )
         self.traced = False
         """All lines are written, whatever the log level is (`tracing.Tracing.follows`)."""
 
@@ -56,6 +66,7 @@ class Reporting:
 
     def say(self, level: int, text: str, *, essential: bool = False, error: BaseException | None = None) -> None:
         """A line in words; with the traceback of `error`."""
+        level = logging.DEBUG if self._quiet else level
         if not self._writes(level):
             return
         if not addresses.current().full:
@@ -64,6 +75,8 @@ class Reporting:
 
     def transaction(self, facts: Transaction) -> None:
         """A transaction has ended."""
+        if self._quiet:
+            return
         if self._context.events is not None:
             self._context.events.write(events.transaction(self._who, facts, addresses.current()))
         measure(self._context.metrics, facts)
@@ -74,12 +87,12 @@ class Reporting:
 
     def refusal(self, facts: Refusal) -> None:
         """The server has refused MAIL, RCPT or DATA."""
-        if self._writes(logging.INFO):
+        if not self._quiet and self._writes(logging.INFO):
             self._write(logging.INFO, self._context.form.refusal(self._who, facts))
 
     def session_end(self, facts: SessionEnd) -> None:
         """The session has ended. One that had no server has a line that says why."""
-        if facts.server and self._writes(logging.INFO):
+        if facts.server and not self._quiet and self._writes(logging.INFO):
             self._write(logging.INFO, self._context.form.session_end(self._who, facts))
 
     def _writes(self, level: int) -> bool:

@@ -113,6 +113,13 @@ def _log_level(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     return levels.report()
 
 
+def _probe(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    """`seconds`: how long the sessions of `doctor --probe` are not logged, as information or worse."""
+    seconds = _seconds(request) or 0.0
+    daemon.levels.expect_probe(seconds)
+    return {"seconds": seconds}
+
+
 def _sessions(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     """`most`: how many are listed, SESSIONS_MAX unless given. `total` of them run."""
     most = request.get("most", SESSIONS_MAX)
@@ -197,6 +204,7 @@ _COMMANDS: dict[str, _Row] = {
     "locks": _Row(limit_commands.locks, lambda request: "add" in request or "remove" in request),
     "explain": _Row(limit_commands.explain, lambda _request: False),
     "log-level": _Row(_log_level, lambda request: len(request) > 1),
+    "probe": _Row(_probe, lambda _request: True),
     "try-filter": _Row(_try_filter, lambda _request: True),
     "bypass": _Row(_bypass, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),

@@ -65,6 +65,10 @@ class LogLevels:
         self._trace(kept)
         return ended
 
+    def expect_probe(self, seconds: float) -> None:
+        """Sessions of `doctor --probe` are not logged for so long."""
+        self._switches.set(Switch.PROBE_UNTIL, time.monotonic_ns() + int(seconds * 1e9))
+
     def due(self) -> float:
         """When `step` must be called next, on the monotonic clock."""
         return min(self._commanded_until, *(traced.until / _SECOND for traced in self._traced), float("inf"))

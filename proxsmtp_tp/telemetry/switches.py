@@ -35,6 +35,8 @@ class Switch(IntEnum):
     """How often anything was changed: who has seen this number knows all."""
     LOG_LEVEL = 1
     """Lines of this level (of Python's logging) and above are written."""
+    PROBE_UNTIL = 3
+    """Until then (nanoseconds) sessions of `doctor --probe` are not in the log."""
     BYPASS_UNTIL = 2
     """Until that time mail passes unjudged (`service.bypass`)."""
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyroute2 import IPRoute
 
+from proxsmtp_tp.config.addresses import PROBE_CLIENTS
 from proxsmtp_tp.gateway.doctor import mail_peers
 from proxsmtp_tp.gateway.namespaces import PR_SET_PDEATHSIG, Namespace, new_namespace
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-CLIENT = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
+CLIENT = PROBE_CLIENTS
 HOST_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
 HOST_TO_SERVER = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
 SERVER = {4: "198.18.254.14", 6: "2001:2:0:fe04::2"}
