@@ -36,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
         kept.requests.append({"command": command, **fields})
         return kept.answer
 
-    monkeypatch.setattr(asking, "_status_socket", lambda _args: tmp_path / "a.sock")
+    monkeypatch.setattr(asking, "status_socket", lambda _args: tmp_path / "a.sock")
     monkeypatch.setattr(control, "ask", ask)
     return kept
 
