@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.daemon import NoAnswerError, ask_daemon
@@ -15,15 +16,13 @@ from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, chosen_of, opt
 from proxsmtp_tp.cli.service_units import capabilities
 from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.gateway.doctor import examination
-from proxsmtp_tp.gateway.doctor.findings import State
+from proxsmtp_tp.gateway.doctor.findings import Finding, State
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import PlanError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
-
-    from proxsmtp_tp.gateway.doctor.findings import Finding
+    from collections.abc import Iterable, Iterator
 
 _PROBE_SECONDS = 300.0
 """More than a probe takes: its mails have the time limits of the daemon."""
@@ -34,20 +33,7 @@ _LABELS = {state: f"{state.value:<5}" for state in State}
 def act(args: argparse.Namespace) -> int:
     """Examine; errors of usage become a line each and an exit status."""
     try:
-        settings = settings_of(args)
-        setup = examination.setup_of(settings, chosen_of(args).path, options_of(args), store_of(args))
-        setup = replace(
-            setup,
-            status=partial(status_of, settings.instance),
-            may_be_a_filters=may_be_a_filters,
-            needs=tuple(capabilities(settings)),
-        )
-        waiting = None if args.json else _tell_waiting
-        found = _say(args, examination.examine(setup, waiting))
-        if args.probe:
-            _expect_probe(args, _PROBE_SECONDS)
-            found += _say(args, examination.send_probe(setup, waiting))
-            _expect_probe(args, 1.0)
+        found = _examine(args)
     except ConfigError as error:
         return _complain(error.lines(), error.exit_code)
     except PlanError as error:
@@ -60,6 +46,40 @@ def act(args: argparse.Namespace) -> int:
     else:
         print(summary(found))
     return 0 if well else EXIT_FAILED
+
+
+def _examine(args: argparse.Namespace) -> list[Finding]:
+    """Print the findings as they come. A configuration file with errors is one; raises ConfigError if there is none."""
+    try:
+        settings = settings_of(args)
+    except ConfigError as error:
+        if not Path(error.path).is_file():
+            raise
+        return _say(args, _of_a_wrong_file(chosen_of(args).name, error))
+    setup = examination.setup_of(settings, chosen_of(args).path, options_of(args), store_of(args))
+    setup = replace(
+        setup,
+        status=partial(status_of, settings.instance),
+        may_be_a_filters=may_be_a_filters,
+        needs=tuple(capabilities(settings)),
+    )
+    waiting = None if args.json else _tell_waiting
+    found = _say(args, examination.examine(setup, waiting))
+    if args.probe:
+        _expect_probe(args, _PROBE_SECONDS)
+        found += _say(args, examination.send_probe(setup, waiting))
+        _expect_probe(args, 1.0)
+    return found
+
+
+def _of_a_wrong_file(instance: str, error: ConfigError) -> Iterator[Finding]:
+    """Nothing but the daemon can be looked at without a configuration."""
+    for line in error.lines():
+        yield Finding("configuration", False, line)
+    if status_of(instance) is None:
+        yield Finding("daemon", False, "it does not run, or does not answer; it does not start with this file")
+    else:
+        yield Finding("daemon", True, "it runs, with what it read before the file was changed")
 
 
 def is_well(findings: Iterable[Finding]) -> bool:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.filters import endings, scanner_endings
-from proxsmtp_tp.service.status import find_sockets, instance_of, read_status
+from proxsmtp_tp.service.commands import SESSIONS_MAX
+from proxsmtp_tp.service.control import ControlError, ask
+from proxsmtp_tp.service.status import control_path, find_sockets, instance_of, read_status
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+_END_POINT = re.compile(r"\A\[?([0-9A-Fa-f.:]+?)\]?:[0-9]+\Z")  # `192.0.2.1:1024`, `[2001:db8::1]:1024`
 _NO_CODE = "Content Rejected"  # a filter's refusal without a code of its own (filters.stderr)
 
 
@@ -24,8 +30,17 @@ def status_of(instance: str) -> dict[str, Any] | None:
             except PermissionError:
                 return None
             if answer is not None:
-                return answer
+                return answer | {"clients": _connections_by_client(path)}
     return None
+
+
+def _connections_by_client(status: Path) -> dict[str, int]:
+    """How many connections each client has; empty if the daemon does not tell."""
+    try:
+        answer = ask(control_path(status), "sessions", most=SESSIONS_MAX)
+    except (ControlError, OSError):
+        return {}
+    return Counter(_END_POINT.sub(r"\1", str(session["client"])) for session in answer["sessions"])
 
 
 def may_be_a_filters(reply: str) -> bool:

@@ -22,6 +22,7 @@ confirm         install on trial: undone unless confirmed in time
 check           the plan compared with the rules in place
 describe        a plan as text for people
 inventory       all rules of ours on this host, and whose they are
+overlap         rules of two instances that intercept the same connections
 existing        connections that began unfiltered
 forward         connections that the host's forwarding policy closes and interception would open
 forward_trial   tries that policy in a copy of the host

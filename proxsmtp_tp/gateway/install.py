@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.gateway import check, forward, routing, survey
+from proxsmtp_tp.gateway import check, forward, overlap, routing, survey
 from proxsmtp_tp.gateway.errors import GatewayError, MailRefusedError, RequirementError, StateError
 from proxsmtp_tp.gateway.firewall import METHODS
 from proxsmtp_tp.gateway.plan import Fail, Forward, Numbers, RuleAction, preferred_slot
@@ -55,6 +55,7 @@ def install(
                 store.write(State(Phase.INSTALLED, plan))
                 notes.append("the rules that were on trial are confirmed")
             return Outcome(False, notes, plan)
+        notes += require_alone(plan, state, store)
         survey.require_method(plan)
         try:
             notes += require_forward(plan, state)
@@ -72,6 +73,18 @@ def prepare(options: Options, store: Store) -> tuple[Plan, list[str], State | No
     plan, notes = survey.choose_plan(options, states)
     notes += survey.require(plan)
     return plan, notes, states.get(options.instance)
+
+
+def require_alone(plan: Plan, state: State | None, store: Store) -> list[str]:
+    """Check that no other instance intercepts the same connections. Raises RequirementError.
+
+    Rules that are in place already are replaced in any case, with notes, as in `require_forward`.
+    """
+    found = overlap.others(plan, store.read_all())
+    if not found or (state is not None and state.phase is Phase.INSTALLED and not state.plan.refuse_all):
+        return found
+    advice = "share the clients out (RuleInterface, RuleSource, RulePort), or remove-rules of the other instance"
+    raise RequirementError([*found, advice])
 
 
 def require_forward(plan: Plan, state: State | None) -> list[str]:

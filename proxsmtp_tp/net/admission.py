@@ -28,7 +28,7 @@ from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
 from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.last_error import LastError
 from proxsmtp_tp.telemetry.metrics import Metrics
-from proxsmtp_tp.telemetry.recent_verdicts import RecentVerdicts
+from proxsmtp_tp.telemetry.recent_failures import RecentFailures
 from proxsmtp_tp.telemetry.record_lock import RecordLock
 from proxsmtp_tp.telemetry.refused_connections import RefusedConnections
 from proxsmtp_tp.telemetry.sessions import SessionTable
@@ -98,7 +98,7 @@ class Admission:
         self._lock = RecordLock()
         self._places = PlaceTable(WORKERS_MAX, RecordLock())
         self.counters = Counters(rows)
-        self.recent_verdicts = RecentVerdicts(rows)
+        self.recent_verdicts = RecentFailures(rows)
         self.trace_ids = TraceIds(rows)
         self.refused = RefusedConnections(rows)
         self.switches = Switches()

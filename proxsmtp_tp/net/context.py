@@ -69,8 +69,8 @@ class WorkerContext:
     def remember(self, client: str, verdict: Verdict) -> None:
         """Show `status` and `doctor` how the message of a client was judged."""
         if verdict.action is Action.PASS:
-            self.admission.recent_verdicts.passed(self.worker)
+            self.admission.recent_verdicts.worked(self.worker)
             return
         reason = verdict.detail if not verdict.said else f"{verdict.detail}: {verdict.said}"
         coded = stderr.parse(verdict.said.encode("utf-8", "replace")).code is not None
-        self.admission.recent_verdicts.kept(self.worker, client, reason, coded=coded)
+        self.admission.recent_verdicts.failed(self.worker, client, reason, coded=coded)

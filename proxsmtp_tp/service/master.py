@@ -200,7 +200,7 @@ class Master:
             "max_connections": self._environment.admission.limit,
             "replaced_workers": self._rows.replaced,
             "counters": {counter.name.lower(): total for counter, total in counters.items()},
-            "log": self.levels.report(),
+            "log": self.levels.report() | {"syslog": any(syslog.in_use())},
             "bypass": self.bypass.report(),
             "filter": self._environment.admission.recent_verdicts.report(),
             **activity(self._environment.admission, self._current.settings),
@@ -210,6 +210,7 @@ class Master:
                     "phase": generation.phase.value,
                     "uptime": round(now - worker.born),
                     "connections": counts[worker.row],
+                    "silent": round(worker.silent * PULSE),
                 }
                 for generation in self._generations()
                 for worker in generation.workers.values()

@@ -2,13 +2,13 @@
 
 counters          events counted by all workers in shared memory
 refused_connections  how many connections were refused, in shared memory
-recent_verdicts   the messages that filters kept last, in shared memory
 addresses         how mail addresses are shown (LogAddresses)
 event_log         where events go: a file, a socket, the journal
 events            events as values for JSON
 forms             the forms of log lines (LogFormat)
 postfix_lines     log lines in Postfix's form
 pseudonyms        pseudonyms of addresses, with keys that change each day
+recent_failures   the messages that filters kept last
 facts             what happened in a session, as values
 log_lines         log lines in proxsmtpd's form
 quoting           words of peers, servers and filters, which cannot look like another field

@@ -43,14 +43,16 @@ class DaemonHost:
         os.chown(self.temp, 65534, 65534)
         given = {"RuleInterface": "lan0", "User": "65534"}
         given |= {"FilterCommand": str(self.filter), "TempDirectory": str(self.temp)}
-        self.instance = Instance(Host(self.gateway), folder, given | directives, name="setup")
+        wanted = {name: value for name, value in (given | directives).items() if value}
+        self.instance = Instance(Host(self.gateway), folder, wanted, name="setup")
         self.state = folder / "state"
         # A client network behind a router on the client side.
         run(self.gateway, "ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.10", "dev", "lan0")
         run(self.gateway, "sysctl", "-qw", "net.ipv6.conf.lan0.keep_addr_on_down=1")
         try:
             self.instance.start()
-            self.install()
+            if "RuleInterface" in wanted:
+                self.install()
         except BaseException:
             self.close()
             raise
@@ -74,11 +76,17 @@ class DaemonHost:
         path = str(self.instance.config)
         settings = read_config(path)
         setup = examination.setup_of(settings, path, options_from(settings), Store(self.state))
-        return replace(setup, status=lambda: status_of(settings.instance), may_be_a_filters=may_be_a_filters)
+        return replace(
+            setup, status=lambda: status_of(settings.instance), may_be_a_filters=may_be_a_filters, step_seconds=90.0
+        )
+
+    def look(self) -> list[Finding]:
+        """What the doctor says, all of it."""
+        return inside(self.gateway, lambda: list(examination.examine(self.setup())))
 
     def examine(self) -> list[Finding]:
-        """What the doctor says is wrong."""
-        found = inside(self.gateway, lambda: list(examination.examine(self.setup())))
+        """What the doctor says is wrong, or was not seen."""
+        found = self.look()
         assert len(found) > 10
         return [finding for finding in found if not finding.ok]
 
@@ -90,7 +98,7 @@ class DaemonHost:
         """Run a command that `doctor` names, in a shell of the gateway."""
         path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["ip", "netns", "exec", self.gateway, "sh", "-c", command],
+            self.instance.host.command("sh", "-c", command),
             capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "PATH": path},
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stderr}"

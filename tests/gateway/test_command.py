@@ -244,4 +244,4 @@ def test_doctor_speaks_to_people_and_to_programs(proxsmtp_tp: Commands) -> None:
     assert (status, found["ok"]) == (1, False)
     assert {"step": "listener", "ok": False} in [{k: f[k] for k in ("step", "ok")} for f in found["findings"]]
     proxsmtp_tp.config.write_text("RuleMode: nonsense\n")
-    assert proxsmtp_tp("doctor")[0] == 2
+    assert proxsmtp_tp("doctor")[0] == 1  # a finding: the daemon may run, with what it read before

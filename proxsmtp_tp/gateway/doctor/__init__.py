@@ -12,6 +12,8 @@ listeners    the daemon's unit, its listeners, privileges, descriptors
 unit         the unit as systemd has it, and the last lines of a log
 daemon_view  temp directory and filter, from where the daemon looks
 daemon_eyes  the process that looks from there
+load         what the daemon's status tells: connections, filters, workers, configuration, log
+servers      servers behind the daemon; who reaches it where there are no rules
 probe        real mails from a temporary client through rules and daemon to a temporary server
 prober       the process that makes client and server, and sends the mails
 mail_peers   the client and the server

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway import survey
-from proxsmtp_tp.gateway.doctor import daemon_view, firewall, forwarding, host, listeners, probe, rules
+from proxsmtp_tp.gateway.doctor import daemon_view, firewall, forwarding, host, listeners, load, probe, rules, servers
 from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Setup, unseen
 from proxsmtp_tp.gateway.doctor.steps import Step
 from proxsmtp_tp.gateway.errors import GatewayError
@@ -31,6 +31,7 @@ LOOKS: tuple[Look, ...] = (
     host.look_at_bridges,
     host.look_at_connection_tracking,
     rules.look_at_rules,
+    rules.look_at_overlap,
     rules.look_at_existing,
     rules.look_at_delivery,
     rules.look_at_heartbeat,
@@ -43,11 +44,33 @@ LOOKS: tuple[Look, ...] = (
     daemon_view.look_at_temp_directory,
     daemon_view.look_at_filter,
     daemon_view.look_at_bypass,
+    load.look_at_load,
+    servers.look_at_servers,
+    servers.look_at_access,
 )
+_RULE_LOOKS: frozenset[Look] = frozenset(
+    (
+        host.look_at_interfaces,
+        host.look_at_forwarding,
+        host.look_at_reverse_paths,
+        host.look_at_ipv6,
+        host.look_at_bridges,
+        host.look_at_connection_tracking,
+        rules.look_at_rules,
+        rules.look_at_overlap,
+        rules.look_at_existing,
+        rules.look_at_delivery,
+        rules.look_at_heartbeat,
+        firewall.look_at_firewall,
+        forwarding.look_at_forwarding_policy,
+    )
+)
+"""Steps for a daemon that rules bring connections to; OutAddress without rules needs none."""
 _ONLY_ROOT: frozenset[Look] = frozenset(
     (
         host.look_at_connection_tracking,
         rules.look_at_rules,
+        rules.look_at_overlap,
         rules.look_at_existing,
         rules.look_at_delivery,
         rules.look_at_heartbeat,
@@ -65,15 +88,24 @@ PROBE_SECONDS = 60.0
 
 def examine(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:
     """All findings, in order; the steps run at the same time. `waiting` is told of steps that take long."""
-    steps = [Step(_name(look), partial(_look, look, setup)) for look in LOOKS]
+    looks = LOOKS if _has_rules(setup) else [look for look in LOOKS if look not in _RULE_LOOKS]
+    steps = [Step(_name(look), partial(_look, look, setup), setup.step_seconds) for look in looks]
     for step in steps:
         yield from step.findings(waiting)
+
+
+def _has_rules(setup: Setup) -> bool:
+    """Whether rules are there, or should be."""
+    return setup.settings.transparent or setup.intercepts or setup.store.read(setup.plan.options.instance) is not None
 
 
 def send_probe(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:
     """The findings of a probe."""
     if not is_root():
         yield unseen("probe", "only root can send it")
+        return
+    if not _has_rules(setup):
+        yield Finding("probe", True, "there are no rules to send it through; the steps server and access tell the rest")
         return
     yield from Step("probe", partial(probe.probe, setup), PROBE_SECONDS).findings(waiting)
 

@@ -77,6 +77,8 @@ class Setup:
     status: Callable[[], dict[str, Any] | None] = _no_status
     may_be_a_filters: Callable[[str], bool] = bool
     needs: tuple[str, ...] = ()
+    step_seconds: float = 10.0
+    """What a step may take: what an administrator waits for at 3 a.m. The steps run at the same time."""
 
     def command(self, subcommand: str) -> str:
         """One of our own commands for this configuration."""
@@ -104,6 +106,11 @@ class Setup:
     def start(self) -> str:
         """The command that starts it."""
         return f"systemctl start {self.unit}" if self.unit is not None else self.command("serve")
+
+    @property
+    def reload(self) -> str:
+        """The command that has it read its configuration again."""
+        return f"systemctl reload {self.unit}" if self.unit is not None else self.command("reload")
 
     @property
     def install_service(self) -> str:

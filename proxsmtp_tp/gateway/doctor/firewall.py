@@ -10,11 +10,13 @@ import json
 import shlex
 import shutil
 import subprocess
+from functools import partial
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import check, nftables, routing, survey
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
+from proxsmtp_tp.gateway.doctor.prober import in_parallel
 from proxsmtp_tp.gateway.doctor.rules import client_address, server_address
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Method, Mode
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.gateway.rulesets import Ruleset, Script
 
-_TIMEOUT = 9.0  # seconds: less than a step may take; tens of thousands of rules may need longer, and are not tried
+_MARGIN = 1.0  # seconds for what is not the replica; tens of thousands of rules may take longer, and are not tried
 
 
 def look_at_firewall(setup: Setup) -> Iterator[Finding]:
@@ -42,8 +44,12 @@ def look_at_firewall(setup: Setup) -> Iterator[Finding]:
     if not others:
         yield Finding("firewall", True, "no other rules exist")
         return
-    for name in options.interfaces:
-        yield from _of_interface(setup, name, ours, others)
+    for found in in_parallel([partial(_listed, setup, name, ours, others) for name in options.interfaces]):
+        yield from found
+
+
+def _listed(setup: Setup, name: str, ours: list[Script], others: list[Ruleset]) -> list[Finding]:
+    return list(_of_interface(setup, name, ours, others))
 
 
 def look_at_rule_paths(setup: Setup) -> Iterator[Finding]:
@@ -79,9 +85,10 @@ def _of_interface(setup: Setup, name: str, ours: list[Script], others: list[Rule
         if not lost:
             yield Finding(step, True, "intercepted connections get in")
             return
-        culprits = [
-            r for r in others if "accepted" not in try_in_replica(setup, name, _scripts(setup, ours, [r]), lost[:1])
-        ]
+        alone = in_parallel(
+            [partial(try_in_replica, setup, name, _scripts(setup, ours, [r]), lost[:1]) for r in others]
+        )
+        culprits = [ruleset for ruleset, found in zip(others, alone, strict=True) if "accepted" not in found]
     except (GatewayError, subprocess.SubprocessError) as error:
         yield unseen(step, f"not tried: {error}")
         return
@@ -137,7 +144,7 @@ def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: lis
     }
     done = subprocess.run(
         ["unshare", "--net", *module_command("proxsmtp_tp.gateway.doctor.replica")],
-        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TIMEOUT,
+        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=setup.step_seconds - _MARGIN,
     )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

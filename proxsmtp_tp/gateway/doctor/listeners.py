@@ -179,7 +179,8 @@ def _answering(setup: Setup, there: list[Listening]) -> Finding:
     said = first.decode("ascii", "replace").strip()
     if not re.match(r"\d\d\d[ -]", said):
         return Finding("daemon", False, "what listens there speaks no SMTP: is it another program?", setup.restart)
-    if said.startswith(("4", "5")) and not (setup.settings.transparent or setup.settings.loopback):
+    # 554: this host is not in Clients, and it does not have to be.
+    if said.startswith("4") and not (setup.settings.transparent or setup.settings.loopback):
         return Finding("daemon", False, f"it answers, and serves nobody: {said}")
     return Finding("daemon", True, "it answers")
 

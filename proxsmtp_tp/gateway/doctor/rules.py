@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from proxsmtp_tp.gateway import check, existing, nftables, routing
+from proxsmtp_tp.gateway import check, existing, nftables, overlap, routing
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.doctor.host import own_networks
 from proxsmtp_tp.gateway.nft_text import ALIVE_SET
 from proxsmtp_tp.gateway.plan import Existing, Fail, Method
+from proxsmtp_tp.gateway.state import DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +47,20 @@ def look_at_rules(setup: Setup) -> Iterator[Finding]:
     yield Finding("rules", not others, _some(others) or "in place", fix if others else "")
     if setup.plan.diverts or routes:
         yield Finding("policy routing", not routes, _some(routes) or "in place", fix if routes else "")
+
+
+def look_at_overlap(setup: Setup) -> Iterator[Finding]:
+    """Checks that no other instance intercepts the same connections."""
+    states = setup.store.read_all()
+    found = overlap.others(setup.plan, states)
+    for text in found:
+        fix = f"proxsmtp-tp remove-rules --instance {text.split()[1]}"
+        if setup.store.directory != DIRECTORY:
+            fix += f" --state-dir {shlex.quote(str(setup.store.directory))}"
+        more = "one of the two gets no mail; share the clients out, or remove the rules of one"
+        yield Finding("other instances", False, f"{text}: {more}", fix)
+    if len(states) > 1 and not found:
+        yield Finding("other instances", True, "none intercepts the same connections")
 
 
 def _some(lines: list[str]) -> str:

@@ -22,15 +22,13 @@ if TYPE_CHECKING:
     Waiting = Callable[[str, float], None]
     """Told the name of a step that goes on, and for how many seconds it has."""
 
-STEP_SECONDS = 10.0
-"""What an administrator waits for at 3 a.m.; steps run at the same time, so it is also the limit for all together."""
 _TELL_SECONDS = 1.0
 
 
 class Step:
     """One step, which runs from the moment it is made."""
 
-    def __init__(self, name: str, look: Callable[[], Iterable[Finding]], seconds: float = STEP_SECONDS) -> None:
+    def __init__(self, name: str, look: Callable[[], Iterable[Finding]], seconds: float) -> None:
         self.name = name
         self._look = look
         self._seconds = seconds

@@ -10,11 +10,11 @@ _CLOCKS = 0.1  # seconds; the daemon's times are rounded, and its answer takes a
 
 
 def of_client(status: dict[str, Any] | None, client: str, mail: dict[str, Any]) -> dict[str, Any] | None:
-    """How the filter kept a mail of the probe: an entry of `telemetry.recent_verdicts`. None: nothing is known."""
+    """How the filter kept a mail of the probe: an entry of `telemetry.recent_failures`. None: nothing is known."""
     now = time.monotonic()
-    for entry in ((status or {}).get("filter") or {}).get("kept", []):
+    for entry in ((status or {}).get("filter") or {}).get("failed", []):
         when = now - entry["seconds"]
-        if _same(entry["client"], client) and mail["begun"] - _CLOCKS <= when <= mail["ended"] + _CLOCKS:
+        if _same(entry["peer"], client) and mail["begun"] - _CLOCKS <= when <= mail["ended"] + _CLOCKS:
             return dict(entry)
     return None
 

@@ -29,7 +29,7 @@ def test_steps_run_at_the_same_time() -> None:
         meeting.wait()
         yield GOOD
 
-    steps = [Step("one", look), Step("two", look)]
+    steps = [Step("one", look, 60), Step("two", look, 60)]
     assert [finding for step in steps for finding in step.findings()] == [GOOD, GOOD]
 
 
@@ -56,7 +56,7 @@ def test_a_step_that_cannot_look_is_not_seen(error: Exception) -> None:
         yield GOOD
         raise error
 
-    first, second = Step("rules", look).findings()
+    first, second = Step("rules", look, 60).findings()
     assert (first, second.state) == (GOOD, State.UNSEEN)
     assert str(error) in second.text
 
@@ -67,7 +67,7 @@ def test_an_error_of_ours_is_raised() -> None:
         yield GOOD
 
     with pytest.raises(KeyError):
-        list(Step("rules", look).findings())
+        list(Step("rules", look, 60).findings())
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_the_entry_of_a_mail(monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry of this client and this time; IPv4 clients may be shown as mapped addresses."""
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)
     entries = [
-        {"seconds": 1.0, "client": "192.0.2.1", "coded": False, "reason": "another client"},
-        {"seconds": 2.0, "client": "::ffff:198.18.254.10", "coded": False, "reason": "mine"},
-        {"seconds": 50.0, "client": "198.18.254.10", "coded": True, "reason": "an earlier probe"},
+        {"seconds": 1.0, "peer": "192.0.2.1", "coded": False, "reason": "another client"},
+        {"seconds": 2.0, "peer": "::ffff:198.18.254.10", "coded": False, "reason": "mine"},
+        {"seconds": 50.0, "peer": "198.18.254.10", "coded": True, "reason": "an earlier probe"},
     ]
-    status = {"filter": {"passed": None, "kept": entries}}
+    status = {"filter": {"worked": None, "failed": entries}}
     mail = {"begun": 997.0, "ended": 999.0}
     assert (verdicts.of_client(status, "198.18.254.10", mail) or {})["reason"] == "mine"
     assert verdicts.of_client(status, "198.18.254.10", {"begun": 999.5, "ended": 999.9}) is None
