@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
-from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,11 @@ def look_at_servers(setup: Setup) -> Iterator[Finding]:
 
 
 def _failed_lately(setup: Setup) -> Iterator[Finding]:
-    down = {item["server"]: item for item in (setup.status() or {}).get("servers_down", [])}
+    answer = setup.status()
+    if answer is None:
+        yield unseen("servers", "the daemon does not tell its status")
+        return
+    down = {item["server"]: item for item in answer.get("servers_down", [])}
     names = [name for name in down if _ENDPOINT.fullmatch(name)][:_SERVERS_MAX]
     if not names:
         yield Finding("servers", True, "none is out of reach")
