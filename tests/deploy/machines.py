@@ -53,7 +53,7 @@ _QUESTIONS = {
     "groups": ("getent", "group"),
     "unit files": ("systemctl", "list-unit-files", "--no-legend", "--no-pager"),
     "units": ("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "proxsmtp*"),
-    "files": ("find", "/etc", "/opt", "/usr/local", "/var/lib", "/var/log", "-path", "*proxsmtp*"),
+    "files": ("find", "/etc", "/opt", "/usr/local", "/var/cache", "/var/lib", "/var/log", "-path", "*proxsmtp*"),
 }
 
 

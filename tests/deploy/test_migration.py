@@ -12,7 +12,7 @@ import pytest
 from proxsmtp_tp.lab.network import LAN_V4, MX_V4
 from tests.conformance.harness.mail import FILTER, MESSAGES
 from tests.deploy import acceptance, manual_install
-from tools.deb import TREE
+from tools.deb import TREE, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ _OURS = """
 export DEBIAN_FRONTEND=noninteractive
 apt-get install -q -y --no-install-recommends python3-venv nftables
 python3 -m venv /opt/proxsmtp-tp
-/opt/proxsmtp-tp/bin/pip install --quiet /root/proxsmtp_tp-*.whl
+/opt/proxsmtp-tp/bin/pip install --quiet /root/proxsmtp_tp-VERSION-*.whl
 """
 
 
@@ -115,7 +115,7 @@ def test_there_and_back(old_site: Machines) -> None:
     assert all("\nX-Filtered: By ProxSMTP\n" in message for message in messages), messages
     assert len(log) == len(MESSAGES)
     with manual_install.wheels(old_site):
-        gateway.run("sh", "-ec", _OURS)
+        gateway.run("sh", "-ec", _OURS.replace("VERSION", VERSION))
         said = gateway.run("/opt/proxsmtp-tp/bin/proxsmtp-tp", "check-config", "-f", CONFIGURATION)
         assert said.startswith(f"{CONFIGURATION}: ok\n")
         gateway.run("mkdir", "-p", f"/etc/systemd/system/{UNIT}.d")
