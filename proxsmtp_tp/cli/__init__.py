@@ -30,6 +30,7 @@ doctor          doctor: its options
 doctor_actions  what it does
 doctor_daemon    what doctor must know of the daemon: its status, and its own replies
 service         install-service, remove-service
+service_apply   what install-service restarts and reloads
 service_units   the files that install-service writes
 unit_owner      whether the units are the Debian package's
 demo            demo

@@ -17,17 +17,24 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from proxsmtp_tp.cli import service_apply
 from proxsmtp_tp.cli import service_units as units
 from proxsmtp_tp.cli import unit_owner
 from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.values import parse_instance
 from proxsmtp_tp.service import installed as installation
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxsmtp_tp.config.settings import Settings
+
 CONFIG_DIRECTORY = "etc/proxsmtp-tp"
 _SYSTEM = Path("etc/systemd/system")
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (what the unit cannot see)
-_STATE = ("var/lib/proxsmtp-tp", "var/log/proxsmtp-tp", "run/proxsmtp-tp")
+_STATE = ("var/lib/proxsmtp-tp", "var/log/proxsmtp-tp", "var/cache/proxsmtp-tp", "run/proxsmtp-tp")
 # systemctl waits for the units it starts or ends: TimeoutStopSec of a long drain, and a margin.
 _PATIENCE = 600
 
@@ -95,6 +102,8 @@ def install_service(args: argparse.Namespace) -> None:
     ]
     paths = [*changed, *(str(path.relative_to(root)) for path in [*others, *stale])]
     _settle(args, ["proxsmtp-tp.target", *started], without_rules, units.affected(paths, started))
+    if not args.dry_run and not args.no_start and root == Path("/"):
+        _apply(instances)
     if not instances:
         print(f"no configuration yet: write /{CONFIG_DIRECTORY}/NAME.conf, then `proxsmtp-tp install-service NAME`")
 
@@ -120,6 +129,14 @@ def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], a
     if not args.no_start:
         _systemctl("start", *enabled)
     print(f"{'enabled' if args.no_start else 'running'}: {' '.join(enabled)}")
+
+
+def _apply(instances: Mapping[str, Settings]) -> None:
+    """What no file of ours shows: another version, another configuration, rules that differ."""
+    for name, settings in instances.items():
+        for action in service_apply.actions(name, settings):
+            print(f"{action.verb} {action.unit}: {action.why}", flush=True)
+            _systemctl(action.verb, action.unit)
 
 
 def _take_up(unit: str, *, start: bool) -> None:

@@ -73,8 +73,11 @@ def _read_write(path: str) -> str:
 
 
 def rules_drop_in(name: str) -> str:
-    """RuleFail open: no daemon, no rules. The daemon wants its rules, so they come back with it."""
-    return f"[Unit]\nBindsTo=proxsmtp-tp@{name}.service\nAfter=proxsmtp-tp@{name}.service\n"
+    """RuleFail open: no daemon, no rules. The daemon wants its rules, so they come back with it.
+
+    Not BindsTo: a restart would remove the rules, and the connections of the old workers with them (tproxy).
+    """
+    return f"[Unit]\nStopPropagatedFrom=proxsmtp-tp@{name}.service\nAfter=proxsmtp-tp@{name}.service\n"
 
 
 def capabilities(settings: Settings) -> list[str]:

@@ -74,11 +74,11 @@ def renew_listeners(settings: Settings, existing: Mapping[Endpoint, socket.socke
     as before then.
     """
     backlog = _backlog()
-    standing = {(old.family, old.address): (old, listener) for old, listener in existing.items()}
+    standing = {_key(old): (old, listener) for old, listener in existing.items()}
     with ExitStack() as undo:
         result: Listeners = {}
         for endpoint in endpoints(settings):
-            old, kept = standing.get((endpoint.family, endpoint.address), (None, None))
+            old, kept = standing.get(_key(endpoint), (None, None))
             if old is not None and kept is not None:
                 if endpoint.transparent and not old.transparent:
                     _make_transparent(kept, endpoint)
@@ -90,6 +90,62 @@ def renew_listeners(settings: Settings, existing: Mapping[Endpoint, socket.socke
             raise ListenError(f"Listen {', '.join(map(str, settings.listen))}: no socket could be opened")
         undo.pop_all()
         return result
+
+
+def _key(endpoint: Endpoint) -> tuple[int, object]:
+    """The same for each way to write one address: ::1 and 0:0::1, fe80::1%eth0 and fe80::1%2."""
+    if isinstance(endpoint.address, str):
+        return endpoint.family, endpoint.address
+    host, port = endpoint.address
+    ip, _, scope = host.partition("%")
+    with suppress(OSError):
+        number = int(scope or 0) if scope.isdecimal() or not scope else socket.if_nametoindex(scope)
+        return endpoint.family, (socket.inet_pton(endpoint.family, ip), number, port)
+    return endpoint.family, endpoint.address
+
+
+def adopt(descriptors: Iterable[int], settings: Settings) -> Listeners:
+    """The sockets among these descriptors that `settings` ask for; for `renew_listeners`, as `existing`.
+
+    The others stop listening first: one on all addresses would be in the way of one on a single address. Raises
+    ListenError.
+    """
+    wanted = {_key(endpoint) for endpoint in endpoints(settings)}
+    kept = _listeners_of(descriptors)
+    unused = {endpoint: sock for endpoint, sock in kept.items() if _key(endpoint) not in wanted}
+    stop_listening(unused.values())
+    close_listeners(unused)
+    return {endpoint: sock for endpoint, sock in kept.items() if endpoint not in unused}
+
+
+def _listeners_of(descriptors: Iterable[int]) -> Listeners:
+    found: Listeners = {}
+    for descriptor in descriptors:
+        sock = socket.socket(fileno=descriptor)
+        endpoint = _endpoint_of(sock)
+        if endpoint is None or endpoint in found:
+            sock.close()
+        else:
+            sock.setblocking(False)
+            found[endpoint] = sock
+    return found
+
+
+def _endpoint_of(sock: socket.socket) -> Endpoint | None:
+    """None: it accepts no connections, or none can reach it any more."""
+    try:
+        if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return None
+        name = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            return Endpoint(sock.family, name) if isinstance(name, str) and Path(name).is_socket() else None
+        if sock.family == socket.AF_INET6:
+            transparent = sock.getsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
+        else:
+            transparent = sock.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)
+    except OSError:
+        return None
+    return Endpoint(sock.family, (with_scope(name).ip, name[1]), bool(transparent))
 
 
 def stop_listening(listeners: Iterable[socket.socket]) -> None:
@@ -107,13 +163,13 @@ def stop_listening(listeners: Iterable[socket.socket]) -> None:
                 listener.accept()[0].close()
 
 
-def close_listeners(listeners: Mapping[Endpoint, socket.socket]) -> None:
-    """Close them, and remove the files of unix sockets where we may. What is closed already is left alone."""
+def close_listeners(listeners: Mapping[Endpoint, socket.socket], remove: bool = True) -> None:
+    """Close them, and `remove` the files of unix sockets where we may. What is closed already is left alone."""
     for endpoint, listener in listeners.items():
         if listener.fileno() == -1:
             continue
         listener.close()
-        if isinstance(endpoint.address, str):
+        if remove and isinstance(endpoint.address, str):
             with suppress(OSError):  # a folder that User may not write to: the next start removes a dead socket
                 Path(endpoint.address).unlink()
 

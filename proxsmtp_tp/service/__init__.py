@@ -23,6 +23,7 @@ filter_trials  the daemon tries a filter, for try-filter
 trial_link  messages and verdicts between try-filter and the process that tries the filter
 bypass      the filter is out of the way for a time
 log_levels  how much is logged, and whose sessions are traced
+kept_listeners  the listening sockets that the service manager keeps over a restart
 readiness   messages to the service manager (sd_notify(3))
 logging     where log lines go, and their form
 syslog      log lines to /dev/log, without blocking

@@ -45,7 +45,7 @@ SILENT_PULSES = 12
 5321, 4.5.3.2).
 """
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 
 class Phase(Enum):
@@ -111,6 +111,8 @@ class Generation:
         self._admission, self._rows = shared
         self._make_proxy = make_proxy
         self._close_others = close_others
+        self.kept = False
+        """The service manager keeps the listening sockets over a restart."""
         self._start_at: list[float] = []
         self._kill_at = float("inf")
         self._failures = 0
@@ -238,6 +240,7 @@ class Generation:
             row=row,
             make_proxy=self._make_proxy,
             close_others=self._close_others,
+            kept=self.kept,
         )
         try:
             pid = _fork(job, pulse_in, pulse_out)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.reader import Configuration, load_config, printable
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.admission import Admission
-from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners
+from proxsmtp_tp.net.listening import ListenError, adopt, close_listeners, renew_listeners
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.bypass import BYPASS_FILE, Bypass
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import pwd
 
     from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.listening import Listeners
     from proxsmtp_tp.service.worker import ProxyFactory
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     log.debug("starting up (%s)...", VERSION)
     pid_file = PidFile(_pid_path(settings, wanted))
     cleanup.callback(pid_file.remove)
-    listeners = renew_listeners(settings, {})
+    listeners = _open_listeners(settings, notifier)
     cleanup.callback(close_listeners, listeners)
     for endpoint in listeners:
         log.debug("created socket: %s", endpoint)
@@ -246,6 +247,16 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         close_in_worker=close_in_worker,
     )
     return Master(settings, listeners, environment)
+
+
+def _open_listeners(settings: Settings, notifier: Notifier) -> Listeners:
+    """With those that the service manager has kept over the restart, and the clients that wait there."""
+    kept = adopt(notifier.stored, settings)
+    try:
+        return renew_listeners(settings, kept)
+    except ListenError:
+        close_listeners(kept, remove=False)  # the manager has its copies for the next start
+        raise
 
 
 def _prepare_state(directory: Path, user: pwd.struct_passwd) -> None:

@@ -1,6 +1,8 @@
 """The master: keeps the listening sockets and the workers, handles signals. No event loop, no thread: it may fork.
 
 TERM, INT  accept no more clients, drain, end; a second time: end at once
+USR2       the next daemon takes over (systemctl restart): end at once; the workers drain beside the next daemon. Only
+           where a service manager keeps the listening sockets: clients wait for the next daemon, and are not refused
 HUP        read the configuration again: new workers take over when all of them are ready, the old ones drain;
            errors before that are logged, and nothing changes
 CHLD       a worker has ended (see `generation`)
@@ -29,6 +31,7 @@ from proxsmtp_tp.service.activity import activity, summary
 from proxsmtp_tp.service.commands import commands_of
 from proxsmtp_tp.service.filter_trials import FilterTrials
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
+from proxsmtp_tp.service.kept_listeners import KeptListeners
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.privileges import has_net_raw
 from proxsmtp_tp.service.state_directory import pseudonym_keys
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 # Settings that needed privileges at the start, a name that others already use, or the size of shared memory.
 _FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance", "client_table_size": "ClientTableSize"}
 
@@ -110,11 +113,13 @@ class Master:
         self._born = time.monotonic()
         self._stopping = False
         self._failed = False
+        self._handed_over = False
         self._announced = False
         self._reload_wanted = False
         self._pulse_at = self._born + PULSE
         self._wakeup: socket.socket
         self._signalled: socket.socket
+        self._kept = KeptListeners(environment.notifier)
         self._current = self._generation(with_workers(settings), listeners)
         self._next: Generation | None = None
         self._read: tuple[Settings, list[str]] | None = None
@@ -127,12 +132,17 @@ class Master:
         """Run until the last worker has ended. Raises StartError if the first ones do not start."""
         self._wakeup, self._signalled = socket.socketpair()
         with self._wakeup, self._signalled, self._hearing_signals():
+            self._kept.keep(self._current.listeners)
             self._current.start()
-            while not (self._stopping and not any(generation.workers for generation in self._generations())):
+            while not self._has_ended():
                 self._step()
         if self._failed:
             raise StartError("a worker ended before it was ready: the log says why")
         log.debug("stopped processing")
+
+    def _has_ended(self) -> bool:
+        drained = self._stopping and not any(generation.workers for generation in self._generations())
+        return drained or self._handed_over
 
     @property
     def admission(self) -> Admission:
@@ -282,8 +292,12 @@ class Master:
 
     def _hear(self) -> None:
         with suppress(BlockingIOError):
-            for number in self._wakeup.recv(4096):
-                if number in {signal.SIGTERM, signal.SIGINT}:
+            heard = self._wakeup.recv(4096)
+            # TERM follows at once, and of two that wait the kernel lets the handler of the second run first.
+            if signal.SIGUSR2 in heard:
+                self._hand_over()
+            for number in heard:
+                if number in {signal.SIGTERM, signal.SIGINT} and not self._handed_over:
                     self._stop(signal.Signals(number).name)
                 elif number == signal.SIGHUP:
                     self.want_reload()
@@ -368,6 +382,7 @@ class Master:
         self._environment.admission.set_limit(new.settings.max_connections)
         old.retire()
         self._old.append(old)
+        self._kept.keep(new.listeners)
         self._close_unused(old.listeners)
         if self._read is not None:
             self._environment.in_force.reload_done(*self._read)
@@ -398,16 +413,35 @@ class Master:
         for generation in self._generations():
             generation.drain()
         if first:
+            self._kept.keep({})
             _close_everywhere(self._current.listeners)
             if self._next is not None:
                 self._close_unused(self._next.listeners)
             self._environment.on_stop()
 
+    def _hand_over(self) -> None:
+        """End at once, and leave the listening sockets as they are, with the clients in their queues."""
+        if self._stopping or not self._kept.possible:
+            log.warning("USR2 is for a service manager that keeps the listening sockets: ignored")
+            return
+        self._handed_over = True
+        draining = sum(self._environment.admission.counts())
+        log.log(NOTICE, "the next daemon takes over: %d connections finish beside it", draining)
+        self._environment.notifier.stopping()
+        self._environment.fail_open.hand_over()
+        for generation in self._generations():
+            if generation.phase is not Phase.DRAINING:
+                generation.retire()
+            for listener in generation.listeners.values():
+                listener.close()
+
     # Helpers.
 
     def _generation(self, settings: Settings, listeners: Listeners) -> Generation:
         shared = (self._environment.admission, self._rows)
-        return Generation(settings, listeners, shared, self._environment.make_proxy, self._close_in_worker)
+        made = Generation(settings, listeners, shared, self._environment.make_proxy, self._close_in_worker)
+        made.kept = self._kept.possible
+        return made
 
     def _generations(self) -> list[Generation]:
         return [self._current, *([self._next] if self._next is not None else []), *self._old]

@@ -1,5 +1,8 @@
 """Messages to the service manager: the datagram protocol of sd_notify(3), without its library.
 
+Over a restart the manager keeps the listening sockets (systemd.service(5), FileDescriptorStoreMax=): it gets a copy of
+each with `store`, and gives them to the next daemon as sd_listen_fds(3) says.
+
 Nothing here fails: without a manager, or with one that does not listen, the daemon runs all the same. The
 variables are removed from the environment, so that a filter cannot send such messages.
 """
@@ -9,7 +12,10 @@ from __future__ import annotations
 import os
 import socket
 import time
+from array import array
 from contextlib import suppress
+
+_FIRST_STORED = 3  # SD_LISTEN_FDS_START
 
 
 class Notifier:
@@ -19,6 +25,8 @@ class Notifier:
         path = os.environ.pop("NOTIFY_SOCKET", "")
         pid = os.environ.pop("WATCHDOG_PID", "")
         microseconds = os.environ.pop("WATCHDOG_USEC", "")
+        self.stored = _stored()
+        """The descriptors that the manager has kept for this process, open and inherited by no other program."""
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self._socket: socket.socket | None = None
         self.watchdog: float | None = None
@@ -50,6 +58,23 @@ class Notifier:
         if self.watchdog is not None:
             self._send("WATCHDOG=1")
 
+    @property
+    def managed(self) -> bool:
+        """There is a manager."""
+        return self._socket is not None
+
+    def store(self, name: str, descriptor: int) -> None:
+        """Keep a copy of this descriptor. A manager whose unit has no FileDescriptorStoreMax= ignores it."""
+        if self._socket is not None:
+            with suppress(OSError):
+                # Not socket.send_fds: Python 3.11 ignores the address given to it.
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))
+                self._socket.sendmsg([f"FDSTORE=1\nFDNAME={name}".encode()], [rights], 0, self._address)
+
+    def remove(self, name: str) -> None:
+        """Keep the descriptors of this name no longer."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
     def close(self) -> None:
         """Close it: a worker sends no messages."""
         if self._socket is not None:
@@ -60,3 +85,14 @@ class Notifier:
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.sendto(text.encode(), self._address)
+
+
+def _stored() -> list[int]:
+    pid, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not number.isdecimal():
+        return []
+    found = list(range(_FIRST_STORED, _FIRST_STORED + int(number)))
+    for descriptor in found:
+        os.set_inheritable(descriptor, False)
+    return found

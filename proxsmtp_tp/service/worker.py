@@ -2,9 +2,10 @@
 
 TERM drains: the Proxy accepts no more clients and ends within DrainTimeOut; a second TERM stops it at once. A
 worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the
-listening sockets for all who have them too, so that a new master can bind at once. USR1 drains for
-a reload, in which clients that have just come are served, too; TERM may follow. Should the loop hang meanwhile, the
-kernel ends the process by ALRM. INT and HUP, which a terminal sends to all, are the master's business.
+listening sockets for all who have them too, so that a new master can bind at once, unless the service manager keeps
+them for it. USR1 drains for a reload or a restart, in which clients that have just come are served, too; TERM may
+follow. Should the loop hang meanwhile, the kernel ends the process by ALRM. INT and HUP, which a terminal sends to
+all, are the master's business.
 
 A byte goes to the master when the worker is ready, and another every PULSE seconds: a worker that is silent
 hangs.
@@ -83,6 +84,8 @@ class Job:
     row: int
     make_proxy: ProxyFactory
     close_others: Callable[[], None]
+    kept: bool = False
+    """The service manager keeps the listening sockets: the next daemon gets them, whatever happens to this one."""
 
 
 def make_proxy(settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int) -> ProxyLike:
@@ -153,16 +156,20 @@ class _Ending:
         self._loop = loop
         self._master = master
         self._limited = False
+        self._retired = False
         self._terms = 0
 
     def on_retire(self, *_: object) -> None:
-        """A reload."""
+        """A reload, or the next daemon takes over."""
+        self._retired = True
         self._drain_soon(Reason.RELOAD)
 
     def on_term(self, *_: object) -> None:
         """The end of the daemon; the second time, at once."""
-        if os.getppid() != self._master:  # it was killed: it cannot close the listening sockets itself
-            stop_listening(self._job.listeners)
+        if os.getppid() != self._master and not self._job.kept:
+            stop_listening(self._job.listeners)  # the master was killed: it cannot do this itself
+        elif os.getppid() != self._master and self._retired:
+            return  # it has handed over and ended: go on as after a reload
         self._terms += 1
         if self._terms == 1:
             self._drain_soon(Reason.STOP)

@@ -79,7 +79,7 @@ def test_a_drop_in_that_is_not_wanted_any_more_goes(root: Path) -> None:
     configure(root, "TransparentProxy: client\nRuleInterface: lan\nRuleFail: open\n")
     main(["install-service", "--root", str(root)])
     rules = root / "etc/systemd/system/proxsmtp-tp-rules@gateway.service.d/10-configuration.conf"
-    assert "BindsTo=proxsmtp-tp@gateway.service\n" in rules.read_text()
+    assert "StopPropagatedFrom=proxsmtp-tp@gateway.service\n" in rules.read_text()
     configure(root, "TransparentProxy: client\nRuleInterface: lan\n")
     main(["install-service", "--root", str(root)])
     assert not rules.parent.exists()

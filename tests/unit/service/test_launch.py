@@ -18,6 +18,7 @@ from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.launch import Launch, _check_temp_directory, _pid_path, _raise_descriptor_limit
 from proxsmtp_tp.service.master import _FIXED, Environment, Master, ReloadError, _close_everywhere, with_workers
 from proxsmtp_tp.service.metrics_socket import MetricsSocket
+from proxsmtp_tp.service.readiness import Notifier
 from proxsmtp_tp.service.worker import make_proxy
 
 
@@ -78,7 +79,6 @@ def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
         "fail_open",
         "load",
         "in_force",
-        "notifier",
         "status",
         "levels",
         "bypass",
@@ -92,6 +92,7 @@ def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
         make_proxy=make_proxy,
         control=ControlSocket(None),
         metrics=MetricsSocket(None),
+        notifier=Notifier(),
         **dict.fromkeys(names, nothing),
     )
     master = Master(Settings(), {}, parts)

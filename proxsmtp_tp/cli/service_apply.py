@@ -1,0 +1,71 @@
+"""What install-service does with units that run with another version or configuration, although no unit has changed.
+
+A restart or reload refuses no connection (proxsmtp-tp@.service), so they are done without asking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.cli.service_units import wants_rules
+from proxsmtp_tp.config.settings import RuleMode
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`systemctl VERB UNIT`, and why."""
+
+    verb: str
+    unit: str
+    why: str
+
+
+def actions(name: str, settings: Settings) -> list[Action]:
+    """For one instance, whose units run; in their order."""
+    daemon = _daemon(name, settings)
+    rules = _rules(name, settings) if wants_rules(settings) else []
+    # A listener that is transparent accepts redirected connections, too; one that is not accepts no others.
+    return [*daemon, *rules] if settings.rule_mode is RuleMode.TPROXY else [*rules, *daemon]
+
+
+def why_restart(status: dict[str, Any], version: str) -> str:
+    """Empty: a restart is not needed. `status` is what the running daemon says; `version` is that of this program."""
+    if status.get("version") != version:
+        return f"it runs version {status.get('version')}, and {version} is installed"
+    needed = (status.get("configuration") or {}).get("needs_restart") or []
+    return f"{', '.join(map(str, needed))} changed" if needed else ""
+
+
+def _daemon(name: str, settings: Settings) -> list[Action]:
+    from proxsmtp_tp.service.status import find_sockets, instance_of, read_status  # noqa: PLC0415  (not for --root)
+    from proxsmtp_tp.service.version import VERSION  # noqa: PLC0415
+
+    unit = f"proxsmtp-tp@{name}.service"
+    answers = (read_status(path) for path in find_sockets() if instance_of(path) == settings.instance)
+    status = next((answer for answer in answers if answer is not None), None)
+    if status is None:
+        return []
+    if why := why_restart(status, VERSION):
+        return [Action("restart", unit, why)]
+    if (status.get("configuration") or {}).get("file_state") == "changed":
+        return [Action("reload", unit, "its configuration has changed")]
+    return []
+
+
+def _rules(name: str, settings: Settings) -> list[Action]:
+    from proxsmtp_tp.gateway.check import look  # noqa: PLC0415 - netlink is loaded only where there are rules
+    from proxsmtp_tp.gateway.errors import GatewayError  # noqa: PLC0415
+    from proxsmtp_tp.gateway.options import options_from  # noqa: PLC0415
+    from proxsmtp_tp.gateway.plan import PlanError  # noqa: PLC0415
+    from proxsmtp_tp.gateway.state import Store  # noqa: PLC0415
+
+    unit = f"proxsmtp-tp-rules@{name}.service"
+    try:
+        finding, _, _ = look(options_from(settings), Store())
+    except (GatewayError, PlanError, OSError):
+        return [Action("reload", unit, "its rules cannot be compared")]  # the reload says why
+    return [] if finding.in_place else [Action("reload", unit, f"its rules are {finding.word}")]

@@ -1,0 +1,193 @@
+"""Restart, upgrade, reload, and rules that vanish, on a gateway with systemd: nobody is refused, nothing is lost.
+
+Clients connect all the time, one after the other, and one of them takes its time in DATA.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.lab.network import MX_V4, LabError
+from tests.deploy import acceptance, documented_commands, manual_install
+from tests.deploy.machines import wheel
+from tests.deploy.prepare import NEXT_VERSION, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.deploy.machines import Machines
+
+pytestmark = pytest.mark.timeout(300)
+
+DAEMON = "proxsmtp-tp@gateway.service"
+RULES = "proxsmtp-tp-rules@gateway.service"
+CONFIG = "/etc/proxsmtp-tp/gateway.conf"
+END = "/tmp/end"
+DRAIN_SECONDS = 30
+"""DrainTimeOut, unless changed: for as long an old daemon may finish."""
+
+# On the sender: connects, is greeted and leaves, again and again until END is there. What went wrong is kept.
+_CONNECT = f"""
+import json, os, socket, time
+said, slowest, number = [], 0.0, 0
+while not os.path.exists("{END}"):
+    began = time.monotonic()
+    number += 1
+    try:
+        with socket.create_connection(("{MX_V4}", 25), 60) as link:
+            greeting = link.recv(512)
+            if not greeting.startswith(b"220"):
+                said.append(repr(greeting))
+            link.sendall(b"QUIT\\r\\n")
+            while link.recv(512):
+                pass
+    except OSError as error:
+        said.append(repr(error))
+    slowest = max(slowest, time.monotonic() - began)
+    time.sleep(0.02)
+print(json.dumps(dict(number=number, slowest=slowest, said=said)))
+"""
+# On the sender: a message whose end comes when END is there.
+_DAWDLE = f"""
+import os, smtplib, time
+link = smtplib.SMTP("{MX_V4}", 25, local_hostname="sender.example", timeout=120)
+link.ehlo()
+link.mail("alice@sender.example")
+link.rcpt("bob@v4.example")
+link.docmd("DATA")
+link.send(b"Subject: SUBJECT\\r\\n\\r\\n")
+while not os.path.exists("{END}"):
+    link.send(b"one more line\\r\\n")
+    time.sleep(0.5)
+link.send(b"the last line\\r\\n")
+print(*link.docmd("."))
+"""
+
+
+@dataclass
+class Load:
+    """What clients have seen, once the load has ended."""
+
+    connected: dict[str, Any]
+    dawdled: str
+
+
+@pytest.fixture(scope="module")
+def gateway(machines: Machines) -> Iterator[Machines]:
+    """Installed by hand, with its rules; the next version lies beside it."""
+    run = machines.gateway.run
+    run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    with manual_install.wheels(machines):
+        for version in (VERSION, NEXT_VERSION):
+            shutil.copy(wheel(version), machines.gateway.root / "root/wheels")
+        install, _ = documented_commands.blocks("deployment.md", "## By hand")
+        # What the page shows is the business of test_service.
+        typed = [replace(step, shown=[]) for step in install if "doctor" not in step.command]
+        documented_commands.follow(machines.gateway, typed)
+        yield machines
+        run("proxsmtp-tp", "remove-service", "--purge")
+        run("rm", "-r", "/etc/proxsmtp-tp")
+
+
+@contextmanager
+def load(machines: Machines) -> Iterator[Future[Load]]:
+    """Clients all the time. The result is there after the block."""
+    sender = machines.sender
+    sender.run("rm", "-f", END)
+    found: Future[Load] = Future()
+    with ThreadPoolExecutor() as pool:
+        connected = pool.submit(sender.run, "python3", "-c", _CONNECT)
+        dawdled = pool.submit(sender.run, "python3", "-c", _DAWDLE)
+        try:
+            assert acceptance.wait_until(lambda: connections(machines) > 0), journal(machines)
+            yield found
+        except BaseException:
+            print(journal(machines))
+            raise
+        finally:
+            sender.run("touch", END)
+        found.set_result(Load(json.loads(connected.result()), dawdled.result()))
+
+
+def connections(machines: Machines) -> int:
+    """What the daemon serves."""
+    return sum(answer["connections"] for answer in status(machines))
+
+
+def journal(machines: Machines) -> str:
+    """What the daemon and systemd said."""
+    return machines.gateway.run("journalctl", "-u", DAEMON, "--no-pager")
+
+
+def status(machines: Machines) -> list[dict[str, Any]]:
+    """The daemon's, whatever its exit status is."""
+    found: list[dict[str, Any]] = json.loads(
+        machines.gateway.run("proxsmtp-tp", "status", "--json", check=False) or "[]"
+    )
+    return found
+
+
+def nobody_was_refused(machines: Machines, found: Load) -> None:
+    """Each client was greeted, in time; the slow message was taken."""
+    assert found.connected["said"] == [], "\n".join(
+        line for line in journal(machines).splitlines() if "id=" not in line
+    )
+    assert found.connected["number"] >= 5
+    assert found.connected["slowest"] < DRAIN_SECONDS / 2, "clients waited for the old daemon"
+    assert found.dawdled.startswith("250 ")
+
+
+def test_a_restart_refuses_nobody(gateway: Machines) -> None:
+    before = status(gateway)[0]["pid"]
+    kept = gateway.gateway.run("systemctl", "show", "-p", "NFileDescriptorStore", DAEMON)
+    assert kept == "NFileDescriptorStore=2\n"
+    with load(gateway) as found:
+        for _ in range(3):
+            gateway.gateway.run("systemctl", "restart", DAEMON, seconds=DRAIN_SECONDS / 2)
+        # The message that was begun before goes on in a process of the first daemon.
+        assert "left-over" in journal(gateway)
+    nobody_was_refused(gateway, found.result())
+    assert status(gateway)[0]["pid"] != before
+
+
+def test_an_upgrade_by_hand_refuses_nobody(gateway: Machines) -> None:
+    run = gateway.gateway.run
+    with load(gateway) as found:
+        run("/opt/proxsmtp-tp/bin/pip", "install", "-q", f"proxsmtp_tp=={NEXT_VERSION}")
+        said = run("proxsmtp-tp", "install-service")
+        assert f"restart {DAEMON}" in said
+    nobody_was_refused(gateway, found.result())
+    assert [answer["version"] for answer in status(gateway)] == [NEXT_VERSION]
+    run("/opt/proxsmtp-tp/bin/pip", "install", "-q", f"proxsmtp_tp=={VERSION}")
+    run("proxsmtp-tp", "install-service")
+
+
+def test_a_stop_ends_everything(gateway: Machines) -> None:
+    run = gateway.gateway.run
+    # As a filter that leaves something behind: in the unit's control group, of no worker's concern.
+    (group,) = run("sh", "-c", "echo /sys/fs/cgroup/systemd/system.slice/*/proxsmtp-tp@gateway.service").split()
+    run("sh", "-c", f"setsid setpriv --reuid proxsmtp-tp sleep 600 >/dev/null 2>&1 & echo $! >{group}/cgroup.procs")
+    run("systemctl", "stop", DAEMON)
+    assert run("pgrep", "-u", "proxsmtp-tp", check=False) == ""
+    run("systemctl", "start", DAEMON)
+
+
+def test_a_reload_that_fails_is_a_failed_reload(gateway: Machines) -> None:
+    run = gateway.gateway.run
+    run("cp", "-a", CONFIG, "/root/good.conf")
+    run("sh", "-c", f"echo 'TimeOut: never' >>{CONFIG}")
+    with pytest.raises(LabError):
+        run("systemctl", "reload", DAEMON)
+    assert re.search(f"{CONFIG}:\\d+: TimeOut: 'never'", journal(gateway))
+    assert "the file is wrong now" in run("proxsmtp-tp", "status", check=False)
+    run("mv", "/root/good.conf", CONFIG)
+    run("systemctl", "reload", DAEMON)
+    assert "in force since" in run("proxsmtp-tp", "status")
