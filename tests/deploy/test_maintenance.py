@@ -172,9 +172,11 @@ def test_an_upgrade_by_hand_refuses_nobody(gateway: Machines) -> None:
 
 def test_a_stop_ends_everything(gateway: Machines) -> None:
     run = gateway.gateway.run
-    # As a filter that leaves something behind: in the unit's control group, of no worker's concern.
-    (group,) = run("sh", "-c", "echo /sys/fs/cgroup/systemd/system.slice/*/proxsmtp-tp@gateway.service").split()
-    run("sh", "-c", f"setsid setpriv --reuid proxsmtp-tp sleep 600 >/dev/null 2>&1 & echo $! >{group}/cgroup.procs")
+    # As a filter that leaves something behind: in the unit's control group, and no worker ends it.
+    group = f"/sys/fs/cgroup/systemd$(systemctl show -p ControlGroup --value {DAEMON})"
+    leave = "setsid setpriv --reuid proxsmtp-tp --clear-groups sleep 600 >/dev/null 2>&1 &"
+    run("sh", "-c", f'group="{group}"; {leave} echo $! >"$group/cgroup.procs"')
+    assert "sleep" in run("pgrep", "-l", "-u", "proxsmtp-tp")
     run("systemctl", "stop", DAEMON)
     assert run("pgrep", "-u", "proxsmtp-tp", check=False) == ""
     run("systemctl", "start", DAEMON)

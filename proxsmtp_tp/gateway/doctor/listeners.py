@@ -28,6 +28,7 @@ ANSWER_SECONDS = 5.0
 _TOOL_SECONDS = 8.0  # less than a step may take
 _SPARE = 64  # descriptors of a worker in addition to connections: listeners, logs, event loop, spool
 _CAP_NET_RAW = 13
+_SERVICE_MANAGER = 1  # the process id of systemd
 _ADDRESSES = {4: ("0.0.0.0", "*"), 6: ("[::]", "*")}  # noqa: S104 - output of ss, not an address to bind to
 
 
@@ -46,7 +47,10 @@ class Listening:
 
 
 def listening(port: int) -> list[Listening]:
-    """The sockets that listen on a port."""
+    """The sockets that listen on a port, and the processes that accept from them.
+
+    systemd keeps a copy of each for the next daemon (FileDescriptorStoreMax=): where it alone has one, nobody accepts.
+    """
     done = subprocess.run(
         ["ss", "-HtlnpeO", "--inet-sockopt", "sport", "=", f":{port}"],
         capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS,
@@ -58,7 +62,9 @@ def listening(port: int) -> list[Listening]:
             address = "[::]"
         options = line.partition("inet-sockopt:")[2]
         pids = tuple(sorted({int(pid) for pid in re.findall(r"pid=(\d+)", line)}))
-        found.append(Listening(address, " transparent" in options, pids))
+        if pids != (_SERVICE_MANAGER,):
+            accepting = tuple(pid for pid in pids if pid != _SERVICE_MANAGER)
+            found.append(Listening(address, " transparent" in options, accepting))
     return found
 
 
