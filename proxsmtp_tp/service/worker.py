@@ -193,9 +193,6 @@ class _Ending:
     def _drain(self, reason: Reason) -> None:
         self._job.admission.end_accepting(self._job.row)
         self._proxy.drain(reason)
-        if self._retired:
-            for listener in self._job.listeners:
-                listener.close()  # others accept now: this process must not look as if it did
 
 
 def _nothing(*_: object) -> None:

@@ -40,6 +40,8 @@ class Listening:
     """As ss writes it: 0.0.0.0, *, [::], 127.0.0.1."""
     transparent: bool
     pids: tuple[int, ...]
+    waits: bool = False
+    """Nobody accepts: systemd keeps it until the daemon starts again."""
 
     def takes(self, version: int) -> bool:
         """Whether it accepts connections of an IP version to any address."""
@@ -47,10 +49,12 @@ class Listening:
 
 
 def listening(port: int) -> list[Listening]:
-    """The sockets that listen on a port, and the processes that accept from them.
+    """The sockets that listen on a port, and the processes that accept from them."""
+    return [item for item in _sockets(port) if not item.waits]
 
-    systemd keeps a copy of each for the next daemon (FileDescriptorStoreMax=): where it alone has one, nobody accepts.
-    """
+
+def _sockets(port: int) -> list[Listening]:
+    """Those, and those that only systemd has: it keeps a copy of each for the next daemon (FileDescriptorStoreMax=)."""
     done = subprocess.run(
         ["ss", "-HtlnpeO", "--inet-sockopt", "sport", "=", f":{port}"],
         capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS,
@@ -62,9 +66,8 @@ def listening(port: int) -> list[Listening]:
             address = "[::]"
         options = line.partition("inet-sockopt:")[2]
         pids = tuple(sorted({int(pid) for pid in re.findall(r"pid=(\d+)", line)}))
-        if pids != (_SERVICE_MANAGER,):
-            accepting = tuple(pid for pid in pids if pid != _SERVICE_MANAGER)
-            found.append(Listening(address, " transparent" in options, accepting))
+        accepting = tuple(pid for pid in pids if pid != _SERVICE_MANAGER)
+        found.append(Listening(address, " transparent" in options, accepting, waits=pids == (_SERVICE_MANAGER,)))
     return found
 
 
@@ -92,7 +95,7 @@ def look_at_listeners(setup: Setup) -> Iterator[Finding]:
     """Checks that a process listens on the port, transparently where needed, and answers."""
     options = setup.plan.options
     there = listening(options.listen_port)
-    if not there:
+    if not there or (setup.unit is not None and unit.read_unit(setup.unit).starting):
         yield _nobody_listens(setup)
         return
     if setup.intercepts:
@@ -104,7 +107,8 @@ def look_at_listeners(setup: Setup) -> Iterator[Finding]:
 def _nobody_listens(setup: Setup) -> Finding:
     """The daemon does not run: why, as far as systemd or its log know."""
     text, fix = f"nobody listens on port {setup.plan.options.listen_port}", setup.start
-    if problem := _why_not_bound(setup):
+    kept = _sockets(setup.plan.options.listen_port)  # by systemd, or by a daemon that starts
+    if not kept and (problem := _why_not_bound(setup)):
         return Finding("listener", False, f"{text}, and the daemon could not: {problem}")
     if setup.unit is not None:
         found = unit.read_unit(setup.unit)

@@ -47,9 +47,15 @@ class Unit:
         return int(self.properties.get("MainPID") or 0)
 
     @property
+    def starting(self) -> bool:
+        """Whether it has not come up yet, perhaps after many tries: it may have listening sockets of an earlier one."""
+        return self.properties.get("ActiveState") == "activating"
+
+    @property
     def failing(self) -> bool:
         """Whether the daemon ended by itself: it does not start, or did not go on."""
-        return self.properties.get("Result", "success") != "success" or self.properties.get("ActiveState") == "failed"
+        ended = self.properties.get("Result", "success") != "success"
+        return ended or self.starting or self.properties.get("ActiveState") == "failed"
 
 
 def unit_name(config: str | None, instance: str) -> str | None:
@@ -72,16 +78,18 @@ def read_unit(name: str) -> Unit:
 
 def last_lines(unit: str | None, program: str = "proxsmtp") -> list[str]:
     """The last lines that the daemon logged: of its unit in the journal, else of the log daemon. Empty: none found."""
-    match = ["--unit", unit] if unit else ["--identifier", "proxsmtpd", "--identifier", "proxsmtp-tp"]
-    try:
-        done = subprocess.run(
-            ["journalctl", "--quiet", "--no-pager", "--output", "cat", "--lines", str(LINES), "--boot", *match],
-            capture_output=True, encoding="utf-8", errors="backslashreplace", check=False, timeout=_TOOL_SECONDS,
-        )  # fmt: skip
+    own = ["--identifier", "proxsmtpd", "--identifier", "proxsmtp-tp"]
+    # The daemon's lines, which those of systemd about the unit's processes would push out; else systemd's.
+    for match in [["--unit", unit, *own], ["--unit", unit]] if unit else [own]:
+        try:
+            done = subprocess.run(
+                ["journalctl", "--quiet", "--no-pager", "--output", "cat", "--lines", str(LINES), "--boot", *match],
+                capture_output=True, encoding="utf-8", errors="backslashreplace", check=False, timeout=_TOOL_SECONDS,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError):
+            break  # no journal on this host
         if lines := done.stdout.splitlines():
             return lines
-    except (OSError, subprocess.SubprocessError):
-        pass  # no journal on this host
     return _from_files(program)
 
 
