@@ -19,9 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli import service_apply
+from proxsmtp_tp.cli import service_apply, unit_owner
 from proxsmtp_tp.cli import service_units as units
-from proxsmtp_tp.cli import unit_owner
 from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.values import parse_instance
 from proxsmtp_tp.service import installed as installation

@@ -18,7 +18,8 @@ import pytest
 from proxsmtp_tp.lab.network import MX_V4, LabError
 from tests.deploy import acceptance, documented_commands, manual_install
 from tests.deploy.machines import wheel
-from tests.deploy.prepare import NEXT_VERSION, VERSION
+from tests.deploy.prepare import NEXT_VERSION
+from tools.deb import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
