@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATE
 ARGS ?=
 
 # Seconds that a part of the tests may take: twice what a machine with two processors needs. Then it fails and says so.
-TEST_SECONDS ?= 1200
+TEST_SECONDS ?= 1500
 MTA_SECONDS ?= 600
 DEPLOY_SECONDS ?= 1500
 # Run pytest: seconds, arguments.
