@@ -86,6 +86,6 @@ def test_nothing_of_it_stays_in_folders_of_roots(daemon: Daemon) -> None:
         daemon.signal(number)
         daemon.wait()
         assert (own / "socket").exists() == (number == signal.SIGKILL)
-    assert sorted(path.name for path in daemon.folder.iterdir()) == ["d", "d.conf", "log", "pid"]
+    assert sorted(path.name for path in daemon.folder.iterdir()) == ["d", "d.conf", "log", "pid", "state"]
     assert list((daemon.folder / "d").iterdir()) == []
     assert pid_file.read_text() == ""  # the folder is root's, so it cannot be removed
