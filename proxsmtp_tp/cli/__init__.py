@@ -26,6 +26,7 @@ durations       times as they are typed and shown
 rules           install-rules, remove-rules, check-rules: their options
 rule_actions    what these three do
 rules_list      rules
+watch_rules     watch-rules
 doctor          doctor: its options
 doctor_actions  what it does
 doctor_daemon    what doctor must know of the daemon: its status, and its own replies

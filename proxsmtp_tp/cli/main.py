@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "remove-rules": ("rules", "leave firewall, routing and settings as they were before"),
     "check-rules": ("rules", "compare the rules in place with those that are wanted"),
     "rules": ("rules_list", "list all rules on this host, and whose they are"),
+    "watch-rules": ("watch_rules", "put rules back that another program removes, until it is told to end"),
     "doctor": ("doctor", "examine each step of interception, and name the fix"),
     "install-service": ("service", "install, enable and start the systemd units"),
     "remove-service": ("service", "stop and remove the systemd units"),

@@ -136,6 +136,8 @@ def _apply(instances: Mapping[str, Settings]) -> None:
         for action in service_apply.actions(name, settings):
             print(f"{action.verb} {action.unit}: {action.why}", flush=True)
             _systemctl(action.verb, action.unit)
+        if units.wants_rules(settings):  # also where the rules were started by a version without it, or it has old code
+            _systemctl("restart", f"proxsmtp-tp-rules-watch@{name}.service", check=False)
 
 
 def _take_up(unit: str, *, start: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 PLACES = (_PACKAGE / "data" / "systemd", _PACKAGE.parent / "systemd")
-UNITS = ("proxsmtp-tp@.service", "proxsmtp-tp-rules@.service", "proxsmtp-tp.target")
+UNITS = ("proxsmtp-tp@.service", "proxsmtp-tp-rules@.service", "proxsmtp-tp-rules-watch@.service", "proxsmtp-tp.target")
 SYSUSERS = "proxsmtp-tp.sysusers"
 USER = "proxsmtp-tp"
 PROGRAM = "/usr/local/bin/proxsmtp-tp"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import choose
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
                 refused = True
             else:
                 answers += [answer] if answer is not None else []
+    for answer in answers:
+        answer["rules"] = _rules(str(answer.get("instance", "")))
     if args.json:
         print(json.dumps([{**answer, "faults": _faults(answer)} for answer in answers]))
     else:
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def is_wrong(answer: dict[str, Any]) -> bool:
     """Whether the status shows something that an administrator must fix. Each kind is a line of `describe`."""
     try:
-        return bool(_faults(answer)) or in_force.describe(answer["configuration"])[1]
+        return bool(_faults(answer)) or rules_lines(answer)[1] or in_force.describe(answer["configuration"])[1]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return False  # of another version
 
@@ -87,6 +90,7 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['instance']}: pid {answer['pid']}, version {answer['version']}, up {duration(answer['uptime'])}",
         *(f"  {line}" for line in _configuration(answer)),
         *(f"  {line}" for line in _bypass(answer)),
+        *(f"  {line}" for line in rules_lines(answer)[0]),
         f"  listening on {', '.join(answer['listen'])}",
         f"  connections {used} of {limit}, workers replaced {replaced}",
         *(f"  {line}" for line in activity(answer)),
@@ -103,6 +107,25 @@ def describe(answer: dict[str, Any]) -> str:
 
 def _configuration(answer: dict[str, Any]) -> list[str]:
     return in_force.describe(answer["configuration"])[0] if "configuration" in answer else []
+
+
+def _rules(instance: str) -> dict[str, Any] | None:
+    """What watch-rules saw last. None: nothing watches rules of this instance."""
+    from proxsmtp_tp.gateway import watch_record  # noqa: PLC0415  (not for --help)
+    from proxsmtp_tp.gateway.state import Store  # noqa: PLC0415
+
+    try:
+        record = watch_record.read(instance, Store())
+    except OSError:
+        return None
+    return None if record is None else asdict(record)
+
+
+def rules_lines(answer: dict[str, Any]) -> tuple[list[str], bool]:
+    """The state of the rules, and whether it is wrong."""
+    from proxsmtp_tp.gateway.watch_record import Record, describe  # noqa: PLC0415
+
+    return describe(Record(**answer["rules"])) if answer.get("rules") else ([], False)
 
 
 def _bypass(answer: dict[str, Any]) -> list[str]:

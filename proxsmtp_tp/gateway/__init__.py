@@ -20,6 +20,8 @@ lock            the lock of a network namespace
 install         install and remove, all or nothing
 confirm         install on trial: undone unless confirmed in time
 check           the plan compared with the rules in place
+watch           puts rules back that another program removed
+watch_record    what that saw last, for status
 describe        a plan as text for people
 inventory       all rules of ours on this host, and whose they are
 overlap         rules of two instances that intercept the same connections

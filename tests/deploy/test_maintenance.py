@@ -30,6 +30,7 @@ pytestmark = pytest.mark.timeout(300)
 
 DAEMON = "proxsmtp-tp@gateway.service"
 RULES = "proxsmtp-tp-rules@gateway.service"
+WATCH = "proxsmtp-tp-rules-watch@gateway.service"
 CONFIG = "/etc/proxsmtp-tp/gateway.conf"
 END = "/tmp/end"
 DRAIN_SECONDS = 30
@@ -198,3 +199,47 @@ def test_a_reload_that_fails_is_a_failed_reload(gateway: Machines) -> None:
     run("mv", "/root/good.conf", CONFIG)
     run("systemctl", "reload", DAEMON)
     assert "in force since" in run("proxsmtp-tp", "status")
+
+
+def rules(machines: Machines) -> str:
+    """What status says of them."""
+    return next((str(answer["rules"]["state"]) for answer in status(machines) if answer["rules"]), "not watched")
+
+
+@pytest.mark.parametrize(
+    "removal",
+    [
+        ("nft", "flush", "ruleset"),
+        ("systemctl", "restart", "nftables"),
+        ("sh", "-c", "systemctl stop nftables; systemctl start nftables"),
+        ("nft", "flush", "chain", "inet", "proxsmtp_gateway", "prerouting"),
+    ],
+    ids=["flush", "restart", "stop and start", "one chain"],
+)
+def test_rules_that_another_program_removes_come_back(gateway: Machines, removal: tuple[str, ...]) -> None:
+    run = gateway.gateway.run
+    look = ("proxsmtp-tp", "check-rules", "-f", CONFIG)
+    assert acceptance.wait_until(lambda: rules(gateway) == "in place")
+    before = run("journalctl", "-u", WATCH, "--no-pager").count("they are put back")
+    run("systemctl", "start", "nftables")
+    run(*removal)
+    assert acceptance.wait_until(lambda: "in place" in run(*look, check=False))
+    assert acceptance.wait_until(
+        lambda: run("journalctl", "-u", WATCH, "--no-pager", "-p", "err").count("they are put back") > before
+    )
+    assert acceptance.wait_until(lambda: rules(gateway) == "in place")
+
+
+def test_rules_that_the_administrator_removes_stay_away(gateway: Machines) -> None:
+    run = gateway.gateway.run
+    run("systemctl", "stop", RULES)
+    assert run("systemctl", "is-active", WATCH, check=False) == "inactive\n"
+    run("systemctl", "restart", "nftables")
+    assert "proxsmtp" not in run("nft", "list", "tables")
+    run("systemctl", "start", RULES)
+    assert acceptance.wait_until(lambda: rules(gateway) == "in place")
+    run("proxsmtp-tp", "remove-rules", "-f", CONFIG)
+    assert acceptance.wait_until(lambda: rules(gateway) == "absent")
+    assert "rules: absent" in run("proxsmtp-tp", "status", check=False)
+    run("systemctl", "restart", RULES)
+    assert acceptance.wait_until(lambda: rules(gateway) == "in place")
