@@ -47,6 +47,7 @@ def _watch(instance: str, directory: Path) -> None:
     from proxsmtp_tp.gateway.state import Store  # noqa: PLC0415
     from proxsmtp_tp.gateway.watch_record import forget  # noqa: PLC0415
     from proxsmtp_tp.service import logging as logs  # noqa: PLC0415
+    from proxsmtp_tp.service.readiness import Notifier  # noqa: PLC0415
 
     logs.set_up(logs.StreamHandler("proxsmtp-tp"), 3)
     end, told = os.pipe()
@@ -54,6 +55,6 @@ def _watch(instance: str, directory: Path) -> None:
         signal.signal(number, lambda *_: os.write(told, b"."))
     store = Store(directory)
     try:
-        watch.watch(instance, store, end)
+        watch.watch(instance, store, end, lambda: Notifier().ready("watching"))
     finally:
         forget(instance, store)

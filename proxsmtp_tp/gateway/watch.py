@@ -26,6 +26,8 @@ from proxsmtp_tp.gateway.state import Phase
 from proxsmtp_tp.gateway.watch_record import Record, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxsmtp_tp.gateway.state import Store
 
 INTERVAL = 60.0
@@ -139,15 +141,15 @@ class Watch:
             write(self._instance, self._store, record)
 
 
-def watch(instance: str, store: Store, end: int) -> None:
-    """Look at once, then at each change and each minute, until `end` is readable."""
+def watch(instance: str, store: Store, end: int, ready: Callable[[], None]) -> None:
+    """Look at once, call `ready`, then look at each change and each minute, until `end` is readable."""
     changes = Changes(end)
     looking = Watch(instance, store)
     try:
-        goes_on = True
-        while goes_on:
+        looking.step()
+        ready()
+        while changes.pause(PAUSE) and changes.wait(INTERVAL):
             changes.forget()
             looking.step()
-            goes_on = changes.pause(PAUSE) and changes.wait(INTERVAL)
     finally:
         changes.close()
