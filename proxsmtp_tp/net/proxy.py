@@ -168,6 +168,7 @@ class Proxy:
         self.context.watch.close()
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
+        self._listeners.clear()  # whoever gave them may close them now
 
     def _rest(self, listener: socket.socket, seconds: float) -> None:
         self._loop.remove_reader(listener.fileno())

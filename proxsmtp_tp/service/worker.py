@@ -193,6 +193,9 @@ class _Ending:
     def _drain(self, reason: Reason) -> None:
         self._job.admission.end_accepting(self._job.row)
         self._proxy.drain(reason)
+        if reason is Reason.RELOAD:
+            for listener in self._job.listeners:
+                listener.close()  # others accept now: to ss(8) and doctor this process must not look as if it did
 
 
 def _nothing(*_: object) -> None:

@@ -67,6 +67,7 @@ class FakeProxy:
         self.reason = reason
         for listener in self.listeners:
             self.loop.remove_reader(listener)
+        self.listeners = []
         kept = {Turn.RUNS, Turn.TO_COME} if reason is Reason.RELOAD else {Turn.RUNS}
         for client in [client for client, turn in self.clients.items() if turn not in kept]:
             self.end(client, b"421 draining\n")

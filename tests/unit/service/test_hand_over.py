@@ -101,6 +101,9 @@ def test_the_next_daemon_serves_while_the_old_one_finishes(daemon: Daemon, manag
     assert daemon.wait() == 0
     assert is_alive(busy.worker)
     assert idle.line() == "421 draining"
+    links = [path.readlink() for path in Path(f"/proc/{busy.worker}/fd").iterdir()]
+    inode = Path(f"/proc/self/fd/{next(iter(manager.kept.values()))}").readlink()
+    assert inode not in links  # it does not look as if it accepted
     waiting = socket.socket(socket.AF_UNIX)
     waiting.settimeout(PATIENCE)
     waiting.connect(daemon.socket)  # nobody serves, and nobody refuses
