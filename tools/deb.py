@@ -19,11 +19,16 @@ import sys
 import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools import completion, sample_config
 from tools.carried import Needs, sort_out
-from tools.roots import RELEASES, Release, cache, inside, make_layer, make_root, run, say
+from tools.roots import RELEASES, Release, cache, inside, made, make_layer, make_root, run, say, up_to_date
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 TREE = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
@@ -37,21 +42,25 @@ apt-get update -q
 apt-get install -q -y --no-install-recommends {" ".join(BUILD_PACKAGES)}
 apt-get clean
 """
+_IGNORED = shutil.ignore_patterns(".*", "__pycache__", "tests", "bench", "dist", "build", "*.egg-info")
 _COMPILED = ("python-iptables",)
 """Has no wheels for every Python: compiled with that of the release."""
+_COMPILE = """
+cd /build
+eval "$(DEB_BUILD_MAINT_OPTIONS=hardening=+all dpkg-buildflags --export=sh)"
+python3 -m pip wheel -q --no-index --no-deps --no-build-isolation -w wheels sources/* >&2
+for wheel in wheels/*.whl; do python3 -m zipfile -e "$wheel" site; done
+"""
 _BUILD = """
-cd /build/tree
-if [ -d sources ]; then
-    eval "$(DEB_BUILD_MAINT_OPTIONS=hardening=+all dpkg-buildflags --export=sh)"
-    python3 -m pip wheel -q --no-index --no-deps --no-build-isolation -w wheels sources/* >&2
-    for wheel in wheels/*.whl; do python3 -m zipfile -e "$wheel" debian/site; done
-fi
 python3 -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "{python}")'
+cd /build/tree
 # -d: build-essential would bring a compiler for C++.
 dpkg-buildpackage -d -b -us -uc >/build/log 2>&1 || {{ cat /build/log; exit 1; }} >&2
+"""
+_CHECK = """
 cd /build
 lintian --allow-root --tag-display-limit 0 --display-info --fail-on error,warning,info ./*.changes >lint 2>&1 ||
-    {{ cat lint; exit 1; }} >&2
+    { cat lint; exit 1; } >&2
 """
 
 
@@ -69,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     releases = [release for release in RELEASES if release.suite in args.suites]
     for release in releases:
         make_root(release)
+        shutil.rmtree(_carried(release), ignore_errors=True)  # a release has the newest versions
     for package in build_packages(releases, args.output):
         say(f"{package}")
     return 0
@@ -77,30 +87,79 @@ def main(arguments: list[str] | None = None) -> int:
 def build_packages(releases: list[Release], output: Path, version: str = VERSION) -> list[Path]:
     """One for each release, in `output`. Ends the program with the reason where one cannot be built."""
     output.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda release: build(release, output, version), releases))
+    with tempfile.TemporaryDirectory(prefix="proxsmtp-wheel.") as folder, ThreadPoolExecutor(2) as pool:
+        wheel = build_wheel(version, Path(folder))
+        return list(pool.map(lambda release: build(release, output, version, wheel), releases))
 
 
-def build(release: Release, output: Path, version: str = VERSION) -> Path:
+def build(release: Release, output: Path, version: str, wheel: Path) -> Path:
     """The package of a release. It replaces earlier ones of the same version."""
     say(f"building {NAME} {version} for {release.title}")
     layer = cache() / f"build-{release.suite}"
     make_layer(release.root, layer, _LAYER)
+    needs = sort_out(requirements(), lambda script: inside(release.root, script))
+    make_carried(release, layer, needs)
+    with _overlay(release, layer) as (work, enter):
+        prepare_tree(work / "tree", release, needs, version, wheel)
+        enter(_BUILD.format(python=release.python))
+        if version == VERSION:  # of others, tests need one that differs in nothing else
+            enter(_CHECK)
+        (found,) = work.glob("*.deb")
+        for old in output.glob(f"{NAME}_{debian_version(version, release)}_*.deb"):
+            old.unlink()
+        return Path(shutil.copy(found, output))
+
+
+def build_wheel(version: str, output: Path) -> Path:
+    """The project as a wheel of this version."""
+    with tempfile.TemporaryDirectory(prefix="proxsmtp-tree.") as folder:
+        tree = Path(folder, "tree")
+        shutil.copytree(TREE, tree, ignore=_IGNORED)
+        pyproject = tree / "pyproject.toml"
+        pyproject.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', pyproject.read_text()))
+        _pip("wheel", "--no-deps", "--wheel-dir", str(output), str(tree))
+    (found,) = output.glob("proxsmtp_tp-*.whl")
+    return found
+
+
+def make_carried(release: Release, layer: Path, needs: Needs) -> None:
+    """The dependencies that a package carries, in a folder of the cache. Made once for what the project needs."""
+    folder, recipe = _carried(release), (needs.carried, release.python)
+    if up_to_date(folder, recipe):
+        return
+    compiled = [need for need in needs.carried if need.startswith(_COMPILED)]
+    wheels = [need for need in needs.carried if need not in compiled]
+    with _overlay(release, layer) as (work, enter):
+        (work / "site").mkdir()
+        if wheels:
+            binary = ("--python-version", release.python, "--only-binary=:all:")
+            _pip("install", "--no-compile", *binary, "--target", str(work / "site"), *wheels)
+        if compiled:
+            _pip("download", "--no-deps", "--no-binary=:all:", "--dest", str(work / "sources"), *compiled)
+            enter(_COMPILE)
+        shutil.copytree(work / "site", folder)
+    made(folder, recipe)
+
+
+def _carried(release: Release) -> Path:
+    return cache() / f"carried-{release.suite}"
+
+
+@contextmanager
+def _overlay(release: Release, layer: Path) -> Iterator[tuple[Path, Callable[[str], str]]]:
+    """The folder /build of a root with the layer over it, and how to run a script there. It is gone afterwards."""
     with tempfile.TemporaryDirectory(dir=cache(), prefix="package.") as name:
         work = Path(name)
         for part in ("upper/build", "work", "root"):
             (work / part).mkdir(parents=True)
-        overlay = f"lowerdir={layer}:{release.root},upperdir={work}/upper,workdir={work}/work"
-        needs = sort_out(requirements(), lambda script: inside(work / "root", script, overlay))
-        tree = work / "upper/build/tree"
-        prepare_tree(tree, release, needs, version)
-        shutil.rmtree(work / "work")  # the next mount makes it
-        (work / "work").mkdir()
-        inside(work / "root", _BUILD.format(python=release.python), overlay)
-        (found,) = (work / "upper/build").glob("*.deb")
-        for old in output.glob(f"{NAME}_{debian_version(version, release)}_*.deb"):
-            old.unlink()
-        return Path(shutil.copy(found, output))
+        options = f"lowerdir={layer}:{release.root},upperdir={work}/upper,workdir={work}/work"
+
+        def enter(script: str) -> str:
+            shutil.rmtree(work / "work")  # of an earlier mount; the kernel makes it again
+            (work / "work").mkdir()
+            return inside(work / "root", script, options)
+
+        yield work / "upper/build", enter
 
 
 def package(release: Release, output: Path, version: str = VERSION) -> Path:
@@ -123,22 +182,12 @@ def debian_version(version: str, release: Release) -> str:
     return f"{sortable}-1~{short}{number}"
 
 
-def prepare_tree(tree: Path, release: Release, needs: Needs, version: str) -> None:
+def prepare_tree(tree: Path, release: Release, needs: Needs, version: str, wheel: Path) -> None:
     """The project's files with debian/ complete: the program, its dependencies, and what is made from the program."""
-    ignore = shutil.ignore_patterns(".*", "__pycache__", "tests", "bench", "dist", "build", "*.egg-info")
-    shutil.copytree(TREE, tree, ignore=ignore)
-    pyproject = tree / "pyproject.toml"
-    pyproject.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', pyproject.read_text()))
+    shutil.copytree(TREE, tree, ignore=_IGNORED)
     debian = tree / "debian"
-    site = debian / "site"
-    _pip("install", "--no-compile", "--no-deps", "--target", str(site), str(tree))
-    compiled = [need for need in needs.carried if need.startswith(_COMPILED)]
-    if wheels := [need for need in needs.carried if need not in compiled]:
-        binary = ("--python-version", release.python, "--only-binary=:all:")
-        _pip("install", "--no-compile", *binary, "--upgrade", "--target", str(site), *wheels)
-    if compiled:
-        _pip("download", "--no-deps", "--no-binary=:all:", "--dest", str(tree / "sources"), *compiled)
-    shutil.rmtree(site / "bin", ignore_errors=True)
+    shutil.copytree(_carried(release), debian / "site")
+    _pip("install", "--no-compile", "--no-deps", "--no-index", "--target", str(debian / "site"), str(wheel))
     (debian / "completion.bash").write_text(completion.bash())
     (debian / "completion.zsh").write_text(completion.zsh())
     (debian / "gateway.conf").write_text(sample_config.text())

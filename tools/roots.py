@@ -176,6 +176,7 @@ def _ubuntu_sources(work: Path) -> list[str]:
         archive = next((match[0].removesuffix("debian") + "ubuntu" for match in found if match), "")
     if not archive:
         raise SystemExit("no Ubuntu archive is known: name it in UBUNTU_ARCHIVE")
+    make_root(DEBIAN_13)
     inside(DEBIAN_13.root, "cd /tmp; apt-get update -q; apt-get download -q ubuntu-keyring")
     (package,) = (DEBIAN_13.root / "tmp").glob("ubuntu-keyring_*.deb")
     run("dpkg-deb", "-x", str(package), str(work / "keys"))

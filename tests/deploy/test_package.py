@@ -14,6 +14,7 @@ import pytest
 from proxsmtp_tp.lab.gateway import changes
 from proxsmtp_tp.lab.scenario import MAILS, Setup
 from tests.deploy import acceptance, documented_commands
+from tests.deploy.load import load
 from tests.deploy.machines import variables, wheel
 from tests.deploy.prepare import NEXT_VERSION, PACKAGES
 from tools.deb import TREE, VERSION, package
@@ -145,7 +146,8 @@ def test_upgrades(machines: Machines) -> None:
         gateway.run("sh", "-ec", f"{APT} install proxsmtp </dev/null")
         install(gateway, release)
         follow_the_page(gateway, release)
-        install(gateway, release, NEXT_VERSION)
+        with load(machines):
+            install(gateway, release, NEXT_VERSION)
         assert daemon_version(gateway) == NEXT_VERSION
         gateway.run("proxsmtp-tp", "check-rules", "-f", CONFIGURATION)
 
@@ -169,17 +171,13 @@ def test_the_role_installs_the_package(machines: Machines) -> None:
         run = machines.play(**told)
         assert run.status == 0, run.output
         acceptance.accept(machines.site, Setup("redirect", "client"))
-        full = {**told, "transparent_proxy": "full", "rule_mode": "tproxy"}
-        run = machines.play(**full)
-        assert run.status == 0, run.output
-        acceptance.accept(machines.site, Setup("tproxy", "full"))
-        run = machines.play(**full)
+        run = machines.play(**told)
         assert (run.status, run.changes) == (0, []), run.output
         assert (
             gateway.run("sh", "-c", "ls /etc/systemd/system/proxsmtp-tp*.service /opt/proxsmtp-tp/current", check=False)
             == ""
         )
-        run = machines.play(**variables())
+        run = machines.play("--tags", "proxsmtp_tp_config", **variables())
         assert "this gateway runs the Debian package: remove that first" in run.output
         run = machines.play(**{**told, "state": "absent"})
         assert run.status == 0, run.output
