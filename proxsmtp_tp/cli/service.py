@@ -35,7 +35,7 @@ _SYSTEM = Path("etc/systemd/system")
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (what the unit cannot see)
 _STATE = ("var/lib/proxsmtp-tp", "var/log/proxsmtp-tp", "var/cache/proxsmtp-tp", "run/proxsmtp-tp")
 # systemctl waits for the units it starts or ends: TimeoutStopSec of a long drain, and a margin.
-_PATIENCE = 600
+_SYSTEMCTL_SECONDS = 600
 
 
 class ServiceError(Exception):
@@ -277,12 +277,12 @@ def _systemctl(*arguments: str, check: bool = True) -> None:
 
 def _command(*words: str, check: bool = True) -> int:
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_SYSTEMCTL_SECONDS, check=False)
     except FileNotFoundError:
         raise ServiceError(f"{words[0]} is missing: this machine does not run systemd") from None
     except subprocess.TimeoutExpired:
         raise ServiceError(
-            f"`{' '.join(words)}` takes longer than {_PATIENCE} s: look with `systemctl status`"
+            f"`{' '.join(words)}` takes longer than {_SYSTEMCTL_SECONDS} s: look with `systemctl status`"
         ) from None
     if check and done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())

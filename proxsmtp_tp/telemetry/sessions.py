@@ -71,7 +71,7 @@ class SessionPhase(IntEnum):
 
 
 class Shown(NamedTuple):
-    """What is shown of a session besides its phase. Addresses are printable or not: whoever prints them must see."""
+    """What is shown of a session, without its phase. Addresses are printable or not: whoever prints them must see."""
 
     id: str
     client: str

@@ -195,7 +195,7 @@ def test_a_filter_is_tried_in_the_sandbox_of_the_unit(gateway: Machines, configu
 def test_a_daemon_that_does_not_run(gateway: Machines, configure: Callable[[str], None]) -> None:
     run = gateway.gateway.run
     run("systemctl", "stop", DAEMON)
-    run("sh", "-c", fix_of(gateway, "nobody listens on port 10025: proxsmtp-tp@gateway.service is inactive"))
+    run("sh", "-c", fix_of(gateway, "no process listens on port 10025: proxsmtp-tp@gateway.service is inactive"))
     assert wrong(gateway) == []
     configure("Listen: 192.0.2.99:10025")
     run("systemctl", "restart", DAEMON, check=False)

@@ -349,7 +349,7 @@ def _soon(condition: object) -> bool:
 def test_a_daemon_that_is_down(redirect: DaemonHost) -> None:
     redirect.instance.stop()
     assert (
-        diagnosed(redirect, "listener", "nobody listens on port 10025")
+        diagnosed(redirect, "listener", "no process listens on port 10025")
         == f"proxsmtp-tp serve -f {redirect.instance.config}"
     )
     redirect.instance.start()
@@ -375,7 +375,7 @@ def test_a_daemon_that_listens_elsewhere(redirect: DaemonHost) -> None:
     redirect.instance.start()
     diagnosed(redirect, "listener, IPv4", "it listens only on 127.0.0.1, port 10025")
     redirect.instance.stop()
-    # On the addresses that REDIRECT turns to, it need not listen on all.
+    # On the addresses to which REDIRECT sends, it need not listen on all.
     redirect.instance.directives = healthy | {"Listen": "192.0.2.1:10025, [2001:db8:1::1]:10025"}
     redirect.instance.start()
     assert redirect.examine() == []
@@ -430,7 +430,7 @@ def test_another_program_without_the_capability(tproxy: DaemonHost) -> None:
     assert other.stdout is not None
     try:
         assert [other.stdout.readline(), other.stdout.readline()] == ["ready\n", "ready\n"]
-        diagnosed(tproxy, "daemon", "speaks no SMTP")
+        diagnosed(tproxy, "daemon", "does not answer in SMTP")
         diagnosed(tproxy, "capability", "lacks CAP_NET_RAW")
     finally:
         os.killpg(other.pid, signal.SIGKILL)

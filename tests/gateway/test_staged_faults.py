@@ -262,7 +262,8 @@ def test_a_worker_hangs(gateway: DaemonHost) -> None:
 def test_the_daemon_is_dead(gateway: DaemonHost) -> None:
     gateway.instance.stop()
     assert (
-        named(gateway, "listener", "nobody listens on port 10025") == f"proxsmtp-tp serve -f {gateway.instance.config}"
+        named(gateway, "listener", "no process listens on port 10025")
+        == f"proxsmtp-tp serve -f {gateway.instance.config}"
     )
     with configured(gateway, "Listen: 192.0.2.99:10025"):
         named(gateway, "listener", "the daemon could not: Listen: 192.0.2.99:10025: Cannot assign requested address")

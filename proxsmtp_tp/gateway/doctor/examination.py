@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from proxsmtp_tp.gateway import survey
 from proxsmtp_tp.gateway.doctor import daemon_view, firewall, forwarding, host, listeners, load, probe, rules, servers
@@ -23,73 +23,65 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Options
     from proxsmtp_tp.gateway.state import Store
 
-LOOKS: tuple[Look, ...] = (
-    host.look_at_interfaces,
-    host.look_at_forwarding,
-    host.look_at_reverse_paths,
-    host.look_at_ipv6,
-    host.look_at_bridges,
-    host.look_at_connection_tracking,
-    rules.look_at_rules,
-    rules.look_at_overlap,
-    rules.look_at_existing,
-    rules.look_at_delivery,
-    rules.look_at_heartbeat,
-    firewall.look_at_firewall,
-    forwarding.look_at_forwarding_policy,
-    listeners.look_at_unit,
-    listeners.look_at_listeners,
-    listeners.look_at_privileges,
-    listeners.look_at_descriptors,
-    daemon_view.look_at_temp_directory,
-    daemon_view.look_at_filter,
-    daemon_view.look_at_bypass,
-    load.look_at_load,
-    servers.look_at_servers,
-    servers.look_at_access,
+
+class _Row(NamedTuple):
+    """One step. `rules`: it is for a daemon that rules bring connections to. `root`: only root can look at it."""
+
+    look: Look
+    rules: bool = False
+    root: bool = False
+
+    @property
+    def name(self) -> str:
+        """As a finding shows it."""
+        return self.look.__name__.removeprefix("look_at_").replace("_", " ")
+
+    def findings(self, setup: Setup) -> Iterator[Finding]:
+        """Look."""
+        if self.root and not is_root():
+            yield unseen(self.name, "only root can look at it")
+            return
+        yield from self.look(setup)
+
+
+STEPS = (
+    _Row(host.look_at_interfaces, rules=True),
+    _Row(host.look_at_forwarding, rules=True),
+    _Row(host.look_at_reverse_paths, rules=True),
+    _Row(host.look_at_ipv6, rules=True),
+    _Row(host.look_at_bridges, rules=True),
+    _Row(host.look_at_connection_tracking, rules=True, root=True),
+    _Row(rules.look_at_rules, rules=True, root=True),
+    _Row(rules.look_at_overlap, rules=True, root=True),
+    _Row(rules.look_at_existing, rules=True, root=True),
+    _Row(rules.look_at_delivery, rules=True, root=True),
+    _Row(rules.look_at_heartbeat, rules=True, root=True),
+    _Row(firewall.look_at_firewall, rules=True, root=True),
+    _Row(forwarding.look_at_forwarding_policy, rules=True, root=True),
+    _Row(listeners.look_at_unit),
+    _Row(listeners.look_at_listeners),
+    _Row(listeners.look_at_privileges, root=True),
+    _Row(listeners.look_at_descriptors, root=True),
+    _Row(daemon_view.look_at_temp_directory, root=True),
+    _Row(daemon_view.look_at_filter, root=True),
+    _Row(daemon_view.look_at_bypass),
+    _Row(load.look_at_load),
+    _Row(servers.look_at_servers),
+    _Row(servers.look_at_access),
 )
-_RULE_LOOKS: frozenset[Look] = frozenset(
-    (
-        host.look_at_interfaces,
-        host.look_at_forwarding,
-        host.look_at_reverse_paths,
-        host.look_at_ipv6,
-        host.look_at_bridges,
-        host.look_at_connection_tracking,
-        rules.look_at_rules,
-        rules.look_at_overlap,
-        rules.look_at_existing,
-        rules.look_at_delivery,
-        rules.look_at_heartbeat,
-        firewall.look_at_firewall,
-        forwarding.look_at_forwarding_policy,
-    )
-)
-"""Steps for a daemon that rules bring connections to; OutAddress without rules needs none."""
-_ONLY_ROOT: frozenset[Look] = frozenset(
-    (
-        host.look_at_connection_tracking,
-        rules.look_at_rules,
-        rules.look_at_overlap,
-        rules.look_at_existing,
-        rules.look_at_delivery,
-        rules.look_at_heartbeat,
-        firewall.look_at_firewall,
-        forwarding.look_at_forwarding_policy,
-        listeners.look_at_privileges,
-        listeners.look_at_descriptors,
-        daemon_view.look_at_temp_directory,
-        daemon_view.look_at_filter,
-    )
-)
+"""In the order in which they are shown."""
 PROBE_SECONDS = 60.0
 """For all mails of a probe, each of which has limits of its own."""
 
 
 def examine(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:
     """All findings, in order; the steps run at the same time. `waiting` is told of steps that take long."""
-    looks = LOOKS if _has_rules(setup) else [look for look in LOOKS if look not in _RULE_LOOKS]
-    steps = [Step(_name(look), partial(_look, look, setup), setup.step_seconds) for look in looks]
+    rules_wanted = _has_rules(setup)
+    steps = [
+        Step(row.name, partial(row.findings, setup), setup.step_seconds)
+        for row in STEPS
+        if rules_wanted or not row.rules
+    ]
     for step in steps:
         yield from step.findings(waiting)
 
@@ -108,17 +100,6 @@ def send_probe(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding
         yield Finding("probe", True, "there are no rules to send it through; the steps server and access tell the rest")
         return
     yield from Step("probe", partial(probe.probe, setup), PROBE_SECONDS).findings(waiting)
-
-
-def _look(look: Look, setup: Setup) -> Iterator[Finding]:
-    if look in _ONLY_ROOT and not is_root():
-        yield unseen(_name(look), "only root can look at it")
-        return
-    yield from look(setup)
-
-
-def _name(look: Look) -> str:
-    return look.__name__.removeprefix("look_at_").replace("_", " ")
 
 
 def is_root() -> bool:

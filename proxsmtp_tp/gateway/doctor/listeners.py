@@ -106,7 +106,7 @@ def look_at_listeners(setup: Setup) -> Iterator[Finding]:
 
 def _nobody_listens(setup: Setup) -> Finding:
     """The daemon does not run: why, as far as systemd or its log know."""
-    text, fix = f"nobody listens on port {setup.plan.options.listen_port}", setup.start
+    text, fix = f"no process listens on port {setup.plan.options.listen_port}", setup.start
     kept = _sockets(setup.plan.options.listen_port)  # by systemd, or by a daemon that starts
     if not kept and (problem := _why_not_bound(setup)):
         return Finding("listener", False, f"{text}, and the daemon could not: {problem}")
@@ -151,7 +151,7 @@ def _listener_of_version(setup: Setup, version: int, there: list[Listening]) -> 
     taking = [item for item in there if item.takes(version)]
     only = ", ".join(sorted({item.address for item in there}))
     if not taking and not _listens_on_client_side(setup, version, there):
-        text = f"it listens only on {only}, port {port}: IPv{version} mail that the rules turn to it is refused"
+        text = f"it listens only on {only}, port {port}: redirected IPv{version} mail is refused"
         yield Finding(step, False, f"{text}; set Listen: {port} and restart it", setup.restart)
     elif (options.mode is Mode.TPROXY or options.full) and not all(item.transparent for item in taking):
         text = "its socket is not transparent: set RuleMode or TransparentProxy in its configuration, start it as root"
@@ -188,7 +188,9 @@ def _answering(setup: Setup, there: list[Listening]) -> Finding:
         return Finding("daemon", False, text, setup.restart)
     said = first.decode("ascii", "replace").strip()
     if not re.match(r"\d\d\d[ -]", said):
-        return Finding("daemon", False, "what listens there speaks no SMTP: is it another program?", setup.restart)
+        return Finding(
+            "daemon", False, "what listens there does not answer in SMTP: is it another program?", setup.restart
+        )
     # 554: this host is not in Clients, and it does not have to be.
     if said.startswith("4") and not (setup.settings.transparent or setup.settings.loopback):
         return Finding("daemon", False, f"it answers, and serves nobody: {said}")

@@ -26,7 +26,7 @@ from proxsmtp_tp.gateway.namespaces import Namespace, new_namespace
 
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 IPV6_TRANSPARENT = 75  # linux/in6.h
-_PATIENCE = 1.3  # seconds; if the machine is busy, the kernel sends a second SYN after one second
+_ANSWER_SECONDS = 1.3  # seconds; if the machine is busy, the kernel sends a second SYN after one second
 _TOOL_SECONDS = 60.0
 _FAR = "replica"  # the client's end of its link
 
@@ -126,7 +126,7 @@ def _client(line: str) -> str:
             netlink.route("replace", dst=_host_network(gateway), oif=index, **scope)
             netlink.route("replace", dst=_host_network(server), gateway=gateway)
         with closing(socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)) as sock:
-            sock.settimeout(_PATIENCE)
+            sock.settimeout(_ANSWER_SECONDS)
             sock.bind((source, 0))
             sock.connect((server, port))
     except TimeoutError:

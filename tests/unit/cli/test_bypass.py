@@ -12,7 +12,7 @@ from proxsmtp_tp.cli import daemon as asking
 from proxsmtp_tp.cli import main as cli
 from proxsmtp_tp.cli.status import describe_printable
 from proxsmtp_tp.gateway.doctor.daemon_view import look_at_bypass
-from proxsmtp_tp.gateway.doctor.examination import LOOKS
+from proxsmtp_tp.gateway.doctor.examination import STEPS
 from proxsmtp_tp.service import control
 
 if TYPE_CHECKING:
@@ -105,4 +105,4 @@ def test_doctor_calls_it_wrong_with_the_fix() -> None:
     for status in (None, {}, {"bypass": None}):
         setup.status = lambda status=status: status
         assert list(look_at_bypass(setup)) == []  # type: ignore[arg-type]
-    assert look_at_bypass in LOOKS
+    assert look_at_bypass in [row.look for row in STEPS]

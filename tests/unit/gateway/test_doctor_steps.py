@@ -17,7 +17,7 @@ from proxsmtp_tp.gateway.errors import GatewayError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GOOD, BAD = Finding("a", ok=True, text="fine"), Finding("b", ok=False, text="broken", fix="mend")
+GOOD, BAD = Finding("a", ok=True, text="fine"), Finding("b", ok=False, text="broken", fix="type this")
 KEPT = Finding("c", ok=False, text="550 no", other=State.KEPT)
 
 
@@ -86,7 +86,7 @@ def test_the_last_line(monkeypatch: pytest.MonkeyPatch, found: list[Finding], la
 
 def test_findings_for_programs() -> None:
     assert as_json(BAD) == {
-        "step": "b", "ok": False, "text": "broken", "fix": "mend", "mend": "mend", "state": "wrong",
+        "step": "b", "ok": False, "text": "broken", "fix": "type this", "mend": "type this", "state": "wrong",
     }  # fmt: skip
     assert as_json(KEPT)["state"] == "kept"
 
