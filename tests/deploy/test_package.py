@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(600)
 
 CONFIGURATION = "/etc/proxsmtp-tp/gateway.conf"
-UNITS = ("proxsmtp-tp.target", "proxsmtp-tp-rules@gateway.service", "proxsmtp-tp@gateway.service")
+UNITS = (
+    "proxsmtp-tp.target",
+    "proxsmtp-tp-rules@gateway.service",
+    "proxsmtp-tp-rules-watch@gateway.service",
+    "proxsmtp-tp@gateway.service",
+)
 APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -q -y --no-install-recommends"
 # Also what a package of the release itself would only recommend or suggest.
 AUTOREMOVE = "-o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false"

@@ -213,7 +213,14 @@ def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
 def test_the_page_upgrades_it(gateway: Machines) -> None:
     """The next version stays."""
     [steps] = documented_commands.blocks(PAGE, "### By hand")
-    named = [replace(step, command=step.command.replace("NEXT", NEXT_VERSION)) for step in steps]
+    named = [
+        replace(
+            step,
+            command=step.command.replace("NEXT", NEXT_VERSION),
+            shown=[line.replace("NEXT", NEXT_VERSION) for line in step.shown],
+        )
+        for step in steps
+    ]
     documented_commands.follow(gateway.gateway, named)
     assert f"version {NEXT_VERSION}," in gateway.gateway.run("proxsmtp-tp", "status")
     assert gateway.gateway.run("proxsmtp-tp", "check-rules").startswith("rules of instance gateway: in place\n")
