@@ -7,6 +7,7 @@ table               FilterType -> the filter, one row for each type
 judging             the filtering of one message: the part that is the same for all filter types
 limit               FilterProcesses: how many run at once, over all workers; further messages wait
 places              which clients have a place, and which wait for one, in memory that all workers share
+callbacks           methods that the event loop calls: an error in one ends the connection
 clock               FilterTimeout: only the time of waiting for the filter counts
 spool               the bytes of a message: in memory, in a file without a name, in the file that EMAIL names
 spool_space         how much space all messages may take: SpoolLimit, a reserve on the disk, memory

@@ -42,9 +42,15 @@ class FilterOwner(Protocol):
     def filter_verdict(self, verdict: Verdict) -> None:
         """The verdict, exactly once; it may come before the message is complete. After it, `write` is ignored."""
 
+    def filter_failed(self, error: Exception) -> None:
+        """A bug: no verdict will come. The owner ends the run, and its connection. May come from inside a call."""
+
 
 class FilterRun(Protocol):
-    """The filtering of one message. No method blocks, and no error of a filter is raised."""
+    """The filtering of one message. No method blocks, and no error of a filter is raised.
+
+    An error in a callback of the event loop goes to `filter_failed` (see `callbacks`).
+    """
 
     def write(self, text: bytes) -> None:
         """Take message text: no dot-stuffing, CRLF line ends, in chunks of any size."""

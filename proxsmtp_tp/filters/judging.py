@@ -13,6 +13,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.clock import Clock
 from proxsmtp_tp.filters.endings import Ending, not_stored, trouble
 from proxsmtp_tp.filters.spool_space import SpoolFullError
@@ -105,6 +106,10 @@ class Judging(ABC):
         """FilterRun."""
         self.abort()
 
+    def failed(self, error: Exception) -> None:
+        """CallbackOwner: no verdict will come."""
+        self._owner.filter_failed(error)
+
     # The place of `limit`.
 
     def _enter(self) -> None:
@@ -114,6 +119,7 @@ class Judging(ABC):
         else:
             self._clock.start()
 
+    @callback
     def _granted(self) -> None:
         if self._settled or self._limit.closed:
             self._limit.leave(self._request.client)
@@ -123,11 +129,16 @@ class Judging(ABC):
     def _start_anew(self) -> None:
         """Start the filter, with the full FilterTimeout: the time of waiting for a place does not count."""
         self._clock.stop()
-        self._clock = Clock(self._loop, self._timeout, self._out_of_time)
+        self._clock = Clock(self._loop, self._timeout, self._time_is_up)
         self._clock.start()
-        self._owner.filter_started()
         self._start()
+        self._owner.filter_started()
 
+    @callback
+    def _time_is_up(self) -> None:
+        self._out_of_time()
+
+    @callback
     def _waited_in_vain(self) -> None:
         self._trouble(Ending.LINE_TIMED_OUT)
 
@@ -156,6 +167,7 @@ class Judging(ABC):
         self._limit.forget(self._granted, self._request.client)
         self._let_go()
 
+    @callback
     def _tell_verdict(self, verdict: Verdict) -> None:
         if not self._aborted:
             self._owner.filter_verdict(verdict)

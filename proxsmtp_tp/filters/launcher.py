@@ -70,17 +70,17 @@ class Launcher:
         `file`: the value of EMAIL; None: the message goes through pipes. Raises what `Child` raises; then the place has
         been given back.
         """
-        environment = self._environment | _variables(request)
-        if file is not None:
-            environment[b"EMAIL"] = os.fsencode(file)
 
         def freed() -> None:
             self._children.discard(child)
             self.limit.leave(request.client)
 
         try:
+            environment = self._environment | _variables(request)
+            if file is not None:
+                environment[b"EMAIL"] = os.fsencode(file)
             child = Child(self.command.text, environment, owner, piped=file is None, freed=freed)
-        except (OSError, ValueError):
+        except Exception:
             self.limit.leave(request.client)
             raise
         self._children.add(child)

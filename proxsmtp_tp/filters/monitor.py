@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.endings import Ending, not_stored, trouble
 from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.spool_space import SpoolFullError
@@ -109,9 +110,21 @@ class MonitorRun:
         self._told = True
         self._run.abort()
         self._original.close()
-        self._loop.call_soon(self._owner.filter_verdict, verdict)
+        self._loop.call_soon(self._tell_verdict, verdict)
+
+    @callback
+    def _tell_verdict(self, verdict: Verdict) -> None:
+        self._owner.filter_verdict(verdict)
+
+    def failed(self, error: Exception) -> None:
+        """CallbackOwner: no verdict will come."""
+        self._owner.filter_failed(error)
 
     # FilterOwner.
+
+    def filter_failed(self, error: Exception) -> None:
+        """FilterOwner."""
+        self._owner.filter_failed(error)
 
     def filter_started(self) -> None:
         """FilterOwner."""
@@ -125,6 +138,7 @@ class MonitorRun:
         elif self._complete:
             self._pass()
 
+    @callback
     def _compare(self) -> None:
         """Read the next chunk of what the filter passed and of the original."""
         if self._told:
@@ -142,6 +156,7 @@ class MonitorRun:
         else:
             self._pass()
 
+    @callback
     def _pass(self) -> None:
         said = self._said
         if self._told or said is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.endings import Ending
 from proxsmtp_tp.filters.run import CommandRun
 from proxsmtp_tp.filters.spool import Spool
@@ -42,6 +43,7 @@ class PipeRun(CommandRun):
     def _started(self) -> None:
         self._feed()
 
+    @callback
     def _feed(self) -> None:
         """The next chunk of the message, where the command takes it; what it does not want is dropped."""
         child = self._child

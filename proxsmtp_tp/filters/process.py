@@ -26,6 +26,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.other_groups import OtherGroups
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ class ChildOwner(Protocol):
 
     def child_exited(self, status: ExitStatus) -> None:
         """The leader has exited. Everything that it wrote to standard error came before."""
+
+    def failed(self, error: Exception) -> None:
+        """A bug, here or in a call to the owner. The child is killed; nothing else comes."""
 
 
 class Child:
@@ -204,6 +208,7 @@ class Child:
             self._close_stdin()
             return 0
 
+    @callback
     def _write_on(self) -> None:
         del self._queue[: self._try_write(self._queue)]
         if not self._queue and self._stalled:
@@ -226,6 +231,7 @@ class Child:
 
     # Standard output and error. After `end` and `release` they are read only to see when they are closed.
 
+    @callback
     def _read_output(self) -> None:
         data = _read(self._stdout)
         if data is None:
@@ -239,6 +245,7 @@ class Child:
             self._owner.child_output_closed()
         self._maybe_over()
 
+    @callback
     def _read_errors(self) -> None:
         if self._take_errors() == 0:
             self._maybe_over()
@@ -261,6 +268,7 @@ class Child:
 
     # The end.
 
+    @callback
     def _look_for_exit(self) -> None:
         try:
             info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -295,7 +303,7 @@ class Child:
         """
         self._owner = None
         if self._pidfd != _NO_DESCRIPTOR and self._timer is None and not self._killed:
-            self._timer = self._loop.call_later(LINGER, self._terminate)
+            self._timer = self._loop.call_later(LINGER, self._linger_is_over)
 
     def end(self) -> None:
         """The child is not needed any more: make no more calls, and end the whole session. Idempotent."""
@@ -313,9 +321,26 @@ class Child:
         self._killed = True
         self._maybe_over()
 
+    @callback
+    def _linger_is_over(self) -> None:
+        self._terminate()
+
     def _terminate(self) -> None:
         self._signal(signal.SIGTERM)
-        self._timer = self._loop.call_later(KILL_GRACE, self.kill)
+        self._timer = self._loop.call_later(KILL_GRACE, self._grace_is_over)
+
+    @callback
+    def _grace_is_over(self) -> None:
+        self.kill()
+
+    def failed(self, error: Exception) -> None:
+        """CallbackOwner. The loop would call again and again for output that nobody reads: kill the child at once."""
+        owner = self._owner
+        if owner is not None:
+            owner.failed(error)
+        self.kill()
+        if owner is None:
+            raise error  # nobody waits for it any more: the event loop logs it
 
     def _signal(self, number: signal.Signals) -> None:
         """Send a signal. The leader is not reaped yet, so the number of the group cannot have been reused."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from proxsmtp_tp.config.addresses import UnixAddress
 from proxsmtp_tp.config.socket_names import socket_name
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.scanner_dialogue import QUIT
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class ScannerOwner(Protocol):
 
     def scanner_lost(self, reason: str) -> None:
         """The connection was lost."""
+
+    def failed(self, error: Exception) -> None:
+        """A bug, here or in a call to the owner. The connection is closed; nothing else comes."""
 
 
 class ScannerConnection(asyncio.Protocol):
@@ -100,6 +104,15 @@ class ScannerConnection(asyncio.Protocol):
         elif not self._handed_over:
             self._opening.cancel()
 
+    def failed(self, error: Exception) -> None:
+        """CallbackOwner."""
+        owner = self._owner
+        if owner is not None:
+            owner.failed(error)
+        self.abort()
+        if owner is None:
+            raise error  # nobody waits for it any more: the event loop logs it
+
     # Connecting.
 
     async def _open(self, address: Address, time_out: float) -> None:
@@ -115,6 +128,7 @@ class ScannerConnection(asyncio.Protocol):
         if self._owner is None and self._grace is None:
             self._transport.abort()
 
+    @callback
     def _opened(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             error: BaseException | None = None
@@ -124,18 +138,22 @@ class ScannerConnection(asyncio.Protocol):
                 return
         if self._handed_over:
             return  # connection_lost will come
-        owner, self._owner = self._owner, None
         self._freed()
-        if owner is not None:
-            owner.scanner_unreachable(str(error or "cancelled"))
+        if error is not None and not isinstance(error, OSError | UnicodeError):  # a name may be no domain name
+            raise error
+        if self._owner is not None:
+            self._owner.scanner_unreachable(str(error or "cancelled"))
+            self._owner = None
 
     # asyncio.Protocol.
 
+    @callback
     def connection_made(self, transport: Any) -> None:
         """The connection is established."""
         self._transport = transport
         transport.set_write_buffer_limits(high=OUTPUT_HIGH, low=OUTPUT_LOW)
 
+    @callback
     def data_received(self, data: bytes) -> None:
         """Bytes from the scanner. After QUIT any reply means that the connection can be closed."""
         if self._owner is not None:
@@ -143,24 +161,28 @@ class ScannerConnection(asyncio.Protocol):
         elif self._grace is not None:
             self._transport.close()
 
+    @callback
     def eof_received(self) -> None:
         """The scanner sends no more, so it can give no verdict: close without sending the rest."""
         if self._made:
             self._transport.abort()
 
+    @callback
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         if self._grace is not None:
             self._grace.cancel()
-        owner, self._owner = self._owner, None
         self._freed()
-        if owner is not None:
-            owner.scanner_lost(_reason(exc) if isinstance(exc, OSError) else "end of file")
+        if self._owner is not None:
+            self._owner.scanner_lost(_reason(exc) if isinstance(exc, OSError) else "end of file")
+            self._owner = None
 
+    @callback
     def pause_writing(self) -> None:
         """The scanner does not read fast enough."""
         self._set_stalled(True)
 
+    @callback
     def resume_writing(self) -> None:
         """The scanner reads again."""
         self._set_stalled(False)

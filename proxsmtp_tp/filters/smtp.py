@@ -27,6 +27,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.endings import Ending
 from proxsmtp_tp.filters.judging import Judging
 from proxsmtp_tp.filters.scanner_connection import ScannerConnection
@@ -91,7 +92,11 @@ class SmtpFilter:
             self._connections.discard(connection)
             self.limit.leave(run.client)
 
-        connection = ScannerConnection(self.address, self.timeout, run, freed)
+        try:
+            connection = ScannerConnection(self.address, self.timeout, run, freed)
+        except Exception:
+            self.limit.leave(run.client)
+            raise
         self._connections.add(connection)
         return connection
 
@@ -166,6 +171,7 @@ class ScanRun(Judging):
 
     # The message is sent to the scanner.
 
+    @callback
     def _feed(self) -> None:
         """Send the next chunk of the message, if the scanner reads it."""
         connection = self._connection

@@ -47,6 +47,11 @@ class _Owner:
         """FilterOwner."""
         self.verdict.set_result(verdict)
 
+    def filter_failed(self, error: Exception) -> None:
+        """FilterOwner."""
+        if not self.verdict.done():
+            self.verdict.set_exception(error)
+
 
 async def try_message(judge: Filter, request: FilterRequest, text: bytes) -> Trial:
     """Let the filter judge `text`, which has CRLF line ends. Raises OSError if the judged message cannot be read."""

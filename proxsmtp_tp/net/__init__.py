@@ -2,6 +2,8 @@
 
 proxy                 one worker's part of the proxy: accepts clients, keeps their deadlines, drains
 connection            one client and its server: performs the effects of the session; only it writes to a peer
+opening               the beginning of a connection: its client, its destination, the connection to its server
+back_pressure         which side of a connection is read; a slow side stops the other one
 sides                 the two transports of a connection: asyncio's callbacks
 judging               the filter run of a connection's message, and the judged message that is read back
 reporting             log lines about a connection: the form of what the session reports

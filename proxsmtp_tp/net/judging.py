@@ -1,5 +1,7 @@
 """The filter run of a connection's message, and the reading back of the judged message.
 
+Here the callbacks of a filter enter the connection: a bug in one ends it, with 421.
+
 message text ──▶ filter       stored as it arrives, judged when it is complete
 judged message ──▶ session    read back in chunks, one in a loop iteration, while the server reads them
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.interface import FilterRequest
 from proxsmtp_tp.session import events
 
@@ -31,14 +34,19 @@ class JudgingOwner(Protocol):
     trace_id: str
     client_ip: str
     server_ip: str
-    server_is_full: bool
-    """Whether the server does not read fast enough."""
+
+    @property
+    def server_is_full(self) -> bool:
+        """Whether the server does not read fast enough."""
 
     def feed(self, event: events.Event) -> None:
         """Feed one event to the session."""
 
     def filter_started(self) -> None:
         """The filter of the current message runs."""
+
+    def failed(self, error: Exception) -> None:
+        """A bug: end the connection."""
 
 
 class Judging:
@@ -116,6 +124,7 @@ class Judging:
         """The connection to the server has ended."""
         self._reading = False
 
+    @callback
     def _pump(self) -> None:
         """Feed the next chunk, if the server reads."""
         owner = self._owner
@@ -141,8 +150,17 @@ class Judging:
         self._times.started(self._loop.time())
         self._owner.filter_started()
 
+    @callback
     def filter_verdict(self, verdict: Verdict) -> None:
         """Feed the verdict to the session, which decides."""
         self._times.verdict(self._loop.time())
         self._remember(self._owner.client_ip, verdict.monitored or verdict)
         self._owner.feed(events.FilterVerdict(verdict))
+
+    def filter_failed(self, error: Exception) -> None:
+        """A bug in a callback of the filter."""
+        self._owner.failed(error)
+
+    def failed(self, error: Exception) -> None:
+        """A bug in a callback of this object."""
+        self._owner.failed(error)

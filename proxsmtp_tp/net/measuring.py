@@ -47,6 +47,14 @@ def measure(measured: WorkerMetrics, facts: Transaction) -> None:
         measured.observe(metrics.DOT_TO_REPLY, facts.seconds.reply)
 
 
+def count_all(measured: WorkerMetrics, indices: list[int]) -> None:
+    """Count what a session has measured (`session.measuring`), and empty its list."""
+    words = measured.words
+    for index in indices:
+        words[index] += 1
+    indices.clear()
+
+
 def count_turned_away(measured: WorkerMetrics, *, full: bool) -> None:
     """A client gets 421 in place of a connection: MaxConnections, or its share of that."""
     measured.count(metrics.CONNECTIONS["full" if full else "share"])

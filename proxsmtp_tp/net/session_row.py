@@ -42,7 +42,7 @@ class Owner(Protocol):
 class ShownSession:
     """Of one connection. Without a free row nothing is shown."""
 
-    __slots__ = ("_client", "_opened", "_owner", "_row", "_rows", "filtering", "messages")
+    __slots__ = ("_client", "_filtering", "_messages", "_opened", "_owner", "_row", "_rows", "_wait")
 
     def __init__(self, rows: WorkerSessions, owner: Owner, client: Endpoint | None, now: float) -> None:
         """`client` None: it came by a unix socket. `now` in seconds."""
@@ -50,20 +50,36 @@ class ShownSession:
         self._owner = owner
         self._client = str(client or "unix")
         self._opened = int(now * 1000)
-        self.messages = 0
-        """Messages that have begun."""
-        self.filtering = False
-        """The filter of the current message runs."""
+        self._messages = 0
+        self._filtering = False
+        self._wait = Wait.NOTHING
         self._row = rows.begin(self._shown(), now)
 
     def wait(self, wait: Wait, now: float) -> None:
-        """The session waits for this from now on."""
-        if self._row is not None:
-            phase = SessionPhase.FILTER if wait is Wait.VERDICT and self.filtering else _PHASES[wait]
-            self._row.enter(phase, now)
+        """The session waits for this from now on, or still."""
+        if wait is not self._wait:
+            self._wait = wait
+            self._enter(SessionPhase.FILTER if wait is Wait.VERDICT and self._filtering else _PHASES[wait], now)
 
-    def enter(self, phase: SessionPhase, now: float) -> None:
-        """The connection is in this phase from now on."""
+    def message_begins(self) -> None:
+        """Another message."""
+        self._messages += 1
+
+    def judging_begins(self) -> None:
+        """A message is to be judged. Its filter does not run yet."""
+        self._filtering = False
+
+    def filter_started(self, now: float) -> None:
+        """The filter of the current message runs from now on."""
+        self._filtering = True
+        if self._wait is Wait.VERDICT:
+            self._enter(SessionPhase.FILTER, now)
+
+    def closing(self, now: float) -> None:
+        """The last reply was sent."""
+        self._enter(SessionPhase.CLOSING, now)
+
+    def _enter(self, phase: SessionPhase, now: float) -> None:
         if self._row is not None:
             self._row.enter(phase, now)
 
@@ -89,7 +105,7 @@ class ShownSession:
             client=self._client,
             server=self._owner.server_ip,
             helo=helo,
-            messages=self.messages,
+            messages=self._messages,
             sender=envelope.sender,
             recipients=len(envelope.recipients),
             recipient=envelope.recipients[0] if envelope.recipients else b"",

@@ -11,8 +11,7 @@ from tests.unit.docs import log_lines
 # errors of LOGGED_ERRORS; summaries of the log limit; facts of telemetry.log_lines; lines of sessions.
 PASSED_ON = {
     "filters.smtp._judged",
-    "net.connection._dial",
-    "net.connection._go_on",
+    "net.opening._refuse",
     "net.proxy._tell_left_out",
     "net.reporting._write",
     "service.launch._prepare",

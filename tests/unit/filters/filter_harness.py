@@ -41,7 +41,39 @@ TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"
 _numbers = itertools.count(1)
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
+OF_ALL_MESSAGES = {"ProcessLimit._look", "ProcessLimit._woken"}
+"""Callbacks that belong to no message. A message that waits for a place has a time limit."""
+
+
+class CheckingLoop(asyncio.SelectorEventLoop):
+    """Every callback of a filter must be one of `callbacks.callback`: otherwise an error in it would only be logged."""
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        check_callback(callback)
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        check_callback(callback)
+        return super().call_at(when, callback, *args, context=context)
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
+        check_callback(callback)
+        super().add_reader(fd, callback, *args)
+
+    def add_writer(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
+        check_callback(callback)
+        super().add_writer(fd, callback, *args)
+
+
+def check_callback(given: Any) -> None:
+    """AssertionError for a function of a filter without the decorator."""
+    function = getattr(given, "__func__", given)
+    if str(getattr(function, "__module__", "")).startswith("proxsmtp_tp.filters."):
+        decorated = hasattr(function, "__wrapped__")
+        assert decorated or function.__qualname__ in OF_ALL_MESSAGES, f"{function.__qualname__} is no `callback`"
+
+
+class JumpingLoop(CheckingLoop):
     """Its clock can be put forward: limits in minutes are reached without waiting."""
 
     _ahead = 0.0
@@ -55,7 +87,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
-    "asyncio": asyncio.new_event_loop,
+    "asyncio": CheckingLoop,
     "jumping": JumpingLoop,
 }
 
@@ -124,6 +156,9 @@ class Owner:
         assert not self.inside
         self.verdicts.append(verdict)
         self.verdict.set_result(verdict)
+
+    def filter_failed(self, error: Exception) -> None:
+        raise error  # the event loop reports it
 
 
 @dataclass

@@ -540,6 +540,9 @@ class Listener:
     def child_exited(self, status: ExitStatus) -> None:
         self.status = status
 
+    def failed(self, error: Exception) -> None:
+        raise error  # the event loop reports it
+
     def free(self) -> None:
         assert not self.freed
         self.freed = True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.pipe import CHUNK as PIPE_CHUNK
 from proxsmtp_tp.filters.pipe import PipeRun
-from proxsmtp_tp.net.connection import BACKLOG_LIMIT
+from proxsmtp_tp.net.back_pressure import BACKLOG_LIMIT
 from proxsmtp_tp.net.judging import CHUNK
 from proxsmtp_tp.session.dialogue import OUTSTANDING_LIMIT
 from proxsmtp_tp.smtp.answers import OUT_OF_STEP
@@ -47,9 +47,9 @@ async def test_a_server_that_stops_reading(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx) as harness:
         client, server = await phases.in_the_text(harness, mx)
         connection = only_connection(harness)
-        sent = await client.press(BLOCK, lambda: connection._client_paused, PRESSED, blocked=True)
+        sent = await client.press(BLOCK, lambda: connection._pressure.client_paused, PRESSED, blocked=True)
         assert sent < MOST
-        assert connection._server.get_write_buffer_size() <= WAITING
+        assert connection.server.get_write_buffer_size() <= WAITING
         reading = asyncio.create_task(server.text())
         await client.say(BLOCK[sent % len(BLOCK) :] + b".\r\n")
         assert await reading == BLOCK * (sent // len(BLOCK) + 1) + b".\r\n"
@@ -65,8 +65,8 @@ async def test_a_filter_that_stops_reading(start_proxy: StartProxy, monkeypatch:
         client, server = await phases.in_the_text(harness, mx)
         connection = only_connection(harness)
         await client.say(BLOCK * 400 + b".\r\n")
-        await until(lambda: getattr(connection._judging.run, "_child", None), "the filter runs")
-        run = connection._judging.run
+        await until(lambda: getattr(connection.judging.run, "_child", None), "the filter runs")
+        run = connection.judging.run
         assert isinstance(run, PipeRun)
         assert run._child is not None
         await until(lambda: run._child is not None and run._child.stalled, "the filter does not read on")
@@ -107,7 +107,7 @@ async def test_a_judged_message_is_read_back_as_the_server_takes_it(start_proxy:
         connection = only_connection(harness)
         await server.say("354 go")
         await until(lambda: connection.server_is_full, "the server is full")
-        assert connection._server.get_write_buffer_size() <= HIGH_WATER + CHUNK + 16
+        assert connection.server.get_write_buffer_size() <= HIGH_WATER + CHUNK + 16
         assert await server.text() == b"x" * size + b"\r\n.\r\n"
         await server.say("250 2.0.0 queued")
         assert await client.reply() == b"250 2.0.0 queued"
@@ -118,7 +118,7 @@ async def test_endless_lines_in_a_reply(start_proxy: StartProxy) -> None:
         harness.errors_expected = True
         client, server = await phases.waiting_for_a_reply(harness, mx)
         connection = only_connection(harness)
-        sent = await server.press((b"250-" + LINE) * 900, lambda: connection._server is None, PRESSED)
+        sent = await server.press((b"250-" + LINE) * 900, lambda: connection.server is None, PRESSED)
         assert sent < MOST
         assert await client.rest() == OUT_OF_STEP.wire
 
@@ -129,7 +129,7 @@ async def test_a_reply_without_an_end_of_line(start_proxy: StartProxy) -> None:
         client, server = await phases.waiting_for_a_reply(harness, mx)
         connection = only_connection(harness)
         await server.say(b"250 ")
-        sent = await server.press(b"x" * 65536, lambda: connection._server is None, PRESSED)
+        sent = await server.press(b"x" * 65536, lambda: connection.server is None, PRESSED)
         assert sent < MOST
         assert await client.rest() == OUT_OF_STEP.wire
 
@@ -157,10 +157,10 @@ async def test_a_client_that_does_not_read_its_replies(start_proxy: StartProxy) 
         connection = only_connection(harness)
         answering = asyncio.create_task(answer_at_length(server))
         command = b"NOOP ".ljust(1000, b"x") + b"\r\n"
-        sent = await client.press(command * 100, lambda: connection._client_paused, 1 << 24, blocked=True)
-        await until(lambda: connection._client.get_write_buffer_size() > HIGH_WATER, "the client is full")
+        sent = await client.press(command * 100, lambda: connection._pressure.client_paused, 1 << 24, blocked=True)
+        await until(lambda: connection.client.get_write_buffer_size() > HIGH_WATER, "the client is full")
         assert sent < 1 << 24
-        assert await settled(connection._client.get_write_buffer_size) <= WAITING + TOTAL_LIMIT
+        assert await settled(connection.client.get_write_buffer_size) <= WAITING + TOTAL_LIMIT
         assert connection.session.waiting_octets <= BACKLOG_LIMIT + READ
         listening = asyncio.create_task(client.rest())
         await client.say(command[sent % len(command) :] + b"QUIT\r\n")
@@ -174,7 +174,7 @@ async def test_a_client_that_takes_no_more_is_not_read(start_proxy: StartProxy) 
         client, server = await meet(harness, mx)
         connection = only_connection(harness)
         connection.client_full(True)
-        await until(lambda: connection._client_paused, "it is not read")
+        await until(lambda: connection._pressure.client_paused, "it is not read")
         await client.say("NOOP")
         await asyncio.sleep(0.1)
         assert connection.session.waiting_octets == 0
@@ -194,7 +194,7 @@ async def test_a_client_that_asks_a_server_which_never_answers(start_proxy: Star
         client, server = await meet(harness, mx, "PIPELINING")
         connection = only_connection(harness)
         reading = asyncio.create_task(server.rest())
-        sent = await client.press(b"RSET\r\n" * 1000, lambda: connection._client_paused, PRESSED, blocked=True)
+        sent = await client.press(b"RSET\r\n" * 1000, lambda: connection._pressure.client_paused, PRESSED, blocked=True)
         assert sent < MOST
         assert len(connection.session._d.outstanding) == OUTSTANDING_LIMIT
         assert connection.session.waiting_octets <= BACKLOG_LIMIT + READ
@@ -211,7 +211,7 @@ async def test_what_comes_after_the_last_reply_is_not_kept(
         client, server = await meet(harness, mx)
         connection = only_connection(harness)
         server.close()
-        await until(lambda: connection._closing, "it ends")
+        await until(lambda: connection.closing, "it ends")
         await client.press(BLOCK, lambda: False, 1 << 25)
         assert connection.session.waiting_octets == 0
         assert codes(await client.rest()) == [421]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.net.connection import BACKLOG_LIMIT
+from proxsmtp_tp.net.back_pressure import BACKLOG_LIMIT
 from proxsmtp_tp.net.sides import was_reset
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, MESSAGE, MESSAGE_CODES, WHOLE
@@ -35,7 +35,7 @@ async def test_a_reset_while_the_filter_does_not_read(start_proxy: StartProxy) -
         client, server = await phases.in_the_text(harness, mx)
         [connection] = harness.proxy._connections
         await client.say((b"x" * 70 + b"\r\n") * 10_000 + b".\r\n" + BACKLOG)
-        await until(lambda: connection._client_paused, "the client is not read any more")
+        await until(lambda: connection._pressure.client_paused, "the client is not read any more")
         client.reset()
         assert await server.rest() == b"QUIT\r\n"
         await harness.empty()
@@ -48,7 +48,7 @@ async def test_a_reset_while_the_filter_judges(start_proxy: StartProxy, finished
         client, server = await phases.in_the_text(harness, mx)
         [connection] = harness.proxy._connections
         await client.say(b"\r\n.\r\n" + BACKLOG)
-        await until(lambda: connection._client_paused, "the client is not read any more")
+        await until(lambda: connection._pressure.client_paused, "the client is not read any more")
         if finished_first:
             client.finish()
         client.reset()

@@ -136,7 +136,7 @@ async def test_the_last_reply_reaches_a_client_that_is_still_sending(start_proxy
     async with Mx() as mx, start_proxy(mx) as harness:
         client, server = await phases.in_the_text(harness, mx)
         server.reset()
-        await until(lambda: not mx.peers or next(iter(harness.proxy._connections))._server is None, "it is noticed")
+        await until(lambda: not mx.peers or next(iter(harness.proxy._connections)).server is None, "it is noticed")
         for _ in range(200):
             await client.say(b"x" * 65536)
         await client.say("\n.")
@@ -176,7 +176,7 @@ async def test_a_server_that_ends_its_half_gets_no_more(start_proxy: StartProxy)
         connection: Connection = next(iter(harness.proxy._connections))
         await client.press(b"x" * 65536, lambda: connection.server_is_full, 1 << 28)
         server.finish()
-        await until(lambda: connection._server is None, "it is noticed")
+        await until(lambda: connection.server is None, "it is noticed")
         await client.say("\n.")
         assert (await client.rest()).startswith(b"421 4.4.2 Lost connection")
         assert END_OF_DATA not in await server.rest()

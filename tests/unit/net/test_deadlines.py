@@ -36,7 +36,7 @@ def set_limits(harness: ProxyHarness, **directives: Any) -> None:
     """Other directives, from now on, also for connections that there are already."""
     harness.proxy.context.settings = replace(harness.proxy.context.settings, **directives)
     for connection in harness.proxy._connections:
-        connection._times._settings = harness.proxy.context.settings
+        connection.times._settings = harness.proxy.context.settings
 
 
 async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
@@ -201,12 +201,12 @@ async def test_a_message_given_up_is_not_finished_later(start_proxy: StartProxy)
         client, server = await phases.in_the_text(harness, mx)
         harness.proxy.context.limits[Wait.FINAL] = SHORT
         [connection] = harness.proxy._connections
-        with socket.socket(fileno=os.dup(connection._server.get_extra_info("socket").fileno())) as ours:
+        with socket.socket(fileno=os.dup(connection.server.get_extra_info("socket").fileno())) as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await client.say(b"x" * 60000 + END_OF_DATA)  # below the high water mark: all of it is read
         await until(lambda: connection.session._d.phase is Phase.SETTLING, "all of it was read")
-        assert connection._server.get_write_buffer_size() > 0
-        await until(lambda: connection._closing, "it is given up")
+        assert connection.server.get_write_buffer_size() > 0
+        await until(lambda: connection.closing, "it is given up")
         assert await client.rest() == SERVER_TIMED_OUT
         await server.rest()
         assert END_OF_DATA not in server.heard
@@ -237,7 +237,7 @@ async def test_a_server_that_stops_reading_a_streamed_message(start_proxy: Start
         harness.proxy.context.limits[Wait.TEXT] = 3 * SHORT
         [connection] = harness.proxy._connections
         await client.press(b"x" * 65536, lambda: connection.server_is_full, 1 << 28)
-        await until(lambda: connection._closing, "given up")
+        await until(lambda: connection.closing, "given up")
         assert (await client.rest()).endswith(SERVER_TIMED_OUT)
         assert END_OF_DATA not in await server.rest()
 
@@ -350,8 +350,8 @@ async def test_a_running_transaction_may_end_first(start_proxy: StartProxy) -> N
         client, server = await meet(harness, mx)
         await address(client, server)
         [connection] = harness.proxy._connections
-        connection._times.session = 0
-        await until(lambda: connection._times._winding_down, "it is wound down")
+        connection.times.session = 0
+        await until(lambda: connection.times._winding_down, "it is wound down")
         await client.say(f"DATA\n{DOT}")
         await server.line()
         await server.say("354 go")
@@ -367,7 +367,7 @@ async def test_a_transaction_that_never_ends_does(start_proxy: StartProxy) -> No
         client, server = await meet(harness, mx)
         await address(client, server)
         [connection] = harness.proxy._connections
-        connection._times.session = 0
+        connection.times.session = 0
         answers = asyncio.create_task(noop_for_ever(server))
         with_end = asyncio.create_task(noops(client))
         assert (await with_end).startswith(b"421 4.3.2")

@@ -97,7 +97,7 @@ def short(harness: ProxyHarness) -> None:
         harness.proxy.context.limits[wait] = SHORT
     set_limits(harness, message_time_out=2 * SHORT)
     for connection in harness.proxy._connections:
-        connection._times.step = connection.loop.time() + SHORT
+        connection.times.step = connection.loop.time() + SHORT
 
 
 # Clients.

@@ -1,0 +1,156 @@
+"""The beginning of a connection: the client's transport, its destination, and the connection to its server.
+
+A client is refused that Clients does not allow, that has no valid destination, or that is over a limit
+(`client_limits`): no server is dialled for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from proxsmtp_tp.filters.callbacks import callback
+from proxsmtp_tp.net.dialling import DialError
+from proxsmtp_tp.net.original_destination import NoDestinationError
+from proxsmtp_tp.net.serving import is_served
+from proxsmtp_tp.net.sides import ClientOwner, ClientSide, ServerOwner, ServerSide
+from proxsmtp_tp.session import events
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.telemetry import metrics
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.net.context import WorkerContext
+    from proxsmtp_tp.net.original_destination import Endpoint
+    from proxsmtp_tp.net.reporting import Reporting
+    from proxsmtp_tp.net.upstream import Upstream
+    from proxsmtp_tp.session.effects import Effect
+    from proxsmtp_tp.session.session import Session
+
+
+class OpeningOwner(ClientOwner, ServerOwner, Protocol):
+    """The connection, which also gets the events of both transports."""
+
+    name: str
+    client_ip: str
+    server_ip: str
+    session: Session
+    reporting: Reporting
+
+    def feed(self, event: events.Event) -> None:
+        """Feed one event to the session."""
+
+    def perform(self, todo: list[Effect]) -> None:
+        """Perform the effects of the session."""
+
+    def dialled(self) -> None:
+        """Connecting to the server has ended, in whatever way."""
+
+    def failed(self, error: BaseException) -> None:
+        """A bug: end the connection."""
+
+
+class Opening:
+    """Of one connection; `client` is the socket that was accepted, `peer` None for one that came by a unix socket."""
+
+    def __init__(
+        self,
+        owner: OpeningOwner,
+        context: WorkerContext,
+        upstream: Upstream,
+        client: socket.socket,
+        peer: Endpoint | None,
+    ) -> None:
+        self._owner = owner
+        self._context = context
+        self._upstream = upstream
+        self._client = client
+        self._peer = peer
+        self._dialling: asyncio.Task[None] | None = None
+
+    @property
+    def dialling(self) -> bool:
+        """Whether the connection to the server is being made."""
+        return self._dialling is not None
+
+    def cancel(self) -> None:
+        """Do not connect to the server any more. Idempotent."""
+        if self._dialling is not None:
+            self._dialling.cancel()
+
+    async def take_over(self) -> bool:
+        """Make the client's transport. False: the client is gone, and its socket is closed."""
+        owner = self._owner
+        try:
+            if self._peer:
+                self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._context.loop.connect_accepted_socket(lambda: ClientSide(owner), self._client)
+        except OSError as error:
+            text = f"client={owner.client_ip}: the client closed the connection before it was served: {error}"
+            owner.reporting.say(logging.INFO, text)
+            self._client.close()
+            return False
+        return True
+
+    @callback
+    def find_server(self) -> None:
+        """The client's transport is ready: find out its destination, and connect to it."""
+        owner = self._owner
+        owner.reporting.say(logging.INFO, f"accepted connection from: {self._peer or 'a unix socket'}")
+        if self._context.ending is not None:  # it was accepted just before the worker began to drain
+            owner.feed(events.WindDown(self._context.ending))
+            if owner.session.ended:
+                return
+        if not is_served(self._context.settings, owner.client_ip):
+            owner.perform(owner.session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
+            return
+        try:
+            destination = self._upstream.destination()
+        except NoDestinationError as error:
+            self._refuse(error)
+            return
+        owner.perform(owner.session.check_limits(destination.ip))
+        if owner.session.ended:
+            return
+        self._dialling = self._context.loop.create_task(self._dial(destination), name=f"dial {owner.name}")
+        self._dialling.add_done_callback(self._dialled)
+
+    async def _dial(self, destination: Endpoint) -> None:
+        owner, context = self._owner, self._context
+        began = context.loop.time()
+        try:
+            sock, owner.server_ip = await self._upstream.dial(destination)
+        except DialError as error:
+            if not owner.session.ended:
+                context.unreachable.failed(self._upstream.name(destination))
+            owner.feed(events.ConnectFailed(str(error)))
+            return
+        if owner.session.ended:
+            sock.close()
+            return
+        try:
+            self._upstream.refuse_a_loop()
+        except NoDestinationError as error:
+            sock.close()
+            self._refuse(error)
+            return
+        context.unreachable.reached(self._upstream.name(destination))
+        context.metrics.observe(metrics.SERVER_CONNECT, context.loop.time() - began)
+        # Shielded: if the client closes while the transport is being made, server_made closes it.
+        # Not create_connection: uvloop gives that one's socket to its transport only after connection_made, and a
+        # transport that is aborted there would leave a socket that closes somebody else's descriptor later on.
+        await asyncio.shield(context.loop.connect_accepted_socket(lambda: ServerSide(owner), sock))
+
+    def _refuse(self, error: NoDestinationError) -> None:
+        self._owner.perform(self._owner.session.refuse(error.reply, str(error)))
+
+    def _dialled(self, task: asyncio.Task[None]) -> None:
+        self._dialling = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._owner.failed(error)
+        self._owner.dialled()
+
+    def failed(self, error: Exception) -> None:
+        """A bug in a callback of this object."""
+        self._owner.failed(error)
