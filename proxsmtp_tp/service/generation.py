@@ -22,7 +22,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.net.admission import WORKERS_MAX
-from proxsmtp_tp.service.worker import GRACE, RETIRE, Job, run_worker
+from proxsmtp_tp.service.worker import GRACE, RETIRE, STOP_NOW, Job, run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,9 +199,11 @@ class Generation:
 
     def drain(self) -> None:
         """The daemon stops: accept no more clients, finish running transactions. Called again: end at once."""
-        patience = 0 if self._stopping else self.settings.drain_time_out
-        self._stopping = True
-        self._wind_down(signal.SIGTERM, patience)
+        if self._stopping:
+            self._wind_down(STOP_NOW, 0)
+        else:
+            self._stopping = True
+            self._wind_down(signal.SIGTERM, self.settings.drain_time_out)
 
     def _wind_down(self, number: signal.Signals, patience: float) -> None:
         limit = patience + GRACE + 1  # the worker's own alarm comes first: the master's is for one that cannot hear it

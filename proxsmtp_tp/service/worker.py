@@ -1,7 +1,7 @@
 """One worker process: an event loop with a Proxy in it, from fork to exit.
 
-TERM drains: the Proxy accepts no more clients and ends within DrainTimeOut; a second TERM stops it at once. A
-worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the
+TERM drains: the Proxy accepts no more clients and ends within DrainTimeOut; a second TERM stops it at once, and so does
+USR2, which the master sends: two TERM that wait for a process are one to it (signal(7)). A worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the
 listening sockets for all who have them too, so that a new master can bind at once, unless the service manager keeps
 them for it. USR1 drains for a reload or a restart, in which clients that have just come are served, too; TERM may
 follow. Should the loop hang meanwhile, the kernel ends the process by ALRM. INT and HUP, which a terminal sends to
@@ -48,6 +48,9 @@ GRACE = 5.0
 
 RETIRE = signal.SIGUSR1
 """From the master: other workers have taken over."""
+
+STOP_NOW = signal.SIGUSR2
+"""From the master: end every connection now."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -115,7 +118,7 @@ def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
 def settle(close_others: Callable[[], None], master: int) -> None:
     """Become a process of our own: the master's descriptors and signal handlers are not ours."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, RETIRE):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, RETIRE, STOP_NOW):
         signal.signal(number, signal.SIG_DFL)
     close_others()
     for handler in syslog.in_use():
@@ -141,6 +144,7 @@ async def _serve(job: Job, pulse: int, master: int) -> None:
     os.set_blocking(pulse, False)
     signal.signal(signal.SIGTERM, last_hour.on_term)
     signal.signal(RETIRE, last_hour.on_retire)
+    signal.signal(STOP_NOW, last_hour.on_stop_now)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _nothing)  # a handler, not SIG_IGN: that one a filter would inherit
     loop.call_soon(beat)
@@ -174,8 +178,15 @@ class _Ending:
         if self._terms == 1:
             self._drain_soon(Reason.STOP)
         else:
-            self._end_within(0)
-            self._soon(self._proxy.stop)
+            self.on_stop_now()
+
+    def on_stop_now(self, *_: object) -> None:
+        """The end at once. TERM may follow, which was sent before it: signals that wait are heard by their number."""
+        if not self._terms:
+            self._terms = 1
+            self._drain_soon(Reason.STOP)
+        self._end_within(0)
+        self._soon(self._proxy.stop)
 
     def _drain_soon(self, reason: Reason) -> None:
         if not self._limited:  # DrainTimeOut runs from the first of the two

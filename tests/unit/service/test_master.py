@@ -143,6 +143,29 @@ def test_a_second_term_ends_it_at_once(daemon: Daemon) -> None:
     assert daemon.wait() == 0
 
 
+def test_a_second_term_is_not_lost_behind_a_first_one_that_waits(daemon: Daemon) -> None:
+    """Two TERM that wait for a process are one to it (signal(7))."""
+    daemon.configure(DrainTimeOut=100000)
+    daemon.start()
+    busy = daemon.connect()
+    assert busy.ask("BUSY") == "250 BUSY"
+    os.kill(busy.worker, signal.SIGSTOP)
+    daemon.signal(signal.SIGTERM)
+    eventually(lambda: signal.SIGTERM in waiting(busy.worker))
+    daemon.signal(signal.SIGTERM)
+    eventually(lambda: len(waiting(busy.worker)) == 2, "the worker does not hear of the second one")
+    os.kill(busy.worker, signal.SIGCONT)
+    assert busy.line() == "421 stopped"
+    assert daemon.wait() == 0
+
+
+def waiting(pid: int) -> set[int]:
+    """The signals that a process has not heard yet (proc(5))."""
+    bits = re.search(r"ShdPnd:\t([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    assert bits is not None
+    return {number for number in range(1, 32) if int(bits[1], 16) >> number - 1 & 1}
+
+
 def test_without_its_master_no_worker_lives_on(daemon: Daemon) -> None:
     daemon.start()
     idle = daemon.connect()
