@@ -1,11 +1,11 @@
 """One worker process: an event loop with a Proxy in it, from fork to exit.
 
 TERM drains: the Proxy accepts no more clients and ends within DrainTimeOut; a second TERM stops it at once, and so does
-USR2, which the master sends: two TERM that wait for a process are one to it (signal(7)). A worker whose master is gone is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the
-listening sockets for all who have them too, so that a new master can bind at once, unless the service manager keeps
-them for it. USR1 drains for a reload or a restart, in which clients that have just come are served, too; TERM may
-follow. Should the loop hang meanwhile, the kernel ends the process by ALRM. INT and HUP, which a terminal sends to
-all, are the master's business.
+USR2, which the master sends: two TERM that wait for a process are one to it (signal(7)). A worker whose master is gone
+is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the listening sockets for all who
+have them too, so that a new master can bind at once, unless the service manager keeps them for it. USR1 drains for a
+reload or a restart, in which clients that have just come are served, too; TERM may follow. Should the loop hang
+meanwhile, the kernel ends the process by ALRM. INT and HUP, which a terminal sends to all, are the master's business.
 
 A byte goes to the master when the worker is ready, and another every PULSE seconds: a worker that is silent
 hangs.
