@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.net.fixtures import fast_ticks, pytest_pyfunc_call, start_proxy
+from tests.unit.net.fixtures import fast_ticks, fork, pytest_pyfunc_call, start_proxy
 
-__all__ = ["fast_ticks", "pytest_pyfunc_call", "start_proxy"]
+__all__ = ["fast_ticks", "fork", "pytest_pyfunc_call", "start_proxy"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from contextlib import asynccontextmanager
+import os
+import signal
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +16,13 @@ import uvloop
 from tests.unit.net.proxy_harness import PATIENCE, Mx, ProxyHarness, descriptors, running_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from proxsmtp_tp.config.addresses import Address
     from tests.unit.net.proxy_harness import StartProxy
+
+    Fork = Callable[[Callable[[], None]], int]
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -53,6 +57,30 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines of tests are fractions of a second: look at them that often."""
     monkeypatch.setattr("proxsmtp_tp.net.proxy.TICK", 0.02)
+
+
+@pytest.fixture
+def fork() -> Iterator[Fork]:
+    """Fork a process that runs a function; the test reaps it, and what is left is killed."""
+    children: list[int] = []
+
+    def start(work: Callable[[], None]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+        return pid
+
+    yield start
+    for pid in children:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 @pytest.fixture

@@ -16,36 +16,12 @@ from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from tests.unit.net.fixtures import Fork
 
 PATIENCE = 60.0
 MX = ("198.51.100.25", 25)
-
-
-@pytest.fixture
-def run() -> Iterator[Callable[[Callable[[], None]], int]]:
-    """Fork a process that runs a function; the test reaps it, and what is left is killed."""
-    children: list[int] = []
-
-    def start(work: Callable[[], None]) -> int:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                work()
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(pid)
-        return pid
-
-    yield start
-    for pid in children:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
 
 
 def test_the_limit_is_exact() -> None:
@@ -115,7 +91,7 @@ def test_busier_is_measured_among_those_who_accept() -> None:
     assert not table.busier_than_others(0)
 
 
-def test_the_limit_is_exact_among_processes(run: Callable[[Callable[[], None]], int]) -> None:
+def test_the_limit_is_exact_among_processes(fork: Fork) -> None:
     """Four processes go in and out as fast as they can. Inside, each looks: never more than the limit."""
     workers, limit = 4, 3
     table = Admission(limit, workers)
@@ -131,13 +107,13 @@ def test_the_limit_is_exact_among_processes(run: Callable[[Callable[[], None]], 
 
         return body
 
-    children = [run(work(worker)) for worker in range(workers)]
+    children = [fork(work(worker)) for worker in range(workers)]
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * workers
     assert table.counts() == [0] * workers
     assert all(count.counts()[0] > 0 for count in entered)
 
 
-def test_all_places_are_found_by_whoever_comes(run: Callable[[Callable[[], None]], int]) -> None:
+def test_all_places_are_found_by_whoever_comes(fork: Fork) -> None:
     """Nobody leaves: exactly the limit is inside at the end, not one fewer."""
     table = Admission(1000, 4)
 
@@ -145,12 +121,12 @@ def test_all_places_are_found_by_whoever_comes(run: Callable[[Callable[[], None]
         for _ in range(400):
             table.try_enter(worker)
 
-    children = [run(partial(work, worker)) for worker in range(4)]
+    children = [fork(partial(work, worker)) for worker in range(4)]
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
     assert sum(table.counts()) == 1000
 
 
-def test_a_worker_killed_with_the_lock_in_its_hand(run: Callable[[Callable[[], None]], int]) -> None:
+def test_a_worker_killed_with_the_lock_in_its_hand(fork: Fork) -> None:
     table = Admission(2, 2)
     holds, told = os.pipe()
 
@@ -160,7 +136,7 @@ def test_a_worker_killed_with_the_lock_in_its_hand(run: Callable[[Callable[[], N
             os.write(told, b"!")
             time.sleep(PATIENCE)
 
-    pid = run(body)
+    pid = fork(body)
     assert os.read(holds, 1) == b"!"
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -171,7 +147,7 @@ def test_a_worker_killed_with_the_lock_in_its_hand(run: Callable[[Callable[[], N
     os.close(told)
 
 
-def test_killed_at_any_moment_nothing_stays_behind(run: Callable[[Callable[[], None]], int]) -> None:
+def test_killed_at_any_moment_nothing_stays_behind(fork: Fork) -> None:
     table = Admission(50, 2)
     going, told = os.pipe()
 
@@ -186,7 +162,7 @@ def test_killed_at_any_moment_nothing_stays_behind(run: Callable[[Callable[[], N
                 table.leave(0)
 
     for _ in range(20):
-        pid = run(body)
+        pid = fork(body)
         assert os.read(going, 1) == b"!"
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -198,7 +174,7 @@ def test_killed_at_any_moment_nothing_stays_behind(run: Callable[[Callable[[], N
     os.close(told)
 
 
-def test_a_connection_of_ours_is_known_to_every_process(run: Callable[[Callable[[], None]], int]) -> None:
+def test_a_connection_of_ours_is_known_to_every_process(fork: Fork) -> None:
     table = Admission(9, 2)
     done, told = os.pipe()
 
@@ -207,7 +183,7 @@ def test_a_connection_of_ours_is_known_to_every_process(run: Callable[[Callable[
         os.write(told, b"!")
         time.sleep(PATIENCE)
 
-    run(body)
+    fork(body)
     assert os.read(done, 1) == b"!"
     assert table.is_upstream(("2001:db8::1", 40000), MX)
     assert not table.is_upstream(("2001:db8::1", 40001), MX)
@@ -386,7 +362,7 @@ def test_a_client_that_left_has_its_share_again() -> None:
             table.leave(0, "192.0.2.1")
 
 
-def test_a_share_is_exact_among_processes(run: Callable[[Callable[[], None]], int]) -> None:
+def test_a_share_is_exact_among_processes(fork: Fork) -> None:
     """Four workers let one client in, as fast as they can: together no more than its share."""
     table = Admission(1000, 4)
 
@@ -395,7 +371,7 @@ def test_a_share_is_exact_among_processes(run: Callable[[Callable[[], None]], in
             if table.try_enter(worker, "192.0.2.1"):
                 table.add_holder(worker, "192.0.2.1")
 
-    children = [run(partial(work, worker)) for worker in range(4)]
+    children = [fork(partial(work, worker)) for worker in range(4)]
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
     assert sum(table.counts()) == 800
     assert table.try_enter(0, "192.0.2.2")

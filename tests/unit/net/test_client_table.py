@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +17,7 @@ from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.client_table import REQUESTS_MAX, ClientTable, LockRequest, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from tests.unit.net.fixtures import Fork
 
 WORKERS = 4
 
@@ -27,29 +25,6 @@ WORKERS = 4
 def key(number: int) -> bytes:
     """A /64 of documentation addresses."""
     return b"\x20\x01\x0d\xb8" + number.to_bytes(4) + bytes(8)
-
-
-@pytest.fixture
-def fork() -> Iterator[Callable[[Callable[[], None]], int]]:
-    children: list[int] = []
-
-    def start(work: Callable[[], None]) -> int:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                work()
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(pid)
-        return pid
-
-    yield start
-    for pid in children:
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
 def table(size: int = 64, workers: int = WORKERS) -> ClientTable:
@@ -122,7 +97,7 @@ def test_who_has_used_nothing_is_forgotten_first_then_who_was_seen_longest_ago()
     assert come(made, 0, key(9)) == slots[2]
 
 
-def test_a_killed_worker_frees_the_places_of_its_clients(fork: Callable[[Callable[[], None]], int]) -> None:
+def test_a_killed_worker_frees_the_places_of_its_clients(fork: Fork) -> None:
     """As the master does it: the row of the dead worker is cleared, those of others stay."""
     admission = Admission(100, 2)
     made = admission.clients
@@ -146,7 +121,7 @@ def test_a_killed_worker_frees_the_places_of_its_clients(fork: Callable[[Callabl
     assert [made.connections(made.find(key(number)) or 0) for number in range(1, 5)] == [0] * 4
 
 
-def test_a_worker_that_is_killed_at_any_moment_leaves_no_lock(fork: Callable[[Callable[[], None]], int]) -> None:
+def test_a_worker_that_is_killed_at_any_moment_leaves_no_lock(fork: Fork) -> None:
     made = table()
 
     def work() -> None:
@@ -167,7 +142,7 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_no_lock(fork: Callable[[Ca
         made.leave(0, slot)
 
 
-def test_racing_workers_let_through_no_more_than_the_limit(fork: Callable[[Callable[[], None]], int]) -> None:
+def test_racing_workers_let_through_no_more_than_the_limit(fork: Fork) -> None:
     """Four workers, one client, as fast as they can: the limit allows three more; the lock, none."""
     settings = Settings(client_messages=RateLimit(200, 86400, 200))
     made = table()
@@ -185,7 +160,7 @@ def test_racing_workers_let_through_no_more_than_the_limit(fork: Callable[[Calla
 
 
 def test_no_more_connections_at_once_than_the_limit_however_workers_race(
-    fork: Callable[[Callable[[], None]], int],
+    fork: Fork,
 ) -> None:
     """Each connection is counted with the number of others in one step, so exactly so many are served."""
     settings = Settings(client_connections=AtOnce(7))
