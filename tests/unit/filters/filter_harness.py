@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from proxsmtp_tp.filters.command import Kind
-    from proxsmtp_tp.filters.interface import FilterRun
+    from proxsmtp_tp.filters.interface import Filter, FilterRun
 
 _T = TypeVar("_T")
 
@@ -207,7 +207,7 @@ class Case:
         return processes_with(b"HELO=" + self.helo)
 
 
-def start(filter_: CommandFilter, **known: Any) -> Case:
+def start(filter_: Filter, **known: Any) -> Case:
     owner = Owner()
     helo = known.pop("helo", b"client%d-%d.example" % (os.getpid(), next(_numbers)))
     owner.inside = True
@@ -224,7 +224,7 @@ def complete(filter_: CommandFilter, text: bytes = TEXT, **known: Any) -> Case:
     return case
 
 
-async def judge(filter_: CommandFilter, message: bytes, **known: Any) -> tuple[Verdict, bytes]:
+async def judge(filter_: Filter, message: bytes, **known: Any) -> tuple[Verdict, bytes]:
     """A whole message's way: the verdict, and the message that passed."""
     case = start(filter_, **known)
     await case.write_in_pieces(message)
@@ -249,14 +249,23 @@ async def filtering(
     processes: int = 8,
     default: FilterDefault = FilterDefault.REJECT,
 ) -> AsyncIterator[CommandFilter]:
-    """A filter that leaves nothing behind: no process, no zombie, no descriptor, no message file."""
+    """A filter that leaves nothing behind."""
+    space = SpoolSpace(str(directory))
+    async with nothing_left(directory):
+        filter_ = CommandFilter(Command(command, limit, default), kind, space, ProcessLimit(processes))
+        yield filter_
+        await until(lambda: filter_.running == 0, "every process is reaped")
+        assert filter_.waiting == 0
+        filter_.close()
+    assert space.memory == 0
+
+
+@asynccontextmanager
+async def nothing_left(directory: Path) -> AsyncIterator[None]:
+    """At the end there is no process, no zombie, no descriptor and no message file that was not there before."""
     await asyncio.sleep(0)
     descriptors, children, files = open_descriptors(), child_processes(), message_files(directory)
-    filter_ = CommandFilter(Command(command, limit, default), kind, SpoolSpace(str(directory)), ProcessLimit(processes))
-    yield filter_
-    await until(lambda: filter_.running == 0, "every process is reaped")
-    assert filter_.waiting == 0
-    filter_.close()
+    yield
     assert child_processes() == children
     assert not open_descriptors().items() ^ descriptors.items()
     assert message_files(directory) == files

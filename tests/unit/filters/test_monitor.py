@@ -18,24 +18,13 @@ from proxsmtp_tp.filters.spool import MEMORY_LIMIT
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.filter_harness import (
-    PATIENCE,
-    Case,
-    Owner,
-    child_processes,
-    message_files,
-    open_descriptors,
-    pass_through,
-    request,
-    until,
-)
+from tests.unit.filters.filter_harness import PATIENCE, judge, nothing_left, pass_through, start, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from proxsmtp_tp.filters.command import Kind
-    from proxsmtp_tp.filters.verdict import Verdict
     from tests.unit.filters.conftest import Run
 
 SMALL = b"Subject: hello\r\n\r\n.\r\n..\r\nGood morning.\r\n"
@@ -46,38 +35,15 @@ LARGE = b"Subject: hello\r\n\r\n" + b"0123456789abcdef\r\n" * (MEMORY_LIMIT // 9
 async def monitoring(
     command: str, directory: Path, kind: Kind = "pipe", *, limit: float = PATIENCE, space: SpoolSpace | None = None
 ) -> AsyncIterator[MonitorFilter]:
-    """A monitored filter that leaves nothing behind: no process, no descriptor, no message file, no spooled octet."""
-    await asyncio.sleep(0)
-    before = (open_descriptors(), child_processes(), message_files(directory))
+    """A monitored filter that leaves nothing behind, and no octet in the spool."""
     space = space or SpoolSpace(str(directory))
-    judge = CommandFilter(Command(command, limit), kind, space, ProcessLimit(2))
-    filter_ = MonitorFilter(judge, space)
-    yield filter_
-    await until(lambda: judge.running == 0, "every process is reaped")
-    filter_.close()
-    assert (open_descriptors(), child_processes(), message_files(directory)) == before
+    async with nothing_left(directory):
+        judged = CommandFilter(Command(command, limit), kind, space, ProcessLimit(2))
+        filter_ = MonitorFilter(judged, space)
+        yield filter_
+        await until(lambda: judged.running == 0, "every process is reaped")
+        filter_.close()
     assert (space.memory, space._tally.total) == (0, 0)
-
-
-def begin(filter_: MonitorFilter) -> Case:
-    owner = Owner()
-    owner.inside = True
-    run = filter_.start(request(), owner)
-    owner.inside = False
-    return Case(owner, run, b"")
-
-
-async def judge(filter_: MonitorFilter, message: bytes) -> tuple[Verdict, bytes]:
-    case = begin(filter_)
-    await case.write_in_pieces(message)
-    case.finish()
-    verdict = await case.verdict()
-    passed = case.read_all()
-    case.run.close()
-    case.run.close()
-    await pass_through()
-    assert len(case.owner.verdicts) == 1
-    return verdict, passed
 
 
 CHANGED = "would change the message"
@@ -189,7 +155,7 @@ def test_a_message_that_cannot_be_stored_is_refused(run_uvloop: Run, tmp_path: P
 def test_nothing_is_left_of_a_message_that_is_given_up(run_uvloop: Run, tmp_path: Path, when: str) -> None:
     async def scene() -> None:
         async with monitoring("cat", tmp_path) as filter_:
-            case = begin(filter_)
+            case = start(filter_)
             if when != "before the text":
                 case.write(LARGE)
             if when in {"while it is judged", "after the verdict"}:
