@@ -65,8 +65,17 @@ def lock(reply: LockReply = LockReply.TRY_AGAIN) -> Finding:
     return Finding(Locked("192.0.2.10", "2026-11-28T05:00:00Z", "ClientSpam", reply))
 
 
-def reply(text: str) -> effects.SendClient:
-    return client(text)
+def with_recipient(play: Playbook) -> Playbook:
+    """Sender and recipient are accepted."""
+    for line in (MAIL, RCPT):
+        play >> C(line) << server(line) >> S("250 ok") << client("250 ok")
+    return play
+
+
+def delivered(play: Playbook) -> Playbook:
+    """The message is accepted."""
+    play >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
+    return play >> C("hello\n.") << server("hello\n.") >> S("250 taken") << client("250 taken")
 
 
 @pytest.mark.parametrize(
@@ -174,29 +183,8 @@ def test_recipients_are_refused_and_the_message_goes_to_the_others() -> None:
         "450 4.7.1 Too many recipients from your address (ClientRecipients), try again in 37 s",
     )
     rejects = client(answers.limited(450, "ClientRejects", 37).wire)
-    assert (
-        play
-        >> C(MAIL)
-        << server(MAIL)
-        >> S("250 ok")
-        << client("250 ok")
-        >> C(RCPT)
-        << server(RCPT)
-        >> S("250 ok")
-        << client("250 ok")
-        >> C("RCPT TO:<c@mx.example>")
-        << refused
-        >> C("RCPT TO:<d@mx.example>")
-        << rejects
-        >> C("DATA")
-        << server("DATA")
-        >> S("354 go")
-        << client("354 go")
-        >> C("hello\n.")
-        << server("hello\n.")
-        >> S("250 taken")
-        << client("250 taken")
-    )
+    with_recipient(play) >> C("RCPT TO:<c@mx.example>") << refused >> C("RCPT TO:<d@mx.example>") << rejects
+    assert delivered(play)
 
 
 def test_a_thousand_refused_recipients_in_a_group_do_not_end_the_session() -> None:
@@ -279,17 +267,7 @@ def test_the_shadow_form_only_logs_and_counts(limit: ClientLimit) -> None:
         assert play
     else:
         play = introduced(limits=Given(message=[would(limit)], recipient=[would(limit)]))
-        assert (
-            play
-            >> C(MAIL)
-            << server(MAIL)
-            >> S("250 ok")
-            << client("250 ok")
-            >> C(RCPT)
-            << server(RCPT)
-            >> S("250 ok")
-            << client("250 ok")
-        )
+        assert with_recipient(play)
         assert play.counted == {counter: 2}
         lines = play.logged
     assert lines == [f"client=192.0.2.10: would be refused for 37 s: {limit.value} 5/1m shadow is reached"]
@@ -298,30 +276,8 @@ def test_the_shadow_form_only_logs_and_counts(limit: ClientLimit) -> None:
 def test_a_client_that_is_locked_in_its_session_finishes_its_transaction() -> None:
     play = introduced(limits=Given(message=[None, lock()]))
     last = client(LOCKED)
-    assert (
-        play
-        >> C(MAIL)
-        << server(MAIL)
-        >> S("250 ok")
-        << client("250 ok")
-        >> C(RCPT)
-        << server(RCPT)
-        >> S("250 ok")
-        << client("250 ok")
-        >> C("DATA")
-        << server("DATA")
-        >> S("354 go")
-        << client("354 go")
-        >> C("hello\n.")
-        << server("hello\n.")
-        >> S("250 taken")
-        << client("250 taken")
-        >> C(MAIL)
-        << last
-        << server("QUIT")
-        << CloseServer()
-        << CloseClient()
-    )
+    delivered(with_recipient(play))
+    assert play >> C(MAIL) << last << server("QUIT") << CloseServer() << CloseClient()
 
 
 def test_with_554_a_locked_client_may_go_on_and_each_mail_is_refused() -> None:
