@@ -132,6 +132,17 @@ def test_what_became_of_it(made: Transaction, status: str) -> None:
     assert events.transaction(WHO, made, Addresses())["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("recipients", "refused_more", "told", "more"), [(1, 0, 1, None), (10, 0, 10, None), (11, 0, 10, 1), (9, 2, 9, 2)]
+)
+def test_recipients_that_are_not_shown_are_counted(
+    recipients: int, refused_more: int, told: int, more: int | None
+) -> None:
+    made = facts(recipients=[b"bob%d@mx.example" % number for number in range(recipients)], refused_more=refused_more)
+    event = events.transaction(WHO, made, Addresses())
+    assert (len(event["to"]), event.get("to_more")) == (told, more)
+
+
 class Lost:
     count = 0
 

@@ -26,7 +26,7 @@ REPORT: dict[str, Any] = {
     "sessions": {phase.name.lower(): 1 for phase in SessionPhase},
     "filters": {"running": 1, "limit": 4, "waiting": 2, "oldest_wait": 1.5},
     "servers_down": [{}],
-    "workers": [{"phase": "running"}, {"phase": "draining"}],
+    "workers": [{"phase": "running"}, {"phase": "draining"}, {"phase": "running"}],
     "configuration": {"reload": {"state": "failed"}},
 }
 
@@ -62,7 +62,7 @@ def test_a_histogram_is_cumulative() -> None:
         'proxsmtp_replies_total{side="client",class="2xx"} 0',
         "proxsmtp_possible_duplicates_total 5",
         'proxsmtp_limit_hits_total{limit="messages"} 5',
-        "proxsmtp_workers 1",
+        "proxsmtp_workers 2",
         "proxsmtp_worker_restarts_total 2",
         "proxsmtp_filter_oldest_wait_seconds 1.5",
         "proxsmtp_reload_failed 1",

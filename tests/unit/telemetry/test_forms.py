@@ -19,7 +19,7 @@ from proxsmtp_tp.telemetry import addresses, postfix_lines
 from proxsmtp_tp.telemetry.addresses import Addresses
 from proxsmtp_tp.telemetry.events import Who
 from proxsmtp_tp.telemetry.facts import Refusal, Seconds, SessionEnd, Transaction
-from proxsmtp_tp.telemetry.forms import FORMS
+from proxsmtp_tp.telemetry.forms import FORMS, TEXT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,34 @@ def test_pflogsumm_names_the_reasons(tmp_path: Path) -> None:
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for words in ("not here", "192.0.2.7", "198.51.100.25", "the server closed"):
         assert words in shown
+
+
+def test_each_message_of_a_session_has_its_queue_id() -> None:
+    """The first one the trace id, the others a number behind it."""
+    for number, queue_id in ((1, "01JD8Q3K7C001"), (2, "01JD8Q3K7C001x2")):
+        lines = postfix_lines.transaction(who(1), message(number, OK), FULL)
+        assert {line.partition(":")[0] for _, line in lines} == {queue_id}
+
+
+def test_a_transaction_that_has_no_message() -> None:
+    made = message(1, NO, is_message=False)
+    start, end = "NOQUEUE: reject: MAIL from unknown[192.0.2.7]: 550 5.7.1 not here; ", " proto=ESMTP helo=<c.example>"
+    for sender, recipients, words in (
+        (b"ann@c.example", [b"bob@mx.example", b"cat@mx.example"], "from=<ann@c.example> to=<bob@mx.example>"),
+        (b"ann@c.example", [], "from=<ann@c.example>"),
+        (None, [], "from=<>"),
+    ):
+        made.sender, made.recipients = sender, recipients
+        assert postfix_lines.transaction(who(1), made, FULL) == [("smtpd", start + words + end)]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_line_that_is_too_long_is_cut(name: str) -> None:
+    for length in (TEXT_MAX, TEXT_MAX + 1):
+        line = FORMS[name](FULL).text(who(1), logging.INFO, "x" * length)
+        words = re.search(r"x+(\.\.\.)?", line.text or (line.fields or {})["text"])
+        assert words is not None
+        assert words[0] == "x" * TEXT_MAX + ("..." if length > TEXT_MAX else "")
 
 
 WORDS = st.lists(

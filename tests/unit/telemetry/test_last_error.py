@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.telemetry import unreachable
 from proxsmtp_tp.telemetry.last_error import TEXT_MAX, LastError, LastErrorHandler
-from proxsmtp_tp.telemetry.unreachable import PLACES, Unreachable
+from proxsmtp_tp.telemetry.unreachable import PLACES, RECENT, Unreachable
 
 if TYPE_CHECKING:
     import pytest
@@ -48,6 +48,25 @@ def test_servers_that_fail_are_shown_until_they_are_reached() -> None:
     second.reached("192.0.2.1:25")
     second.reached("192.0.2.9:25")
     assert [each["server"] for each in table.report(3)] == ["[2001:db8::1]:25"]
+
+
+def test_how_long_a_server_has_been_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the worker that saw it first is dead; what nobody has seen lately is forgotten with the worker."""
+    table = Unreachable(2)
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    table.of(0).failed("192.0.2.1:25")
+    now += RECENT - 1
+    table.of(1).failed("192.0.2.2:25")
+    table.clear(0)
+    assert [(each["server"], each["seconds"]) for each in table.report(2)] == [
+        ("192.0.2.1:25", RECENT - 1), ("192.0.2.2:25", 0),
+    ]  # fmt: skip
+    now += 2
+    table.clear(0)
+    table.clear(1)
+    monkeypatch.setattr(unreachable, "RECENT", 1e6)
+    assert [each["server"] for each in table.report(2)] == ["192.0.2.2:25"]
 
 
 def test_of_many_servers_those_that_failed_last_are_kept() -> None:
