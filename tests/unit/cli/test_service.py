@@ -93,6 +93,30 @@ def test_remove_leaves_other_peoples_drop_ins(root: Path) -> None:
     assert own.exists()
 
 
+def test_the_state_goes_only_with_purge(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["install-service", "--root", str(root)])
+    (root / "var/lib/proxsmtp-tp/gateway").mkdir(parents=True)
+    asked: list[str] = []
+
+    def command(*words: str, check: bool = True) -> int:
+        asked.append(words[0])
+        return 0
+
+    monkeypatch.setattr(service, "_command", command)
+    remove = ["remove-service", "--root", str(root)]
+    for arguments, left in ((["--purge", "--dry-run"], True), ([], True), (["--purge"], False)):
+        capsys.readouterr()
+        assert main([*remove, *arguments]) == 0
+        assert (root / "var/lib/proxsmtp-tp").exists() is left
+        said = capsys.readouterr().out
+        assert (f"remove {root}/var/lib/proxsmtp-tp\n" in said) is ("--purge" in arguments)
+        if not ("--purge" in arguments and not left):
+            assert f"remove {root}/etc/systemd/system/proxsmtp-tp@.service\n" in said
+    assert "userdel" not in asked  # the user is this host's, not the image's
+
+
 def test_remove_of_one_instance_leaves_the_other(root: Path) -> None:
     configure(root, "TransparentProxy: client\n", "second")
     main(["install-service", "--root", str(root)])

@@ -77,6 +77,17 @@ def test_a_full_bucket_tracks_nobody_else_and_forgets_nobody_who_is_there() -> N
     assert made.state(gone)[Word.SEEN + 1 :] == [0] * 13
 
 
+def test_the_next_client_of_a_slot_has_not_the_servers_of_the_one_before() -> None:
+    made = table(8)
+    slots = [come(made, 0, key(number)) for number in range(8)]
+    gone = slots[3]
+    assert gone is not None
+    made.set_servers(gone, [7] * len(made.servers(gone)[0]), [9] * len(made.servers(gone)[1]))
+    made.leave(0, gone)
+    assert come(made, 0, key(8)) == gone
+    assert not any(map(any, made.servers(gone)))
+
+
 def test_a_locked_client_is_not_forgotten_until_its_lock_ends() -> None:
     made = table(8)
     for number in range(7):
