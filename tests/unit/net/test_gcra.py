@@ -72,6 +72,14 @@ def test_a_limit_that_was_made_faster_is_in_force_at_once() -> None:
     assert fast.wait(state, now) == SECOND
 
 
+def test_an_event_may_count_as_more_or_less_than_one() -> None:
+    rate, now = Rate.of(10, 60, 4), 10**15
+    assert rate.used(rate.after(0, now, 3.0), now) == 3
+    assert rate.after(0, now, 0.5) - now == rate.interval // 2
+    assert rate.after(0, now, 1.0) == rate.after(0, now)
+    assert rate.after(0, now, 0.0) == now
+
+
 def test_refused_attempts_keep_nobody_out() -> None:
     rate, now = Rate.of(1, 60, 1), 10**15
     state = rate.after(0, now)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.service.control import ControlError, ask
+from proxsmtp_tp.service.filter_trials import AT_ONCE
+from tests.unit.service.conftest import eventually
 
 if TYPE_CHECKING:
     from tests.unit.service.conftest import Daemon
@@ -52,3 +54,20 @@ def test_only_sockets_of_the_command_are_connected_to(daemon: Daemon) -> None:
             ask(daemon.folder / "d.control", "try-filter", socket=name)
     assert ask(daemon.folder / "d.control", "try-filter", socket="try-nobody") == {}
     assert daemon.status()["replaced_workers"] == 0
+
+
+def test_a_trial_that_has_ended_makes_room_for_the_next(daemon: Daemon) -> None:
+    """Each of these ends at once, since nobody listens for it."""
+    daemon.configure(FilterCommand="cat")
+    daemon.start()
+
+    def begin() -> bool:
+        try:
+            return ask(daemon.folder / "d.control", "try-filter", socket="try-nobody") == {}
+        except ControlError as error:
+            assert str(error) == f"{AT_ONCE} trials run already: try again later"
+            return False
+
+    for _ in range(AT_ONCE + 2):
+        assert eventually(begin)
+    eventually(lambda: daemon.log().count("try-filter: [Errno 2]") == AT_ONCE + 2, daemon.log())

@@ -157,6 +157,8 @@ def test_explain_knows_the_bypass_and_maxconnections(tmp_path: Path) -> None:
         assert daemon.admission.try_enter(0, "192.0.2.8")
     assert limit_commands.explain(daemon, request)["answers"]["connection"] == ""
     assert daemon.admission.try_enter(0)
+    daemon.bypass.active = False
     answer = limit_commands.explain(daemon, request)
+    assert answer["filter"] is None  # no message comes to it
     assert answer["answers"] == {"connection": "421 4.7.0 Too many connections, try again later"}
     assert not daemon.admission.would_enter(CLIENT)
