@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxsmtp_tp.config.rates import ClientLimit, RateLimit
+from proxsmtp_tp.config.rates import AtOnce, ClientLimit, RateLimit
 from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.client_limits import WorkerLimits
@@ -43,7 +43,8 @@ class Daemon:
 
 def test_limits_of_a_client(tmp_path: Path) -> None:
     rate = RateLimit(3, DAY, 3)
-    daemon = Daemon(tmp_path, client_messages=rate, client_spam=RateLimit(1, DAY, 1, shadow=True))
+    spam_rate = RateLimit(1, DAY, 1, shadow=True)
+    daemon = Daemon(tmp_path, client_messages=rate, client_spam=spam_rate, client_connections=AtOnce(5))
     unknown = limit_commands.limits(daemon, {"client": CLIENT})
     assert (unknown["client"], unknown["known"], unknown["connections"], unknown["lock"]) == (CLIENT, False, 0, None)
     limits = daemon.enter()
@@ -52,7 +53,9 @@ def test_limits_of_a_client(tmp_path: Path) -> None:
     answer = limit_commands.limits(daemon, {"client": CLIENT})
     json.dumps(answer)
     assert (answer["known"], answer["connections"]) == (True, 1)
-    messages, spam = answer["limits"]
+    at_once, messages, spam = answer["limits"]
+    name = "ClientConnections"
+    assert at_once == {"limit": name, "value": "5", "used": 1, "burst": 5, "seconds": 0, "shadow": False}
     assert (messages["limit"], messages["used"], messages["burst"]) == ("ClientMessages", 3, 3)
     assert 0 < messages["seconds"] <= DAY // 3
     assert (spam["limit"], spam["used"], spam["seconds"], spam["shadow"]) == ("ClientSpam", 0, 0, True)

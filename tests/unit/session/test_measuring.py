@@ -10,8 +10,8 @@ from proxsmtp_tp.session import events, measuring
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.replies import Reply
-from proxsmtp_tp.telemetry.metrics import CLIENT_REPLIES, CLOSED, FAMILIES, SERVER_REPLIES
-from tests.unit.session.playbook import C, Playbook, S, fed, introduced
+from proxsmtp_tp.telemetry.metrics import CLIENT_REPLIES, CLOSED, CONNECTIONS, FAMILIES, SERVER_REPLIES
+from tests.unit.session.playbook import SERVER, C, Playbook, S, fed, introduced, logged
 
 NAMED = {name: reply for name, reply in vars(answers).items() if isinstance(reply, Reply) and reply.code == 421}
 
@@ -58,6 +58,18 @@ def test_replies_are_counted_on_both_sides() -> None:
         CLIENT_REPLIES + 4: 1,
         CLOSED["server_out_of_step"]: 1,
     }
+
+
+def test_what_became_of_a_connection() -> None:
+    play = Playbook()
+    fed(play.session, events.Connected(SERVER))
+    assert play
+    assert measured(play) == {CONNECTIONS["accepted"]: 1}
+    play = Playbook()
+    given = play.session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients")
+    assert logged(given) == ["client=192.0.2.10: refused: its address is not in Clients"]
+    assert play
+    assert measured(play)[CONNECTIONS["refused"]] == 1
 
 
 def test_an_end_by_an_administrator_and_by_the_server() -> None:

@@ -414,6 +414,14 @@ class TestSomebodyLeaves:
         assert play >> C(b"b\r\n.\r\n") << client(answers.SERVER_LOST.wire) << CloseClient()
         assert any("the server closed the connection during a message" in line for line in play.logged)
 
+    def test_server_while_the_client_sends_what_nobody_filters(self) -> None:
+        play = addressed()
+        play.session.feed(C("DATA"))
+        play.session.feed(S("354 go"))
+        play = play >> C(b"a\r\n") << server(b"a\r\n") >> ServerClosed()
+        assert play >> C(b"b\r\n.\r\n") << client(answers.SERVER_LOST.wire) << CloseClient()
+        assert any("the server closed the connection during a message" in line for line in play.logged)
+
     def test_server_while_the_filter_works(self) -> None:
         play = judging() >> ServerClosed() << client(answers.SERVER_LOST.wire) << FilterAbort() << CloseClient()
         assert play >> PASS
