@@ -9,10 +9,13 @@ import pytest
 
 from proxsmtp_tp.cli import doctor_actions, doctor_daemon
 from proxsmtp_tp.cli import main as cli
+from proxsmtp_tp.gateway.doctor import examination
 from proxsmtp_tp.service.control import ControlError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from proxsmtp_tp.gateway.doctor.findings import Finding
 
 
 def test_the_status_has_the_connections_of_each_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -53,3 +56,24 @@ def test_a_configuration_with_errors_is_a_finding(
 def test_a_configuration_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "-f", str(tmp_path / "gone.conf")]) == 2
     assert "gone.conf" in capsys.readouterr().err
+
+
+def test_the_probe_is_left_out_of_the_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The daemon is told before its sessions, and again when they are over."""
+    told: list[Any] = []
+
+    def send_probe(*_: object) -> list[Finding]:
+        told.append("probe")
+        return []
+
+    monkeypatch.setattr(doctor_actions, "ask_daemon", lambda _args, *command, **fields: told.append((command, fields)))
+    monkeypatch.setattr(examination, "setup_of", lambda *_: None)
+    monkeypatch.setattr(doctor_actions, "replace", lambda setup, **_: setup)
+    monkeypatch.setattr(examination, "examine", lambda *_: [])
+    monkeypatch.setattr(examination, "send_probe", send_probe)
+    path = tmp_path / "north.conf"
+    path.write_text("OutAddress: 127.0.0.1:25\n")
+    assert cli.main(["doctor", "--probe", "-f", str(path), "--state-dir", str(tmp_path)]) == 0
+    before, probe, after = told
+    assert (before[0], probe, after) == (("probe",), "probe", (("probe",), {"seconds": 1.0}))
+    assert before[1]["seconds"] > examination.PROBE_SECONDS

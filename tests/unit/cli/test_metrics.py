@@ -58,3 +58,9 @@ def test_an_address_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
         port = other.getsockname()[1]
         assert cli.main(["metrics", "--listen", f"127.0.0.1:{port}"]) == 1
     assert capsys.readouterr().err == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.2"])
+def test_without_a_host_only_this_one_may_ask(host: str) -> None:
+    with metrics.serve(host, 0, str) as server:
+        assert server.server_address[0] == (host or "127.0.0.1")

@@ -238,6 +238,9 @@ def test_units_that_run_take_up_what_has_changed(
     applied = [f"systemctl restart {DAEMON}", f"systemctl reload-or-restart {RULES}"]
     taken_up = [line for line in done if line.startswith(("systemctl restart", "systemctl reload"))]
     assert taken_up == ([] if no_start else applied)
+    started = f"systemctl start proxsmtp-tp.target {DAEMON} {RULES} {OTHER}"
+    assert (done[-1] == started) is not no_start
+    assert (started in done) is not no_start
     if no_start:
         assert said[0] == f"{DAEMON} runs as before: `systemctl restart {DAEMON}` applies the change"
         assert said[1] == f"{RULES} runs as before: `systemctl reload-or-restart {RULES}` applies the change"

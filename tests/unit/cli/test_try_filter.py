@@ -8,12 +8,13 @@ import os
 import pwd
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.cli import main as cli
 from proxsmtp_tp.cli.difference import COMPARED_MAX, SHOWN_MAX, difference
+from proxsmtp_tp.cli.filter_process import Place, TrialError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,6 +158,20 @@ def test_root_becomes_the_configured_user(run: Run) -> None:
     code, out, err = run("cat", "DIR/a.eml", User="no-such-user")
     assert code == 1
     assert "no-such-user: make it with" in err
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b'{"error": "no space\\u001b", "size": 0}\n', r"^no space\\x1b$"),
+        (b"", "has ended$"),
+        (b"x\n", "has ended: "),
+    ],
+)
+def test_a_process_that_does_not_answer(answer: bytes, said: str) -> None:
+    link: Any = io.BufferedRWPair(io.BytesIO(answer), io.BytesIO())
+    with pytest.raises(TrialError, match=said):
+        Place(link, {}).try_message({}, b"")
 
 
 def test_the_difference_is_of_what_the_server_gets() -> None:

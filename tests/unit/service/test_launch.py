@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,9 @@ from proxsmtp_tp.service.master import _FIXED, Environment, Master, ReloadError,
 from proxsmtp_tp.service.metrics_socket import MetricsSocket
 from proxsmtp_tp.service.readiness import Notifier
 from proxsmtp_tp.service.worker import make_proxy
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_listener_stops_in_every_process_that_has_it() -> None:
@@ -48,6 +51,15 @@ def test_descriptors_are_raised_and_what_is_missing_is_said(caplog: pytest.LogCa
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_temp_directory_that_is_missing_is_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = tmp_path / "spool"
+    _check_temp_directory(Settings(temp_directory=str(made)))
+    assert not made.exists()  # without a filter nothing is stored
+    _check_temp_directory(Settings(filter_command="cat", temp_directory=str(made)))
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert not caplog.records
 
 
 def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(caplog: pytest.LogCaptureFixture) -> None:

@@ -328,3 +328,14 @@ def test_many_short_recipients_are_bounded_too() -> None:
         accepted += 1
     assert accepted == client_module.RECIPIENTS_KEPT // (len(b"RCPT TO:<b@c>\r\n") + client_module.RECIPIENT_OVERHEAD)
     assert play
+
+
+def test_a_command_that_we_answer_ourselves_extends_the_deadline() -> None:
+    """Not so while the server owes a reply: a client cannot keep a silent server's connection open."""
+    play = introduced(strict=True)
+    for _ in range(2):
+        given = play.session.feed(C("STARTTLS"))
+        assert effects.Deadline(Wait.COMMAND) in given
+    play.session.feed(C("NOOP"))
+    assert effects.Deadline(Wait.REPLY) not in play.session.feed(C("STARTTLS"))
+    assert play
