@@ -12,6 +12,7 @@ privileges  from root to the least privileges that are needed, verified
 fail_open   the heartbeat for rules with RuleFail open, and the log of unfiltered times
 installed   where the commands are, and whether a package installed them
 pidfile     the file with the process id
+unix_listener  the unix sockets of the master, and how a command reads the answer
 metrics_socket  all metrics as text, for a reader without privileges
 activity    what the status shows of the work of all workers
 faults      what is wrong in a status, with the fix

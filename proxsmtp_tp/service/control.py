@@ -16,11 +16,11 @@ import select
 import socket
 import struct
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.service.logging import NOTICE
+from proxsmtp_tp.service.unix_listener import SECONDS, UnixListener, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,9 +32,7 @@ CLIENTS_MAX = 16
 """At once. More of them wait in the socket's queue, at most SECONDS long."""
 REQUEST_MAX = 65536
 """Octets: the longest request names a handful of networks or a reason."""
-SECONDS = 5.0
-"""For one request and its answer. The answer is made in one step of the master, and steps are short."""
-
+_MODE = 0o600
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred (unix(7))
 
 
@@ -50,33 +48,27 @@ class Command:
     changes: Callable[[Mapping[str, Any]], bool] = lambda _request: True
 
 
-class ControlSocket:
+class ControlSocket(UnixListener):
     """The daemon's side. `path` None: there is no folder for it, and so no control."""
 
     def __init__(self, path: Path | None) -> None:
+        super().__init__()
         self.path = path
         self.commands: dict[str, Command] = {}
         self._clients: dict[int, _Client] = {}
-        self._socket: socket.socket | None = None
         if path is None:
             return
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             path.unlink(missing_ok=True)  # of a daemon that was killed: the status socket is ours, so this name is, too
-            listener.setblocking(False)
-            os.fchmod(listener.fileno(), 0o600)  # the file that bind makes has it from its first moment
-            listener.bind(str(path))
-            listener.listen(CLIENTS_MAX)
+            self.listen(path, _MODE, CLIENTS_MAX)
         except OSError as error:
-            listener.close()
             log.info("no control at %s: %s", path, error.strerror or error)
-        else:
-            self._socket = listener
 
     def register(self, poll: select.poll) -> None:
         """Wait for what can be done next."""
-        if self._socket is not None and len(self._clients) < CLIENTS_MAX:
-            poll.register(self._socket, select.POLLIN)
+        listener = self.fileno()
+        if listener is not None and len(self._clients) < CLIENTS_MAX:
+            poll.register(listener, select.POLLIN)
         for descriptor, client in self._clients.items():
             poll.register(descriptor, select.POLLOUT if client.answer else select.POLLIN)
 
@@ -86,8 +78,8 @@ class ControlSocket:
 
     def step(self, descriptor: int = -1) -> None:
         """Do what is possible with this descriptor, and drop the clients whose time is over."""
-        if self._socket is not None and descriptor == self._socket.fileno():
-            self._accept()
+        if descriptor == self.fileno():
+            self._welcome()
         elif descriptor in self._clients:
             self._serve(self._clients[descriptor])
         now = time.monotonic()
@@ -98,21 +90,12 @@ class ControlSocket:
         """Close; `remove` is for the master at its end."""
         for client in list(self._clients.values()):
             self._drop(client)
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-            if remove and self.path is not None:
-                with suppress(OSError):  # the folder is gone: nothing stays
-                    self.path.unlink()
+        super().close(remove)
 
-    def _accept(self) -> None:
-        if self._socket is None:
+    def _welcome(self) -> None:
+        connected = self.accept()
+        if connected is None:
             return
-        try:
-            connected, _ = self._socket.accept()
-        except OSError:
-            return
-        connected.setblocking(False)
         client = _Client(connected, time.monotonic() + SECONDS)
         if client.uid in {0, os.geteuid()}:
             self._clients[connected.fileno()] = client
@@ -185,15 +168,9 @@ def ask(path: Path, command: str, **fields: Any) -> dict[str, Any]:
 
     Raises ControlError with the daemon's words for a command that failed, OSError where no daemon answers.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(SECONDS)
-        _connect(client, path)
-        client.sendall(json.dumps({"command": command, **fields}).encode() + b"\n")
-        pieces = []
-        while more := client.recv(1 << 16):
-            pieces.append(more)
+    request = json.dumps({"command": command, **fields}).encode() + b"\n"
     try:
-        answer = json.loads(b"".join(pieces))
+        answer = json.loads(read_answer(path, request))
     except ValueError:
         raise ConnectionError("the daemon gave no answer") from None
     if not isinstance(answer, dict):
@@ -201,17 +178,3 @@ def ask(path: Path, command: str, **fields: Any) -> dict[str, Any]:
     if "error" in answer:
         raise ControlError(str(answer["error"]))
     return answer
-
-
-def _connect(client: socket.socket, path: Path) -> None:
-    """Connect. Where the queue of the socket is full, a client with a timeout does not wait (unix(7)): try again."""
-    end = time.monotonic() + SECONDS
-    while True:
-        try:
-            client.connect(str(path))
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise TimeoutError("the daemon is busy with other clients") from None
-            time.sleep(0.05)
-        else:
-            return

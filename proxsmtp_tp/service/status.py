@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.service.unix_listener import UnixListener, read_answer
 
 if TYPE_CHECKING:
     import pwd
@@ -32,16 +32,15 @@ _BATCH = 16  # answers at a time, so that the master's other work goes on
 # An answer is one send: net.core.wmem_default is 212992 bytes, and 512 workers with 100 bytes each are a
 # quarter.
 _ANSWER_MAX = 1 << 18
-_PATIENCE = 5.0  # seconds; the master answers between two of its own steps, which are short
 
 
-class StatusSocket:
+class StatusSocket(UnixListener):
     """The daemon's side. Without a folder that may be written to there is no status; mail does not depend on it."""
 
     def __init__(self, instance: str, user: pwd.struct_passwd | None = None) -> None:
         """As root, if `user` is whom the daemon becomes: make the folder that is the user's."""
+        super().__init__()
         self._instance = instance
-        self._socket: socket.socket | None = None
         folder = _own_folder()
         self.path = folder / f"{instance}.sock"
         try:
@@ -56,67 +55,35 @@ class StatusSocket:
     def open(self) -> None:
         """As the user that the daemon will stay, so that it can remove the socket at its end."""
         try:
-            self._socket = self._open()
+            if not _remove_dead(self.path):
+                raise OSError(f"the instance {self._instance} runs already; give this one another Instance")
+            self.listen(self.path, _MODE, _BATCH)
         except OSError as error:
             self._say_why_not(error)
 
     def file(self, kind: str) -> Path | None:
         """The path for another file of this instance; None while the socket, and so the name, is not ours."""
-        if self._socket is None:
+        if self.fileno() is None:
             return None
         own_folder = self.path.name == _SOCKET
         return self.path.with_name(kind if own_folder else f"{self._instance}.{kind}")
 
     def control(self) -> Path | None:
         """The path of the control socket; None while the status socket, and so the name, is not ours."""
-        return control_path(self.path) if self._socket is not None else None
+        return control_path(self.path) if self.fileno() is not None else None
 
     def metrics(self) -> Path | None:
         """The path of the metrics socket, as `control`."""
-        return metrics_path(self.path) if self._socket is not None else None
-
-    def fileno(self) -> int | None:
-        """To wait on; None without a socket."""
-        return self._socket.fileno() if self._socket is not None else None
+        return metrics_path(self.path) if self.fileno() is not None else None
 
     def answer(self, report: Callable[[], dict[str, Any]]) -> None:
         """Answer those who wait."""
         for _ in range(_BATCH):
-            if self._socket is None:
+            if not self.answer_next(lambda: json.dumps(report()).encode() + b"\n"):
                 return
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            with client, suppress(OSError):
-                client.setblocking(False)
-                client.send(json.dumps(report()).encode() + b"\n")
-
-    def close(self, remove: bool = False) -> None:
-        """Close; `remove` is for the master at its end."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-            if remove:
-                with suppress(OSError):  # the folder is gone: nothing stays
-                    self.path.unlink()
 
     def _say_why_not(self, error: OSError) -> None:
         log.info("no status at %s: %s", self.path, error.strerror or error)
-
-    def _open(self) -> socket.socket:
-        if not _remove_dead(self.path):
-            raise OSError(f"the instance {self._instance} runs already; give this one another Instance")
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.setblocking(False)
-            os.fchmod(listener.fileno(), _MODE)  # the file that bind makes has it from its first moment
-            listener.bind(str(self.path))
-            listener.listen(_BATCH)
-        except OSError:
-            listener.close()
-            raise
-        return listener
 
 
 def _give_folder(folder: Path, user: pwd.struct_passwd) -> None:
@@ -158,22 +125,11 @@ def instance_of(path: Path) -> str:
 
 def read_status(path: Path) -> dict[str, Any] | None:
     """The answer of the daemon behind this socket; None if no daemon is there. Raises PermissionError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        end = time.monotonic() + _PATIENCE
-        try:
-            client.settimeout(_PATIENCE)
-            client.connect(str(path))
-            data = b""
-            while (more := client.recv(1 << 16)) and len(data) <= _ANSWER_MAX:
-                data += more
-                client.settimeout(max(0.001, end - time.monotonic()))
-        except PermissionError:
-            raise
-        except OSError:
-            return None
     try:
-        answer = json.loads(data)
-    except (ValueError, RecursionError):
+        answer = json.loads(read_answer(path, most=_ANSWER_MAX))
+    except PermissionError:
+        raise
+    except (OSError, ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxsmtp_tp.service import control
+from proxsmtp_tp.service import control, unix_listener
 from proxsmtp_tp.service.control import CLIENTS_MAX, REQUEST_MAX, Command, ControlError, ControlSocket, ask
 from proxsmtp_tp.service.status import control_path
 from tests.unit.service.conftest import eventually
@@ -137,6 +137,7 @@ def test_clients_that_ask_nothing_or_read_nothing_are_dropped(path: Path, monkey
                 client.sendall(b'{"command": "much"}\n')
             clients.append(client)
         eventually(lambda: len(server._clients) == CLIENTS_MAX)
+        monkeypatch.setattr(unix_listener, "SECONDS", 20.0)
         monkeypatch.setattr(control, "SECONDS", 20.0)
         assert ask(path, "echo", text=1) == {"said": 1}
         for client in clients:
