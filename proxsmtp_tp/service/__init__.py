@@ -2,6 +2,10 @@
 
 launch      from a configuration to a running daemon, in the order that the privileges need
 master      keeps the listening sockets and the workers, handles signals, reloads
+environment  what the master is given by launch
+report      what the master shows: the values of status, and the metrics
+reload      the configuration, read again: what a reload needs before its workers are started
+signals     the signals of the master, as bytes in a socket
 generation  the workers of one configuration: started, replaced, drained
 worker      one process with an event loop and a Proxy in it
 locks       locks of clients: asked for by workers, kept in a file

@@ -22,6 +22,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.net.admission import WORKERS_MAX
+from proxsmtp_tp.service.signals import SIGNALS
 from proxsmtp_tp.service.worker import GRACE, RETIRE, STOP_NOW, Job, run_worker
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ SILENT_PULSES = 12
 """A minute at PULSE = 5 s: longer than any pause of a loaded machine, shorter than a client's patience (RFC
 5321, 4.5.3.2).
 """
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 
 class Phase(Enum):
@@ -281,7 +280,7 @@ def _fork(job: Job, pulse_in: int, pulse_out: int) -> int:
     """Signals wait while there are two processes with one set of handlers."""
     master = os.getpid()
     gc.freeze()  # what is here now is shared: a collection in the worker must not touch, and so copy, its pages
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         if (pid := os.fork()) == 0:
             os.close(pulse_out)

@@ -29,16 +29,18 @@ from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.bypass import BYPASS_FILE, Bypass
 from proxsmtp_tp.service.control import ControlSocket
+from proxsmtp_tp.service.environment import Environment
 from proxsmtp_tp.service.fail_open import FailOpen
 from proxsmtp_tp.service.in_force import InForce
 from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
 from proxsmtp_tp.service.locks import Locks
 from proxsmtp_tp.service.log_levels import LogLevels
-from proxsmtp_tp.service.master import Environment, Master, StartError, with_workers
+from proxsmtp_tp.service.master import Master, StartError
 from proxsmtp_tp.service.metrics_socket import MetricsSocket
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
 from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
+from proxsmtp_tp.service.reload import with_workers
 from proxsmtp_tp.service.state_directory import prepare, pseudonym_keys, state_directory
 from proxsmtp_tp.service.status import StatusSocket
 from proxsmtp_tp.service.version import VERSION

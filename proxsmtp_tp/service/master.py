@@ -16,92 +16,44 @@ import logging
 import os
 import select
 import signal
-import socket
 import time
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.reader import ConfigError
-from proxsmtp_tp.config.settings import FilterType, TransparentProxy
-from proxsmtp_tp.net.listening import ListenError, close_listeners, renew_listeners, stop_listening
+from proxsmtp_tp.config.settings import FilterType
+from proxsmtp_tp.net.listening import close_listeners, stop_listening
 from proxsmtp_tp.service import logging as logs
-from proxsmtp_tp.service import syslog
-from proxsmtp_tp.service.activity import activity, summary
+from proxsmtp_tp.service import report, syslog
+from proxsmtp_tp.service.activity import summary
 from proxsmtp_tp.service.commands import commands_of
 from proxsmtp_tp.service.filter_trials import FilterTrials
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
 from proxsmtp_tp.service.kept_listeners import KeptListeners
 from proxsmtp_tp.service.logging import NOTICE
-from proxsmtp_tp.service.privileges import has_net_raw
+from proxsmtp_tp.service.reload import NewConfiguration, NotReadError, read_again, with_workers
+from proxsmtp_tp.service.signals import SignalSocket
 from proxsmtp_tp.service.state_directory import pseudonym_keys
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import PULSE
-from proxsmtp_tp.telemetry.exposition import exposition, gauges_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from proxsmtp_tp.config.reader import Configuration
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.listening import Listeners
     from proxsmtp_tp.service.bypass import Bypass
-    from proxsmtp_tp.service.control import ControlSocket
-    from proxsmtp_tp.service.fail_open import FailOpen
+    from proxsmtp_tp.service.environment import Environment
     from proxsmtp_tp.service.in_force import InForce
     from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.log_levels import LogLevels
-    from proxsmtp_tp.service.metrics_socket import MetricsSocket
-    from proxsmtp_tp.service.readiness import Notifier
-    from proxsmtp_tp.service.status import StatusSocket
-    from proxsmtp_tp.service.worker import ProxyFactory
     from proxsmtp_tp.telemetry.sessions import SessionTable
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
-# Settings that needed privileges at the start, a name that others already use, or the size of shared memory.
-_FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance", "client_table_size": "ClientTableSize"}
-
 
 class StartError(Exception):
     """The first workers did not start."""
-
-
-class ReloadError(Exception):
-    """The new configuration cannot be used without a restart."""
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """The objects and functions that the master uses.
-
-    `load` reads the configuration again. `on_ready` is called once, when all workers are ready; its PidFileError ends
-    the daemon. `on_stop` is called once, when the listening sockets are closed. `close_in_worker` closes what the
-    caller keeps open and a worker must not have.
-    """
-
-    admission: Admission
-    locks: Locks
-    fail_open: FailOpen
-    make_proxy: ProxyFactory
-    load: Callable[[], Configuration]
-    in_force: InForce
-    notifier: Notifier
-    status: StatusSocket
-    control: ControlSocket
-    metrics: MetricsSocket
-    levels: LogLevels
-    bypass: Bypass
-    on_ready: Callable[[], None]
-    on_stop: Callable[[], None]
-    close_in_worker: Callable[[], None]
-
-
-def with_workers(settings: Settings) -> Settings:
-    """The settings with the number of workers in them: one for each core that we may use, unless given."""
-    return settings if settings.workers else replace(settings, workers=len(os.sched_getaffinity(0)))
 
 
 class Master:
@@ -117,21 +69,20 @@ class Master:
         self._announced = False
         self._reload_wanted = False
         self._pulse_at = self._born + PULSE
-        self._wakeup: socket.socket
-        self._signalled: socket.socket
+        self._signals: SignalSocket
         self._kept = KeptListeners(environment.notifier)
         self._current = self._generation(with_workers(settings), listeners)
         self._next: Generation | None = None
-        self._read: tuple[Settings, list[str]] | None = None
-        """Of the reload that runs: the settings of the file, and the directives that need a restart."""
+        self._read: NewConfiguration | None = None
+        """Of the last reload."""
         self._old: list[Generation] = []
         self._trials = FilterTrials(environment.control.path and environment.control.path.parent)
         environment.control.commands = commands_of(self)
 
     def run(self) -> None:
         """Run until the last worker has ended. Raises StartError if the first ones do not start."""
-        self._wakeup, self._signalled = socket.socketpair()
-        with self._wakeup, self._signalled, self._hearing_signals():
+        self._signals = SignalSocket()
+        with self._signals.receiving():
             self._kept.keep(self._current.listeners)
             self._current.start()
             while not self._has_ended():
@@ -195,42 +146,11 @@ class Master:
 
     def report(self) -> dict[str, Any]:
         """What `status` shows. Times in seconds."""
-        now = time.monotonic()
-        counts = self._environment.admission.counts()
-        counters = self._environment.admission.counters.totals()
-        return {
-            "instance": self._current.settings.instance,
-            "version": VERSION,
-            "pid": os.getpid(),
-            "uptime": round(now - self._born),
-            "stopping": self._stopping,
-            "configuration": self._environment.in_force.report(),
-            "listen": [str(endpoint) for endpoint in self._current.listeners],
-            "connections": sum(counts),
-            "max_connections": self._environment.admission.limit,
-            "replaced_workers": self._rows.replaced,
-            "counters": {counter.name.lower(): total for counter, total in counters.items()},
-            "log": self.levels.report() | {"syslog": any(syslog.in_use())},
-            "bypass": self.bypass.report(),
-            "filter": self._environment.admission.recent_verdicts.report(),
-            **activity(self._environment.admission, self._current.settings),
-            "workers": [
-                {
-                    "pid": worker.pid,
-                    "phase": generation.phase.value,
-                    "uptime": round(now - worker.born),
-                    "connections": counts[worker.row],
-                    "silent": round(worker.silent * PULSE),
-                }
-                for generation in self._generations()
-                for worker in generation.workers.values()
-            ],
-        }
+        return report.report(self._environment, self._generations(), self._born, self._rows.replaced, self._stopping)
 
     def exposition(self) -> str:
         """What the metrics socket answers."""
-        admission = self._environment.admission
-        return exposition(admission.metrics.totals(), admission.counters.totals(), gauges_of(self.report()))
+        return report.metrics(self._environment.admission, self.report())
 
     # One step of the loop.
 
@@ -259,7 +179,7 @@ class Master:
 
     def _wait(self) -> None:
         poll = select.poll()
-        poll.register(self._wakeup, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
         if (status := self._environment.status.fileno()) is not None:
             poll.register(status, select.POLLIN)
         if (metrics := self._environment.metrics.fileno()) is not None:
@@ -278,7 +198,7 @@ class Master:
         due = min(self._pulse_at, environment.fail_open.due(), *others)
         pause = min(max(0.0, due - time.monotonic()), (self._environment.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):
-            if descriptor == self._wakeup.fileno():
+            if descriptor == self._signals.fileno():
                 self._hear()
             elif descriptor in workers:
                 generation, worker = workers[descriptor]
@@ -291,16 +211,15 @@ class Master:
                 self._environment.control.step(descriptor)
 
     def _hear(self) -> None:
-        with suppress(BlockingIOError):
-            heard = self._wakeup.recv(4096)
-            # TERM follows at once, and of two that wait the kernel lets the handler of the second run first.
-            if signal.SIGUSR2 in heard:
-                self._hand_over()
-            for number in heard:
-                if number in {signal.SIGTERM, signal.SIGINT} and not self._handed_over:
-                    self._stop(signal.Signals(number).name)
-                elif number == signal.SIGHUP:
-                    self.want_reload()
+        heard = self._signals.read()
+        # TERM follows at once, and of two that wait the kernel lets the handler of the second run first.
+        if signal.SIGUSR2 in heard:
+            self._hand_over()
+        for number in heard:
+            if number in {signal.SIGTERM, signal.SIGINT} and not self._handed_over:
+                self._stop(signal.Signals(number).name)
+            elif number == signal.SIGHUP:
+                self.want_reload()
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):
@@ -336,22 +255,17 @@ class Master:
         log.log(NOTICE, "reading the configuration again")
         self._environment.notifier.reloading()
         self._environment.in_force.reload_begins()
-        problems: list[str] = []
+        current = self._current
         try:
-            configuration = self._environment.load()
-            settings, needs_restart = self._acceptable(configuration.settings)
-            listeners = renew_listeners(settings, self._current.listeners)
-        except ConfigError as error:
-            problems = error.lines()
-        except (ListenError, ReloadError) as error:
-            problems = [str(error)]
+            new = read_again(self._environment.load, current.settings, current.listeners, len(self._rows))
+        except NotReadError as error:
+            self._not_used(error.problems)
         else:
-            for warning in configuration.warnings:
-                log.warning("%s", warning)
-            self._read = configuration.settings, needs_restart
-            self._next = self._generation(settings, listeners)
+            self._read = new
+            self._next = self._generation(new.settings, new.listeners)
             self._next.start()
-            return
+
+    def _not_used(self, problems: list[str]) -> None:
         for problem in problems:
             log.error("%s", problem)
         log.error("the new configuration is not used: the old one stays in force")
@@ -360,19 +274,6 @@ class Master:
     def _old_stays(self, problems: list[str]) -> None:
         self._environment.in_force.reload_failed(problems)
         self._ready("the old configuration stays in force")
-
-    def _acceptable(self, settings: Settings) -> tuple[Settings, list[str]]:
-        """The new settings without the changes that need a restart, and the names of those. Raises ReloadError."""
-        settings = with_workers(settings)
-        if len(self._rows) < settings.workers:
-            raise ReloadError("workers of earlier reloads still drain: try again in DrainTimeOut seconds")
-        if settings.transparent_proxy is TransparentProxy.FULL and not has_net_raw():
-            raise ReloadError("TransparentProxy full needs CAP_NET_RAW, which was given up: restart the daemon")
-        old = self._current.settings
-        changed = {field: name for field, name in _FIXED.items() if getattr(settings, field) != getattr(old, field)}
-        for name in changed.values():
-            log.warning("%s: the change needs a restart of the daemon; the other changes are in force", name)
-        return replace(settings, **{field: getattr(old, field) for field in changed}), list(changed.values())
 
     def _take_over(self, new: Generation) -> None:
         old, self._current, self._next = self._current, new, None
@@ -385,7 +286,7 @@ class Master:
         self._kept.keep(new.listeners)
         self._close_unused(old.listeners)
         if self._read is not None:
-            self._environment.in_force.reload_done(*self._read)
+            self._environment.in_force.reload_done(self._read.read, self._read.needs_restart)
         logs.use(new.settings, pseudonym_keys(new.settings.instance))
         log.log(NOTICE, "the new configuration is in force")
         self._ready("accepting connections")
@@ -452,8 +353,7 @@ class Master:
                 yield generation, worker
 
     def _close_in_worker(self) -> None:
-        self._wakeup.close()
-        self._signalled.close()
+        self._signals.close()
         for _, worker in self._all_workers():
             os.close(worker.pulse)
         self._environment.fail_open.close_in_worker()
@@ -463,26 +363,8 @@ class Master:
         log.debug("%s", status)
         self._environment.notifier.ready(status)
 
-    @contextmanager
-    def _hearing_signals(self) -> Iterator[None]:
-        """Receive signals as bytes in a socket, so that they interrupt nothing."""
-        for end in (self._wakeup, self._signalled):
-            end.setblocking(False)
-        old = {number: signal.signal(number, _nothing) for number in _SIGNALS}
-        old_wakeup = signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(old_wakeup)
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
 
 def _close_everywhere(listeners: Listeners) -> None:
     """Stop listening, also in workers that drain."""
     stop_listening(listeners.values())
     close_listeners(listeners)
-
-
-def _nothing(*_: object) -> None:
-    """The byte in the wake-up socket is what counts."""

@@ -12,14 +12,10 @@ import pytest
 
 from proxsmtp_tp.config.reader import Configuration
 from proxsmtp_tp.config.settings import Settings
-from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 from proxsmtp_tp.net.listening import Endpoint
-from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.launch import Launch, _check_temp_directory, _pid_path, _raise_descriptor_limit
-from proxsmtp_tp.service.master import _FIXED, Environment, Master, ReloadError, _close_everywhere, with_workers
-from proxsmtp_tp.service.metrics_socket import MetricsSocket
-from proxsmtp_tp.service.readiness import Notifier
-from proxsmtp_tp.service.worker import make_proxy
+from proxsmtp_tp.service.master import _close_everywhere
+from proxsmtp_tp.service.reload import FIXED, ReloadError, acceptable, with_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +68,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(caplog: pytest.
 
 def test_the_fields_that_a_reload_cannot_change_exist() -> None:
 
-    assert set(_FIXED) <= {field.name for field in fields(Settings)}
+    assert set(FIXED) <= {field.name for field in fields(Settings)}
 
 
 def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,31 +81,6 @@ def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureF
 
 
 def test_a_reload_that_finds_no_row_for_its_workers_is_put_off() -> None:
-    nothing: Any = None
-    names = (
-        "locks",
-        "fail_open",
-        "load",
-        "in_force",
-        "status",
-        "levels",
-        "bypass",
-        "bypass",
-        "on_ready",
-        "on_stop",
-        "close_in_worker",
-    )
-    parts = Environment(
-        admission=Admission(9, 0),
-        make_proxy=make_proxy,
-        control=ControlSocket(None),
-        metrics=MetricsSocket(None),
-        notifier=Notifier(),
-        **dict.fromkeys(names, nothing),
-    )
-    master = Master(Settings(), {}, parts)
-    for _ in range(WORKERS_MAX - 1):
-        master._rows.take()
-    assert master._acceptable(Settings(workers=1, instance="x"))[0].workers == 1
+    assert acceptable(Settings(workers=1, instance="x"), Settings(), rows=1) == (Settings(workers=1), ["Instance"])
     with pytest.raises(ReloadError, match="DrainTimeOut"):
-        master._acceptable(Settings(workers=2))
+        acceptable(Settings(workers=2), Settings(), rows=1)

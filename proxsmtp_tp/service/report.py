@@ -1,0 +1,67 @@
+"""What the master shows: the values of `status`, and the metrics as text."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.service import syslog
+from proxsmtp_tp.service.activity import activity
+from proxsmtp_tp.service.version import VERSION
+from proxsmtp_tp.service.worker import PULSE
+from proxsmtp_tp.telemetry.exposition import exposition, gauges_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.service.environment import Environment
+    from proxsmtp_tp.service.generation import Generation
+
+
+def report(
+    environment: Environment, generations: Sequence[Generation], born: float, replaced: int, stopping: bool
+) -> dict[str, Any]:
+    """What `status` shows. Times in seconds.
+
+    The first of the generations is in use. `born` is the start of the daemon, on the monotonic clock; `replaced`:
+    workers that were.
+    """
+    now = time.monotonic()
+    current, admission = generations[0], environment.admission
+    counts = admission.counts()
+    counters = admission.counters.totals()
+    return {
+        "instance": current.settings.instance,
+        "version": VERSION,
+        "pid": os.getpid(),
+        "uptime": round(now - born),
+        "stopping": stopping,
+        "configuration": environment.in_force.report(),
+        "listen": [str(endpoint) for endpoint in current.listeners],
+        "connections": sum(counts),
+        "max_connections": admission.limit,
+        "replaced_workers": replaced,
+        "counters": {counter.name.lower(): total for counter, total in counters.items()},
+        "log": environment.levels.report() | {"syslog": any(syslog.in_use())},
+        "bypass": environment.bypass.report(),
+        "filter": admission.recent_verdicts.report(),
+        **activity(admission, current.settings),
+        "workers": [
+            {
+                "pid": worker.pid,
+                "phase": generation.phase.value,
+                "uptime": round(now - worker.born),
+                "connections": counts[worker.row],
+                "silent": round(worker.silent * PULSE),
+            }
+            for generation in generations
+            for worker in generation.workers.values()
+        ],
+    }
+
+
+def metrics(admission: Admission, status: dict[str, Any]) -> str:
+    """What the metrics socket answers. `status`: what `report` returned."""
+    return exposition(admission.metrics.totals(), admission.counters.totals(), gauges_of(status))
