@@ -107,27 +107,26 @@ def _key(endpoint: Endpoint) -> tuple[int, object]:
 def adopt(descriptors: Iterable[int], settings: Settings) -> Listeners:
     """The sockets among these descriptors that `settings` ask for; for `renew_listeners`, as `existing`.
 
-    The others stop listening first: one on all addresses would be in the way of one on a single address. Raises
-    ListenError.
+    The others stop listening first, for whoever keeps copies of them: one on all addresses would be in the way of one
+    on a single address, and clients would wait where nobody serves. Raises ListenError; then all of them stop.
     """
-    wanted = {_key(endpoint) for endpoint in endpoints(settings)}
-    kept = _listeners_of(descriptors)
-    unused = {endpoint: sock for endpoint, sock in kept.items() if _key(endpoint) not in wanted}
-    stop_listening(unused.values())
-    close_listeners(unused)
-    return {endpoint: sock for endpoint, sock in kept.items() if endpoint not in unused}
-
-
-def _listeners_of(descriptors: Iterable[int]) -> Listeners:
+    kept = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     found: Listeners = {}
-    for descriptor in descriptors:
-        sock = socket.socket(fileno=descriptor)
-        endpoint = _endpoint_of(sock)
-        if endpoint is None or endpoint in found:
-            sock.close()
-        else:
-            sock.setblocking(False)
-            found[endpoint] = sock
+    unused: Listeners = {}
+    try:
+        wanted = {_key(endpoint) for endpoint in endpoints(settings)}
+        for sock in kept:
+            endpoint = _endpoint_of(sock)
+            if endpoint is not None and endpoint not in found:
+                (found if _key(endpoint) in wanted else unused)[endpoint] = sock
+                sock.setblocking(False)
+    finally:
+        used = set(found.values())
+        stop_listening([sock for sock in kept if sock not in used])
+        close_listeners(unused)
+        for sock in kept:
+            if sock not in used:
+                sock.close()
     return found
 
 
@@ -163,13 +162,13 @@ def stop_listening(listeners: Iterable[socket.socket]) -> None:
                 listener.accept()[0].close()
 
 
-def close_listeners(listeners: Mapping[Endpoint, socket.socket], remove: bool = True) -> None:
-    """Close them, and `remove` the files of unix sockets where we may. What is closed already is left alone."""
+def close_listeners(listeners: Mapping[Endpoint, socket.socket]) -> None:
+    """Close them, and remove the files of unix sockets where we may. What is closed already is left alone."""
     for endpoint, listener in listeners.items():
         if listener.fileno() == -1:
             continue
         listener.close()
-        if remove and isinstance(endpoint.address, str):
+        if isinstance(endpoint.address, str):
             with suppress(OSError):  # a folder that User may not write to: the next start removes a dead socket
                 Path(endpoint.address).unlink()
 

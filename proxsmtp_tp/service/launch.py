@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.reader import Configuration, load_config, printable
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.admission import Admission
-from proxsmtp_tp.net.listening import ListenError, adopt, close_listeners, renew_listeners
+from proxsmtp_tp.net.listening import ListenError, adopt, close_listeners, renew_listeners, stop_listening
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.bypass import BYPASS_FILE, Bypass
@@ -49,6 +49,7 @@ from proxsmtp_tp.telemetry.last_error import LastErrorHandler
 
 if TYPE_CHECKING:
     import pwd
+    from collections.abc import Iterator
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.listening import Listeners
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CANNOT_START = (ListenError, PidFileError, PrivilegeError, StartError)
 # What Python imports only when it is first used: names with non-ASCII letters are looked up by idna.
 _PRELOADED = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "uvloop")
 _DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
@@ -176,7 +178,7 @@ def _run(wanted: Launch, notifier: Notifier, starter: _Starter) -> int:
     try:
         with ExitStack() as cleanup:
             _prepare(wanted, notifier, starter, cleanup).run()
-    except (ListenError, PidFileError, PrivilegeError, StartError) as error:
+    except _CANNOT_START as error:
         starter.failed(str(error))
         return 1
     return 0
@@ -191,8 +193,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     log.debug("starting up (%s)...", VERSION)
     pid_file = PidFile(_pid_path(settings, wanted))
     cleanup.callback(pid_file.remove)
-    listeners = _open_listeners(settings, notifier)
-    cleanup.callback(close_listeners, listeners)
+    listeners = cleanup.enter_context(_listening(settings, notifier))
     for endpoint in listeners:
         log.debug("created socket: %s", endpoint)
     _wait_for_the_one_before(pid_file, settings)
@@ -251,14 +252,24 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     return Master(settings, listeners, environment)
 
 
-def _open_listeners(settings: Settings, notifier: Notifier) -> Listeners:
-    """With those that the service manager has kept over the restart, and the clients that wait there."""
+@contextmanager
+def _listening(settings: Settings, notifier: Notifier) -> Iterator[Listeners]:
+    """The listening sockets, with those that the service manager has kept over the restart, and the clients there.
+
+    A daemon that cannot start ends this: clients are refused, and wait for nobody. The manager sees that the sockets do
+    not listen any more, and closes its copies (sd_pid_notify_with_fds(3), FDPOLL). After a crash the next daemon gets
+    them.
+    """
     kept = adopt(notifier.stored, settings)
+    listeners = kept
     try:
-        return renew_listeners(settings, kept)
-    except ListenError:
-        close_listeners(kept, remove=False)  # the manager has its copies for the next start
+        listeners = renew_listeners(settings, kept)
+        yield listeners
+    except _CANNOT_START:
+        stop_listening(listeners.values())
+        close_listeners(listeners)
         raise
+    close_listeners(listeners)
 
 
 def _prepare_state(directory: Path, user: pwd.struct_passwd) -> None:

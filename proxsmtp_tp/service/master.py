@@ -1,6 +1,7 @@
 """The master: keeps the listening sockets and the workers, handles signals. No event loop, no thread: it may fork.
 
-TERM, INT  accept no more clients, drain, end; a second time: end at once
+TERM, INT  accept no more clients, drain, end; a second time: end at once. Before the start is complete, under a service
+           manager: as USR2
 USR2       the next daemon takes over (systemctl restart): end at once; the workers drain beside the next daemon. Only
            where a service manager keeps the listening sockets: clients wait for the next daemon, and are not refused
 HUP        read the configuration again: new workers take over when all of them are ready, the old ones drain;
@@ -217,7 +218,7 @@ class Master:
             self._hand_over()
         for number in heard:
             if number in {signal.SIGTERM, signal.SIGINT} and not self._handed_over:
-                self._stop(signal.Signals(number).name)
+                self._end(signal.Signals(number).name)
             elif number == signal.SIGHUP:
                 self.want_reload()
 
@@ -305,6 +306,15 @@ class Master:
 
     # The end.
 
+    def _end(self, why: str) -> None:
+        if self._announced or self._stopping or not self._kept.possible:
+            self._stop(why)
+            return
+        # A restart during the start: systemd skips ExecStop, so no USR2 comes. In a stop it closes its copies itself.
+        log.log(NOTICE, "stopping (%s) before the start is complete", why)
+        self._environment.fail_open.close()
+        self._leave()
+
     def _stop(self, why: str) -> None:
         if not self._stopping:
             log.log(NOTICE, "stopping (%s): waiting for running transactions", why)
@@ -321,15 +331,20 @@ class Master:
             self._environment.on_stop()
 
     def _hand_over(self) -> None:
-        """End at once, and leave the listening sockets as they are, with the clients in their queues."""
         if self._stopping or not self._kept.possible:
             log.warning("USR2 is for a service manager that keeps the listening sockets: ignored")
             return
-        self._handed_over = True
         draining = sum(self._environment.admission.counts())
         log.log(NOTICE, "the next daemon takes over: %d connections finish beside it", draining)
-        self._environment.notifier.stopping()
         self._environment.fail_open.hand_over()
+        self._leave()
+
+    def _leave(self) -> None:
+        """End at once, and leave the listening sockets as they are, with the clients in their queues."""
+        self._handed_over = True
+        self._environment.notifier.stopping()
+        if self._next is not None:
+            self._close_unused(self._next.listeners)  # the manager has none of them: the next daemon binds them itself
         for generation in self._generations():
             if generation.phase is not Phase.DRAINING:
                 generation.retire()

@@ -204,9 +204,10 @@ class _Ending:
     def _drain(self, reason: Reason) -> None:
         self._job.admission.end_accepting(self._job.row)
         self._proxy.drain(reason)
-        if reason is Reason.RELOAD:
-            for listener in self._job.listeners:
-                listener.close()  # others accept now: to ss(8) and doctor this process must not look as if it did
+        # Others accept from now on: to ss(8) and doctor this process must not look as if it did. And if nobody does, a
+        # socket that stays open here would keep clients waiting, and the next daemon from its address.
+        for listener in self._job.listeners:
+            listener.close()
 
 
 def _nothing(*_: object) -> None:

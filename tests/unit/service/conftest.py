@@ -89,7 +89,7 @@ class Daemon:
         self.file = folder / "d.conf"
         self.socket = str(folder / "listen")
         self.process: subprocess.Popen[bytes] | None = None
-        self.clients: list[Client] = []
+        self.clients: list[Client | socket.socket] = []
         self.environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder), "STATE_DIRECTORY": str(folder / "state")}
         self.master = 0
 
@@ -149,8 +149,17 @@ class Daemon:
 
     def connect(self, path: str | None = None) -> Client:
         """A new connection, greeted."""
-        self.clients.append(Client(path or self.socket))
-        return self.clients[-1]
+        client = Client(path or self.socket)
+        self.clients.append(client)
+        return client
+
+    def connect_to_queue(self) -> socket.socket:
+        """A new connection to the listening socket, which nobody may have accepted yet."""
+        client = socket.socket(socket.AF_UNIX)
+        self.clients.append(client)
+        client.settimeout(PATIENCE)
+        client.connect(self.socket)
+        return client
 
     def connect_to_another(self, than: set[int]) -> Client:
         """A connection to a worker that is none of these: they may accept until they have heard that they drain."""

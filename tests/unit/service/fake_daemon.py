@@ -42,14 +42,16 @@ class Turn(Enum):
 
 
 class FakeProxy:
-    """What a worker runs here. Header: `X-Fail: PATH` makes it fail at its start while PATH exists."""
+    """What a worker runs here. While PATH exists, `Header: X-Fail: PATH` makes its start fail, `X-Wait: PATH` wait."""
 
     def __init__(
         self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
     ) -> None:
-        cause = (settings.header or "").removeprefix("X-Fail: ")
-        if cause and Path(cause).exists():
+        what, _, path = (settings.header or "").partition(": ")
+        if what == "X-Fail" and Path(path).exists():
             raise RuntimeError("asked to fail\nat the start")
+        while what == "X-Wait" and Path(path).exists():
+            time.sleep(0.01)
         self.settings, self.listeners, self.admission, self.worker = settings, listeners, admission, worker
         self.loop = asyncio.get_running_loop()
         self.clients: dict[socket.socket, Turn] = {}
