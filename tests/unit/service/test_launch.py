@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
