@@ -160,6 +160,20 @@ def test_a_restart_refuses_nobody(gateway: Machines) -> None:
     assert status(gateway)[0]["pid"] != before
 
 
+def test_systemd_keeps_no_socket_for_a_daemon_that_cannot_start(gateway: Machines) -> None:
+    """It is started again each second: clients are refused meanwhile, and do not wait."""
+    run = gateway.gateway.run
+    run("cp", "-a", CONFIG, "/root/good.conf")
+    run("sh", "-c", f"echo 'Listen: 10025, 198.51.100.77:10026' >>{CONFIG}")
+    run("systemctl", "restart", "--no-block", DAEMON)
+    kept = ("systemctl", "show", "-p", "NFileDescriptorStore", "--value", DAEMON)
+    assert acceptance.wait_until(lambda: "this machine has no such address" in journal(gateway))
+    assert acceptance.wait_until(lambda: run(*kept) == "0\n")
+    run("mv", "/root/good.conf", CONFIG)
+    run("systemctl", "restart", DAEMON)
+    assert acceptance.wait_until(lambda: run(*kept) == "2\n")
+
+
 def test_an_upgrade_by_hand_refuses_nobody(gateway: Machines) -> None:
     run = gateway.gateway.run
     with load(gateway) as found:
