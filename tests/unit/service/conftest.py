@@ -37,6 +37,11 @@ def eventually(what: Callable[[], Any], why: str = "") -> Any:
     raise AssertionError(why or "it did not happen")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has taken effect: until then a process may handle other signals (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that ended and was not reaped does not."""
     try:

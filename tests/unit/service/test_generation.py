@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 from proxsmtp_tp.service import generation as generations
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator, Worker, backoff, ending
 from proxsmtp_tp.service.worker import make_proxy
-from tests.unit.service.conftest import eventually
+from tests.unit.service.conftest import eventually, is_stopped
 
 
 def test_starts_come_slower_and_slower_and_never_stop() -> None:
@@ -110,8 +109,7 @@ def test_a_dead_worker_leaves_no_connection_behind(caplog: pytest.LogCaptureFixt
 def test_who_does_not_hear_term_is_killed_in_the_end() -> None:
     case = Case()
     os.kill(case.pid, signal.SIGSTOP)
-    stat = Path(f"/proc/{case.pid}/stat")
-    eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")  # now it does not hear TERM
+    eventually(lambda: is_stopped(case.pid))
     case.generation.drain()
     case.generation.tick()
     assert case.generation.due() > time.monotonic() + 30

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 from array import array
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.service.conftest import PATIENCE, eventually, is_alive
+from tests.unit.service.conftest import PATIENCE, eventually, is_alive, is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -283,6 +284,7 @@ def test_a_restart_during_a_reload(daemon: Daemon, manager: Manager) -> None:
     new = eventually(lambda: [worker["pid"] for worker in daemon.status()["workers"] if worker["phase"] == "starting"])
     for pid in new:
         os.kill(pid, signal.SIGSTOP)  # as one that the processor has no time for
+    eventually(lambda: all(is_stopped(pid) for pid in new))
     daemon.signal(signal.SIGUSR2)
     assert daemon.wait() == 0
     daemon.configure(Listen=f"127.0.0.1:{port}")
@@ -290,7 +292,8 @@ def test_a_restart_during_a_reload(daemon: Daemon, manager: Manager) -> None:
         start_next(daemon, manager)
     finally:
         for pid in new:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the old daemon has ended it
+                os.kill(pid, signal.SIGKILL)
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         assert client.recv(99).startswith(b"220 ")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.service.conftest import PATIENCE, eventually, is_alive
+from tests.unit.service.conftest import PATIENCE, eventually, is_alive, is_stopped
 
 if TYPE_CHECKING:
     from tests.unit.service.conftest import Daemon
@@ -150,10 +150,11 @@ def test_a_second_term_is_not_lost_behind_a_first_one_that_waits(daemon: Daemon)
     busy = daemon.connect()
     assert busy.ask("BUSY") == "250 BUSY"
     os.kill(busy.worker, signal.SIGSTOP)
+    eventually(lambda: is_stopped(busy.worker))
     daemon.signal(signal.SIGTERM)
     eventually(lambda: signal.SIGTERM in waiting(busy.worker))
     daemon.signal(signal.SIGTERM)
-    eventually(lambda: len(waiting(busy.worker)) == 2, "the worker does not hear of the second one")
+    eventually(lambda: len(waiting(busy.worker)) == 2, "the worker does not get the second one")
     os.kill(busy.worker, signal.SIGCONT)
     assert busy.line() == "421 stopped"
     assert daemon.wait() == 0
