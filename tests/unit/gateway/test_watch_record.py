@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ def test_an_old_or_damaged_record_counts_for_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert read("a", store) is None
     record = Record("drifted", ("missing: x",), time.time())
-    write("a", store, record)
+    before = os.umask(0o077)  # of the unit; `status` is for everybody
+    try:
+        write("a", store, record)
+    finally:
+        os.umask(before)
     assert path_of("a", store).stat().st_mode & 0o777 == 0o644
     assert read("a", store) == record
     write("a", store, Record("in place", (), time.time() - STALE - 1))

@@ -178,6 +178,15 @@ def test_many_connections_make_one_lock_and_one_run_of_the_command(tmp_path: Pat
     assert len(daemon.locks.active()) == 1
 
 
+def test_the_command_runs_for_a_lock_of_an_administrator_too(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    command = f'echo "$CLIENT $REASON ($LIMIT) $SECONDS ($TRACE_ID)" >> {ran}'
+    daemon = Daemon(tmp_path, lock_command=command, **REJECTS)
+    daemon.locks.add("192.0.2.7", 60, "sends spam")
+    reap(daemon)
+    assert ran.read_text("utf-8") == "192.0.2.7 sends spam () 60 ()\n"
+
+
 def reap(daemon: Daemon) -> None:
     """As the master does, until no command runs."""
     while daemon.locks._hook._pid is not None:
