@@ -118,6 +118,43 @@ def test_a_worker_that_hangs_or_is_dead_holds_nobody_up(run: Run, monkeypatch: p
     run(scene())
 
 
+def test_a_dead_worker_frees_its_own_places_only(run: Run) -> None:
+    async def scene() -> None:
+        table, crowd = Admission(10, 2), Crowd()
+        dead, lives = ProcessLimit(4, table.places(0)), ProcessLimit(4, table.places(1))
+        for limit, client in ((lives, A), (dead, B), (dead, C), (lives, D)):
+            crowd.come(limit, client)
+        assert table.places(1).taken() == 4
+        table.clear(0)
+        assert table.places(1).taken() == 2
+        assert sorted(table.places(1).in_use().values()) == [1, 1]
+        for client in (A, D):
+            lives.leave(client)
+        assert table.places(1).taken() == 0
+        await pass_through()
+        lives.close()
+
+    run(scene())
+
+
+def test_a_worker_is_woken_for_its_place(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for its timer, which is for a wake-up that is lost."""
+    monkeypatch.setattr("proxsmtp_tp.filters.limit.LOOK", 3600.0)
+
+    async def scene() -> None:
+        table, crowd = Admission(10, 2), Crowd()
+        first, second = (ProcessLimit(1, table.places(worker)) for worker in range(2))
+        crowd.come(first, A)
+        crowd.come(second, B)
+        assert crowd.got == [A]
+        first.leave(A)
+        await until(lambda: crowd.got == [A, B], "the other worker is woken")
+        first.close()
+        second.close()
+
+    run(scene())
+
+
 def test_real_workers_together_never_have_more_than_there_are() -> None:
     """Four of them with 25 messages each that come at once; a pipe keeps the order of what they do."""
     table = Admission(10, 4)
