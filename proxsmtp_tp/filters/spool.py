@@ -113,6 +113,18 @@ class Spool(_Reading):
         self._left -= len(data)
         return data
 
+    def at(self, start: int, size: int) -> bytes:
+        """After `complete`: the octets from `start` on, fewer only at the end. OSError if the file has become
+        shorter. The place of `read` does not move.
+        """
+        size = max(0, min(size, self.size - start))
+        if self._file is None:
+            return bytes(memoryview(self._memory)[start : start + size])
+        data = os.pread(self._file.fileno(), size, start)
+        if len(data) < size:
+            raise OSError(errno.EIO, "the message became shorter after it was judged")
+        return data
+
     def close(self) -> None:
         """Free memory and file. Idempotent."""
         super().close()
