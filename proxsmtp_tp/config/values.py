@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxsmtp_tp.config.addresses import InetAddress, parse_address, parse_port
+from proxsmtp_tp.config.filter_lines import parse_filter, show_filter
 from proxsmtp_tp.config.rates import ClientLimit, parse_at_once, parse_lock_duration, parse_rate
 from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
 
@@ -218,6 +219,13 @@ RATE = Kind("number/time [burst number] [shadow]", parse_rate, lambda rate: "off
 AT_ONCE = Kind("number [shadow]", parse_at_once, lambda value: "off" if value is None else str(value))
 LIMITS = Kind(
     "directive ...", parse_limits, lambda limits: show_list(tuple(limit.value for limit in limits)), repeatable=True
+)
+FILTER = Kind(
+    "name type address-or-command [setting=value ...]",
+    parse_filter,
+    lambda lines: "; ".join(map(show_filter, lines)),
+    repeatable=True,
+    free_text=True,
 )
 LOCK_DURATION = Kind("duration", parse_lock_duration)
 

@@ -30,13 +30,15 @@ LOOK = 0.25
 class ProcessLimit:
     """At most `maximum` places, over all workers that share `places`. Used inside a running event loop."""
 
-    def __init__(self, maximum: int, places: Places | None = None) -> None:
+    def __init__(self, maximum: int, places: Places | None = None, wait: float | None = None) -> None:
         if maximum < 1:
             raise ValueError(f"no filter could ever run with {maximum} processes")
         self.maximum = min(maximum, SLOTS)
         self.taken = 0
         """Places that this worker uses."""
         self.closed = False
+        self.wait = wait
+        """Seconds that a message may wait for a place; None: as long as the filter may take."""
         self._places: Places = places or OwnPlaces()
         self._waiting: dict[bytes, dict[Callable[[], None], float]] = {}
         """By client, in the order of arrival: since when each message waits."""

@@ -23,14 +23,21 @@ if TYPE_CHECKING:
 class FilterFailedError(Exception):
     """The filter did not judge the message. The text is one line for the log.
 
-    `unreachable`: no address could be connected to. `reply`: what the client gets with failure=tempfail; None: a common
-    one.
+    `unreachable`: no address could be connected to. `timed_out`: it was too slow. `reply`: what the client gets with
+    failure=tempfail; None: a common one.
     """
 
-    def __init__(self, detail: str, *, reply: Reply | None = None, unreachable: bool = False) -> None:
+    def __init__(
+        self, detail: str, *, reply: Reply | None = None, unreachable: bool = False, timed_out: bool = False
+    ) -> None:
         super().__init__(detail)
+        self.timed_out = timed_out
         self.reply = reply
         self.unreachable = unreachable
+
+
+class NotAskedError(FilterFailedError):
+    """The filter was not asked: no place became free. It says nothing about the filter."""
 
 
 @dataclass(frozen=True, slots=True)

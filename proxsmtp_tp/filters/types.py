@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
+
+from proxsmtp_tp.config.filter_lines import MemberType
+from proxsmtp_tp.config.settings import FilterDefault
+from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.launcher import Command
+from proxsmtp_tp.filters.run_member import FirstReachable, RunMember
+from proxsmtp_tp.filters.smtp import SmtpFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.filters.limit import ProcessLimit
+    from proxsmtp_tp.filters.member import Member
     from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 
@@ -21,7 +32,31 @@ class Parts:
     space: SpoolSpace
     """For a body or message that the filter returns: `spool.Spool(space)`."""
     limit: ProcessLimit
-    """`max=`: only types with a process of their own (pipe, file, smtp) take and free places; the chain does it for
-    others."""
+    """`max=` and `wait=`: the types in TAKE_PLACES take and free places, for the others the chain does it."""
+    default: FilterDefault = FilterDefault.REJECT
+    """FilterDefault."""
     hostname: str = field(default_factory=socket.gethostname)
     """Our name: milter's `j` and `{daemon_name}`, rspamd's MTA-Name."""
+
+
+def _command(kind: Literal["pipe", "file"]) -> Callable[[FilterLine, Parts], Member]:
+    def make(line: FilterLine, parts: Parts) -> Member:
+        command = Command(line.command, line.timeout, parts.default)
+        return RunMember(CommandFilter(command, kind, parts.space, parts.limit), parts.space)
+
+    return make
+
+
+def _scanner(line: FilterLine, parts: Parts) -> Member:
+    scanners = [SmtpFilter(address, line.timeout, parts.space, parts.limit) for address in line.addresses]
+    return FirstReachable([RunMember(scanner, parts.space) for scanner in scanners])
+
+
+TYPES: Final[dict[MemberType, Callable[[FilterLine, Parts], Member]]] = {
+    MemberType.PIPE: _command("pipe"),
+    MemberType.FILE: _command("file"),
+    MemberType.SMTP: _scanner,
+}
+
+TAKE_PLACES: Final = frozenset({MemberType.PIPE, MemberType.FILE, MemberType.SMTP})
+"""Types whose places are in use until a process or connection has ended, after the verdict."""

@@ -32,6 +32,18 @@ class Seconds:
     total: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class FilterJudged:
+    """What one filter of a chain said of a message. `verdict`: pass, edit, reject, tempfail, discard, quarantine,
+    failed, skipped, or tag (a refusal that mode=tag turned into a header). `text` is one line, perhaps empty.
+    """
+
+    name: str
+    verdict: str
+    seconds: float
+    text: str = ""
+
+
 @dataclass(slots=True)
 class Refusal:
     """The server refused MAIL, RCPT or DATA; `command` is the verb. `recipient` is None, unless it was RCPT."""
@@ -69,11 +81,13 @@ class Transaction:
     origin: str = ""
     """Who chose the reply: server, filter, or proxy."""
     verdict: str = ""
-    """The filter's: pass, reject, tempfail, discard; empty: there was none."""
+    """The filter's: pass, reject, tempfail, discard, quarantine; empty: there was none."""
     monitored: str = ""
     """FilterMode monitor: what `verdict` would have been with enforce; empty: it is the filter's."""
     filter_words: str = ""
     """How the filter ended, or what it said."""
+    judged: tuple[FilterJudged, ...] = ()
+    """What each filter of the chain said, in order; empty: there is no chain."""
     size: int = 0
     """Octets of the message that the client sent, without dot-stuffing."""
     changed: bool | None = None
