@@ -35,7 +35,13 @@ RECIPIENTS_LIMIT = 1000
 NAME_LIMIT = 998
 """Octets of a field's name: the limit of a line (RFC 5322 section 2.1.1)."""
 
+ADDRESS_LIMIT = 512
+"""Octets of an address: twice the longest path (RFC 5321 section 4.5.3.1.3)."""
+
 _NAME = re.compile(rb"[!-9;-~]{1,%d}" % NAME_LIMIT)
+_MAIL_PARAMETERS = frozenset({b"RET", b"ENVID"})
+_RCPT_PARAMETERS = frozenset({b"NOTIFY", b"ORCPT"})
+"""What a filter may add (RFC 3461 sections 4.1 - 4.4), as with Postfix (MILTER_README); the rest is dropped."""
 
 
 class EditError(ValueError):
@@ -187,14 +193,15 @@ def _edited_envelope(envelope: Envelope, edit: EnvelopeEdit) -> Envelope:
 
 def _with_sender(envelope: Envelope, sender: bytes, given: bytes) -> Envelope:
     _check_ascii(envelope, sender)
-    names = {word.partition(b"=")[0].upper() for word in given.split()}
+    words = [word for word in given.split() if word.partition(b"=")[0].upper() in _MAIL_PARAMETERS]
+    names = {word.partition(b"=")[0].upper() for word in words}
     kept = [
         word
         for word in envelope.sender_parameters.split()
         if (name := word.partition(b"=")[0].upper()) != b"AUTH" and name not in names
     ]
-    parameters = b" ".join([*kept, *given.split()])
-    if sender == envelope.sender and not given:
+    parameters = b" ".join([*kept, *words])
+    if sender == envelope.sender and not words:
         return envelope
     return Envelope(sender, parameters, list(envelope.recipients), list(envelope.recipient_parameters))
 
@@ -205,11 +212,12 @@ def _with_recipient(envelope: Envelope, address: bytes, parameters: bytes) -> En
         return envelope
     if len(envelope.recipients) >= RECIPIENTS_LIMIT:
         raise EditError(f"more than {RECIPIENTS_LIMIT} recipients")
+    words = [word for word in parameters.split() if word.partition(b"=")[0].upper() in _RCPT_PARAMETERS]
     return Envelope(
         envelope.sender,
         envelope.sender_parameters,
         [*envelope.recipients, address],
-        [*envelope.recipient_parameters, parameters],
+        [*envelope.recipient_parameters, b" ".join(words)],
     )
 
 
@@ -252,6 +260,8 @@ def _forward_path(address: bytes) -> bytes:
 
 def _bracketed(address: bytes) -> bytes:
     address = address.strip(b" \t")
+    if len(address) > ADDRESS_LIMIT:
+        raise EditError(f"an address of {len(address)} octets")
     return address if address.startswith(b"<") and address.endswith(b">") else b"<" + address + b">"
 
 

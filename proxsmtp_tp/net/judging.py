@@ -84,6 +84,7 @@ class Judging:
             remote=effect.remote,
             remote_helo=effect.remote_helo,
             trace_id=owner.trace_id,
+            authenticated=effect.authenticated,
         )
         if self._filter is None:
             raise RuntimeError("the session asks for a filter that is not configured")

@@ -20,7 +20,7 @@ _STATUS = {
     "REFUSED": "refused",
     "INTERRUPTED": "interrupted",
 }
-_BY_VERDICT = {"reject": "rejected", "tempfail": "deferred", "discard": "discarded"}
+_BY_VERDICT = {"reject": "rejected", "tempfail": "deferred", "discard": "discarded", "quarantine": "quarantined"}
 """Where the status is the filter's own text."""
 
 

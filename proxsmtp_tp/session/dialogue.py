@@ -211,6 +211,7 @@ class Dialogue:
         self.message = None
         self.remote = b""
         self.remote_helo = b""
+        self.ours.forwarded = {}
 
     def release_filter(self) -> None:
         """Ask the driver to end its filter run, if there still is one."""

@@ -407,4 +407,8 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.OUR_NOOP: _our_noop,
     Expect.OUR_XCLIENT: _our_xclient,
     Expect.OUR_EHLO: _our_ehlo,
+    Expect.OUR_RESTART: message.our_envelope,
+    Expect.OUR_XFORWARD: message.our_envelope,
+    Expect.OUR_MAIL: message.our_envelope,
+    Expect.OUR_RCPT: message.our_envelope,
 }

@@ -97,6 +97,7 @@ MESSAGES = _counter(
     "rejected",
     "deferred",
     "discarded",
+    "quarantined",
     "filter_error",
     "refused",
     "interrupted",
@@ -117,6 +118,7 @@ VERDICTS = _counter(
     "reject",
     "tempfail",
     "discard",
+    "quarantine",
     "error",
 )
 _CLASSES = ("2xx", "3xx", "4xx", "5xx")

@@ -1,0 +1,167 @@
+"""The filters want another envelope: what the server is told after the verdict, and what its answers mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.session.effects import CloseClient, CloseServer, FilterAbort, ReadMessage
+from proxsmtp_tp.session.events import ClientClosed, FilterVerdict, MessageChunk, MessageEnd, ServerClosed
+from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.smtp.envelope import Envelope
+from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
+
+FILTERED = Options(filtered=True)
+TEXT = b"Subject: x\r\n\r\nbody\r\n"
+NEW = Envelope(b"a@client.example", b"", [b"b@mx.example", b"new@mx.example"], [b"", b""])
+OTHER = Envelope(b"other@client.example", b"SIZE=7 BODY=8BITMIME RET=HDRS", [b"c@mx.example"], [b"NOTIFY=NEVER"])
+
+
+def judging(*keywords: str, forwarded: str = "") -> Playbook:
+    """A message has been sent to the filter; the verdict is awaited."""
+    play = introduced(FILTERED, *keywords)
+    commands = [forwarded] if forwarded else []
+    for command in (*commands, "MAIL FROM:<a@client.example>", "RCPT TO:<b@mx.example>"):
+        play.session.feed(C(command))
+        play.session.feed(S("250 ok"))
+    play.session.feed(C("DATA"))
+    play.session.feed(C(TEXT + b".\r\n"))
+    return play
+
+
+def passed(envelope: Envelope | None) -> FilterVerdict:
+    return FilterVerdict(Verdict(Action.PASS, None, "passed", size=len(TEXT), envelope=envelope))
+
+
+def delivered(play: Playbook) -> Playbook:
+    """From our DATA to the final reply."""
+    return (
+        play
+        >> S("354 go")
+        << ReadMessage()
+        >> MessageChunk(TEXT)
+        << server(TEXT)
+        >> MessageEnd()
+        << server(b".\r\n")
+        << FilterAbort()
+        >> S("250 queued")
+        << client("250 queued")
+    )
+
+
+def test_the_same_envelope_is_no_change() -> None:
+    same = Envelope(b"a@client.example", b"", [b"b@mx.example"], [b""])
+    assert delivered(judging() >> passed(same) << server("DATA"))
+
+
+def test_one_more_recipient_is_one_more_rcpt() -> None:
+    play = judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> S("250 ok") << server("DATA")
+    assert delivered(play)
+
+
+def test_another_sender_begins_the_transaction_again() -> None:
+    play = (
+        judging("DSN", "SIZE 1000000")
+        >> passed(OTHER)
+        << server("RSET")
+        >> S("250 ok")
+        << server(f"MAIL FROM:<other@client.example> SIZE={len(TEXT)} BODY=8BITMIME RET=HDRS")
+        >> S("250 ok")
+        << server("RCPT TO:<c@mx.example> NOTIFY=NEVER")
+        >> S("250 ok")
+        << server("DATA")
+    )
+    assert delivered(play)
+
+
+def test_with_pipelining_it_is_one_group() -> None:
+    play = (
+        judging("PIPELINING")
+        >> passed(OTHER)
+        << server(
+            f"RSET\nMAIL FROM:<other@client.example> SIZE={len(TEXT)} BODY=8BITMIME\nRCPT TO:<c@mx.example>"
+        )  # without DSN no RET and no NOTIFY
+        >> S("250 ok\n250 ok\n250 ok")
+        << server("DATA")
+    )
+    assert delivered(play)
+
+
+def test_xforward_is_said_again() -> None:
+    play = (
+        judging("XFORWARD NAME ADDR", forwarded="XFORWARD NAME=x.example ADDR=192.0.2.77")
+        >> passed(OTHER)
+        << server("RSET")
+        >> S("250 ok")
+        << server("XFORWARD NAME=x.example ADDR=192.0.2.77")
+        >> S("250 ok")
+        << server(f"MAIL FROM:<other@client.example> SIZE={len(TEXT)} BODY=8BITMIME")
+        >> S("250 ok")
+        << server("RCPT TO:<c@mx.example>")
+        >> S("250 ok")
+        << server("DATA")
+    )
+    assert delivered(play)
+
+
+def test_a_refused_recipient_is_451_and_nothing_is_sent() -> None:
+    play = judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> S("550 5.1.1 unknown")
+    words = "451 4.3.0 The server refuses the changed envelope: 550 5.1.1 unknown"
+    assert (
+        play << FilterAbort() << client(words) << server("RSET") >> S("250 ok") >> C("NOOP") << server("NOOP")
+    )  # the session goes on
+    assert any("to=new@mx.example" in line and "refused=RCPT" in line for line in play.logged)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_refusal_without_pipelining_stops_the_rest(at: int) -> None:
+    play = judging() >> passed(OTHER) << server("RSET")
+    sent = [f"MAIL FROM:<other@client.example> SIZE={len(TEXT)} BODY=8BITMIME", "RCPT TO:<c@mx.example>"]
+    for command in sent[:at]:
+        play = play >> S("250 ok") << server(command)
+    words = "451 4.3.0 The server refuses the changed envelope: 450 4.2.0 later"
+    assert play >> S("450 4.2.0 later") << FilterAbort() << client(words) << server("RSET")
+
+
+def test_a_refusal_in_a_group_waits_for_all_replies() -> None:
+    play = judging("PIPELINING") >> passed(Envelope(b"", b"", [b"c@mx.example", b"d@mx.example"], [b"", b""]))
+    words = "451 4.3.0 The server refuses the changed envelope: 550 5.1.8 no such sender"
+    assert (
+        play
+        << server("RSET\nMAIL FROM:<>\nRCPT TO:<c@mx.example>\nRCPT TO:<d@mx.example>")
+        >> S("250 ok\n550 5.1.8 no such sender\n503 no")
+        >> S("503 no")
+        << FilterAbort()
+        << client(words)
+        << server("RSET")
+    )
+
+
+def test_the_server_leaves_in_between() -> None:
+    play = judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> S("421 4.3.2 bye")
+    assert play << CloseServer(abort=True) << client("421 4.3.2 bye") << FilterAbort() << CloseClient()
+    play = judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> ServerClosed()
+    assert play << client("421 4.4.2 Lost connection with the server") << FilterAbort() << CloseClient()
+
+
+def test_the_client_leaves_in_between() -> None:
+    play = judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> ClientClosed(half=False)
+    assert play << CloseServer(abort=True) << FilterAbort() << CloseClient()
+
+
+def test_a_reply_that_cannot_answer_ends_the_session() -> None:
+    play = judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> S("354 go")
+    words = "421 4.3.0 The server's replies do not fit the commands, closing"
+    assert play << CloseServer(abort=True) << client(words) << FilterAbort() << CloseClient()
+
+
+def test_the_next_message_has_its_own_envelope() -> None:
+    play = delivered(judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> S("250 ok") << server("DATA"))
+    assert (
+        play
+        >> C("MAIL FROM:<next@client.example>")
+        << server("MAIL FROM:<next@client.example>")
+        >> S("250 ok")
+        << client("250 ok")
+    )
+    assert play.session.envelope == [b"next@client.example"]
