@@ -221,7 +221,7 @@ LIMITS = Kind(
     "directive ...", parse_limits, lambda limits: show_list(tuple(limit.value for limit in limits)), repeatable=True
 )
 FILTER = Kind(
-    "name type address-or-command [setting=value ...]",
+    "name type address-or-command setting=value ...",
     parse_filter,
     lambda lines: "; ".join(map(show_filter, lines)),
     repeatable=True,
