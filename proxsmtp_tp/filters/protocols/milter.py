@@ -48,7 +48,6 @@ from proxsmtp_tp.filters.protocols.milter_packets import (
     strings,
 )
 from proxsmtp_tp.filters.protocols.milter_reply import REJECTED, TEMPFAILED, parse_reply
-from proxsmtp_tp.smtp.data import Normalizer
 from proxsmtp_tp.smtp.replies import Reply
 
 if TYPE_CHECKING:
@@ -78,20 +77,18 @@ class _Edits:
     edits: list[Edit] = field(default_factory=list)
     octets: int = 0
     body: bytearray = field(default_factory=bytearray)
-    body_octets: int = 0
     body_replaced: bool = False
-    line_ends: Normalizer = field(default_factory=Normalizer)
 
 
 class MilterDialogue:
-    """The dialogue about one message. `body_limit`: octets of a body that the filter may send.
+    """The dialogue about one message.
 
     Use: write `output` until it is empty, then, if `wants_body`, give it the next chunk of the body, otherwise `feed`
     it what the filter sends; until there is an `outcome`, or a ProtocolError. `output` is never more than a
     socket takes, so memory is limited.
     """
 
-    def __init__(self, message: MilterMessage, body_limit: int) -> None:
+    def __init__(self, message: MilterMessage) -> None:
         self.outcome: Outcome | None = None
         self.options: Options | None = None
         self.wants_body = False
@@ -99,7 +96,6 @@ class MilterDialogue:
         self.event = Event.OPTIONS
         """The event that was sent last."""
         self._message = message
-        self._body_limit = body_limit
         self._reader = PacketReader()
         self._awaited = False
         self._refusals: list[Reply] = []
@@ -233,7 +229,7 @@ class MilterDialogue:
             raise ProtocolError(f"the filter closed the connection {what}")
 
     def take_body(self) -> bytes:
-        """What has come of the new body, with CRLF line ends; the caller keeps it until the outcome."""
+        """What has come of the new body since the last call: the caller stores it, and limits its size."""
         taken = bytes(self._edits.body)
         self._edits.body.clear()
         return taken
@@ -259,10 +255,7 @@ class MilterDialogue:
         known = self._edits
         if answer.code == Answer.REPLACE_BODY:
             known.body_replaced = True
-            known.body_octets += len(answer.payload)
-            if known.body_octets > self._body_limit:
-                raise ProtocolError(f"a new body of more than {self._body_limit} octets")
-            known.body += known.line_ends.feed(answer.payload)
+            known.body += answer.payload
             return True
         edit = parse_edit(answer, leading_space=Steps.LEADING_SPACE in self._options.steps)
         if edit is None:
@@ -310,7 +303,6 @@ class MilterDialogue:
             self._refuse(self._refusals)
             return
         known = self._edits
-        known.body += known.line_ends.finish()
         self.outcome = Outcome(Decision.PASS, self.event, None, tuple(known.edits), known.body_replaced)
 
     def _refused(self, reply: Reply) -> None:

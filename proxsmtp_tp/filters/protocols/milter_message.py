@@ -83,8 +83,9 @@ class Outcome:
 class MilterMessage:
     """What is shown of a message, except its body.
 
-    `client` is an IP literal, empty for a unix socket, `name` its host name or `[address]`. `fields`: name, and what stands behind the colon, of
-    each header field, without its last line end. `macros`: values by name, `i` and `{client_addr}`.
+    `client` is an IP literal, empty for a unix socket; `name` is its host name or `[address]`. `fields`: name, and what
+    stands behind the colon without the last line end, of each header field. `macros`: values by name, such as `i` and
+    `{client_addr}`.
     """
 
     client: str

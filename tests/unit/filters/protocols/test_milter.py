@@ -19,7 +19,6 @@ from proxsmtp_tp.filters.protocols.milter_reply import parse_reply
 from proxsmtp_tp.smtp.envelope import Envelope
 from tests.unit.filters.protocols.milter_peer import CONTINUE, Peer, message, options, packet
 
-LIMIT = 100_000
 ALL_EVENTS = b"OCHMRRTLLLNBE"
 SILENT = 0xFF080 & ~0x20000 | 0x40000
 ACCEPT, REJECT, TEMPFAIL, DISCARD, SKIP, PROGRESS = (packet(code) for code in (b"a", b"r", b"t", b"d", b"s", b"p"))
@@ -27,7 +26,7 @@ INDEX = struct.Struct(">I").pack
 
 
 def dialogue(**given: object) -> MilterDialogue:
-    return MilterDialogue(message(**given), LIMIT)
+    return MilterDialogue(message(**given))
 
 
 def judged(peer: Peer, body: bytes = b"Hello\r\n", chunk: int = 4096, **given: object) -> Outcome:
@@ -301,8 +300,6 @@ def test_progress_at_any_time() -> None:
         {b"E": [packet(b"h", b"a\0" + b"b" * RECEIVED_LIMIT + b"\0")]},
         {b"E": [packet(b"h", b"a\0b\0") * 1001]},
         {b"E": [packet(b"h", b"a\0" + b"b" * 60_000 + b"\0") * 20]},
-        {b"E": [packet(b"b", b"x" * (LIMIT + 1))]},
-        {b"E": [packet(b"b", b"x" * 60_000) * 2]},
         {b"E": [b""]},
         {b"N": [packet(CONTINUE)[:3]]},
     ],
@@ -357,14 +354,13 @@ def test_values_with_leading_space_are_verbatim() -> None:
 @pytest.mark.parametrize(
     ("said", "body"),
     [
-        (packet(b"b", b"one\ntwo\r") + packet(b"b", b"\nthree\rfour"), b"one\r\ntwo\r\nthree\r\nfour"),
-        (packet(b"b", b"x\r"), b"x\r\n"),
+        (packet(b"b", b"one\ntwo\r") + packet(b"b", b"\nthree"), b"one\ntwo\r\nthree"),
         (packet(b"b"), b""),
-        (packet(b"b", b"y" * LIMIT), b"y" * LIMIT),
+        (packet(b"b", b"y" * 200_000), b"y" * 200_000),
     ],
 )
 def test_a_new_body(said: bytes, body: bytes, cut: int) -> None:
-    if cut == 1 and len(body) == LIMIT:
+    if cut == 1 and len(body) == 200_000:
         cut = 1000
     peer = Peer({b"E": [said + packet(CONTINUE)]}, cut=cut)
     assert judged(peer).body_replaced
