@@ -10,6 +10,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from proxsmtp_tp.filters.mail import HeaderTooLargeError
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 
@@ -44,7 +45,7 @@ async def connection(servers: Servers) -> AsyncIterator[Stream]:
     stream = await servers.open()
     try:
         yield stream
-    except ProtocolError as error:
+    except (ProtocolError, HeaderTooLargeError) as error:
         raise FilterFailedError(f"{stream.address}: {error}") from error
     except (ConnectionError, asyncio.IncompleteReadError) as error:
         raise FilterFailedError(f"{stream.address}: {_reason(error)}") from error

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
+    from proxsmtp_tp.filters.parts import Parts
     from proxsmtp_tp.filters.streams import Stream
-    from proxsmtp_tp.filters.types import Parts
 
 PING = b"GET /ping HTTP/1.1\r\nHost: rspamd\r\nConnection: close\r\n\r\n"
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.filters.edits import Edit
     from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.parts import Parts
     from proxsmtp_tp.filters.streams import Stream
-    from proxsmtp_tp.filters.types import Parts
 
 REJECTED = Reply.of(550, "5.7.1 Blocked by the spam filter")
 STATUS, FLAG = b"X-Spam-Status", b"X-Spam-Flag"
