@@ -41,9 +41,9 @@ class MilterMember:
 
     async def judge(self, mail: Mail, request: FilterRequest) -> Judgement:
         """Member."""
-        dialogue = MilterDialogue(message_for(mail, request, self._hostname))
         with NewText(self._space, size_limit(mail.size)) as body:
             async with connection(self._servers) as stream:
+                dialogue = MilterDialogue(message_for(mail, request, self._hostname))
                 outcome = await _talk(stream, dialogue, mail, body)
                 stream.writer.write(dialogue.goodbye())
             body.finish()
