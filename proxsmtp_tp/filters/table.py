@@ -14,10 +14,11 @@ from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.links import Link
 from proxsmtp_tp.filters.monitor import MonitorFilter
+from proxsmtp_tp.filters.parts import Parts
 from proxsmtp_tp.filters.shadowing import Shadows
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool_space import SpoolSpace
-from proxsmtp_tp.filters.types import TAKE_PLACES, TYPES, Parts
+from proxsmtp_tp.filters.types import TAKE_PLACES, TYPES
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import Filter

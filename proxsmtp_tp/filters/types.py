@@ -5,38 +5,24 @@ A new type is a module with a `Member`, a row here, and a value of `config.filte
 
 from __future__ import annotations
 
-import socket
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from proxsmtp_tp.config.filter_lines import MemberType
-from proxsmtp_tp.config.settings import FilterDefault
+from proxsmtp_tp.filters.clamd import ClamdMember
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.launcher import Command
+from proxsmtp_tp.filters.milter import MilterMember
+from proxsmtp_tp.filters.rspamd import RspamdMember
 from proxsmtp_tp.filters.run_member import FirstReachable, RunMember
 from proxsmtp_tp.filters.smtp import SmtpFilter
+from proxsmtp_tp.filters.spamd import SpamdMember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.config.filter_lines import FilterLine
-    from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.member import Member
-    from proxsmtp_tp.filters.spool_space import SpoolSpace
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a type may need of its worker."""
-
-    space: SpoolSpace
-    """For a body or message that the filter returns: `spool.Spool(space)`."""
-    limit: ProcessLimit
-    """`max=` and `wait=`: the types in TAKE_PLACES take and free places, for the others the chain does it."""
-    default: FilterDefault = FilterDefault.REJECT
-    """FilterDefault."""
-    hostname: str = field(default_factory=socket.gethostname)
-    """Our name: milter's `j` and `{daemon_name}`, rspamd's MTA-Name."""
+    from proxsmtp_tp.filters.parts import Parts
 
 
 def _command(kind: Literal["pipe", "file"]) -> Callable[[FilterLine, Parts], Member]:
@@ -56,6 +42,10 @@ TYPES: Final[dict[MemberType, Callable[[FilterLine, Parts], Member]]] = {
     MemberType.PIPE: _command("pipe"),
     MemberType.FILE: _command("file"),
     MemberType.SMTP: _scanner,
+    MemberType.MILTER: MilterMember,
+    MemberType.CLAMD: ClamdMember,
+    MemberType.SPAMD: SpamdMember,
+    MemberType.RSPAMD: RspamdMember,
 }
 
 TAKE_PLACES: Final = frozenset({MemberType.PIPE, MemberType.FILE, MemberType.SMTP})
