@@ -77,7 +77,7 @@ DIRECTIVES: tuple[Directive, ...] = (
         " envelope as those before it have changed them. Not together with FilterCommand. name: letters, digits and -."
         " type: pipe or file (a command), smtp, milter, clamd, spamd, rspamd (a socket, host:port or inet:port@host;"
         " several with commas: the next one is used if one cannot be connected to), worker (a command that stays)."
-        " Settings: timeout=30 seconds for the verdict; failure=tempfail, reject, pass or quarantine: what a message"
+        " Its settings are timeout=30 seconds for the verdict; failure=tempfail, reject, pass or quarantine: what a message"
         " gets that was not judged; max=16 messages at once in all workers, others wait for wait=10 seconds; connect=5"
         " seconds for each address; mode=enforce, tag (a refusal becomes a header X-Filter-NAME) or shadow (judged"
         " after the reply, only logged); limit=octets (K, M or G), oversize=reject, tempfail or pass: what larger"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.chain_endings import USUAL
+from proxsmtp_tp.filters.edits import shown_edit
 from proxsmtp_tp.filters.endings import Ending, not_stored, trouble
 from proxsmtp_tp.filters.mail import Mail, Reader
 from proxsmtp_tp.filters.spool import Spool
@@ -46,6 +47,11 @@ class ChainFilter:
         """Begin to judge a message. Call it inside a running event loop."""
         return ChainRun(self, request, owner)
 
+    @property
+    def running(self) -> int:
+        """How many processes and connections of filters there are that take their own places."""
+        return sum(link.running for link in (*self.links, *self.shadows.links))
+
     def close(self) -> None:
         """The worker ends: end all filters at once. No verdict is needed any more."""
         self.shadows.close()
@@ -70,6 +76,8 @@ class ChainRun:
         self._aborted = False
         self._started = False
         self._judged: Reader | None = None
+        self.edits: tuple[str, ...] = ()
+        """For a trial: what the filters wanted to change, one line for each edit."""
 
     # FilterRun.
 
@@ -144,6 +152,7 @@ class ChainRun:
         for link in self._chain.links:
             answer = await link.ask(mail, request, self._texts.append, self._filter_started)
             answers.append(answer)
+            self.edits += tuple(f"{link.name}: {shown_edit(edit)}" for edit in answer.edits)
             if answer.refusal is not None:
                 return await self._refused(link.name, answer, mail, request, answers)
             mail = answer.mail

@@ -9,7 +9,7 @@ Addresses have no angle brackets; `<a@b>` is read as `a@b`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.mail import Text
@@ -99,3 +99,32 @@ HeaderEdit = AddHeader | InsertHeader | ChangeHeader
 BodyEdit = ReplaceBody | ReplaceMessage
 EnvelopeEdit = ChangeSender | AddRecipient | DeleteRecipient
 Edit = HeaderEdit | BodyEdit | EnvelopeEdit | Quarantine
+
+
+def shown_edit(edit: Edit) -> str:
+    """An edit as one line of printable text."""
+    match edit:
+        case AddHeader(name, value):
+            return f"add {_shown(name)}: {_shown(value)}"
+        case InsertHeader(index, name, value):
+            return f"insert at {index} {_shown(name)}: {_shown(value)}"
+        case ChangeHeader(name, index, value):
+            return f"change {_shown(name)} {index}: {_shown(value)}" if value else f"delete {_shown(name)} {index}"
+        case ReplaceBody(text):
+            return f"replace the body ({text.size} octets)"
+        case ReplaceMessage(text):
+            return f"replace the message ({text.size} octets)"
+        case ChangeSender(address, parameters):
+            return f"sender <{_shown(address)}> {_shown(parameters)}".rstrip()
+        case AddRecipient(address, parameters):
+            return f"add recipient <{_shown(address)}> {_shown(parameters)}".rstrip()
+        case DeleteRecipient(address):
+            return f"delete recipient <{_shown(address)}>"
+        case Quarantine(reason):
+            return f"quarantine: {reason}"
+        case _:
+            assert_never(edit)
+
+
+def _shown(octets: bytes) -> str:
+    return ascii(octets[:200].decode("utf-8", "backslashreplace"))[1:-1]

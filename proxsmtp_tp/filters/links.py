@@ -46,21 +46,28 @@ class Answer:
     quarantine: str | None = None
     refusal: Judgement | None = None
     errors: str = ""
+    edits: tuple[Edit, ...] = ()
 
 
 class Link:
-    """A filter of a chain. `limit`: the places that the chain takes for it; None: it takes them itself."""
+    """A filter of a chain. `places`: for `max=`; with `takes_places` the member takes and frees them itself."""
 
-    def __init__(self, line: FilterLine, member: Member, limit: ProcessLimit | None) -> None:
+    def __init__(self, line: FilterLine, member: Member, places: ProcessLimit, *, takes_places: bool = False) -> None:
         self.line = line
         self.member = member
-        self._limit = limit
+        self.places = places
+        self._takes_places = takes_places
         self._breaker = Breaker()
 
     @property
     def name(self) -> str:
         """As the configuration names it."""
         return self.line.name
+
+    @property
+    def running(self) -> int:
+        """Places that are in use in this worker."""
+        return self.places.taken
 
     async def ask(
         self, mail: Mail, request: FilterRequest, keep: Callable[[Text], None], started: Callable[[], None]
@@ -133,10 +140,10 @@ class Link:
     async def _asked(self, mail: Mail, request: FilterRequest, started: Callable[[], None]) -> Judgement:
         try:
             async with AsyncExitStack() as held:
-                if self._limit is None:  # it has its own clock, too
+                if self._takes_places:  # it has its own clock, too
                     started()
                     return await self.member.judge(mail, request)
-                await held.enter_async_context(place(self._limit, request.client, self.line.wait))
+                await held.enter_async_context(place(self.places, request.client, self.line.wait))
                 started()
                 async with asyncio.timeout(self.line.timeout):
                     return await self.member.judge(mail, request)
@@ -165,7 +172,7 @@ class Link:
             return self._tagged("quarantine", edited.quarantine, mail, request, judged)
         verdict = "quarantine" if edited.quarantine is not None else "edit" if changed else "pass"
         note = judged(verdict, edited.quarantine or judgement.detail)
-        return Answer(note, edited.mail, edited.envelope, edited.quarantine, errors=judgement.errors)
+        return Answer(note, edited.mail, edited.envelope, edited.quarantine, None, judgement.errors, wanted)
 
     def _edited(self, mail: Mail, envelope: Envelope, wanted: tuple[Edit, ...]) -> editing.Edited:
         try:

@@ -62,7 +62,7 @@ def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | No
     for line in settings.filter:
         limit = ProcessLimit(line.max, chain_places(line.name) if chain_places is not None else None, line.wait)
         member = TYPES[line.type](line, Parts(space, limit, settings.filter_default))
-        links.append(Link(line, member, None if line.type in TAKE_PLACES else limit))
+        links.append(Link(line, member, limit, takes_places=line.type in TAKE_PLACES))
     judging = [link for link in links if link.line.mode is not Mode.SHADOW]
     shadows = [link for link in links if link.line.mode is Mode.SHADOW]
     return ChainFilter(judging, Shadows(shadows), space, NoKeeper())

@@ -138,6 +138,7 @@ def explanation(
     filtering = {
         "type": settings.filter_type.value,
         "command": settings.filter_command,
+        "chain": [line.name for line in settings.filter],
         "mode": settings.filter_mode.value,
     }
     return {

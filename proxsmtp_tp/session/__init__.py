@@ -13,6 +13,7 @@ bounds       the part of the state that limits a session: waiting input, counter
 client       decisions on the client's commands
 server       decisions on the server's replies
 message      decisions from DATA to the final reply to the message
+changed_envelope  the filters want another envelope: what the server is told before DATA
 refusing     commands that the proxy refuses itself: they are counted, and too many end the connection
 limiting     where in the dialogue the limits of a client answer, and with what
 size         how large a message may be

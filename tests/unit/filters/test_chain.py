@@ -242,7 +242,7 @@ def test_abort_ends_the_filter(run: Run, tmp_path: Path) -> None:
         await until(lambda: member.cancelled, "it is cancelled")
         case.run.close()
         assert not case.owner.verdicts
-        assert chain.filter.links[0]._limit.taken == 0  # type: ignore[union-attr]
+        assert chain.filter.running == 0
 
     run(main())
     assert chain.space._tally.total == 0
@@ -363,8 +363,7 @@ def test_places(run_jumping: Run, tmp_path: Path) -> None:
         await until(lambda: len(member.mails) == 2, "the third one is asked")
         jump(51)
         assert (await third.verdict()).action is Action.PASS
-        limit = chain.filter.links[0]._limit
-        assert limit is not None
+        limit = chain.filter.links[0].places
         assert (limit.taken, limit.waiting) == (0, 0)
         for case in (first, second, third):
             case.run.close()
@@ -446,7 +445,7 @@ def test_commands(run: Run, tmp_path: Path, lines: list[str], passed: bytes, sai
         async with nothing_left(tmp_path):
             chain = made(tmp_path, *lines)
             result = await judge(chain, TEXT)
-            await until(lambda: all(not _busy(link) for link in chain.links), "every process is reaped")
+            await until(lambda: not chain.running, "every process is reaped")
             chain.close()
         assert (chain.space.memory, chain.space._tally.total) == (0, 0)
         return result
@@ -454,12 +453,6 @@ def test_commands(run: Run, tmp_path: Path, lines: list[str], passed: bytes, sai
     verdict, given = run(main())
     assert told(verdict) == said
     assert given == passed
-
-
-def _busy(link: Link) -> int:
-    member: Any = link.member
-    runs = getattr(member, "_members", [member])
-    return sum(each._judge.running for each in runs)
 
 
 def test_large_messages_through_commands(run_uvloop: Run, tmp_path: Path) -> None:
