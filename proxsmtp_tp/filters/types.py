@@ -16,6 +16,7 @@ from proxsmtp_tp.filters.rspamd import RspamdMember
 from proxsmtp_tp.filters.run_member import FirstReachable, RunMember
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spamd import SpamdMember
+from proxsmtp_tp.filters.worker import WorkerMember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,7 @@ TYPES: Final[dict[MemberType, Callable[[FilterLine, Parts], Member]]] = {
     MemberType.CLAMD: ClamdMember,
     MemberType.SPAMD: SpamdMember,
     MemberType.RSPAMD: RspamdMember,
+    MemberType.WORKER: WorkerMember,
 }
 
 TAKE_PLACES: Final = frozenset({MemberType.PIPE, MemberType.FILE, MemberType.SMTP})
