@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "metrics": ("metrics", "print the numbers for Prometheus, or serve them"),
     "sessions": ("sessions", "list the sessions that run, or end one"),
     "try-filter": ("try_filter", "let the filter judge messages from files"),
+    "quarantine": ("quarantine", "list messages in quarantine; show, release or delete them"),
     "bypass": ("bypass", "take the filter out of the way for a time: mail passes unjudged"),
     "events": ("events", "show what became of messages, from the file that EventLog names"),
     "log-level": ("log_level", "change how much the running daemon logs, or trace a client"),

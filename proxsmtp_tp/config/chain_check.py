@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
 
 
+def quarantine_problems(settings: Settings) -> Iterator[str]:
+    """What is wrong with KeepRefused."""
+    names = {line.name.lower() for line in settings.filter}
+    if settings.keep_refused and settings.quarantine_directory is None:
+        yield "KeepRefused: there is no place for copies: write QuarantineDirectory, too"
+    for name in settings.keep_refused:
+        if name.lower() not in names:
+            yield f"KeepRefused: no Filter has the name {name}"
+
+
 def chain_problems(settings: Settings) -> Iterator[str]:
     """What is wrong with the chain; nothing if there is none."""
     lines = settings.filter

@@ -76,15 +76,15 @@ DIRECTIVES: tuple[Directive, ...] = (
         "A filter that judges mail; several lines make a chain in their order. Each one sees the message and its"
         " envelope as those before it have changed them. Not together with FilterCommand. name: letters, digits and -."
         " type: pipe or file (a command), smtp, milter, clamd, spamd, rspamd (a socket, host:port or inet:port@host;"
-        " several with commas: the next one is used if one cannot be connected to), worker (a command that stays)."
-        " Its settings are timeout=30 seconds for the verdict; failure=tempfail, reject, pass or quarantine: what a message"
-        " gets that was not judged; max=16 messages at once in all workers, others wait for wait=10 seconds; connect=5"
-        " seconds for each address; mode=enforce, tag (a refusal becomes a header X-Filter-NAME) or shadow (judged"
-        " after the reply, only logged); limit=octets (K, M or G), oversize=reject, tempfail or pass: what larger"
-        " messages get; skip=authenticated and networks of clients, with commas; edits=headers,body,sender,recipients"
-        " or none: what it may change; spamd: reject=score, user=name; rspamd: settings-id=, user=, tag=; worker: min=,"
-        " idle=, requests=, lifetime=, memory=, start=. A command that ends with a word like a setting is written in"
-        " quotes.",
+        " several with commas: the next one is used if one cannot be connected to), worker (a command that stays). Its"
+        " settings are timeout=30 seconds for the verdict; failure=tempfail, reject, pass or quarantine: what a"
+        " message gets that was not judged; max=16 messages at once in all workers, others wait for wait=10 seconds;"
+        " connect=5 seconds for each address; mode=enforce, tag (a refusal becomes a header X-Filter-NAME) or shadow"
+        " (judged after the reply, only logged); limit=octets (K, M or G), oversize=reject, tempfail or pass: what"
+        " larger messages get; skip=authenticated and networks of clients, with commas;"
+        " edits=headers,body,sender,recipients or none: what it may change; spamd: reject=score, user=name; rspamd:"
+        " settings-id=, user=, tag=; worker: min=, idle=, requests=, lifetime=, memory=, start=. A command that ends"
+        " with a word like a setting is written in quotes.",
         since="2.1",
         default_text="no chain",
     ),
@@ -146,6 +146,47 @@ DIRECTIVES: tuple[Directive, ...] = (
         " client (an IPv4 address or an IPv6 /64) with the fewest running filters is next; clients with equally few"
         " take turns. The default is what 1.10 could run with its default MaxConnections.",
         since="2.0",
+    ),
+    Directive(
+        "QuarantineDirectory",
+        "quarantine_directory",
+        values.PATH,
+        "Where messages are kept that a filter of the chain (Filter) quarantines: the message and a JSON file with its"
+        " envelope. proxsmtp-tp quarantine lists, shows, releases and deletes them. Without it a message is refused"
+        " that would be quarantined.",
+        since="2.1",
+        default_text="none",
+    ),
+    Directive(
+        "QuarantineReply",
+        "quarantine_reply",
+        values.QUARANTINE_REPLY,
+        "What the client gets for a message that is kept: a code from 200 to 299, or 500 to 599, and a text.",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineMax",
+        "quarantine_max",
+        values.integer(1, _SPOOL_MAX),
+        "How many octets QuarantineDirectory may take. When it is full, clients are told to try again later (452).",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineDays",
+        "quarantine_days",
+        values.integer(1, 3650),
+        "After how many days a message that is kept is removed; when that is due, it happens with the next one that is"
+        " kept.",
+        since="2.1",
+    ),
+    Directive(
+        "KeepRefused",
+        "keep_refused",
+        values.FILTER_NAMES,
+        "Names of filters: a copy of each message that one of these rejects is kept in QuarantineDirectory, to find"
+        " mail that was refused by mistake.",
+        since="2.1",
+        default_text="none",
     ),
     Directive(
         "Header",

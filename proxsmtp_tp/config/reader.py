@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from proxsmtp_tp.config import values
-from proxsmtp_tp.config.chain_check import chain_problems
+from proxsmtp_tp.config.chain_check import chain_problems, quarantine_problems
 from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
 from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
 from proxsmtp_tp.config.values import INSTANCE_MAX, parse_instance
@@ -223,6 +223,9 @@ class _Parser:
             self._check_filter_address(settings)
         for text in chain_problems(settings):
             self._problem(self.lines["filter"], text)
+        if self._fine("filter", "quarantine_directory"):
+            for text in quarantine_problems(settings):
+                self._problem(self.lines["keep_refused"], text)
 
     def _check_client_limits(self, settings: Settings) -> None:
         servers = settings.client_servers

@@ -134,6 +134,13 @@ class Settings:
     filter_mode: FilterMode = FilterMode.ENFORCE
     filter_processes: int = 64
     """For the whole instance."""
+    quarantine_directory: str | None = None
+    quarantine_reply: str = "250 2.6.0 Held for review"
+    quarantine_max: int = 5_000_000_000
+    """Octets."""
+    quarantine_days: int = 30
+    keep_refused: tuple[str, ...] = ()
+    """Names of filters."""
     header: str | None = None
     """As written: % and backslash escapes are expanded for each message."""
     keep_alives: float = 60

@@ -91,6 +91,18 @@ def parse_reply(text: str) -> str:
     return text
 
 
+def parse_quarantine_reply(text: str) -> str:
+    """Read what a client gets for a message that is kept: it is accepted (2xx), or refused for good (5xx)."""
+    if not re.fullmatch(r"[25][0-9]{2} [ -~]+", text):
+        raise ValueError(f"{text!r} is no reply: write a code from 200 to 299 or 500 to 599, a space and ASCII text")
+    return text
+
+
+def parse_filter_names(text: str) -> tuple[str, ...]:
+    """Read names of filters; `no` for none."""
+    return () if text.lower() == "no" else _unique(_words(text))
+
+
 def parse_skip(text: str) -> bool:
     """Read what is skipped: only the word `authenticated`, as in 1.10."""
     if text.lower() != "authenticated":
@@ -206,6 +218,8 @@ EVENT_LOG = Kind("off, journal, a path, or unix: and a path", parse_event_log)
 SECONDS = Kind("seconds", parse_seconds)
 SECONDS_OR_OFF = Kind("seconds, 0 for none", parse_seconds_or_off)
 REPLY = Kind("reply", parse_reply, free_text=True)
+QUARANTINE_REPLY = Kind("reply", parse_quarantine_reply, free_text=True)
+FILTER_NAMES = Kind("name ...", parse_filter_names, show_list, repeatable=True)
 SKIP = Kind("authenticated", parse_skip, lambda value: "authenticated" if value else "")
 TRANSPARENT_PROXY = Kind("off|client|full", parse_transparent_proxy, lambda member: str(member.value))
 LISTEN = Kind("address ...", parse_listen, show_list)

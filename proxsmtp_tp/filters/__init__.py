@@ -37,6 +37,7 @@ run_member          types pipe, file and smtp as members of a chain
 shadowing           mode=shadow: judged after the reply, only logged
 breaker             a pause after repeated failures, and its trial
 queueing            a place of `max=` for a coroutine
+quarantine          QuarantineDirectory and KeepRefused: whole entries, bounded
 keeping             where a chain keeps messages: the interface of the quarantine
 chain_endings       what a client gets where no filter gave the reply
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.mail import Text
     from proxsmtp_tp.filters.shadowing import Shadows
     from proxsmtp_tp.filters.spool_space import SpoolSpace
+    from proxsmtp_tp.smtp.envelope import Envelope
 
 
 class ChainFilter:
@@ -159,7 +160,7 @@ class ChainRun:
             request = replace(request, envelope=answer.envelope)
             quarantine = answer.quarantine if answer.quarantine is not None else quarantine
         if quarantine is not None:
-            return _summed(await self._chain.keeper.quarantine(mail, request, quarantine), answers)
+            return _summed(await self._kept_back(mail, request.envelope, quarantine), answers)
         if not request.envelope.recipients:
             text = "no recipient is left"
             return _summed(Verdict(Action.DISCARD, USUAL[Action.DISCARD], text, said=text), answers)
@@ -175,7 +176,11 @@ class ChainRun:
         if refusal is None:
             raise RuntimeError("no refusal")
         verdict = Verdict(refusal.action, refusal.reply, f"{name}: {answer.judged.text}", said=refusal.said)
-        return _summed(await self._chain.keeper.refused(mail, request, name, verdict), answers)
+        keeper = self._chain.keeper
+        return _summed(await keeper.refused(mail, self._request, request.envelope, name, verdict=verdict), answers)
+
+    async def _kept_back(self, mail: Mail, envelope: Envelope, reason: str) -> Verdict:
+        return await self._chain.keeper.quarantine(mail, self._request, envelope, reason=reason)
 
     def _filter_started(self) -> None:
         if not self._started:

@@ -10,17 +10,20 @@ from proxsmtp_tp.filters.verdict import Action, Verdict
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
+    from proxsmtp_tp.smtp.envelope import Envelope
 
 
 class Keeper(Protocol):
     """Keeps messages that are not delivered. The files are complete on disk when a coroutine returns."""
 
-    async def quarantine(self, mail: Mail, request: FilterRequest, reason: str) -> Verdict:
-        """Keep the message, as edited. The verdict is QUARANTINE with a 2xx (or the configured) reply, or TEMPFAIL 452
-        if there is no space. Raises no OSError.
+    async def quarantine(self, mail: Mail, original: FilterRequest, edited: Envelope, *, reason: str) -> Verdict:
+        """Keep the message, as edited. `original` has the client's envelope. The verdict is QUARANTINE with a 2xx,
+        REJECT with a 5xx (QuarantineReply), or TEMPFAIL 452 if there is no space. Raises no OSError.
         """
 
-    async def refused(self, mail: Mail, request: FilterRequest, name: str, verdict: Verdict) -> Verdict:
+    async def refused(
+        self, mail: Mail, original: FilterRequest, edited: Envelope, name: str, *, verdict: Verdict
+    ) -> Verdict:
         """The filter `name` refuses the message: keep a copy if KeepRefused names it. Returns the verdict; a copy that
         cannot be kept never makes it a PASS.
         """
@@ -29,12 +32,11 @@ class Keeper(Protocol):
 class NoKeeper:
     """Without QuarantineDirectory a quarantine verdict refuses: it never passes the message."""
 
-    async def quarantine(self, _mail: Mail, _request: FilterRequest, reason: str) -> Verdict:
+    async def quarantine(self, *_message: object, reason: str) -> Verdict:
         """Keeper."""
-        return Verdict(
-            Action.REJECT, NO_QUARANTINE, f"quarantine, but there is no QuarantineDirectory: {reason}", said=reason
-        )
+        text = f"quarantine, but there is no QuarantineDirectory: {reason}"
+        return Verdict(Action.REJECT, NO_QUARANTINE, text, said=reason or "quarantine")
 
-    async def refused(self, _mail: Mail, _request: FilterRequest, _name: str, verdict: Verdict) -> Verdict:
+    async def refused(self, *_message: object, verdict: Verdict) -> Verdict:
         """Keeper."""
         return verdict

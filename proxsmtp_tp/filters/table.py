@@ -15,13 +15,16 @@ from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.links import Link
 from proxsmtp_tp.filters.monitor import MonitorFilter
 from proxsmtp_tp.filters.parts import Parts
+from proxsmtp_tp.filters.quarantine import Quarantine
 from proxsmtp_tp.filters.shadowing import Shadows
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.types import TAKE_PLACES, TYPES
+from proxsmtp_tp.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import Filter
+    from proxsmtp_tp.filters.keeping import Keeper
     from proxsmtp_tp.filters.places import Places
     from proxsmtp_tp.filters.spool_space import Tally
 
@@ -65,7 +68,20 @@ def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | No
         links.append(Link(line, member, limit, takes_places=line.type in TAKE_PLACES))
     judging = [link for link in links if link.line.mode is not Mode.SHADOW]
     shadows = [link for link in links if link.line.mode is Mode.SHADOW]
-    return ChainFilter(judging, Shadows(shadows), space, NoKeeper())
+    return ChainFilter(judging, Shadows(shadows), space, _keeper(settings))
+
+
+def _keeper(settings: Settings) -> Keeper:
+    if settings.quarantine_directory is None:
+        return NoKeeper()
+    code, _, text = settings.quarantine_reply.partition(" ")
+    return Quarantine(
+        settings.quarantine_directory,
+        reply=Reply.quoting(int(code), text),
+        most=settings.quarantine_max,
+        days=settings.quarantine_days,
+        refused=settings.keep_refused,
+    )
 
 
 def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, SpoolSpace, ProcessLimit], Filter]:

@@ -65,7 +65,9 @@ class Connection:
         self._peer = endpoint(peer) if sock.family != socket.AF_UNIX else None
         own = endpoint(sock.getsockname()).ip if self._peer else ""
         self.client_ip = self._peer.ip if self._peer else ""
+        self.client_port = self._peer.port if self._peer else 0
         self.server_ip = ""
+        self.server_port = 0
         self.session = Session(
             context.options,
             client_ip=self.client_ip,
