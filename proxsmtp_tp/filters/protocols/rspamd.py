@@ -182,16 +182,20 @@ class _Meaning:
                 if not isinstance(value, str):
                     continue
                 order = one.get("order", one.get("index")) if isinstance(one, dict) else None
-                if isinstance(order, int):
+                if isinstance(order, int) and order != -1:
                     yield edits.InsertHeader(self._index(order), _octets(name), _octets(value))
                 else:
                     yield edits.AddHeader(_octets(name), _octets(value))
+                self._fields += 1
 
     def _index(self, order: int) -> int:
-        """The position of a new field: a negative one counts from the end of the header."""
+        """The position of a new field: a negative one counts from the end of the header with the fields added so far.
+
+        -1 is the end, -2 is before the last field.
+        """
         if order >= 0:
             return order
-        return self._fields + order + 1 if -order <= self._fields else 0
+        return self._fields + order + 2 if -order <= self._fields else 0
 
     def _envelope(self) -> Iterator[edits.Edit]:
         sender = self._block.get("change_from")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from proxsmtp_tp.config.filter_lines import FilterLine, parse_filter
 from proxsmtp_tp.filters import editing
@@ -73,6 +73,16 @@ async def judge(line: str | FilterLine, text: bytes = TEXT, directory: str = "/t
     assert space.memory == 0
     assert space._tally.total == 0
     return judged
+
+
+async def describe(line: str) -> list[str]:
+    """What check-filters would show."""
+    filter_line = parse_filter(line)[0]
+    member = TYPES[filter_line.type](filter_line, Parts(SpoolSpace("/tmp"), ProcessLimit(16), hostname="gw.example"))
+    try:
+        return cast("list[str]", await member.describe())  # type: ignore[attr-defined]
+    finally:
+        member.close()
 
 
 @asynccontextmanager

@@ -111,9 +111,14 @@ def test_refusals(action: str, known: dict[str, Any], decision: Action, wire: by
                     "add_headers": {"A": "b", "C": ["d", {"value": "e", "order": 0}], "F": {"value": "g", "order": -1}}
                 }
             },
-            (AddHeader(b"A", b"b"), AddHeader(b"C", b"d"), InsertHeader(0, b"C", b"e"), InsertHeader(4, b"F", b"g")),
+            (AddHeader(b"A", b"b"), AddHeader(b"C", b"d"), InsertHeader(0, b"C", b"e"), AddHeader(b"F", b"g")),
         ),
         ("no action", {"milter": {"add_headers": {"A": {"value": "b", "index": -9}}}}, (InsertHeader(0, b"A", b"b"),)),
+        (
+            "no action",
+            {"milter": {"add_headers": {"A": {"value": "b", "order": -2}, "C": {"value": "d", "order": -3}}}},
+            (InsertHeader(4, b"A", b"b"), InsertHeader(4, b"C", b"d")),
+        ),
         (
             "no action",
             {"milter": {"change_from": "a@x", "add_rcpt": ["b@x"], "del_rcpt": ["c@x", 1]}},
