@@ -19,6 +19,8 @@ bypass          bypass
 sessions        sessions
 limits          limits
 locks           locks
+quarantine      quarantine
+release         sends a message from quarantine
 events          the events in the file that EventLog names
 explain         explain
 daemon          asks a running daemon at its control socket

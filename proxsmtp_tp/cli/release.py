@@ -8,6 +8,7 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.addresses import InetAddress, parse_address
@@ -36,14 +37,18 @@ def release(entry: Entry, server: str | None) -> str:
     if len(text) != facts["size"]:
         raise ReleaseError(f"{entry.path} is not whole")
     try:
-        with smtplib.SMTP(host, port, local_hostname=socket.gethostname(), timeout=SECONDS) as peer:
+        # Not as a context manager: an odd answer to QUIT would be an error, after the server has taken the message.
+        with closing(smtplib.SMTP(host, port, local_hostname=socket.gethostname(), timeout=SECONDS)) as peer:
             peer.ehlo_or_helo_if_needed()
             if peer.has_extn("starttls"):
                 context = ssl.create_default_context()
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as any opportunistic client
                 peer.starttls(context=context)
                 peer.ehlo()
-            return _sent(peer, envelope, text)
+            reply = _sent(peer, envelope, text)
+            with suppress(smtplib.SMTPException, OSError):
+                peer.docmd("QUIT")
+            return reply
     except smtplib.SMTPResponseException as error:
         raise ReleaseError(_words(error.smtp_code, error.smtp_error)) from None
     except (smtplib.SMTPException, OSError) as error:

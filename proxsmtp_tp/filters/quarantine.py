@@ -172,8 +172,7 @@ class Quarantine:
         try:
             name = await asyncio.to_thread(self._keep, mail, _facts("quarantine", original, edited, reason))
         except OSError as error:
-            where = f"client={original.client}"
-            log.error("%s: %s: no message is kept in quarantine: %s", original.connection, where, error)  # noqa: TRY400
+            log.error("%s: no message is kept in quarantine: %s", original.connection, error)  # noqa: TRY400
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 return Verdict(Action.TEMPFAIL, FULL, f"no space in QuarantineDirectory: {reason}")
             return not_stored(error)
