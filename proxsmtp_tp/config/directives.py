@@ -148,6 +148,26 @@ DIRECTIVES: tuple[Directive, ...] = (
         since="2.0",
     ),
     Directive(
+        "FilterWait",
+        "filter_wait",
+        values.SECONDS,
+        "How long a message may wait for one of FilterProcesses; then the client is told to try again later. Filter"
+        " lines have wait= in place of it. When messages have waited without a break for 5 seconds, none waits longer"
+        " than 2 seconds, and the newest of a client is next: older ones would be answered too late.",
+        since="2.1",
+        default_text="as FilterTimeout",
+    ),
+    Directive(
+        "AnswerWithin",
+        "answer_within",
+        values.SECONDS_OR_OFF,
+        "How long a client waits for the answer to a message that filters judge. After this time the server does not"
+        " get the message any more, and the client is told to try again later (451). Clients wait 10 minutes (RFC"
+        " 5321), Postfix with smtpd_proxy_filter 100 seconds: one that gives up sends the message again, and a message"
+        " that the server has got by then is delivered twice.",
+        since="2.1",
+    ),
+    Directive(
         "QuarantineDirectory",
         "quarantine_directory",
         values.PATH,

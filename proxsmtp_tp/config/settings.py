@@ -134,6 +134,10 @@ class Settings:
     filter_mode: FilterMode = FilterMode.ENFORCE
     filter_processes: int = 64
     """For the whole instance."""
+    filter_wait: float | None = None
+    """None: as long as FilterTimeout."""
+    answer_within: float = 540
+    """0: no limit."""
     quarantine_directory: str | None = None
     quarantine_reply: str = "250 2.6.0 Held for review"
     quarantine_max: int = 5_000_000_000

@@ -118,7 +118,7 @@ class Judging(ABC):
         if self._limit.enter(self._granted, self._request.client):
             self._start_anew()
         else:
-            self._clock = Clock(self._loop, self._limit.wait or self._timeout, self._waited_in_vain)
+            self._clock = Clock(self._loop, self._limit.wait(self._timeout), self._waited_in_vain)
             self._clock.start()
 
     @callback

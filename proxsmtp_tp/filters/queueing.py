@@ -41,7 +41,7 @@ class _Waiter:
         if self._limit.enter(self._granted, self._client):
             return
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._limit.wait(seconds)):
                 await self._free
         except BaseException as error:
             self._limit.forget(self._granted, self._client)

@@ -56,7 +56,12 @@ def make_filter(
     make = _FILTERS.get(settings.filter_type)
     if make is None:
         raise ValueError(f"FilterType {settings.filter_type.value} has no filter")
-    judge = make(settings, settings.filter_command or "", space, ProcessLimit(settings.filter_processes, places))
+    judge = make(
+        settings,
+        settings.filter_command or "",
+        space,
+        ProcessLimit(settings.filter_processes, places, settings.filter_wait),
+    )
     return MonitorFilter(judge, space) if settings.filter_mode is FilterMode.MONITOR else judge
 
 

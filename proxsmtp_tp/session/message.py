@@ -286,6 +286,29 @@ def unreadable(d: Dialogue, event: events.MessageUnreadable) -> None:
     settle(d, answers.SPOOL_FAILED, FILTER_ERROR)
 
 
+def answer_late(d: Dialogue, _event: events.AnswerLate) -> None:
+    """AnswerLate: the client may soon give up, and send the message again. So the server must not get it any more.
+
+    Once our end of data is sent, only the server's reply counts (RFC 1047).
+    """
+    message = _message(d)
+    if message.sent:
+        return
+    where = f"client={d.client}, server={d.server}"
+    d.log(f"{where}: no answer to the message within AnswerWithin: it is deferred", logging.WARNING)
+    waits_for_server = message.reading or any(each.expect in _BETWEEN for each in (*d.outstanding, *d.queued))
+    if waits_for_server:
+        d.drop_server(abort=True)
+    message.verdict = None
+    message.reading = False
+    d.release_filter()
+    settle(d, answers.ANSWER_TOO_LATE, FILTER_ERROR)
+
+
+_BETWEEN = changed_envelope.OURS | {Expect.OUR_DATA}
+"""Commands between the verdict and the text."""
+
+
 def _send(d: Dialogue, message: Message, wire: bytes) -> None:
     message.octets_sent += len(wire)
     d.send(wire)

@@ -6,7 +6,7 @@ import pytest
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.session.effects import CloseClient, CloseServer, FilterAbort, ReadMessage
-from proxsmtp_tp.session.events import ClientClosed, FilterVerdict, MessageChunk, MessageEnd, ServerClosed
+from proxsmtp_tp.session.events import AnswerLate, ClientClosed, FilterVerdict, MessageChunk, MessageEnd, ServerClosed
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.smtp.envelope import Envelope
 from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
@@ -165,3 +165,31 @@ def test_the_next_message_has_its_own_envelope() -> None:
         << client("250 ok")
     )
     assert play.session.envelope == [b"next@client.example"]
+
+
+# AnswerWithin: the client will give up soon.
+
+LATE = "451 4.4.7 The message could not be checked and sent in time, try again later"
+GONE = "421 4.4.2 Lost connection with the server"
+
+
+def test_late_while_the_filter_judges() -> None:
+    play = judging() >> AnswerLate() << FilterAbort() << client(LATE) << server("RSET")
+    assert play >> passed(None) >> S("250 ok") >> C("NOOP") << server("NOOP")
+
+
+def test_late_while_the_server_answers_a_command() -> None:
+    play = judging() >> passed(NEW) << server("RCPT TO:<new@mx.example>") >> AnswerLate()
+    assert play << CloseServer(abort=True) << FilterAbort() << client(f"{LATE}\n{GONE}") << CloseClient()
+
+
+def test_late_while_the_message_is_sent() -> None:
+    play = judging() >> passed(None) << server("DATA") >> S("354 go") << ReadMessage() >> MessageChunk(TEXT)
+    play = play << server(TEXT) >> AnswerLate()
+    assert play << CloseServer(abort=True) << FilterAbort() << client(f"{LATE}\n{GONE}") << CloseClient()
+
+
+def test_late_after_the_end_of_data_only_the_server_counts() -> None:
+    play = judging() >> passed(None) << server("DATA") >> S("354 go") << ReadMessage() >> MessageChunk(TEXT)
+    play = play << server(TEXT) >> MessageEnd() << server(b".\r\n") << FilterAbort() >> AnswerLate()
+    assert play >> S("250 queued") << client("250 queued")
