@@ -5,6 +5,8 @@ options         the options of a plan, from the configuration and the command li
 interception    PURE: whether the rules of a plan intercept a connection, and because of what
 nft_text        PURE: a plan -> the text of nftables/redirect.nft or tproxy.nft, with its defines filled in
 xtables         PURE: a plan -> chains and rules of the iptables method
+xtables_parts   PURE: matches and rules that several of these chains share
+xtables_values  PURE: chains and rules as values, and as text
 templates       finds the nft files that are installed with this program
 firewall        the interface of a firewall method, and the table of methods
 nft_firewall    method nftables

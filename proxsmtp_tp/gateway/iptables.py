@@ -25,6 +25,7 @@ from proxsmtp_tp.gateway.python import module_command
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Plan
+    from proxsmtp_tp.gateway.xtables_values import Chain, Rule
 
 # The kernel lists the tables that exist in this network namespace; the library would create those that do not.
 _TABLE_LISTS = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
@@ -167,7 +168,7 @@ def _chains(plan: Plan, version: int) -> list[dict[str, Any]]:
     return [encode(chain) for chain in xtables.chains(plan, version)]
 
 
-def encode(chain: xtables.Chain) -> dict[str, Any]:
+def encode(chain: Chain) -> dict[str, Any]:
     """A chain in the format of the worker's input."""
     return {
         "table": chain.table,
@@ -178,7 +179,7 @@ def encode(chain: xtables.Chain) -> dict[str, Any]:
     }
 
 
-def _encode_rule(rule: xtables.Rule) -> dict[str, Any]:
+def _encode_rule(rule: Rule) -> dict[str, Any]:
     return {"base": rule.base, "matches": rule.matches, "target": rule.target}
 
 
