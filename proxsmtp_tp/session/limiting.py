@@ -1,4 +1,4 @@
-"""The limits of a client (Client* directives) and locks: where in the dialogue they answer, and with what.
+"""The limits of a client (Client* directives) and locks: at which points of the dialogue they refuse, and how.
 
     at the greeting  421  the client is locked (or 554, LockReply), ClientConnections and ClientConnectionRate,
                           ClientServers
