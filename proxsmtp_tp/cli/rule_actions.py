@@ -23,7 +23,7 @@ from proxsmtp_tp.gateway.state import DIRECTORY, Store
 if TYPE_CHECKING:
     import argparse
 
-    from proxsmtp_tp.gateway.confirm import Try
+    from proxsmtp_tp.gateway.confirm import Trial
     from proxsmtp_tp.gateway.install import Outcome
     from proxsmtp_tp.gateway.plan import Options, Plan
 
@@ -56,13 +56,13 @@ def install(args: argparse.Namespace) -> int:
         print(describe.describe(plan))
         print(describe.changes(plan))
         return _complain([*notes, *map(str, forward.closed(plan))], 0)
-    outcome, attempt = _install_at_last(args, options, store)
+    outcome, trial = _install_at_last(args, options, store)
     _complain(outcome.notes, 0)
     print(f"rules of instance {options.instance}: {'installed' if outcome.changed else 'already in place'}", flush=True)
-    return 0 if attempt is None else _await_confirmation(options.instance, store, attempt)
+    return 0 if trial is None else _await_confirmation(options.instance, store, trial)
 
 
-def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -> tuple[Outcome, Try | None]:
+def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -> tuple[Outcome, Trial | None]:
     """Install, and with --retry try again what may work later; each new reason is told once."""
     end, told = time.monotonic() + args.retry, ""
     while True:
@@ -79,25 +79,25 @@ def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -
             time.sleep(_RETRY_PAUSE)
 
 
-def _await_confirmation(instance: str, store: Store, attempt: Try) -> int:
+def _await_confirmation(instance: str, store: Store, trial: Trial) -> int:
     """Ask until the deadline. Without a terminal, print how to confirm."""
     how = "confirm with the same install-rules without --confirm"
     if not sys.stdin.isatty():
-        print(f"they are undone in {attempt.remaining:.0f} s: {how}")
+        print(f"they are undone in {trial.remaining:.0f} s: {how}")
         return 0
     print(
-        f'they are undone in {attempt.remaining:.0f} s. Open a new connection to this host, then type "yes" here',
+        f'they are undone in {trial.remaining:.0f} s. Open a new connection to this host, then type "yes" here',
         flush=True,
     )
-    while attempt.remaining > 0 and confirm.wanted(instance, store, attempt.token):
-        if not select.select([sys.stdin], [], [], min(1.0, max(0.0, attempt.remaining)))[0]:
+    while trial.remaining > 0 and confirm.wanted(instance, store, trial.token):
+        if not select.select([sys.stdin], [], [], min(1.0, max(0.0, trial.remaining)))[0]:
             continue
         answer = sys.stdin.readline()
-        if answer.strip().lower() in {"y", "yes"} and confirm.confirm(instance, store, attempt.token):
+        if answer.strip().lower() in {"y", "yes"} and confirm.confirm(instance, store, trial.token):
             print("confirmed")
             return 0
         if answer.strip().lower() in {"n", "no"}:
-            confirm.undo(instance, store, attempt.token)
+            confirm.undo(instance, store, trial.token)
         if not answer:
             break  # the terminal is gone, or somebody typed Ctrl-D: the watchdog does it
     return _complain([f"not confirmed: the rules are undone, or will be at the deadline; {how}"], EXIT_FAILED)

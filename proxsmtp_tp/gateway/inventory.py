@@ -38,7 +38,7 @@ def take(store: Store) -> list[Owner]:
         for instance, lines in firewall.inventory().items():
             parts.setdefault(instance, []).extend(lines)
     for slot, lines in _routing_by_slot().items():
-        parts.setdefault(_holder(slot, states, parts), []).extend(lines)
+        parts.setdefault(_instance_of(slot, states, parts), []).extend(lines)
     return [Owner(name, states.get(name), tuple(lines)) for name, lines in sorted(parts.items())]
 
 
@@ -52,7 +52,7 @@ def _routing_by_slot() -> dict[int, list[str]]:
     return {slot: lines for slot, lines in found.items() if 0 <= slot < SLOTS}
 
 
-def _holder(slot: int, states: Mapping[str, State], parts: Mapping[str, list[str]]) -> str:
+def _instance_of(slot: int, states: Mapping[str, State], parts: Mapping[str, list[str]]) -> str:
     """The instance that has a slot: as recorded, else the one without a record that prefers this slot."""
     for name, state in states.items():
         if slot in {plan.numbers.slot for plan in (state.plan, state.previous) if plan}:

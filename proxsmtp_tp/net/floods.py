@@ -50,12 +50,12 @@ class Floods:
         number, high = self._admission.look_for_floods(int(time.monotonic()) + at_end)
         limit = self._admission.limit
         if number:
-            clients = named(self._admission.holders(NAMED))
+            clients = named(self._admission.clients_with_most(NAMED))
             log.error(
                 "more than MaxConnections (%d): %d connections refused; clients with most: %s", limit, number, clients
             )
         if high:
-            clients = named(self._admission.holders(NAMED))
+            clients = named(self._admission.clients_with_most(NAMED))
             log.warning("80 %% of MaxConnections (%d) are in use; clients with most: %s", limit, clients)
         if self._clients:
             number = self._clients.total() + self._others

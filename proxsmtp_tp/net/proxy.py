@@ -94,7 +94,7 @@ class Proxy:
         self._worker = worker
         self._listeners = list(listeners)
         self._connections: dict[Connection, tuple[int | None, str]] = {}
-        """With who holds it: the handle in the table of all workers, and the name."""
+        """Each with its handle in the table of all workers, and the client that it is counted for."""
         self._names = itertools.count(1)
         self._trace_ids = admission.trace_ids.of(worker)
         self._floods = Floods(admission, worker)
@@ -223,7 +223,7 @@ class Proxy:
             sock.close()
             self._admission.leave(self._worker, client)
             return
-        handle = self._admission.add_holder(self._worker, client) if client else None
+        handle = self._admission.add_share(self._worker, client) if client else None
         self._connections[connection] = handle, client
         task = self._loop.create_task(connection.open(), name=f"open {name}")
         self._opening.add(task)

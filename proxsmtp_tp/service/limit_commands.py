@@ -14,8 +14,8 @@ from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.net.client_limits import Keys, key_of, name_of
 from proxsmtp_tp.net.client_table import WINDOW, WORDS
 from proxsmtp_tp.net.limit_decision import locked, show_until, usage
-from proxsmtp_tp.net.rehearsal import RECIPIENT, SENDER, ClientState, Question, RehearsedLimits, rehearse
 from proxsmtp_tp.net.serving import turned_away
+from proxsmtp_tp.net.simulation import RECIPIENT, SENDER, ClientState, Question, SimulatedLimits, simulate
 from proxsmtp_tp.service.control import ControlError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def explanation(
             "lock": {"until": lock.until, "reason": lock.reason} if lock is not None else None,
         }
     question = Question(client, server, *envelope, bypassed=bypassed)
-    played = rehearse(settings, question, RehearsedLimits(settings, state))
+    played = simulate(settings, question, SimulatedLimits(settings, state))
     filtering = {
         "type": settings.filter_type.value,
         "command": settings.filter_command,
