@@ -60,7 +60,7 @@ class WorkerContext:
     metrics: WorkerMetrics
     unreachable: WorkerUnreachable
     ending: Reason | None = None
-    """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
+    """Why no more clients are accepted; None: they are accepted. RELOAD may later become STOP."""
 
     def bypassed(self) -> bool:
         """Whether mail passes unjudged now (`service.bypass`)."""

@@ -83,7 +83,7 @@ def message_rejected(d: Dialogue) -> None:
 
 
 def reply_to(refused: Exceeded | Locked, code: int) -> Reply:
-    """The words for the client: which limit it is, and when it may come again. `code` is 421 or 450."""
+    """The reply to the client: which limit it has reached, and when it may try again. `code` is 421 or 450."""
     if isinstance(refused, Locked):
         return answers.locked(int(refused.reply.value), refused.client, refused.until, refused.reason)
     return answers.limited(code, refused.limit.value, refused.seconds)
