@@ -4,7 +4,7 @@ A watchdog process (`python -m proxsmtp_tp.gateway.confirm`) is started before t
 its own, so it also works after the administrator's connection, or the installing process, has ended. The state file
 holds the token of the trial. Confirming, removing or replacing the rules changes the token, and the watchdog ends.
 
-Time is CLOCK_BOOTTIME, which also counts while the machine sleeps.
+Times are those of CLOCK_BOOTTIME, which also counts while the host is suspended.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Options
 
 SYSLOG = Path("/dev/log")
-_STEP = 0.2  # how often the watchdog checks whether the trial is still open
-_GRACE = 60.0  # after the deadline: how long it tries to get the lock
+_STEP = 0.2  # seconds between two checks of the watchdog whether the trial is still open
+_GRACE = 60.0  # seconds after the deadline in which the watchdog tries to get the lock
 
 _log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ class Firewall(Protocol):
         """Whether anything of the instance is installed."""
 
     def inventory(self) -> dict[str, list[str]]:
-        """By instance: what is installed, a printable line for each part. Raises GatewayError."""
+        """What is installed, by instance: a printable line for each part. Raises GatewayError."""
 
     def drift(self, plan: Plan) -> list[str] | None:
         """The differences from the plan, by meaning: a line for each; []: none; None: nothing is installed."""

@@ -139,7 +139,7 @@ def _stopped(plan: Plan, rulesets: list[Ruleset], trials: list[_Trial]) -> list[
 
 
 def _trials(plan: Plan, scripts: list[str]) -> Iterator[_Trial]:
-    """Sample clients and servers, and those that the rules name, if they would be intercepted and have a route."""
+    """Sample clients and servers, and those that rules name; only those that would be intercepted and have a route."""
     named = list(_named(scripts))
     with IPRoute() as netlink:
         for name in plan.options.interfaces:

@@ -87,11 +87,11 @@ def _set_differences(
     if meant[0] != live[0]:
         return [f"set {name} has another type"]
     gone, new = sorted(set(meant[1]) - set(live[1])), sorted(set(live[1]) - set(meant[1]))
-    found = [f"set {name} lacks {_people(element)}" for element in gone]
-    return found + [f"set {name} has {_people(element)}, which is unexpected" for element in new]
+    found = [f"set {name} lacks {_readable(element)}" for element in gone]
+    return found + [f"set {name} has {_readable(element)}, which is unexpected" for element in new]
 
 
-def _people(element: str) -> str:
+def _readable(element: str) -> str:
     value = json.loads(element)
     if isinstance(value, dict) and "prefix" in value:
         return f"{value['prefix']['addr']}/{value['prefix']['len']}"

@@ -1,9 +1,9 @@
 """Runs nft: loads a script in one transaction, lists tables, and makes the canonical form of a table.
 
-Guarantees: scripts go to nft's standard input and names come from a validated plan, so nothing is quoted for a shell.
-Two tables that mean the same have equal canonical forms (`Table`): these omit handles, counters, the order of elements
-and chains, and the elements that change by themselves. For a plan, nft and the kernel make the canonical form: they
-load the plan's script into an empty network namespace that ends with the command.
+Guarantees: scripts go to nft's standard input and names come from a validated plan, so nothing needs to be quoted for a
+shell. Two tables that mean the same have equal canonical forms (`Table`): these omit handles, counters, the order of
+elements and chains, and the elements that change by themselves. For a plan, nft and the kernel make the canonical form:
+they load the plan's script into an empty network namespace that ends with the command.
 
 Sources: nft(8), libnftables-json(5).
 """

@@ -1,4 +1,4 @@
-"""What the host has, before anything is changed: its interfaces, our rights, and the numbers in use.
+"""What is on the host before a change: its interfaces, our rights, and the numbers in use.
 
 `require` raises one error that names everything that is missing; `choose_plan` finds numbers that are not in use.
 """

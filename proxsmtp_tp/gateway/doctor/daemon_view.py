@@ -127,7 +127,7 @@ def _short_of_space(total: int, free: int, path: Path, spool_limit: int) -> str 
 
 
 def look_at_bypass(setup: Setup) -> Iterator[Finding]:
-    """Checks that nobody has taken the filter out of the way."""
+    """Checks that the filter is not bypassed."""
     if bypass := (setup.status() or {}).get("bypass"):
         text = f"mail passes unjudged for another {bypass['left']} s: {bypass['reason']}"
         yield Finding("bypass", False, text, f"{setup.command('bypass')} --end")
