@@ -13,7 +13,7 @@ from proxsmtp_tp.cli.instances import Instance, InstanceError, choose
 from proxsmtp_tp.config.reader import ConfigError, printable, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway import check as checker
-from proxsmtp_tp.gateway import confirm, describe, existing, forward, survey
+from proxsmtp_tp.gateway import confirm, counting, describe, existing, forward, survey
 from proxsmtp_tp.gateway import install as installer
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.options import options_from
@@ -126,14 +126,15 @@ def check(args: argparse.Namespace) -> int:
     if finding.refuses_mail:
         notes += _why_refused(plan)
     unfiltered = existing.connections(plan)
+    counted = counting.read(options.instance, store)
     if args.json:
         answer = {"instance": options.instance, "state": finding.word, "differences": finding.differences}
-        print(json.dumps(answer | {"notes": notes, "existing": options.existing.value, "unfiltered": unfiltered}))
+        answer |= {"notes": notes, "existing": options.existing.value, "unfiltered": unfiltered}
+        print(json.dumps(answer | {"packets": counted.report() if counted else None}))
     else:
         notes += [line] if (line := existing.sentence(plan, unfiltered)) else []
-        print(
-            "\n".join([f"rules of instance {options.instance}: {finding.word}", *map(printable, finding.differences)])
-        )
+        lines = [f"rules of instance {options.instance}: {finding.word}", *finding.differences]
+        print("\n".join(map(printable, [*lines, *(counted.lines() if counted else [])])))
         _complain(notes, 0)
     return 0 if finding.in_place else EXIT_FAILED
 

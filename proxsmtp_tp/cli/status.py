@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import choose
-from proxsmtp_tp.cli.status_lines import activity
+from proxsmtp_tp.cli.status_lines import activity, packets_at_rules
 from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.service import bypass, in_force
 from proxsmtp_tp.service.faults import faults
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 answers += [answer] if answer is not None else []
     for answer in answers:
         answer["rules"] = _rules(str(answer.get("instance", "")))
+        answer["packets"] = _packets(str(answer.get("instance", "")))
     if args.json:
         print(json.dumps([{**answer, "faults": _faults(answer)} for answer in answers]))
     else:
@@ -91,6 +92,7 @@ def describe(answer: dict[str, Any]) -> str:
         *(f"  {line}" for line in _configuration(answer)),
         *(f"  {line}" for line in _bypass(answer)),
         *(f"  {line}" for line in rules_lines(answer)[0]),
+        *(f"  {line}" for line in packets_at_rules(answer.get("packets"))),
         f"  listening on {', '.join(answer['listen'])}",
         f"  connections {used} of {limit}, workers replaced {replaced}",
         *(f"  {line}" for line in activity(answer)),
@@ -119,6 +121,19 @@ def _rules(instance: str) -> dict[str, Any] | None:
     except OSError:
         return None
     return None if record is None else asdict(record)
+
+
+def _packets(instance: str) -> dict[str, Any] | None:
+    """How many packets met the rules. None: there are no rules of this instance."""
+    from proxsmtp_tp.gateway.state import Store  # noqa: PLC0415  (not for --help)
+
+    store = Store()
+    if not store.path(instance).exists():
+        return None  # without loading netlink
+    from proxsmtp_tp.gateway import counting  # noqa: PLC0415
+
+    found = counting.read(instance, store)
+    return found.report() if found is not None else None
 
 
 def rules_lines(answer: dict[str, Any]) -> tuple[list[str], bool]:

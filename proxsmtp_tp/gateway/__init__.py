@@ -7,6 +7,8 @@ nft_text        PURE: a plan -> the text of nftables/redirect.nft or tproxy.nft,
 xtables         PURE: a plan -> chains and rules of the iptables method
 xtables_parts   PURE: matches and rules that several of these chains share
 xtables_values  PURE: chains and rules as values, and as text
+xtables_names   PURE: the names of those rules, for their counters
+rule_counts     PURE: which counters a plan has, and their names
 templates       finds the nft files that are installed with this program
 firewall        the interface of a firewall method, and the table of methods
 nft_firewall    method nftables
@@ -22,6 +24,7 @@ lock            the lock of a network namespace
 install         install and remove, all or nothing
 confirm         install on trial: undone unless confirmed in time
 check           the plan compared with the rules in place
+counting        how many packets met the rules
 watch           puts rules back that another program removed
 watch_record    the result of its last comparison, for status
 describe        a plan as text for people

@@ -18,10 +18,11 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.gateway import routing, xtables
+from proxsmtp_tp.gateway import routing, xtables, xtables_names
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Mode, instance_of_chain, names
 from proxsmtp_tp.gateway.python import module_command
+from proxsmtp_tp.gateway.rule_counts import Count
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Plan
@@ -83,6 +84,21 @@ class IptablesFirewall:
             for job, answer in zip(jobs, seen, strict=True)
             for line in _differences(_TOOL[job["version"]], answer["meant"], answer["live"])
         ]
+
+    def counts(self, plan: Plan) -> list[Count]:
+        """The rules of our chains by their place, where a chain has as many rules as the plan has for it."""
+        jobs = [
+            _job(version, "count", plan.options.instance, [], tables=_existing_tables(version))
+            for version in routing.versions()
+        ]
+        found = []
+        for job, seen in zip(jobs, work(jobs), strict=True):
+            for chain in xtables.chains(plan, job["version"]):
+                counted = seen["counts"].get(f"{chain.table} {chain.name}", [])
+                if len(counted) == len(chain.rules):
+                    named = zip(xtables_names.names(chain, plan, job["version"]), counted, strict=True)
+                    found += [Count(name, *both) for name, both in named if name]
+        return found
 
     def install(self, plan: Plan) -> None:
         """Replace our chains: remove the old guard first (unless it refuses all mail), add the new one last."""

@@ -15,6 +15,7 @@ from proxsmtp_tp.gateway.templates import read_template
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.nftables import Table
     from proxsmtp_tp.gateway.plan import Plan
+    from proxsmtp_tp.gateway.rule_counts import Count
 
 
 class NftFirewall:
@@ -55,6 +56,10 @@ class NftFirewall:
         if live is None:
             return None
         return _differences(nftables.meant_table(name, self.render(plan)), live)
+
+    def counts(self, plan: Plan) -> list[Count]:
+        """The rules of our table that have a comment."""
+        return nftables.counts(plan.names.table)
 
     def install(self, plan: Plan) -> None:
         """Replace our table."""

@@ -8,7 +8,8 @@ Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...]
 the wanted chains, made by `iptables.encode`; `owned` lists [table, built-in chain, chain] of every chain that may be
 ours. Action `replace`, with `steps`, pairs of a table and a boolean: one commit for each pair, in that order, after
 which the table has exactly the wanted chains of ours (true) or none (false). Action `examine`, with `tables`: report
-our existing chains and the wanted ones in the same form. Action `list`, with `tables`: all chains that are not built in
+our existing chains and the wanted ones in the same form. Action `count`, with `tables`: the counters of our existing
+chains (`chains` is not needed). Action `list`, with `tables`: all chains that are not built in
 (neither `chains` nor `owned` is needed). Standard output: one JSON object. Exit status: 0, or 1 with
 the reason on standard error.
 
@@ -25,7 +26,7 @@ import os
 import sys
 import sysconfig
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,15 @@ class Worker:
                 live[f"{table} {chain}"] = [*calls, *rules]
         return {"live": live, "meant": {f"{c['table']} {c['name']}": self._meant(c) for c in job["chains"]}}
 
+    def count(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Packets and octets of each rule of our existing chains, by "table chain"."""
+        found = {
+            f"{table} {chain}": [list(rule.get_counters()) for rule in self._rules(table, chain)]
+            for table, _, chain in job["owned"]
+            if table in job["tables"] and self.table(table).is_chain(chain)
+        }
+        return {"counts": found}
+
     def list_chains(self, job: dict[str, Any]) -> dict[str, Any]:
         """The chains in these tables that are not built in, as [table, chain]."""
         found = ((name, chain) for name in job["tables"] for chain in self.table(name).chains)
@@ -204,9 +214,15 @@ def main() -> int:
     """Do the one job of standard input."""
     job = json.load(sys.stdin)
     try:
-        with xtables_lock():
+        # The kernel gives a table as it is at one moment: who only reads counters waits for nobody.
+        with nullcontext() if job["action"] == "count" else xtables_lock():
             worker = Worker(job["version"])
-            actions = {"replace": worker.replace, "examine": worker.examine, "list": worker.list_chains}
+            actions = {
+                "replace": worker.replace,
+                "examine": worker.examine,
+                "count": worker.count,
+                "list": worker.list_chains,
+            }
             json.dump(actions[job["action"]](job), sys.stdout)
     except Exception as error:  # noqa: BLE001 - every error of the library is reported as the reason
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
