@@ -17,6 +17,13 @@ filter_process  the process in which it runs the filter
 difference      what the filter has changed
 bypass          bypass
 sessions        sessions
+top             top: its options, and its text for scripts
+top_screen      the terminal of top
+top_lines       its lines
+top_state       what is chosen in it, and what its keys do
+top_summary     its lines above the table
+top_rows        its tables
+top_reading     what it has read from the daemon
 limits          limits
 locks           locks
 events          the events in the file that EventLog names

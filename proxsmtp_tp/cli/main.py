@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "status": ("status", "show what the running instances do"),
     "metrics": ("metrics", "print the numbers for Prometheus, or serve them"),
     "sessions": ("sessions", "list the sessions that run, or end one"),
+    "top": ("top", "show live what the daemon does: clients, servers, sessions, filters"),
     "try-filter": ("try_filter", "let the filter judge messages from files"),
     "bypass": ("bypass", "take the filter out of the way for a time: mail passes unjudged"),
     "events": ("events", "show what became of messages, from the file that EventLog names"),

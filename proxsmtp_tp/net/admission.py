@@ -29,6 +29,7 @@ from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.last_error import LastError
 from proxsmtp_tp.telemetry.metrics import Metrics
 from proxsmtp_tp.telemetry.recent_failures import RecentFailures
+from proxsmtp_tp.telemetry.recent_messages import RecentMessages
 from proxsmtp_tp.telemetry.record_lock import RecordLock
 from proxsmtp_tp.telemetry.refused_connections import RefusedConnections
 from proxsmtp_tp.telemetry.sessions import SessionTable
@@ -105,6 +106,7 @@ class Admission:
         self.clients = ClientTable(clients, rows)
         self.sessions = SessionTable()
         self.metrics = Metrics(rows)
+        self.recent_messages = RecentMessages(rows)
         self.unreachable = Unreachable(rows)
         self.last_error = LastError()
         self.set_limit(max_connections)

@@ -83,6 +83,7 @@ class Proxy:
             form=FORMS[settings.log_format.value](addresses.current()),
             events=event_log(settings, lambda: admission.counters.count(worker, Counter.EVENTS_LOST)),
             metrics=admission.metrics.of(worker),
+            recent=admission.recent_messages.of(worker),
             unreachable=admission.unreachable.of(worker),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
             client_limits=WorkerLimits(

@@ -17,6 +17,7 @@ from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.telemetry import addresses, events
 from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
+from proxsmtp_tp.telemetry.facts import REFUSED, REJECTED
 from proxsmtp_tp.telemetry.switches import Switch
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED = "FILTER-ERROR"
+_REFUSED = frozenset({REFUSED, REJECTED})
 _PROBES = frozenset(PROBE_CLIENTS.values())
 
 
@@ -80,6 +82,9 @@ class Reporting:
         if self._context.events is not None:
             self._context.events.write(events.transaction(self._who, facts, addresses.current()))
         measure(self._context.metrics, facts)
+        if facts.is_message or facts.status in _REFUSED:
+            seconds = facts.seconds.reply or 0.0
+            self._context.recent.add(self._who.client, facts.server, facts.reply, facts.size, seconds)
         level = logging.WARNING if facts.status == FAILED else logging.INFO
         if (facts.is_message or facts.status == "REJECTED") and self._writes(level):
             for line in self._context.form.transaction(self._who, facts):

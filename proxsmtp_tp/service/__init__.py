@@ -24,6 +24,7 @@ status      the socket that tells what the daemon does
 control     the socket at which the daemon is asked and changed
 in_force    which configuration is in force, since when, and how the last reload ended
 commands    what can be asked there
+top_report  what top shows
 filter_trials  the daemon tries a filter, for try-filter
 trial_link  messages and verdicts between try-filter and the process that tries the filter
 bypass      the filter is out of the way for a time

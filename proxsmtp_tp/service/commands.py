@@ -14,6 +14,7 @@ from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.service import limit_commands
 from proxsmtp_tp.service.bypass import LONGEST, REASON_MAX
 from proxsmtp_tp.service.control import Command, ControlError
+from proxsmtp_tp.service.top_report import top_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +73,9 @@ class Daemon(Protocol):
     def want_reload(self) -> None:
         """Read the configuration again."""
 
+    def report(self) -> dict[str, Any]:
+        """What `status` shows."""
+
     @property
     def admission(self) -> Admission:
         """The table of all workers."""
@@ -127,6 +131,10 @@ def _sessions(daemon: Daemon, request: Request) -> Mapping[str, Any]:
         raise ControlError(f"{most!r} is no number of sessions")
     phases, _ = daemon.sessions.phases()
     return {"total": sum(phases.values()), "sessions": daemon.sessions.listed(min(most, SESSIONS_MAX))}
+
+
+def _top(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    return top_report(daemon.admission, daemon.report(), request)
 
 
 def _kill_session(daemon: Daemon, request: Request) -> Mapping[str, Any]:
@@ -208,5 +216,6 @@ _COMMANDS: dict[str, _Row] = {
     "try-filter": _Row(_try_filter, lambda _request: True),
     "bypass": _Row(_bypass, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),
+    "top": _Row(_top, lambda _request: False),
     "kill-session": _Row(_kill_session, lambda _request: True),
 }

@@ -19,6 +19,7 @@ import time
 import zlib
 from collections import Counter
 from enum import IntEnum, unique
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxsmtp_tp.telemetry.record_lock import RecordLock
@@ -160,7 +161,9 @@ class SessionTable:
     def listed(self, most: int) -> list[dict[str, Any]]:
         """The sessions, those that are the longest in their phase first, `most` at most. Times in seconds."""
         now = int(time.monotonic() * 1000)
-        rows = sorted(self._rows(), key=lambda found: found[1] >> _PHASE_BITS)[:most]
+        states = sorted((state >> _PHASE_BITS, row, state) for row, state in enumerate(self._states()) if state)
+        read = ((row, state, self._read(row)) for _, row, state in states)
+        rows = islice(((row, state, shown) for row, state, shown in read if shown is not None), most)
         return [
             {
                 "id": shown.id,
