@@ -1,6 +1,8 @@
 # The commands people type. `make demo` and `make test` need nothing but a Debian 12 clone.
 PYTHON ?= python3
 BIN := .venv/bin
+# As tests/conftest.py does: no process compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 # Tests run in parallel, each process in namespaces of its own. One more process than processors: tests often wait.

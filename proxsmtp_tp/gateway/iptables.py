@@ -10,7 +10,6 @@ Sources: iptables-extensions(8); `xtables_worker` for the library.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -207,9 +206,7 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
     command = [*(["unshare", "--net"] if scratch else []), *module_command("proxsmtp_tp.gateway.xtables_worker")]
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(
-                subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=_environment())
-            )
+            stack.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True))
             for _ in jobs
         ]
         # The workers import their library in parallel; the work itself is short, and one lock serializes it.
@@ -220,15 +217,6 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
             raise GatewayError(f"{_TOOL[job['version']]}: {last}")
         job["answer"] = json.loads(answer)
     return [job["answer"] for job in jobs]
-
-
-def _environment() -> dict[str, str]:
-    """Two variables that save three quarters of the start time of python-iptables: without them it imports all of
-    setuptools to get the name of one directory, and runs gcc to find its own library.
-    """
-    spec = find_spec("iptc")
-    folder = Path(spec.origin).parent.parent if spec and spec.origin else Path()
-    return {**os.environ, "SETUPTOOLS_USE_DISTUTILS": "stdlib", "IPTABLES_LIBDIR": str(folder)}
 
 
 def _converse(worker: subprocess.Popen[str], job: dict[str, Any]) -> tuple[int, str, str]:

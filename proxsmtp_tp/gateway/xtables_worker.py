@@ -42,8 +42,9 @@ _SCRATCH = "PXMEANT"
 def import_iptc() -> Any:
     """Import python-iptables, an optional library, without its slow search for other libraries.
 
-    Left alone, it starts gcc and ld eight times to find its own library, has ldconfig read all libraries, and imports
-    setuptools: that costs five times the rest of this process. It takes the folders from the environment.
+    Left alone, it starts gcc and ld to find its own library, has ldconfig read all libraries, and imports setuptools
+    to get the name of one directory: that takes four times as long as the rest of this process. It takes the folders
+    from the environment.
     """
     if found := find_spec("iptc"):
         own = str(Path(str(found.origin)).parents[1])
