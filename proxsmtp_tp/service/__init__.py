@@ -27,6 +27,7 @@ commands    what can be asked there
 top_report  what top shows
 filter_trials  the daemon tries a filter, for try-filter
 trial_link  messages and verdicts between try-filter and the process that tries the filter
+id_lease    trace ids are unique over restarts, whatever the clock does
 bypass      the filter is out of the way for a time
 log_levels  how much is logged, and whose sessions are traced
 kept_listeners  the listening sockets that the service manager keeps over a restart

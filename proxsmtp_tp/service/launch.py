@@ -31,6 +31,8 @@ from proxsmtp_tp.service.bypass import BYPASS_FILE, Bypass
 from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.environment import Environment
 from proxsmtp_tp.service.fail_open import FailOpen
+from proxsmtp_tp.service.id_lease import FILE as ID_FILE
+from proxsmtp_tp.service.id_lease import IdLease
 from proxsmtp_tp.service.in_force import InForce
 from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
 from proxsmtp_tp.service.locks import Locks
@@ -231,6 +233,8 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     admission = Admission(settings.max_connections, 0, settings.client_table_size)
     locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
     cleanup.callback(locks.close)
+    id_lease = IdLease(admission.trace_ids, kept / ID_FILE)
+    cleanup.callback(id_lease.close)
     logging.getLogger().addHandler(LastErrorHandler(admission.last_error))
     environment = Environment(
         admission=admission,
@@ -244,6 +248,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         control=control,
         metrics=metrics,
         levels=LogLevels(admission.switches, wanted.level, settings.log_level),
+        id_lease=id_lease,
         bypass=Bypass(admission.switches, admission.counters, kept / BYPASS_FILE),
         on_ready=on_ready,
         on_stop=pid_file.stopping,

@@ -174,6 +174,7 @@ class Master:
         self._environment.control.step()
         self.levels.step()
         self.bypass.step()
+        self._environment.id_lease.step()
         self._environment.locks.step()
         for handler in syslog.in_use():
             handler.retry()
