@@ -36,11 +36,11 @@ rules_list      rules
 watch_rules     watch-rules
 doctor          doctor: its options
 doctor_actions  what it does
-doctor_daemon    what doctor must know of the daemon: its status, and its own replies
+doctor_daemon    status and replies of the daemon, for doctor
 service         install-service, remove-service
-service_apply   what install-service restarts and reloads
+service_apply   restarts and reloads by install-service
 service_units   the files that install-service writes
-unit_owner      whether the units are the Debian package's
+unit_owner      whether the Debian package installed the units
 demo            demo
 streams         opens standard streams that the caller has closed
 """

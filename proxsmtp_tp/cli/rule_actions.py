@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Options, Plan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
-_RETRY_PAUSE = 2.0  # seconds; the interface of a VPN or a busy firewall takes about that long
+_RETRY_PAUSE = 2.0  # seconds; after that an interface of a VPN may exist, or another program has ended
 _FIELDS = (
     "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
     "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_existing", "rule_forward",
@@ -63,7 +63,7 @@ def install(args: argparse.Namespace) -> int:
 
 
 def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -> tuple[Outcome, Trial | None]:
-    """Install, and with --retry try again what may work later; each new reason is told once."""
+    """Install; with --retry, repeat what may work later. Each new reason is printed once."""
     end, told = time.monotonic() + args.retry, ""
     while True:
         try:
@@ -80,7 +80,7 @@ def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -
 
 
 def _await_confirmation(instance: str, store: Store, trial: Trial) -> int:
-    """Ask until the deadline. Without a terminal, print how to confirm."""
+    """Ask for a confirmation until the deadline. Without a terminal, print how to confirm."""
     how = "confirm with the same install-rules without --confirm"
     if not sys.stdin.isatty():
         print(f"they are undone in {trial.remaining:.0f} s: {how}")
@@ -99,7 +99,7 @@ def _await_confirmation(instance: str, store: Store, trial: Trial) -> int:
         if answer.strip().lower() in {"n", "no"}:
             confirm.undo(instance, store, trial.token)
         if not answer:
-            break  # the terminal is gone, or somebody typed Ctrl-D: the watchdog does it
+            break  # the terminal is closed, or Ctrl-D was typed: the watchdog undoes the rules
     return _complain([f"not confirmed: the rules are undone, or will be at the deadline; {how}"], EXIT_FAILED)
 
 
@@ -148,7 +148,7 @@ def _why_refused(plan: Plan) -> list[str]:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """The options that configuration file and command line make together."""
+    """The options of the plan, from the configuration file and the command line."""
     overrides = {name: getattr(args, name) for name in _FIELDS}
     return options_from(settings_of(args), {n: tuple(v) if isinstance(v, list) else v for n, v in overrides.items()})
 
@@ -165,7 +165,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _named(args: argparse.Namespace) -> str:
-    """Whose rules. A file that is gone or damaged still gives its instance by its name."""
+    """The instance. Also the name of a missing or damaged file gives it."""
     chosen = chosen_of(args, file_needed=False)
     if args.file is not None:
         try:
@@ -193,7 +193,7 @@ def _with_rules(names: list[str]) -> list[str]:
 
 
 def store_of(args: argparse.Namespace) -> Store:
-    """Where the state is kept."""
+    """The state files of the rules."""
     return Store(args.state_dir or DIRECTORY)
 
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """0: each instance that answered is fine. 1: none answered, or something is wrong. 2: which instance?"""
     from proxsmtp_tp.service.status import find_sockets, instance_of, read_status  # noqa: PLC0415
 
-    name = None  # every instance that runs
+    name = None  # all running instances
     if args.file is not None or args.instance is not None:
         try:
             name = choose(args.file, args.instance, file_needed=False).name
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def is_wrong(answer: dict[str, Any]) -> bool:
-    """Whether the status shows something that an administrator must fix. Each kind is a line of `describe`."""
+    """Whether the status shows a fault. Each fault is a line of `describe`."""
     try:
         return bool(_faults(answer)) or rules_lines(answer)[1] or in_force.describe(answer["configuration"])[1]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
@@ -68,7 +68,7 @@ def is_wrong(answer: dict[str, Any]) -> bool:
 
 
 def _faults(answer: dict[str, Any]) -> list[str]:
-    """As `faults`, whatever has answered."""
+    """As `faults`, but also for an answer of another version."""
     try:
         return faults(answer)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -76,7 +76,7 @@ def _faults(answer: dict[str, Any]) -> list[str]:
 
 
 def describe_printable(answer: dict[str, Any]) -> str:
-    """As `describe`, whatever has answered: nothing of it reaches the terminal but printable text."""
+    """As `describe`, also for an answer of another version: only printable text reaches the terminal."""
     try:
         lines = describe(answer).split("\n")
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):

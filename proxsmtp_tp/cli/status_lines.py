@@ -1,4 +1,4 @@
-"""The lines of `status` about the work of an instance, in 80 columns. What an answer does not have has no line."""
+"""The lines of `status` about the work of an instance, in 80 columns. Missing values have no line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _TOTALS = {
 
 
 def _counts(title: str, counts: dict[str, int], nothing: str) -> Iterator[str]:
-    """What is not zero, after the title, in as many lines as it takes."""
+    """The title, then the counts that are not zero, in as many lines as needed."""
     parts = [f"{name.replace('_', ' ')} {number}" for name, number in counts.items() if number]
     yield from _joined(title, parts or [nothing], ", ")
 

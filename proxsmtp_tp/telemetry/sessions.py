@@ -141,7 +141,7 @@ class SessionTable:
                 self._used[0] -= 1
 
     def kill(self, identifier: str) -> bool:
-        """Ask the worker of this session to end it. False: there is none of this id."""
+        """Ask the worker of this session to end it. False: there is no session with this id."""
         for row, _, shown in self._rows():
             if shown.id == identifier:
                 self.wanted[row] = key_of(identifier)

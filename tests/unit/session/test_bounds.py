@@ -331,7 +331,7 @@ def test_many_short_recipients_are_bounded_too() -> None:
 
 
 def test_a_command_that_we_answer_ourselves_extends_the_deadline() -> None:
-    """Not so while the server owes a reply: a client cannot keep a silent server's connection open."""
+    """Not while the server has not replied: a client cannot keep a silent server's connection open."""
     play = introduced(None, "PIPELINING", strict=True)
     for _ in range(2):
         given = play.session.feed(C("STARTTLS"))
