@@ -9,7 +9,7 @@ ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 # A test that takes too long ends its process, and with it the run: xdist would wait for the rest of that process's tests.
 TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATED) $(BIN)/python" --dist loadfile \
-	--max-worker-restart=0 --durations=10
+	--no-loadscope-reorder --max-worker-restart=0 --durations=25
 # Options and paths for pytest: make test ARGS="tests/unit/session -k pipelining"
 ARGS ?=
 
