@@ -1,13 +1,15 @@
 # The commands people type. `make demo` and `make test` need nothing but a Debian 12 clone.
 PYTHON ?= python3
 BIN := .venv/bin
+# As tests/conftest.py does: no process compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 # Tests run in parallel, each process in namespaces of its own. One more process than processors: tests often wait.
 # A test that takes too long ends its process, and with it the run: xdist would wait for the rest of that process's tests.
 TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATED) $(BIN)/python" --dist loadfile \
-	--max-worker-restart=0 --durations=10
+	--no-loadscope-reorder --max-worker-restart=0 --durations=25
 # Options and paths for pytest: make test ARGS="tests/unit/session -k pipelining"
 ARGS ?=
 

@@ -17,6 +17,13 @@ filter_process  the process in which it runs the filter
 difference      what the filter has changed
 bypass          bypass
 sessions        sessions
+top             top: its options, and its text for scripts
+top_screen      the terminal of top
+top_lines       its lines
+top_state       what is chosen in it, and what its keys do
+top_summary     its lines above the table
+top_rows        its tables
+top_reading     what it has read from the daemon
 limits          limits
 locks           locks
 quarantine      quarantine
@@ -31,11 +38,11 @@ rules_list      rules
 watch_rules     watch-rules
 doctor          doctor: its options
 doctor_actions  what it does
-doctor_daemon    what doctor must know of the daemon: its status, and its own replies
+doctor_daemon    status and replies of the daemon, for doctor
 service         install-service, remove-service
-service_apply   what install-service restarts and reloads
+service_apply   restarts and reloads by install-service
 service_units   the files that install-service writes
-unit_owner      whether the units are the Debian package's
+unit_owner      whether the Debian package installed the units
 demo            demo
 streams         opens standard streams that the caller has closed
 """

@@ -1,4 +1,4 @@
-"""proxsmtp-tp bypass: takes the filter out of the way for a time. Mail passes unjudged, and is counted."""
+"""proxsmtp-tp bypass: for a time mail passes without the filter, and is counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `bypass`."""
-    parser = subparsers.add_parser("bypass", help="take the filter out of the way for a time: mail passes unjudged")
+    parser = subparsers.add_parser("bypass", help="let mail pass without the filter for a time")
     add_options(parser)
     parser.add_argument(
         "--for", metavar="TIME", type=duration, dest="seconds", help="how long, such as 30m; at most 7d"

@@ -1,4 +1,4 @@
-"""For commands that ask a running daemon at its control socket: which instance, and what to say where none answers."""
+"""For commands that ask a running daemon at its control socket: finds the instance, and the error if none answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class NoAnswerError(Exception):
-    """Nothing was done. `code` is the exit status; the text says what to do."""
+    """The command failed. `code` is the exit status; the text says what to do."""
 
     def __init__(self, text: str, code: int = 1) -> None:
         self.code = code
@@ -43,7 +43,7 @@ def ask_daemon(args: argparse.Namespace, command: str, **fields: Any) -> dict[st
 
 
 def complain(error: NoAnswerError) -> int:
-    """Say it, and return the exit status."""
+    """Print the error, and return the exit status."""
     print(error, file=sys.stderr)
     return error.code
 
@@ -52,7 +52,7 @@ def status_socket(args: argparse.Namespace) -> Path:
     """The status socket of the daemon that the options name. Raises NoAnswerError."""
     from proxsmtp_tp.service.status import find_sockets, instance_of  # noqa: PLC0415
 
-    wanted = None  # no file in /etc/proxsmtp-tp, and no option: the daemon that runs
+    wanted = None  # without an option and a file in /etc/proxsmtp-tp: the only daemon that runs
     try:
         if args.file is not None or args.instance is not None or configured():
             wanted = choose(args.file, args.instance, file_needed=False).name

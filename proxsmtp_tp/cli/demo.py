@@ -1,4 +1,4 @@
-"""`proxsmtp-tp demo`: the whole gateway in namespaces, with real mail, leaving nothing behind."""
+"""`proxsmtp-tp demo`: a whole gateway in namespaces, with real mail. Nothing is left afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "demo",
-        help="the whole gateway in namespaces of its own, with real mail",
+        help="send real mail through a whole gateway, in namespaces of its own",
         description="Sends real mail through a gateway in namespaces of its own and shows each hop, over IPv4 and IPv6,"
         " in every mode. Touches nothing on this machine. Needs no root where the kernel lets ordinary users make"
         " namespaces; says what to type where it does not.",
@@ -27,7 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(_arguments: argparse.Namespace) -> int:
-    """0: everything was as it must be. 1: it was not, or there are no namespaces; the reason was printed."""
+    """0: every check passed. 1: one failed, or there are no namespaces; the reason was printed."""
     if find_spec("aiosmtpd") is None:
         how = (
             "apt-get install python3-aiosmtpd" if packaged() else f"{sys.executable} -m pip install 'proxsmtp-tp[demo]'"

@@ -1,7 +1,7 @@
 """What a filter has changed in a message, as a unified diff for people.
 
-Lines are compared without their line ends. What does not print is escaped; a long change is cut, because a message may
-have an attachment of many thousand lines, and comparing takes time.
+Lines are compared without their line ends. Characters that cannot be printed are escaped. Long changes are cut, because
+a message may have an attachment of many thousand lines, and a comparison takes time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMPARED_MAX = 2000
 SHOWN_MAX = 200
 """Lines of a diff: some screens."""
 WIDTH_MAX = 200
-"""Characters of a line: more is an encoded attachment."""
+"""Characters of a line: longer lines are encoded attachments."""
 _CONTEXT = 3
 
 

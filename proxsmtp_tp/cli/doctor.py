@@ -1,6 +1,6 @@
-"""doctor: each step of interception on one line: ok, or what is wrong and the command that fixes it.
+"""doctor: one line for each step of interception: ok, or what is wrong and the command that fixes it.
 
-Exit status: 0 all is well, 1 something is wrong (errors in the configuration file, too) or was not seen, 2 usage.
+Exit status: 0 nothing is wrong, 1 something is wrong (also in the configuration file) or was not seen, 2 usage.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _PROBE_SECONDS = 300.0
-"""More than a probe takes: its mails have the time limits of the daemon."""
+"""Seconds: longer than a probe takes, whose mails have the time limits of the daemon."""
 
 _LABELS = {state: f"{state.value:<5}" for state in State}
 
@@ -73,7 +73,7 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
 
 
 def _of_a_wrong_file(instance: str, error: ConfigError) -> Iterator[Finding]:
-    """Nothing but the daemon can be looked at without a configuration."""
+    """Findings without a valid configuration: only the daemon can be examined."""
     for line in error.lines():
         yield Finding("configuration", False, line)
     if status_of(instance) is None:
@@ -83,7 +83,7 @@ def _of_a_wrong_file(instance: str, error: ConfigError) -> Iterator[Finding]:
 
 
 def is_well(findings: Iterable[Finding]) -> bool:
-    """Whether everything was looked at, and nothing is wrong. A mail that a filter kept is neither."""
+    """Whether everything was examined, and nothing is wrong. KEPT is neither wrong nor unseen."""
     return all(finding.state in {State.OK, State.KEPT} for finding in findings)
 
 

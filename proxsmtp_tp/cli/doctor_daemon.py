@@ -1,4 +1,4 @@
-"""What doctor must know of the daemon, whose packages `gateway` does not import: its status, and its own replies."""
+"""The status and the replies of the daemon, for `gateway.doctor`, which does not import the daemon's packages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def status_of(instance: str) -> dict[str, Any] | None:
 
 
 def _connections_by_client(status: Path) -> dict[str, int]:
-    """How many connections each client has; empty if the daemon does not tell."""
+    """Connections by client; empty if the daemon does not answer."""
     try:
         answer = ask(control_path(status), "sessions", most=SESSIONS_MAX)
     except (ControlError, OSError):
@@ -44,7 +44,7 @@ def _connections_by_client(status: Path) -> dict[str, int]:
 
 
 def may_be_a_filters(reply: str) -> bool:
-    """Whether a filter may have given this reply (`550 text`) with a code of its own: it is none of the proxy's."""
+    """Whether a filter may have given this reply (`550 text`) with a code of its own: it is no reply of the proxy."""
     return f"{reply}\r\n".encode() not in set(_own_replies()) and not reply[4:].startswith(_NO_CODE)
 
 

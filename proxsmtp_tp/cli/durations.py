@@ -1,4 +1,4 @@
-"""Times as they are typed: `30s`, `10m`, `2h`, `1d`, or a number of seconds."""
+"""Durations on the command line: `30s`, `10m`, `2h`, `1d`, or a number of seconds."""
 
 from __future__ import annotations
 

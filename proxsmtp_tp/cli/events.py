@@ -1,7 +1,7 @@
-"""proxsmtp-tp events: the events in the file that EventLog names, one line for each, and as they come.
+"""proxsmtp-tp events: the events in the file that EventLog names, one line for each; also new ones as they come.
 
-The journal has its own command, and a socket has its own reader: this command then says what to type instead. It also
-tells the pseudonym of an address (LogAddresses keyed) for each day whose key is still there.
+If EventLog is the journal or a socket, the command says what to type instead. It also shows the pseudonym of an address
+(LogAddresses keyed) for each day whose key still exists.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
 
 PAUSE = 0.5
-"""Seconds between two looks at the file with --follow."""
+"""Seconds between two checks of the file with --follow."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

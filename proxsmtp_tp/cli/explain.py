@@ -1,7 +1,7 @@
-"""proxsmtp-tp explain: what the rules, the limits and the filter do with a connection, and what the client would get.
+"""proxsmtp-tp explain: what the rules, the limits and the filter do with a connection, and the replies to the client.
 
-The daemon answers for itself, with the configuration that it uses and what it has counted; nothing is counted for the
-question. Where no daemon runs, the answer is that of one that has just been started with this configuration.
+The running daemon answers, with its configuration and its counters; the question itself is not counted. If no daemon
+runs, the answer is that of a daemon that has just started with this configuration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The process in which try-filter runs the filter: one of the daemon's, or one that becomes the daemon's user.
+"""The process in which try-filter runs the filter: a process of the daemon, or a child of this command.
 
-The daemon forks its own process: everything is as in a worker. Where no daemon answers, a child of this command takes
-the configured user, the root directory and the unit's umask; the restrictions of the unit are missing.
+A process that the daemon forks has everything that a worker has. If no daemon answers, a child of this command takes
+the configured user, the root directory as working directory, and the unit's umask; the restrictions of the unit are
+missing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
 
 SECONDS = 10.0
-"""For the daemon to start its process, on a loaded host."""
+"""Seconds in which the daemon starts its process, on a busy host."""
 
 
 class TrialError(Exception):
@@ -38,7 +39,7 @@ class TrialError(Exception):
 
 @dataclass(slots=True)
 class Place:
-    """Where the filter runs: the link to the process, and what is and is not as in the daemon."""
+    """Where the filter runs: the link to the process, and notes on what differs from the daemon."""
 
     link: BufferedRWPair
     who: dict[str, Any]
@@ -88,7 +89,7 @@ def _greeting(link: BufferedRWPair) -> dict[str, Any]:
 
 
 def _of_the_daemon(settings: Settings, status: Path) -> tuple[socket.socket | None, list[str]]:
-    """A process of the daemon; None with the reason where it gives none."""
+    """A link to a process of the daemon; None, with the reason, if the daemon starts none."""
     control = control_path(status)
     path = control.with_name(f"try-{os.getpid()}-{secrets.token_hex(4)}")
     try:

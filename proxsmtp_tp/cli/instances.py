@@ -3,7 +3,7 @@
 neither               the only one with a file in /etc/proxsmtp-tp; several or none: an error that says what to do
 --instance NAME       /etc/proxsmtp-tp/NAME.conf, or the file there whose Instance directive is NAME
 -f FILE               that file
--f and --instance     FILE, if it belongs to NAME; otherwise an error: an option never renames an instance
+-f and --instance     FILE, if its instance is NAME; otherwise an error: no option renames an instance
 
 The name of an instance is its Instance directive. Without one it is the name of its file (`reader.instance_name`).
 """
@@ -27,7 +27,7 @@ _SUFFIX = ".conf"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One instance. The file at `path` may be gone, or wrong."""
+    """One instance. The file at `path` may be missing or wrong."""
 
     name: str
     path: str
@@ -97,7 +97,7 @@ def _of_file(file: str, name: str | None) -> Instance:
     if name is None or name == its_own:
         return Instance(its_own, file)
     if not Path(file).exists():
-        return Instance(_valid(name), file)  # nothing says that it was another's
+        return Instance(_valid(name), file)  # no other instance has this file
     if name == Path(file).stem:
         return Instance(its_own, file)
     raise InstanceError(

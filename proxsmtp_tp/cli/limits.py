@@ -1,4 +1,4 @@
-"""proxsmtp-tp limits: what one client has used of its limits; forget it."""
+"""proxsmtp-tp limits: shows what one client has used of its limits, or forgets it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""proxsmtp-tp locks: clients that are locked; lock one, unlock one."""
+"""proxsmtp-tp locks: lists the locked clients, locks a client, or unlocks one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""proxsmtp-tp log-level: how much the running daemon logs, and tracing of one client, without a restart."""
+"""proxsmtp-tp log-level: changes how much the running daemon logs, and traces clients, without a restart."""
 
 from __future__ import annotations
 

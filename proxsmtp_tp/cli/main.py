@@ -13,29 +13,30 @@ if TYPE_CHECKING:
 SUBCOMMANDS = {
     "serve": ("serve", "run the daemon in the foreground"),
     "check-config": ("check_config", "read the configuration file and report every problem"),
-    "reload": ("reload", "let the running daemon read its configuration again, and wait for the outcome"),
+    "reload": ("reload", "let the running daemon read its configuration again, and wait for the result"),
     "status": ("status", "show what the running instances do"),
     "metrics": ("metrics", "print the numbers for Prometheus, or serve them"),
     "sessions": ("sessions", "list the sessions that run, or end one"),
+    "top": ("top", "show live what the daemon does: clients, servers, sessions, filters"),
     "try-filter": ("try_filter", "let the filter judge messages from files"),
     "quarantine": ("quarantine", "list messages in quarantine; show, release or delete them"),
-    "bypass": ("bypass", "take the filter out of the way for a time: mail passes unjudged"),
+    "bypass": ("bypass", "let mail pass without the filter for a time"),
     "events": ("events", "show what became of messages, from the file that EventLog names"),
     "log-level": ("log_level", "change how much the running daemon logs, or trace a client"),
     "install-rules": ("rules", "redirect the mail that passes this machine to the daemon"),
-    "remove-rules": ("rules", "leave firewall, routing and settings as they were before"),
+    "remove-rules": ("rules", "remove the rules: firewall, routing and settings are as before"),
     "check-rules": ("rules", "compare the rules in place with those that are wanted"),
-    "rules": ("rules_list", "list all rules on this host, and whose they are"),
-    "watch-rules": ("watch_rules", "put rules back that another program removes, until it is told to end"),
+    "rules": ("rules_list", "list all rules of proxsmtp-tp on this host, by instance"),
+    "watch-rules": ("watch_rules", "put rules back that another program removes, until TERM"),
     "doctor": ("doctor", "examine each step of interception, and name the fix"),
     "install-service": ("service", "install, enable and start the systemd units"),
     "remove-service": ("service", "stop and remove the systemd units"),
     "limits": ("limits", "show what a client has used of its limits, or forget it"),
     "locks": ("locks", "list the clients that are locked, lock one, or unlock one"),
     "explain": ("explain", "say what the rules, the limits and the filter do with a connection"),
-    "demo": ("demo", "show the whole gateway at work, in namespaces of its own"),
+    "demo": ("demo", "send real mail through a whole gateway, in namespaces of its own"),
 }
-"""By subcommand: the module in this package that has it, and what it does."""
+"""Each subcommand: the module in this package, and what the command does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(subcommand: str) -> argparse.ArgumentParser:
-    """With the parser of the one subcommand; with a line for each of them where help or an error lists them."""
+    """The parser of one subcommand; for --help, or after an error, of all of them."""
     parser = argparse.ArgumentParser(
         prog="proxsmtp-tp",
         description="Transparent SMTP filtering proxy for gateways.",

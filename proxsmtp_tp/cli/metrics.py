@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PORT = 9725
-"""Where --listen has only an address. Not registered for another exporter of Prometheus."""
+"""The port, if --listen has only an address. No other exporter of Prometheus is registered for it."""
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -31,7 +31,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: printed, or ended as asked. 1: the daemon does not answer, or the address is taken. 2: usage."""
+    """0: printed, or ended by a signal. 1: the daemon does not answer, or the address is in use. 2: usage."""
     if args.listen is None:
         try:
             print(_read(args), end="")
@@ -79,7 +79,7 @@ def serve(host: str, port: int, read: Callable[[], str]) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """A scrape every few seconds is not worth a line."""
+            """Log nothing: Prometheus asks every few seconds."""
 
     kind = type("Server", (ThreadingHTTPServer,), {"address_family": _family(host), "daemon_threads": True})
     return kind((host or "127.0.0.1", port), Handler)  # type: ignore[no-any-return]

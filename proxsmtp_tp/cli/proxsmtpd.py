@@ -3,9 +3,8 @@
     proxsmtpd [-d level] [-f configfile] [-p pidfile]
     proxsmtpd -v
 
-Texts and exit codes are the original's, measured: 2 for usage and configuration, 1 for what the system
-refused (and for a level that is no number). Without -d it becomes a daemon; other than the original, it does
-so only when it is ready.
+Texts and exit codes were measured with the original: 2 for usage and configuration, 1 for what the system refused (and
+for a level that is no number). Without -d it becomes a daemon; unlike the original only when it is ready.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ usage: proxsmtpd [-d debuglevel] [-f configfile] [-p pidfile]
 
 @dataclass(slots=True)
 class _Options:
-    """What stands on the command line. `level` None: become a daemon."""
+    """The options of the command line. `level` None: become a daemon."""
 
     level: int | None = None
     config: str = DEFAULT_CONFIG
@@ -39,7 +38,7 @@ class _Options:
 
 
 class _EarlyExitError(Exception):
-    """The end, before anything has begun. Without a code there is nothing wrong."""
+    """The program ends before the daemon is started: print `lines`, and exit with `code`."""
 
     def __init__(self, code: int, *lines: str) -> None:
         self.code = code
@@ -93,7 +92,7 @@ def _parse(arguments: Sequence[str]) -> _Options:
 
 
 def _level(text: str) -> int:
-    """As strtol(3) reads it; one that is too large for it is too large for us. Its range is looked at in the end."""
+    """A level as strtol(3) reads it. The range is checked by the caller."""
     number = re.fullmatch(r"[ \t\n\v\f\r]*([+-]?)([0-9]*)", text)
     if number is None or (text and not number[2]):
         raise _EarlyExitError(1, f"{NAME}: invalid debug log level")

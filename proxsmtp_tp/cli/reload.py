@@ -1,7 +1,7 @@
 """proxsmtp-tp reload: the running daemon reads its configuration again; the exit status says whether it uses it.
 
-The unit's ExecReload. The file is checked first, by this process: the daemon is not asked to read a file that is wrong.
-Then the outcome is waited for, since the daemon may find what no check of the file can (an address is in use).
+This is the unit's ExecReload. This process checks the file first: the daemon is not asked to read a file with errors.
+Then it waits for the result, because some errors are found only by the daemon (an address is in use).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
 WAIT = 75.0
-"""Seconds. The master gives up new workers that hang after a minute, and systemd this command after 90 s
+"""Seconds. After a minute the master kills new workers that hang; after 90 s systemd ends this command
 (TimeoutStartSec)."""
 _POLL = 0.1
 

@@ -13,7 +13,7 @@ from proxsmtp_tp.cli.instances import Instance, InstanceError, choose
 from proxsmtp_tp.config.reader import ConfigError, printable, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway import check as checker
-from proxsmtp_tp.gateway import confirm, describe, existing, forward, survey
+from proxsmtp_tp.gateway import confirm, counting, describe, existing, forward, survey
 from proxsmtp_tp.gateway import install as installer
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.options import options_from
@@ -23,12 +23,12 @@ from proxsmtp_tp.gateway.state import DIRECTORY, Store
 if TYPE_CHECKING:
     import argparse
 
-    from proxsmtp_tp.gateway.confirm import Try
+    from proxsmtp_tp.gateway.confirm import Trial
     from proxsmtp_tp.gateway.install import Outcome
     from proxsmtp_tp.gateway.plan import Options, Plan
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
-_RETRY_PAUSE = 2.0  # seconds; the interface of a VPN or a busy firewall takes about that long
+_RETRY_PAUSE = 2.0  # seconds; after that an interface of a VPN may exist, or another program has ended
 _FIELDS = (
     "rule_method", "rule_mode", "rule_interface", "rule_source", "rule_except_source",
     "rule_except_destination", "rule_port", "rule_listen_port", "rule_fail", "rule_existing", "rule_forward",
@@ -56,14 +56,14 @@ def install(args: argparse.Namespace) -> int:
         print(describe.describe(plan))
         print(describe.changes(plan))
         return _complain([*notes, *map(str, forward.closed(plan))], 0)
-    outcome, attempt = _install_at_last(args, options, store)
+    outcome, trial = _install_at_last(args, options, store)
     _complain(outcome.notes, 0)
     print(f"rules of instance {options.instance}: {'installed' if outcome.changed else 'already in place'}", flush=True)
-    return 0 if attempt is None else _await_confirmation(options.instance, store, attempt)
+    return 0 if trial is None else _await_confirmation(options.instance, store, trial)
 
 
-def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -> tuple[Outcome, Try | None]:
-    """Install, and with --retry try again what may work later; each new reason is told once."""
+def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -> tuple[Outcome, Trial | None]:
+    """Install; with --retry, repeat what may work later. Each new reason is printed once."""
     end, told = time.monotonic() + args.retry, ""
     while True:
         try:
@@ -79,27 +79,27 @@ def _install_at_last(args: argparse.Namespace, options: Options, store: Store) -
             time.sleep(_RETRY_PAUSE)
 
 
-def _await_confirmation(instance: str, store: Store, attempt: Try) -> int:
-    """Ask until the deadline. Without a terminal, print how to confirm."""
+def _await_confirmation(instance: str, store: Store, trial: Trial) -> int:
+    """Ask for a confirmation until the deadline. Without a terminal, print how to confirm."""
     how = "confirm with the same install-rules without --confirm"
     if not sys.stdin.isatty():
-        print(f"they are undone in {attempt.remaining:.0f} s: {how}")
+        print(f"they are undone in {trial.remaining:.0f} s: {how}")
         return 0
     print(
-        f'they are undone in {attempt.remaining:.0f} s. Open a new connection to this host, then type "yes" here',
+        f'they are undone in {trial.remaining:.0f} s. Open a new connection to this host, then type "yes" here',
         flush=True,
     )
-    while attempt.remaining > 0 and confirm.wanted(instance, store, attempt.token):
-        if not select.select([sys.stdin], [], [], min(1.0, max(0.0, attempt.remaining)))[0]:
+    while trial.remaining > 0 and confirm.wanted(instance, store, trial.token):
+        if not select.select([sys.stdin], [], [], min(1.0, max(0.0, trial.remaining)))[0]:
             continue
         answer = sys.stdin.readline()
-        if answer.strip().lower() in {"y", "yes"} and confirm.confirm(instance, store, attempt.token):
+        if answer.strip().lower() in {"y", "yes"} and confirm.confirm(instance, store, trial.token):
             print("confirmed")
             return 0
         if answer.strip().lower() in {"n", "no"}:
-            confirm.undo(instance, store, attempt.token)
+            confirm.undo(instance, store, trial.token)
         if not answer:
-            break  # the terminal is gone, or somebody typed Ctrl-D: the watchdog does it
+            break  # the terminal is closed, or Ctrl-D was typed: the watchdog undoes the rules
     return _complain([f"not confirmed: the rules are undone, or will be at the deadline; {how}"], EXIT_FAILED)
 
 
@@ -126,14 +126,15 @@ def check(args: argparse.Namespace) -> int:
     if finding.refuses_mail:
         notes += _why_refused(plan)
     unfiltered = existing.connections(plan)
+    counted = counting.read(options.instance, store)
     if args.json:
         answer = {"instance": options.instance, "state": finding.word, "differences": finding.differences}
-        print(json.dumps(answer | {"notes": notes, "existing": options.existing.value, "unfiltered": unfiltered}))
+        answer |= {"notes": notes, "existing": options.existing.value, "unfiltered": unfiltered}
+        print(json.dumps(answer | {"packets": counted.report() if counted else None}))
     else:
         notes += [line] if (line := existing.sentence(plan, unfiltered)) else []
-        print(
-            "\n".join([f"rules of instance {options.instance}: {finding.word}", *map(printable, finding.differences)])
-        )
+        lines = [f"rules of instance {options.instance}: {finding.word}", *finding.differences]
+        print("\n".join(map(printable, [*lines, *(counted.lines() if counted else [])])))
         _complain(notes, 0)
     return 0 if finding.in_place else EXIT_FAILED
 
@@ -147,7 +148,7 @@ def _why_refused(plan: Plan) -> list[str]:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """The options that configuration file and command line make together."""
+    """The options of the plan, from the configuration file and the command line."""
     overrides = {name: getattr(args, name) for name in _FIELDS}
     return options_from(settings_of(args), {n: tuple(v) if isinstance(v, list) else v for n, v in overrides.items()})
 
@@ -164,7 +165,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _named(args: argparse.Namespace) -> str:
-    """Whose rules. A file that is gone or damaged still gives its instance by its name."""
+    """The instance. Also the name of a missing or damaged file gives it."""
     chosen = chosen_of(args, file_needed=False)
     if args.file is not None:
         try:
@@ -192,7 +193,7 @@ def _with_rules(names: list[str]) -> list[str]:
 
 
 def store_of(args: argparse.Namespace) -> Store:
-    """Where the state is kept."""
+    """The state files of the rules."""
     return Store(args.state_dir or DIRECTORY)
 
 

@@ -1,4 +1,4 @@
-"""proxsmtp-tp rules: all rules of ours on this host, and whose they are. Needs no configuration."""
+"""proxsmtp-tp rules: all rules of proxsmtp-tp on this host, by instance. Needs no configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `rules`."""
-    text = "list all rules of proxsmtp-tp on this host, and whose they are"
+    text = "list all rules of proxsmtp-tp on this host, by instance"
     parser = subparsers.add_parser("rules", help=text, description=text)
     parser.add_argument("--json", action="store_true", help="for programs: one JSON array")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the directory for the state of installed rules")

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def install_service(args: argparse.Namespace) -> None:
-    """Everything for the instances that `args` name, or for all."""
+    """Install units and drop-ins for the instances that `args` name, or for all."""
     root: Path = args.root
     instances = {name: read_config(str(config_of(root, name))) for name in args.names or configured(root)}
     if refusal := unit_owner.refusal(root):
@@ -108,9 +108,9 @@ def install_service(args: argparse.Namespace) -> None:
 
 
 def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], affected: list[str]) -> None:
-    """Make systemd know and run what was written. `unwanted`: rules that a configuration does not ask for any more.
+    """Let systemd load, enable and start what was written. `unwanted`: rules that no configuration needs any more.
 
-    `affected`: units whose files have changed. Those that run must take the change up.
+    `affected`: units whose files have changed. If they run, they are restarted or reloaded.
     """
     if args.dry_run:
         print(f"would enable{'' if args.no_start else ' and start'}: {' '.join(enabled)}")
@@ -124,24 +124,24 @@ def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], a
         _systemctl("disable", "--now", *unwanted, check=False)
     _systemctl("enable", *enabled)
     for unit in (unit for unit in affected if _is_active(unit)):
-        _take_up(unit, start=not args.no_start)
+        _apply_to(unit, start=not args.no_start)
     if not args.no_start:
         _systemctl("start", *enabled)
     print(f"{'enabled' if args.no_start else 'running'}: {' '.join(enabled)}")
 
 
 def _apply(instances: Mapping[str, Settings]) -> None:
-    """What no file of ours shows: another version, another configuration, rules that differ."""
+    """Apply changes without a changed file: another version, another configuration, rules that differ."""
     for name, settings in instances.items():
         for action in service_apply.actions(name, settings):
             print(f"{action.verb} {action.unit}: {action.why}", flush=True)
             _systemctl(action.verb, action.unit)
-        if units.wants_rules(settings):  # also where the rules were started by a version without it, or it has old code
+        if units.wants_rules(settings):  # also if an older version started the rules without it, or it runs old code
             _systemctl("restart", f"proxsmtp-tp-rules-watch@{name}.service", check=False)
 
 
-def _take_up(unit: str, *, start: bool) -> None:
-    """Have a running unit take up what has changed: rules are replaced in one step, a daemon restarts."""
+def _apply_to(unit: str, *, start: bool) -> None:
+    """Apply a change to a running unit: rules are replaced in one step, a daemon is restarted."""
     how = "reload-or-restart" if unit.startswith("proxsmtp-tp-rules@") else "restart"
     if not start:
         print(f"{unit} runs as before: `systemctl {how} {unit}` applies the change")
@@ -191,7 +191,7 @@ def _end(root: Path, names: list[str]) -> None:
 
 
 def _end_refusal(names: list[str]) -> None:
-    """Rules that only refuse mail: a unit that is stopped between two tries does not call its ExecStop."""
+    """Remove rules that only refuse mail. A unit that is stopped between two tries does not run its ExecStop."""
     from proxsmtp_tp.gateway import install  # noqa: PLC0415 - netlink is loaded only where there are rules
     from proxsmtp_tp.gateway.state import Store  # noqa: PLC0415
 
@@ -218,7 +218,7 @@ def _purge(args: argparse.Namespace, root: Path) -> None:
 
 
 def program_path() -> str:
-    """What the units start: this very installation. Raises ServiceError where the unit could not see it."""
+    """The program of this installation, which the units start. Raises ServiceError if the unit could not see it."""
     path = installation.command()
     if not path.is_file():
         raise ServiceError(f"{path} does not exist: install proxsmtp-tp with pip, for instance in a venv under /opt")
@@ -267,7 +267,7 @@ def _replace(path: Path, text: str) -> None:
 def _delete(path: Path) -> None:
     path.unlink()
     if path.parent.suffix == ".d" and path.parent.name != "sysusers.d":
-        with suppress(OSError):  # somebody's own drop-in lives there, too
+        with suppress(OSError):  # the folder also has a drop-in of the administrator
             path.parent.rmdir()
 
 

@@ -1,6 +1,6 @@
-"""What install-service does with units that run with another version or configuration, although no unit has changed.
+"""Restarts and reloads of units that run with another version or configuration, although no unit file has changed.
 
-A restart or reload refuses no connection (proxsmtp-tp@.service), so they are done without asking.
+They refuse no connection (proxsmtp-tp@.service), so install-service does not ask first.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Action:
 
 
 def actions(name: str, settings: Settings) -> list[Action]:
-    """For one instance, whose units run; in their order."""
+    """The actions for one instance whose units run, in order."""
     daemon = _daemon(name, settings)
     rules = _rules(name, settings) if wants_rules(settings) else []
-    # A listener that is transparent accepts redirected connections, too; one that is not accepts no others.
+    # A transparent listener also accepts redirected connections; another one accepts only these.
     return [*daemon, *rules] if settings.rule_mode is RuleMode.TPROXY else [*rules, *daemon]
 
 
 def why_restart(status: dict[str, Any], version: str) -> str:
-    """Empty: a restart is not needed. `status` is what the running daemon says; `version` is that of this program."""
+    """The reason for a restart; empty: none. `status` is that of the daemon, `version` that of this program."""
     if status.get("version") != version:
         return f"it runs version {status.get('version')}, and {version} is installed"
     needed = (status.get("configuration") or {}).get("needs_restart") or []

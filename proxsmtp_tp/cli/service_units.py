@@ -1,8 +1,8 @@
 """The systemd files of the service, as values: which file holds what, for whichever instances there are.
 
-The units are plain files under systemd/ that a person can copy by hand; what depends on the machine is the path of
-the program, and what depends on a configuration stands in a drop-in of that instance. Pure, but for reading the files
-of this installation. Sources: systemd.unit(5), systemd.exec(5), sysusers.d(5).
+The units are plain files under systemd/, which can also be copied by hand. The path of the program depends on the host;
+everything that depends on a configuration is in a drop-in of that instance. Pure, except that it reads the files of
+this installation. Sources: systemd.unit(5), systemd.exec(5), sysusers.d(5).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHARED_SPOOL = "/var/lib/proxsmtp-tp/spool"
 DROP_IN = "10-configuration.conf"
 PRIVILEGED_PORTS = 1024  # net.ipv4.ip_unprivileged_port_start, unless somebody changed it
 STOP_MARGIN = 15
-"""Seconds beyond DrainTimeOut until systemd ends what is left: workers take up to 5 of them (`service.worker`)."""
+"""Seconds after DrainTimeOut until systemd kills the rest: workers need up to 5 of them (`service.worker`)."""
 _NOTE = "# Written by `proxsmtp-tp install-service` from {config}. Own changes belong in another file beside it.\n"
 
 
@@ -50,7 +50,7 @@ def instance_files(name: str, settings: Settings, config: str) -> dict[str, str]
 
 
 def daemon_drop_in(settings: Settings) -> str:
-    """What the daemon of this configuration needs beyond the unit, or in place of it."""
+    """The settings of the unit that this configuration adds or changes."""
     lines = ["[Service]", f"TimeoutStopSec={int(settings.drain_time_out) + STOP_MARGIN}"]
     writable = ["/tmp/", "/var/tmp/", f"{SHARED_SPOOL}/"]  # noqa: S108 (by PrivateTmp and StateDirectory of the unit)
     if settings.user not in {None, USER}:
@@ -67,21 +67,21 @@ def daemon_drop_in(settings: Settings) -> str:
 
 
 def _read_write(path: str) -> str:
-    """What lets the daemon write in a directory. One that is missing does not keep it from starting ("-")."""
+    """The setting that lets the daemon write in a directory. With "-" it also starts if the directory is missing."""
     quoted = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")  # systemd.syntax(7), systemd.unit(5)
     return f'ReadWritePaths="-{quoted}"'
 
 
 def rules_drop_in(name: str) -> str:
-    """RuleFail open: no daemon, no rules. The daemon wants its rules, so they come back with it.
+    """RuleFail open: the rules stop with the daemon. The daemon has Wants= for its rules, so they start with it.
 
-    Not BindsTo: a restart would remove the rules, and the connections of the old workers with them (tproxy).
+    Not BindsTo=: a restart would remove the rules, and with them the connections of the old workers (tproxy).
     """
     return f"[Unit]\nStopPropagatedFrom=proxsmtp-tp@{name}.service\nAfter=proxsmtp-tp@{name}.service\n"
 
 
 def capabilities(settings: Settings) -> list[str]:
-    """What systemd must give the daemon: it starts as its own user, and keeps CAP_NET_RAW only in full mode."""
+    """Capabilities that systemd must give the daemon, which starts as its own user."""
     found = []
     if settings.rule_mode is RuleMode.TPROXY or settings.transparent_proxy is TransparentProxy.FULL:
         found.append("CAP_NET_RAW")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import choose
-from proxsmtp_tp.cli.status_lines import activity
+from proxsmtp_tp.cli.status_lines import activity, packets_at_rules
 from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.service import bypass, in_force
 from proxsmtp_tp.service.faults import faults
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """0: each instance that answered is fine. 1: none answered, or something is wrong. 2: which instance?"""
     from proxsmtp_tp.service.status import find_sockets, instance_of, read_status  # noqa: PLC0415
 
-    name = None  # every instance that runs
+    name = None  # all running instances
     if args.file is not None or args.instance is not None:
         try:
             name = choose(args.file, args.instance, file_needed=False).name
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 answers += [answer] if answer is not None else []
     for answer in answers:
         answer["rules"] = _rules(str(answer.get("instance", "")))
+        answer["packets"] = _packets(str(answer.get("instance", "")))
     if args.json:
         print(json.dumps([{**answer, "faults": _faults(answer)} for answer in answers]))
     else:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def is_wrong(answer: dict[str, Any]) -> bool:
-    """Whether the status shows something that an administrator must fix. Each kind is a line of `describe`."""
+    """Whether the status shows a fault. Each fault is a line of `describe`."""
     try:
         return bool(_faults(answer)) or rules_lines(answer)[1] or in_force.describe(answer["configuration"])[1]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
@@ -67,7 +68,7 @@ def is_wrong(answer: dict[str, Any]) -> bool:
 
 
 def _faults(answer: dict[str, Any]) -> list[str]:
-    """As `faults`, whatever has answered."""
+    """As `faults`, but also for an answer of another version."""
     try:
         return faults(answer)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -75,7 +76,7 @@ def _faults(answer: dict[str, Any]) -> list[str]:
 
 
 def describe_printable(answer: dict[str, Any]) -> str:
-    """As `describe`, whatever has answered: nothing of it reaches the terminal but printable text."""
+    """As `describe`, also for an answer of another version: only printable text reaches the terminal."""
     try:
         lines = describe(answer).split("\n")
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
@@ -91,6 +92,7 @@ def describe(answer: dict[str, Any]) -> str:
         *(f"  {line}" for line in _configuration(answer)),
         *(f"  {line}" for line in _bypass(answer)),
         *(f"  {line}" for line in rules_lines(answer)[0]),
+        *(f"  {line}" for line in packets_at_rules(answer.get("packets"))),
         f"  listening on {', '.join(answer['listen'])}",
         f"  connections {used} of {limit}, workers replaced {replaced}",
         *(f"  {line}" for line in activity(answer)),
@@ -119,6 +121,19 @@ def _rules(instance: str) -> dict[str, Any] | None:
     except OSError:
         return None
     return None if record is None else asdict(record)
+
+
+def _packets(instance: str) -> dict[str, Any] | None:
+    """How many packets met the rules. None: there are no rules of this instance."""
+    from proxsmtp_tp.gateway.state import Store  # noqa: PLC0415  (not for --help)
+
+    store = Store()
+    if not store.path(instance).exists():
+        return None  # without loading netlink
+    from proxsmtp_tp.gateway import counting  # noqa: PLC0415
+
+    found = counting.read(instance, store)
+    return found.report() if found is not None else None
 
 
 def rules_lines(answer: dict[str, Any]) -> tuple[list[str], bool]:

@@ -1,4 +1,4 @@
-"""The lines of `status` about the work of an instance, in 80 columns. What an answer does not have has no line."""
+"""The lines of `status` about the work of an instance, in 80 columns. Missing values have no line."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def activity(answer: dict[str, Any]) -> Iterator[str]:
         yield f"last error, {ago} ago: {error['text'][:_ERROR_MAX]}"
 
 
+def packets_at_rules(report: dict[str, Any] | None) -> Iterator[str]:
+    """How many packets met which rules since they were installed, in as many lines as it takes."""
+    if report is None:
+        return
+    if report["unread"]:
+        yield f"packets at the rules: unknown, {report['unread']}"
+        return
+    met = [(str(count["rule"]), int(count["packets"])) for count in report["counts"]]
+    yield from _joined("packets at the rules", [f"{name} {number or 'never'}" for name, number in met], "; ")
+
+
 _TOTALS = {
     "connections_total": "connections since start",
     "messages_total": "messages",
@@ -48,13 +59,17 @@ _TOTALS = {
 
 
 def _counts(title: str, counts: dict[str, int], nothing: str) -> Iterator[str]:
-    """What is not zero, after the title, in as many lines as it takes."""
+    """The title, then the counts that are not zero, in as many lines as needed."""
     parts = [f"{name.replace('_', ' ')} {number}" for name, number in counts.items() if number]
-    line = f"{title}: {', '.join(parts[:1]) or nothing}"
+    yield from _joined(title, parts or [nothing], ", ")
+
+
+def _joined(title: str, parts: list[str], between: str) -> Iterator[str]:
+    line = f"{title}: {''.join(parts[:1])}"
     for part in parts[1:]:
-        if len(line) + len(part) + 2 > _WIDTH - 2:
-            yield f"{line},"
+        if len(line) + len(part) + len(between) > _WIDTH - 2:
+            yield f"{line}{between.rstrip()}"
             line = f"    {part}"
         else:
-            line += f", {part}"
+            line += f"{between}{part}"
     yield line

@@ -1,7 +1,7 @@
 """Opens standard streams that the caller has closed.
 
-A descriptor below 3 that is free is given to the next file or socket that is opened, and what is written to standard
-error then goes to a peer. So they are /dev/null, as most daemons make them (Python has None in their place).
+If a descriptor below 3 is closed, the next file or socket that is opened gets it, and lines for standard error would be
+sent to a peer. So closed ones become /dev/null, as in most daemons (Python sets its streams to None).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 
 def open_standard_streams() -> None:
-    """Before anything else is opened. Does nothing where all three are there."""
+    """Call it before anything else is opened. Does nothing if all three are open."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

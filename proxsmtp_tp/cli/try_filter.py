@@ -1,4 +1,4 @@
-"""proxsmtp-tp try-filter: lets the configured filter judge messages from files, and shows what came of it."""
+"""proxsmtp-tp try-filter: lets the configured filter judge messages from files, and shows the result."""
 
 from __future__ import annotations
 

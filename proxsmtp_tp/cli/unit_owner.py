@@ -1,10 +1,10 @@
-"""Whose units a host has: those of the Debian package, or those that `install-service` writes.
+"""Which units a host has: those of the Debian package, or those that `install-service` writes.
 
-The package has its units and the user's entry below /usr/lib. Its `install-service` writes only what depends on an
-instance, in drop-ins. A unit in /etc/systemd/system hides the package's unit of the same name (systemd.unit(5)), so
-the two installations must not mix: that of the package deletes the units of another installation, and another
-installation writes none where the package is installed. A unit there that starts the package's program is an
-administrator's own (`systemctl edit --full`), and stays.
+The package has its units and the user's entry below /usr/lib. Its `install-service` writes only drop-ins for instances.
+A unit in /etc/systemd/system replaces the package's unit of the same name (systemd.unit(5)). So the package's
+`install-service` deletes the units of another installation, and another installation writes none if the package is
+installed. A unit there that starts the package's program was made by an administrator (`systemctl edit --full`), and
+stays.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def refusal(root: Path) -> str | None:
 
 
 def files(program: str) -> dict[str, str]:
-    """What serves every instance and is to be written, by path below the root: nothing for the package."""
+    """The files for all instances that are to be written, by path below the root: none for the package."""
     return {} if packaged() else units.unit_files(program)
 
 
 def removable(root: Path) -> list[Path]:
-    """What serves every instance and goes with the last one: nothing for the package."""
+    """The files for all instances that are removed with the last one: none for the package."""
     return [] if packaged() else [*(root / OWN_UNITS / name for name in units.UNITS), root / SYSUSERS]
 
 
 def others(root: Path) -> list[Path]:
-    """For the package: the files of another installation that hide its own."""
+    """For the package: the files of another installation that replace its own."""
     if not packaged():
         return []
     found = [root / OWN_UNITS / name for name in units.UNITS]
@@ -54,7 +54,7 @@ def others(root: Path) -> list[Path]:
 
 
 def present(root: Path) -> bool:
-    """Whether systemd knows the units."""
+    """Whether the units are installed."""
     return any((root / place / units.UNITS[0]).exists() for place in (OWN_UNITS, PACKAGE_UNITS))
 
 

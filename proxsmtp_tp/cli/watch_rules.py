@@ -1,4 +1,4 @@
-"""proxsmtp-tp watch-rules: puts rules back that another program removed, until it is told to end. A unit runs it."""
+"""proxsmtp-tp watch-rules: puts rules back that another program removed, until TERM. A unit runs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: told to end. 1: not root. 2: which instance?"""
+    """0: ended by TERM. 1: not root. 2: which instance?"""
     from proxsmtp_tp.gateway import survey  # noqa: PLC0415 - netlink is loaded only for this
     from proxsmtp_tp.gateway.errors import GatewayError  # noqa: PLC0415
     from proxsmtp_tp.gateway.state import DIRECTORY  # noqa: PLC0415

@@ -214,12 +214,16 @@ class ScannerDialogue:
         yield Step.DATA, b"DATA"
 
     def _client(self) -> dict[bytes, bytes]:
-        """The client's address and HELO name, or those of XFORWARD if the server accepted it; in Postfix's notation."""
+        """The client's address and HELO name, or those of XFORWARD if the server accepted it; in Postfix's notation.
+
+        IDENT, by which a scanner names a message in its log, is the trace id, which ours has.
+        """
         request = self._request
         address = request.remote or request.client.encode()
         if b":" in address:
             address = b"IPV6:" + address
-        return {b"ADDR": address, b"HELO": request.remote_helo if request.remote else request.helo}
+        helo = request.remote_helo if request.remote else request.helo
+        return {b"ADDR": address, b"HELO": helo, b"IDENT": request.trace_id.encode()}
 
 
 def _answered(step: Step, reply: Reply) -> str:

@@ -1,4 +1,7 @@
-"""Compares the plan with the host, by meaning: in place, absent, or drifted with a line for each difference."""
+"""Compares the meaning of the plan with that of the host's rules: in place, absent, or drifted.
+
+Drifted rules have a line for each difference.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class Finding:
     """The result of the comparison."""
 
     absent: bool
-    """Nothing of the plan is installed."""
+    """No part of the plan is installed."""
     differences: tuple[str, ...]
     refuses_mail: bool = False
     """Instead of interception, each connection that the plan would intercept is refused."""

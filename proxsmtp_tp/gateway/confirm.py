@@ -4,7 +4,7 @@ A watchdog process (`python -m proxsmtp_tp.gateway.confirm`) is started before t
 its own, so it also works after the administrator's connection, or the installing process, has ended. The state file
 holds the token of the trial. Confirming, removing or replacing the rules changes the token, and the watchdog ends.
 
-Time is CLOCK_BOOTTIME, which also counts while the machine sleeps.
+Times are those of CLOCK_BOOTTIME, which also counts while the host is suspended.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Options
 
 SYSLOG = Path("/dev/log")
-_STEP = 0.2  # how often the watchdog checks whether the trial is still open
-_GRACE = 60.0  # after the deadline: how long it tries to get the lock
+_STEP = 0.2  # seconds between two checks of the watchdog whether the trial is still open
+_GRACE = 60.0  # seconds after the deadline in which the watchdog tries to get the lock
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class Trial:
     """One trial: its token, and when it ends (seconds of CLOCK_BOOTTIME)."""
 
     token: str
@@ -54,23 +54,23 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def install_on_trial(options: Options, store: Store, seconds: float) -> tuple[Outcome, Try | None]:
+def install_on_trial(options: Options, store: Store, seconds: float) -> tuple[Outcome, Trial | None]:
     """Like `install.install`, but undone after `seconds`. If the rules were in place already, there is no trial."""
-    attempt = Try(secrets.token_hex(8), now() + seconds)
-    watchdog = _start_watchdog(options.instance, store, attempt)
+    trial = Trial(secrets.token_hex(8), now() + seconds)
+    watchdog = _start_watchdog(options.instance, store, trial)
     try:
-        outcome = install.install(options, store, deadline=attempt.deadline, token=attempt.token)
+        outcome = install.install(options, store, deadline=trial.deadline, token=trial.token)
     except BaseException:
         watchdog.terminate()
         raise
     if not outcome.changed:
         watchdog.terminate()
         return outcome, None
-    return outcome, attempt
+    return outcome, trial
 
 
-def _start_watchdog(instance: str, store: Store, attempt: Try) -> subprocess.Popen[bytes]:
-    command = module_command("proxsmtp_tp.gateway.confirm", instance, attempt.token, str(attempt.deadline))
+def _start_watchdog(instance: str, store: Store, trial: Trial) -> subprocess.Popen[bytes]:
+    command = module_command("proxsmtp_tp.gateway.confirm", instance, trial.token, str(trial.deadline))
     return subprocess.Popen(
         [*command, "--state-dir", str(store.directory)],
         start_new_session=True,
@@ -106,18 +106,18 @@ def wanted(instance: str, store: Store, token: str) -> bool:
     return state is not None and state.token == token
 
 
-def watch(instance: str, store: Store, attempt: Try) -> bool:
+def watch(instance: str, store: Store, trial: Trial) -> bool:
     """Wait for the deadline, then undo. False if the trial ended otherwise."""
     begun = False
-    while attempt.remaining > 0:
-        open_now = wanted(instance, store, attempt.token)
+    while trial.remaining > 0:
+        open_now = wanted(instance, store, trial.token)
         if begun and not open_now:
             return False
         begun = begun or open_now
-        time.sleep(min(_STEP, max(0.0, attempt.remaining)))
-    while attempt.remaining > -_GRACE:
+        time.sleep(min(_STEP, max(0.0, trial.remaining)))
+    while trial.remaining > -_GRACE:
         try:
-            return undo(instance, store, attempt.token)
+            return undo(instance, store, trial.token)
         except (GatewayError, OSError) as error:
             _log.warning("the unconfirmed rules of instance %s are not undone yet: %s", instance, error)
             time.sleep(1)
@@ -135,7 +135,7 @@ def main() -> int:
     args = parser.parse_args()
     if SYSLOG.exists():
         logging.basicConfig(handlers=[logging.handlers.SysLogHandler(str(SYSLOG))])
-    if watch(args.instance, Store(args.state_dir), Try(args.token, args.deadline)):
+    if watch(args.instance, Store(args.state_dir), Trial(args.token, args.deadline)):
         _log.warning("the rules of instance %s were not confirmed, and are undone", args.instance)
     return 0
 

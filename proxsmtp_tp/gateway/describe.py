@@ -1,4 +1,4 @@
-"""A plan as text: what would be loaded, and what an install would change on the host now."""
+"""A plan as text: what an install would load, and what it would change on the host now."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def _of_nft(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
     for name in UNFILTERED_SETS:
         listed = nftables.run_nft("-j", "list", "set", nftables.FAMILY, plan.names.table, name)
         if listed.returncode:
-            continue  # there are no rules: check-rules says so
+            continue  # there are no rules, as check-rules reports
         for item in json.loads(listed.stdout)["nftables"]:
             for element in item.get("set", {}).get("elem", []):
                 client, port, server, to = element["elem"]["val"]["concat"]

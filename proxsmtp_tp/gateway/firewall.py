@@ -13,6 +13,7 @@ from proxsmtp_tp.gateway.plan import Method
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Plan
+    from proxsmtp_tp.gateway.rule_counts import Count
 
 
 class Firewall(Protocol):
@@ -28,10 +29,16 @@ class Firewall(Protocol):
         """Whether anything of the instance is installed."""
 
     def inventory(self) -> dict[str, list[str]]:
-        """By instance: what is installed, a printable line for each part. Raises GatewayError."""
+        """What is installed, by instance: a printable line for each part. Raises GatewayError."""
 
     def drift(self, plan: Plan) -> list[str] | None:
         """The differences from the plan, by meaning: a line for each; []: none; None: nothing is installed."""
+
+    def counts(self, plan: Plan) -> list[Count]:
+        """How many packets met each installed rule that has a name (`rule_counts.NAMES`).
+
+        A name may come several times. Needs CAP_NET_ADMIN, and waits for no other program. Raises GatewayError.
+        """
 
     def install(self, plan: Plan) -> None:
         """Replace the instance's rules by those of the plan, all or nothing. Raises GatewayError."""

@@ -30,7 +30,7 @@ from proxsmtp_tp.gateway.namespaces import Namespace, new_namespace
 _FAR = "far"  # the client's end of its link
 _NUD_PERMANENT = 0x80  # linux/neighbour.h
 _TOOL_SECONDS = 60.0
-_SECONDS = 3.0  # a packet needs microseconds, but the machine may be busy
+_SECONDS = 3.0  # a packet needs microseconds, but the host may be busy
 _ROUNDS = 0.3  # seconds until SYNs that did not arrive are sent again
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TCP, _SYN = 6, 0x02

@@ -1,9 +1,9 @@
 """Tells the rules that the daemon runs (RuleFail open): the daemon sends a datagram to itself, once a second.
 
 When the rules see a datagram to the listening port over lo, they intercept connections for HEARTBEAT_HOLD seconds.
-Why not install and remove the rules with the daemon: a daemon that hangs stops sending, too; no process has to run
-when the daemon is killed, because the kernel's entry expires; and the daemon needs no right to change rules, only to
-send. No socket has to receive the datagram.
+Why the rules are not installed and removed together with the daemon: a daemon that hangs stops sending, too; after a
+kill no process has to run, because the kernel's entry expires; and the daemon needs no right to change rules. No socket
+has to receive the datagram.
 
 Guarantees: never blocks, never raises for network errors (a host without IPv6, a full buffer).
 """

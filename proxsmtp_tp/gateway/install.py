@@ -218,7 +218,7 @@ def clear(instance: str, owned: Owned) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """The slots and methods in which rules of an instance may be installed."""
+    """Where rules of an instance may be installed: slots and methods."""
 
     slots: frozenset[int]
     methods: frozenset[Method]

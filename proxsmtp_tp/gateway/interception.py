@@ -1,7 +1,7 @@
-"""Whether the rules of a plan intercept a connection, and because of what. Pure: as the firewall would decide.
+"""Whether the rules of a plan intercept a connection, and why. Pure: decides as the firewall would.
 
-Only what the connection itself says is looked at: which interface it comes in by is a question to the network, and so
-is the answer where RuleInterface is set.
+Only addresses and port are compared. The interface that the connection comes in by is not known here, so with
+RuleInterface the answer is a condition ("if it comes in by").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""All rules of ours in this network namespace, and whose they are: from the state files and from the kernel.
+"""All rules of ours in this network namespace, and their instances: from the state files and from the kernel.
 
-The kernel is asked for what every instance could have, so instances without a configuration or a state file are found,
-too: by the names of tables and chains, which contain the instance, and by the numbers of policy rules and routes.
+Instances without a configuration or a state file are found, too: by the names of tables and chains, which contain the
+instance, and by the numbers of policy rules and routes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Owner:
 
 
 def take(store: Store) -> list[Owner]:
-    """Look. Raises GatewayError if the rules cannot be read."""
+    """All instances with rules. Raises GatewayError if the rules cannot be read."""
     states = store.read_all()
     parts: dict[str, list[str]] = {name: [] for name in states}
     for firewall in METHODS.values():
         for instance, lines in firewall.inventory().items():
             parts.setdefault(instance, []).extend(lines)
     for slot, lines in _routing_by_slot().items():
-        parts.setdefault(_holder(slot, states, parts), []).extend(lines)
+        parts.setdefault(_instance_of(slot, states, parts), []).extend(lines)
     return [Owner(name, states.get(name), tuple(lines)) for name, lines in sorted(parts.items())]
 
 
@@ -52,8 +52,8 @@ def _routing_by_slot() -> dict[int, list[str]]:
     return {slot: lines for slot, lines in found.items() if 0 <= slot < SLOTS}
 
 
-def _holder(slot: int, states: Mapping[str, State], parts: Mapping[str, list[str]]) -> str:
-    """The instance that has a slot: as recorded, else the one without a record that prefers this slot."""
+def _instance_of(slot: int, states: Mapping[str, State], parts: Mapping[str, list[str]]) -> str:
+    """The instance of a slot: the recorded one; otherwise one without a record whose preferred slot it is; or ""."""
     for name, state in states.items():
         if slot in {plan.numbers.slot for plan in (state.plan, state.previous) if plan}:
             return name

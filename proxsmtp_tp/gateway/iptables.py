@@ -10,7 +10,6 @@ Sources: iptables-extensions(8); `xtables_worker` for the library.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -18,13 +17,15 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.gateway import routing, xtables
+from proxsmtp_tp.gateway import routing, xtables, xtables_names
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import Mode, instance_of_chain, names
 from proxsmtp_tp.gateway.python import module_command
+from proxsmtp_tp.gateway.rule_counts import Count
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Plan
+    from proxsmtp_tp.gateway.xtables_values import Chain, Rule
 
 # The kernel lists the tables that exist in this network namespace; the library would create those that do not.
 _TABLE_LISTS = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
@@ -82,6 +83,21 @@ class IptablesFirewall:
             for job, answer in zip(jobs, seen, strict=True)
             for line in _differences(_TOOL[job["version"]], answer["meant"], answer["live"])
         ]
+
+    def counts(self, plan: Plan) -> list[Count]:
+        """The rules of our chains by their place, where a chain has as many rules as the plan has for it."""
+        jobs = [
+            _job(version, "count", plan.options.instance, [], tables=_existing_tables(version))
+            for version in routing.versions()
+        ]
+        found = []
+        for job, seen in zip(jobs, work(jobs), strict=True):
+            for chain in xtables.chains(plan, job["version"]):
+                counted = seen["counts"].get(f"{chain.table} {chain.name}", [])
+                if len(counted) == len(chain.rules):
+                    named = zip(xtables_names.names(chain, plan, job["version"]), counted, strict=True)
+                    found += [Count(name, *both) for name, both in named if name]
+        return found
 
     def install(self, plan: Plan) -> None:
         """Replace our chains: remove the old guard first (unless it refuses all mail), add the new one last."""
@@ -167,7 +183,7 @@ def _chains(plan: Plan, version: int) -> list[dict[str, Any]]:
     return [encode(chain) for chain in xtables.chains(plan, version)]
 
 
-def encode(chain: xtables.Chain) -> dict[str, Any]:
+def encode(chain: Chain) -> dict[str, Any]:
     """A chain in the format of the worker's input."""
     return {
         "table": chain.table,
@@ -178,7 +194,7 @@ def encode(chain: xtables.Chain) -> dict[str, Any]:
     }
 
 
-def _encode_rule(rule: xtables.Rule) -> dict[str, Any]:
+def _encode_rule(rule: Rule) -> dict[str, Any]:
     return {"base": rule.base, "matches": rule.matches, "target": rule.target}
 
 
@@ -190,9 +206,7 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
     command = [*(["unshare", "--net"] if scratch else []), *module_command("proxsmtp_tp.gateway.xtables_worker")]
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(
-                subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=_environment())
-            )
+            stack.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True))
             for _ in jobs
         ]
         # The workers import their library in parallel; the work itself is short, and one lock serializes it.
@@ -203,15 +217,6 @@ def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str,
             raise GatewayError(f"{_TOOL[job['version']]}: {last}")
         job["answer"] = json.loads(answer)
     return [job["answer"] for job in jobs]
-
-
-def _environment() -> dict[str, str]:
-    """Two variables that save three quarters of the start time of python-iptables: without them it imports all of
-    setuptools to get the name of one directory, and runs gcc to find its own library.
-    """
-    spec = find_spec("iptc")
-    folder = Path(spec.origin).parent.parent if spec and spec.origin else Path()
-    return {**os.environ, "SETUPTOOLS_USE_DISTUTILS": "stdlib", "IPTABLES_LIBDIR": str(folder)}
 
 
 def _converse(worker: subprocess.Popen[str], job: dict[str, Any]) -> tuple[int, str, str]:

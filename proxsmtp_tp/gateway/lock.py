@@ -5,8 +5,8 @@ local user can block changes. It exists while something is installed in the name
 be created (a full or read-only /run), the lock is on the namespace itself (/proc/thread-self/ns/net): so a removal
 needs to write nothing.
 
-The file contains the inode number of the network namespace, and the PID namespace in which that was seen. A later
-process can so find out whether the network namespace still exists: it does if a process of this PID namespace uses it.
+The file contains the inode number of the network namespace, and the PID namespace in which that was seen. So a later
+process can find out whether the network namespace still exists: it does if a process of this PID namespace uses it.
 
 Sources: flock(2), namespaces(7) (inode numbers of /proc/PID/ns), proc(5) (/proc/locks, mountinfo).
 """
@@ -51,7 +51,9 @@ def namespace_id() -> str:
 
 @contextmanager
 def acquired(directory: Path, namespace: str, seconds: float) -> Iterator[None]:
-    """Hold the lock of this network namespace. Raises GatewayError after `seconds`, or for an unusable directory."""
+    """Take the lock of this network namespace, for `with`. Raises GatewayError after `seconds`, or for an unusable
+    directory.
+    """
     path = directory / f"{_PREFIX}{namespace}"
     deadline = time.monotonic() + seconds
     while True:
@@ -73,7 +75,7 @@ def acquired(directory: Path, namespace: str, seconds: float) -> Iterator[None]:
 
 
 def delete(directory: Path, namespace: str) -> None:
-    """Delete the lock file, and its directory if that is empty: an install made both. The lock may be held."""
+    """Delete the lock file, and its directory if that is empty: an install made both. The caller may have the lock."""
     with suppress(OSError):
         (directory / f"{_PREFIX}{namespace}").unlink()
     with suppress(OSError):

@@ -15,6 +15,7 @@ from proxsmtp_tp.gateway.templates import read_template
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.nftables import Table
     from proxsmtp_tp.gateway.plan import Plan
+    from proxsmtp_tp.gateway.rule_counts import Count
 
 
 class NftFirewall:
@@ -56,6 +57,10 @@ class NftFirewall:
             return None
         return _differences(nftables.meant_table(name, self.render(plan)), live)
 
+    def counts(self, plan: Plan) -> list[Count]:
+        """The rules of our table that have a comment."""
+        return nftables.counts(plan.names.table)
+
     def install(self, plan: Plan) -> None:
         """Replace our table."""
         nftables.load(self.render(plan))
@@ -87,11 +92,11 @@ def _set_differences(
     if meant[0] != live[0]:
         return [f"set {name} has another type"]
     gone, new = sorted(set(meant[1]) - set(live[1])), sorted(set(live[1]) - set(meant[1]))
-    found = [f"set {name} lacks {_people(element)}" for element in gone]
-    return found + [f"set {name} has {_people(element)}, which is unexpected" for element in new]
+    found = [f"set {name} lacks {_readable(element)}" for element in gone]
+    return found + [f"set {name} has {_readable(element)}, which is unexpected" for element in new]
 
 
-def _people(element: str) -> str:
+def _readable(element: str) -> str:
     value = json.loads(element)
     if isinstance(value, dict) and "prefix" in value:
         return f"{value['prefix']['addr']}/{value['prefix']['len']}"

@@ -1,7 +1,8 @@
-"""Whether the rules of two instances intercept the same connections: then the rules that are evaluated first win.
+"""Whether the rules of two instances intercept the same connections. Then only the rules that the kernel evaluates
+first have an effect.
 
-Which those are depends on the names of tables and on the order of installation, so one of the two daemons would
-silently get no mail.
+Which these are depends on the names of tables and on the order of installation, so one of the two daemons would get no
+mail without any error.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class PlanError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an administrator asks for. `make_plan` validates it."""
+    """The options of a plan, from configuration and command line. `make_plan` validates them."""
 
     instance: str
     method: Method = Method.NFTABLES

@@ -1,7 +1,7 @@
-"""How this interpreter is started again for a module of ours.
+"""The command that runs a module of ours in another process with this interpreter.
 
-It is also the script that is started: it finds the module where this file lies. `-m` would not find a program that a
-package keeps outside the interpreter's own path (/usr/lib/proxsmtp-tp/site).
+This file is also the script of that process: it finds the module beside itself. `-m` would not find a program that a
+package installs outside the interpreter's own path (/usr/lib/proxsmtp-tp/site).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is installed, in state files under /run: one for each instance and network namespace.
 
-They are in /run because rules and policy routing do not survive a reboot either. A file is replaced in one step
+They are in /run, because a reboot removes rules and policy routing, too. A file is replaced in one step
 (rename(2)), so a reader sees the old file or the new one. It is written before the first change to the host and deleted
 after the last one: after a crash it names at least everything that is installed. A process that changes rules holds
 the lock of the network namespace (`lock`). The lock file also shows when the namespace no longer exists: then its
@@ -71,7 +71,7 @@ class Store:
 
     @contextmanager
     def lock(self, seconds: float = lock.WAIT) -> Iterator[None]:
-        """Hold the lock for changing rules in this network namespace; wait up to `seconds` for other processes.
+        """Take the lock for changes of rules in this network namespace, for `with`; wait up to `seconds` for others.
 
         Raises GatewayError, which names the process that holds it. Also works where no file can be written.
         """

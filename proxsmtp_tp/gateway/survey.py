@@ -1,4 +1,4 @@
-"""What the host has, before anything is changed: its interfaces, our rights, and the numbers in use.
+"""What is on the host before a change: its interfaces, our rights, and the numbers in use.
 
 `require` raises one error that names everything that is missing; `choose_plan` finds numbers that are not in use.
 """
@@ -119,11 +119,11 @@ def choose_plan(options: Options, states: Mapping[str, State]) -> tuple[Plan, li
     live = marks = None
     if plan.diverts:
         live, marks = routing.read_routing(), foreign.mark_uses(plan.names.table, plan.names.chains)
-    claimed = {state.plan.numbers.slot: name for name, state in states.items() if name != options.instance}
+    used_by = {state.plan.numbers.slot: name for name, state in states.items() if name != options.instance}
     notes: list[str] = []
     for offset in range(SLOTS):
         slot = (first + offset) % SLOTS
-        user = f"instance {claimed[slot]} has slot {slot}" if slot in claimed else None
+        user = f"instance {used_by[slot]} has slot {slot}" if slot in used_by else None
         if user is None and live is not None and marks is not None:
             user = slot_user(Numbers(slot), live, marks)
         if user is not None:

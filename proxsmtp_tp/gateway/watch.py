@@ -1,11 +1,11 @@
-"""Rules that another program removed or changed are installed again, and the status shows it.
+"""Installs rules again that another program removed or changed, and records it for `status`.
 
 `nft flush ruleset`, a restart of nftables.service, Docker or a script of the administrator remove our rules without
 asking. The kernel reports each change of nftables rules and of policy routing (`Changes`); legacy iptables rules and
 routes are looked at once a minute (INTERVAL).
 
-What is compared is the installed plan (`state`), not the configuration: a removal by `remove-rules` deletes the state,
-and nothing is installed again. Rules on trial (`install-rules --confirm`) are only looked at.
+The rules are compared with the installed plan (`state`), not with the configuration: `remove-rules` deletes the state,
+so nothing is installed again after it. Rules on trial (`install-rules --confirm`) are compared, and not restored.
 
 Sources: netlink(7), linux/netfilter/nfnetlink.h, linux/rtnetlink.h.
 """
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.state import Store
 
 INTERVAL = 60.0
-"""Seconds between two looks if the kernel reports nothing."""
+"""Seconds between two comparisons if the kernel reports nothing."""
 SETTLE = 0.2
-"""Seconds from a report to the look: a ruleset is often loaded in several steps."""
+"""Seconds from a report to the comparison: a ruleset is often loaded in several steps."""
 PAUSE = 1.0
-"""Seconds between two looks: other programs (fail2ban) may change their rules many times a second."""
+"""Seconds between two comparisons, at least: other programs (fail2ban) may change rules many times a second."""
 _REPORTS_MAX = 10000
 
 _NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 270, 1
@@ -70,18 +70,18 @@ class Changes:
         return not select.select([self._end], [], [], seconds)[0]
 
     def forget(self) -> None:
-        """Take what has been reported so far, at most a bufferful: the look that follows sees its effect."""
+        """Drop what has been reported so far, at most one buffer: the next comparison sees the effect."""
         for sock in self._sockets:
             for _ in range(_REPORTS_MAX):
                 try:
                     sock.recv(1 << 16)
                 except BlockingIOError:
                     break
-                except OSError:  # ENOBUFS: more than the buffer holds; the next one can be read
+                except OSError:  # ENOBUFS: reports were lost; the next one can be read
                     continue
 
     def close(self) -> None:
-        """Ask the kernel no more."""
+        """Close the sockets."""
         for sock in self._sockets:
             sock.close()
 
@@ -93,7 +93,7 @@ class _Look(NamedTuple):
 
 
 class Watch:
-    """One instance. `step` looks, and restores what is missing."""
+    """Watches the rules of one instance. `step` compares, and restores what is missing."""
 
     def __init__(self, instance: str, store: Store) -> None:
         self._instance = instance
@@ -102,7 +102,7 @@ class Watch:
         self._failed = ""
 
     def step(self) -> None:
-        """Never raises for what can go wrong on the host: it is logged, and tried again."""
+        """Compare once, and restore. Errors on the host are logged, not raised; the next step tries again."""
         try:
             look = self._look()
         except (GatewayError, OSError) as error:
@@ -142,7 +142,7 @@ class Watch:
 
 
 def watch(instance: str, store: Store, end: int, ready: Callable[[], None]) -> None:
-    """Look at once, call `ready`, then look at each change and each minute, until `end` is readable."""
+    """Compare at once, call `ready`, then compare after each change and each minute, until `end` is readable."""
     changes = Changes(end)
     looking = Watch(instance, store)
     try:

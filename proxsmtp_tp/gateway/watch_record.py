@@ -1,4 +1,4 @@
-"""What the watch over the rules saw last: a file beside the state of the rules, for `status`.
+"""The result of the last comparison by `watch`: a file beside the state of the rules, for `status`.
 
 Only root writes it; everybody may read it.
 """
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.state import Store
 
 STALE = 150.0
-"""Seconds: the watch looks each minute."""
+"""Seconds after which a record is too old: `watch` compares each minute."""
 _SHOWN = 5  # differences; check-rules shows all
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One look. Times in seconds of the epoch; 0: never."""
+    """The result of one comparison. Times are seconds since 1970; 0: never."""
 
     state: str
     """in place, absent, drifted, refusing mail."""
     differences: tuple[str, ...]
     at: float
     restored: float = 0.0
-    """When the watch put rules back."""
+    """When `watch` last put rules back."""
 
 
 def path_of(instance: str, store: Store) -> Path:
@@ -52,7 +52,7 @@ def write(instance: str, store: Store, record: Record) -> None:
 
 
 def forget(instance: str, store: Store) -> None:
-    """The watch ends."""
+    """Delete the file: `watch` ends."""
     with suppress(OSError):
         path_of(instance, store).unlink()
     with suppress(OSError):  # something is installed
@@ -60,7 +60,7 @@ def forget(instance: str, store: Store) -> None:
 
 
 def read(instance: str, store: Store) -> Record | None:
-    """None: nothing watches the rules of this instance, or not any more."""
+    """The record. None: no process watches the rules of this instance now."""
     try:
         data = json.loads(path_of(instance, store).read_text())
         found = Record(str(data["state"]), tuple(map(str, data["differences"])), float(data["at"]), data["restored"])

@@ -8,7 +8,8 @@ Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...]
 the wanted chains, made by `iptables.encode`; `owned` lists [table, built-in chain, chain] of every chain that may be
 ours. Action `replace`, with `steps`, pairs of a table and a boolean: one commit for each pair, in that order, after
 which the table has exactly the wanted chains of ours (true) or none (false). Action `examine`, with `tables`: report
-our existing chains and the wanted ones in the same form. Action `list`, with `tables`: all chains that are not built in
+our existing chains and the wanted ones in the same form. Action `count`, with `tables`: the counters of our existing
+chains (`chains` is not needed). Action `list`, with `tables`: all chains that are not built in
 (neither `chains` nor `owned` is needed). Standard output: one JSON object. Exit status: 0, or 1 with
 the reason on standard error.
 
@@ -23,8 +24,11 @@ import fcntl
 import json
 import os
 import sys
+import sysconfig
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,13 +39,31 @@ LOCK_WAIT = 10.0  # seconds; iptables holds the lock for one command; restoring 
 _SCRATCH = "PXMEANT"
 
 
+def import_iptc() -> Any:
+    """Import python-iptables, an optional library, without its slow search for other libraries.
+
+    Left alone, it starts gcc and ld to find its own library, has ldconfig read all libraries, and imports setuptools
+    to get the name of one directory: that takes four times as long as the rest of this process. It takes the folders
+    from the environment.
+    """
+    if found := find_spec("iptc"):
+        own = str(Path(str(found.origin)).parents[1])
+        folders = [folder for folder in (os.environ.get("IPTABLES_LIBDIR"), own) if folder]
+        os.environ["IPTABLES_LIBDIR"] = ":".join(folders)
+    extensions = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "", "xtables")  # Debian's folder
+    if extensions.is_dir():
+        os.environ.setdefault("XTABLES_LIBDIR", str(extensions))
+    sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]  # then it uses sysconfig
+    import iptc  # noqa: PLC0415 - see above
+
+    return iptc
+
+
 class Worker:
     """The tables of one IP version."""
 
     def __init__(self, version: int) -> None:
-        import iptc  # noqa: PLC0415 - an optional library, imported only when the method is used
-
-        self._iptc = iptc
+        self._iptc = import_iptc()
         self._v6 = version == 6
         self._tables: dict[str, Any] = {}
 
@@ -130,6 +152,15 @@ class Worker:
                 live[f"{table} {chain}"] = [*calls, *rules]
         return {"live": live, "meant": {f"{c['table']} {c['name']}": self._meant(c) for c in job["chains"]}}
 
+    def count(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Packets and octets of each rule of our existing chains, by "table chain"."""
+        found = {
+            f"{table} {chain}": [list(rule.get_counters()) for rule in self._rules(table, chain)]
+            for table, _, chain in job["owned"]
+            if table in job["tables"] and self.table(table).is_chain(chain)
+        }
+        return {"counts": found}
+
     def list_chains(self, job: dict[str, Any]) -> dict[str, Any]:
         """The chains in these tables that are not built in, as [table, chain]."""
         found = ((name, chain) for name in job["tables"] for chain in self.table(name).chains)
@@ -184,9 +215,15 @@ def main() -> int:
     """Do the one job of standard input."""
     job = json.load(sys.stdin)
     try:
-        with xtables_lock():
+        # The kernel gives a table as it is at one moment: who only reads counters waits for nobody.
+        with nullcontext() if job["action"] == "count" else xtables_lock():
             worker = Worker(job["version"])
-            actions = {"replace": worker.replace, "examine": worker.examine, "list": worker.list_chains}
+            actions = {
+                "replace": worker.replace,
+                "examine": worker.examine,
+                "count": worker.count,
+                "list": worker.list_chains,
+            }
             json.dump(actions[job["action"]](job), sys.stdout)
     except Exception as error:  # noqa: BLE001 - every error of the library is reported as the reason
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

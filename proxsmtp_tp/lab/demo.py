@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.lab.scenario import Mail, Setup, Way
 
 SECONDS = 10.0
-"""For what must happen at once on this machine, however busy it is."""
+"""Seconds for a step that takes milliseconds, so that it is enough on a busy machine."""
 DAEMON_USER = "nobody"
 PRIVATE = "/run"
 """Isolated, this is a file system of our own (lab.isolate): its files go with us, even after a kill -9."""
@@ -81,7 +81,7 @@ class Interruption:
 
 
 class Demo:
-    """The lab, the hosts in it, and the output."""
+    """The lab, its hosts, and the output."""
 
     def __init__(self, lab: GatewayNetwork, directory: Path, screen: Screen, interruption: Interruption) -> None:
         self._lab = lab

@@ -1,7 +1,7 @@
-"""One instance of the daemon on a gateway of the lab, driven by the commands that people type.
+"""One instance of the daemon on a gateway of the lab, run by the commands that an administrator types.
 
-Guarantees: started means that the daemon itself says so (READY=1, sd_notify(3)); leaving `Instance.running`
-removes the rules and ends the daemon, whatever happened inside.
+Guarantees: a daemon counts as started when it says READY=1 (sd_notify(3)). Leaving `Instance.running` removes the rules
+and ends the daemon, also after an error inside.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Run a command where it can break nothing: `python -m proxsmtp_tp.lab.isolate COMMAND [ARGUMENT...]`.
+"""Run a command that can change nothing on this host: `python -m proxsmtp_tp.lab.isolate COMMAND [ARGUMENT...]`.
 
 The command gets a network, a mount and a process namespace of its own (network_namespaces(7),
 mount_namespaces(7), pid_namespaces(7)): no link but loopback, an empty /run (named network namespaces, locks
 and state files live there), its own /proc. As an ordinary user it also gets a user namespace where it is root
 (user_namespaces(7)).
 
-Guarantees: the namespaces that the caller sits in are not changed. Nothing that the command started lives on
-after it, or after a kill -9 of this process: the kernel ends a process namespace with its first process, and
-the rest goes with its last process. Signals reach the command once, from a terminal or from kill(1).
-What the caller ignores (nohup(1)) the command ignores too.
+Guarantees: the namespaces of the caller are not changed. No process that the command started lives longer than the
+command, also after a kill -9 of this process: the kernel ends a process namespace with its first process, and the other
+namespaces end with their last process. Signals reach the command once, from a terminal or from kill(1). Signals that
+the caller ignores (nohup(1)) are ignored by the command, too.
 
 Exit status: the command's own; 128 + N when signal N ended it; 126 or 127 when it could not be started (as
-sh(1)); 1 when there is no isolation to be had, with the reason; 2 for usage.
+sh(1)); 1 when namespaces cannot be made, with the reason; 2 for usage.
 
 Three processes: the supervisor (this one), the first process of the namespace, which reaps what is orphaned
 there, and the command. Standard library only.
@@ -45,7 +45,7 @@ SI_KERNEL = 0x80
 ROOT_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 WATCHED = (*FORWARDED, signal.SIGCHLD)
-# What this interpreter ignores for itself; the command starts with the defaults.
+# Signals that this interpreter ignores; the command starts with the defaults.
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 _libc = ctypes.CDLL(None, use_errno=True)

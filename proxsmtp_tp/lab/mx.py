@@ -11,8 +11,8 @@ at the moment when it happens (the shapes are the dataclasses below, with "event
 
 `Journal` reads these lines, also while the server writes them.
 
-Guarantees: a message is told before its 250 is sent. Content is exact: dots unstuffed, nothing else changed;
-it stands as Latin-1 text in JSON, one character a byte. 8BITMIME and SMTPUTF8 are taken, DSN parameters are
+Guarantees: a message is reported before its 250 is sent. Its content is exact: dots are unstuffed, nothing else is
+changed; in JSON it is Latin-1 text, one character for each byte. 8BITMIME and SMTPUTF8 are accepted, DSN parameters are
 not.
 """
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 LINE_LIMIT = 1 << 20
 """Bytes in a line of a message. RFC 5321 asks for 1000; mail with longer lines exists, and is to be shown."""
 SIZE_LIMIT = 64 << 20
-"""Bytes in a message: more than anything the lab sends, so that a broken client cannot eat the memory."""
+"""Bytes in a message: more than anything the lab sends, so that a broken client cannot use up the memory."""
 POLL_SECONDS = 0.02
 
 
@@ -136,7 +136,7 @@ class Journal:
 
 
 class _Reporter:
-    """aiosmtpd's handler: tells each step and accepts it. Its method names and shapes are aiosmtpd's."""
+    """aiosmtpd's handler: reports each step and accepts it. Names and signatures of its methods are aiosmtpd's."""
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
         self._tell = tell
@@ -191,7 +191,7 @@ class _Reporter:
 
 
 class _Server(SMTP):  # type: ignore[misc]  # untyped for mypy
-    """One connection: numbered, and told when it begins and ends."""
+    """One connection: has a number, and reports when it begins and ends."""
 
     line_length_limit = LINE_LIMIT
 

@@ -18,7 +18,7 @@ tracing               log level and traced clients, as the master has set them
 client_table          what is known about each client, in memory that all workers share
 client_limits         the limits of clients in one worker
 limit_decision        which limits a client has reached; pure
-rehearsal             what a client would be answered: a session without sockets, and nothing is counted
+simulation            what the daemon would answer a client: a session without sockets that counts nothing
 serving               who is served, and with which options
 gcra                  a rate limit with a burst, in one number; pure
 floods                refused connections, told once a second; clients that have most

@@ -1,7 +1,7 @@
 """The table that all workers share: it limits connections, and knows which connections are our own.
 
-One anonymous shared mapping, made by the master and inherited over fork. A worker is a row of it; old and new
-workers of a reload have separate rows and are counted together.
+One anonymous shared mapping, made by the master and inherited over fork. Each worker has a row. Old and new workers of
+a reload have different rows, and are counted together.
 
 Guarantees: at no moment more connections than the limit, over all workers. The lock is a POSIX record lock
 (fcntl(2)) on a memory file: it belongs to a process, so the kernel releases it when the process ends. Every change
@@ -9,9 +9,9 @@ under the lock is one word, so a process that is killed leaves no half-written c
 row and its upstream connections are written only by their worker; reading them needs no lock. `counters` has a row
 for each worker too.
 
-An upstream connection is both its end points (RFC 9293 section 3.3.1): a client on the address that we dial from, which
-in full transparent mode is its own, may well have a port that one of our connections has, too. In that mode the
-clients' own connections are in the table as well, because we must not dial with the end points of one of them.
+An upstream connection is identified by both its end points (RFC 9293 section 3.3.1): a client on the address that we
+dial from (in full mode its own address) may use a port that one of our connections uses, too. In full mode the
+clients' own connections are also in the table, because we must not dial with the end points of one of them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.last_error import LastError
 from proxsmtp_tp.telemetry.metrics import Metrics
 from proxsmtp_tp.telemetry.recent_failures import RecentFailures
+from proxsmtp_tp.telemetry.recent_messages import RecentMessages
 from proxsmtp_tp.telemetry.record_lock import RecordLock
 from proxsmtp_tp.telemetry.refused_connections import RefusedConnections
 from proxsmtp_tp.telemetry.sessions import SessionTable
@@ -46,9 +47,9 @@ End = tuple[str, int]
 _LIMIT, _ROWS, _CHUNKS, _HEADER = range(4)  # the words of the header, and their number
 _WORD = 8
 _MAPPED = bytes(10) + b"\xff\xff"
-# What it is, and both end points: an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port each. All zero: a
-# free place.
-_UPSTREAM, _CLIENT, _HOLDER = b"\1", b"\2", b"\3"
+# A key: its kind, and two end points, each an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port. A share
+# says for which client a connection is counted. All zero: a free place.
+_UPSTREAM, _CLIENT, _SHARE_KEY = b"\1", b"\2", b"\3"
 _END = struct.Struct("!16sH")
 _KEY_SIZE = 1 + 2 * _END.size
 
@@ -58,12 +59,12 @@ WORKERS_MAX = 512
 # A worker takes places in chunks, so that it needs the lock for one in 64 of them.
 _CHUNK = 64
 _CHUNK_BYTES = _CHUNK * _KEY_SIZE
-# MaxConnections' own limit (half of fs.nr_open), with who holds each, twice in full mode, and for each worker a chunk
-# that it has not filled. Only pages that were used take memory; what is used lies together, since the lowest free chunk
-# is taken.
+# Three keys (upstream, client, share) for each connection that MaxConnections may allow (half of fs.nr_open), and one
+# partly filled chunk for each worker. Only pages that were used take memory; the lowest free chunk is taken first, so
+# used chunks lie together.
 _CHUNKS_MAX = 3 * (1 << 19) // _CHUNK + WORKERS_MAX
 
-HOLDERS_MAX = 20_000
+SHARES_MAX = 20_000
 """Keys that are looked at to name the clients with most connections: 5 ms, once a second at most."""
 
 SHARE = 4
@@ -72,9 +73,9 @@ MaxConnections, two get four ninths each: there are always free connections for 
 (Choudhury and Hahne, dynamic queue length thresholds)."""
 
 _BUCKETS = 1 << 16
-"""Counters of clients, by hash: to look a client up costs the same however many connections there are, since one that
-has its share may come again and again. Few clients share a counter, and which do nobody can choose (the hash is keyed,
-and the same in all workers, which are forked)."""
+"""Counters of connections by client, found by a hash of the client: a look-up takes the same time however many
+connections there are, because a refused client may connect again and again. Few clients have the same counter, and no
+client can choose its counter: the hash has a secret key, the same in all workers, which are forked."""
 
 
 class Admission:
@@ -92,7 +93,7 @@ class Admission:
         self._header = view[starts[0] : starts[1]].cast("Q")
         self._counts = view[starts[1] : starts[2]].cast("Q")
         self._spooled = view[starts[2] : starts[3]].cast("Q")
-        self._held = view[starts[3] : starts[4]].cast("I")  # connections by client
+        self._by_client = view[starts[3] : starts[4]].cast("I")  # connections, see _BUCKETS
         self._accepting = view[starts[4] : starts[5]]
         self._owners = view[starts[5] : starts[6]].cast("H")  # of chunks: worker + 1; 0 is free
         self._keys = view[starts[6] :]
@@ -108,6 +109,7 @@ class Admission:
         self.clients = ClientTable(clients, rows)
         self.sessions = SessionTable()
         self.metrics = Metrics(rows)
+        self.recent_messages = RecentMessages(rows)
         self.unreachable = Unreachable(rows)
         self.last_error = LastError()
         self.set_limit(max_connections)
@@ -140,7 +142,7 @@ class Admission:
     def try_enter(self, worker: int, client: str = "") -> bool:
         """Count one more connection of the worker, if the limits allow it. True: it is counted until `leave`.
 
-        `client` is who comes (see `config.addresses.holder`), or "" for whom there is no share.
+        `client` is the one that is counted (`config.addresses.holder`); "": it may use all connections.
         """
         bucket = _bucket(client)
         with self._lock:
@@ -148,11 +150,11 @@ class Admission:
                 return False
             self._counts[worker] += 1
             if bucket is not None:
-                self._held[bucket] += 1
+                self._by_client[bucket] += 1
             return True
 
     def would_enter(self, client: str) -> bool:
-        """What `try_enter` would say. Nothing is counted."""
+        """What `try_enter` would return. Nothing is counted."""
         with self._lock:
             return self._has_place(client)
 
@@ -160,18 +162,18 @@ class Admission:
         bucket = _bucket(client)
         taken = sum(self._counts[: self._header[_ROWS]])
         allowed = SHARE * (self._header[_LIMIT] - taken)
-        return allowed > 0 and (bucket is None or self._held[bucket] < allowed)
+        return allowed > 0 and (bucket is None or self._by_client[bucket] < allowed)
 
-    def holders(self, most: int) -> list[tuple[str, int]]:
-        """Clients with the most connections, and how many; of a very large table only its first HOLDERS_MAX keys."""
-        size = min(self._header[_CHUNKS] * _CHUNK_BYTES, HOLDERS_MAX * _KEY_SIZE)
+    def clients_with_most(self, most: int) -> list[tuple[str, int]]:
+        """Clients with the most connections, and how many; of a very large table only its first SHARES_MAX keys."""
+        size = min(self._header[_CHUNKS] * _CHUNK_BYTES, SHARES_MAX * _KEY_SIZE)
         keys = bytes(self._keys[:size])
         starts = range(0, size, _KEY_SIZE)
-        found = Counter(keys[at : at + 17] for at in starts if keys[at : at + 1] == _HOLDER)
+        found = Counter(keys[at : at + 17] for at in starts if keys[at : at + 1] == _SHARE_KEY)
         return [(_address(key[1:]), number) for key, number in found.most_common(most)]
 
     def look_for_floods(self, second: int) -> tuple[int, bool]:
-        """Refused connections to tell, and whether to warn of many that are in use: see `floods`."""
+        """Refused connections that are not logged yet, and whether to warn that many are in use: see `floods`."""
         with self._lock:
             return self.refused.untold(second), self.refused.warn(sum(self.counts()), self._header[_LIMIT])
 
@@ -180,19 +182,19 @@ class Admission:
         """Whether the limit is reached."""
         return sum(self.counts()) >= self._header[_LIMIT]
 
-    def add_holder(self, worker: int, client: str) -> int:
-        """Record that the connection belongs to `client`. The handle is for `forget`."""
-        return self._add(worker, _holder_key(client))
+    def add_share(self, worker: int, client: str) -> int:
+        """Record that a connection counts for the share of `client`. The handle is for `forget`."""
+        return self._add(worker, _share_key(client))
 
     def leave(self, worker: int, client: str = "") -> None:
         """A connection of the worker has ended; `client` as for `try_enter`. Raises ValueError where it has none."""
         if not self._counts[worker]:
             raise ValueError(f"worker {worker} has no connection to end")
-        self._counts[worker] -= 1  # without the lock: a worker that waits for it keeps no place from others
+        self._counts[worker] -= 1  # without the lock: others need not wait for this place
         bucket = _bucket(client)
         if bucket is not None:
             with self._lock:
-                self._held[bucket] = max(self._held[bucket] - 1, 0)
+                self._by_client[bucket] = max(self._by_client[bucket] - 1, 0)
 
     def counts(self) -> list[int]:
         """Connections of each row that is or was used, by row."""
@@ -218,7 +220,7 @@ class Admission:
             self._accepting[worker] = 0
             self._counts[worker] = 0
             self._spooled[worker] = 0
-            self._count_holders()
+            self._count_shares()
             self.counters.keep(worker)
             self.metrics.keep(worker)
             self.unreachable.clear(worker)
@@ -228,19 +230,19 @@ class Admission:
             places.clear(worker)
         self.sessions.clear(worker)
 
-    def _count_holders(self) -> None:
-        """Anew, under the lock: a dead worker's are gone, and so is what it had not finished."""
-        held = [0] * _BUCKETS
+    def _count_shares(self) -> None:
+        """Count all shares again, under the lock: those of a dead worker, and its unfinished changes, are gone."""
+        by_client = [0] * _BUCKETS
         for chunk, owner in enumerate(self._owners[: self._header[_CHUNKS]].tolist()):
             if owner:
                 keys = bytes(self._keys[chunk * _CHUNK_BYTES : (chunk + 1) * _CHUNK_BYTES])
                 for start in range(0, _CHUNK_BYTES, _KEY_SIZE):
-                    if keys[start : start + 1] == _HOLDER:
-                        held[hash(keys[start : start + _KEY_SIZE]) % _BUCKETS] += 1
-        self._held[:] = memoryview(struct.pack(f"={_BUCKETS}I", *held)).cast("I")
+                    if keys[start : start + 1] == _SHARE_KEY:
+                        by_client[hash(keys[start : start + _KEY_SIZE]) % _BUCKETS] += 1
+        self._by_client[:] = memoryview(struct.pack(f"={_BUCKETS}I", *by_client)).cast("I")
 
     def tally(self, worker: int) -> SpoolTally:
-        """Where the worker adds up the octets of messages that it keeps."""
+        """The counter of the octets of messages that the worker stores."""
         return SpoolTally(self._spooled, worker)
 
     def prepare_filters(self, names: Iterable[str]) -> None:
@@ -328,8 +330,8 @@ class SpoolTally:
         return sum(self._rows)
 
 
-def _holder_key(client: str) -> bytes:
-    return (_HOLDER + _key(client, 1)).ljust(_KEY_SIZE, b"\0")
+def _share_key(client: str) -> bytes:
+    return (_SHARE_KEY + _key(client, 1)).ljust(_KEY_SIZE, b"\0")
 
 
 def _address(packed: bytes) -> str:
@@ -338,7 +340,7 @@ def _address(packed: bytes) -> str:
 
 
 def _bucket(client: str) -> int | None:
-    return hash(_holder_key(client)) % _BUCKETS if client else None
+    return hash(_share_key(client)) % _BUCKETS if client else None
 
 
 def _key(ip: str, port: int) -> bytes:

@@ -1,9 +1,9 @@
-"""Back-pressure: which side of a connection is read. A side that is slow stops the reading from the other side.
+"""Back-pressure: which side of a connection is read. If one side does not read, the other side is not read.
 
-client ──▶ server                the client is not read while the server is full, or its lines wait for replies
-server ──▶ client                the server is not read while the client is full, or its own replies wait
-client ──▶ client                a client that does not read its replies is not read, and its commands are not
-handled judged message ──▶ server        is read back only as fast as the server reads it (`judging`)
+client ──▶ server    the client is not read while the server does not read, or while its lines wait for replies
+server ──▶ client    the server is not read while the client does not read, or while its replies wait to be handled
+client ──▶ client    a client that does not read its replies is not read, and its commands are not handled
+filter ──▶ server    a judged message is read back only as fast as the server reads it (`judging`)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.session import Session
 
 BACKLOG_LIMIT = 65536
-"""Octets of a peer that may wait before it is not read any more: enough for any group of commands."""
+"""Octets of a peer that may wait to be handled; with more it is not read. Enough for any group of commands."""
 
 
 class BackPressureOwner(Protocol):
@@ -36,7 +36,7 @@ class BackPressureOwner(Protocol):
 
 
 class BackPressure:
-    """Of one connection."""
+    """Decides for one connection which sides are read."""
 
     __slots__ = ("_owner", "client_is_full", "client_paused", "server_is_full", "server_paused")
 
@@ -60,27 +60,27 @@ class BackPressure:
         self._balance_client()
 
     def release_client(self) -> None:
-        """Read the client, whatever waits: its connection is being closed."""
+        """Read the client in any case: its connection is being closed."""
         if self.client_paused:
             self.client_paused = False
             self._owner.client.resume_reading()
 
     def _balance_client(self) -> None:
         owner = self._owner
-        hold = not owner.closing and (
+        pause = not owner.closing and (
             self.server_is_full or self.client_is_full or owner.session.waiting_octets > BACKLOG_LIMIT
         )
-        if hold is not self.client_paused and owner.client is not None:
-            self.client_paused = hold
-            keep_reading(owner.client, not hold)
-            if hold:
-                owner.times.hold_text(owner.loop.time())
+        if pause is not self.client_paused and owner.client is not None:
+            self.client_paused = pause
+            keep_reading(owner.client, not pause)
+            if pause:
+                owner.times.pause_text(owner.loop.time())
             else:
-                owner.times.release_text(owner.loop.time())
+                owner.times.resume_text(owner.loop.time())
 
     def _balance_server(self) -> None:
         owner = self._owner
-        hold = self.client_is_full or owner.session.waiting_reply_octets > BACKLOG_LIMIT
-        if hold is not self.server_paused and owner.server is not None:
-            self.server_paused = hold
-            keep_reading(owner.server, not hold)
+        pause = self.client_is_full or owner.session.waiting_reply_octets > BACKLOG_LIMIT
+        if pause is not self.server_paused and owner.server is not None:
+            self.server_paused = pause
+            keep_reading(owner.server, not pause)

@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.limit_decision import Decision, Rule
 
 _CACHED = 4096
-"""Addresses of which a worker remembers the client: to work it out costs 10 microseconds."""
+"""Addresses whose client a worker remembers: finding it takes 10 microseconds."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Keys:
-    """Which client an address belongs to. Made from the settings, for workers, the master and `explain` alike."""
+    """Tells which client an address belongs to. The same for workers, the master and `explain`."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefixes = {4: settings.client_ipv4_prefix, 6: settings.client_ipv6_prefix}
         self._except = settings.client_except
 
     def network(self, ip: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-        """The client; None: it is not counted. Raises ValueError for what is no address."""
+        """The client; None: it is not counted. Raises ValueError if `ip` is no address."""
         if not ip:
             return None
         address = ipaddress.ip_address(ip.partition("%")[0])
@@ -71,7 +71,7 @@ def name_of(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
 
 
 class WorkerLimits:
-    """Of one worker. `count` increments a counter of the worker."""
+    """The limits in one worker. `count` increments a counter of the worker."""
 
     def __init__(self, settings: Settings, table: ClientTable, worker: int, count: Callable[[Counter], None]) -> None:
         self.policy = policy_of(settings)
@@ -82,12 +82,12 @@ class WorkerLimits:
         self.network = lru_cache(_CACHED)(Keys(settings).network)
 
     def enter(self, ip: str, trace_id: str = "") -> ConnectionLimits:
-        """A client has connected from this address ("" for a unix socket); the id of the session is for its lock."""
+        """A client has connected from this address ("": by a unix socket). `trace_id` is for the line about a lock."""
         return ConnectionLimits(self, ip, trace_id)
 
 
 class ConnectionLimits:
-    """Of one connection (`session.limits.ClientLimits`). `leave` when it has ended."""
+    """The limits of one connection's client (`session.limits.ClientLimits`). Call `leave` when it has ended."""
 
     __slots__ = ("_asked", "_changing", "_ip", "_over", "_policy", "_slot", "_table", "_trace_id", "_worker")
 
@@ -118,7 +118,7 @@ class ConnectionLimits:
     def connection(self, server: str) -> Finding | None:
         finding = self._locked() or self._connected(server)
         if finding is not None and finding.refused is not None:
-            self.leave()  # who is refused takes no place from those who are not
+            self.leave()  # a refused connection does not count
         return finding
 
     def _connected(self, server: str) -> Finding | None:
@@ -184,7 +184,9 @@ class ConnectionLimits:
         return finding
 
     def _ask_for_lock(self, rules: tuple[Rule, ...], limit: ClientLimit) -> None:
-        """Only an event that counts for the limit locks: not a later message, which is refused for the same events."""
+        """Only an event that counts for the limit locks the client. A later message is refused because of the same
+        events, and does not lock it again.
+        """
         if any(rule.limit is limit and rule.counts for rule in rules):
             self._request_lock(limit)
 

@@ -1,14 +1,14 @@
 """What is known about each client, in memory that all workers share: the state of its limits, and whether it is locked.
 
-Made by the master before the first fork, and kept over a reload. The size is fixed: whoever comes, from however many
-addresses, memory does not grow. A client is found in one bucket of 8 slots; which one, nobody can choose, because the
-hash has a secret key. In a full bucket the client that was seen longest ago is forgotten, one without a used limit
-first. A client that is connected or locked is never forgotten. Where all 8 are so, a new client is not tracked: its
-limits are not checked (`enter` returns None).
+Made by the master before the first fork, and kept over a reload. The size is fixed: memory does not grow with the
+number of clients. Each client belongs to one bucket of 8 slots. A client cannot choose its bucket, because the hash has
+a secret key. In a full bucket the client that was seen longest ago is forgotten; first those that have used nothing of
+their limits. A connected or locked client is never forgotten. If all 8 are connected or locked, a new client is not
+tracked: its limits are not checked (`enter` returns None).
 
 Guarantees: a change of a slot happens under the record lock of its stripe (fcntl(2)), which the kernel releases when
 its process ends; each change is one word. Connections are counted in one row for each worker, which only that worker
-writes and the master clears when it is dead: a killed worker frees its clients' places at once, and nothing leaks.
+writes. When a worker is dead, the master clears its row, so its connections no longer count.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIZE_DEFAULT = 65536
-"""Clients: 8 MiB, and as much for ClientServers. Only pages that were used take memory."""
+"""Slots: 8 MiB, and the same again for ClientServers. Only pages that were used take memory."""
 
 _WAYS = 8
-"""Slots of a bucket: with half of all slots in use, one bucket in 20 is full; with 4 ways it would be one in 7."""
+"""Slots of a bucket. With half of all slots in use, one bucket in 20 is full; with 4 slots it would be one in 7."""
 _STRIPES = 64
-"""Locks: four workers meet at the same one in one of 16 changes at the most."""
+"""Number of locks: with four workers, a change meets another one at the same lock at most once in 16 times."""
 WORDS = 16
 """Words of a slot."""
 _WORD = 8
 SERVER_BITS = 512
-"""Bits of a window of the set of servers; a slot has two windows, as large as itself."""
+"""Bits of one window of the set of servers. A client has two windows, together as large as its slot."""
 WINDOW = SERVER_BITS // 64
 """Words of a window."""
 _LOCKS, _HEAD, _TAIL, _HEADER = range(4)  # the words of the header, and their number
 REQUESTS_MAX = 1024
-"""Requests for locks that may wait for the master, which takes some milliseconds at the most."""
+"""Lock requests that may wait for the master; it handles them within milliseconds."""
 _NO_RESERVE = 0x4000  # MAP_NORESERVE, mmap(2): most of the table is never touched
 
 
@@ -52,7 +52,7 @@ class Word(IntEnum):
 
     KEY = 0  # two words: the client's network address as IPv6 (IPv4 mapped)
     SEEN = 2  # nanoseconds of CLOCK_MONOTONIC
-    LOCKED_UNTIL = 3  # seconds since 1970, so that it holds over restarts
+    LOCKED_UNTIL = 3  # seconds since 1970: valid after a restart, too
     LOCK_REASON = 4
     CONNECTION_RATE = 5
     SERVERS = 6
@@ -80,7 +80,7 @@ _REQUEST = struct.Struct("=16sB13s")
 
 
 class Stripe:
-    """A part of the table is locked from `with` to its end. May be used again; not within itself."""
+    """The lock of a part of the table, for `with`. Reusable, but not reentrant."""
 
     __slots__ = ("_file", "_number")
 
@@ -128,7 +128,7 @@ class ClientTable:
     # Clients.
 
     def enter(self, worker: int, key: bytes) -> tuple[int, int] | None:
-        """A client connects: its slot, which stays its own until `leave`, and how many other connections it has.
+        """A client connects. Returns its slot, which it keeps until `leave`, and the number of its other connections.
 
         None: its bucket is full.
         """
@@ -155,24 +155,24 @@ class ClientTable:
             return self._find(key, first)
 
     def add(self, key: bytes) -> int | None:
-        """The slot of a client, also of one that is not connected. None: its bucket is full. Under `changing`."""
+        """The slot of a client, connected or not; made if it has none. None: its bucket is full. Under `changing`."""
         first = self._bucket(key) * _WAYS
         slot = self._find(key, first)
         return self._make(key, first) if slot is None else slot
 
     def has_space(self, key: bytes) -> bool:
-        """Whether a client that is not known would get a slot."""
+        """Whether an unknown client would get a slot."""
         first = self._bucket(key) * _WAYS
         wall, now = int(time.time()), time.monotonic_ns()
         with self._stripe(first):
             return any(self._value(slot, wall, now) is not None for slot in range(first, first + _WAYS))
 
     def connections(self, slot: int) -> int:
-        """How many connections the client has, at all workers."""
+        """Open connections of the client, in all workers."""
         return sum(self._open[slot : self._rows_used[0] * self.size : self.size])
 
     def entries(self) -> int:
-        """How many clients are known. Some milliseconds."""
+        """How many clients are known. Takes some milliseconds."""
         return sum(1 for low, high in zip(self._words[0::WORDS], self._words[1::WORDS], strict=True) if low or high)
 
     # The words of a slot.
@@ -194,7 +194,7 @@ class ClientTable:
         self._forget_servers(slot)
 
     def changing(self, key: bytes) -> Stripe:
-        """Excludes other processes from the slots of the client's bucket. 2 microseconds; not for threads."""
+        """The lock of the client's bucket, against other processes (not threads). Takes 2 microseconds."""
         return self._stripe(self._bucket(key) * _WAYS)
 
     def changing_slot(self, slot: int) -> Stripe:
@@ -222,7 +222,7 @@ class ClientTable:
 
     @property
     def locks(self) -> int:
-        """How many clients are locked, or were when the master last looked: 0 saves every worker the look."""
+        """How many clients are locked, as the master last counted. With 0 a worker need not look a client up."""
         return self._header[_LOCKS]
 
     @locks.setter
@@ -230,7 +230,7 @@ class ClientTable:
         self._header[_LOCKS] = number
 
     def ask_for_lock(self, request: LockRequest) -> bool:
-        """A worker asks the master to lock a client. False: too many wait already, and it must be asked again."""
+        """A worker asks the master to lock a client. False: too many requests wait; ask again later."""
         with Stripe(self._file, _STRIPES):
             head, tail = self._header[_HEAD], self._header[_TAIL]
             if head - tail == REQUESTS_MAX:
@@ -246,7 +246,7 @@ class ClientTable:
         return self._bell
 
     def requests(self) -> list[LockRequest]:
-        """What workers have asked for since the last call."""
+        """The requests of workers since the last call."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._bell)
         head, tail = self._header[_HEAD], self._header[_TAIL]
@@ -285,7 +285,7 @@ class ClientTable:
         if slot is None:
             return None
         start = slot * WORDS
-        self._words[start] = self._words[start + 1] = 0  # nobody's, until all of it is new
+        self._words[start] = self._words[start + 1] = 0  # no client's slot, until all of it is written
         for word in range(Word.SEEN, WORDS):
             self._words[start + word] = 0
         self._forget_servers(slot)
@@ -294,12 +294,12 @@ class ClientTable:
         return slot
 
     def _forget_servers(self, slot: int) -> None:
-        """Nothing is written where nothing is: a page that is written takes memory."""
+        """Write only where bits are set: a page that is written takes memory."""
         if any(map(any, self.servers(slot))):
             self.set_servers(slot, _NO_SERVERS, _NO_SERVERS)
 
     def _value(self, slot: int, wall: int, now: int) -> tuple[int, int] | None:
-        """How much would be lost with this slot: the least goes first. None: it must stay."""
+        """How much is lost if this slot is forgotten; the slot with the least goes first. None: it must stay."""
         words = self.state(slot)
         if not words[0] and not words[1]:
             return (0, 0)

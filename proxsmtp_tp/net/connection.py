@@ -53,8 +53,8 @@ class Connection:
         names: tuple[str, str],
         finished: Callable[[Connection], None],
     ) -> None:
-        """`names`: what log lines begin with, as 1.10 forms it, and the trace id. `finished` is called when both sides
-        are closed, perhaps more than once. OSError: the client is gone.
+        """`names`: the id at the beginning of log lines, as in 1.10, and the trace id. `finished` is called when both
+        sides are closed, perhaps more than once. OSError: the client is gone.
         """
         self._context = context
         self._on_finished = finished
@@ -123,12 +123,12 @@ class Connection:
         self.feed(events.Connected(self.server_ip))
 
     def dialled(self) -> None:
-        """Connecting to the server has ended, in whatever way."""
+        """Connecting to the server has succeeded, failed or was cancelled."""
         self._maybe_finished()
 
     @callback
     def follow(self) -> None:
-        """Trace this session, or no longer, as it is wanted now."""
+        """Begin or end to trace this session, as the master has set it."""
         self._follow()
 
     def _follow(self) -> None:
@@ -157,7 +157,7 @@ class Connection:
             self._maybe_finished()
 
     def client_data(self, data: bytes) -> None:
-        """Bytes from the client; after the end they are discarded."""
+        """Bytes from the client; after the end of the session they are discarded."""
         if not self.closing:
             self.times.octets += len(data)
             self.feed(events.ClientData(data))
@@ -252,7 +252,7 @@ class Connection:
             self.server.write(effect.data)
 
     def _close_client(self, effect: effects.CloseClient) -> None:
-        """Close after the last reply, reading on meanwhile: unread bytes would turn the close into a reset."""
+        """Close after the last reply, and read until then: with unread bytes the kernel would send a reset."""
         self.closing = True
         self.times.linger(self.loop.time(), hurry=self._context.ending is not None)
         self._shown.closing(self.loop.time())
@@ -323,7 +323,7 @@ class Connection:
             self.feed(event)
 
     def _overdue(self) -> None:
-        """The step's deadline has passed. If the client is not read at the moment, the server is the slow side."""
+        """The deadline of the current step has passed. If the client is not being read, the server is the slow side."""
         wait = self.times.wait
         self.feed(events.DeadlinePassed(Wait.SENDING if wait is Wait.TEXT and self.server_is_full else wait))
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.event_log import EventLog
     from proxsmtp_tp.telemetry.forms import Form
     from proxsmtp_tp.telemetry.metrics import WorkerMetrics
+    from proxsmtp_tp.telemetry.recent_messages import WorkerMessages
     from proxsmtp_tp.telemetry.sessions import WorkerSessions
     from proxsmtp_tp.telemetry.unreachable import WorkerUnreachable
 
@@ -58,9 +59,10 @@ class WorkerContext:
     form: Form
     events: EventLog | None
     metrics: WorkerMetrics
+    recent: WorkerMessages
     unreachable: WorkerUnreachable
     ending: Reason | None = None
-    """Why no more clients are accepted; None: they are. RELOAD may still become STOP."""
+    """Why no more clients are accepted; None: they are accepted. RELOAD may later become STOP."""
 
     def bypassed(self) -> bool:
         """Whether mail passes unjudged now (`service.bypass`)."""

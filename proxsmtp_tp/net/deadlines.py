@@ -1,12 +1,12 @@
-"""The time limits of one connection: times of the event loop's clock, checked about once a second.
+"""The time limits of one connection, checked about once a second. Times are those of the event loop's clock.
 
-step        what the session waits for now (Wait), or the last reply before a close
+step        what the session waits for now (Wait); at the end, that the last reply reaches the client
 message     MessageTimeOut, from a message's first byte to its last
 answer      AnswerWithin, from the client's end of data to our own to the server
-keep alive  KeepAlives, while a message is on its way
+keep alive  KeepAlives, from the beginning of a message to its final reply
 session     SessionTimeOut, and then the time for the running transaction
 
-To set one is a plain assignment, because it happens for every piece of a message.
+Setting a deadline is a plain assignment, not a timer, because it happens for every piece of a message.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RFC_5321 = {
     Wait.READING: 180.0,  # 4.5.3.2.5
     Wait.COMMAND: 300.0,  # 4.5.3.2.7
 }
-"""Seconds that RFC 5321 asks an SMTP client, or for the next command a server, to wait at least."""
+"""The shortest waits that RFC 5321 allows, in seconds: of a client for replies, of a server for the next command."""
 
 NOOP_SECONDS = 60.0
 """Seconds between two KeepAlives, at least: a session has only eight NOOPs (`session.timing.NOOPS_LIMIT`)."""
@@ -52,7 +52,8 @@ HURRIED_LINGER = 1.0
 def limits_of(settings: Settings) -> dict[Wait, float]:
     """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run.
 
-    TimeOut holds for all of them, but the reply to the end of data has at least RFC 5321's time: less doubles mail.
+    TimeOut applies to all of them. But the reply to the end of data always has the time of RFC 5321: with less,
+    messages would arrive twice.
     """
     time_out = settings.time_out
     limits = dict(RFC_5321) if time_out is None else dict.fromkeys(RFC_5321, time_out)
@@ -64,7 +65,7 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
 
 
 class Deadlines:
-    """Of one connection. `limits` are those of `limits_of`, shared by all."""
+    """The deadlines of one connection. `limits` are those of `limits_of`, shared by all connections."""
 
     __slots__ = (
         "_left", "_noop_after", "_settings", "_winding_down",
@@ -77,7 +78,7 @@ class Deadlines:
         self.wait = Wait.NOTHING
         self.step = NEVER
         self.octets = 0
-        """Octets from the client since `arm`."""
+        """Octets that came from the client since `arm`."""
         self._left: float | None = None
         self.message = NEVER
         self.keep_alive = NEVER
@@ -101,13 +102,13 @@ class Deadlines:
         self.wait = wait
         self.octets = 0
 
-    def hold_text(self, now: float) -> None:
+    def pause_text(self, now: float) -> None:
         """The client is not read at the moment: stop its deadline."""
         if self.wait is Wait.TEXT:
             self._left = self.step - now
             self.step = now + self.limits[Wait.SENDING]
 
-    def release_text(self, now: float) -> None:
+    def resume_text(self, now: float) -> None:
         """The client is read again: continue its deadline with the time that was left."""
         if self.wait is Wait.TEXT and self._left is not None:
             self.step = now + self._left
@@ -131,7 +132,7 @@ class Deadlines:
         self.answer = NEVER
 
     def linger(self, now: float, *, hurry: bool) -> None:
-        """The last reply was sent; only the close is waited for."""
+        """The last reply was sent: wait only for the client to close the connection."""
         self.wait = Wait.NOTHING
         self.step = now + (HURRIED_LINGER if hurry else LINGER)
 

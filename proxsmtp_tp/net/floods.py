@@ -1,10 +1,10 @@
-"""Connections that were refused, told once a second: how many, and which clients have most.
+"""Logs refused connections once a second: how many, and which clients have the most connections.
 
-A line for each of them would fill the log, and take the lines about mail with it. Refusals are counted in shared
-memory, one word for each worker, and one worker tells the sum of all: the first that looks in a new second. Clients
-that have their share of MaxConnections, are counted in each worker, and each tells its own.
+One line for each of them would fill the log. Refusals because of MaxConnections are counted in shared memory, one word
+for each worker; the first worker that looks in a new second logs the sum. Refusals of clients that have their share of
+MaxConnections are counted and logged by each worker for itself.
 
-A warning comes when 80 % of MaxConnections are in use, and again after the number was below 70 %.
+A warning is logged when 80 % of MaxConnections are in use, and again only after the number was below 70 %.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 NAMED = 5
 """Clients in a line: an administrator blocks one or two."""
 CLIENTS_MAX = 1000
-"""Clients whose refusals one worker counts in a second; of more only the sum is told."""
+"""Clients whose refusals one worker counts by name in a second; of further ones only the sum is logged."""
 
 
 class Floods:
-    """Of one worker."""
+    """The refused connections of one worker."""
 
     def __init__(self, admission: Admission, worker: int) -> None:
         self._admission = admission
@@ -46,16 +46,16 @@ class Floods:
             self._others += 1
 
     def look(self, *, at_end: bool = False) -> None:
-        """Once a second, and at the end of the worker: tell what happened since."""
+        """Once a second, and at the end of the worker: log what happened since the last call."""
         number, high = self._admission.look_for_floods(int(time.monotonic()) + at_end)
         limit = self._admission.limit
         if number:
-            clients = named(self._admission.holders(NAMED))
+            clients = named(self._admission.clients_with_most(NAMED))
             log.error(
                 "more than MaxConnections (%d): %d connections refused; clients with most: %s", limit, number, clients
             )
         if high:
-            clients = named(self._admission.holders(NAMED))
+            clients = named(self._admission.clients_with_most(NAMED))
             log.warning("80 %% of MaxConnections (%d) are in use; clients with most: %s", limit, clients)
         if self._clients:
             number = self._clients.total() + self._others

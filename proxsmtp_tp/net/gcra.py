@@ -1,10 +1,10 @@
 """A rate limit with a burst, in one number: the generic cell rate algorithm (ITU-T I.371, ATM Forum TM 4.0, 4.4.2).
 
-The state is the theoretical arrival time (TAT): when the client will have used up nothing of its burst any more. Times
-are in nanoseconds of one clock. State 0 is a client that has done nothing.
+The state is the theoretical arrival time (TAT): the time at which the client will have its whole burst again. Times are
+in nanoseconds of one clock. State 0: the client has done nothing.
 
-Guarantee: in any interval of length t at most `burst` + t * rate events are admitted, whatever is asked and when. What
-is refused changes nothing, so a client that tries again and again is not kept out longer.
+Guarantee: in any interval of length t at most `burst` + t * rate events are admitted. A refused event changes nothing,
+so a client that tries again and again is not refused for a longer time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Rate:
 
     @classmethod
     def of(cls, count: int, seconds: int, burst: int) -> Rate:
-        """`count` events in so many seconds, `burst` of them at once. Rounded so that no more pass than that."""
+        """`count` events in `seconds`, `burst` of them at once; rounded so that never more are admitted."""
         interval = -(-seconds * SECOND // count)
         return cls(interval, interval * (burst - 1))
 

@@ -1,7 +1,7 @@
-"""Which limits a client has reached, and what must be written down for it. Pure: no table, no clock.
+"""Which limits a client has reached, and which words of its slot change. Pure: no table, no clock.
 
-The worker asks with the words of the client's slot and writes the changes back; `explain` asks with the words that the
-master told it and writes nothing. So both give one answer.
+A worker passes the words of the client's slot and writes the changes back. `explain` passes a copy of these words and
+writes nothing. So both get the same answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
 
 Windows = tuple[list[int], list[int]]
-"""The servers of a client: the bits of the current period, and of the one before."""
+"""The servers of a client: the bits of the current period, and those of the period before."""
 
 ADMINISTRATOR = 255
 """The value of LOCK_REASON for a lock that an administrator made; others are the place in ClientLimit, from 1."""
@@ -35,7 +35,7 @@ WORDS: dict[ClientLimit, Word] = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One limit. `counts`: the event counts for it; otherwise it is only looked at."""
+    """One limit. `counts`: the event counts for this limit; otherwise the limit is only checked."""
 
     limit: ClientLimit
     word: int
@@ -46,7 +46,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits that are configured, by the event at which they answer."""
+    """The configured limits, by the event at which they are checked."""
 
     connection: tuple[Rule, ...]
     message: tuple[Rule, ...]
@@ -122,20 +122,20 @@ def decide(rules: tuple[Rule, ...], words: Sequence[int], now: int, server_weigh
 
 
 def too_many_at_once(policy: Policy, others: int) -> Exceeded | None:
-    """A client that has so many other connections makes one more: whether that is over ClientConnections."""
+    """Whether one more connection exceeds ClientConnections, if the client has this many others."""
     given = policy.at_once
     return Exceeded(ClientLimit.CONNECTIONS, given, 0) if given is not None and others >= given.count else None
 
 
 def with_connections(decision: Finding | None, over: Exceeded) -> Finding:
-    """A finding about a connection that is over ClientConnections in shadow form, too."""
+    """The finding, with ClientConnections in shadow form added: the connection exceeds it, too."""
     return Finding(decision.refused if decision else None, (over, *(decision.shadow if decision else ())))
 
 
 def decide_outcome(rule: Rule, words: Sequence[int], now: int) -> Decision:
-    """Something has happened that cannot be refused any more. The finding is there when the limit is reached with it.
+    """Count an event that cannot be refused any more. There is a finding if the limit is reached with this event.
 
-    So the event that uses up the burst locks a client, and not a later command, which is refused for the same events.
+    So a client is locked by the event that uses up the burst, and not by a later command.
     """
     state = words[rule.word]
     changes: tuple[tuple[int, int], ...] = ()
@@ -152,9 +152,9 @@ def decide_outcome(rule: Rule, words: Sequence[int], now: int) -> Decision:
 def decide_connection(
     rules: tuple[Rule, ...], words: Sequence[int], servers: Windows, bit: int, now: int
 ) -> tuple[Decision, Windows | None]:
-    """The same for a connection to the server of this bit. Also the windows of servers to be written (None: as before).
+    """Like `decide`, for a connection to the server of this bit. Also returns the windows to write (None: no change).
 
-    A server is added where the connection counts, so that who is refused does not get used to it.
+    A refused connection adds no server: otherwise a second attempt to the same server would be admitted.
     """
     rule = next((rule for rule in rules if rule.limit is ClientLimit.SERVERS), None)
     if rule is None:
@@ -203,17 +203,17 @@ def locked(words: Sequence[int], wall: float, client: str, reply: LockReply) -> 
 
 
 def server_weight(current: Sequence[int], before: Sequence[int], bit: int) -> float:
-    """How many servers a connection to the server of this bit counts as: 0 where it is in one of the windows.
+    """How many servers a connection to the server of this bit counts as; 0 if the bit is set in one of the windows.
 
-    Servers share bits. A new bit therefore counts for more than one, by how many bits are free, so that the sum is
-    right on average (linear counting, each step weighted: Ting, Streamed approximate counting of distinct elements,
-    2014).
+    Several servers may have the same bit. So a new bit counts as more than one server: the fewer bits are free, the
+    more. On average the sum is right (linear counting, each step weighted: Ting, Streamed approximate counting of
+    distinct elements, 2014).
     """
     word, mask = bit // 64, 1 << bit % 64
     if (current[word] | before[word]) & mask:
         return 0.0
     used = sum((now | then).bit_count() for now, then in zip(current, before, strict=True))
-    return SERVER_BITS / (SERVER_BITS - used)  # a bit is free, this one
+    return SERVER_BITS / (SERVER_BITS - used)  # not a division by 0: this bit is free
 
 
 def _windows(rule: Rule, words: Sequence[int], servers: Windows, now: int) -> tuple[list[int], list[int], int]:
@@ -243,6 +243,8 @@ def show_until(until: float) -> str:
 
 def _rule(limit: ClientLimit, given: RateLimit, *, counts: bool = True) -> Rule:
     rate = Rate.of(given.count, given.period, given.burst)
-    if limit is ClientLimit.SERVERS:  # their number is estimated: nobody is refused for an estimate that is too high
+    if (
+        limit is ClientLimit.SERVERS
+    ):  # their number is an estimate, so more are tolerated: an estimate that is too high refuses nobody
         rate = replace(rate, tolerance=rate.tolerance + rate.interval // 2 + rate.interval * given.burst // 20)
     return Rule(limit, WORDS[limit], given, rate, counts)

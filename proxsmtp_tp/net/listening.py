@@ -1,13 +1,12 @@
 """The sockets that clients connect to.
 
-A port alone is two sockets, 0.0.0.0 and ::, each for its own IP version (IPV6_V6ONLY): then an address says
-which version a client came by, and a machine without IPv6 has one of them. Every IPv6 socket is for IPv6
-only.
+A port alone means two sockets, 0.0.0.0 and ::, each for its own IP version (IPV6_V6ONLY): so a client's address shows
+its IP version, and a host without IPv6 opens only one. Every IPv6 socket is for IPv6 only.
 
 With RuleMode tproxy or TransparentProxy full the sockets are transparent (IP_TRANSPARENT, ip(7)): they take
-connections to addresses that are not this machine's, which needs CAP_NET_RAW.
+connections to addresses of other hosts. This needs CAP_NET_RAW.
 
-Diagnostics: ListenError with the address and the fix. Nothing stays open then.
+Diagnostics: ListenError with the address and the fix; then no socket stays open.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def renew_listeners(settings: Settings, existing: Mapping[Endpoint, socket.socke
 
 
 def _key(endpoint: Endpoint) -> tuple[int, object]:
-    """The same for each way to write one address: ::1 and 0:0::1, fe80::1%eth0 and fe80::1%2."""
+    """A key that is the same for all notations of one address: ::1 and 0:0::1, fe80::1%eth0 and fe80::1%2."""
     if isinstance(endpoint.address, str):
         return endpoint.family, endpoint.address
     host, port = endpoint.address
@@ -107,8 +106,9 @@ def _key(endpoint: Endpoint) -> tuple[int, object]:
 def adopt(descriptors: Iterable[int], settings: Settings) -> Listeners:
     """The sockets among these descriptors that `settings` ask for; for `renew_listeners`, as `existing`.
 
-    The others stop listening first, for whoever keeps copies of them: one on all addresses would be in the way of one
-    on a single address, and clients would wait where nobody serves. Raises ListenError; then all of them stop.
+    The others stop listening first, also for processes that have copies of them: a socket on all addresses would block
+    a bind to one of these addresses, and clients would wait in a queue that no process serves. Raises ListenError; then
+    all of them stop.
     """
     kept = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     found: Listeners = {}
@@ -131,7 +131,7 @@ def adopt(descriptors: Iterable[int], settings: Settings) -> Listeners:
 
 
 def _endpoint_of(sock: socket.socket) -> Endpoint | None:
-    """None: it accepts no connections, or none can reach it any more."""
+    """The end point of a socket. None: it accepts no connections, or no client can reach it any more."""
     try:
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return None
@@ -148,7 +148,7 @@ def _endpoint_of(sock: socket.socket) -> Endpoint | None:
 
 
 def stop_listening(listeners: Iterable[socket.socket]) -> None:
-    """In every process that has the sockets: closing would leave them open in the others (inet(7), unix(7): shutdown).
+    """Stop listening in all processes that have the sockets: a close leaves them open in others (inet(7), unix(7)).
 
     Clients in the queue of an Internet socket are reset by the kernel; those in the queue of a unix socket would wait
     until the last process closes it, so they are closed here. Later clients are refused, until a process binds the
@@ -163,13 +163,13 @@ def stop_listening(listeners: Iterable[socket.socket]) -> None:
 
 
 def close_listeners(listeners: Mapping[Endpoint, socket.socket]) -> None:
-    """Close them, and remove the files of unix sockets where we may. What is closed already is left alone."""
+    """Close sockets, and remove the files of unix sockets where we may. Sockets that are closed already are ignored."""
     for endpoint, listener in listeners.items():
         if listener.fileno() == -1:
             continue
         listener.close()
         if isinstance(endpoint.address, str):
-            with suppress(OSError):  # a folder that User may not write to: the next start removes a dead socket
+            with suppress(OSError):  # User may not write to the folder: the next start removes the socket
                 Path(endpoint.address).unlink()
 
 
@@ -205,7 +205,7 @@ def _inet(where: InetAddress) -> Iterable[tuple[socket.AddressFamily, tuple[str,
 
 
 def _open(endpoint: Endpoint, backlog: int) -> socket.socket | None:
-    """None: this machine has no IPv6, and needs none for this endpoint."""
+    """Open a socket. None: this host has no IPv6, and this endpoint does not need it."""
     with ExitStack() as undo:
         try:
             listener = undo.enter_context(socket.socket(endpoint.family, socket.SOCK_STREAM))
@@ -225,7 +225,9 @@ def _prepare(listener: socket.socket, endpoint: Endpoint) -> None:
     if isinstance(endpoint.address, str):
         _remove_dead(endpoint.address)
         return
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else TIME_WAIT of old clients bars a restart
+    listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+    )  # otherwise connections in TIME_WAIT prevent a restart
     if endpoint.family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if endpoint.transparent:
@@ -236,7 +238,9 @@ def _bind(listener: socket.socket, endpoint: Endpoint) -> None:
     if not isinstance(endpoint.address, str):
         listener.bind(socket_name(*endpoint.address))
         return
-    os.fchmod(listener.fileno(), _UNIX_MODE)  # the file that bind makes has it from its first moment, less the umask
+    os.fchmod(
+        listener.fileno(), _UNIX_MODE
+    )  # the file that bind makes gets this mode at once, without the bits of the umask
     mask = os.umask(0)
     try:
         listener.bind(endpoint.address)
@@ -261,7 +265,7 @@ def _make_transparent(listener: socket.socket, endpoint: Endpoint) -> None:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove a socket on which no process listens: a killed daemon leaves it. Never remove anything else."""
+    """Remove a socket file on which no process listens, as a killed daemon leaves it. Never remove anything else."""
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
             return  # bind says that the address is in use
@@ -278,7 +282,7 @@ def _remove_dead(path: str) -> None:
 
 
 def _backlog() -> int:
-    """As many waiting clients as the kernel allows (listen(2)): the queue holds them while a reload changes workers."""
+    """The longest queue that the kernel allows (listen(2)): clients wait in it while a reload replaces the workers."""
     try:
         return int(_SOMAXCONN.read_text())
     except (OSError, ValueError):

@@ -1,10 +1,10 @@
 """How many log lines one client may cause: a token bucket for each client address, in each worker.
 
 Without it a client that connects again and again, or sends refused commands, could fill the disk: one octet from it can
-cause ten in the log. Lines that are left out are counted, and one line tells the number. Never left out: the line of
-each message (`status=`), lines of -d 4, and internal errors.
+cause ten in the log. Omitted lines are counted, and one line tells their number. Never omitted are the line of each
+message (`status=`), lines of -d 4, and internal errors.
 
-An IPv6 client counts with its /64, in which it may choose addresses (RFC 4291 section 2.5.4).
+IPv6 clients of one /64 are counted as one, because a client may choose any address in it (RFC 4291 section 2.5.4).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LINES_PER_SECOND = 50.0
-"""Lines of one client in the long run: more than the busiest relay causes, and 0.5 GB a day at the very worst."""
+"""Average for one client: more than the busiest relay causes; at most 0.5 GB a day."""
 
 BURST = 500.0
-"""Lines of one client at once: a relay that begins, with some lines for each of its connections."""
+"""Lines of one client at once: enough for a relay that opens many connections, with some lines for each."""
 
 SUMMARY_INTERVAL = 10.0
-"""Seconds between two lines about what was left out of one client's."""
+"""Seconds between two lines about the omitted lines of one client."""
 
 CLIENTS_MAX = 10_000
-"""Clients that are remembered, with some hundred octets each. More of them at once share one bucket."""
+"""Clients with a bucket of their own, some hundred octets each. All further clients share one bucket."""
 
 OTHERS = "other clients"
 
@@ -45,7 +45,7 @@ class _Bucket:
 
 
 class LogLimit:
-    """Of one worker."""
+    """The limit in one worker."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, _Bucket] = {}

@@ -56,7 +56,7 @@ def count_all(measured: WorkerMetrics, indices: list[int]) -> None:
 
 
 def count_turned_away(measured: WorkerMetrics, *, full: bool) -> None:
-    """A client gets 421 in place of a connection: MaxConnections, or its share of that."""
+    """A client gets 421 in place of a greeting: MaxConnections is reached (`full`), or the client's share of it."""
     measured.count(metrics.CONNECTIONS["full" if full else "share"])
     measured.count(metrics.CLOSED["full"])
     measured.count(metrics.CLIENT_REPLIES + 4)
@@ -69,7 +69,7 @@ def count_crash(measured: WorkerMetrics) -> None:
 
 
 class FilterTimes:
-    """When a message was complete and when its filter started, for the durations of both."""
+    """Measures how long a message waits for its filter, and how long the filter runs."""
 
     __slots__ = ("_complete", "_measured", "_started")
 
@@ -78,16 +78,16 @@ class FilterTimes:
         self._complete = self._started = 0.0
 
     def complete(self, now: float) -> None:
-        """The message is complete: it waits for a place."""
+        """The message is complete: it waits for a free filter."""
         self._complete, self._started = now, 0.0
 
     def started(self, now: float) -> None:
-        """The filter has a place."""
+        """The filter has started."""
         self._started = now
         self._measured.observe(metrics.FILTER_WAIT, now - self._complete)
 
     def verdict(self, now: float) -> None:
-        """There is a verdict, perhaps without a filter that ran."""
+        """There is a verdict, perhaps without a filter run."""
         if self._started:
             self._measured.observe(metrics.FILTER, now - self._started)
 

@@ -1,7 +1,7 @@
 """The beginning of a connection: the client's transport, its destination, and the connection to its server.
 
-A client is refused that Clients does not allow, that has no valid destination, or that is over a limit
-(`client_limits`): no server is dialled for it.
+No server is dialled for a client that Clients does not allow, that has no valid destination, or that is over a limit
+(`client_limits`).
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class OpeningOwner(ClientOwner, ServerOwner, Protocol):
         """Perform the effects of the session."""
 
     def dialled(self) -> None:
-        """Connecting to the server has ended, in whatever way."""
+        """Connecting to the server has succeeded, failed or was cancelled."""
 
     def failed(self, error: BaseException) -> None:
         """A bug: end the connection."""
 
 
 class Opening:
-    """Of one connection; `client` is the socket that was accepted, `peer` None for one that came by a unix socket."""
+    """The beginning of one connection. `client` is the accepted socket; `peer` is None if it came by a unix socket."""
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class Opening:
         context.unreachable.reached(self._upstream.name(destination))
         context.metrics.observe(metrics.SERVER_CONNECT, context.loop.time() - began)
         # Shielded: if the client closes while the transport is being made, server_made closes it.
-        # Not create_connection: uvloop gives that one's socket to its transport only after connection_made, and a
-        # transport that is aborted there would leave a socket that closes somebody else's descriptor later on.
+        # Not create_connection: with it, uvloop gives the socket to the transport only after connection_made. A
+        # transport that is aborted in there would leave a socket object that later closes another socket's descriptor.
         await asyncio.shield(context.loop.connect_accepted_socket(lambda: ServerSide(owner), sock))
 
     def _refuse(self, error: NoDestinationError) -> None:

@@ -3,12 +3,13 @@
 Under REDIRECT the kernel's connection tracking knows: getsockopt(SOL_IP, SO_ORIGINAL_DST) and
 getsockopt(SOL_IPV6, IP6T_SO_ORIGINAL_DST), linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h. Under TPROXY
 the socket's own name is the destination, and no connection tracking is needed
-(Documentation/networking/tproxy.rst). Which of the two it was shows in the connection itself, so rules loaded by hand
-work as well as ours.
+(Documentation/networking/tproxy.rst). The connection itself shows which of the two it was, so rules loaded by
+hand work as well as ours.
 
-The family of the socket says nothing: a dual-stack listener gives v4 clients as mapped addresses, and their original
-destination is then an IPv4 matter. A mapped address in an IPv6 packet is something else: to connect(2) it would be the
-IPv4 address, which no rule for IPv4 has seen. It stays what it is here, and is refused (`refused_destinations`).
+The family of the socket is not enough: a dual-stack listener shows IPv4 clients with mapped addresses, and their
+original destination is an IPv4 address. A mapped address in an IPv6 packet is different: connect(2) would connect to
+the IPv4 address, although no rule for IPv4 has seen the packet. Here it stays a mapped address, and is refused
+(`refused_destinations`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _MAPPED = "::ffff:"
 
 
 class Endpoint(NamedTuple):
-    """An IP address without brackets or v4 mapping, and a TCP port. Only what is to be dialled has a scope."""
+    """An IP address without brackets and v4 mapping, and a TCP port. Only addresses to be dialled have a scope."""
 
     ip: str
     port: int
@@ -86,7 +87,7 @@ def decode_sockaddr_in6(raw: bytes) -> Endpoint:
 
 
 def before_redirect(sock: socket.socket, own: Endpoint) -> Endpoint | None:
-    """What connection tracking knows of the destination; None where it knows nothing of this connection."""
+    """The destination that connection tracking has recorded; None if it has not recorded this connection."""
     try:
         if ":" in own.ip:
             return decode_sockaddr_in6(sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, _SOCKADDR_IN6.size))
@@ -96,7 +97,7 @@ def before_redirect(sock: socket.socket, own: Endpoint) -> Endpoint | None:
 
 
 def own_name(sock: socket.socket) -> Endpoint:
-    """The address that the client of an accepted connection sends to, which under TPROXY may be anybody's."""
+    """The address that the client sends to; under TPROXY it may belong to any host."""
     name = sock.getsockname()
     if str(name[0]).startswith(_MAPPED) and not _came_by_ipv4(sock):
         return Endpoint(str(name[0]), int(name[1]))
@@ -104,7 +105,9 @@ def own_name(sock: socket.socket) -> Endpoint:
 
 
 def _came_by_ipv4(sock: socket.socket) -> bool:
-    """Of a socket with a mapped name. The kernel takes no IPv6 packet from a mapped address (ip6_rcv_core)."""
+    """Whether a socket with a mapped name has an IPv4 client. The kernel drops IPv6 packets from a mapped address
+    (ip6_rcv_core).
+    """
     only_v6 = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     return not only_v6 and str(sock.getpeername()[0]).startswith(_MAPPED)
 

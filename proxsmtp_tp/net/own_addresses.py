@@ -1,7 +1,7 @@
 """Whether packets to an address end on this host, asked of the kernel each time: addresses come and go.
 
-No single question tells it to a process without privileges and without netlink (the unit allows AF_INET, AF_INET6 and
-AF_UNIX only), so there are five, and one yes is enough:
+A process without privileges and without netlink (the unit allows AF_INET, AF_INET6 and AF_UNIX only) cannot find it out
+by one question. So there are five questions, and one yes is enough:
 
 - The address that the kernel would send from: its own, where the packet would not leave this host (`ip route get`).
   EACCES: an IPv4 broadcast address of an interface (ip(7)).

@@ -1,8 +1,7 @@
 """One worker's part of the proxy: accepts clients, checks their deadlines, drains at the end.
 
-All workers accept from the same listening sockets. A worker that already has more connections than another leaves the
-next client to that one for a moment, so that a burst is spread over the cores; it waits 2 ms at most, so that a worker
-that hangs delays no client.
+All workers accept from the same listening sockets. If another worker has fewer connections, a worker waits 2 ms before
+it accepts the next client: so a burst is spread over the cores, and a worker that hangs delays no client for longer.
 """
 
 from __future__ import annotations
@@ -45,17 +44,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK = 1.0
-"""Seconds between looks at the deadlines: they are minutes, and a tick costs the same however often they are armed."""
+"""Seconds between checks of the deadlines, which are minutes long. A check takes the same time however often a deadline
+was set."""
 
 SLICE = 0.004
-"""Seconds of work for all connections, one after the other, before the event loop has its turn: a connection that ends
-costs a tenth of a millisecond, and thousands may end at once."""
+"""Seconds of work for many connections before the event loop runs again. A connection that ends takes a tenth of a
+millisecond, and thousands may end at once."""
 
 YIELD = 0.002
-"""Seconds that a busier worker leaves a client to the others."""
+"""Seconds that a busier worker waits before it accepts a client."""
 
 ACCEPT_PAUSE = 0.1
-"""Seconds to wait when the system has no descriptor left for a client: one that ends gives its own back."""
+"""Seconds to wait when no descriptor is free for a client: a connection that ends frees some."""
 
 
 class Proxy:
@@ -88,6 +88,7 @@ class Proxy:
             form=FORMS[settings.log_format.value](addresses.current()),
             events=event_log(settings, lambda: admission.counters.count(worker, Counter.EVENTS_LOST)),
             metrics=admission.metrics.of(worker),
+            recent=admission.recent_messages.of(worker),
             unreachable=admission.unreachable.of(worker),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
             client_limits=WorkerLimits(
@@ -99,7 +100,7 @@ class Proxy:
         self._worker = worker
         self._listeners = list(listeners)
         self._connections: dict[Connection, tuple[int | None, str]] = {}
-        """With who holds it: the handle in the table of all workers, and the name."""
+        """Each with its handle in the table of all workers, and the client that it is counted for."""
         self._names = itertools.count(1)
         self._trace_ids = admission.trace_ids.of(worker)
         self._floods = Floods(admission, worker)
@@ -147,7 +148,7 @@ class Proxy:
         self._tell(events.Shutdown())
 
     def _tell(self, event: events.Event) -> None:
-        """All connections, SLICE at a time. One that is not opened yet learns of the end when it is."""
+        """Feed an event to all connections, SLICE seconds at a time. One that is not opened yet gets it later."""
         running = bool(self._untold)
         self._untold += [(connection, event) for connection in self._connections if connection.opened]
         if not running:
@@ -173,7 +174,7 @@ class Proxy:
         self.context.watch.close()
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
-        self._listeners.clear()  # whoever gave them may close them now
+        self._listeners.clear()  # the caller of `Proxy` may close them now
 
     def _rest(self, listener: socket.socket, seconds: float) -> None:
         self._loop.remove_reader(listener.fileno())
@@ -197,7 +198,7 @@ class Proxy:
             if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                 log.warning("can not accept: %s: raise LimitNOFILE, or lower MaxConnections", error.strerror)
                 self._rest(listener, ACCEPT_PAUSE)
-            return  # the client gave up before it was accepted
+            return  # the client closed the connection before it was accepted
         sock.setblocking(False)
         client = peer[0] if peer and sock.family != socket.AF_UNIX else ""
         if not self._admission.try_enter(self._worker, holder(client)):
@@ -228,7 +229,7 @@ class Proxy:
             sock.close()
             self._admission.leave(self._worker, client)
             return
-        handle = self._admission.add_holder(self._worker, client) if client else None
+        handle = self._admission.add_share(self._worker, client) if client else None
         self._connections[connection] = handle, client
         task = self._loop.create_task(connection.open(), name=f"open {name}")
         self._opening.add(task)

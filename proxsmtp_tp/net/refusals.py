@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 UNREACHABLE = frozenset(
     {errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ECONNRESET}
 )
-"""Errors of connect(2) that mean an unreachable server; other errors are faults of this host."""
+"""Errors of connect(2) that mean: the server is unreachable. Other errors are faults of this host."""
 
 SILENCE = 3.5
-"""Seconds without an answer before the first datagram: the SYN and its repetitions after 1 and 3 seconds are lost."""
+"""Seconds without an answer before the first datagram: by then the SYN was repeated after 1 and 3 seconds."""
 AGAIN = 5.0
-"""Seconds between datagrams: the rules keep a destination for ten, so one datagram may get lost."""
+"""Seconds between datagrams: the rules store a destination for ten seconds, so one datagram may be lost."""
 
 
 class Refusals:
@@ -69,7 +69,7 @@ class Refusals:
     def while_silent(
         self, loop: asyncio.AbstractEventLoop, server: Endpoint, client_ip: str | None, first: float | None = None
     ) -> Iterator[None]:
-        """Do that until the block ends, beginning after `first` seconds (default: SILENCE)."""
+        """Ask again and again until the block ends; the first time after `first` seconds (default: SILENCE)."""
         if not self.enabled:
             yield
             return

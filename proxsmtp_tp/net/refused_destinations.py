@@ -45,7 +45,7 @@ _NAT64_FORMS = {48: (6, 7, 9, 10), 56: (7, 9, 10, 11), 64: (9, 10, 11, 12), 96: 
 
 
 def why_refused(ip: str) -> str | None:
-    """What an original destination is instead of a server's address; None where it may be one."""
+    """What kind of address this is, if it cannot be a server's; None: it may be a server's."""
     address = ip_address(ip)
     if isinstance(address, IPv6Address):
         return _special(address, _SPECIAL_6) or _own(address) or _inside(address)
@@ -64,7 +64,7 @@ def _own(address: IPv4Address | IPv6Address) -> str | None:
 
 
 def _inside(address: IPv6Address) -> str | None:
-    """What an IPv4 address is that an IPv6 address leads to: only what would be this host again matters."""
+    """Whether an IPv6 address leads to an IPv4 address of this host: then what it is."""
     for inner in embedded(address):
         what = _special(inner, _SPECIAL_4[:2]) or _own(inner)
         if what:
@@ -89,7 +89,7 @@ def embedded(address: IPv6Address) -> Iterator[IPv4Address]:
 
 
 def _nat64(octets: bytes) -> IPv4Address:
-    """The shortest prefix that leaves a suffix of zeros: with a longer one, nothing but zeros would be the address."""
+    """Take the shortest prefix after which the suffix is zeros: with a longer one the address would be all zeros."""
     for places in _NAT64_FORMS.values():
         if not any(octets[places[-1] + 1 :]):
             break

@@ -1,8 +1,8 @@
-"""What a connection reports: log lines and events. The session gives facts, `telemetry.forms` makes the lines of them.
+"""What a connection reports: log lines and events. The session gives facts; `telemetry.forms` makes lines of them.
 
-Nothing is formatted for a level that is not logged. How many lines one client may cause: `log_limit`. Sessions of
-`doctor --probe` are logged with -d 4 only. They are known by an address that is routed to the temporary client of
-doctor alone, while root has told the daemon that a probe runs: no client can hide itself so.
+Nothing is formatted for a level that is not logged. `log_limit` limits the lines that one client may cause. Sessions of
+`doctor --probe` are logged with -d 4 only. They are recognised by the address of doctor's temporary client, which is
+routed only to it, and only while root has told the daemon that a probe runs. So no other client can avoid the log.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.telemetry import addresses, events
 from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
+from proxsmtp_tp.telemetry.facts import REFUSED, REJECTED
 from proxsmtp_tp.telemetry.switches import Switch
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED = "FILTER-ERROR"
+_REFUSED = frozenset({REFUSED, REJECTED})
 _PROBES = frozenset(PROBE_CLIENTS.values())
 
 
@@ -45,7 +47,7 @@ class Reporter(Protocol):
 
 
 class Reporting:
-    """Of one connection."""
+    """Writes the log lines and events of one connection."""
 
     __slots__ = ("_context", "_owner", "_quiet", "_who", "traced")
 
@@ -58,14 +60,14 @@ class Reporting:
             owner.client_ip.removeprefix("::ffff:") in _PROBES and time.monotonic_ns() < switches[Switch.PROBE_UNTIL]
         )
         self.traced = False
-        """All lines are written, whatever the log level is (`tracing.Tracing.follows`)."""
+        """All lines are written, at every log level (`tracing.Tracing.follows`)."""
 
     def log(self, effect: effects.Log) -> None:
-        """A line that the session has worded."""
+        """Write a line whose text the session has made."""
         self.say(effect.level, effect.text, essential=effect.essential)
 
     def say(self, level: int, text: str, *, essential: bool = False, error: BaseException | None = None) -> None:
-        """A line in words; with the traceback of `error`."""
+        """Write a line of text, with the traceback of `error`."""
         level = logging.DEBUG if self._quiet else level
         if not self._writes(level):
             return
@@ -80,6 +82,9 @@ class Reporting:
         if self._context.events is not None:
             self._context.events.write(events.transaction(self._who, facts, addresses.current()))
         measure(self._context.metrics, facts)
+        if facts.is_message or facts.status in _REFUSED:
+            seconds = facts.seconds.reply or 0.0
+            self._context.recent.add(self._who.client, facts.server, facts.reply, facts.size, seconds)
         level = logging.WARNING if facts.status == FAILED else logging.INFO
         if (facts.is_message or facts.status == "REJECTED") and self._writes(level):
             for line in self._context.form.transaction(self._who, facts):
@@ -91,7 +96,7 @@ class Reporting:
             self._write(logging.INFO, self._context.form.refusal(self._who, facts))
 
     def session_end(self, facts: SessionEnd) -> None:
-        """The session has ended. One that had no server has a line that says why."""
+        """The session has ended. If it had no server, an earlier line says why."""
         if facts.server and not self._quiet and self._writes(logging.INFO):
             self._write(logging.INFO, self._context.form.session_end(self._who, facts))
 
@@ -108,7 +113,7 @@ class Reporting:
 
 
 def event_log(settings: Settings, lost: Callable[[], None]) -> EventLog | None:
-    """Where the events of a worker go; None: nowhere."""
+    """The event log of a worker; None: there is none."""
     return None if settings.event_log == "off" else EventLog(settings.event_log, lost)
 
 

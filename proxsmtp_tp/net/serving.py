@@ -1,4 +1,4 @@
-"""Who is served, and with which options: asked by the daemon for each connection, and by `explain`."""
+"""Which clients are served, and with which options: for the daemon and for `explain`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_served(settings: Settings, ip: str) -> bool:
 
 
 def turned_away(*, full: bool) -> Reply:
-    """The reply to a client for which there is no place; `full`: because MaxConnections is reached."""
+    """The reply to a client that may not connect now: MaxConnections is reached (`full`), or its share of it."""
     return answers.TOO_MANY_CONNECTIONS if full else answers.TOO_MANY_OF_CLIENT
 
 

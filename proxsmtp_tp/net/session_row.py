@@ -1,7 +1,7 @@
-"""What is shown of a connection in the table of sessions (`telemetry.sessions`).
+"""What the table of sessions shows of a connection (`telemetry.sessions`).
 
-The phase is written when it changes, one word each time. The text (server, envelope) is written once a second, and only
-if the phase has changed since: a session that lasts less than a second costs nothing more than its words.
+The phase is one word, written when it changes. The text (server, envelope) is written once a second, and only if the
+phase has changed since then: for a session of less than a second only words are written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Owner(Protocol):
 
 
 class ShownSession:
-    """Of one connection. Without a free row nothing is shown."""
+    """The row of one connection. If the table has no free row, nothing is shown."""
 
     __slots__ = ("_client", "_filtering", "_messages", "_opened", "_owner", "_row", "_rows", "_wait")
 
@@ -56,13 +56,13 @@ class ShownSession:
         self._row = rows.begin(self._shown(), now)
 
     def wait(self, wait: Wait, now: float) -> None:
-        """The session waits for this from now on, or still."""
+        """What the session waits for; also called again for the same wait."""
         if wait is not self._wait:
             self._wait = wait
             self._enter(SessionPhase.FILTER if wait is Wait.VERDICT and self._filtering else _PHASES[wait], now)
 
     def message_begins(self) -> None:
-        """Another message."""
+        """Count one more message."""
         self._messages += 1
 
     def judging_begins(self) -> None:

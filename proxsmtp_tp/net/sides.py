@@ -102,7 +102,7 @@ class ServerSide(asyncio.Protocol):
 
 
 def keep_reading(transport: Any, on: bool) -> None:
-    """Read the peer, or let what it sends wait in the kernel. One that is being closed is left as it is."""
+    """Read the peer, or let its bytes wait in the kernel. A transport that is being closed is not changed."""
     if transport.is_closing():
         return
     if on:
@@ -112,10 +112,10 @@ def keep_reading(transport: Any, on: bool) -> None:
 
 
 def was_reset(sock: socket.socket) -> bool:
-    """Whether the peer has reset the connection, which the event loop tells only of a socket that it reads.
+    """Whether the peer has reset the connection. The event loop notices this only on a socket that it reads.
 
-    POLLERR (poll(2)) stands for a RST, not for a FIN, and a look does not clear it; one takes 5 microseconds. A unix
-    socket knows no reset.
+    POLLERR (poll(2)) means a RST, not a FIN, and asking does not clear it; one call takes 5 microseconds. Unix sockets
+    have no reset.
     """
     look = select.poll()
     look.register(sock, 0)
@@ -123,5 +123,5 @@ def was_reset(sock: socket.socket) -> bool:
 
 
 def reset(sock: socket.socket) -> None:
-    """The close to come is a RST, not a FIN (socket(7), SO_LINGER)."""
+    """Make the next close send a RST instead of a FIN (socket(7), SO_LINGER)."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

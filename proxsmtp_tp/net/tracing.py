@@ -1,8 +1,8 @@
 """Log level and traced clients in one worker, as the master has set them (`telemetry.switches`).
 
-A worker looks once a second whether anything has changed. Sessions that run and those that come are traced alike. Lines
-about a traced client are written whatever the level is, with at least the priority of information: a log daemon that
-keeps no debug lines keeps these.
+A worker checks once a second whether anything has changed. Running and new sessions are traced alike. Lines about a
+traced client are written at every log level, and at least with the priority of information, because many log daemons
+drop debug lines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Tracing:
-    """Of one worker."""
+    """The log level and the traced clients of one worker."""
 
     def __init__(self, switches: Switches) -> None:
         self._switches = switches
@@ -29,7 +29,7 @@ class Tracing:
         self.look()
 
     def look(self) -> bool:
-        """Take what was changed. True: who is traced may have changed."""
+        """Take over what has changed. True: the set of traced clients may have changed."""
         changes = self._switches[Switch.CHANGES]
         now = time.monotonic_ns()
         if changes == self._seen and all(traced.until > now for traced in self._traced):
@@ -38,7 +38,7 @@ class Tracing:
             logging.getLogger().setLevel(level)
         self._everybody = logging.getLogger().isEnabledFor(logging.DEBUG)
         traced = self._switches.traced()
-        if traced is not None:  # otherwise it is just being changed: the next look sees it
+        if traced is not None:  # None: the master is changing it; the next call sees the change
             self._traced = tuple(each for each in traced if each.until > now)
             self._seen = changes
         return True
@@ -58,6 +58,6 @@ class Tracing:
 
 
 def write_traced(log: logging.Logger, level: int, text: str, extra: dict[str, object] | None = None) -> None:
-    """A line about a traced client, whatever the level is."""
+    """Write a line about a traced client, at every log level."""
     record = log.makeRecord(log.name, max(level, logging.INFO), __file__, 0, "%s", (text,), None, extra=extra)
     log.handle(record)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.net.context import WorkerContext
 
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2) makes of "any host": nobody listens here)
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2) makes of "any address")
 
 
 class Upstream:
-    """Of one client, whose socket is `client`; `peer` is None for one that came by a unix socket."""
+    """The upstream connection of one client. `client` is its socket; `peer` is None if it came by a unix socket."""
 
     def __init__(self, context: WorkerContext, client: socket.socket, peer: Endpoint | None) -> None:
         self._context = context
@@ -92,9 +92,9 @@ class Upstream:
             raise NoDestinationError(f"connection from {self._peer} was made by this proxy: that would be a loop")
 
     def answered(self) -> None:
-        """The server has said something: it is not ourselves, who say nothing before our own server does.
+        """The server has sent something. So it is not this proxy, which sends nothing before its own server does.
 
-        From here on a client with the same end points is no loop: it has the port that we have by chance.
+        From now on a client with the same end points is no loop: it uses the same port by chance.
         """
         self._drop(self._dialled)
 

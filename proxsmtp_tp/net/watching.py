@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SERVERS = 1000
-"""Servers that one worker watches: at most 17 SYN a second when each is tried every minute. Further servers are not
-tried: their clients are accepted again after ten seconds."""
+"""Servers that one worker watches: at most 17 SYN a second, as each is tried once a minute. Further servers are not
+tried, and their clients are accepted again after ten seconds."""
 LONGEST = 4 * 3600.0
 """Seconds after which a server is no longer tried: queue runs are seldom further apart than an hour."""
 SHARE = 0.1

@@ -1,6 +1,6 @@
 """The daemon: processes, privileges, signals and logs.
 
-launch      from a configuration to a running daemon, in the order that the privileges need
+launch      from a configuration to a running daemon, in the order that privileges require
 master      keeps the listening sockets and the workers, handles signals, reloads
 environment  what the master is given by launch
 report      what the master shows: the values of status, and the metrics
@@ -14,25 +14,27 @@ lock_book   locks as values: who is locked until when, and how often before
 state_directory  what an instance keeps over restarts
 privileges  from root to the least privileges that are needed, verified
 fail_open   the heartbeat for rules with RuleFail open, and the log of unfiltered times
-installed   where the commands are, and whether a package installed them
+installed   where the commands are, and whether the Debian package installed them
 pidfile     the file with the process id
 unix_listener  the unix sockets of the master, and how a command reads the answer
 metrics_socket  all metrics as text, for a reader without privileges
 activity    what the status shows of the work of all workers
-faults      what is wrong in a status, with the fix
+faults      faults that a status shows, with the fix
 status      the socket that tells what the daemon does
-control     the socket at which the daemon is asked and changed
+control     the socket for commands that ask or change the running daemon
 in_force    which configuration is in force, since when, and how the last reload ended
-commands    what can be asked there
+commands    the commands of the control socket
+top_report  what top shows
 filter_trials  the daemon tries a filter, for try-filter
 trial_link  messages and verdicts between try-filter and the process that tries the filter
-bypass      the filter is out of the way for a time
-log_levels  how much is logged, and whose sessions are traced
+id_lease    trace ids stay unique over restarts, even if the clock goes back
+bypass      for a time mail passes without the filter
+log_levels  the log level, and clients whose sessions are traced
 kept_listeners  the listening sockets that the service manager keeps over a restart
 readiness   messages to the service manager (sd_notify(3))
 logging     where log lines go, and their form
 syslog      log lines to /dev/log, without blocking
 version     the installed version
 
-The master never reads a byte of a peer. A worker never has a privilege that it could pass on to a filter.
+The master never reads a byte of a peer. No worker has a privilege that a filter could inherit.
 """

@@ -1,10 +1,10 @@
-"""The bypass: an administrator takes the filter out of the way for a time, and mail passes unjudged.
+"""The bypass: for a time that an administrator sets, mail passes without the filter.
 
-It has an end on the wall clock, which is kept in the state directory with its reason: a bypass goes on after a restart
-of the daemon or of the host, until that end. The workers read the end in shared memory (`telemetry.switches`), on the
-monotonic clock: a clock that is set does not make a running bypass longer.
+The end is a time of the wall clock. It is stored in the state directory with the reason, so a bypass continues after a
+restart of the daemon or of the host. The workers read the end in shared memory (`telemetry.switches`) as a time of the
+monotonic clock, so setting the clock does not make a running bypass longer.
 
-Beginning and end are warnings in the log; so is the start of a daemon during a bypass.
+The log has a warning at the beginning, at the end, and when a daemon starts during a bypass.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 BYPASS_FILE = "bypass.json"
 LONGEST = 7 * 86400.0
-"""Seconds. Who wants no filter for longer removes FilterCommand."""
+"""Seconds. To run without a filter for longer, remove FilterCommand."""
 REASON_MAX = 200
 """Characters: one line of `status`."""
 _SECOND = 1_000_000_000
@@ -48,7 +48,7 @@ def _local(seconds: float) -> str:
 
 
 class Bypass:
-    """Of the master. `kept` is the file in the state directory."""
+    """The bypass in the master. `kept` is the file in the state directory."""
 
     def __init__(self, switches: Switches, counters: Counters, kept: Path) -> None:
         self._switches = switches
@@ -66,7 +66,7 @@ class Bypass:
         return bool(self._until)
 
     def begin(self, seconds: float, reason: str) -> bool:
-        """Begin, or give a running bypass another end and reason. False: it is not kept over a restart."""
+        """Begin a bypass, or change end and reason of a running one. False: a restart will end it."""
         if not self.active:
             self._before = self._passed()
         self._start(seconds, time.time() + seconds, reason)
@@ -89,7 +89,7 @@ class Bypass:
         return self._until or float("inf")
 
     def step(self) -> None:
-        """End a bypass whose time has come."""
+        """End a bypass that is due."""
         if self.active and time.monotonic() >= self._until:
             self.end("at its time")
 
@@ -123,7 +123,7 @@ class Bypass:
         return True
 
     def _restore(self) -> None:
-        """Go on with the bypass of the daemon before. A file that cannot be read is none: mail is judged."""
+        """Continue the bypass of the last daemon. If the file cannot be read, mail is judged."""
         try:
             kept = json.loads(self._kept.read_bytes())
             end, reason = float(kept["until"]), str(kept["reason"])[:REASON_MAX]

@@ -1,7 +1,7 @@
-"""What can be asked at the control socket: one row for each command.
+"""The commands of the control socket: one row for each.
 
-A function gets the daemon and the request, and returns the answer. Values of a request are checked here: the one who
-asks is root or the daemon's user, but may be a program with an error.
+A function gets the daemon and the request, and returns the answer. Values of a request are checked here: only root and
+the daemon's user can send one, but their program may have an error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.service import limit_commands
 from proxsmtp_tp.service.bypass import LONGEST, REASON_MAX
 from proxsmtp_tp.service.control import Command, ControlError
+from proxsmtp_tp.service.top_report import top_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,22 +30,22 @@ if TYPE_CHECKING:
     Request = Mapping[str, Any]
 
 _LONGEST = 30 * 86400.0
-"""Seconds: what is on for longer belongs into the configuration."""
+"""Seconds: a setting for a longer time belongs into the configuration."""
 
 
 SESSIONS_MAX = 2000
-"""Sessions in one answer: to make it takes the master a few hundredths of a second, and it is half a megabyte."""
+"""Sessions in one answer, which then has half a megabyte and takes the master a few hundredths of a second."""
 
 _TRACE = 600.0
-"""Seconds that a client is traced if nothing else is said."""
+"""Seconds that a client is traced, unless the request says how long."""
 
 
 class Daemon(Protocol):
-    """What the commands see of the master."""
+    """The part of the master that the commands use."""
 
     @property
     def levels(self) -> LogLevels:
-        """How much is logged."""
+        """The log level and the traces."""
 
     @property
     def sessions(self) -> SessionTable:
@@ -52,18 +53,18 @@ class Daemon(Protocol):
 
     @property
     def bypass(self) -> Bypass:
-        """Whether mail passes unjudged."""
+        """The bypass of the filter."""
 
     def try_filter(self, name: str, timeout: float) -> None:
         """Begin a trial of a filter. Raises ControlError."""
 
     @property
     def filtered(self) -> bool:
-        """Whether a filter judges messages, if it is not bypassed."""
+        """Whether a filter is configured that judges messages."""
 
     @property
     def in_force(self) -> InForce:
-        """Which configuration is in force."""
+        """The configuration that is in force."""
 
     @property
     def stopping(self) -> bool:
@@ -72,13 +73,16 @@ class Daemon(Protocol):
     def want_reload(self) -> None:
         """Read the configuration again."""
 
+    def report(self) -> dict[str, Any]:
+        """What `status` shows."""
+
     @property
     def admission(self) -> Admission:
         """The table of all workers."""
 
     @property
     def locks(self) -> Locks:
-        """Locks, and what is known of clients."""
+        """Locks, and the table of clients."""
 
 
 class _Row(NamedTuple):
@@ -93,7 +97,7 @@ def commands_of(daemon: Daemon) -> dict[str, Command]:
 
 
 def _log_level(daemon: Daemon, request: Request) -> Mapping[str, Any]:
-    """`level` (0 to 4, or "default"), `trace` or `end_trace` (a network; "all"), `seconds`; nothing: only ask.
+    """`level` (0 to 4, or "default"), `trace` or `end_trace` (a network; "all"), `seconds`; nothing: only show.
 
     Without `seconds` a level has no end, and a trace ends after ten minutes.
     """
@@ -129,6 +133,10 @@ def _sessions(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     return {"total": sum(phases.values()), "sessions": daemon.sessions.listed(min(most, SESSIONS_MAX))}
 
 
+def _top(daemon: Daemon, request: Request) -> Mapping[str, Any]:
+    return top_report(daemon.admission, daemon.report(), request)
+
+
 def _kill_session(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     """`id`: the session that is to end."""
     identifier = str(request.get("id", ""))
@@ -146,9 +154,9 @@ def _try_filter(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 
 
 def _bypass(daemon: Daemon, request: Request) -> Mapping[str, Any]:
-    """`seconds` and `reason`: begin. `end`: end. Nothing: only ask. The answer has the report of the bypass, or None.
+    """`seconds` and `reason`: begin. `end`: end. Nothing: only show. The answer has the report of the bypass, or None.
 
-    `passed`, after an end: messages that passed unjudged. `kept`, after a beginning: it outlives a restart.
+    `passed`, after an end: messages that passed unjudged. `kept`, after a beginning: it continues after a restart.
     """
     bypass, seconds, reason = daemon.bypass, _seconds(request), request.get("reason")
     if request.get("end"):
@@ -208,5 +216,6 @@ _COMMANDS: dict[str, _Row] = {
     "try-filter": _Row(_try_filter, lambda _request: True),
     "bypass": _Row(_bypass, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),
+    "top": _Row(_top, lambda _request: False),
     "kill-session": _Row(_kill_session, lambda _request: True),
 }

@@ -4,7 +4,7 @@ A request is {"command": NAME, ..}. An answer is what the command returns, or {"
 daemon's user may ask: the socket has mode 0600, and the kernel names the peer (unix(7), SO_PEERCRED). Each change is
 logged with the peer's uid. The commands are in `commands`.
 
-The master waits for nobody: it reads and writes what is possible at once, and a client has SECONDS for all of it.
+The master never waits: it reads and writes only what is possible at once. A client has SECONDS for request and answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLIENTS_MAX = 16
-"""At once. More of them wait in the socket's queue, at most SECONDS long."""
+"""Clients at once. Further ones wait in the socket's queue, at most SECONDS long."""
 REQUEST_MAX = 65536
 """Octets: the longest request names a handful of networks or a reason."""
 _MODE = 0o600
@@ -37,7 +37,7 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred (unix(7))
 
 
 class ControlError(Exception):
-    """The command cannot be carried out: one line for the one who asked, that says what to do."""
+    """The command cannot be carried out. The text is one line for the administrator, and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Command:
 
 
 class ControlSocket(UnixListener):
-    """The daemon's side. `path` None: there is no folder for it, and so no control."""
+    """The daemon's end. `path` None: there is no folder for the socket, so it is not made."""
 
     def __init__(self, path: Path | None) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ControlSocket(UnixListener):
             log.info("no control at %s: %s", path, error.strerror or error)
 
     def register(self, poll: select.poll) -> None:
-        """Wait for what can be done next."""
+        """Register the descriptors of the socket and its clients."""
         listener = self.fileno()
         if listener is not None and len(self._clients) < CLIENTS_MAX:
             poll.register(listener, select.POLLIN)
@@ -77,7 +77,7 @@ class ControlSocket(UnixListener):
         return min((client.end for client in self._clients.values()), default=float("inf"))
 
     def step(self, descriptor: int = -1) -> None:
-        """Do what is possible with this descriptor, and drop the clients whose time is over."""
+        """Do what is possible with this descriptor, and drop the clients whose time has passed."""
         if descriptor == self.fileno():
             self._welcome()
         elif descriptor in self._clients:
@@ -141,7 +141,7 @@ class ControlSocket(UnixListener):
 
 
 class _Client:
-    """One that asks."""
+    """One client of the control socket."""
 
     def __init__(self, connected: socket.socket, end: float) -> None:
         self.socket = connected
@@ -152,7 +152,7 @@ class _Client:
         self.pid, self.uid, _ = _CREDENTIALS.unpack(credentials)
 
     def read(self) -> bytes | None:
-        """The request, once it is here as a whole. OSError: it is too long, or the client left."""
+        """The request, when it is complete; None before. OSError: it is too long, or the client has closed."""
         more = self.socket.recv(REQUEST_MAX)
         self._request += more
         line, end, _ = self._request.partition(b"\n")

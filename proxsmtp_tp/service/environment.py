@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.service.bypass import Bypass
     from proxsmtp_tp.service.control import ControlSocket
     from proxsmtp_tp.service.fail_open import FailOpen
+    from proxsmtp_tp.service.id_lease import IdLease
     from proxsmtp_tp.service.in_force import InForce
     from proxsmtp_tp.service.locks import Locks
     from proxsmtp_tp.service.log_levels import LogLevels
@@ -42,6 +43,7 @@ class Environment:
     control: ControlSocket
     metrics: MetricsSocket
     levels: LogLevels
+    id_lease: IdLease
     bypass: Bypass
     on_ready: Callable[[], None]
     on_stop: Callable[[], None]

@@ -1,12 +1,12 @@
 """The heartbeat of a daemon whose rules fail open, and the log of the times in which mail passes unfiltered.
 
 The master sends it, not a worker: the master never reads a byte of a peer, so clients cannot keep it busy. It sends
-while `Generation.serves`, however busy the workers are. So the rules let mail pass when the master has ended, is
-stopped or hangs, when it drains, and when no worker starts; a worker that hangs is replaced before that.
+while `Generation.serves` is true, even if all workers are busy. So the rules let mail pass when the master has ended,
+is stopped or hangs, when it drains, and when no worker starts. Workers that hang are replaced before that.
 
-Heartbeats are sent in any configuration with a port, since `install-rules --fail open` may say so alone. Lines are
-written with RuleFail open only. The time of the last heartbeat is the mtime of a file, so that the next daemon can say
-for how long there was none.
+Heartbeats are sent with every configuration that has a port, because `install-rules --fail open` needs no directive.
+Lines are logged only with RuleFail open. The mtime of a file is the time of the last heartbeat, so the next daemon can
+log how long there was none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LastBeat:
     """The file whose mtime is the time of the last heartbeat. Without a directory for it, the time is not stored."""
 
     def __init__(self, path: Path | None) -> None:
-        """Open or make the file, as the user that the daemon will stay."""
+        """Open or make the file. Call it as the daemon's user, after privileges were dropped."""
         self.before: float | None = None
         """Seconds of the epoch: the last heartbeat of the daemon before this one; None: there was none."""
         self._file: int | None = None
@@ -62,7 +62,7 @@ class LastBeat:
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """The file, and whether it was there."""
+    """The file, and whether it existed before."""
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags), True
@@ -93,7 +93,7 @@ class FailOpen:
         self._logs = settings.rule_fail is RuleFail.OPEN
         self.close()
         port = settings.intercept_port
-        if port is not None:  # None: only unix sockets, to which no rule redirects
+        if port is not None:  # None: only unix sockets, and no rule redirects to them
             self._heartbeat = Heartbeat(port)
 
     def due(self) -> float:
@@ -135,7 +135,7 @@ class FailOpen:
             self._heartbeat = None
 
     def close_in_worker(self) -> None:
-        """The heartbeat is the master's."""
+        """Close it in a worker: only the master sends heartbeats."""
         self.close()
         self._last_beat.close()
 

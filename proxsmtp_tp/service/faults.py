@@ -1,4 +1,4 @@
-"""What is wrong in the status of an instance: one line for each fault, with the fix. Pure: from the daemon's answer."""
+"""Faults that the status of an instance shows: one line for each, with the fix. Pure: made from the daemon's answer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LONG_WAIT = 10.0
-"""Seconds that a message may wait for the filter before it is a fault: clients wait for ten minutes (RFC 5321 section
-4.5.3.2.6), but a wait that grows for seconds means more messages than the filter can judge."""
+"""Seconds that a message may wait for the filter before it is a fault. Clients wait for ten minutes (RFC 5321 section
+4.5.3.2.6), but after seconds it is clear that more messages come than the filter can judge."""
 
 
 def faults(answer: dict[str, Any]) -> list[str]:
-    """One line for each: what, and the fix. The configuration: see `in_force`."""
+    """One line for each fault, with the fix. Faults of the configuration: see `in_force`."""
     return [*_rules(answer), *_workers(answer), *_places(answer), *_servers(answer)]
 
 

@@ -1,9 +1,9 @@
-"""The daemon tries a filter for the command try-filter, in a process of its own: a fork of the master.
+"""Runs the filter for the command try-filter, in a process that the master forks.
 
-So the filter has the user, capabilities, namespaces, seccomp filters, limits, environment and working directory that it
-has in a worker, whatever made them. The process takes no place of FilterProcesses and serves no client.
+So the filter has the same user, capabilities, namespaces, seccomp filters, limits, environment and working directory as
+in a worker. FilterProcesses does not count the process, and it serves no client.
 
-The command makes a socket in the folder of the control socket and names it; the process connects to it.
+The command makes a socket in the folder of the control socket, and sends its name; the process connects to it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
-"""Trials that run: an administrator tries one filter at a time."""
+"""Trials at once: an administrator tries one filter at a time."""
 
 
 class FilterTrials:
-    """Of the master. `folder` is that of the control socket."""
+    """The trials in the master. `folder` is that of the control socket."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder

@@ -1,12 +1,11 @@
-"""The workers that run with one configuration: started, replaced when they die, drained, and ended at last.
+"""The workers that run with one configuration: started, replaced when they end, drained, and killed if need be.
 
-Guarantees: `settings.workers` of them as long as the generation runs; one that dies is logged with how it
-ended, its row in the shared table is cleared before another gets it, and it is replaced. A worker that lived
-for STABLE seconds is replaced at once; after one that died sooner the next waits 0.1 s, then twice as long
-each time up to BACKOFF_MAX: never a storm of forks. A worker that has been silent for SILENT_PULSES pulses
-hangs, and is killed.
+Guarantees: there are `settings.workers` of them as long as the generation runs. A worker that ends is logged with its
+exit status, its row in the shared table is cleared before another worker gets it, and it is replaced. If it lived for
+STABLE seconds, it is replaced at once; otherwise the next start waits 0.1 s, then twice as long each time, up to
+BACKOFF_MAX, so forks are never frequent. A worker that has sent nothing for SILENT_PULSES pulses hangs, and is killed.
 
-Nothing here waits: the master calls when a child has ended, a pulse has come, or `due` is reached.
+Nothing here waits: the master calls a method when a child has ended, when a pulse has come, and at `due`.
 """
 
 from __future__ import annotations
@@ -42,13 +41,12 @@ BACKOFF_MIN = 0.1
 BACKOFF_MAX = 30.0
 """Seconds: once the cause is gone, service is back within this time."""
 SILENT_PULSES = 12
-"""A minute at PULSE = 5 s: longer than any pause of a loaded machine, shorter than a client's patience (RFC
-5321, 4.5.3.2).
-"""
+"""A minute at PULSE = 5 s: longer than any pause on a busy host, shorter than clients wait (RFC 5321 section
+4.5.3.2)."""
 
 
 class Phase(Enum):
-    """STARTING: not all workers have been ready yet. DRAINING: the workers end and are not replaced."""
+    """STARTING: not all workers are ready yet. DRAINING: the workers end, and are not replaced."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -57,7 +55,7 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Worker:
-    """One child. `pulse` is the end of the pipe where its pulses come out."""
+    """One worker process. `pulse` is the end of the pipe from which its pulses are read."""
 
     pid: int
     row: int
@@ -123,9 +121,8 @@ class Generation:
     def serves(self) -> bool:
         """Whether clients are served, or will be as soon as a worker that ended is replaced.
 
-        What clients can do to workers that were ready, down to ending them, does not make this false: their
-        replacements wait for BACKOFF_MAX at most. Workers that do not come up do, and workers that hang and cannot
-        be killed.
+        Nothing that clients can do to workers makes this false, even if they crash them: replacements start within
+        BACKOFF_MAX. It is false if workers end before they are ready, or hang and cannot be killed.
         """
         if self.phase is Phase.DRAINING:
             return False
@@ -143,7 +140,7 @@ class Generation:
         return min([self._kill_at, *self._start_at])
 
     def tick(self) -> None:
-        """Start the replacements whose time has come; end those that did not end in time."""
+        """Start the replacements that are due; kill the workers that did not end in time."""
         now = time.monotonic()
         if now >= self._kill_at:
             self._kill_at = float("inf")
@@ -167,7 +164,7 @@ class Generation:
                 self.phase = Phase.RUNNING
 
     def pulse_passed(self) -> None:
-        """PULSE seconds have passed: who is silent for too long hangs."""
+        """PULSE seconds have passed: a worker without pulses for too long hangs."""
         for worker in self.workers.values():
             worker.silent += 1
             if worker.silent > SILENT_PULSES:
@@ -175,11 +172,11 @@ class Generation:
                 self.signal(signal.SIGKILL, worker.pid)
 
     def reaped(self, pid: int, status: int) -> bool:
-        """A child has ended. False: it is none of this generation."""
+        """A child has ended. False: it is not a worker of this generation."""
         worker = self.workers.get(pid)
         if worker is None:
             return False
-        self.pulsed(worker)  # its last one may still be in the pipe: whether it was ever ready depends on it
+        self.pulsed(worker)  # its last pulse may still be in the pipe, and tells whether it was ready
         del self.workers[pid]
         os.close(worker.pulse)
         lost = self._admission.counts()[worker.row]
@@ -193,7 +190,7 @@ class Generation:
         return True
 
     def retire(self) -> None:
-        """Other workers accept now: serve the accepted connections, and no more."""
+        """Other workers accept from now on: serve the accepted connections only."""
         self._wind_down(RETIRE, self.settings.drain_time_out)
 
     def drain(self) -> None:
@@ -204,8 +201,8 @@ class Generation:
             self._stopping = True
             self._wind_down(signal.SIGTERM, self.settings.drain_time_out)
 
-    def _wind_down(self, number: signal.Signals, patience: float) -> None:
-        limit = patience + GRACE + 1  # the worker's own alarm comes first: the master's is for one that cannot hear it
+    def _wind_down(self, number: signal.Signals, seconds: float) -> None:
+        limit = seconds + GRACE + 1  # later than the worker's own alarm: for a worker that does not get its signals
         self._kill_at = min(self._kill_at, time.monotonic() + limit)
         self.phase = Phase.DRAINING
         self._start_at.clear()
@@ -278,7 +275,7 @@ def ending(status: int) -> str:
 
 
 def _fork(job: Job, pulse_in: int, pulse_out: int) -> int:
-    """Signals wait while there are two processes with one set of handlers."""
+    """Fork a worker. Signals are blocked meanwhile, because the child still has the handlers of the master."""
     master = os.getpid()
     gc.freeze()  # what is here now is shared: a collection in the worker must not touch, and so copy, its pages
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

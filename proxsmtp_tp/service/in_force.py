@@ -2,7 +2,7 @@
 
 The master keeps an `InForce` and puts its `report` into the status; `proxsmtp-tp reload` and `status` read it.
 
-The file is read again only when its inode, size or time of change is another than at the last look, so a status that is
+The file is read again only if its inode, size or time of change has changed since it was last read. So a status that is
 asked for often costs one stat(2).
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
 
 _SHOWN_MAX = 20
-"""Problems in a report: an answer of the status socket is limited, and more are not read. check-config lists all."""
+"""Problems in a report: the answer of the status socket has a limited size. check-config lists all problems."""
 
 
 class FileState(Enum):
@@ -50,7 +50,7 @@ class _Look:
 
 
 class InForce:
-    """One object in the master. `load` reads the file; `settings` are what it said at the start."""
+    """One object in the master. `load` reads the file; `settings` are those of the start."""
 
     def __init__(self, path: str, load: Callable[[], Configuration], settings: Settings) -> None:
         self._path = path
@@ -59,7 +59,7 @@ class InForce:
         self._since = time.time()
         self._reload = ReloadState.NONE
         self.reloads = 0
-        """Those that have begun since the start of the daemon."""
+        """Reloads that have begun since the start of the daemon."""
         self._reload_at = 0.0
         self._problems: tuple[str, ...] = ()
         self._needs_restart: tuple[str, ...] = ()

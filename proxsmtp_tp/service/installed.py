@@ -1,4 +1,4 @@
-"""Where this installation has its commands, and who made it: Debian's package of this project, or pip."""
+"""Where the commands of this installation are, and whether the Debian package or pip installed them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sysconfig
 from pathlib import Path
 
 SITE = Path("/usr/lib/proxsmtp-tp/site")
-"""Where the package has the program, with what it needs that the release does not have in the right version."""
+"""The folder of the package for the program, and for dependencies that the release does not have in the right
+version."""
 PACKAGED = {"proxsmtp-tp": Path("/usr/bin/proxsmtp-tp"), "proxsmtpd": Path("/usr/lib/proxsmtp-tp/proxsmtpd")}
 """The package's commands. /usr/sbin/proxsmtpd is a file of Debian's package of proxsmtpd 1.10."""
 _HERE = Path(__file__).resolve().parents[2]
 
 
 def packaged() -> bool:
-    """Whether this program is the one of the package."""
+    """Whether the package installed this program."""
     return _HERE == SITE
 
 

@@ -22,11 +22,11 @@ class KeptListeners:
 
     @property
     def possible(self) -> bool:
-        """There is a service manager that may keep them."""
+        """Whether there is a service manager, which may keep them."""
         return self._notifier.managed
 
     def keep(self, listeners: Listeners) -> None:
-        """These, and no others. Call it before a socket that goes is closed."""
+        """Let the manager keep these sockets, and no others. Call it before an unused socket is closed."""
         wanted = {_name(endpoint): sock.fileno() for endpoint, sock in listeners.items()}
         for name in [name for name, number in self._kept.items() if wanted.get(name) != number]:
             self._notifier.remove(name)

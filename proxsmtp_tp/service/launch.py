@@ -1,11 +1,11 @@
-"""From a configuration to a running daemon, in the order that the privileges need.
+"""From a configuration to a running daemon, in the order that privileges require.
 
-As root: pid file, listening sockets, the directory of the status socket, descriptors. Then privileges are dropped,
-before any byte of a peer is read. Modules that are needed later are imported first: afterwards their files may not
-be readable.
+As root: pid file, listening sockets, the directory of the status socket, the limit of descriptors. Then privileges are
+dropped, before any byte of a peer is read. Modules that are needed later are imported before, because afterwards their
+files may not be readable.
 
-With `detach` the caller gets its prompt back when the daemon is ready (0), or with the reason when it cannot
-be (1).
+With `detach` the calling process ends when the daemon is ready (exit code 0), or with the reason why it cannot start
+(1).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from proxsmtp_tp.service.bypass import BYPASS_FILE, Bypass
 from proxsmtp_tp.service.control import ControlSocket
 from proxsmtp_tp.service.environment import Environment
 from proxsmtp_tp.service.fail_open import FailOpen
+from proxsmtp_tp.service.id_lease import FILE as ID_FILE
+from proxsmtp_tp.service.id_lease import IdLease
 from proxsmtp_tp.service.in_force import InForce
 from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
 from proxsmtp_tp.service.locks import Locks
@@ -58,12 +60,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CANNOT_START = (ListenError, PidFileError, PrivilegeError, StartError)
-# What Python imports only when it is first used: names with non-ASCII letters are looked up by idna.
+# Python imports these only when they are first used: names with non-ASCII letters are looked up by idna.
 _PRELOADED = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "uvloop")
 _DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
 _DESCRIPTORS_FILTER = 4  # its three standard streams and the spool
-_DESCRIPTORS_OWN = 64  # standard streams, listeners, event loop, log, and the files of a moment
-_REAP_SECONDS = 5  # for the master to reap the last worker and to clean up, on a loaded machine
+_DESCRIPTORS_OWN = 64  # standard streams, listeners, event loop, log, and files that are open for a moment
+_REAP_SECONDS = 5  # for the master to reap the last worker and to clean up, on a busy host
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,28 @@ def _run(wanted: Launch, notifier: Notifier, starter: _Starter) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What the daemon has opened: files and sockets of the master, which workers must not have."""
+
+    pid_file: PidFile
+    status: StatusSocket
+    control: ControlSocket
+    metrics: MetricsSocket
+    notifier: Notifier
+    starter: _Starter
+
+    def ready(self) -> None:
+        """All workers are ready."""
+        self.pid_file.write()
+        self.starter.ready()
+
+    def close_in_worker(self) -> None:
+        """Close all of it in a process that was just forked."""
+        for opened in (self.notifier, self.status, self.control, self.metrics, self.pid_file, self.starter):
+            opened.close()
+
+
 def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: ExitStack) -> Master:
     """Everything up to the first fork. `cleanup` is run at the end, in reverse order."""
     settings = with_workers(wanted.configuration.settings)
@@ -196,13 +220,26 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     listeners = cleanup.enter_context(_listening(settings, notifier))
     for endpoint in listeners:
         log.debug("created socket: %s", endpoint)
-    _wait_for_the_one_before(pid_file, settings)
+    _wait_for_earlier_daemon(pid_file, settings)
     user = _other_user(settings)
     status = StatusSocket(settings.instance, user)
     cleanup.callback(status.close, remove=True)
     kept = state_directory(settings.instance)
     if user is not None:
         _prepare_state(kept, user)
+    _drop_rights(wanted, settings, user, pid_file)
+    status.open()
+    control = ControlSocket(status.control())
+    cleanup.callback(control.close, remove=True)
+    metrics = MetricsSocket(status.metrics())
+    cleanup.callback(metrics.close, remove=True)
+    _check_temp_directory(settings)
+    opened = _Opened(pid_file, status, control, metrics, notifier, starter)
+    return Master(settings, listeners, _environment(wanted, settings, opened, kept, cleanup))
+
+
+def _drop_rights(wanted: Launch, settings: Settings, user: pwd.struct_passwd | None, pid_file: PidFile) -> None:
+    """Do what needs root or readable files, then become the daemon's user."""
     _raise_descriptor_limit(settings)
     for module in (*_PRELOADED, wanted.proxy_module):
         importlib.import_module(module)
@@ -210,20 +247,10 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
         pid_file.write()
     drop_privileges(settings.user, settings.transparent_proxy is TransparentProxy.FULL)
     logs.use(settings, pseudonym_keys(settings.instance))  # not before: the key file must be the user's
-    status.open()
-    control = ControlSocket(status.control())
-    cleanup.callback(control.close, remove=True)
-    metrics = MetricsSocket(status.metrics())
-    cleanup.callback(metrics.close, remove=True)
-    _check_temp_directory(settings)
 
-    def on_ready() -> None:
-        pid_file.write()
-        starter.ready()
 
-    def close_in_worker() -> None:
-        for thing in (notifier, status, control, metrics, pid_file, starter):
-            thing.close()
+def _environment(wanted: Launch, settings: Settings, opened: _Opened, kept: Path, cleanup: ExitStack) -> Environment:
+    """What the master is given. `kept` is the state directory."""
 
     def load() -> Configuration:
         return load_config(wanted.path)
@@ -231,34 +258,37 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     admission = Admission(settings.max_connections, 0, settings.client_table_size)
     locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
     cleanup.callback(locks.close)
+    id_lease = IdLease(admission.trace_ids, kept / ID_FILE)
+    cleanup.callback(id_lease.close)
     logging.getLogger().addHandler(LastErrorHandler(admission.last_error))
-    environment = Environment(
+    return Environment(
         admission=admission,
         locks=locks,
-        fail_open=FailOpen(settings, status.file("heartbeat")),
+        fail_open=FailOpen(settings, opened.status.file("heartbeat")),
         make_proxy=wanted.make_proxy,
         load=load,
         in_force=InForce(wanted.path, load, wanted.configuration.settings),
-        notifier=notifier,
-        status=status,
-        control=control,
-        metrics=metrics,
+        notifier=opened.notifier,
+        status=opened.status,
+        control=opened.control,
+        metrics=opened.metrics,
         levels=LogLevels(admission.switches, wanted.level, settings.log_level),
+        id_lease=id_lease,
         bypass=Bypass(admission.switches, admission.counters, kept / BYPASS_FILE),
-        on_ready=on_ready,
-        on_stop=pid_file.stopping,
-        close_in_worker=close_in_worker,
+        on_ready=opened.ready,
+        on_stop=opened.pid_file.stopping,
+        close_in_worker=opened.close_in_worker,
     )
-    return Master(settings, listeners, environment)
 
 
 @contextmanager
 def _listening(settings: Settings, notifier: Notifier) -> Iterator[Listeners]:
-    """The listening sockets, with those that the service manager has kept over the restart, and the clients there.
+    """The listening sockets, with those that the service manager has kept over the restart, and the clients in their
+    queues.
 
-    A daemon that cannot start ends this: clients are refused, and wait for nobody. The manager sees that the sockets do
-    not listen any more, and closes its copies (sd_pid_notify_with_fds(3), FDPOLL). After a crash the next daemon gets
-    them.
+    If the daemon cannot start, the sockets stop listening, so clients are refused and do not wait for a daemon that
+    does not come. The manager sees this, and closes its copies (sd_pid_notify_with_fds(3), FDPOLL). After a crash the
+    next daemon gets them.
     """
     kept = adopt(notifier.stored, settings)
     listeners = kept
@@ -285,7 +315,7 @@ def _pid_path(settings: Settings, wanted: Launch) -> str | None:
     return settings.pid_file or wanted.pid_file
 
 
-def _wait_for_the_one_before(pid_file: PidFile, settings: Settings) -> None:
+def _wait_for_earlier_daemon(pid_file: PidFile, settings: Settings) -> None:
     """Wait for an earlier daemon that is stopping (`kill $(cat PIDFILE); proxsmtpd ...`).
 
     It has closed its listening sockets, and ours are already open: clients that connect now wait for a greeting, and
@@ -308,8 +338,8 @@ def _other_user(settings: Settings) -> pwd.struct_passwd | None:
 
 
 def _raise_descriptor_limit(settings: Settings) -> None:
-    """All that we may have: the usual soft limit of 1024 is 500 connections, and select(2), its reason, is
-    not used here.
+    """Raise the limit of open files as far as we may. The usual soft limit of 1024 would be 500 connections; it is so
+    low because of select(2), which is not used here.
     """
     needed = (
         settings.max_connections * _DESCRIPTORS_CONNECTION
@@ -317,7 +347,7 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         + _DESCRIPTORS_OWN
     )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limit in dict.fromkeys((max(hard, needed), hard)):  # the first needs CAP_SYS_RESOURCE where it is the larger
+    for limit in dict.fromkeys((max(hard, needed), hard)):  # above `hard` it needs CAP_SYS_RESOURCE
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
             break
@@ -340,7 +370,7 @@ def _check_temp_directory(settings: Settings) -> None:
     folder = settings.temp_directory
     if settings.filter_command is None and not settings.filter:
         return
-    with suppress(OSError):  # it is there; otherwise the line below and `doctor` say what to do
+    with suppress(OSError):  # it exists, or cannot be made: then the line below and `doctor` say what to do
         Path(folder).mkdir(mode=0o700)
         log.info("made TempDirectory %s", folder)
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -1,6 +1,6 @@
 """Commands of the control socket about limits and locks of clients: `limits`, `locks`, `explain`.
 
-Values of a request are checked here: who asks is root or the daemon's user, but may be a program with an error.
+Values of a request are checked here: only root and the daemon's user can send one, but their program may have an error.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from proxsmtp_tp.config.addresses import holder
 from proxsmtp_tp.net.client_limits import Keys, key_of, name_of
 from proxsmtp_tp.net.client_table import WINDOW, WORDS
 from proxsmtp_tp.net.limit_decision import locked, show_until, usage
-from proxsmtp_tp.net.rehearsal import RECIPIENT, SENDER, ClientState, Question, RehearsedLimits, rehearse
 from proxsmtp_tp.net.serving import turned_away
+from proxsmtp_tp.net.simulation import RECIPIENT, SENDER, ClientState, Question, SimulatedLimits, simulate
 from proxsmtp_tp.service.control import ControlError
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     Request = Mapping[str, Any]
 
 TEXT_MAX = 200
-"""Characters of a reason: it stands in a line of a list."""
+"""Characters of a reason, which is part of a line of a list."""
 _LONGEST = 10 * 366 * 86400
-"""Seconds: what is locked for longer belongs into the firewall."""
+"""Seconds: to lock a client for longer, use the firewall."""
 _SHOWN_MAX = 10_000
-"""Locks in one answer: two megabytes. The number of all of them is told."""
+"""Locks in one answer, which then has two megabytes. The answer has the number of all locks, too."""
 
 
 class Daemon(Protocol):
-    """What these commands see of the master."""
+    """The part of the master that these commands use."""
 
     @property
     def locks(self) -> Locks:
@@ -48,11 +48,11 @@ class Daemon(Protocol):
 
     @property
     def bypass(self) -> Bypass:
-        """Whether the filter is bypassed."""
+        """The bypass of the filter."""
 
     @property
     def admission(self) -> Admission:
-        """Whether there is a place for a client."""
+        """The table of connections."""
 
 
 def limits(daemon: Daemon, request: Request) -> Mapping[str, Any]:
@@ -70,7 +70,7 @@ def limits(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 
 
 def client_report(locks: Locks, network: IPv4Network | IPv6Network) -> dict[str, Any]:
-    """What is known of a client."""
+    """What is known about a client."""
     table = locks.table
     slot = table.find(key_of(network))
     words = table.state(slot) if slot is not None else [0] * WORDS
@@ -119,7 +119,7 @@ def explain(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 def explanation(
     settings: Settings, request: Request, locks: Locks | None = None, *, bypassed: bool = False
 ) -> dict[str, Any]:
-    """What the client would be answered. Without `locks`: by a daemon that has just been started for the first time."""
+    """What the daemon would answer the client. Without `locks`: a daemon that has just started for the first time."""
     client, server = _address(request, "client"), _address(request, "server")
     envelope = (str(request.get("from", SENDER)), str(request.get("to", RECIPIENT)))
     if any(character in text for text in envelope for character in "\r\n"):
@@ -134,7 +134,7 @@ def explanation(
             "lock": {"until": lock.until, "reason": lock.reason} if lock is not None else None,
         }
     question = Question(client, server, *envelope, bypassed=bypassed)
-    played = rehearse(settings, question, RehearsedLimits(settings, state))
+    played = simulate(settings, question, SimulatedLimits(settings, state))
     filtering = {
         "type": settings.filter_type.value,
         "command": settings.filter_command,

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.rates import LockDuration
 
 MEMORY = 7 * 86400
-"""Seconds after the end of a lock in which the next one counts as a repetition: those who are cleaned up and infected
-again within a week have the same hole."""
+"""Seconds after the end of a lock in which the next one counts as a repetition: a host that is infected again within a
+week was probably not repaired."""
 
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One client. Times are in seconds since 1970, because they hold over restarts."""
+    """The lock of one client. Times are in seconds since 1970, so they stay valid after a restart."""
 
     client: str
     """A network: 192.0.2.7/32."""
@@ -56,7 +56,7 @@ class LockBook:
         return lock if lock is not None and lock.until > now else None
 
     def repeated(self, network: IPv4Network | IPv6Network, now: float) -> int:
-        """How many locks the client has had that still count."""
+        """How many earlier locks of the client still count."""
         lock = self._locks.get(str(network))
         return lock.repeated + 1 if lock is not None and now < lock.until + MEMORY else 0
 
@@ -85,21 +85,21 @@ class LockBook:
         return lock
 
     def forget_repetition(self, network: IPv4Network | IPv6Network, now: float) -> None:
-        """Forget the locks before: an active one becomes the first, one that has ended is forgotten."""
+        """Forget the repetitions of a client: an active lock becomes its first one; an ended one is forgotten."""
         lock = self.of(network, now)
         self._locks.pop(str(network), None)
         if lock is not None:
             self._locks[lock.client] = replace(lock, repeated=0)
 
     def forget_old(self, now: float) -> None:
-        """Forget locks that do not count any more."""
+        """Forget locks that no longer count as repetitions."""
         for lock in [lock for lock in self._locks.values() if now >= lock.until + MEMORY]:
             del self._locks[lock.client]
 
     def adapt(self, prefixes: dict[int, int]) -> list[Lock]:
-        """Prefixes of clients (by IP version) have changed: a lock is widened to the client that it is now part of.
+        """Prefixes of clients (by IP version) have changed: a lock is extended to the client that now contains it.
 
-        A lock of what are several clients now is dropped; those are returned.
+        A lock that would now be for several clients is dropped. Returns the dropped locks.
         """
         dropped = []
         for lock in list(self._locks.values()):

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 FILE = "locks.json"
 _WRITE_INTERVAL = 1.0
-"""Seconds between two writes of the file: a flood of locks must not keep the master at the disk."""
+"""Seconds between two writes of the file, at least: many locks must not make the master wait for the disk."""
 _RETRY_INTERVAL = 60.0
 """Seconds after which a write that failed is tried again, with one line in the log."""
 _FILE_MAX = 1 << 28
@@ -64,7 +64,7 @@ class Locks:
         return min(soon, self._hook.due(), time.monotonic() + self._next_end - time.time())
 
     def step(self) -> None:
-        """Do what workers have asked for, and what is due."""
+        """Handle the requests of workers, and what is due."""
         for request in self.table.requests():
             self._requested(request)
         if time.time() >= self._next_end:
@@ -114,7 +114,7 @@ class Locks:
         return network
 
     def add(self, client: str, seconds: int | None, text: str) -> tuple[Lock, str]:
-        """Lock a client; None: for LockDuration. The lock, and what went wrong with the file ("": nothing)."""
+        """Lock a client; `seconds` None: LockDuration. Returns the lock, and the problem with the file ("": none)."""
         network, now = self.network(client), time.time()
         repeated = self._book.repeated(network, now)
         until = int(now) + (seconds if seconds is not None else self.settings.lock_duration.seconds(repeated))
@@ -127,7 +127,7 @@ class Locks:
         return lock, self._write()
 
     def remove(self, client: str) -> tuple[Lock | None, str]:
-        """Unlock a client. The lock (None: there was none), and what went wrong with the file ("": nothing)."""
+        """Unlock a client. Returns the lock (None: there was none), and the problem with the file ("": none)."""
         network = self.network(client)
         lock = self._book.remove(network, time.time())
         self._put(network, 0, 0)
@@ -135,7 +135,7 @@ class Locks:
         return lock, self._write()
 
     def forget_repetition(self, client: str) -> str:
-        """The next lock of a client is its first. What went wrong with the file ("": nothing)."""
+        """Let the next lock of a client be its first. Returns the problem with the file ("": none)."""
         self._book.forget_repetition(self.network(client), time.time())
         return self._write()
 
@@ -236,7 +236,7 @@ class Locks:
         self._use(self.settings)
 
     def _write(self) -> str:
-        """What went wrong; "": nothing."""
+        """Write the file. Returns the problem; "": none."""
         self._changed = False
         self._write_at = time.monotonic() + _WRITE_INTERVAL
         self._book.forget_old(time.time())

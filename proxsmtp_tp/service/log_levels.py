@@ -4,7 +4,7 @@ level    -d of the command line, or else LogLevel, which a reload changes; the c
          time or until the daemon ends
 traces   sessions of clients in a network, for a time (postconf(5), debug_peer_list)
 
-The master's own logger is set at once, a worker's within a second (`net.tracing`).
+A change takes effect in the master at once, in a worker within a second (`net.tracing`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECOND = 1_000_000_000
 
 
 class LogLevels:
-    """Of the master. Levels are those of -d; `given` is -d, or None without it."""
+    """The levels and traces in the master. Levels are those of -d; `given` is -d, or None without it."""
 
     def __init__(self, switches: Switches, given: int | None, configured: int) -> None:
         self._switches = switches
@@ -59,14 +59,14 @@ class LogLevels:
         self._trace((*(traced for traced in self._traced if traced.network != network), Traced(network, until)))
 
     def end_trace(self, network: IPv4Network | IPv6Network | None) -> int:
-        """Trace these no longer; None: nobody. Returns how many networks that were."""
+        """End the trace of a network; None: all traces. Returns how many ended."""
         kept = tuple(traced for traced in self._traced if network not in {None, traced.network})
         ended = len(self._traced) - len(kept)
         self._trace(kept)
         return ended
 
     def expect_probe(self, seconds: float) -> None:
-        """Sessions of `doctor --probe` are not logged for so long."""
+        """For this time, sessions of `doctor --probe` are not logged."""
         self._switches.set(Switch.PROBE_UNTIL, time.monotonic_ns() + int(seconds * 1e9))
 
     def due(self) -> float:
@@ -74,7 +74,7 @@ class LogLevels:
         return min(self._commanded_until, *(traced.until / _SECOND for traced in self._traced), float("inf"))
 
     def step(self) -> None:
-        """End what has come to its end."""
+        """End what is due."""
         if time.monotonic() >= self._commanded_until:
             self.command(None, None)
         now = time.monotonic_ns()

@@ -81,17 +81,19 @@ class PostfixLine(OneLine):
 
 
 def tag(name: str, form: logging.Formatter | None, record: logging.LogRecord) -> str:
-    """What stands before a line: the name; in the postfix form with the daemon, and the process id."""
+    """The beginning of a line: the name; in the postfix form also the daemon and the process id."""
     return f"{name}/{daemon(record)}[{os.getpid()}]" if isinstance(form, PostfixLine) else name
 
 
 def daemon(record: logging.LogRecord) -> str:
-    """The daemon in the tag of the postfix form: a line that is not about a session has one that Postfix has not."""
+    """The daemon in the tag of the postfix form. For lines that are not about a session it is a name that Postfix does
+    not use.
+    """
     return getattr(record, "daemon", "proxy")
 
 
 def use(settings: Settings, keys: Path | None) -> None:
-    """From now on this process writes lines in this form, and shows addresses so.
+    """From now on this process writes lines and addresses as `settings` say.
 
     `keys`: the file for pseudonyms; None: it must not be made yet, and there are no pseudonyms.
     """
@@ -127,7 +129,7 @@ def set_up(handler: logging.Handler, level: int) -> None:
     root.setLevel(LEVELS[level])
     logging.captureWarnings(capture=True)
     logging.addLevelName(NOTICE, "NOTICE")
-    logging.raiseExceptions = False  # a log that cannot be written must not write tracebacks instead
+    logging.raiseExceptions = False  # if a line cannot be written, no traceback is written instead
 
 
 def priority(level: int) -> int:

@@ -74,7 +74,7 @@ class Master:
         self._current = self._generation(with_workers(settings), listeners)
         self._next: Generation | None = None
         self._read: NewConfiguration | None = None
-        """Of the last reload."""
+        """The configuration of the last reload."""
         self._old: list[Generation] = []
         self._trials = FilterTrials(environment.control.path and environment.control.path.parent)
         environment.control.commands = commands_of(self)
@@ -102,17 +102,17 @@ class Master:
 
     @property
     def locks(self) -> Locks:
-        """Locks, and what is known of clients."""
+        """Locks, and the table of clients."""
         return self._environment.locks
 
     @property
     def levels(self) -> LogLevels:
-        """How much is logged."""
+        """The log level and the traces."""
         return self._environment.levels
 
     @property
     def bypass(self) -> Bypass:
-        """Whether mail passes unjudged."""
+        """The bypass of the filter."""
         return self._environment.bypass
 
     def try_filter(self, name: str, timeout: float) -> None:
@@ -121,7 +121,7 @@ class Master:
 
     @property
     def filtered(self) -> bool:
-        """Whether a filter judges messages, if it is not bypassed."""
+        """Whether a filter is configured that judges messages."""
         return self._current.settings.filtered
 
     @property
@@ -131,7 +131,7 @@ class Master:
 
     @property
     def in_force(self) -> InForce:
-        """Which configuration is in force."""
+        """The configuration that is in force."""
         return self._environment.in_force
 
     @property
@@ -144,7 +144,7 @@ class Master:
         self._reload_wanted = True
 
     def report(self) -> dict[str, Any]:
-        """What `status` shows. Times in seconds."""
+        """The values that `status` shows. Times in seconds."""
         return report.report(self._environment, self._generations(), self._born, self._rows.replaced, self._stopping)
 
     def exposition(self) -> str:
@@ -172,6 +172,7 @@ class Master:
         self._environment.control.step()
         self.levels.step()
         self.bypass.step()
+        self._environment.id_lease.step()
         self._environment.locks.step()
         for handler in syslog.in_use():
             handler.retry()
@@ -292,7 +293,7 @@ class Master:
 
     def _give_up(self, new: Generation) -> None:
         self._next = None
-        new.retire()  # those that did start may already have clients
+        new.retire()  # workers that did start may already have clients
         self._old.append(new)
         self._close_unused(new.listeners)
         log.error("the new workers do not start: the old configuration stays in force")
@@ -338,7 +339,7 @@ class Master:
         self._leave()
 
     def _leave(self) -> None:
-        """End at once, and leave the listening sockets as they are, with the clients in their queues."""
+        """End at once. The listening sockets stay open in the manager, with the clients in their queues."""
         self._handed_over = True
         self._environment.notifier.stopping()
         if self._next is not None:

@@ -1,7 +1,7 @@
 """The metrics socket: each connection gets all metrics as text (`telemetry.exposition`) and is closed.
 
-Nothing is read from a client, and the master waits for nobody. The daemon's group may connect (mode 0660), so that a
-reader without privileges can serve the text to Prometheus: it holds numbers only, no address of anybody.
+Nothing is read from a client, and the master never waits. The daemon's group may connect (mode 0660), so that a reader
+without privileges can serve the text to Prometheus: the text has numbers only, and no address.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WAITING = 16  # connections in the queue
 
 
 class MetricsSocket(UnixListener):
-    """The daemon's side. `path` None: there is no folder for it."""
+    """The daemon's end. `path` None: there is no folder for the socket, so it is not made."""
 
     def __init__(self, path: Path | None) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class MetricsSocket(UnixListener):
             log.info("no metrics at %s: %s", path, error.strerror or error)
 
     def answer(self, text: Callable[[], str]) -> None:
-        """Answer one of those who wait. 20 KiB: an empty send buffer has space for ten times as much."""
+        """Answer one waiting client with 20 KiB: an empty send buffer has space for ten times as much."""
         self.answer_next(lambda: text().encode())
 
 

@@ -1,12 +1,12 @@
 """The file that names the running daemon (proxsmtpd(8), -p).
 
-It is locked (fcntl(2)) while the daemon runs. A lock cannot be stale: a file of a killed daemon is replaced, a file
-of a running daemon never. A write lock means that the daemon runs; a read lock means that it was told to stop and
-finishes its transactions. The next daemon waits only for a daemon with a read lock.
+It is locked (fcntl(2)) while the daemon runs. The kernel releases the lock when the process ends, so the file of a
+killed daemon is replaced, and the file of a running daemon never. A write lock means that the daemon runs; a read lock
+means that it was told to stop and finishes its transactions. The next daemon waits only for a daemon with a read lock.
 
-The file appears whole: it is written under another name, then linked or renamed into its place. That is when the
-daemon is ready, or before the rights are dropped where User may make no file in the folder. Its mode and owner stay
-when it is taken over.
+The file is never seen incomplete: it is written under another name, then linked or renamed. This happens when the
+daemon is ready; or before privileges are dropped, if User may make no file in the folder. If the file of a killed
+daemon is reused, its mode and owner stay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 TOLD_TO_STOP = 3.0
-"""Seconds from the signal, which `kill` does not wait for, to the read lock: it may be reading its file anew."""
+"""Seconds from the signal to the read lock, for which `kill` does not wait: the daemon may be reloading."""
 _POLL = 0.05
 _MODE = 0o644
 
@@ -32,19 +32,19 @@ class PidFileError(Exception):
 
 
 class PidFile:
-    """An empty path, or a file that cannot be had: nothing is written. 1.10 runs without it, too."""
+    """The pid file of this process. Without a path, or if the file cannot be used, nothing is written, as in 1.10."""
 
     def __init__(self, path: str | None, told_to_stop: float = TOLD_TO_STOP) -> None:
-        """Lock the file if it is there. Raises PidFileError where a daemon has it that does not stop.
+        """Lock the file if it exists. Raises PidFileError if a daemon uses it that was not told to stop.
 
-        Where one has it that does, `wait` must be called before anything is written.
+        If a daemon uses it that is stopping, call `wait` before anything is written.
         """
         self._path = Path(path).absolute() if path else None
         self._file: int | None = None
-        """The file in its place: ours since `write`, before that a dead daemon's."""
+        """The open file: ours since `write`, before that one of a dead daemon."""
         self._written = False
         self._holder = ""
-        """The process that has the file and stops."""
+        """The process id of a daemon that uses the file and is stopping."""
         end = time.monotonic() + told_to_stop
         while not self._lock():
             if self._is_stopping():
@@ -55,11 +55,11 @@ class PidFile:
 
     @property
     def holder(self) -> str:
-        """The process id of a daemon that stops and is waited for; empty: there is none."""
+        """The process id of a stopping daemon for which `wait` waits; empty: there is none."""
         return self._holder
 
     def wait(self, seconds: float) -> None:
-        """Until that daemon has ended. Raises PidFileError when it has not within this time."""
+        """Wait until that daemon has ended. Raises PidFileError if it has not ended within this time."""
         end = time.monotonic() + seconds
         while self._holder and not self._lock():
             if time.monotonic() >= end:
@@ -68,7 +68,7 @@ class PidFile:
         self._holder = ""
 
     def user_may_write(self, uid: int, gid: int) -> bool:
-        """Whether this user may make files in the folder, as far as its owner and mode tell."""
+        """Whether this user may make files in the folder, by its owner and mode."""
         if self._path is None:
             return True
         with suppress(OSError):
@@ -78,7 +78,7 @@ class PidFile:
         return True  # no folder, no file
 
     def write(self) -> None:
-        """The process that calls is the daemon. The second call does nothing. Raises PidFileError."""
+        """Write the id of the calling process. The second call does nothing. Raises PidFileError."""
         if self._path is None or self._written:
             return
         try:
@@ -99,7 +99,7 @@ class PidFile:
                 fcntl.lockf(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def remove(self) -> None:
-        """The daemon ends. Where the folder is not ours any more, the file is left empty. Idempotent."""
+        """The daemon ends. If we may no longer remove a file in the folder, it is made empty. Idempotent."""
         if self._file is None or self._path is None or not self._written:
             self.close()
             return
@@ -119,11 +119,11 @@ class PidFile:
             self._file = None
 
     def _lock(self) -> bool:
-        """Lock what is there. True: it is ours, or there is nothing. False: a live daemon has it."""
+        """Lock the file. True: we have it, or there is none. False: a running daemon has it."""
         self.close()
         while self._path is not None:
             try:
-                # As root in a folder of somebody else: follow no link, and touch no file that has another name.
+                # As root in the folder of another user: follow no link, and change no file that has another name.
                 file = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:
                 return self._folder_is_there(self._path)
@@ -159,7 +159,7 @@ class PidFile:
             fcntl.lockf(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        fcntl.lockf(self._file, fcntl.LOCK_UN)  # two that wait must not bar each other's write lock
+        fcntl.lockf(self._file, fcntl.LOCK_UN)  # otherwise two waiting daemons would block each other's write lock
         self._holder = self._content()
         return True
 
@@ -180,10 +180,10 @@ class PidFile:
         return False
 
     def _put_in_place(self, path: Path) -> bool:
-        """False: a file has come into its place since we looked."""
+        """Link or rename the new file to `path`. False: another file has appeared there."""
         old, new = self._file, path.with_name(f".{path.name}.{os.getpid()}")
         with suppress(FileNotFoundError):
-            new.unlink()  # of a process with our id, long ago
+            new.unlink()  # left by an earlier process with our id
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
         try:
             if old is not None:

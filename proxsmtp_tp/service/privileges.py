@@ -1,19 +1,18 @@
-"""From root to the least that is needed, in order, every failure fatal, and then verified.
+"""Drops root: keeps only the privileges that are needed, and verifies it. Every failure is fatal.
 
-Group, supplementary groups, user, capabilities: each step needs what the next takes away. What stays is at
-most CAP_NET_RAW ("bind to any address for transparent proxying", capabilities(7); IP_TRANSPARENT would take
-CAP_NET_ADMIN as well, but with that one a process could change firewall and routes), permitted and effective
-but neither inheritable nor ambient: a filter gets nothing of it at execve (capabilities(7), "Transformation
-of capabilities during execve").
+The order is group, supplementary groups, user, capabilities, because each step needs privileges that the next one takes
+away. At most CAP_NET_RAW stays ("bind to any address for transparent proxying", capabilities(7)). CAP_NET_ADMIN would
+serve for IP_TRANSPARENT, too, but with it a process could change firewall and routes. CAP_NET_RAW is permitted and
+effective, but neither inheritable nor ambient, so a filter does not get it (capabilities(7), "Transformation of
+capabilities during execve").
 
-Two locks are left open on purpose: no_new_privs and the bounding set. Both would take their rights from the
-setuid and setgid helpers that filters of 1.10 call (sudo, postdrop). A unit file closes them where no filter
-needs such help.
+Two restrictions are left out on purpose: no_new_privs, and an empty bounding set. With them, setuid and setgid programs
+that filters of 1.10 call (sudo, postdrop) would not work. The unit file sets them.
 
 The kernel makes a process that changed its user undumpable (prctl(2), PR_SET_DUMPABLE): filters, which run as
-the same user, cannot trace it and take over what it kept.
+the same user, cannot trace it and use its capabilities.
 
-Diagnostics: PrivilegeError says what to do.
+Diagnostics: PrivilegeError, which says what to do.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class PrivilegeError(Exception):
-    """The privileges are not, and cannot be made, what they must be."""
+    """The privileges are not as required, and cannot be changed."""
 
 
 class _CapHeader(ctypes.Structure):
@@ -45,7 +44,7 @@ class _CapHeader(ctypes.Structure):
 
 
 class _CapData(ctypes.Structure):
-    """struct __user_cap_data_struct; two of them hold 64 bits."""
+    """struct __user_cap_data_struct; two of them have 64 bits."""
 
     _fields_ = (
         ("effective", ctypes.c_uint32),
@@ -67,7 +66,7 @@ def look_up_user(user: str) -> pwd.struct_passwd:
 def drop_privileges(user: str | None, net_raw: bool) -> None:
     """Become `user` and keep CAP_NET_RAW only if `net_raw`; verify it. Raises PrivilegeError.
 
-    Without root there is no user to change; what the service manager gave is cut down to the same.
+    Without root the user stays; capabilities that the service manager gave are reduced in the same way.
     """
     account = look_up_user(user) if user is not None else None
     if net_raw and not has_net_raw():
@@ -88,7 +87,7 @@ def drop_privileges(user: str | None, net_raw: bool) -> None:
 
 
 def has_net_raw() -> bool:
-    """Whether this process may use CAP_NET_RAW, now."""
+    """Whether this process may use CAP_NET_RAW now."""
     return bool(_capabilities()["CapPrm"] & 1 << CAP_NET_RAW)
 
 
@@ -116,7 +115,7 @@ def _keep_capabilities(net_raw: bool) -> None:
 
 
 def _verify(uids: tuple[int, ...], gids: tuple[int, ...], net_raw: bool) -> None:
-    """Ask the kernel what we are, and try to get back what we gave away."""
+    """Ask the kernel for our user, groups and capabilities, and try to become root again."""
     if tuple(os.getresuid()) != uids or tuple(os.getresgid()) != gids:
         raise PrivilegeError("unable to completely drop privileges: the kernel kept another user or group")
     try:

@@ -3,8 +3,8 @@
 Over a restart the manager keeps the listening sockets (systemd.service(5), FileDescriptorStoreMax=): it gets a copy of
 each with `store`, and gives them to the next daemon as sd_listen_fds(3) says.
 
-Nothing here fails: without a manager, or with one that does not listen, the daemon runs all the same. The
-variables are removed from the environment, so that a filter cannot send such messages.
+Nothing here fails: the daemon also runs without a manager, or with one that does not listen. The variables are removed
+from the environment, so that a filter cannot send such messages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FIRST_STORED = 3  # SD_LISTEN_FDS_START
 
 
 class Notifier:
-    """One for the life of the master. Made before anything else reads the environment."""
+    """One object in the master. Make it before anything else reads the environment."""
 
     def __init__(self) -> None:
         path = os.environ.pop("NOTIFY_SOCKET", "")
@@ -60,7 +60,7 @@ class Notifier:
 
     @property
     def managed(self) -> bool:
-        """There is a manager."""
+        """Whether there is a manager."""
         return self._socket is not None
 
     def store(self, name: str, descriptor: int) -> None:

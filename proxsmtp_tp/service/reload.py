@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance", "client_table_size": "ClientTableSize"}
-"""What a reload leaves as it is: it needed privileges at the start, others use the name, or it sizes shared memory."""
+"""Directives that a reload does not change: they need privileges, are names that others use, or size shared memory."""
 
 
 class ReloadError(Exception):
@@ -51,7 +51,7 @@ class NewConfiguration:
 
 
 def with_workers(settings: Settings) -> Settings:
-    """The settings with the number of workers in them: one for each core that we may use, unless given."""
+    """The settings with a number of workers: unless configured, one for each core that we may use."""
     return settings if settings.workers else replace(settings, workers=len(os.sched_getaffinity(0)))
 
 

@@ -25,8 +25,8 @@ def report(
 ) -> dict[str, Any]:
     """What `status` shows. Times in seconds.
 
-    The first of the generations is in use. `born` is the start of the daemon, on the monotonic clock; `replaced`:
-    workers that were.
+    The first of the generations is in use. `born` is the start of the daemon, on the monotonic clock; `replaced` is the
+    number of replaced workers.
     """
     now = time.monotonic()
     current, admission = generations[0], environment.admission

@@ -1,4 +1,4 @@
-"""The signals of the master, received as bytes in a socket: they interrupt nothing, and poll(2) wakes up for them."""
+"""The signals of the master, received as bytes in a socket: they interrupt nothing, and poll(2) returns for them."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ class SignalSocket:
 
 
 def _nothing(*_: object) -> None:
-    """The byte in the socket is what counts."""
+    """Do nothing: the byte in the socket is enough."""

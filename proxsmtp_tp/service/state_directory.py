@@ -46,7 +46,7 @@ def prepare(directory: Path, user: pwd.struct_passwd) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step; it is on the disk when this returns. Raises OSError; then the old one is there."""
+    """Replace a file in one step; it is on the disk when this returns. Raises OSError; then the old file stays."""
     path.parent.mkdir(mode=_MODE, parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -3,7 +3,7 @@
 Nothing is read from a client, and the master does not wait for it. Only root and the daemon's user may connect.
 
 The socket is NAME.sock in the runtime folder. A daemon that is started as root and becomes User could not remove it
-there: it gets a folder of its own, NAME, with the socket in it.
+from there, so its socket is in a folder of its own, NAME.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _ANSWER_MAX = 1 << 18
 
 
 class StatusSocket(UnixListener):
-    """The daemon's side. Without a folder that may be written to there is no status; mail does not depend on it."""
+    """The daemon's end. If no folder can be written, there is no status; mail does not depend on it."""
 
     def __init__(self, instance: str, user: pwd.struct_passwd | None = None) -> None:
-        """As root, if `user` is whom the daemon becomes: make the folder that is the user's."""
+        """As root, if the daemon becomes `user`: make a folder that belongs to this user."""
         super().__init__()
         self._instance = instance
         folder = _own_folder()
@@ -53,7 +53,7 @@ class StatusSocket(UnixListener):
             self._say_why_not(error)
 
     def open(self) -> None:
-        """As the user that the daemon will stay, so that it can remove the socket at its end."""
+        """Open the socket. Call it after privileges were dropped, so that the daemon can remove it at its end."""
         try:
             if not _remove_dead(self.path):
                 raise OSError(f"the instance {self._instance} runs already; give this one another Instance")
@@ -77,7 +77,7 @@ class StatusSocket(UnixListener):
         return metrics_path(self.path) if self.fileno() is not None else None
 
     def answer(self, report: Callable[[], dict[str, Any]]) -> None:
-        """Answer those who wait."""
+        """Answer the waiting clients."""
         for _ in range(_BATCH):
             if not self.answer_next(lambda: json.dumps(report()).encode() + b"\n"):
                 return
@@ -87,7 +87,7 @@ class StatusSocket(UnixListener):
 
 
 def _give_folder(folder: Path, user: pwd.struct_passwd) -> None:
-    """A folder of the user's; others may learn that the socket is there, and are refused by it."""
+    """Make a folder for the user. Other users can see that the socket exists, and cannot connect to it."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o711)
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -99,7 +99,7 @@ def _give_folder(folder: Path, user: pwd.struct_passwd) -> None:
 
 
 def _remove_dead(path: Path) -> bool:
-    """Remove the socket of a daemon that was killed. False: one that lives has it."""
+    """Remove the socket of a daemon that was killed. False: a running daemon listens on it."""
     with suppress(FileNotFoundError):
         if path.is_socket():
             if read_status(path) is not None:
@@ -135,7 +135,7 @@ def read_status(path: Path) -> dict[str, Any] | None:
 
 
 def find_sockets() -> Iterator[Path]:
-    """The sockets of all instances that run or did run, wherever a daemon of this machine or user puts them."""
+    """The sockets of all instances that run or did run, in each folder where a daemon of this host or user may be."""
     for folder in dict.fromkeys((_own_folder(), Path("/run", _FOLDER), Path("/run/proxsmtp"))):
         with suppress(OSError):
             yield from sorted((*folder.glob("*.sock"), *folder.glob(f"*/{_SOCKET}")), key=instance_of)

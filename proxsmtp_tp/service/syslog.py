@@ -1,11 +1,11 @@
-"""Lines for the log daemon, over /dev/log, as syslog(3) sends them; without blocking, and stored while it is slow.
+"""Sends lines to the log daemon over /dev/log, as syslog(3) does, but without blocking; stores them while it is slow.
 
 /dev/log is a datagram socket, or a stream where each line ends with a NUL (syslog(3) tries one after the other).
-A line that cannot be sent at once waits in memory, up to BACKLOG_MAX octets. What does not fit is counted, and the
-number becomes a line of its own in its place, as soon as lines flow again. A daemon that ends waits FLUSH_SECONDS for
-the rest.
+A line that cannot be sent at once waits in memory, up to BACKLOG_MAX octets. Lines that do not fit
+are counted, and a line with their number is sent in their place later. A daemon that ends waits FLUSH_SECONDS for the
+rest.
 
-Who tries again: the event loop of a worker (`attach`), or the master between two steps (`due`, `retry`).
+In a worker the event loop sends waiting lines (`attach`); the master does so between two steps (`due`, `retry`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 ADDRESS = "/dev/log"
 BACKLOG_MAX = 1 << 20
-"""Octets in each process: some 5000 lines of messages, ten seconds of a busy worker, in which a log daemon restarts."""
+"""Octets in each process: some 5000 lines, or ten seconds of a busy worker. In this time a log daemon restarts."""
 FLUSH_SECONDS = 2.0
-"""At the end of a process: a log daemon that takes one line each millisecond has 2000 by then."""
+"""Seconds at the end of a process: a log daemon that takes one line in a millisecond takes 2000 lines."""
 RETRY_MIN = 0.005
 """Seconds: a queue of ten lines (net.unix.max_dgram_qlen) refilled so often carries 2000 lines a second."""
 RETRY_MAX = 1.0
-"""Seconds: what a log daemon that is back, or unstuck, may have to wait for the first line."""
+"""Seconds: the longest time until the first line is sent to a log daemon that works again."""
 
 _FACILITY_MAIL = 2 << 3  # syslog(3), LOG_MAIL
 _FOREVER = float("inf")
@@ -77,7 +77,7 @@ class SyslogHandler(logging.Handler):
         self._send()
 
     def retry(self) -> None:
-        """Send what has been kept. Called too early it does no harm."""
+        """Send the stored lines. It may be called too early."""
         self.acquire()
         try:
             self._send()
@@ -89,7 +89,7 @@ class SyslogHandler(logging.Handler):
         self._loop = loop
 
     def start_anew(self) -> None:
-        """In a process that was just forked: what waits is the other's to send, and a stream cannot be shared."""
+        """In a process that was just forked: forget the stored lines, which the other process sends, and its socket."""
         self._lines.clear()
         self._octets = self._lost = 0
         self.due = _FOREVER
@@ -128,7 +128,7 @@ class SyslogHandler(logging.Handler):
         self._octets += len(line)
 
     def _count_lost(self) -> None:
-        """Add a line with the number of lost lines, in their place."""
+        """Add a line with the number of lost lines in their place."""
         if self._lost:
             text = f"{self._lost} log lines are lost: the log daemon did not take them in time"
             self._lost = 0
@@ -149,7 +149,7 @@ class SyslogHandler(logging.Handler):
                 self.close_socket()
                 if reconnected:
                     break
-                reconnected = True  # it was started anew: its old socket is of no use
+                reconnected = True  # the log daemon was restarted: the old socket is useless
             if not self._lines:
                 self._count_lost()
         self._plan(progress=len(self._lines) < before)
@@ -169,7 +169,7 @@ class SyslogHandler(logging.Handler):
         self._sent = 0
 
     def _plan(self, *, progress: bool) -> None:
-        """When to try again: soon after lines have flowed, later and later while none does."""
+        """Set the time of the next try: soon after lines were sent; later each time while none can be sent."""
         now = time.monotonic()
         if not self._lines:
             self.due, self._pause = _FOREVER, RETRY_MIN
@@ -182,7 +182,7 @@ class SyslogHandler(logging.Handler):
         if self._loop is not None and self.due < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            with suppress(RuntimeError):  # the loop has come to its end: `close` sends the rest
+            with suppress(RuntimeError):  # the loop has ended: `close` sends the rest
                 self._timer = self._loop.call_later(self.due - now, self._on_timer)
                 self._timer_at = self.due
 

@@ -1,7 +1,7 @@
 """Between try-filter and the process in which a filter is tried: messages in one direction, verdicts in the other.
 
-A frame is one JSON object in a line, whose `size` is the number of octets that follow it. The process says first who it
-is; then each message gets one answer.
+A frame is one JSON object in a line; its `size` is the number of octets that follow. The first frame of the process
+says as which user it runs; then it sends one answer for each message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEADER_MAX = 1 << 20
 MESSAGE_MAX = 1 << 30
 """Octets of a message: more than any server takes."""
 SECONDS = 60.0
-"""Without a byte from the other side, plus FilterTimeout. Whoever tries a filter has the messages at hand."""
+"""Seconds without a byte from the other side, in addition to FilterTimeout."""
 
 
 def send(link: BufferedRWPair, header: dict[str, Any], payload: bytes = b"") -> None:
@@ -57,7 +57,7 @@ def receive(link: BufferedRWPair) -> tuple[dict[str, Any], bytes] | None:
 
 
 def order(settings: Settings, **request: Any) -> dict[str, Any]:
-    """The header of a message: what of the configuration the filter depends on, and the envelope."""
+    """The header of a message: the settings that the filter depends on, and the envelope."""
     return {
         "chain": [str(line) for line in settings.filter],
         "command": settings.filter_command,
@@ -105,7 +105,7 @@ async def _try(header: dict[str, Any], text: bytes) -> Trial:
 
 
 async def _ended(judge: Filter) -> None:
-    """Give what the filter has started the time to end that a worker gives it; shadows have their own time."""
+    """Wait until the processes of the filter have ended, as long as a worker does; shadows have their own time."""
     if isinstance(judge, ChainFilter):
         await judge.shadows.ended()
     for _ in range(int(ENDING / 0.02)):

@@ -1,6 +1,6 @@
-"""The unix sockets of the master, at which commands on this machine ask it, and how a command reads the answer.
+"""The unix sockets of the master for commands on this host, and how a command reads the answer.
 
-The file of a socket has its mode from its first moment. The master waits for no client.
+The file of a socket is made with its final mode. The master never waits for a client.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECONDS = 5.0
-"""For a request and its answer: the master makes the answer between two of its own steps, which are short."""
+"""Seconds for request and answer. The master answers between two of its own steps, which are short."""
 _PAUSE = 0.05  # seconds between two tries to connect
 
 
@@ -32,7 +32,7 @@ class UnixListener:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
-            os.fchmod(listener.fileno(), mode)  # the file that bind makes has it, less the umask
+            os.fchmod(listener.fileno(), mode)  # the file that bind makes gets this mode, without the bits of the umask
             before = os.umask(0o777 & ~mode)
             try:
                 listener.bind(str(path))
@@ -74,7 +74,7 @@ class UnixListener:
             self._socket.close()
             self._socket = None
             if remove and self._path is not None:
-                with suppress(OSError):  # the folder is gone: nothing stays
+                with suppress(OSError):  # the folder is gone, and the file with it
                     self._path.unlink()
 
 
@@ -99,7 +99,7 @@ def read_answer(path: Path, request: bytes = b"", most: float = float("inf")) ->
 
 
 def _connect(client: socket.socket, path: Path, end: float) -> None:
-    """Where the queue of the socket is full, a client with a timeout does not wait (unix(7)): try again."""
+    """Connect. If the queue of the socket is full, connect(2) fails at once for a client with a timeout: try again."""
     while True:
         try:
             client.connect(str(path))

@@ -1,4 +1,4 @@
-"""The version that is installed. Read when imported: later the files may be out of the daemon's reach."""
+"""The installed version. Read at import: after privileges were dropped the files may not be readable."""
 
 from __future__ import annotations
 

@@ -1,14 +1,16 @@
 """One worker process: an event loop with a Proxy in it, from fork to exit.
 
-TERM drains: the Proxy accepts no more clients and ends within DrainTimeOut; a second TERM stops it at once, and so does
-USR2, which the master sends: two TERM that wait for a process are one to it (signal(7)). A worker whose master is gone
-is sent TERM by the kernel (prctl(2), PR_SET_PDEATHSIG) and does the same; it stops the listening sockets for all who
-have them too, so that a new master can bind at once, unless the service manager keeps them for it. USR1 drains for a
-reload or a restart, in which clients that have just come are served, too; TERM may follow. Should the loop hang
-meanwhile, the kernel ends the process by ALRM. INT and HUP, which a terminal sends to all, are the master's business.
+TERM   drain: the Proxy accepts no more clients, and ends within DrainTimeOut. A second TERM: stop at once. The kernel
+       also sends TERM when the master has ended (prctl(2), PR_SET_PDEATHSIG): then the worker stops the listening
+       sockets in all processes, so that a new master can bind at once, unless the service manager keeps them
+USR2   stop at once. The master sends it instead of a second TERM, because two waiting TERM are one (signal(7))
+USR1   drain for a reload or a restart: accepted connections may finish one transaction. TERM may follow
+ALRM   the kernel ends the process if the loop hangs while it drains
 
-A byte goes to the master when the worker is ready, and another every PULSE seconds: a worker that is silent
-hangs.
+INT and HUP, which a terminal sends to all processes, are handled by the master only.
+
+The worker sends a byte (a pulse) to the master when it is ready, and another one every PULSE seconds. Without pulses
+the master kills and replaces it.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PULSE = 5.0
-"""Seconds between pulses. The master gives up after a dozen of them (`generation.SILENT_PULSES`)."""
+"""Seconds between pulses. After `generation.SILENT_PULSES` missing pulses the master kills the worker."""
 
 GRACE = 5.0
-"""Seconds beyond DrainTimeOut to write the last replies; then the process ends, whatever it does."""
+"""Seconds after DrainTimeOut for the last replies; then the process ends in any case."""
 
 RETIRE = signal.SIGUSR1
 """From the master: other workers have taken over."""
@@ -74,7 +76,7 @@ class ProxyFactory(Protocol):
     def __call__(
         self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
     ) -> ProxyLike:
-        """Take up the listening sockets; `worker` is the row in the table."""
+        """Make it. `worker` is the row in the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +90,18 @@ class Job:
     make_proxy: ProxyFactory
     close_others: Callable[[], None]
     kept: bool = False
-    """The service manager keeps the listening sockets: the next daemon gets them, whatever happens to this one."""
+    """The service manager keeps the listening sockets for the next daemon, even if this one crashes."""
 
 
 def make_proxy(settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int) -> ProxyLike:
-    """The real thing. Imported before privileges are dropped: afterwards the files may be out of reach."""
+    """Make a `Proxy`. Its module is imported before privileges are dropped: afterwards its file may not be readable."""
     from proxsmtp_tp.net.proxy import Proxy  # noqa: PLC0415
 
     return Proxy(settings, listeners, admission, worker)
 
 
 def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
-    """The life of a process that was just forked, signals still blocked. Never returns into the master's code."""
+    """Run a worker in a process that was just forked, with signals still blocked. Never returns."""
     code = 1
     try:
         settle(job.close_others, master)
@@ -116,7 +118,7 @@ def run_worker(job: Job, pulse: int, master: int) -> NoReturn:
 
 
 def settle(close_others: Callable[[], None], master: int) -> None:
-    """Become a process of our own: the master's descriptors and signal handlers are not ours."""
+    """Close the master's descriptors and remove its signal handlers in a process that was just forked."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, RETIRE, STOP_NOW):
         signal.signal(number, signal.SIG_DFL)
@@ -124,7 +126,7 @@ def settle(close_others: Callable[[], None], master: int) -> None:
     for handler in syslog.in_use():
         handler.start_anew()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if os.getppid() != master:  # it died before the kernel knew that we want to hear of it
+    if os.getppid() != master:  # it ended before prctl, so no signal comes
         os._exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -137,7 +139,7 @@ async def _serve(job: Job, pulse: int, master: int) -> None:
     last_hour = _Ending(job, proxy, loop, master)
 
     def beat() -> None:
-        with suppress(OSError):  # a master that has ended causes TERM; one that is busy already has enough bytes
+        with suppress(OSError):  # if the master has ended, TERM follows; if it is busy, it has enough bytes
             os.write(pulse, b".")
         loop.call_later(PULSE, beat)
 
@@ -146,7 +148,7 @@ async def _serve(job: Job, pulse: int, master: int) -> None:
     signal.signal(RETIRE, last_hour.on_retire)
     signal.signal(STOP_NOW, last_hour.on_stop_now)
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _nothing)  # a handler, not SIG_IGN: that one a filter would inherit
+        signal.signal(number, _nothing)  # not SIG_IGN, which filters would inherit
     loop.call_soon(beat)
     await proxy.run()
 
@@ -169,11 +171,11 @@ class _Ending:
         self._drain_soon(Reason.RELOAD)
 
     def on_term(self, *_: object) -> None:
-        """The end of the daemon; the second time, at once."""
+        """Drain; the second time: stop at once."""
         if os.getppid() != self._master and not self._job.kept:
             stop_listening(self._job.listeners)  # the master was killed: it cannot do this itself
         elif os.getppid() != self._master and self._retired:
-            return  # it has handed over and ended: go on as after a reload
+            return  # it has handed over and ended: continue as after a reload
         self._terms += 1
         if self._terms == 1:
             self._drain_soon(Reason.STOP)
@@ -181,7 +183,9 @@ class _Ending:
             self.on_stop_now()
 
     def on_stop_now(self, *_: object) -> None:
-        """The end at once. TERM may follow, which was sent before it: signals that wait are heard by their number."""
+        """Stop at once. A TERM that was sent earlier may come later: waiting signals come in the order of their
+        numbers.
+        """
         if not self._terms:
             self._terms = 1
             self._drain_soon(Reason.STOP)
@@ -189,7 +193,7 @@ class _Ending:
         self._soon(self._proxy.stop)
 
     def _drain_soon(self, reason: Reason) -> None:
-        if not self._limited:  # DrainTimeOut runs from the first of the two
+        if not self._limited:  # DrainTimeOut begins with the first of the two signals
             self._limited = True
             self._end_within(self._job.settings.drain_time_out)
         self._soon(self._drain, reason)
@@ -198,7 +202,7 @@ class _Ending:
         signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
 
     def _soon(self, what: Callable[..., None], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop has come to its end already
+        with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(what, *arguments)
 
     def _drain(self, reason: Reason) -> None:

@@ -10,12 +10,14 @@ dialogue     the state of one connection, and the basic operations on it; makes 
 parts        parts of that state: a command that waits for its reply, the message
 record       what the session remembers for the log and for events; no decision depends on it
 bounds       the part of the state that limits a session: waiting input, counters of refused commands
-client       decisions on the client's commands
+client       decisions on the client's bytes: which line is handled when
+verbs        decisions on the client's commands
 server       decisions on the server's replies
+ehlo         decisions on the server's greeting, and on its replies to EHLO, HELO and XCLIENT
 message      decisions from DATA to the final reply to the message
 changed_envelope  the filters want another envelope: what the server is told before DATA
 refusing     commands that the proxy refuses itself: they are counted, and too many end the connection
-limiting     where in the dialogue the limits of a client answer, and with what
+limiting     the limits of a client: at which points of the dialogue they refuse, and with which reply
 size         how large a message may be
 measuring    which counters a reply belongs to
 tracing      what a trace shows of commands and replies: everything but secrets

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Flow:
-    """Input that has arrived and waits: because one feed does a limited amount of work, or its receiver is slow."""
+    """Input that has arrived and waits, because one feed does a limited amount of work, or because a peer is slow."""
 
     __slots__ = (
         "asked_octets",
@@ -49,15 +49,15 @@ class Refusals:
 
     def __init__(self) -> None:
         self.limits: ClientLimits | None = None
-        """Those of the client, over all its connections; None: it has none."""
+        """The limits of the client, over all its connections; None: it has no limits."""
         self.mail_limited = False
-        """The last MAIL was refused because of such a limit."""
+        """The last MAIL was refused because of a limit of the client."""
         self.errors = 0
         """Refused commands since the last message that was accepted."""
         self.recipients = 0
         """RCPT commands of this transaction that were refused with 452."""
         self.behind_mail = 0
-        """FilterType reject: RCPT and DATA commands after the last MAIL, which was refused too."""
+        """FilterType reject: RCPT and DATA commands since the last MAIL."""
 
 
 class ReplyJoiner:

@@ -1,38 +1,25 @@
-"""The client's commands. A line is read only when it can be handled; what arrives earlier waits."""
+"""The client's bytes and the end of its connection. A line is read only when it can be handled; until then it waits.
+
+What a command does is in `verbs`.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, limiting, message, refusing, size, without_tls, xclient
-from proxsmtp_tp.session.dialogue import TRACED
+from proxsmtp_tp.session import message, refusing, verbs, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, TLS_KEYWORDS, refused_parameter
-from proxsmtp_tp.smtp.commands import (
-    AUTH_VERBS,
-    Command,
-    guess_mail,
-    guess_rcpt,
-    is_safe_when_cut,
-    parse_command,
-    read_mail,
-    read_rcpt,
-)
+from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS
+from proxsmtp_tp.smtp.commands import AUTH_VERBS, is_safe_when_cut, parse_command
 from proxsmtp_tp.smtp.lines import COMMAND_LIMIT, LineTooLong
 from proxsmtp_tp.smtp.replies import SmtpError
-from proxsmtp_tp.telemetry.quoting import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
-    from proxsmtp_tp.smtp.commands import EnvelopeCommand
-
-    _Reader = Callable[[Command], EnvelopeCommand]
 
 LINES_PER_FEED = 50
 """Lines handled in one feed: a few milliseconds at most, then other connections are served."""
@@ -42,21 +29,6 @@ LINE_OCTETS_PER_FEED = 16384
 
 TEXT_PER_FEED = 65536
 """Octets of message text handled in one feed, for the same reason: in the worst case they cost 3 ms."""
-
-RECIPIENTS_LIMIT = 100_000
-"""Octets of recipients in one transaction: RECIPIENTS is one string in the environment of the filter, and Linux limits
-such a string to 128 KiB (execve(2), MAX_ARG_STRLEN). RFC 5321 requires 100 recipients (4.5.3.1.8), and 452 above a
-limit."""
-
-RECIPIENTS_KEPT = 1 << 20
-"""Octets of RCPT lines, with their parameters, that are kept in memory until the transaction ends: 1700 recipients with
-all parameters of RFC 3461."""
-
-RECIPIENT_OVERHEAD = 64
-"""Octets that one recipient costs in addition to its line: two objects and their places in two lists."""
-
-BDAT_LIMIT = 1 << 40
-"""The largest chunk size that is accepted, in octets: no message is larger, and Python's integers have no limit."""
 
 
 def client_data(d: Dialogue, event: events.ClientData) -> None:
@@ -115,10 +87,10 @@ def pump(d: Dialogue) -> None:
         if d.phase is Phase.DATA:
             message.text(d, d.lines.take(TEXT_PER_FEED - octets))
         elif d.phase is Phase.SKIPPING:
-            _skip(d)
+            verbs.skip_chunk(d)
         elif d.data.waiting is not None:
             command, d.data.waiting = d.data.waiting, None
-            _data(d, command)
+            verbs.data(d, command)
         elif not _next_line(d):
             if d.client_gone and not d.outstanding:
                 d.end(None)
@@ -179,7 +151,7 @@ def _line(d: Dialogue, line: bytes) -> None:
             raise SmtpError(answers.LINE_TOO_LONG)
         _check_long_auth(d, line, continues=False)
     d.record.command(command.verb)
-    d.tracing.login_tried = d.tracing.login_tried or secret  # also while nothing is traced: it may be later
+    d.tracing.login_tried = d.tracing.login_tried or secret  # a trace may begin later
     if d.tracing.on:
         d.trace("CLIENT <", d.tracing.command(command))
     if command.verb != b"QUIT" and d.unwanted():
@@ -188,7 +160,7 @@ def _line(d: Dialogue, line: bytes) -> None:
     if not d.client_known and command.verb not in xclient.BEFORE | REFUSED_VERBS | {b"LHLO"}:
         d.log_once(b"EHLO", f"client={d.client}: {command.verb.decode()} before EHLO or HELO is refused (XClient)")
         raise SmtpError(answers.EHLO_FIRST)
-    _HANDLERS.get(command.verb, _other)(d, command)
+    verbs.handle(d, command)
 
 
 def _fault(d: Dialogue, error: SmtpError) -> None:
@@ -230,197 +202,3 @@ def _check_long_auth(d: Dialogue, line: bytes, *, continues: bool) -> None:
     text = "a long line of AUTH is refused: a server could take it for two commands"
     d.log_once(b"long AUTH", f"client={d.client}: {text}")
     raise SmtpError(answers.LONG_AUTH_SYNTAX)
-
-
-# One function for each verb that the proxy handles itself.
-
-
-def _ehlo(d: Dialogue, command: Command) -> None:
-    expect = Expect.EHLO if command.verb == b"EHLO" else Expect.HELO
-    d.ask(PendingReply(expect, command.line, command.argument))
-
-
-def _mail(d: Dialogue, command: Command) -> None:
-    d.said_mail = True
-    if refusing.rejected(d, b"MAIL"):
-        d.record.begin()
-        d.unseen_effects.append(d.record.rejected(d, guess_mail(command).address, d.options.reject))
-        return
-    said = _envelope_command(d, command, read_mail, guess_mail)
-    if (limited := limiting.at_mail(d)) is not None:
-        refusing.refuse_limited(d, limited)
-        return
-    d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
-
-
-def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Reader) -> EnvelopeCommand:
-    """Read MAIL or RCPT. The address must have one reading if the proxy uses it; otherwise the line passes
-    unchanged.
-    """
-    try:
-        said = read(command) if message.tells_envelope(d) else guess(command)
-    except SmtpError:
-        line = "(hidden)" if d.options.hide_addresses else shown(command.line[:TRACED])
-        d.log_once(
-            b"odd " + command.verb, f"client={d.client}: refused, because servers read it in more than one way: {line}"
-        )
-        raise
-    if said.parameters:
-        _check_parameters(d, command.verb, said.parameters)
-    return said
-
-
-def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
-    """Raise SmtpError for a parameter that cannot be honoured: REQUIRETLS, or one of an extension that is not
-    offered.
-    """
-    if any(word.partition(b"=")[0] == b"REQUIRETLS" for word in parameters.upper().split()):
-        d.log_once(b"REQUIRETLS", f"client={d.client}: MAIL with REQUIRETLS is refused: there is no TLS to the server")
-        raise SmtpError(answers.NO_REQUIRETLS)
-    refused = refused_parameter(parameters)
-    if refused is not None:
-        d.log_once(
-            refused, f"client={d.client}: {verb.decode()} with {refused.decode()} is not offered through this proxy"
-        )
-        raise SmtpError(answers.PARAMETER_NOT_OFFERED)
-    if verb == b"MAIL":
-        size.check_declared(d, parameters, size.limit(d, filtered=message.must_filter(d)))
-
-
-def _rcpt(d: Dialogue, command: Command) -> None:
-    if refusing.rejected(d, b"RCPT"):
-        return
-    said = _envelope_command(d, command, read_rcpt, guess_rcpt)
-    told = d.recipient_octets + len(said.address) + 1
-    kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
-    if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
-        d.log_once(b"RCPT", f"client={d.client}: RCPT is refused: too many recipients in one transaction")
-        d.record.recipient_refused(said.address, answers.TOO_MANY_RECIPIENTS.code)
-        refusing.refuse_recipient(d, answers.TOO_MANY_RECIPIENTS)
-        return
-    if (limited := limiting.at_rcpt(d)) is not None:
-        d.record.recipient_refused(said.address, limited.code)
-        refusing.refuse_recipient(d, limited)
-        return
-    d.recipient_octets = told
-    d.recipient_lines = kept
-    d.ask(PendingReply(Expect.RCPT, said.line, said.address, said.parameters))
-
-
-def _data(d: Dialogue, command: Command) -> None:
-    if refusing.rejected(d, b"DATA"):
-        return
-    d.data.bypassed = message.must_filter(d) and d.data.bypass()
-    if d.data.bypassed or not message.must_filter(d):
-        d.ask(PendingReply(Expect.DATA, command.line))
-    elif d.outstanding or d.queued:
-        d.data.waiting = command
-    elif command.argument:
-        refusing.refuse(d, answers.NO_ARGUMENT)
-    elif d.envelope.sender is None or not d.envelope.recipients:
-        d.ask(PendingReply(Expect.DATA, command.line))
-    else:
-        message.begin_filtered(d)
-
-
-def _rset(d: Dialogue, command: Command) -> None:
-    if (
-        d.ours.covers_rset
-    ):  # servers count commands that are no mail (Exim: smtp_accept_max_nonmail); without the proxy there is one RSET
-        d.ours.covers_rset = False
-        d.tell(answers.RESET)
-        return
-    d.ask(PendingReply(Expect.RSET, command.line))
-
-
-def _quit(d: Dialogue, command: Command) -> None:
-    if d.server_gone:
-        d.end(answers.BYE)
-        return
-    without_tls.client_leaves(d)
-    d.ask(PendingReply(Expect.QUIT, command.line))
-
-
-def _auth(d: Dialogue, command: Command) -> None:
-    if without_tls.shows_password_here(d, command):
-        raise SmtpError(answers.AUTH_NEEDS_TLS)
-    d.ask(PendingReply(Expect.AUTH, command.line))
-
-
-def _xforward(d: Dialogue, command: Command) -> None:
-    if not xclient.may_forward(d):
-        d.log_once(command.verb, f"client={d.client}: XFORWARD is refused: not one of XForwardClients", logging.WARNING)
-        raise SmtpError(answers.XFORWARD_REFUSED)
-    d.ask(PendingReply(Expect.XFORWARD, command.line))
-
-
-def _other(d: Dialogue, command: Command) -> None:
-    d.ask(PendingReply(Expect.OTHER, command.line))
-
-
-def _lhlo(d: Dialogue, _command: Command) -> None:
-    """LMTP has one reply for each recipient of a message (RFC 2033 section 4.2). If LHLO passed, the second reply would
-    be taken as unexpected, and the session would end with 421.
-    """
-    d.log_once(b"LHLO", f"client={d.client}: LHLO is refused: only SMTP is supported, not LMTP", logging.WARNING)
-    raise SmtpError(answers.LMTP_REFUSED)
-
-
-_NOT_OFFERED = dict.fromkeys(TLS_KEYWORDS, answers.NO_TLS) | dict.fromkeys(MESSAGE_VERBS, answers.USE_DATA)
-
-
-def _not_offered(d: Dialogue, command: Command) -> None:
-    d.log_once(command.verb, f"client={d.client}: {command.verb.decode()} is not offered through this proxy")
-    refusing.refuse(d, _NOT_OFFERED.get(command.verb, answers.NOT_OFFERED))
-
-
-def _xclient(d: Dialogue, command: Command) -> None:
-    d.log_once(command.verb, f"client={d.client}: XCLIENT from a client is refused", logging.WARNING)
-    refusing.refuse(d, answers.XCLIENT_REFUSED)
-
-
-def _bdat(d: Dialogue, command: Command) -> None:
-    """BDAT is refused, but its chunk follows without waiting (RFC 3030 section 2): it must not be read as commands."""
-    size = command.argument.split()[:1]
-    if not size or not size[0].isdigit() or len(size[0]) > 13 or int(size[0]) > BDAT_LIMIT:
-        d.log(f"client={d.client}: BDAT with an invalid size: {shown(command.argument[:40])}", logging.WARNING)
-        refusing.refuse(d, answers.BAD_CHUNK_SIZE)
-        d.end_after_replies = answers.CLOSING_OUT_OF_STEP
-        return
-    _not_offered(d, command)
-    if d.end_after_replies is not None:
-        return  # nothing more is read
-    d.flow.skip = int(size[0])
-    d.trace("CLIENT <", b"(a chunk of %d octets that is skipped)" % d.flow.skip)
-    d.phase = Phase.SKIPPING
-    d.unseen_effects.append(effects.MessageClock(running=True))
-    _skip(d)
-
-
-def _skip(d: Dialogue) -> None:
-    skipped = d.lines.skip(d.flow.skip)
-    d.flow.skip -= skipped
-    d.progress = d.progress or skipped > 0
-    if not d.flow.skip:
-        d.phase = Phase.COMMAND
-        d.unseen_effects.append(effects.MessageClock(running=False))
-
-
-_HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {
-    b"EHLO": _ehlo,
-    b"HELO": _ehlo,
-    b"LHLO": _lhlo,
-    b"MAIL": _mail,
-    b"SEND": _mail,
-    b"SOML": _mail,
-    b"SAML": _mail,
-    b"RCPT": _rcpt,
-    b"DATA": _data,
-    b"RSET": _rset,
-    b"QUIT": _quit,
-    **dict.fromkeys(AUTH_VERBS, _auth),
-    b"XFORWARD": _xforward,
-    **dict.fromkeys(REFUSED_VERBS, _not_offered),
-    b"BDAT": _bdat,
-    b"XCLIENT": _xclient,
-}

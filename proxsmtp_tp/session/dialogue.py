@@ -214,7 +214,7 @@ class Dialogue:
         self.ours.forwarded = {}
 
     def release_filter(self) -> None:
-        """Ask the driver to end its filter run, if there still is one."""
+        """Ask the driver to end its filter run, if it still has one."""
         if self.message is not None and self.message.filtering:
             self.message.filtering = False
             self.effects.append(effects.FilterAbort())
@@ -222,7 +222,7 @@ class Dialogue:
     # The end.
 
     def unwanted(self) -> bool:
-        """Whether the connection is to end now: `end_after_transaction` is set, and no transaction or reply is
+        """Whether the connection must end now: `end_after_transaction` is set, and no transaction or reply is
         pending.
         """
         if (

@@ -70,7 +70,7 @@ class FilterFinish:
 
 @dataclass(slots=True)
 class FilterAbort:
-    """The verdict and the judged message are not needed any more."""
+    """The verdict and the judged message are no longer needed: end the filter run."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The limits of a client (Client* directives) and locks: where in the dialogue they answer, and with what.
+"""The limits of a client (Client* directives) and locks: at which points of the dialogue they refuse, and how.
 
     at the greeting  421  the client is locked (or 554, LockReply), ClientConnections and ClientConnectionRate,
                           ClientServers
@@ -83,7 +83,7 @@ def message_rejected(d: Dialogue) -> None:
 
 
 def reply_to(refused: Exceeded | Locked, code: int) -> Reply:
-    """The words for the client: which limit it is, and when it may come again. `code` is 421 or 450."""
+    """The reply to the client: which limit it has reached, and when it may try again. `code` is 421 or 450."""
     if isinstance(refused, Locked):
         return answers.locked(int(refused.reply.value), refused.client, refused.until, refused.reason)
     return answers.limited(code, refused.limit.value, refused.seconds)

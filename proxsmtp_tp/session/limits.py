@@ -1,7 +1,7 @@
-"""What the session is told about the limits of its client: values, and the interface of the object that knows them.
+"""The limits of a client as the session sees them: values, and the interface of the object that decides.
 
-The object (`net.client_limits.ConnectionLimits`) is asked at the moment of a decision, because what it knows changes
-with every event of the client, in all workers. It also counts the event, unless it is refused.
+The object (`net.client_limits.ConnectionLimits`) is asked at each decision, because every event of the client, in any
+worker, changes the answer. It also counts the event, unless the event is refused.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What must be done: refuse for this reason (None: do not), and log what the limits in shadow form would refuse."""
+    """What to do: refuse for this reason (None: do not refuse), and log what limits in shadow form would refuse."""
 
     refused: Exceeded | Locked | None
     shadow: tuple[Exceeded, ...] = ()
 
 
 class ClientLimits(Protocol):
-    """Of the client of one session. None, the usual answer, is a Finding with nothing to do."""
+    """The limits of one session's client. In the usual case the methods return None: there is nothing to do."""
 
     def connection(self, server: str) -> Finding | None:
-        """The client has connected; `server` is the IP address that it wants to talk to, "" where it does not matter.
+        """The client has connected. `server` is the IP address that it connected to; "" if the configuration says where
+        mail goes.
 
         Counts the connection and the server.
         """
@@ -56,4 +57,4 @@ class ClientLimits(Protocol):
         """RCPT is about to be sent to the server. Counts the recipient."""
 
     def happened(self, limit: ClientLimit) -> Finding | None:
-        """Count something that cannot be refused any more (REJECTS, SPAM). A Finding: the limit is reached with it."""
+        """Count what cannot be refused any more (REJECTS, SPAM). Returns a Finding if the limit is reached."""

@@ -1,4 +1,4 @@
-"""Which counters grow (`telemetry.metrics`): for a 421 by the reason for which the connection is closed."""
+"""Which counters are incremented (`telemetry.metrics`); for a 421, the one of the reason for the close."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _REASONS: dict[bytes, str] = {
     answers.TOO_MANY_CONNECTIONS.wire: "full",
 }
 _BEGINNINGS = {b"421 4.4.1 ": "no_server", b"421 4.4.2 The server ends": "server", b"421 4.7.1 ": "limit"}
-"""Of replies of ours that name something: a server, a limit, a lock."""
+"""Reasons of our replies whose text differs from case to case: it names a server, a limit or a lock."""
 
 ACCEPTED, REFUSED, LIMITED, NO_SERVER = (CONNECTIONS[name] for name in ("accepted", "refused", "limit", "no_server"))
-"""What became of the client's connection."""
+"""The counters of clients' connections by their result."""
 
 
 def reason(reply: Reply) -> str:

@@ -52,7 +52,7 @@ def must_filter(d: Dialogue) -> bool:
 
 
 def tells_envelope(d: Dialogue) -> bool:
-    """Whether the proxy uses the addresses in MAIL and RCPT: then the server must read the same addresses."""
+    """Whether the proxy uses the addresses in MAIL and RCPT. Then the server must read the same addresses."""
     return must_filter(d)
 
 
@@ -147,7 +147,9 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
         return
     if given.action is Action.REJECT:
         limiting.message_rejected(d)
-    reply = given.reply or answers.FILTER_FAILED  # a PASS before the end of the message is not about the whole message
+    reply = (
+        given.reply or answers.FILTER_FAILED
+    )  # a PASS before the end of the message: the filter did not judge all of it
     message.verdict = given
     if d.phase is Phase.DATA:
         refuse_rest(d, reply)
@@ -223,7 +225,7 @@ def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 
 def _judged(message: Message) -> str:
-    """`status=` of a message that the filter passed, or that passes whatever it says."""
+    """`status=` of a message that the filter passed, or that passes in spite of the filter (FilterMode monitor)."""
     given = message.verdict
     return FILTERED if given is None or given.monitored is None else MONITORED
 

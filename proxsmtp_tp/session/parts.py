@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PendingReply:
-    """A reply that has not come yet: which command it answers, and the data that is needed when it comes."""
+    """A reply that is expected: which command it answers, and what is needed to handle it."""
 
     __slots__ = ("address", "expect", "line", "parameters", "reply")
 
@@ -67,7 +67,7 @@ class Message:
         """Octets of it that were sent to the server."""
         self.inserter = inserter
         self.filtering = sink is Sink.FILTER
-        """The driver still has the filter run, or the judged message."""
+        """The driver still has resources of this message: the filter run, or the judged message."""
         self.reading = False
         """The judged message is being read back and sent to the server."""
         self.sent = False
@@ -95,7 +95,7 @@ class OwnCommands:
         self.noops = 0
         """NOOPs sent so far."""
         self.noop_refusal: Reply | None = None
-        """The server's last reply, if it refused a NOOP: the reason, if the server then closes the connection."""
+        """The server's last reply, if it refused our NOOP. If the server then closes the connection, this was why."""
 
 
 class RemovedOffers:
@@ -124,4 +124,4 @@ class DataCommand:
         self.bypass: Callable[[], bool] = _never
         """Whether the filter is bypassed now."""
         self.bypassed = False
-        """The last DATA went past the filter: its message is not judged."""
+        """The filter is bypassed for the message of the last DATA."""

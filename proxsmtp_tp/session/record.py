@@ -24,8 +24,8 @@ INTERRUPTED = "INTERRUPTED"
 """`status=` of a message whose connection ended before its final reply."""
 
 REFUSED_KEPT = 100
-"""Refused recipients of a transaction that are kept, with their codes; of the others only the number. RFC 5321 section
-4.5.3.1.8 lets a client send 100, and a client that guesses addresses sends many more."""
+"""Refused recipients of a transaction that are stored with their codes; further ones are only counted. A client may
+send 100 recipients (RFC 5321 section 4.5.3.1.8), and one that guesses addresses sends many more."""
 
 VERBS = frozenset({"EHLO", "HELO", "LHLO", "MAIL", "SEND", "SOML", "SAML", "RCPT", "DATA", "BDAT", "RSET", "QUIT"}) | {
     "AUTH", "STARTTLS", "NOOP", "VRFY", "EXPN", "HELP", "ETRN", "XFORWARD", "XCLIENT",
@@ -35,14 +35,14 @@ VERBS = frozenset({"EHLO", "HELO", "LHLO", "MAIL", "SEND", "SOML", "SAML", "RCPT
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`id` is at the end of refusals of our own ("": they have none); `ticks` gives seconds of a monotonic clock."""
+    """`id` is added to our own refusals ("": nothing is added); `ticks` gives seconds of a monotonic clock."""
 
     id: str = ""
     ticks: Callable[[], float] = float
 
 
 class Recorded(Protocol):
-    """The state of the session, as far as it is reported (`dialogue.Dialogue`)."""
+    """The part of the session's state that is reported (`dialogue.Dialogue`)."""
 
     server: str
     helo: bytes
@@ -101,7 +101,7 @@ def _between(start: float | None, end: float | None) -> float | None:
 
 
 class Record:
-    """Of one session."""
+    """What one session remembers for the log and for events."""
 
     __slots__ = (
         "_began",
@@ -131,7 +131,7 @@ class Record:
         self.delivered = 0
         """Messages with a positive final reply."""
         self.open = False
-        """A transaction runs, and was not reported yet."""
+        """A transaction has begun, and has not been reported yet."""
         self.refused: list[tuple[bytes, int]] = []
         self.refused_more = 0
         self.text: TextRecord | None = None
@@ -167,7 +167,7 @@ class Record:
         self.open = True
 
     def end(self) -> None:
-        """The transaction is reported, and over."""
+        """The transaction has ended, and was reported."""
         self.open = False
         self.refused = []
         self.refused_more = 0

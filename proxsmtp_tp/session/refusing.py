@@ -21,8 +21,8 @@ ERROR_LIMIT = 20
 of Postfix's smtpd_hard_error_limit."""
 
 OVERSHOOT = 1000
-"""Recipients over the limit, in one transaction, that are not counted as errors, because a client sends them in one
-group: Postfix's smtpd_recipient_overshoot_limit."""
+"""Recipients over the limit, in one transaction, that are not counted as errors, because clients send recipients in
+groups: Postfix's smtpd_recipient_overshoot_limit."""
 
 
 def refuse(d: Dialogue, reply: Reply) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import limiting, measuring, message, without_tls, xclient
+from proxsmtp_tp.session import ehlo, limiting, measuring, message, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import Reply, ReplyError
 from proxsmtp_tp.telemetry.facts import Refusal
 from proxsmtp_tp.telemetry.metrics import SERVER_REPLIES
@@ -189,97 +188,6 @@ def _lost(d: Dialogue) -> None:
 # One function for each kind of command that a reply can answer.
 
 
-def _greeting(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    if d.options.hidden_name is not None and reply.positive:
-        reply = hide_greeting(reply, d.options.hidden_name)
-    d.phase = Phase.COMMAND
-    d.pass_on(reply)
-
-
-def _ehlo(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
-    if not reply.positive:
-        d.pass_on(reply)
-        return
-    if d.options.xclient and not d.xclient_sent:
-        line = xclient.command(d, pending, reply)
-        if line is not None:
-            d.xclient_sent = True
-            d.ask(PendingReply(Expect.OUR_XCLIENT, line, pending.address, pending.line, reply))
-            return
-        if not _goes_on_unknown(d, "the server does not offer XCLIENT with ADDR", answers.XCLIENT_NOT_OFFERED):
-            return
-    _introduced(d, pending.expect, pending.address, reply)
-
-
-def _goes_on_unknown(d: Dialogue, why: str, last: Reply) -> bool:
-    """Decide whether the session goes on although the server does not learn the client's address (XClientRequired).
-
-    False: it was ended with `last`.
-    """
-    where = f"client={d.client}, server={d.server}"
-    if not d.options.xclient_required:
-        d.log_once(b"XCLIENT unknown", f"{where}: {why}", logging.WARNING)
-        d.client_known = True
-        return True
-    d.log(f"{where}: {why}: closing (with XClientRequired: off the session would go on)", logging.ERROR)
-    d.end(last)
-    return False
-
-
-def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
-    """EHLO or HELO was accepted: pass the reply on, with the capabilities that the proxy supports; reset the state."""
-    if expect is Expect.HELO:
-        d.capabilities = type(d.capabilities)()
-        if d.options.hidden_name is not None:
-            reply = hide_greeting(reply, d.options.hidden_name)
-    else:
-        clear_auth = d.options.auth_without_tls
-        reply, d.capabilities = rewrite_ehlo(
-            reply,
-            hide_name=d.options.hidden_name,
-            xforward=xclient.may_forward(d),
-            clear_auth=clear_auth,
-            size_limit=d.options.size_limit,
-        )
-        d.removed.tls = d.removed.tls or d.capabilities.tls
-        d.removed.auth = d.removed.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
-        if d.tracing.on:
-            _log_removed(d)
-    d.helo = helo
-    d.new_transaction()
-    d.pass_on(reply)
-
-
-def _log_removed(d: Dialogue) -> None:
-    """With -d 4: log each keyword that is removed from the reply, once in a connection."""
-    for keyword in d.capabilities.keywords.keys() & REMOVED.keys():
-        text = f"client={d.client}, server={d.server}: {keyword.decode()} is not offered: {REMOVED[keyword]}"
-        d.log_once(b"250 " + keyword, text, logging.DEBUG)
-
-
-def _our_xclient(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
-    """After XCLIENT the server begins a new session (Postfix XCLIENT_README): send EHLO or HELO again."""
-    if reply.positive:
-        d.client_known = True
-        d.authenticated = False
-        d.ask(PendingReply(Expect.OUR_EHLO, pending.parameters, pending.address))
-        return
-    goes_on = _goes_on_unknown(d, f"XCLIENT refused: {shown(reply.wire)}", answers.XCLIENT_NOT_ACCEPTED)
-    if goes_on and pending.reply is not None:
-        _introduced(d, _introduction(pending.parameters), pending.address, pending.reply)
-
-
-def _our_ehlo(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
-    if reply.positive:
-        _introduced(d, _introduction(pending.line), pending.address, reply)
-    else:
-        d.pass_on(reply)
-
-
-def _introduction(line: bytes) -> Expect:
-    return Expect.HELO if line[:4].upper() == b"HELO" else Expect.EHLO
-
-
 def _mail(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         if d.record.open:  # the server takes a second MAIL, as if it had come after RSET
@@ -324,8 +232,7 @@ def _data(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
         _out_of_step(d, "354 to DATA without an accepted sender")  # recipients would get an empty, unfiltered message
     else:
         # RFC 2920 section 3.1 lets a server answer 354 without an accepted recipient; a lone dot would then end the
-        # text.
-        # But a server that has accepted a recipient after all would take the lone dot for an empty message.
+        # text. But a server that accepted a recipient after all would take the lone dot for an empty message.
         _out_of_step(d, "354 to DATA without an accepted recipient")
 
 
@@ -369,9 +276,8 @@ def _quit(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 
 def _auth(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    if (
-        reply.intermediate and reply.code != 334
-    ):  # RFC 4954 section 4 allows no other 3xx; 354 would ask for message text
+    if reply.intermediate and reply.code != 334:
+        # RFC 4954 section 4 allows no other 3xx; 354 would ask for message text.
         _out_of_step(d, f"{reply.code} cannot answer AUTH")
         return
     d.phase = Phase.AUTH if reply.intermediate else Phase.COMMAND
@@ -390,9 +296,9 @@ def _other(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 
 _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
-    Expect.GREETING: _greeting,
-    Expect.EHLO: _ehlo,
-    Expect.HELO: _ehlo,
+    Expect.GREETING: ehlo.greeting,
+    Expect.EHLO: ehlo.ehlo,
+    Expect.HELO: ehlo.ehlo,
     Expect.MAIL: _mail,
     Expect.RCPT: _rcpt,
     Expect.DATA: _data,
@@ -405,8 +311,8 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.OUR_DATA: message.our_data,
     Expect.OUR_RSET: _our_rset,
     Expect.OUR_NOOP: _our_noop,
-    Expect.OUR_XCLIENT: _our_xclient,
-    Expect.OUR_EHLO: _our_ehlo,
+    Expect.OUR_XCLIENT: ehlo.our_xclient,
+    Expect.OUR_EHLO: ehlo.our_ehlo,
     Expect.OUR_RESTART: message.our_envelope,
     Expect.OUR_XFORWARD: message.our_envelope,
     Expect.OUR_MAIL: message.our_envelope,

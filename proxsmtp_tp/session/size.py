@@ -1,7 +1,7 @@
 """How large a message may be (RFC 1870): MessageSizeLimit, and with a filter also the server's SIZE.
 
-Without a filter the server enforces its own limit, because it sees the message as it arrives. With a filter the proxy
-would store and judge a message that the server is going to refuse.
+Without a filter the server enforces its own limit, because it sees the message as it arrives. With a filter, the proxy
+would otherwise store and judge a message that the server refuses afterwards.
 """
 
 from __future__ import annotations

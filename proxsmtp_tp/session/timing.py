@@ -31,7 +31,7 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     """DeadlinePassed: end with 421, which names the slow side. Before the greeting: see `end_unserved`."""
     sending = event.wait is Wait.SENDING and d.phase is Phase.DATA  # only the driver knows which side is slow
     if event.wait is not d.current_wait() and not sending:
-        return  # it has happened in the meantime
+        return  # in the meantime the session waits for something else
     if event.wait is not Wait.QUIT:
         d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
     if event.wait is Wait.GREETING:

@@ -1,8 +1,8 @@
-"""What a trace shows of commands and replies: everything but secrets.
+"""What a trace shows of commands and replies: everything except secrets.
 
-Secret are the lines and challenges of AUTH (RFC 4954 section 4), and the arguments of other verbs that carry a password
-or a right. A line that could not be read is shown by its length only: after a failed AUTH it may be a password. A reply
-that repeats a word of a secret line (Sendmail: 501 5.5.4 cannot BASE64 decode) is shown by its code only.
+Secrets are the lines and challenges of AUTH (RFC 4954 section 4), and the arguments of other verbs with a password or
+an authorization. Of a line that is no command only the length is shown: after a failed AUTH it may be a password. Of a
+reply that repeats a word of a secret line (Sendmail: 501 5.5.4 cannot BASE64 decode) only the code is shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
 
 _WORD = 4
-"""Octets of a word of a secret line from which on a reply that has it is not shown."""
+"""The shortest word of a secret line, in octets, that a shown reply must not contain."""
 
 
 class Tracing:
@@ -27,7 +27,7 @@ class Tracing:
     def __init__(self, on: bool) -> None:
         self.on = on
         self.login_tried = False
-        """The client has sent AUTH: a line that is no known command may be a password that comes too late."""
+        """The client has sent AUTH: a later line that is no known command may be a password."""
         self._secret = b""
 
     def asked(self, line: bytes, *, auth: bool) -> None:

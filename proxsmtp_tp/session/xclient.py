@@ -37,7 +37,7 @@ def command(d: Dialogue, pending: PendingReply, reply: Reply) -> bytes | None:
     """The XCLIENT line for this server; None if the server does not offer XCLIENT with ADDR.
 
     After HELO nothing is offered; then support for ADDR is assumed, as in proxsmtpd 1.10. The HELO name comes from the
-    client: it is cut or left out if it is too long, so that the server does not refuse the line because of it.
+    client: a name that is too long is cut or omitted, so that the server does not refuse the line.
     """
     assumed = pending.expect is Expect.HELO
     offered = frozenset({b"ADDR"}) if assumed else rewrite_ehlo(reply, hide_name=None)[1].xclient

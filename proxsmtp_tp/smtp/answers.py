@@ -1,6 +1,6 @@
 """Every reply that the proxy gives itself, in one table (RFC 5321 section 4.2.3; enhanced codes: RFC 3463, RFC 5248).
 
-Each refusal has its name only here, so that log, tests and documentation mean the same one.
+Log, tests and documentation use the names of this table.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ LIMITED: Final = {
     "ClientRejects": "Servers have refused too many recipients of your address",
     "ClientSpam": "Too many messages from your address were refused",
 }
-"""By the directive of the limit."""
+"""The text of the reply, by the directive of the limit."""
 
 
 def limited(code: int, directive: str, seconds: int) -> Reply:
-    """A limit of the client is reached: which one, and after how long it admits one more (0: not known)."""
+    """The client has reached the limit `directive`, which admits one more event in `seconds` (0: not known)."""
     when = f"in {seconds} s" if seconds else "later"
     return Reply.of(code, f"4.7.1 {LIMITED[directive]} ({directive}), try again {when}")
 

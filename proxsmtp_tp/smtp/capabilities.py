@@ -32,7 +32,9 @@ _SIZE_DIGITS = 20  # RFC 1870 section 3
 
 
 class Extension(NamedTuple):
-    """If it is removed, its `verbs` are refused, and MAIL and RCPT with its `parameters` (`NAME`, `NAME=VALUE`)."""
+    """If it is removed, its `verbs` are refused, and so are MAIL and RCPT with one of its `parameters` (`NAME`,
+    `NAME=VALUE`).
+    """
 
     stays: bool
     why: str
@@ -176,8 +178,8 @@ class Capabilities:
     """What the server offered, before keywords were removed.
 
     `keywords` maps each keyword (upper case) to its parameters (verbatim); `xclient` and `xforward` are the
-    attribute names (upper case) of these two, empty where not offered; `size` is the limit of SIZE, 0 for none; `tls`,
-    `clear_auth`: it offers STARTTLS, and AUTH by a mechanism that shows the password.
+    attribute names (upper case) of these two, empty where not offered; `size` is the limit of SIZE, 0 for none; `tls`:
+    it offers STARTTLS; `clear_auth`: it offers AUTH with a mechanism that shows the password.
     """
 
     __slots__ = ("clear_auth", "keywords", "pipelining", "size", "tls", "xclient", "xforward")

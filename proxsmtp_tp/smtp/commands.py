@@ -61,10 +61,10 @@ _LONG_AUTH_REPLY = re.compile(rb"[A-Za-z0-9+/]*+={0,2}\r\n")
 
 
 def is_safe_when_cut(line: bytes, *, continues: bool) -> bool:
-    """Of a line of an AUTH exchange, the first one or (`continues`) a later one: what follows its start is base64 only.
+    """Whether a line of an AUTH exchange has only base64 after its start. `continues`: it is not the first line.
 
-    A server may read a line longer than its limit as two (Sendmail does at 12287 octets, others at 2048): then the rest
-    must be no command with an argument.
+    A server may read a line that is longer than its limit as two lines (Sendmail at 12287 octets, others at 2048). The
+    second one must then be no command with an argument.
     """
     return (_LONG_AUTH_REPLY if continues else _LONG_AUTH).fullmatch(line) is not None
 
@@ -72,7 +72,7 @@ def is_safe_when_cut(line: bytes, *, continues: bool) -> bool:
 class Command:
     """One command.
 
-    `verb` is in upper case, `argument` what follows it without the white space around, `line` verbatim with its CRLF.
+    `verb` is in upper case. `argument` is what follows, without surrounding white space. `line` is verbatim, with CRLF.
     """
 
     __slots__ = ("argument", "line", "verb")
@@ -170,7 +170,7 @@ def _guess(command: Command, keyword: re.Pattern[bytes]) -> EnvelopeCommand:
 
 
 def _line_fault(line: bytes) -> Reply:
-    """The reply that says what is wrong with a line that is not clean up to one CRLF at its end."""
+    """The reply to a line that has NUL, a bare CR or LF, or no CRLF at its end."""
     if b"\0" in line:
         return answers.COMMAND_NUL
     if b"\n" in line.replace(b"\r\n", b""):

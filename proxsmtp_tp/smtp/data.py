@@ -12,8 +12,8 @@ Changed, in addition to bare newlines: NULs between a line's start and a dot are
 encoding that is safe both for servers that drop NULs and for servers that stop at them). A run of CRs counts as at most
 RUN_LIMIT, and so does a run of NULs at a line's start. The RFC allows neither in a text line.
 
-Speed: a chunk costs two scans in C each way, in a relay two in all. `rb"\\n\\."` as a pattern is three times
-as fast as bytes.find, split and join are faster than replace (measured on CPython 3.11).
+Speed: decoding scans a chunk twice in C, and so does encoding; a relay scans it twice in all. As a pattern,
+`rb"\\n\\."` is three times as fast as bytes.find; split and join are faster than replace (measured on CPython 3.11).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LONG_NUL_RUN = re.compile(rb"(\n\0{%d})\0++" % RUN_LIMIT)
 class Normalizer:
     """Converts any text to text with CRLF line ends.
 
-    Bare LF, bare CR, and a run of CRs before an LF each become one CRLF. `seen`: whether there was one so far.
+    Bare LF, bare CR, and a run of CRs before an LF each become one CRLF. `seen`: one of these has come so far.
     """
 
     __slots__ = ("_newlines", "_run", "seen")
@@ -53,12 +53,12 @@ class Normalizer:
         self._newlines = io.IncrementalNewlineDecoder(None, translate=False)
 
     @property
-    def holding(self) -> bool:
-        """Whether CRs are kept back, because the next octets decide what they are."""
+    def keeps_back(self) -> bool:
+        """Whether CRs are kept back until the next octets show whether they end a line."""
         return self._run > 0
 
     def feed(self, text: bytes) -> bytes:
-        """Take text in chunks of any size; return what is decided: the same object if nothing had to be changed."""
+        """Take text in chunks of any size; return what is complete: the same object if nothing had to be changed."""
         if self._run:
             text = b"\r" * self._run + text
             self._run = 0
@@ -93,15 +93,15 @@ class DataDecoder:
     `plain`: the last returned text has the same octets in the wire, so it can be encoded again without a scan.
     """
 
-    __slots__ = ("_at_line_start", "_held", "_normalizer", "done", "plain", "rest", "size")
+    __slots__ = ("_at_line_start", "_kept", "_normalizer", "done", "plain", "rest", "size")
 
     def __init__(self) -> None:
         self.done = False
         self.plain = False
         self.rest = b""
         self.size = 0
-        self._at_line_start = True  # whether `_held`, or the next octet, comes after a CRLF or at the very start
-        self._held = b""  # CR, or at a line's start: dot, dot CR
+        self._at_line_start = True  # whether `_kept`, or the next octet, comes after a CRLF or at the very start
+        self._kept = b""  # CR, or at a line's start: dot, dot CR
         self._normalizer = Normalizer()
 
     @property
@@ -110,11 +110,11 @@ class DataDecoder:
         return self._normalizer.seen
 
     def feed(self, wire: bytes) -> bytes:
-        """Take wire in chunks of any size; return the text that is decided. RuntimeError after the end of data."""
+        """Take wire in chunks of any size; return the text that is complete. RuntimeError after the end of data."""
         if self.done:
             raise RuntimeError("data fed after the end of data")
-        if self._held:
-            wire = self._held + wire
+        if self._kept:
+            wire = self._kept + wire
         # If a chunk begins with a dot, put the CRLF before it again: then the search has one case instead of two.
         repeated = 2 if self._at_line_start and wire.startswith(b".") else 0
         if repeated:
@@ -143,7 +143,7 @@ class DataDecoder:
         if wire.endswith((b"\r", b".")):
             tail = 2 if wire.endswith(b"\r\n.\r") else 1 if wire.endswith((b"\r", b"\r\n.")) else 0
         body = wire[: len(wire) - tail]
-        self._held = wire[len(body) :]
+        self._kept = wire[len(body) :]
         if body:
             self._at_line_start = body.endswith(b"\r\n")
         return body
@@ -166,7 +166,7 @@ class DataEncoder:
 
     def feed_plain(self, text: bytes) -> bytes:
         """Like `feed`, but without a scan, for text that a decoder returned as `plain`."""
-        if not text or self._nuls or self._normalizer.holding or text.startswith(b"."):
+        if not text or self._nuls or self._normalizer.keeps_back or text.startswith(b"."):
             return self.feed(text)
         self._at_line_start = text.endswith(b"\n")
         return text

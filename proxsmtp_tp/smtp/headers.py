@@ -1,11 +1,11 @@
 """Insertion of header lines into a message (RFC 5322 sections 2.1 and 2.2).
 
-Text streams through. At most the beginning of one line is kept back, until it is known whether it is a header field, so
-a header may have any length. The header ends, as for servers and mail readers:
+Text is passed on as it comes. At most the beginning of one line is kept back, until it is known whether it is a header
+field; so a header may have any length. The header ends where servers and mail readers end it:
 
 - at the blank line, which every valid message has;
-- before the first line that is neither a field nor the continuation of one. Mail readers take it for the body, so a
-  blank line is inserted before it;
+- before the first line that is neither a field nor the continuation of one. For mail readers the body begins there, so
+  a blank line is inserted before it;
 - at the end of a message that has only fields.
 
 A first line that begins with "From " (or ">From ") is the separator of a mailbox file that got into the message.
@@ -26,13 +26,13 @@ It is the limit of a whole line (RFC 5322 section 2.1.1).
 _NAME = rb"[!-9;-~]{1,%d}+[ \t]{0,%d}+" % (NAME_LIMIT, NAME_LIMIT)
 _FIELD = re.compile(_NAME + rb":")
 _MAYBE_FIELD = re.compile(_NAME + rb"\Z")
-_MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, if an odd one
+_MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field: a blank before the colon is allowed
 # A line end after which the header does not go on.
 _BLOCK_END = re.compile(rb"\n(?![ \t]|" + _NAME + rb":)")
 
 
 class _Place(Enum):
-    """The place of the next octet in the message."""
+    """In which part of the message the next octet is."""
 
     TOP = auto()
     IN_MAILBOX_LINE = auto()
@@ -63,7 +63,7 @@ class HeaderInserter:
         return len(self._header)
 
     def feed(self, text: bytes) -> bytes:
-        """Take message text (CRLF line ends; bare LF is tolerated) in chunks of any size; return what is decided."""
+        """Take message text (CRLF line ends; bare LF is tolerated) in chunks of any size; return what is complete."""
         if self._place is _Place.BEHIND:
             return text
         if self._held:
@@ -90,7 +90,7 @@ class HeaderInserter:
         return self._header + _separator(self._held) + self._held
 
     def _follow(self, text: bytes) -> int:
-        """Skip the lines after which the header goes; return the index of the first other line."""
+        """Skip the lines before the place of the inserted header; return the index of the next line."""
         at = 0
         if self._place is _Place.TOP and _MAILBOX_LINE.match(text):
             self._place = _Place.IN_MAILBOX_LINE
@@ -111,7 +111,7 @@ class HeaderInserter:
 
 
 def _undecided(line: bytes) -> bool:
-    """Whether more bytes must show if this beginning of a line is a field."""
+    """Whether more bytes are needed to know if this line is a field."""
     return not line or _MAYBE_FIELD.match(line) is not None
 
 

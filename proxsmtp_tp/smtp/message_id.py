@@ -1,7 +1,7 @@
 """Finds the Message-ID of a message while its text arrives (RFC 5322 section 3.6.4), in bounded memory.
 
-For the log: no decision depends on it. The first field of that name counts. A value on the next line (folded) is found,
-too.
+Only for the log: no decision depends on it. The first field of that name is used, also if its value is on the next line
+(folded).
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from __future__ import annotations
 import re
 
 HEADER_LIMIT = 65536
-"""Octets of a header that are looked at: no mail program writes more before its Message-ID."""
+"""Octets of a header that are searched: no mail program writes more before its Message-ID."""
 VALUE_LIMIT = 250
 """Octets of a value that are kept: RFC 5322 section 2.1.1 recommends lines of 78; this keeps a log line readable."""
-_LINE_LIMIT = 998  # RFC 5322 section 2.1.1; of a longer line only the beginning is looked at
+_LINE_LIMIT = 998  # RFC 5322 section 2.1.1; of a longer line only the beginning is searched
 
 _FIELD = re.compile(rb"(?:\A|\n)message-id[ \t]*:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE)
 _HEADER_END = re.compile(rb"(?:\A|\n)\r?\n")
 
 
 class MessageIdFinder:
-    """`value` is empty until it is found."""
+    """Finds the Message-ID; `value` is empty until then."""
 
     __slots__ = ("_held", "_left", "value")
 
     def __init__(self) -> None:
         self.value = b""
         self._held = b""
-        """The last field that has arrived, perhaps not whole."""
+        """The last field that has arrived; it may be incomplete."""
         self._left = HEADER_LIMIT
-        """Octets that are still looked at; 0: the search is over."""
+        """Octets that are still to be searched; 0: the search is over."""
 
     def feed(self, text: bytes) -> None:
         """The next piece of the message."""

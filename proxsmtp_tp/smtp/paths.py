@@ -1,5 +1,5 @@
-r"""Reverse-path and forward-path of MAIL and RCPT: they have one reading or are refused (RFC 5321 sections 4.1.2,
-4.1.3).
+r"""Reverse-path and forward-path of MAIL and RCPT: a path that servers could read in different ways is refused
+(RFC 5321 sections 4.1.2, 4.1.3).
 
 Accepted in addition to the grammar, because senders use it and all servers read it in the same way: blanks after the
 colon, a path without angle brackets, dots anywhere in a local part, quotes and backslashes of RFC 822, `_` in a domain
@@ -9,8 +9,8 @@ another one. One thing that the grammar allows is refused: a local part with bot
 changes it.
 
 Guarantees of a `Path`: its address is canonical. The source route is removed, the local part is a Dot-string if
-possible, otherwise one Quoted-string with no more backslashes than needed, and the domain ends without a dot. To
-read the canonical form again gives the same form. tests/mta compares the readings with Postfix, Exim, sendmail and
+possible, otherwise one Quoted-string with no more backslashes than needed, and the domain ends without a dot. If the
+canonical form is read again, the result is the same. tests/mta compares the readings with Postfix, Exim, sendmail and
 OpenSMTPD.
 """
 
@@ -147,7 +147,7 @@ def _check_literal(text: str) -> None:
 
 
 def _check_u_labels(domain: bytes) -> None:
-    """Refuse labels that would look up another domain than they show: IDNA maps, ignores or splits some characters."""
+    """Refuse labels that show one domain and look up another: IDNA maps, ignores or splits some characters."""
     try:
         text = domain.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -148,7 +148,7 @@ class ReplyReader:
     __slots__ = ("_at", "_blank", "_buffer", "_code", "_cut", "_dropped", "_size", "_texts")
 
     def __init__(self) -> None:
-        self._buffer: bytes | bytearray = b""  # a bytearray grows in place where octets wait while more come
+        self._buffer: bytes | bytearray = b""  # a bytearray, which grows in place, while octets wait
         self._at = 0
         self._code = b""
         self._size = 0

@@ -9,6 +9,7 @@ forms             the forms of log lines (LogFormat)
 postfix_lines     log lines in Postfix's form
 pseudonyms        pseudonyms of addresses, with keys that change each day
 recent_failures   the messages that filters kept last
+recent_messages   the last messages of each worker, in shared memory
 facts             what happened in a session, as values
 log_lines         log lines in proxsmtpd's form
 quoting           words of peers, servers and filters, which cannot look like another field

@@ -6,8 +6,9 @@ keyed    0C5KXE0VT2R9M@example.org: a pseudonym in place of the local part, the 
          changes; who has the key can find it for an address (`pseudonyms`)
 none     (hidden)
 
-In the last three forms words of servers and filters are searched, too: what looks like an address is shown in the same
-form, and local parts of the addresses of the transaction are left out, as words. A Message-ID is shown as an address.
+In the last three forms the texts of servers and filters are searched, too: everything that looks like an address is
+shown in the same form, and words that are local parts of the transaction's addresses are removed. A Message-ID is shown
+as an address.
 
 One object for each process, as for logging: `use` sets it, `current` gives it.
 """
@@ -30,7 +31,7 @@ _PATH = re.compile(r"(?i)((?:FROM|TO):\s*<)([^>]*)(>?)")
 
 
 class Addresses:
-    """Of one process. `shown` gives the form of one address (without brackets, not empty); None: full."""
+    """The form for one process. `shown` converts one address (without brackets, not empty); None: full."""
 
     def __init__(self, shown: Callable[[str], str] | None = None) -> None:
         self._shown = shown
@@ -80,11 +81,11 @@ _current = Addresses()
 
 
 def use(addresses: Addresses) -> None:
-    """From now on this process shows addresses so."""
+    """From now on this process shows addresses in this form."""
     global _current  # noqa: PLW0603  (as logging: one for each process)
     _current = addresses
 
 
 def current() -> Addresses:
-    """What this process uses."""
+    """The form that this process uses."""
     return _current

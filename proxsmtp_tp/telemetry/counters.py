@@ -15,7 +15,7 @@ _WORD = 8
 
 @unique
 class Counter(IntEnum):
-    """What is counted; the value is the place in a row. `status` and other programs show the name in lower case."""
+    """The counters; the value is the index in a row. `status` and other programs show the name in lower case."""
 
     POSSIBLE_DUPLICATES = 0
     """Messages that the server has completely, but whose final reply is not known: the client will send them again."""
@@ -50,11 +50,11 @@ class Counter(IntEnum):
     MONITORED = 15
     """Messages that passed to the server because of FilterMode monitor, whatever the filter said."""
     MONITORED_REFUSED = 16
-    """Those of them that the filter would have refused, deferred or discarded."""
+    """Monitored messages that the filter would have refused, deferred or discarded."""
     BYPASSED = 17
     """Messages that passed to the server unjudged, because the filter was bypassed."""
     EVENTS_LOST = 18
-    """Events that nobody got: the reader of the socket is too slow or absent, or the disk is full (EventLog)."""
+    """Events that were lost: the reader of the socket is too slow or absent, or the disk is full (EventLog)."""
     LIMITED_CONNECTIONS = 19
     """Connections refused by ClientConnections."""
     SHADOW_CONNECTIONS = 20

@@ -24,7 +24,7 @@ RECIPIENTS_MAX = 10
 TEXT_MAX = 250
 """Characters of a value; see also `encoded`."""
 OCTETS_MAX = 4096
-"""Of an event as JSON: a write to a pipe of so many octets is whole (PIPE_BUF), and so is a datagram."""
+"""Octets of an event as JSON: the kernel never splits a write of this size to a pipe (PIPE_BUF), nor a datagram."""
 
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
 
@@ -41,7 +41,7 @@ class Who(NamedTuple):
 
 
 def outcome(facts: Transaction) -> str:
-    """What became of a transaction, in one word: `status` of the event."""
+    """The result of a transaction, in one word: `status` of the event."""
     code = facts.reply[:1]
     if facts.status in {ABANDONED, "INTERRUPTED"}:
         return facts.status.lower()

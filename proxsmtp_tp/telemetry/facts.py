@@ -1,6 +1,6 @@
 """What happened in a session, as values: the session gives them, log lines and events are made of them.
 
-Addresses and words are bytes, as the peers sent them. Times are durations in seconds; None: it did not come to that.
+Addresses and words are bytes, as the peers sent them. Times are durations in seconds; None: this step did not happen.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class Transaction:
     is_message: bool = True
     """Whether DATA was accepted: then it has a line in the log."""
     reply: bytes = b""
-    """The reply to the client that decided, with its CRLF; empty: there was none."""
+    """The deciding reply to the client, with its CRLF; empty: there was none."""
     origin: str = ""
     """Who chose the reply: server, filter, or proxy."""
     verdict: str = ""
-    """The filter's: pass, reject, tempfail, discard, quarantine; empty: there was none."""
+    """The filter's verdict: pass, reject, tempfail, discard, quarantine; empty: there was none."""
     monitored: str = ""
-    """FilterMode monitor: what `verdict` would have been with enforce; empty: it is the filter's."""
+    """FilterMode monitor: the verdict with FilterMode enforce; empty: the same as `verdict`."""
     filter_words: str = ""
     """How the filter ended, or what it said."""
     judged: tuple[FilterJudged, ...] = ()

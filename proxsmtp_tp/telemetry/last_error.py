@@ -1,7 +1,7 @@
 """The last line of the log that was an error, of whichever process of the daemon, for `status`.
 
-One place in memory that all processes share, made by the master before the first fork. Whoever logs an error writes it,
-without a lock; a checksum shows a text that two of them wrote at once.
+One place in memory that all processes share, made by the master before the first fork. A process that logs an error
+writes it there without a lock; a checksum shows whether two of them wrote at the same time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LastErrorHandler(logging.Handler):
         self._last = last
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it. Nothing here fails: the text of a record that cannot be made is told by the other handlers."""
+        """Keep the line. Nothing here fails: a record without a valid text is reported by the other handlers."""
         try:
             self._last.write(record.getMessage(), time.time())
         except (TypeError, ValueError):

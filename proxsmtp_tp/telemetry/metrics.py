@@ -2,7 +2,7 @@
 
 One mapping, made by the master before the first fork and kept over reloads. Each worker writes only its own row, so no
 lock is needed; a reader sums all rows. Before the row of a dead worker is given to another, the master adds its values
-to a row for dead workers (`keep`), so that no value ever falls while the daemon runs.
+to a row for dead workers (`keep`), so that no value ever decreases while the daemon runs.
 
 Names, labels and units follow the conventions of Prometheus (https://prometheus.io/docs/practices/naming/). No label is
 the address of a client, sender or server: their number has no limit. A new metric is one row in FAMILIES.

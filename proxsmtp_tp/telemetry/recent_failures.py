@@ -1,5 +1,4 @@
-"""What failed last, and when it worked last: for `status` and `doctor`, in shared memory. Now for filters: which
-messages they kept.
+"""The last failures of filters, and when one last worked: for `status` and `doctor`, in shared memory.
 
 Made by the master before the first fork. A worker writes only its own row, without a lock: first the number 0, then the
 entry, then its number. A reader that finds another number after the entry than before it drops the entry: it was
@@ -17,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 ENTRIES = 8
-"""For each worker: a probe reads its own entry within a second, and the last few failures name a cause."""
+"""Entries of each worker: a probe reads its own entry within a second, and the last few failures show a cause."""
 TEXT_MAX = 400
 """Octets of the reason: the longest last line of a filter that makes a reply (512 octets) is of use only in part."""
 

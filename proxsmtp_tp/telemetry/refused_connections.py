@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 
 HIGH, LOW = 0.8, 0.7
-"""Parts of MaxConnections: warn at the first; the second keeps a number that goes up and down from many warnings."""
+"""Shares of MaxConnections: warn above the first, and again only after the number was below the second."""
 
 _SECOND, _TOLD, _WARNED, _HEADER = range(4)  # words before those of the workers
 
@@ -25,7 +25,7 @@ class RefusedConnections:
         self._words[_HEADER + worker] += 1
 
     def untold(self, second: int) -> int:
-        """Refusals that nobody has told, once in each second; 0 for whoever comes later. Call it under the lock."""
+        """Refusals not logged yet, for the first caller in each second; 0 for others. Call it under the lock."""
         words = self._words
         if words[_SECOND] >= second:
             return 0

@@ -19,6 +19,7 @@ import time
 import zlib
 from collections import Counter
 from enum import IntEnum, unique
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxsmtp_tp.telemetry.record_lock import RecordLock
@@ -140,7 +141,7 @@ class SessionTable:
                 self._used[0] -= 1
 
     def kill(self, identifier: str) -> bool:
-        """Ask the worker of this session to end it. False: there is none of this id."""
+        """Ask the worker of this session to end it. False: there is no session with this id."""
         for row, _, shown in self._rows():
             if shown.id == identifier:
                 self.wanted[row] = key_of(identifier)
@@ -160,7 +161,9 @@ class SessionTable:
     def listed(self, most: int) -> list[dict[str, Any]]:
         """The sessions, those that are the longest in their phase first, `most` at most. Times in seconds."""
         now = int(time.monotonic() * 1000)
-        rows = sorted(self._rows(), key=lambda found: found[1] >> _PHASE_BITS)[:most]
+        states = sorted((state >> _PHASE_BITS, row, state) for row, state in enumerate(self._states()) if state)
+        read = ((row, state, self._read(row)) for _, row, state in states)
+        rows = islice(((row, state, shown) for row, state, shown in read if shown is not None), most)
         return [
             {
                 "id": shown.id,

@@ -1,7 +1,7 @@
 """Numbers that the master sets for all workers while they run: log level, traced clients, and others.
 
 One shared mapping, made by the master before the first fork and kept over reloads. Only the master writes. A worker
-reads without a lock, where the number counts: an aligned word is read as it was before or after a change.
+reads without a lock when it needs a number: an aligned word is read as it was before or after a change.
 
 Times are nanoseconds of CLOCK_MONOTONIC (`time.monotonic_ns`), which all processes of a host share.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 _WORD = 8
-_WORDS = 64  # places for switches to come; the page that they are in is there anyway
+_WORDS = 64  # more than are used: the memory page exists in any case
 _TRACED = struct.Struct("=II")  # CRC-32 and length of the text behind it
 _TRACED_SIZE = 4096
 
@@ -32,7 +32,7 @@ class Switch(IntEnum):
     """What can be set; the value is the place of its word. 0 before it is set."""
 
     CHANGES = 0
-    """How often anything was changed: who has seen this number knows all."""
+    """How often anything was changed: with the same number as before, nothing has changed."""
     LOG_LEVEL = 1
     """Lines of this level (of Python's logging) and above are written."""
     PROBE_UNTIL = 3

@@ -9,8 +9,9 @@
 Time and number of a row are one increasing value in shared memory that the master makes before the first fork: the next
 worker in a row, after a crash or a reload, continues behind the last id of the worker before it. A clock that goes back
 does not repeat an id either: the number counts on, and its carry advances the time, until the clock has come up again.
-Ids of other instances, of a daemon that was restarted, and of other hosts differ by the random number where millisecond
-and row are the same by chance. Ids sort by time.
+The same holds over restarts of the daemon: the master keeps on disk the time up to which ids may have been given
+(`service.id_lease`), the workers give none behind it, and the next daemon begins there. Without that file, and between
+instances and hosts, ids differ by the random number where millisecond and row are the same by chance. Ids sort by time.
 """
 
 from __future__ import annotations
@@ -54,24 +55,41 @@ class TraceIds:
         """ValueError for more rows than an id can tell apart."""
         if rows > ROWS_MAX:
             raise ValueError(f"{rows} rows do not fit in a trace id")
-        self._last = memoryview(mmap.mmap(-1, rows * 8)).cast("Q")
+        self._last = memoryview(mmap.mmap(-1, (rows + 1) * 8)).cast("Q")
+        self._rows = rows
+        self._last[rows] = _TIME_MASK
+
+    def begin(self, milliseconds: int) -> None:
+        """The first ids of all rows are not before this time (since EPOCH_MS)."""
+        for row in range(self._rows):
+            self._last[row] = max(self._last[row], milliseconds << _NUMBER_BITS)
+
+    def limit(self, milliseconds: int) -> None:
+        """From now on a new id takes its time from the clock only as far as this; then it counts on."""
+        self._last[self._rows] = min(milliseconds, _TIME_MASK)
+
+    @property
+    def used(self) -> int:
+        """The time of the last id of all rows, in milliseconds since EPOCH_MS; ids of other processes may follow it."""
+        return max(self._last[: self._rows].tolist(), default=0) >> _NUMBER_BITS
 
     def of(self, row: int, clock: Callable[[], float] = time.time) -> RowIds:
         """The ids of one worker; `clock` gives POSIX time in seconds."""
-        return RowIds(self._last, row, clock)
+        return RowIds(self._last, row, self._rows, clock)
 
 
 class RowIds:
     """The ids of one worker. Only that worker may call `new`."""
 
-    def __init__(self, last: memoryview, row: int, clock: Callable[[], float]) -> None:
+    def __init__(self, last: memoryview, row: int, limit: int, clock: Callable[[], float]) -> None:
         self._last = last
         self._row = row
+        self._limit = limit
         self._clock = clock
 
     def new(self) -> str:
         """The id of the next session; costs a microsecond."""
-        milliseconds = max(int(self._clock() * 1000) - EPOCH_MS, 0)
+        milliseconds = min(max(int(self._clock() * 1000) - EPOCH_MS, 0), self._last[self._limit])
         random_number = random.getrandbits(_NUMBER_BITS)  # not secret: it only separates ids of different daemons
         value = max(milliseconds << _NUMBER_BITS | random_number, self._last[self._row] + 1)
         if value >> _NUMBER_BITS == self._last[self._row] >> _NUMBER_BITS:

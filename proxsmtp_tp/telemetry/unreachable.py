@@ -1,7 +1,7 @@
 """Servers that could not be reached lately, for `status`: a few places for each worker, in memory that all share.
 
-A worker writes only its own places, without a lock, and frees one when it reaches the server again. A place is written
-at once but for its last word, the time of the last failure, which makes it valid. Times are seconds of CLOCK_MONOTONIC.
+A worker writes only its own places, without a lock, and frees one when it reaches the server again. The last word of a
+place, the time of the last failure, is written last and makes the place valid. Times are seconds of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 PLACES = 8
-"""For each worker. Of more servers those that failed last are kept."""
+"""Servers of each worker: those that failed last."""
 
 RECENT = 120.0
 """Seconds for which a failure is shown: another worker may have reached the server since."""
@@ -33,7 +33,7 @@ class Unreachable:
         return WorkerUnreachable(self._places[worker * PLACES * _SIZE : (worker + 1) * PLACES * _SIZE])
 
     def clear(self, worker: int) -> None:
-        """The worker is dead: what it knew is of use until it is too old."""
+        """The worker is dead: its entries are kept until they are too old."""
         self.of(worker).forget(time.monotonic() - RECENT)
 
     def report(self, workers: int) -> list[dict[str, Any]]:

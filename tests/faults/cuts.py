@@ -64,7 +64,7 @@ class Result:
     """What came of one dialogue."""
 
     told: list[int] = field(default_factory=list)
-    server: Witness | None = None
+    server: ObservedServer | None = None
 
     @property
     def accepted(self) -> bool:
@@ -72,7 +72,7 @@ class Result:
         return len(self.told) > FINAL and self.told[FINAL] // 100 == 2
 
 
-class Witness(ModelServer):
+class ObservedServer(ModelServer):
     """The model server, remembering how much of its last word went out."""
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ class Witness(ModelServer):
 
 
 class RecordingServer:
-    """The server: one witness for each connection, and the places where it breaks off."""
+    """The server: an ObservedServer for each connection, and the places where it breaks off."""
 
-    def __init__(self, mx: Mx, cut: Callable[[Peer, Witness], Awaitable[None]] | None = None) -> None:
+    def __init__(self, mx: Mx, cut: Callable[[Peer, ObservedServer], Awaitable[None]] | None = None) -> None:
         self.mx = mx
-        self.witnesses: list[Witness] = []
+        self.observed: list[ObservedServer] = []
         self._open_now = 0
         self._cut = cut or whole
         mx._start(self._open())
@@ -103,19 +103,19 @@ class RecordingServer:
     async def _open(self) -> None:
         while True:
             peer = await self._accept()
-            witness = Witness()
-            self.witnesses.append(witness)
-            self.mx._start(self._answer(peer, witness))
+            observed = ObservedServer()
+            self.observed.append(observed)
+            self.mx._start(self._answer(peer, observed))
 
     async def _accept(self) -> Peer:
         sock, _ = await asyncio.get_running_loop().sock_accept(self.mx.listener)
         self.mx.peers.append(Peer(sock))
         return self.mx.peers[-1]
 
-    async def _answer(self, peer: Peer, witness: Witness) -> None:
+    async def _answer(self, peer: Peer, observed: ObservedServer) -> None:
         self._open_now += 1
         with suppress(OSError):
-            await self._cut(peer, witness)
+            await self._cut(peer, observed)
         peer.close()
         self._open_now -= 1
 
@@ -125,22 +125,22 @@ class RecordingServer:
 
     def delivered(self, number: int) -> list[bytes]:
         """The messages that came out, of one dialogue."""
-        return [message for witness in self.witnesses if witness.number == number for message in witness.messages]
+        return [message for observed in self.observed if observed.number == number for message in observed.messages]
 
-    def untouched(self) -> list[Witness]:
+    def untouched(self) -> list[ObservedServer]:
         """Connections whose MAIL never came."""
-        return [witness for witness in self.witnesses if witness.number is None]
+        return [observed for observed in self.observed if observed.number is None]
 
     def commands(self, number: int) -> list[bytes]:
         """The commands that the server saw in one dialogue."""
-        return [command for witness in self.witnesses if witness.number == number for command in witness.commands]
+        return [command for observed in self.observed if observed.number == number for command in observed.commands]
 
 
-async def whole(peer: Peer, witness: Witness) -> None:
+async def whole(peer: Peer, observed: ObservedServer) -> None:
     """A server that is never cut."""
-    await speak(peer, witness, b"220 mx\r\n", None)
+    await speak(peer, observed, b"220 mx\r\n", None)
     while data := await hear(peer):
-        if not await speak(peer, witness, witness.receive(data), None):
+        if not await speak(peer, observed, observed.receive(data), None):
             return
 
 
@@ -149,13 +149,13 @@ async def hear(peer: Peer) -> bytes:
     return await asyncio.get_running_loop().sock_recv(peer.sock, PIECE)
 
 
-async def speak(peer: Peer, witness: Witness, answer: bytes, most: int | None) -> bool:
+async def speak(peer: Peer, observed: ObservedServer, answer: bytes, most: int | None) -> bool:
     """Say it, as far as `most` octets in all go. False: there it ended."""
-    part = answer if most is None else answer[: max(most - witness.spoken, 0)]
+    part = answer if most is None else answer[: max(most - observed.spoken, 0)]
     if part:
         await asyncio.get_running_loop().sock_sendall(peer.sock, part)
-    witness.spoken += len(part)
-    witness.confirmed = witness.confirmed or b"queued\r\n" in part or (b"queued\r\n" in answer and part == answer)
+    observed.spoken += len(part)
+    observed.confirmed = observed.confirmed or b"queued\r\n" in part or (b"queued\r\n" in answer and part == answer)
     return len(part) == len(answer)
 
 

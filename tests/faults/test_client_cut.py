@@ -52,7 +52,7 @@ async def test_nothing_but_the_clients_words_reach_the_server(start_proxy: Start
         await play_all(play(harness, script, script.number, way="finish", burst=True) for script in scripts)
         await harness.empty()
         await server.quiet()
-        for witness in server.witnesses:
+        for witness in server.observed:
             if witness.number is None:
                 continue
             said = Script(witness.number).stream[: witness.number]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.cuts import FINAL, LENGTH, RecordingServer, Script, Witness, hear, play, play_all, speak
+from tests.faults.cuts import FINAL, LENGTH, ObservedServer, RecordingServer, Script, hear, play, play_all, speak
 from tests.unit.net.proxy_harness import Mx
 
 if TYPE_CHECKING:
@@ -31,27 +31,27 @@ class Cutter:
         self.hearing = hearing
         self._next = 0
         self.cuts: dict[int, int] = {}
-        """Where each witness was cut, by its identity."""
+        """Where each connection was cut, by the identity of its ObservedServer."""
 
-    async def __call__(self, peer: Peer, witness: Witness) -> None:
+    async def __call__(self, peer: Peer, observed: ObservedServer) -> None:
         """One connection."""
         at = self._next
         self._next += 1
-        self.cuts[id(witness)] = at
-        await (self._cut_hearing if self.hearing else self._cut_speaking)(peer, witness, at)
+        self.cuts[id(observed)] = at
+        await (self._cut_hearing if self.hearing else self._cut_speaking)(peer, observed, at)
         if self.way == "reset":
             peer.reset()
 
-    async def _cut_speaking(self, peer: Peer, witness: Witness, at: int) -> None:
-        going = await speak(peer, witness, GREETING, at)
+    async def _cut_speaking(self, peer: Peer, observed: ObservedServer, at: int) -> None:
+        going = await speak(peer, observed, GREETING, at)
         while going and (data := await hear(peer)):
-            going = await speak(peer, witness, witness.receive(data), at)
+            going = await speak(peer, observed, observed.receive(data), at)
 
-    async def _cut_hearing(self, peer: Peer, witness: Witness, at: int) -> None:
-        await speak(peer, witness, GREETING, None)
+    async def _cut_hearing(self, peer: Peer, observed: ObservedServer, at: int) -> None:
+        await speak(peer, observed, GREETING, None)
         heard = 0
         while heard < at and (data := await hear(peer)):
-            await speak(peer, witness, witness.receive(data[: at - heard]), None)
+            await speak(peer, observed, observed.receive(data[: at - heard]), None)
             heard += len(data)
 
 
@@ -63,7 +63,7 @@ def judge(server: RecordingServer, scripts: list[Script], results: list[Result])
         assert result.told[-1] in {221, 421}, result.told
         if result.accepted:
             assert delivered, script.number
-            assert [w.confirmed for w in server.witnesses if w.number == script.number] == [True], script.number
+            assert [w.confirmed for w in server.observed if w.number == script.number] == [True], script.number
         elif len(result.told) > FINAL:
             assert result.told[FINAL] // 100 == 4, result.told
     return sum(bool(server.delivered(script.number)) for script in scripts)

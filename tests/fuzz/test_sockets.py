@@ -70,10 +70,10 @@ async def test_random_dialogues(start_proxy: StartProxy, path: str, leave: bool)
     async with Mx() as mx, start_proxy(mx, filter_command=FILTERS[path]) as harness:
         harness.errors_expected = True
         mx.serve(server)
-        room = asyncio.Semaphore(AT_ONCE)
+        places = asyncio.Semaphore(AT_ONCE)
 
         async def one(seed: int) -> list[int]:
-            async with room:
+            async with places:
                 return await talk(harness, seed, leave=leave)
 
         told = await asyncio.gather(*(one(seed) for seed in range(DIALOGUES)))

@@ -65,6 +65,34 @@ def run(name: str, *command: str, stdin: str | None = None, check: bool = True) 
     return done.stdout
 
 
+def write_settings(name: str, *settings: str) -> None:
+    """Write "ipv4/ip_forward=1" and the like, below /proc/sys/net of a namespace."""
+
+    def write() -> None:
+        for setting in settings:
+            path, _, value = setting.partition("=")
+            Path("/proc/sys/net", path).write_text(value)
+
+    inside(name, write)
+
+
+def _ip(name: str, *lines: str) -> None:
+    """Run commands of ip(8) in a namespace, all of them in one process."""
+    text = "".join(f"{line}\n" for line in lines)
+    done = subprocess.run(
+        ["ip", "-n", name, "-batch", "-"], input=text, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, f"{text}: {done.stderr}"
+
+
+def _addresses(device: str, own: dict[int, str]) -> list[str]:
+    return [
+        f"addr add {own[4]}/24 dev {device}",
+        f"addr add {own[6]}/64 dev {device} nodad",
+        f"link set {device} up",
+    ]
+
+
 class Network:
     """The three namespaces. `gateway` forwards v4 and v6."""
 
@@ -75,23 +103,20 @@ class Network:
         for name in names:
             subprocess.run(["ip", "netns", "add", name], check=True)
             # Duplicate address detection would keep v6 addresses unusable for a second.
-            run(name, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
-            run(name, "ip", "link", "set", "lo", "up")
-        self._wire(self.client, "eth0", CLIENT, "lan0", LAN)
-        self._wire(self.server, "eth0", SERVER, "wan0", WAN)
-        run(
-            self.gateway, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
-            "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0",
+            write_settings(name, "ipv6/conf/all/accept_dad=0", "ipv6/conf/default/accept_dad=0")
+        # Where both ends have the same index, the kernel notices a carrier only once a second: see lab.network.
+        links = [
+            f"link add {near} index {index} type veth peer name eth0 netns {peer}"
+            for near, index, peer in (("lan0", 1001, self.client), ("wan0", 1002, self.server))
+        ]
+        _ip(self.gateway, "link set lo up", *links, *_addresses("lan0", LAN), *_addresses("wan0", WAN))
+        for name, own, near in ((self.client, CLIENT, LAN), (self.server, SERVER, WAN)):
+            routes = [f"route add default via {near[4]}", f"route add ::/0 via {near[6]}"]
+            _ip(name, "link set lo up", *_addresses("eth0", own), *routes)
+        write_settings(
+            self.gateway, "ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1",
+            "ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0",
         )  # fmt: skip
-
-    def _wire(self, peer: str, port: str, far: dict[int, str], name: str, near: dict[int, str]) -> None:
-        run(self.gateway, "ip", "link", "add", name, "type", "veth", "peer", "name", port, "netns", peer)
-        for where, device, own in ((self.gateway, name, near), (peer, port, far)):
-            run(where, "ip", "addr", "add", f"{own[4]}/24", "dev", device)
-            run(where, "ip", "addr", "add", f"{own[6]}/64", "dev", device, "nodad")
-            run(where, "ip", "link", "set", device, "up")
-        run(peer, "ip", "route", "add", "default", "via", near[4])
-        run(peer, "ip", "-6", "route", "add", "default", "via", near[6])
 
     def close(self) -> None:
         """Remove the namespaces."""
@@ -234,9 +259,10 @@ def snapshot(name: str) -> dict[str, str]:
 
 def _settings() -> list[str]:
     found = []
-    for root in ("/proc/sys/net/ipv4", "/proc/sys/net/ipv6", "/proc/sys/net/core"):
-        for path in Path(root).rglob("*"):
-            with suppress(OSError, UnicodeDecodeError):
-                if path.is_file():
-                    found.append(f"{path}={path.read_text().strip()}")
+    for root in ("ipv4", "ipv6", "core"):
+        for folder, _, files in os.walk(f"/proc/sys/net/{root}"):
+            for file in files:
+                path = f"{folder}/{file}"
+                with suppress(OSError, UnicodeDecodeError), open(path) as setting:  # noqa: PTH123 - a thousand of them
+                    found.append(f"{path}={setting.read().strip()}")
     return found

@@ -65,7 +65,8 @@ def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
     assert proxsmtp_tp("install-rules")[:2] == (0, "rules of instance gate: installed\n")
     assert proxsmtp_tp("install-rules")[:2] == (0, "rules of instance gate: already in place\n")
     assert "nothing would be changed" in proxsmtp_tp("install-rules", "--dry-run")[1]
-    assert proxsmtp_tp("check-rules")[:2] == (0, "rules of instance gate: in place\n")
+    status, said, _ = proxsmtp_tp("check-rules")
+    assert (status, said.splitlines()[:2]) == (0, ["rules of instance gate: in place", "intercepted, IPv4: never"])
     # The firewall's own view: what is loaded is the file of nftables/.
     assert 'elements = { "lan0" }' in run(host.net.gateway, "nft", "list", "table", "inet", "proxsmtp_gate")
 

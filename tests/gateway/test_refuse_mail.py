@@ -235,10 +235,10 @@ def test_what_cannot_be_refused_is_said(host: RulesHost, monkeypatch: pytest.Mon
     before = host.snapshot()
 
     def fails(*_: object) -> None:
-        raise GatewayError("no room")
+        raise GatewayError("no space")
 
     monkeypatch.setattr(install, "converge", fails)
-    with pytest.raises(GatewayError, match="mail passes unfiltered, it cannot be refused: no room"):
+    with pytest.raises(GatewayError, match="mail passes unfiltered, it cannot be refused: no space"):
         host.install_or_refuse_mail()
     assert host.snapshot() == before
 

@@ -1,6 +1,6 @@
 """The four servers on both sides of the gateway: each sends to each, and sinks behind them keep what came.
 
-A letter goes to a server on the sender, from there across the gateway to one on the MX, and from there to the MX's
+A message goes to a server on the sender, from there across the gateway to one on the MX, and from there to the MX's
 sink. Bounces go from the sender's servers to the sender's sink.
 """
 
@@ -34,7 +34,7 @@ NAMES: Names = tuple(START_BY_NAME)
 SUBMISSION = 2500
 """The servers on the sender listen on 127.0.0.1 from this port on."""
 REFUSED = "550 5.7.1 refused by the test's filter"
-JUDGE = f"""\
+FILTER = f"""\
 #!/bin/sh
 # Refuses what asks for it, puts a field before the rest.
 file=$(mktemp) || exit 75
@@ -62,7 +62,7 @@ BODIES = {
     "long lines": ("y" * 990 + "\r\n") * 3,
     "large": ("0123456789abcdef" * 4 + "\r\n") * 4000,
 }
-"""Of each letter, by the kind that its subject names."""
+"""Of each message, by the kind that its subject names."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Exchange:
     sink: Sink
 
     def post(self, run: str, kinds: Mapping[str, str]) -> set[bytes]:
-        """Hand each letter to each server on the sender, one for each server on the MX; their marks."""
+        """Hand each message to each server on the sender, one for each server on the MX; their marks."""
         return {
             self.submit(sender, receiver, f"{run}.{sender}.{receiver}.{number}", kind, body)
             for sender in self.senders
@@ -85,7 +85,7 @@ class Exchange:
         }
 
     def submit(self, sender: str, receiver: str, mark: str, kind: str, body: str) -> bytes:
-        """Hand one letter to a server on the sender; its mark."""
+        """Hand one message to a server on the sender; its mark."""
         octets = (HEADER.format(kind=kind, mark=mark) + "\r\n" + body).encode()
         recipients = [f"bob@{receiver}.example", f"carol@{receiver}.example"]
         port = self.senders[sender].place.port

@@ -91,7 +91,7 @@ class Sink(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def take(self, message: Arrived) -> None:
-        """A whole message; bounces bear no mark and are passed over."""
+        """A whole message; bounces have no mark, and are ignored."""
         with self._changed:
             self.all.append(message)
             if message.mark and message.mark not in self.arrived:

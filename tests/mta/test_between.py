@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.lab.gateway import Instance
-from tests.mta.exchange import BODIES, JUDGE, REFUSED, Exchange, exchange, judged, text, until
+from tests.mta.exchange import BODIES, FILTER, REFUSED, Exchange, exchange, judged, text, until
 from tests.mta.results import used
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.lab.network import GatewayNetwork
 
 SECONDS = 100.0
-"""For all letters of a run: a delivery takes a second, and the machine is busy."""
+"""For all messages of a run: a delivery takes a second, and the machine is busy."""
 REFUSE = {"refuse me\r\nX-Refuse: yes": "spam\r\n"}
 WAYS = [
     ("nftables", "redirect", "client", False),
@@ -50,7 +50,7 @@ def arrive(offices: Exchange, run: str) -> dict[bytes, bytes]:
     marks = offices.post(run, BODIES)
     missing = offices.sink.wait(marks, SECONDS)
     assert not missing, f"{sorted(missing)}\n{offices.logs()}"
-    # A connection that OpenSMTPD keeps, and that is ended from the other side, costs its next letter minutes.
+    # A connection that OpenSMTPD keeps, and that is ended from the other side, costs its next message minutes.
     offices.wait_parted(SECONDS)
     came = [message for message in offices.sink.all if message.mark in marks]
     copies = Counter((message.mark, used(to)) for message in came for to in message.recipients)
@@ -84,7 +84,7 @@ def test_each_to_each(
         "RuleInterface": "lan",
     }  # fmt: skip
     script = directory / "judge"
-    script.write_text(JUDGE)
+    script.write_text(FILTER)
     script.chmod(0o755)
     if filtered:
         directives["FilterCommand"] = str(script)
@@ -100,7 +100,7 @@ def test_each_to_each(
 
 
 def check_bounces(offices: Exchange, marks: set[bytes]) -> None:
-    """Each of these letters came back once, with the filter's words, and none of them reached the MX's sink."""
+    """Each of these messages came back once, with the filter's words, and none of them reached the MX's sink."""
 
     def bounces() -> list[bytes]:
         return [text(message) for message in offices.back.all if used(message.sender) == b"<>"]

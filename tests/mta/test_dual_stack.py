@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.gateway.plan import REFUSE_HOLD
-from tests.real.dual_stack import CLIENTS, instance, scene
+from tests.real.dual_stack import CLIENTS, instance, situation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def test_an_mta_comes_to_the_live_address(lab: GatewayNetwork, directory: Path, 
 
     Its queue waits longer than the rules remember a server by themselves, so the daemon reminds them.
     """
-    with scene(lab, directory, "refused") as there, instance(lab, directory).running():
+    with situation(lab, directory, "refused") as there, instance(lab, directory).running():
         first = CLIENTS[client].send(there)
         assert client == "sendmail" or first == ""
         if first:

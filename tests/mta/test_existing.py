@@ -9,7 +9,7 @@ import pytest
 
 from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.lab.network import MX_V4
-from tests.mta.exchange import JUDGE, Exchange, exchange, judged, text, until
+from tests.mta.exchange import FILTER, Exchange, exchange, judged, text, until
 from tests.mta.sink import Arrived, Sink, serving
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.lab.network import GatewayNetwork
 
-LETTERS = 30
+MESSAGES = 30
 PACE = 0.4
-"""Seconds of the server for each letter: the rules are in place long before the last."""
+"""Seconds of the server for each message: the rules are in place long before the last."""
 SECONDS = 60.0
 
 
@@ -42,27 +42,27 @@ def slowly(_: Arrived) -> bytes:
 @pytest.mark.parametrize("existing", ["reset", "finish"])
 def test_a_sender_that_keeps_its_connection(sender: Exchange, directory: Path, existing: str) -> None:
     script = directory / "judge"
-    script.write_text(JUDGE)
+    script.write_text(FILTER)
     script.chmod(0o755)
     directives = {
         "TransparentProxy": "client", "TempDirectory": str(directory), "RuleInterface": "lan",
         "FilterCommand": str(script), "RuleExisting": existing,
     }  # fmt: skip
     with serving(Sink(sender.lab.mx, MX_V4, 25, slowly)) as sink:
-        marks = [sender.submit("opensmtpd", "postfix", f"{existing}.{n}", "letter", "x\r\n") for n in range(LETTERS)]
+        marks = [sender.submit("opensmtpd", "postfix", f"{existing}.{n}", "message", "x\r\n") for n in range(MESSAGES)]
         assert until(lambda: len(sink.all) > 2, SECONDS), sender.logs()
         with Instance(sender.lab.gateway, directory, directives, existing).running() as instance:
             before = len(sink.all)
             assert until(lambda: len(sink.all) > before + 10, SECONDS), sender.logs()
             if existing == "finish":
                 assert "go on unfiltered" in instance.command("check-rules")
-            # Until it has sent all, or waits minutes with the letters that it was cut off with.
+            # Until it has sent all, or waits minutes with the messages that it was cut off with.
             sender.wait_parted(SECONDS)
         after = [judged(text(message))[0] for message in sink.all[before:]]
     assert len({message.mark for message in sink.all}) == len(sink.all), "doubled"
     assert {message.mark for message in sink.all} <= set(marks)
     if existing == "reset":
-        # One letter for each connection may have been on its way when the rules came.
+        # One message for each connection may have been on its way when the rules came.
         assert all(after[3:]), after
         assert len(after) > 10
     else:

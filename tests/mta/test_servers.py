@@ -9,7 +9,7 @@ import pytest
 
 from proxsmtp_tp.lab.client import Client
 from proxsmtp_tp.lab.gateway import Instance
-from tests.mta.exchange import ADDRESSES, JUDGE, NAMES, Exchange, exchange, judged, text
+from tests.mta.exchange import ADDRESSES, FILTER, NAMES, Exchange, exchange, judged, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def servers(lab: GatewayNetwork, directory: Path) -> Iterator[Exchange]:
 def instance(request: pytest.FixtureRequest, servers: Exchange, directory: Path) -> Iterator[Instance]:
     """With a filter."""
     script = directory / "judge"
-    script.write_text(JUDGE)
+    script.write_text(FILTER)
     script.chmod(0o755)
     directives = {
         "TransparentProxy": "full" if request.param == "tproxy" else "client", "RuleMode": request.param,

@@ -21,7 +21,7 @@ GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 SENDER = "alice@sender.example"
 
 
-class Fate(Enum):
+class Outcome(Enum):
     """What the gateway's filter makes of a message."""
 
     DELIVERED = "delivered"
@@ -39,7 +39,7 @@ class CorpusMessage:
     sender: str = SENDER
     mail_options: tuple[str, ...] = ()
     rcpt_options: tuple[str, ...] = ()
-    fate: Fate = Fate.DELIVERED
+    outcome: Outcome = Outcome.DELIVERED
     report: bool = False
     """The sender is told of the delivery (RFC 3461)."""
 
@@ -218,17 +218,17 @@ def _line_feeds_by_filter(name: str, domain: str, source: random.Random) -> Corp
 
 
 def _refused(name: str, domain: str, source: random.Random) -> CorpusMessage:
-    return CorpusMessage(name, _text(name, f"{GTUBE}\n"), (f"bob@{domain}",), fate=Fate.REFUSED)
+    return CorpusMessage(name, _text(name, f"{GTUBE}\n"), (f"bob@{domain}",), outcome=Outcome.REFUSED)
 
 
 def _refused_deep_inside(name: str, domain: str, source: random.Random) -> CorpusMessage:
     body = f"{_words(source, 50_000)}\n{GTUBE}\n{_words(source, 50_000)}\n"
-    return CorpusMessage(name, _text(name, body), (f"bob@{domain}", f"carol@{domain}"), fate=Fate.REFUSED)
+    return CorpusMessage(name, _text(name, body), (f"bob@{domain}", f"carol@{domain}"), outcome=Outcome.REFUSED)
 
 
 def _discarded(name: str, domain: str, source: random.Random) -> CorpusMessage:
     octets = _text(name, "away with it\n", "X-Filter-Action: discard")
-    return CorpusMessage(name, octets, (f"bob@{domain}",), fate=Fate.DISCARDED)
+    return CorpusMessage(name, octets, (f"bob@{domain}",), outcome=Outcome.DISCARDED)
 
 
 MAKERS: tuple[Callable[[str, str, random.Random], CorpusMessage], ...] = (

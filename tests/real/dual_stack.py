@@ -66,7 +66,7 @@ MESSAGE = "From: a@example.org\nTo: b@example.net\nSubject: test\n\nhello\n"
 
 
 @dataclass
-class Scene:
+class Situation:
     """The lab with a name server, a live IPv4 server, and one way in which IPv6 is dead."""
 
     lab: GatewayNetwork
@@ -97,11 +97,11 @@ class Scene:
         return "" if done.returncode == 0 else ((done.stderr + done.stdout).strip().splitlines() or ["failed"])[-1]
 
 
-def _postfix(scene: Scene) -> str:
+def _postfix(situation: Situation) -> str:
     """A Postfix with a queue of its own; delivered when its queue is empty, failed when the message is deferred."""
-    folder = Path(tempfile.mkdtemp(dir=scene.folder))
+    folder = Path(tempfile.mkdtemp(dir=situation.folder))
     folder.chmod(0o755)
-    host = _WithNames(scene)
+    host = _WithNames(situation)
     routes = {"example.net": f"smtp:[{NAME}]:25"}
     settings = {"smtp_dns_support_level": "enabled", "minimal_backoff_time": "1h", "maximal_backoff_time": "1h"}
     postfix = Postfix.start(host, folder, "sender.example.org", (), routes, settings)
@@ -123,19 +123,19 @@ def _postfix(scene: Scene) -> str:
 def _mta(name: str) -> Client:
     """One of those that exclude Postfix as a package. It keeps its queue for the next message."""
 
-    def send(scene: Scene) -> str:
-        if name not in scene.kept:
-            folder = Path(tempfile.mkdtemp(dir=scene.folder))
+    def send(situation: Situation) -> str:
+        if name not in situation.kept:
+            folder = Path(tempfile.mkdtemp(dir=situation.folder))
             folder.chmod(0o755)
             if name == "Haraka":
                 made: AbstractContextManager[senders.Sender] = senders.haraka(
-                    _WithNames(scene), folder / "mta", more("node_modules"), SECONDS
+                    _WithNames(situation), folder / "mta", more("node_modules"), SECONDS
                 )
             else:
-                host = Host(scene.lab.sender.name)
-                made = senders.MAKE_BY_NAME[name](host, folder / "mta", scene.folder / "resolv.conf", SECONDS)
-            scene.kept[name] = scene.at_end.enter_context(made)
-        return scene.kept[name].send()
+                host = Host(situation.lab.sender.name)
+                made = senders.MAKE_BY_NAME[name](host, folder / "mta", situation.folder / "resolv.conf", SECONDS)
+            situation.kept[name] = situation.at_end.enter_context(made)
+        return situation.kept[name].send()
 
     return Client(send, (lambda: True) if name != "Haraka" else more("node_modules/Haraka").exists)
 
@@ -143,9 +143,9 @@ def _mta(name: str) -> Client:
 class _WithNames(Host):
     """The sender, for programs that ask our name server."""
 
-    def __init__(self, scene: Scene) -> None:
-        super().__init__(scene.lab.sender.name)
-        self._resolv = scene.folder / "resolv.conf"
+    def __init__(self, situation: Situation) -> None:
+        super().__init__(situation.lab.sender.name)
+        self._resolv = situation.folder / "resolv.conf"
 
     def command(self, *arguments: str | Path) -> list[str]:
         mount = f'mount --bind {self._resolv} /etc/resolv.conf && exec "$@"'
@@ -161,7 +161,7 @@ def more(name: str) -> Path:
 class Client:
     """A program that sends one message: "" or what went wrong. `there` says whether it is installed."""
 
-    send: Callable[[Scene], str]
+    send: Callable[[Situation], str]
     there: Callable[[], bool]
 
 
@@ -171,9 +171,9 @@ CLIENTS = {
     "sendmail": _mta("sendmail"),
     "OpenSMTPD": _mta("OpenSMTPD"),
     "Haraka": _mta("Haraka"),
-    "smtplib": Client(lambda scene: scene.run(sys.executable, "-c", SMTPLIB), lambda: True),
+    "smtplib": Client(lambda situation: situation.run(sys.executable, "-c", SMTPLIB), lambda: True),
     "msmtp": Client(
-        lambda scene: scene.run(
+        lambda situation: situation.run(
             "msmtp",
             "--file=/dev/null",
             "--timeout=20",
@@ -186,24 +186,24 @@ CLIENTS = {
         lambda: shutil.which("msmtp") is not None,
     ),
     "swaks": Client(
-        lambda scene: scene.run(
+        lambda situation: situation.run(
             "swaks", "--timeout", "20", "--server", NAME, "--from", "a@example.org", "--to", "b@example.net"
         ),
         lambda: shutil.which("swaks") is not None,
     ),
     "aiosmtplib": Client(
-        lambda scene: scene.run(more("venv/bin/python"), "-c", AIOSMTPLIB), lambda: more("venv").exists()
+        lambda situation: situation.run(more("venv/bin/python"), "-c", AIOSMTPLIB), lambda: more("venv").exists()
     ),
     "nodemailer": Client(
-        lambda scene: scene.run("node", "-e", NODEMAILER, environment={"NODE_PATH": str(more("node_modules"))}),
+        lambda situation: situation.run("node", "-e", NODEMAILER, environment={"NODE_PATH": str(more("node_modules"))}),
         lambda: more("node_modules/nodemailer").exists(),
     ),
-    "Go net/smtp": Client(lambda scene: scene.run(more("smtp-go")), lambda: more("smtp-go").exists()),
+    "Go net/smtp": Client(lambda situation: situation.run(more("smtp-go")), lambda: more("smtp-go").exists()),
 }
 
 
 @contextmanager
-def scene(lab: GatewayNetwork, folder: Path, kind: str) -> Iterator[Scene]:
+def situation(lab: GatewayNetwork, folder: Path, kind: str) -> Iterator[Situation]:
     """IPv6 dead in this way, IPv4 alive."""
     (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     names = lab.sender.start(
@@ -219,7 +219,7 @@ def scene(lab: GatewayNetwork, folder: Path, kind: str) -> Iterator[Scene]:
         _await_port(lab.sender, "127.0.0.1", 53)
         _await_port(lab.mx, MX_V4, 25)
         with ExitStack() as at_end:
-            yield Scene(lab, folder, kind, at_end=at_end)
+            yield Situation(lab, folder, kind, at_end=at_end)
     finally:
         lab.sender.stop(names)
         lab.mx.stop(sink)
@@ -246,7 +246,7 @@ def instance(lab: GatewayNetwork, folder: Path, **directives: str) -> Instance:
     return Instance(lab.gateway, folder, given | directives)
 
 
-def _measure(client: Client, there: Scene) -> str:
+def _measure(client: Client, there: Situation) -> str:
     began = time.monotonic()
     try:
         wrong = client.send(there)
@@ -272,7 +272,7 @@ def main(wanted: list[str]) -> None:
             for kind in KINDS:
                 cells = []
                 for directives in ways.values():
-                    with scene(lab, folder, kind) as there:
+                    with situation(lab, folder, kind) as there:
                         if directives is None:
                             cells.append(_measure(client, there))
                             continue

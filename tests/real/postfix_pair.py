@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from proxsmtp_tp.lab import network
 from proxsmtp_tp.lab.client import Client
-from tests.real.corpus import CorpusMessage, Fate
+from tests.real.corpus import CorpusMessage, Outcome
 from tests.real.postfix import Postfix
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class PostfixPair:
                     message.sender, message.recipients, message.octets, message.mail_options, message.rcpt_options
                 )
                 assert reply.startswith("250 "), f"{message.name}: {reply}"
-        copies = sum(len(message.recipients) for message in messages if message.fate is Fate.DELIVERED)
-        notices = sum(message.report or message.fate is Fate.REFUSED for message in messages)
+        copies = sum(len(message.recipients) for message in messages if message.outcome is Outcome.DELIVERED)
+        notices = sum(message.report or message.outcome is Outcome.REFUSED for message in messages)
         self.mx.wait_mailbox(copies, 60)
         try:
             self.sender.wait_mailbox(notices, 60)
@@ -74,7 +74,7 @@ class PostfixPair:
     def check(self, messages: Sequence[CorpusMessage], *, filtered: bool) -> None:
         """Each delivered message arrived once for each recipient, byte for byte; no other arrived.
 
-        `filtered`: each bears our sample filter's header, or none does.
+        `filtered`: each has our sample filter's header, or none has.
         """
         wanted = {message.name: message for message in messages}
         arrived: Counter[tuple[str, str]] = Counter()
@@ -88,7 +88,7 @@ class PostfixPair:
             assert _TRACE.fullmatch(trace), f"{name} has other headers before it than an MTA's: {trace!r}"
             assert trace.count(b"\nX-Filter: passed; ") == filtered, f"{name}: {trace!r}"
             assert _field(text, b"Return-Path") == f"<{wanted[name].sender}>"
-        delivered = (message for message in messages if message.fate is Fate.DELIVERED)
+        delivered = (message for message in messages if message.outcome is Outcome.DELIVERED)
         assert arrived == Counter((message.name, to) for message in delivered for to in message.recipients)
 
     def clients(self) -> set[str]:

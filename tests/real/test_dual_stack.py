@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.real.dual_stack import CLIENTS, KINDS, instance, scene
+from tests.real.dual_stack import CLIENTS, KINDS, instance, situation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_dead_address_costs_the_first_message_at_most(
 ) -> None:
     """Without a route not even that. The next message goes to the live address, whatever the client."""
     assert CLIENTS[client].there()
-    with scene(lab, directory, kind) as there, instance(lab, directory).running():
+    with situation(lab, directory, kind) as there, instance(lab, directory).running():
         first = CLIENTS[client].send(there)
         assert kind != "no route" or first == ""
         assert CLIENTS[client].send(there) == ""
@@ -35,6 +35,6 @@ def test_a_dead_address_costs_the_first_message_at_most(
 
 def test_as_it_was(lab: GatewayNetwork, directory: Path) -> None:
     """With ConnectFailure reply a simple client never comes to the live address."""
-    with scene(lab, directory, "refused") as there, instance(lab, directory, ConnectFailure="reply").running():
+    with situation(lab, directory, "refused") as there, instance(lab, directory, ConnectFailure="reply").running():
         assert "No connection to the server" in CLIENTS["smtplib"].send(there)
         assert "No connection to the server" in CLIENTS["smtplib"].send(there)

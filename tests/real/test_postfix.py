@@ -14,7 +14,7 @@ import pytest
 
 from proxsmtp_tp.lab import network
 from proxsmtp_tp.lab.gateway import Instance
-from tests.real.corpus import CorpusMessage, Fate, messages
+from tests.real.corpus import CorpusMessage, Outcome, messages
 from tests.real.postfix_pair import DOMAINS, REFUSAL
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def filter_command(directory: Path) -> str:
 
 def test_control_without_a_gateway(postfix_pair: PostfixPair) -> None:
     """The two Postfixes change nothing themselves: what the other tests find is ours."""
-    corpus = [message for message in _corpus("control") if message.fate is Fate.DELIVERED]
+    corpus = [message for message in _corpus("control") if message.outcome is Outcome.DELIVERED]
     postfix_pair.send(corpus)
     postfix_pair.check(corpus, filtered=False)
 
@@ -79,7 +79,7 @@ def test_corpus(
     notices = postfix_pair.notices()
     for message in corpus:
         told = [notice for notice in notices if message.name in notice]
-        if message.fate is Fate.REFUSED:
+        if message.outcome is Outcome.REFUSED:
             (bounce,) = told
             for recipient in message.recipients:
                 assert f"<{recipient}>: host" in bounce

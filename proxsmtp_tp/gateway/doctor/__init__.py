@@ -10,14 +10,14 @@ replica      a copy of the host, in which such a connection is tested; the host 
 forwarding   whether interception opens connections that the host's forwarding policy closes
 listeners    the daemon's unit, its listeners, privileges, descriptors
 unit         the unit as systemd has it, and the last lines of a log
-daemon_view  temp directory and filter, from where the daemon looks
-daemon_eyes  the process that looks from there
-load         what the daemon's status tells: connections, filters, workers, configuration, log
-servers      servers behind the daemon; who reaches it where there are no rules
+daemon_view  temp directory and filter, as the daemon sees them
+daemon_access  the program that looks in the daemon's namespaces, as its user
+load         the daemon's status: connections, filters, workers, configuration, log
+servers      the servers that the daemon connects to; who can connect to a daemon without rules
 probe        real mails from a temporary client through rules and daemon to a temporary server
 prober       the process that makes client and server, and sends the mails
 mail_peers   the client and the server
-verdicts     whether a filter kept a mail with a code of its own
+verdicts     how a filter refused or discarded a mail of the probe
 
 The steps never change the host. `probe` adds two links, which end with its processes.
 """

@@ -1,7 +1,7 @@
-"""Checks TempDirectory and the filter from where the daemon looks: in its mount namespace, as its user.
+"""Checks TempDirectory and the filter as the daemon sees them: in its mount namespace, as its user.
 
-`daemon_eyes` enters there and looks. Where no daemon runs, it looks from here as the daemon's user; the unit of such a
-daemon may see other files, so that is not more than a guess.
+`daemon_access` looks there. Where no daemon runs, it looks in this process's namespace as the daemon's user. That is
+only a guess, because a daemon's unit may show it other files.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _short_of_space(total: int, free: int, path: Path, spool_limit: int) -> str 
 
 
 def look_at_bypass(setup: Setup) -> Iterator[Finding]:
-    """Checks that nobody has taken the filter out of the way."""
+    """Checks that the filter is not bypassed."""
     if bypass := (setup.status() or {}).get("bypass"):
         text = f"mail passes unjudged for another {bypass['left']} s: {bypass['reason']}"
         yield Finding("bypass", False, text, f"{setup.command('bypass')} --end")
@@ -184,7 +184,7 @@ def _hidden(setup: Setup) -> bool:
 
 
 def _look(setup: Setup, pid: int | None) -> dict[str, Any]:
-    """Ask `daemon_eyes`. Raises GatewayError."""
+    """Ask `daemon_access`. Raises GatewayError."""
     settings = setup.settings
     address = settings.filter_address if settings.filter_type is FilterType.SMTP else None
     command = settings.filter_command if settings.filter_type in {FilterType.PIPE, FilterType.FILE} else None
@@ -198,7 +198,7 @@ def _look(setup: Setup, pid: int | None) -> dict[str, Any]:
         "socket": address.path if isinstance(address, UnixAddress) else None,
     }
     done = subprocess.run(
-        module_command("proxsmtp_tp.gateway.doctor.daemon_eyes"),
+        module_command("proxsmtp_tp.gateway.doctor.daemon_access"),
         input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS,
     )  # fmt: skip
     if done.returncode:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.state import Store
 
 
-class _Row(NamedTuple):
-    """One step. `rules`: it is for a daemon that rules bring connections to. `root`: only root can look at it."""
+class _StepRow(NamedTuple):
+    """One step. `rules`: only if rules redirect connections to the daemon. `root`: only root can examine it."""
 
     look: Look
     rules: bool = False
@@ -45,33 +45,33 @@ class _Row(NamedTuple):
 
 
 STEPS = (
-    _Row(host.look_at_interfaces, rules=True),
-    _Row(host.look_at_forwarding, rules=True),
-    _Row(host.look_at_reverse_paths, rules=True),
-    _Row(host.look_at_ipv6, rules=True),
-    _Row(host.look_at_bridges, rules=True),
-    _Row(host.look_at_connection_tracking, rules=True, root=True),
-    _Row(rules.look_at_rules, rules=True, root=True),
-    _Row(rules.look_at_overlap, rules=True, root=True),
-    _Row(rules.look_at_existing, rules=True, root=True),
-    _Row(rules.look_at_delivery, rules=True, root=True),
-    _Row(rules.look_at_heartbeat, rules=True, root=True),
-    _Row(firewall.look_at_firewall, rules=True, root=True),
-    _Row(forwarding.look_at_forwarding_policy, rules=True, root=True),
-    _Row(listeners.look_at_unit),
-    _Row(listeners.look_at_listeners),
-    _Row(listeners.look_at_privileges, root=True),
-    _Row(listeners.look_at_descriptors, root=True),
-    _Row(daemon_view.look_at_temp_directory, root=True),
-    _Row(daemon_view.look_at_filter, root=True),
-    _Row(daemon_view.look_at_bypass),
-    _Row(load.look_at_load),
-    _Row(servers.look_at_servers),
-    _Row(servers.look_at_access),
+    _StepRow(host.look_at_interfaces, rules=True),
+    _StepRow(host.look_at_forwarding, rules=True),
+    _StepRow(host.look_at_reverse_paths, rules=True),
+    _StepRow(host.look_at_ipv6, rules=True),
+    _StepRow(host.look_at_bridges, rules=True),
+    _StepRow(host.look_at_connection_tracking, rules=True, root=True),
+    _StepRow(rules.look_at_rules, rules=True, root=True),
+    _StepRow(rules.look_at_overlap, rules=True, root=True),
+    _StepRow(rules.look_at_existing, rules=True, root=True),
+    _StepRow(rules.look_at_delivery, rules=True, root=True),
+    _StepRow(rules.look_at_heartbeat, rules=True, root=True),
+    _StepRow(firewall.look_at_firewall, rules=True, root=True),
+    _StepRow(forwarding.look_at_forwarding_policy, rules=True, root=True),
+    _StepRow(listeners.look_at_unit),
+    _StepRow(listeners.look_at_listeners),
+    _StepRow(listeners.look_at_privileges, root=True),
+    _StepRow(listeners.look_at_descriptors, root=True),
+    _StepRow(daemon_view.look_at_temp_directory, root=True),
+    _StepRow(daemon_view.look_at_filter, root=True),
+    _StepRow(daemon_view.look_at_bypass),
+    _StepRow(load.look_at_load),
+    _StepRow(servers.look_at_servers),
+    _StepRow(servers.look_at_access),
 )
 """In the order in which they are shown."""
 PROBE_SECONDS = 60.0
-"""For all mails of a probe, each of which has limits of its own."""
+"""Seconds for a whole probe; each of its mails has shorter limits."""
 
 
 def examine(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:

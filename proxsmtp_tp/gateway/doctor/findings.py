@@ -25,7 +25,7 @@ class State(Enum):
     KEPT = "kept"
     """A filter kept a mail of the probe, with an SMTP code of its own: it works, and this mail did not pass."""
     UNSEEN = "?"
-    """It could not be looked at."""
+    """It could not be examined."""
     WRONG = "WRONG"
 
 
@@ -54,7 +54,7 @@ class Finding:
 
 
 def unseen(step: str, text: str) -> Finding:
-    """A step that could not be looked at, and why."""
+    """The finding of a step that could not be examined, with the reason."""
     return Finding(step, False, text, other=State.UNSEEN)
 
 
@@ -67,7 +67,7 @@ class Setup:
     """What is examined. `config` is the configuration file as the administrator named it; the fixes use it.
 
     `status` asks the daemon for its status (`service.status`); None: it does not answer. `may_be_a_filters`: whether a
-    reply is none of the proxy's own. `needs`: capabilities that its unit must give.
+    filter may have made a reply, because the proxy makes none like it. `needs`: capabilities that its unit must give.
     """
 
     settings: Settings
@@ -78,7 +78,7 @@ class Setup:
     may_be_a_filters: Callable[[str], bool] = bool
     needs: tuple[str, ...] = ()
     step_seconds: float = 10.0
-    """What a step may take: what an administrator waits for at 3 a.m. The steps run at the same time."""
+    """Seconds that a step may take, so that an answer comes soon. The steps run at the same time."""
 
     def command(self, subcommand: str) -> str:
         """One of our own commands for this configuration."""
@@ -89,7 +89,7 @@ class Setup:
 
     @property
     def intercepts(self) -> bool:
-        """Whether rules bring it connections; otherwise clients connect to it."""
+        """Whether rules redirect connections to the daemon; otherwise clients connect to it."""
         return bool(self.plan.options.interfaces) or self.plan.options.local
 
     @property
@@ -109,7 +109,7 @@ class Setup:
 
     @property
     def reload(self) -> str:
-        """The command that has it read its configuration again."""
+        """The command for a reload."""
         return f"systemctl reload {self.unit}" if self.unit is not None else self.command("reload")
 
     @property

@@ -79,7 +79,7 @@ def look_at_interfaces(setup: Setup) -> Iterator[Finding]:
 
 
 def look_at_forwarding(setup: Setup) -> Iterator[Finding]:
-    """Checks that the host forwards: it must forward everything but mail, and mail that fail open lets pass."""
+    """Checks that the host forwards: everything except mail, and with fail open also mail while no daemon runs."""
     if not setup.plan.options.interfaces:
         return
     for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):

@@ -41,7 +41,7 @@ class Listening:
     transparent: bool
     pids: tuple[int, ...]
     waits: bool = False
-    """Nobody accepts: systemd keeps it until the daemon starts again."""
+    """No process accepts connections: systemd keeps the socket until the daemon starts again."""
 
     def takes(self, version: int) -> bool:
         """Whether it accepts connections of an IP version to any address."""
@@ -54,7 +54,9 @@ def listening(port: int) -> list[Listening]:
 
 
 def _sockets(port: int) -> list[Listening]:
-    """Those, and those that only systemd has: it keeps a copy of each for the next daemon (FileDescriptorStoreMax=)."""
+    """As `listening`, and the sockets that only systemd has: it keeps copies for the next daemon
+    (FileDescriptorStoreMax=).
+    """
     done = subprocess.run(
         ["ss", "-HtlnpeO", "--inet-sockopt", "sport", "=", f":{port}"],
         capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS,
@@ -105,7 +107,7 @@ def look_at_listeners(setup: Setup) -> Iterator[Finding]:
 
 
 def _nobody_listens(setup: Setup) -> Finding:
-    """The daemon does not run: why, as far as systemd or its log know."""
+    """The daemon does not run: the reason, if systemd or the log tells it."""
     text, fix = f"no process listens on port {setup.plan.options.listen_port}", setup.start
     kept = _sockets(setup.plan.options.listen_port)  # by systemd, or by a daemon that starts
     if not kept and (problem := _why_not_bound(setup)):

@@ -1,6 +1,6 @@
-"""What the daemon's status tells: connections, places of filters, failures of the filter, workers, the log.
+"""Checks what the daemon's status tells: connections, places of filters, failures of the filter, workers, the log.
 
-Without an answer nothing of this can be seen; why the daemon does not answer, the steps of `listeners` say.
+If the daemon does not answer, none of this can be checked; the steps of `listeners` find out why.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECENT = 600.0
-"""Seconds: a failure in the last ten minutes may be why mail waits now, since clients try again after so long."""
+"""Seconds: a failure in the last ten minutes may be the reason why mail waits now, because clients try again later."""
 WAITS_LONG = 2.0
-"""Seconds that a message may wait for a place: a place that is given up is taken within milliseconds."""
+"""Seconds that a message may wait for a place. A place that becomes free is taken within milliseconds."""
 SILENT = 15
 """Seconds: a worker sends a pulse every five; the master kills one that is silent for a minute."""
 _SHARE = 4  # net.admission: how many times the free connections a client may have
@@ -52,9 +52,9 @@ def _connections(answer: dict[str, Any]) -> Finding:
 def _clients(answer: dict[str, Any]) -> Iterator[Finding]:
     """Whether one client has so many connections that the daemon refuses it more (`net.admission`, SHARE)."""
     free = max(0, answer["max_connections"] - answer["connections"])
-    for client, held in sorted((answer.get("clients") or {}).items()):
-        if held > 1 and held >= _SHARE * free:
-            text = f"{client} alone has {held} of {answer['max_connections']} connections: it gets no more"
+    for client, number in sorted((answer.get("clients") or {}).items()):
+        if number > 1 and number >= _SHARE * free:
+            text = f"{client} alone has {number} of {answer['max_connections']} connections: it gets no more"
             yield Finding(
                 "clients", False, f"{text}; ClientConnections limits a client, RuleExceptSource leaves it out"
             )
@@ -118,7 +118,7 @@ def _configuration(setup: Setup, answer: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _log(setup: Setup, answer: dict[str, Any]) -> Iterator[Finding]:
-    """Whether somebody takes the lines. A daemon that writes them to a file or terminal needs nobody."""
+    """Whether a log daemon takes the lines. A daemon that logs to a file or terminal needs none."""
     syslog = bool((answer.get("log") or {}).get("syslog"))
     if not syslog and setup.unit is None:
         return

@@ -32,7 +32,7 @@ ORDINARY = (
 LONG = 200 * (76 * "x" + "\r\n")
 """Lines that make a mail longer than a packet: 15 kB."""
 LONG_REPLY_OCTETS = 4096
-"""The server's reply to HELP has at least so many: more than fit into one packet."""
+"""Octets of the server's reply to HELP, at least: more than fit into one packet."""
 _LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REPLY_OCTETS // 60 + 1)) + b"214 end\r\n"
 _REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
 _LINE_MAX = 1 << 16

@@ -1,8 +1,8 @@
 """The probe: real mails from a temporary client through the installed rules and the daemon, by each IP version.
 
 The first mail is bare: some filters refuse it. The second is one that a filter should pass. `prober` sends them; this
-module makes findings of its report, hop by hop. The rules take the probe's mails by an interface of their own; the
-rules of each client interface are tried in a copy of the host (`firewall`), since nothing may be changed there.
+module makes findings of its report, hop by hop. The probe's mails come in by an interface of their own. The rules of
+the client interfaces are tried in a copy of the host (`firewall`), because nothing may be changed on these interfaces.
 
 A refusal with an SMTP code of the filter's own is a finding of its own kind: kept. A refusal that the proxy made, or a
 filter that failed, is wrong.
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 STEP_SECONDS = 6.0
 """For one step of a mail dialogue. A filter that needs longer for a mail of a few lines is too slow for real mail."""
 _SESSIONS = 4
-"""Sessions one after the other: two mails, a long reply, a long mail. Each ends at its first silent step."""
-_SPARE_SECONDS = 20.0  # the start of five processes on a busy machine
+"""Sessions, one after the other: two mails, a long reply, a long mail. Each ends at the first step without an
+answer."""
+_SPARE_SECONDS = 20.0  # the start of five processes on a busy host
 
 
 def probe(setup: Setup) -> Iterator[Finding]:
@@ -110,7 +111,7 @@ class _Way:
         yield from _narrow_links(self._version, report)
 
     def _call(self, mail: dict[str, Any]) -> Iterator[Finding]:
-        """Whether the daemon called the server, from the address that it should use."""
+        """Whether the daemon connected to the server, from the address that it should use."""
         settings = self._setup.settings
         if mail["seen"]:
             source = mail["seen"][-1]["peer"][0]

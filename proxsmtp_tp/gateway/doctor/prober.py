@@ -80,7 +80,7 @@ class _Host:
 
     @staticmethod
     def lead_to(pid: int, addresses: dict[str, str]) -> None:
-        """Be the router for the namespace of a process. Only this end of the link has the small MTU."""
+        """Become the router for the namespace of a process. Only this end of the link has the small MTU."""
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
         if "6" in addresses:
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1", encoding="ascii")
@@ -195,11 +195,11 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
         to_server = {v: HOST_TO_SERVER[v] for v in versions}
         _attach(job["client_link"], client_router, client, (to_client, *_CLIENT_ROUTER, CLIENT))
         _attach(job["server_link"], server_router, server, (to_server, *_SERVER_ROUTER, SERVER))
-        return _Course(job, client, server).run()
+        return _Sending(job, client, server).run()
 
 
-class _Course:
-    """The course of a probe: all mails, then what is longer than a packet on the ways where a mail arrived."""
+class _Sending:
+    """Sends all mails; then, on the ways where a mail arrived, a mail and a reply that are longer than a packet."""
 
     def __init__(self, job: dict[str, Any], client: Namespace, server: Namespace) -> None:
         self._job, self._client = job, client

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from proxsmtp_tp.gateway import check, existing, nftables, overlap, routing
+from proxsmtp_tp.gateway import check, counting, existing, nftables, overlap, routing
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 from proxsmtp_tp.gateway.doctor.host import own_networks
 from proxsmtp_tp.gateway.nft_text import ALIVE_SET
@@ -44,9 +44,21 @@ def look_at_rules(setup: Setup) -> Iterator[Finding]:
     if finding.absent:
         yield Finding("rules", False, "they are not installed", fix)
         return
-    yield Finding("rules", not others, _some(others) or "in place", fix if others else "")
+    yield Finding("rules", not others, _some(others) or f"in place{_met(setup)}", fix if others else "")
     if setup.plan.diverts or routes:
         yield Finding("policy routing", not routes, _some(routes) or "in place", fix if routes else "")
+
+
+def _met(setup: Setup) -> str:
+    """A hint, where no client was intercepted: nobody may have sent mail since the rules were installed."""
+    options = setup.plan.options
+    reading = counting.read(options.instance, setup.store) if options.interfaces else None
+    if reading is None or reading.unread or not reading.counts:
+        return ""
+    names = ("intercepted, IPv4", "intercepted, IPv6")
+    if any(count.packets for count in reading.counts if count.rule in names):
+        return ""
+    return "; no connection of a client has met them since they were installed"
 
 
 def look_at_overlap(setup: Setup) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
-"""Checks the servers behind the daemon, and who reaches a daemon that no rules stand before.
+"""Checks the servers that the daemon connects to, and who can connect to a daemon without rules.
 
 TransparentProxy off: OutAddress resolves and answers; Listen is no open relay. Otherwise: the servers that the daemon
-could not reach lately, from its status, are tried again.
+could not reach lately, as its status tells, are tried again.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def look_at_access(setup: Setup) -> Iterator[Finding]:
 
 
 def _relays(host: str, port: int) -> str:
-    """The reply by which the server behind accepts a foreign recipient; empty: it does not, or does not answer."""
+    """The reply with which the server accepts a foreign recipient; empty: it refuses, or does not answer."""
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (to connect to)
     try:
         with smtplib.SMTP(local, port, "client.doctor.invalid", _DIAL_SECONDS) as link:

@@ -1,7 +1,7 @@
 """Runs steps of the examination at the same time, each with a limit, and gives their findings in order.
 
-A step that does not end in time is a finding of its own. It must not hold up the others, nor the answer: its thread is
-left alone, and ends with this process.
+A step that does not end in time is a finding of its own. The other steps and the answer do not wait for it: its thread
+ends with this process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     Waiting = Callable[[str, float], None]
-    """Told the name of a step that goes on, and for how many seconds it has."""
+    """Called with the name of a step that still runs, and the seconds since it began."""
 
 _TELL_SECONDS = 1.0
 
@@ -37,7 +37,7 @@ class Step:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def findings(self, waiting: Waiting | None = None) -> Iterator[Finding]:
-        """What it finds, as it comes. Raises what the step raised, except errors that say why it could not look."""
+        """The findings, one by one. Raises what the step raised, except errors that say why it could not look."""
         while True:
             try:
                 item = self._found.get(timeout=min(_TELL_SECONDS, max(0.001, self._left)))

@@ -48,12 +48,12 @@ class Unit:
 
     @property
     def starting(self) -> bool:
-        """Whether it has not come up yet, perhaps after many tries: it may have listening sockets of an earlier one."""
+        """Whether the start is not complete, perhaps after many tries: it may have sockets of an earlier daemon."""
         return self.properties.get("ActiveState") == "activating"
 
     @property
     def failing(self) -> bool:
-        """Whether the daemon ended by itself: it does not start, or did not go on."""
+        """Whether the daemon ended by itself: at its start, or later."""
         ended = self.properties.get("Result", "success") != "success"
         return ended or self.starting or self.properties.get("ActiveState") == "failed"
 

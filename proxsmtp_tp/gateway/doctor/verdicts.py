@@ -1,4 +1,4 @@
-"""What the daemon's status tells of messages that its filter kept."""
+"""What the daemon's status tells of messages that its filter did not pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CLOCKS = 0.1  # seconds; the daemon's times are rounded, and its answer takes a
 
 
 def of_client(status: dict[str, Any] | None, client: str, mail: dict[str, Any]) -> dict[str, Any] | None:
-    """How the filter kept a mail of the probe: an entry of `telemetry.recent_failures`. None: nothing is known."""
+    """How the filter refused or discarded a mail of the probe: see `telemetry.recent_failures`; None: unknown."""
     now = time.monotonic()
     for entry in ((status or {}).get("filter") or {}).get("failed", []):
         when = now - entry["seconds"]

@@ -201,7 +201,7 @@ class Daemon:
         return False
 
 
-# What a filter writes down of its surroundings: each in a file of its own, complete before it gets its name.
+# What a filter records of its environment: each part in a file of its own, renamed when it is complete.
 _RECORD = """\
 pwd >DIR/seen.cwd
 umask >DIR/seen.umask

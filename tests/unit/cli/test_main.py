@@ -280,7 +280,7 @@ def test_status_of_an_instance(
             assert cli.main(["status", "--instance", "north"]) == 0
             assert capsys.readouterr().out == describe(ANSWER) + "\n"
             assert cli.main(["status", "--json", "--instance", "north"]) == 0
-            assert json.loads(capsys.readouterr().out) == [{**ANSWER, "faults": [], "rules": None}]
+            assert json.loads(capsys.readouterr().out) == [{**ANSWER, "faults": [], "rules": None, "packets": None}]
             assert cli.main(["status", "--instance", "south"]) == 1
         finally:
             daemon.kill()

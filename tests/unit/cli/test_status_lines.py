@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any
 
-from proxsmtp_tp.cli.status_lines import activity
+from proxsmtp_tp.cli.status_lines import activity, packets_at_rules
 
 ANSWER: dict[str, Any] = {
     "sessions": {"connecting": 0, "command": 3, "waiting": 2, "filter": 64},
@@ -37,3 +37,21 @@ def test_what_an_answer_does_not_have_has_no_line() -> None:
     assert list(activity({})) == []
     quiet: dict[str, Any] = {"log": {"level": 3, "source": "-d", "left": None, "traced": []}, "last_error": None}
     assert list(activity({**quiet, "filters": {"configured": False}, "sessions": {"command": 0}})) == ["sessions: none"]
+
+
+def test_packets_at_rules() -> None:
+    counts = [
+        {"rule": "intercepted, IPv4", "packets": 12, "octets": 720},
+        {"rule": "intercepted, IPv6", "packets": 0, "octets": 0},
+        {"rule": "refused: not intercepted", "packets": 0, "octets": 0},
+    ]
+    lines = list(packets_at_rules({"since": 0, "counts": counts, "unread": ""}))
+    assert lines == [
+        "packets at the rules: intercepted, IPv4 12; intercepted, IPv6 never;",
+        "    refused: not intercepted never",
+    ]
+    assert list(packets_at_rules(None)) == []
+    unread = {"since": 0, "counts": [], "unread": "only root (CAP_NET_ADMIN) can read them"}
+    assert list(packets_at_rules(unread)) == [
+        "packets at the rules: unknown, only root (CAP_NET_ADMIN) can read them",
+    ]

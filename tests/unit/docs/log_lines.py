@@ -11,6 +11,7 @@ it, or what other functions of the module give for this parameter. It may be a c
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 from dataclasses import dataclass
@@ -49,23 +50,23 @@ class LogLine:
     place: str
 
 
-def in_code() -> list[LogLine]:
+@functools.cache
+def in_code() -> tuple[LogLine, ...]:
     """Every log line of the program. A text without words is one that the call only passes on."""
     found = set[LogLine]()
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        returned = _returned(tree)
+        returned, assigned, calls = _returned(tree), _assigned(tree.body), _calls(tree)
         for function in _functions(tree):
-            names = (
-                returned | _assigned(tree.body) | _parameters(function, tree) | _assigned(list(_own_nodes(function)))
-            )
-            for node in _own_nodes(function):
+            own_nodes = list(_own_nodes(function))
+            names = returned | assigned | _parameters(function, calls) | _assigned(own_nodes)
+            for node in own_nodes:
                 if isinstance(node, ast.Call) and (call := _log_call(node)) is not None:
                     level, arguments = call
                     texts = {_WHO.sub("", _values_left_out(text)) for text in _formatted(arguments, names)}
                     found |= {LogLine(text, level, f"{module}.{function.name}") for text in texts}
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def wanted() -> dict[str, str]:
@@ -145,14 +146,24 @@ def _assigned(nodes: list[ast.AST] | list[ast.stmt]) -> dict[str, list[ast.expr]
     return found
 
 
-def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef, tree: ast.Module) -> dict[str, list[ast.expr]]:
+def _calls(tree: ast.Module) -> dict[str, list[ast.Call]]:
+    """The calls of a module, by the name of what they call."""
+    found: dict[str, list[ast.Call]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            found.setdefault(_name_of(node), []).append(node)
+    return found
+
+
+def _parameters(
+    function: ast.FunctionDef | ast.AsyncFunctionDef, calls: dict[str, list[ast.Call]]
+) -> dict[str, list[ast.expr]]:
     """What this module gives for the parameters of a function."""
     names = [parameter.arg for parameter in function.args.args if parameter.arg != "self"]
     found: dict[str, list[ast.expr]] = {}
-    for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and _name_of(call) == function.name:
-            for name, value in zip(names, call.args, strict=False):
-                found.setdefault(name, []).append(value)
+    for call in calls.get(function.name, []):
+        for name, value in zip(names, call.args, strict=False):
+            found.setdefault(name, []).append(value)
     return found
 
 

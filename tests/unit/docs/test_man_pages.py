@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -50,11 +51,16 @@ def test_sentences_and_macros_in_generated_text() -> None:
     assert directives._sentences("One. Two, i.e. three.") == ["One.", "Two, i.e. three."]
 
 
+@functools.cache
+def help_of(subcommand: str) -> str:
+    """What `proxsmtp-tp SUBCOMMAND --help` prints."""
+    command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; main()", subcommand, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_every_option_is_in_the_manual(subcommand: str) -> None:
-    command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; main()", subcommand, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", done.stdout)) - {"help"}
+    options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", help_of(subcommand))) - {"help"}
     manual = text("proxsmtp-tp.8")
     missing = [option for option in sorted(options) if not re.search(rf"[ ,]-{option}\b(?!-)", manual)]
     assert missing == [], f"docs/man/proxsmtp-tp.8 does not describe these options of {subcommand}"
@@ -66,9 +72,7 @@ def test_every_option_is_in_the_manual(subcommand: str) -> None:
 def test_every_option_is_in_the_synopsis(subcommand: str) -> None:
     """Where the synopsis says "rule options", those stand below in a list of their own."""
     manual = text("proxsmtp-tp.8")
-    command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; main()", subcommand, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    usage = done.stdout.partition("\n\n")[0]
+    usage = help_of(subcommand).partition("\n\n")[0]
     parts = [part for part in manual.partition(".Sh DESCRIPTION")[0].split("\n.Nm\n") if is_of(part, subcommand)]
     assert parts, f"the SYNOPSIS of docs/man/proxsmtp-tp.8 needs `.Nm`, and in the next line `.Cm {subcommand}`"
     synopsis = parts[0]

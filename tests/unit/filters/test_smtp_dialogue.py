@@ -152,6 +152,8 @@ def test_an_address_never_becomes_a_second_command(octet: bytes, who: str) -> No
         ({"client": "", "helo": b""}, "ADDR HELO", []),
         ({"helo": b"a b+c=d\r\nDATA"}, "HELO", [b"HELO=a+20b+2Bc+3Dd+0D+0ADATA"]),
         ({"helo": b"h" * XFORWARD_LIMIT}, "HELO", [b"HELO=" + b"h" * XFORWARD_LIMIT]),
+        ({"trace_id": "01JD8Q3K7C2VA"}, "IDENT", [b"IDENT=01JD8Q3K7C2VA"]),
+        ({"trace_id": ""}, "IDENT", []),
         ({"helo": b"h" * (XFORWARD_LIMIT + 1)}, "HELO", []),
         ({"remote": b"198.51.100.9", "remote_helo": b"far.example"}, "ADDR HELO",
          [b"ADDR=198.51.100.9", b"HELO=far.example"]),

@@ -1,4 +1,4 @@
-"""doctor: whether TempDirectory has the room that the daemon will need."""
+"""doctor: whether TempDirectory has the space that the daemon will need."""
 
 from __future__ import annotations
 

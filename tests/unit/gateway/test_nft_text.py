@@ -86,7 +86,7 @@ def test_refuse_all_takes_what_would_be_intercepted(mode: Mode) -> None:
     assert refusing["REFUSED_PORTS"] == refusing["GUARDED_PORTS"] == "{ 25, 587 }"
     # The rules of interception, word for word, with another end.
     rules = [line.strip() for line in read_template(file_name(mode)).splitlines()]
-    here = {rule.removesuffix("reject with tcp reset") for rule in rules if "@refused_ports" in rule}
+    here = {rule.partition("counter reject with tcp reset")[0] for rule in rules if "@refused_ports" in rule}
     taken = {
         rule.partition("meta nfproto @alive")[0].replace("meta nfproto ipv4 ", "").replace("meta nfproto ipv6 ", "")
         for rule in rules

@@ -125,7 +125,7 @@ def test_hostile_envelope(shell: tuple[str, ...], tmp_path: Path, sender: str) -
 
 
 def test_trouble_is_temporary(shell: tuple[str, ...], tmp_path: Path) -> None:
-    """No room for its work: the client is told to come back, not that the mail is refused."""
+    """No space for its files: the client is told to try again later, and the mail is not refused."""
     done = run(shell, tmp_path, PLAIN, TMPDIR="/nonexistent")
     assert done.returncode == 75
     assert done.stdout == b""

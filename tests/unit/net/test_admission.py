@@ -299,7 +299,7 @@ def fill(table: Admission, clients: list[str]) -> list[str]:
     """Clients come again and again, in turn, until nobody gets in any more: who got in."""
     inside: list[str] = []
     while True:
-        came = [client for client in clients if table.try_enter(0, client) and table.add_holder(0, client) >= 0]
+        came = [client for client in clients if table.try_enter(0, client) and table.add_share(0, client) >= 0]
         if not came:
             return inside
         inside += came
@@ -343,12 +343,12 @@ def test_what_ends_counts_no_more_also_with_a_dead_worker() -> None:
     handles = []
     for row in (0, 1) * 4:
         assert table.try_enter(row, "192.0.2.1")
-        handles.append(table.add_holder(row, "192.0.2.1"))
+        handles.append(table.add_share(row, "192.0.2.1"))
     assert not table.try_enter(0, "192.0.2.1")
     table.forget(0, handles[0])
     table.leave(0, "192.0.2.1")
     assert table.try_enter(0, "192.0.2.1")
-    table.add_holder(0, "192.0.2.1")
+    table.add_share(0, "192.0.2.1")
     assert not table.try_enter(0, "192.0.2.1")
     table.clear(1)
     assert table.try_enter(0, "192.0.2.1")
@@ -369,7 +369,7 @@ def test_a_share_is_exact_among_processes(fork: Fork) -> None:
     def work(worker: int) -> None:
         for _ in range(400):
             if table.try_enter(worker, "192.0.2.1"):
-                table.add_holder(worker, "192.0.2.1")
+                table.add_share(worker, "192.0.2.1")
 
     children = [fork(partial(work, worker)) for worker in range(4)]
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
@@ -391,7 +391,7 @@ def test_who_has_its_share_costs_little_however_many_connections_there_are() -> 
     table = Admission(100_000, 1)
     for _ in range(80_000):
         assert table.try_enter(0, "192.0.2.1")
-        table.add_holder(0, "192.0.2.1")
+        table.add_share(0, "192.0.2.1")
     tried = []
     for _ in range(20):
         start = time.thread_time()

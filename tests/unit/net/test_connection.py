@@ -29,7 +29,7 @@ def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def polite(reach: Reach, filter_command: str | None, way: str) -> bool:
-    """Whether the server is told QUIT: where it waits for a command, not in a message nor while it owes a reply."""
+    """Whether the server gets QUIT: while it waits for a command, not in a message nor before a reply."""
     if reach in {phases.before_the_greeting, phases.waiting_for_a_reply, phases.half_a_reply}:
         return way == "close"  # the reply came, and only then is the half-closed client's dialogue over
     if reach is phases.waiting_for_354:  # the message that was judged is delivered to a half-closed client's server

@@ -420,13 +420,13 @@ def test_without_a_rate_each_piece_buys_the_whole_limit() -> None:
 
 def test_the_time_in_which_a_client_is_not_read_is_not_its_own() -> None:
     times = texting()
-    times.hold_text(50)
+    times.pause_text(50)
     assert times.step == 50 + 60  # the server's, to take what it has
-    times.release_text(100)
+    times.resume_text(100)
     assert times.step == 100 + 10
-    times.hold_text(105)
+    times.pause_text(105)
     times.arm(Wait.FINAL, 106)
-    times.release_text(107)
+    times.resume_text(107)
     assert times.step == 106 + times.limits[Wait.FINAL]
     times.arm(Wait.TEXT, 200)  # another message
     assert times.step == 200 + 60

@@ -19,7 +19,7 @@ def second(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def enter(table: Admission, client: str, count: int, worker: int = 0) -> None:
     for _ in range(count):
         assert table.try_enter(worker, client)
-        table.add_holder(worker, client)
+        table.add_share(worker, client)
 
 
 def test_one_worker_tells_the_sum_of_all(caplog: pytest.LogCaptureFixture, second: list[int]) -> None:

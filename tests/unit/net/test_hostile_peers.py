@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Hostile = Callable[[ProxyHarness, Mx], Awaitable[None]]
 
 GROWTH = 4 << 20
-"""Octets: what a session may hold in its buffers (two sides, each 64 KiB and a read of 256 KiB), with room."""
+"""Octets that a session may have in its buffers (two sides, each 64 KiB and a read of 256 KiB), and a reserve."""
 
 SHORT = 0.6
 """Seconds for each wait."""

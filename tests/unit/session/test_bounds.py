@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.session import client as client_module
-from proxsmtp_tp.session import effects, events, server
+from proxsmtp_tp.session import effects, events, server, verbs
 from proxsmtp_tp.session.dialogue import OUTSTANDING_OCTETS
 from proxsmtp_tp.session.effects import CloseClient, CloseServer
 from proxsmtp_tp.session.options import Options
@@ -261,7 +261,7 @@ def test_recipients_past_the_limit_are_errors_when_they_are_too_many() -> None:
     play = introduced(Options(filtered=True), "PIPELINING")
     for event in (C("MAIL FROM:<a@c.example>"), S("250 ok")):
         fed(play.session, event)
-    play.session._d.recipient_octets = client_module.RECIPIENTS_LIMIT
+    play.session._d.recipient_octets = verbs.RECIPIENTS_LIMIT
     given = fed(play.session, C("\n".join(["RCPT TO:<b@mx.example>"] * OVERSHOOT)))
     told = b"".join(effect.data for effect in given if isinstance(effect, effects.SendClient))
     assert told == answers.TOO_MANY_RECIPIENTS.wire * OVERSHOOT
@@ -326,12 +326,12 @@ def test_many_short_recipients_are_bounded_too() -> None:
             break
         fed(play.session, S("250 ok"))
         accepted += 1
-    assert accepted == client_module.RECIPIENTS_KEPT // (len(b"RCPT TO:<b@c>\r\n") + client_module.RECIPIENT_OVERHEAD)
+    assert accepted == verbs.RECIPIENTS_KEPT // (len(b"RCPT TO:<b@c>\r\n") + verbs.RECIPIENT_OVERHEAD)
     assert play
 
 
 def test_a_command_that_we_answer_ourselves_extends_the_deadline() -> None:
-    """Not so while the server owes a reply: a client cannot keep a silent server's connection open."""
+    """Not while the server has not replied: a client cannot keep a silent server's connection open."""
     play = introduced(None, "PIPELINING", strict=True)
     for _ in range(2):
         given = play.session.feed(C("STARTTLS"))

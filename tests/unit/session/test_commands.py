@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.session.client import RECIPIENTS_LIMIT
 from proxsmtp_tp.session.effects import CloseClient, CloseServer, Log, SendClient, SendServer, StartFilter
 from proxsmtp_tp.session.events import Connected, ConnectFailed, DeadlinePassed, ServerClosed, Shutdown
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.session.verbs import RECIPIENTS_LIMIT
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS
 from proxsmtp_tp.smtp.lines import COMMAND_LIMIT

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.session import effects, events
-from proxsmtp_tp.session.client import RECIPIENTS_KEPT
 from proxsmtp_tp.session.dialogue import OUTSTANDING_LIMIT
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.session.verbs import RECIPIENTS_KEPT
 from proxsmtp_tp.smtp import answers
 from tests.unit.session.playbook import C, S, addressed, client, fed, greeted, introduced, server
 

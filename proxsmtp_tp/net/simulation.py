@@ -1,7 +1,7 @@
-"""What a client would be answered: a session is played with a server that accepts everything, and nothing is counted.
+"""What the daemon would answer a client (`explain`): a simulated session, with a server that accepts everything.
 
-It is the session of the daemon, with its decisions and its words; only the state of the client's limits is a copy, and
-there is no socket. So the answer is the one that the daemon would give (`explain`).
+The session is that of the daemon, so decisions and replies are the same. It has no socket, and counts in a copy of the
+state of the client's limits.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class ClientState:
     wall: float
     """Seconds since 1970."""
     connections: int = 0
-    """That the client has."""
+    """Open connections of the client."""
 
 
-class RehearsedLimits:
-    """The limits of a session (`session.limits.ClientLimits`) that counts in a copy. None: the client has no limits."""
+class SimulatedLimits:
+    """`session.limits.ClientLimits`, which counts in a copy. `state` None: the client has no limits."""
 
     def __init__(self, settings: Settings, state: ClientState | None) -> None:
         self._policy = policy_of(settings)
@@ -105,12 +105,12 @@ class RehearsedLimits:
 
 
 @dataclass(slots=True)
-class Rehearsal:
-    """The answers, by step of the dialogue: "connection", "MAIL", "RCPT", "DATA". "": the server decides."""
+class Simulation:
+    """The result. `answers`: the reply by step ("connection", "MAIL", "RCPT", "DATA"); "": the server decides."""
 
     answers: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
-    """What the daemon would write to its log about it."""
+    """The lines that the daemon would log."""
     filtered: bool = False
     """A message would go to the filter."""
 
@@ -126,75 +126,79 @@ class Question:
     bypassed: bool = False
 
 
-def rehearse(settings: Settings, question: Question, limits: RehearsedLimits) -> Rehearsal:
-    """Play the session that the question means."""
+def simulate(settings: Settings, question: Question, limits: SimulatedLimits) -> Simulation:
+    """Simulate the session of this client."""
     client, server = question.client, question.server
-    played = _Played(Session(session_options(settings), client_ip=client, local_ip="", clock=lambda: DATE))
-    session = played.session
+    simulated = _SimulatedSession(Session(session_options(settings), client_ip=client, local_ip="", clock=lambda: DATE))
+    session = simulated.session
     if not is_served(settings, client):
-        played.take("connection", session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
-        return played.result
+        simulated.take(
+            "connection", session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients")
+        )
+        return simulated.result
     if settings.transparent and (reason := why_refused(server)):
         refused = session.refuse(
             RefusedDestinationError.reply, f"original destination {server} is refused: it is {reason}"
         )
-        played.take("connection", refused)
-        return played.result
+        simulated.take("connection", refused)
+        return simulated.result
     session.use_limits(limits)
     session.use_bypass(lambda: question.bypassed)
-    if not played.take("connection", session.check_limits(server if settings.transparent else "")):
-        return played.result
+    if not simulated.take("connection", session.check_limits(server if settings.transparent else "")):
+        return simulated.result
     session.feed(events.Connected(server))
-    played.server("220 server ESMTP")
-    played.ask("", "EHLO client.example.org")
-    if played.ask("MAIL", f"MAIL FROM:<{question.sender}>") and played.ask("RCPT", f"RCPT TO:<{question.recipient}>"):
-        played.ask("DATA", "DATA")
-    return played.result
+    simulated.server("220 server ESMTP")
+    simulated.ask("", "EHLO client.example.org")
+    if simulated.ask("MAIL", f"MAIL FROM:<{question.sender}>") and simulated.ask(
+        "RCPT", f"RCPT TO:<{question.recipient}>"
+    ):
+        simulated.ask("DATA", "DATA")
+    return simulated.result
 
 
-class _Played:
+class _SimulatedSession:
     """The session, and a server that accepts everything."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.result = Rehearsal()
+        self.result = Simulation()
 
     def ask(self, step: str, line: str) -> bool:
-        """The client says a line. Whether it is accepted."""
+        """The client sends a command. Returns whether it is accepted."""
         given = self.session.feed(events.ClientData(f"{line}\r\n".encode()))
         while commands := b"".join(effect.data for effect in given if isinstance(effect, effects.SendServer)):
-            self._note(given)
+            self._collect_reasons(given)
             given = []
             for command in commands.splitlines():
                 given += self.server(_accepting(command))
             if step and not any(isinstance(effect, effects.SendServer) for effect in given):
-                self._note(given)
+                self._collect_reasons(given)
                 self.result.answers[step] = ""
                 return True
         self.result.filtered |= any(isinstance(effect, effects.StartFilter) for effect in given)
         return self.take(step, given)
 
     def server(self, reply: str) -> list[Effect]:
-        """The server says something."""
+        """The server sends a reply."""
         return self.session.feed(events.ServerData(f"{reply}\r\n".encode()))
 
     def take(self, step: str, given: list[Effect]) -> bool:
-        """Keep an answer of our own to a step. Whether it accepts."""
-        self._note(given)
+        """Record our own answer to a step. Returns whether it accepts."""
+        self._collect_reasons(given)
         said = b"".join(effect.data for effect in given if isinstance(effect, effects.SendClient))
         accepts = not said or said[:1] in b"23"
         if step:
             self.result.answers[step] = "" if accepts else said.decode("utf-8", "replace").strip()
         return accepts
 
-    def _note(self, given: list[Effect]) -> None:
+    def _collect_reasons(self, given: list[Effect]) -> None:
         self.result.reasons += [
             effect.text for effect in given if isinstance(effect, effects.Log) and effect.level > logging.DEBUG
         ]
 
 
 def _accepting(command: bytes) -> str:
-    """What the server answers."""
+    """The reply of the server to a command."""
     verb = command[:4].upper()
     if verb == b"EHLO":
         return "250-server\r\n250 XCLIENT ADDR NAME"

@@ -17,8 +17,8 @@ from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.client_table import WINDOW, ClientTable, Word
 from proxsmtp_tp.net.gcra import SECOND
 from proxsmtp_tp.net.limit_decision import ADMINISTRATOR, WORDS
-from proxsmtp_tp.net.rehearsal import Question, RehearsedLimits, rehearse
 from proxsmtp_tp.net.serving import is_served, session_options
+from proxsmtp_tp.net.simulation import Question, SimulatedLimits, simulate
 from proxsmtp_tp.service.limit_commands import client_state, explanation
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
@@ -131,8 +131,8 @@ def test_the_answer_of_explain_is_the_answer_of_the_daemon(
     ):
         daemon = Daemon(configured, state, until, servers, period)
         copy = client_state(configured, CLIENT, SERVER, daemon.table)
-        told = rehearse(
-            configured, Question(CLIENT, SERVER, *ENVELOPE, bypassed=bypassed), RehearsedLimits(configured, copy)
+        told = simulate(
+            configured, Question(CLIENT, SERVER, *ENVELOPE, bypassed=bypassed), SimulatedLimits(configured, copy)
         )
         session = daemon.connect(bypassed)
         real: dict[str, str] = {}
@@ -165,7 +165,7 @@ def test_the_question_changes_nothing(
     before = daemon.table.state(slot), daemon.table.servers(slot), daemon.table.entries()
     for _ in range(3):
         copy = client_state(configured, CLIENT, SERVER, daemon.table)
-        rehearse(configured, Question(CLIENT, SERVER, *ENVELOPE), RehearsedLimits(configured, copy))
+        simulate(configured, Question(CLIENT, SERVER, *ENVELOPE), SimulatedLimits(configured, copy))
     assert (daemon.table.state(slot), daemon.table.servers(slot), daemon.table.entries()) == before
 
 
@@ -218,7 +218,7 @@ def test_a_limit_in_shadow_form_is_told() -> None:
     limits = WorkerLimits(configured, table, 0, lambda _: None).enter(CLIENT)
     assert limits.message() is None
     copy = client_state(configured, CLIENT, SERVER, table)
-    told = rehearse(configured, Question(CLIENT, SERVER, *ENVELOPE), RehearsedLimits(configured, copy))
+    told = simulate(configured, Question(CLIENT, SERVER, *ENVELOPE), SimulatedLimits(configured, copy))
     assert told.answers == {"connection": "", "MAIL": "", "RCPT": "", "DATA": ""}
     assert any("would be refused" in reason for reason in told.reasons)
 

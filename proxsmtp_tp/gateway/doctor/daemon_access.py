@@ -1,4 +1,4 @@
-"""What the daemon sees of the file system: `daemon_eyes`, run as a program by `daemon_view`.
+"""What the daemon can reach in the file system: a program, which `daemon_view` runs.
 
 It enters the mount namespace of the daemon's process and becomes its user (setns(2), systemd.exec(5): ProtectSystem,
 ProtectHome, PrivateTmp, ReadWritePaths), and then tries what the daemon will do: write in TempDirectory, run

@@ -1,0 +1,44 @@
+"""What holds for all tests, however pytest is started."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+# The tests start thousands of processes. Where each compiles the package again, a daemon takes twice as long to start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+LONG = (
+    "tests/deploy/test_role.py",
+    "tests/deploy/test_newer.py",
+    "tests/deploy/test_package.py",
+    "tests/deploy/test_service.py",
+    "tests/deploy/test_inventory.py",
+    "tests/mta/test_between.py",
+    "tests/mta/test_envelope.py",
+    "tests/mta/test_smuggling.py",
+    "tests/mta/test_existing.py",
+    "tests/real/",
+    "tests/conformance/",
+    "tests/gateway/test_life.py",
+    "tests/gateway/test_refuse_mail.py",
+    "tests/gateway/test_doctor.py",
+    "tests/gateway/test_unreachable.py",
+    "tests/gateway/test_crash.py",
+    "tests/gateway/test_fail.py",
+    "tests/gateway/test_staged_faults.py",
+    "tests/gateway/",
+    "tests/faults/",
+    "tests/fuzz/",
+    "tests/unit/service/",
+)
+"""Files and folders whose tests take long, the longest first: no process is left alone with one of them at the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest first. The order in a file stays."""
+    items.sort(key=lambda item: next((at for at, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
