@@ -9,13 +9,14 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 START = 120.0
 """Seconds that a daemon has to start on a busy machine."""
@@ -23,11 +24,11 @@ START = 120.0
 
 @contextmanager
 def daemon(
-    command: Sequence[str | Path], *ready: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path], *ready: Path | tuple[str, int], environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon in the foreground; the context begins when all its sockets accept connections."""
-    log = ready[0].with_suffix(".log")
-    with log.open("wb") as output:
+    with tempfile.NamedTemporaryFile() as output:
+        log = Path(output.name)
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
@@ -36,24 +37,26 @@ def daemon(
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
-    try:
-        end = time.monotonic() + START
-        while not all(map(accepts, ready)):
-            text = log.read_text(errors="replace")[-3000:]
-            assert process.poll() is None, f"{command[0]} ended:\n{text}"
-            assert time.monotonic() < end, f"{command[0]} does not listen:\n{text}"
-            time.sleep(0.05)
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def accepts(path: Path) -> bool:
-    """Whether somebody listens."""
-    with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(str(path))
+            end = time.monotonic() + START
+            while not all(map(accepts, ready)):
+                text = log.read_text(errors="replace")[-3000:]
+                assert process.poll() is None, f"{command[0]} ended:\n{text}"
+                assert time.monotonic() < end, f"{command[0]} does not listen:\n{text}"
+                time.sleep(0.05)
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def accepts(address: Path | tuple[str, int]) -> bool:
+    """Whether somebody listens."""
+    family, name = (socket.AF_UNIX, str(address)) if isinstance(address, Path) else (socket.AF_INET, address)
+    with socket.socket(family) as probe:
+        try:
+            probe.connect(name)
         except OSError:
             return False
     return True

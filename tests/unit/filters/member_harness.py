@@ -17,6 +17,7 @@ from proxsmtp_tp.filters.parts import Parts
 from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.types import TYPES
+from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.envelope import Envelope
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Handler = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None
 
 @dataclass
 class Judged:
-    """What a filter said, and the message and envelope with its edits."""
+    """What a filter said, and the message and envelope with its edits. `text` is empty if the message did not pass."""
 
     judgement: Judgement
     text: bytes
@@ -63,7 +64,8 @@ async def judge(line: str | FilterLine, text: bytes = TEXT, directory: str = "/t
         async with asyncio.timeout(PATIENCE):
             judgement = await member.judge(Mail.of(stored), asked)
         edited = editing.apply(Mail.of(stored), asked.envelope, judgement.edits)
-        judged = Judged(judgement, b"".join(edited.mail.chunks()), edited.envelope, edited.quarantine)
+        after = b"".join(edited.mail.chunks()) if judgement.action is Action.PASS else b""
+        judged = Judged(judgement, after, edited.envelope, edited.quarantine)
         for edit in judgement.edits:
             if isinstance(edit, ReplaceBody | ReplaceMessage):
                 edit.text.close()
