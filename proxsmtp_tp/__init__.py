@@ -10,4 +10,5 @@ filters    what judges a message before the server gets it
 smtp       SMTP as bytes and values; pure
 telemetry  what the daemon counts
 config     the configuration file
+worker     for workers in Python: filters of type worker import it
 """

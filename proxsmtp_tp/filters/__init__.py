@@ -53,6 +53,8 @@ milter_facts        what a milter is told of a connection and a message
 clamd               type clamd
 spamd               type spamd
 rspamd              type rspamd: HTTP
+worker              type worker: a pool of processes that judge many messages
+worker_process      one of them: ready, asked, ended
 header_difference   two headers: the edits that make one of the other
 new_text            a new body or message that a server returns
 protocols           the protocols of milter, clamd, spamd and rspamd, pure
