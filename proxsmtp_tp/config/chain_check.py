@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.filter_lines import TIMEOUTS_LIMIT, Mode
+from proxsmtp_tp.config.filter_lines import CHAIN_LIMIT, TIMEOUTS_LIMIT, Mode
 from proxsmtp_tp.config.settings import FilterType
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def chain_problems(settings: Settings) -> Iterator[str]:
         yield "Filter: not together with FilterCommand: write the command as a Filter line, and remove FilterCommand"
     if settings.filter_type is FilterType.REJECT:
         yield "Filter: FilterType reject refuses all mail before a filter could judge it: remove one of them"
+    if len(lines) > CHAIN_LIMIT:
+        yield f"Filter: {len(lines)} filters, more than {CHAIN_LIMIT}"
     names = [line.name.lower() for line in lines]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"Filter: two filters have the name {name}: each needs its own"

@@ -18,6 +18,9 @@ TIMEOUTS_LIMIT = 540.0
 """Seconds that all filters of a chain may take together: the client waits 10 minutes for the reply to its final dot
 (RFC 5321 section 4.5.3.2.6), and sends the message again after that."""
 
+CHAIN_LIMIT = 32
+"""Filters in a chain: the line of a message in the log names all of them."""
+
 PLACES_LIMIT = 10_000
 """The most messages at one filter at once."""
 

@@ -113,4 +113,7 @@ def test_problems_of_the_chain() -> None:
     assert "FilterType reject" in wrong("Filter: a pipe cat", "FilterType: reject")
     assert "two filters have the name a" in wrong("Filter: a pipe cat", "Filter: A pipe cat 1")
     assert "560 s together" in wrong("Filter: a pipe cat timeout=270", "Filter: b pipe cat timeout=270")
+    assert "33 filters, more than 32" in wrong(
+        *(f"Filter: a{number} pipe cat timeout=1 wait=1" for number in range(33))
+    )
     assert len(read("Filter: a pipe cat timeout=270", "Filter: b pipe cat timeout=270 mode=shadow")) == 2

@@ -18,7 +18,7 @@ from proxsmtp_tp.telemetry import event_log, events
 from proxsmtp_tp.telemetry.addresses import Addresses
 from proxsmtp_tp.telemetry.event_log import BACKLOG_MAX, EventLog
 from proxsmtp_tp.telemetry.events import OCTETS_MAX, Who, encoded
-from proxsmtp_tp.telemetry.facts import Seconds, Transaction
+from proxsmtp_tp.telemetry.facts import FilterJudged, Seconds, Transaction
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/event.schema.json").read_text("utf-8"))
 TYPES: dict[str, Any] = {
@@ -75,6 +75,15 @@ REPLY = st.one_of(
 )
 
 
+JUDGED = st.builds(
+    FilterJudged,
+    st.just("virus"),
+    st.sampled_from(["pass", "edit", "reject", "quarantine", "failed", "skipped", "tag"]),
+    st.floats(0, 9),
+    st.text(max_size=400),
+)
+
+
 @given(
     st.builds(
         Transaction,
@@ -91,7 +100,8 @@ REPLY = st.one_of(
         is_message=st.booleans(),
         reply=REPLY,
         origin=st.sampled_from(["server", "filter", "proxy"]),
-        verdict=st.sampled_from(["", "pass", "reject", "tempfail", "discard"]),
+        verdict=st.sampled_from(["", "pass", "reject", "tempfail", "discard", "quarantine"]),
+        judged=st.lists(JUDGED, max_size=3).map(tuple),
         filter_words=st.text(max_size=400),
         changed=st.none() | st.booleans(),
         message_id=ANY,
