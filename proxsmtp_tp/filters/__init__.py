@@ -57,8 +57,6 @@ worker              type worker: a pool of processes that judge many messages
 worker_process      one of them: ready, asked, ended
 header_difference   two headers: the edits that make one of the other
 new_text            a new body or message that a server returns
-worker              type worker: a pool of processes that judge many messages
-worker_process      one of them: ready, a message, an answer, its end
 protocols           the protocols of milter, clamd, spamd, rspamd and worker, pure
 
 hook                runs a command for some events, such as a lock; nobody waits for it
