@@ -30,6 +30,7 @@ scanner_endings     every way in which it can end, and the verdict for it
 
 chain               several filters in order: message stored, edits applied, one verdict
 links               one filter of a chain with its settings: skip, oversize, failure, mode, places, pause
+describing          what each filter says of itself, for check-filters
 types               MemberType -> the filter, one row for each type
 parts               what a type may need of its worker
 member              the interface of one filter in a chain: a coroutine, its judgement, its failure

@@ -21,6 +21,7 @@ class ChainEnding(Enum):
     NOT_ALLOWED = "an edit that edits= does not allow"
     BAD_EDIT = "an edit that cannot be applied"
     TOO_LARGE = "the message is above limit="
+    HEADER_TOO_LARGE = "the header cannot be read"
 
 
 # Enhanced codes: RFC 3463 sections 3.4 (X.3.2 not accepting now, X.3.5 incorrectly configured) and 3.8.
@@ -39,6 +40,7 @@ NOT_CHECKED: Final = Reply.of(554, "5.7.1 The message could not be checked, and 
 """failure=reject."""
 TOO_LARGE_REFUSED: Final = Reply.of(552, "5.3.4 The message is too large to be checked")
 """oversize=reject (RFC 1870 section 6.1)."""
+HEADER_TOO_LARGE: Final = Reply.of(552, "5.3.4 The header of the message is too large to be checked")
 NO_QUARANTINE: Final = Reply.of(550, "5.7.1 The message is refused by a mail filter")
 """A quarantine verdict without QuarantineDirectory."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.filter_lines import EditKind, Failure, Mode, Oversize
 from proxsmtp_tp.filters import editing, edits
 from proxsmtp_tp.filters.breaker import Breaker
-from proxsmtp_tp.filters.chain_endings import NOT_CHECKED, OVERSIZE, REPLIES, USUAL, ChainEnding
+from proxsmtp_tp.filters.chain_endings import HEADER_TOO_LARGE, NOT_CHECKED, OVERSIZE, REPLIES, USUAL, ChainEnding
 from proxsmtp_tp.filters.mail import HeaderTooLargeError
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
 from proxsmtp_tp.filters.queueing import NoPlaceError, place
@@ -92,6 +92,9 @@ class Link:
             return self._applied(judgement, mail, request, judged)
         except FilterFailedError as error:
             return self._failed(error, mail, request, judged)
+        except HeaderTooLargeError as error:
+            text = f"{ChainEnding.HEADER_TOO_LARGE.value}: {error}"
+            return self._failed(FilterFailedError(text, reply=HEADER_TOO_LARGE), mail, request, judged)
 
     def _skips(self, request: FilterRequest) -> bool:
         if self.line.skip_authenticated and request.authenticated:
@@ -177,7 +180,7 @@ class Link:
     def _edited(self, mail: Mail, envelope: Envelope, wanted: tuple[Edit, ...]) -> editing.Edited:
         try:
             return editing.apply(mail, envelope, wanted)
-        except (editing.EditError, HeaderTooLargeError) as error:
+        except editing.EditError as error:
             raise _failure(ChainEnding.BAD_EDIT, error) from error
 
     def _forbidden(self, wanted: tuple[Edit, ...]) -> EditKind | None:
@@ -238,7 +241,9 @@ class Link:
             refusal = Judgement(Action.REJECT, NOT_CHECKED, str(error))
         else:
             ending = ChainEnding.UNREACHABLE if error.unreachable else ChainEnding.FAILED
-            refusal = Judgement(Action.TEMPFAIL, error.reply or REPLIES[ending], str(error))
+            reply = error.reply or REPLIES[ending]
+            action = Action.REJECT if reply.code >= 500 else Action.TEMPFAIL  # to try again would never help
+            refusal = Judgement(action, reply, str(error))
         return Answer(note, mail, request.envelope, None, refusal)
 
 

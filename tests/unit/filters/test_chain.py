@@ -25,7 +25,7 @@ from proxsmtp_tp.filters.edits import (
 from proxsmtp_tp.filters.keeping import NoKeeper
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.links import Link
-from proxsmtp_tp.filters.mail import Octets
+from proxsmtp_tp.filters.mail import HEADER_LIMIT, Octets
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement
 from proxsmtp_tp.filters.shadowing import AT_ONCE, Shadows
 from proxsmtp_tp.filters.spool import Spool
@@ -257,6 +257,16 @@ def test_an_edit_that_is_wrong_or_not_allowed_is_a_failure(run: Run, tmp_path: P
     assert "body: add it to edits= of filter f0" in verdict.judged[0].text
     verdict, passed = run(Chain(tmp_path, ("edits=headers", Fake(Judgement(edits=(AddHeader(b"X", b"y"),))))).judge())
     assert passed.startswith(b"Subject: hello\r\nX: y\r\n")
+
+
+@pytest.mark.parametrize("settings", ["", "mode=tag", "failure=pass"])
+def test_a_header_that_is_too_large(run: Run, tmp_path: Path, settings: str) -> None:
+    text = b"A: " + b"x" * HEADER_LIMIT + b"\r\n\r\n"
+    member = Fake(Judgement(edits=(AddHeader(b"X", b"y"),)))
+    verdict, passed = run(Chain(tmp_path, (settings, member)).judge(text))
+    refused = (Action.REJECT, chain_endings.HEADER_TOO_LARGE)
+    assert (verdict.action, verdict.reply) == ((Action.PASS, None) if "pass" in settings else refused)
+    assert len(passed) == (len(text) if "pass" in settings else 0)
 
 
 def test_texts_of_a_filter_are_freed(run: Run, tmp_path: Path) -> None:
