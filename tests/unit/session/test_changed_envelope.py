@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
-from proxsmtp_tp.session.effects import CloseClient, CloseServer, FilterAbort, ReadMessage
-from proxsmtp_tp.session.events import AnswerLate, ClientClosed, FilterVerdict, MessageChunk, MessageEnd, ServerClosed
+from proxsmtp_tp.session.effects import CloseClient, CloseServer, FilterAbort, ReadMessage, SendClient, SendServer
+from proxsmtp_tp.session.events import (
+    AnswerLate,
+    ClientClosed,
+    FilterVerdict,
+    MessageChunk,
+    MessageEnd,
+    ServerClosed,
+    ServerData,
+)
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.smtp.envelope import Envelope
-from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
+from tests.unit.session.playbook import C, Playbook, S, client, fed, introduced, server
 
 FILTERED = Options(filtered=True)
 TEXT = b"Subject: x\r\n\r\nbody\r\n"
@@ -193,3 +203,65 @@ def test_late_after_the_end_of_data_only_the_server_counts() -> None:
     play = judging() >> passed(None) << server("DATA") >> S("354 go") << ReadMessage() >> MessageChunk(TEXT)
     play = play << server(TEXT) >> MessageEnd() << server(b".\r\n") << FilterAbort() >> AnswerLate()
     assert play >> S("250 queued") << client("250 queued")
+
+
+# Whatever the filters want, the server has exactly that before DATA, or gets nothing.
+
+ADDRESSES = st.sampled_from([b"b@mx.example", b"c@mx.example", b"d@mx.example", b"refuse@mx.example"])
+
+
+class Server:
+    """Keeps the envelope that the commands make."""
+
+    def __init__(self) -> None:
+        self.sender: bytes | None = None
+        self.recipients: list[bytes] = []
+        self.at_data: tuple[bytes | None, list[bytes]] | None = None
+        self.text = b""
+
+    def answer(self, line: bytes) -> bytes:
+        address = line[line.find(b"<") + 1 : line.find(b">")]
+        if b"refuse" in address:
+            return b"550 no\r\n"
+        if line.startswith(b"MAIL"):
+            self.sender, self.recipients = address, []
+        elif line.startswith(b"RCPT"):
+            if self.sender is None:
+                return b"503 MAIL first\r\n"
+            self.recipients.append(address)
+        elif line == b"RSET":
+            self.sender, self.recipients = None, []
+        elif line == b"DATA":
+            self.at_data = (self.sender, list(self.recipients))
+            return b"354 go\r\n"
+        return b"250 ok\r\n"
+
+
+@given(
+    st.booleans(),
+    st.sampled_from([b"a@client.example", b"x@client.example", b"", b"refuse@client.example"]),
+    st.lists(ADDRESSES, min_size=1, max_size=4, unique=True),
+)
+def test_the_server_has_the_wanted_envelope_or_nothing(
+    pipelining: bool, sender: bytes, recipients: list[bytes]
+) -> None:
+    play, model = judging(*(["PIPELINING"] if pipelining else [])), Server()
+    assert play
+    session = play.session
+    model.sender, model.recipients = b"a@client.example", [b"b@mx.example"]
+    effects = fed(session, passed(Envelope(sender, b"", recipients, [b""] * len(recipients))))
+    heard = b""
+    while effects:
+        sent = b"".join(effect.data for effect in effects if isinstance(effect, SendServer))
+        heard += b"".join(effect.data for effect in effects if isinstance(effect, SendClient))
+        answers = b"".join(model.answer(line) for line in sent.splitlines())
+        effects = fed(session, ServerData(answers)) if answers else []
+    refused = b"refuse" in sender or any(b"refuse" in each for each in recipients)
+    if refused:
+        assert model.at_data is None
+        assert heard.startswith(b"451 4.3.0 The server refuses the changed envelope: 550 no")
+        assert model.sender is None  # our RSET
+    else:
+        assert model.at_data is not None
+        assert model.at_data[0] == sender
+        assert sorted(model.at_data[1]) == sorted(recipients)
