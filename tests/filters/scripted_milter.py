@@ -93,7 +93,7 @@ class Scripted(Milter.Base):  # type: ignore[misc]
 
     def close(self) -> int:
         new = Path(SEEN + ".new")
-        new.write_text(json.dumps(self.seen))
+        new.write_text(json.dumps([self.plan.get("token"), *self.seen]))
         new.rename(SEEN)
         return int(Milter.CONTINUE)
 

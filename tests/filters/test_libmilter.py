@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,50 +11,14 @@ import pytest
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.envelope import Envelope
-from tests.filters.daemons import daemon
-from tests.unit.filters.member_harness import TEXT, Judged, describe, judge
+from tests.unit.filters.member_harness import TEXT, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.filters.scripted import Scripted
 
 STAGES = ["connect", "hello", "envfrom", "envrcpt", "data", "header", "eoh", "body", "eom"]
 SILENT = 0xFF080 & ~0x20000
 LEADING_SPACE = 0x100000
-
-
-class Scripted:
-    """The filter, and what it is told to do."""
-
-    def __init__(self, directory: Path) -> None:
-        self.plan = directory / "plan"
-        self.seen = directory / "seen"
-        self.socket = directory / "milter"
-
-    def judge(self, text: bytes = TEXT, *, known: dict[str, Any] | None = None, **plan: Any) -> Judged:
-        """Judge a message with that plan."""
-        self.plan.write_text(json.dumps(plan))
-        self.seen.unlink(missing_ok=True)
-        return asyncio.run(judge(f"m milter {self.socket}", text, str(self.plan.parent), **(known or {})))
-
-    @property
-    def events(self) -> list[list[Any]]:
-        """What it has seen of the last message, when it has closed the connection."""
-        end = time.monotonic() + 30
-        while not self.seen.exists():
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        found: list[list[Any]] = json.loads(self.seen.read_text())
-        return found
-
-
-@pytest.fixture(scope="module")
-def scripted(directory: Path) -> Iterator[Scripted]:
-    """One process for all tests of this module."""
-    filter_ = Scripted(directory)
-    filter_.plan.write_text("{}")
-    script = Path(__file__).with_name("scripted_milter.py")
-    with daemon(["/usr/bin/python3", script, filter_.plan, filter_.seen, filter_.socket], filter_.socket):
-        yield filter_
 
 
 def test_events(scripted: Scripted) -> None:
