@@ -75,10 +75,13 @@ async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream]
         if not sender.done() or stream.writer.transport.get_write_buffer_size():
             raise ProtocolError("it answered before the end of the message was sent")
         sender.result()
-    except (ConnectionError, ProtocolError):
-        failure = sender.exception() if sender.done() else None
-        if failure is not None and not isinstance(failure, ConnectionError):
+    except (ConnectionError, ProtocolError) as error:
+        failure = sender.exception() if sender.done() else error
+        if failure is not None and not isinstance(failure, ConnectionError | ProtocolError):
             raise failure from None
+        if failure is not None and isinstance(error, ConnectionError):
+            # Its answer, if it gave one, is lost with the connection.
+            raise ProtocolError("it closed the connection before it had read the whole message") from error
         raise
     finally:
         sender.cancel()

@@ -63,7 +63,7 @@ def test_clamd(tmp_path: Path) -> None:
 
 
 def test_clamd_over_its_limit_is_never_clean(tmp_path: Path) -> None:
-    with pytest.raises(FilterFailedError, match="larger than StreamMaxLength"):
+    with pytest.raises(FilterFailedError, match=r"larger than StreamMaxLength|before it had read the whole message"):
         run(tmp_path / "s", "clamd", clamd, LARGE)
 
 
@@ -97,7 +97,7 @@ def test_closed_at_once(tmp_path: Path, kind: str, text: bytes) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
 
-    with pytest.raises(FilterFailedError):
+    with pytest.raises(FilterFailedError, match=r"closed|reset"):
         run(tmp_path / "s", kind, handler, text)
 
 
