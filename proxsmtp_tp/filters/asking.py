@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 READ_SIZE = 64 * 1024
 """Octets read at once: what a stream reads ahead."""
 
+LAST_WORDS = 1024
+"""Octets that may wait to be sent when a connection is closed in order, such as QUIT. A server that does not read more
+than that could keep the connection for ever."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -43,23 +47,19 @@ class Reader(Protocol):
 async def connection(servers: Servers) -> AsyncIterator[Stream]:
     """A connection for one question. What goes wrong with it, or is no answer, is raised as FilterFailedError."""
     stream = await servers.open()
+    transport = stream.writer.transport
     try:
         yield stream
     except (ProtocolError, HeaderTooLargeError) as error:
         raise FilterFailedError(f"{stream.address}: {error}") from error
     except (ConnectionError, asyncio.IncompleteReadError) as error:
         raise FilterFailedError(f"{stream.address}: {_reason(error)}") from error
-    finally:
-        end(stream)
-
-
-def end(stream: Stream) -> None:
-    """Close without waiting. What was written is sent only if the server reads it now: it may not keep us."""
-    transport = stream.writer.transport
-    if transport.get_write_buffer_size():
-        transport.abort()
     else:
-        stream.writer.close()
+        if transport.get_write_buffer_size() <= LAST_WORDS:
+            stream.writer.close()  # the rest is sent, because the server has read the question
+    finally:
+        if not transport.is_closing():
+            transport.abort()
 
 
 async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream], Awaitable[_Answer]]) -> _Answer:

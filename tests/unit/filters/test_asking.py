@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.verdict import Action
@@ -261,3 +262,27 @@ def test_rspamd_rejects(tmp_path: Path) -> None:
 def test_rspamd_without_a_verdict(tmp_path: Path, status: bytes) -> None:
     with pytest.raises(FilterFailedError):
         run(tmp_path / "s", "rspamd", rspamd(b'{"error":"x"}', status=status))
+
+
+# milter.
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_milter_gets_a_goodbye(tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    said = bytearray()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            said.extend(data)
+            if data[4:5] == b"O":
+                writer.write(bytes.fromhex("0000000d 4f 00000006 000001ff 001ff7ff"))
+            elif data.endswith(b"\0\0\0\1E"):
+                writer.write(b"\0\0\0\1c")
+
+    async def case() -> None:
+        async with server(tmp_path / "s", handler) as address:
+            assert (await judge(f"x milter {address}", directory=str(tmp_path))).text == TEXT
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(case())
+    assert said.endswith(b"\0\0\0\1E" + b"\0\0\0\1Q")
