@@ -60,12 +60,11 @@ class WorkerMember:
                 answer = await process.judge(_question(mail, request), text)
                 text.finish()
                 self._pause = self._not_before = 0.0
-                if answer.reply is not None:
-                    return Judgement(answer.action, answer.reply, said=shown(answer.reply))
+                said, errors = shown(answer.reply) if answer.reply is not None else "", process.take_errors()
                 edits = answer.edits
                 if answer.size is not None:
                     edits = (ReplaceMessage(text.keep()), *edits)
-                return Judgement(answer.action, edits=edits)
+                return Judgement(answer.action, answer.reply, said=said, errors=errors, edits=edits)
         except FilterFailedError:
             if not process.messages:
                 self._back_off()

@@ -53,7 +53,8 @@ class WorkerProcess:
         self._waiting: asyncio.Future[None] = self._loop.create_future()
         """Done when the process is ready, or has answered; or failed."""
         self._taken = asyncio.Event()
-        self._errors = stderr.LastLine()
+        self.errors = stderr.ErrorOutput()
+        """What it has written to standard error since the last message."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._status: ExitStatus | None = None
@@ -76,6 +77,8 @@ class WorkerProcess:
         """Give it a message; `text` takes the new one. Raises FilterFailedError, OSError of `question`."""
         self._waiting = self._loop.create_future()
         self._text = text
+        if errors := self.take_errors():
+            log.info("filter %s: a process wrote between two messages: %s", self._name, errors)
         try:
             await self._write(question)
             await self._waiting
@@ -92,6 +95,11 @@ class WorkerProcess:
         self._head = HeadReader()
         self.messages += 1
         return answer
+
+    def take_errors(self) -> str:
+        """What it has written to standard error since the last call, as one line for the log."""
+        errors, self.errors = self.errors, stderr.ErrorOutput()
+        return errors.logged
 
     def leave(self) -> None:
         """It is not needed any more: its input ends, and after LEAVE its session."""
@@ -166,7 +174,7 @@ class WorkerProcess:
 
     def child_errors(self, data: bytes) -> None:
         """ChildOwner."""
-        self._errors.feed(data)
+        self.errors.feed(data)
 
     def child_input_taken(self) -> None:
         """ChildOwner."""
@@ -194,7 +202,7 @@ class WorkerProcess:
             return "it closed its standard output"
         status = self._status
         how = f"signal {status.signal}" if status.signal is not None else f"exit status {status.code}"
-        line = stderr.parse(self._errors.line).shown
+        line = stderr.parse(self.errors.line).shown
         return f"it ended, {how}" + (f": {line}" if line else "")
 
     def failed(self, error: Exception) -> None:

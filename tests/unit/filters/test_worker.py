@@ -248,6 +248,25 @@ def test_memory(tmp_path: Path) -> None:
     asyncio.run(case())
 
 
+def test_standard_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the message for which it was written; or alone."""
+    caplog.set_level("INFO")
+    each = f"echo within >&2; {PID}; (sleep 0.1; echo between >&2; touch {tmp_path}/written) & wait"
+
+    async def case() -> None:
+        async with pool(tmp_path, "echo start >&2; " + script(tmp_path, each)) as workers:
+            judgement, _ = await workers.judge()
+            assert judgement.errors == "within"
+            await until((tmp_path / "written").exists, "what it writes")
+            await workers.judge()
+
+    asyncio.run(case())
+    assert [record.getMessage() for record in caplog.records] == [
+        "filter w: a process wrote between two messages: start",
+        "filter w: a process wrote between two messages: between",
+    ]
+
+
 def test_check(tmp_path: Path) -> None:
     async def case() -> None:
         async with pool(tmp_path, script(tmp_path, PID)) as workers:
