@@ -26,6 +26,8 @@ def activity(answer: dict[str, Any]) -> Iterator[str]:
     for name, title in _TOTALS.items():
         if name in totals:
             yield from _counts(title, totals[name], "none")
+    if any((locks := answer.get("locks", {}).get("active", {})).values()):
+        yield from _counts("clients locked", locks, "none")
     log = answer.get("log")
     if log and (log["source"] == "log-level" or log["traced"]):
         traced = "".join(f", tracing {each['network']}" for each in log["traced"])

@@ -12,9 +12,10 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from proxsmtp_tp.config.addresses import PROBE_CLIENTS
-from proxsmtp_tp.net.measuring import measure
+from proxsmtp_tp.net.measuring import measure, measure_refusal
 from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.telemetry import addresses, events
+from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
 from proxsmtp_tp.telemetry.facts import REFUSED, REJECTED
@@ -92,7 +93,10 @@ class Reporting:
 
     def refusal(self, facts: Refusal) -> None:
         """The server has refused MAIL, RCPT or DATA."""
-        if not self._quiet and self._writes(logging.INFO):
+        if self._quiet:
+            return
+        measure_refusal(self._context.metrics, facts)
+        if self._writes(logging.INFO):
             self._write(logging.INFO, self._context.form.refusal(self._who, facts))
 
     def session_end(self, facts: SessionEnd) -> None:
@@ -110,6 +114,8 @@ class Reporting:
         context = self._context
         if essential or level == logging.DEBUG or context.log_limit.allows(self._who.client, context.loop.time()):
             log.log(level, "%s", line.text, exc_info=error, extra=_extra(line))
+        else:
+            context.admission.counters.count(context.worker, Counter.LOG_LINES_SUPPRESSED)
 
 
 def event_log(settings: Settings, lost: Callable[[], None]) -> EventLog | None:

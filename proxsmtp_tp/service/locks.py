@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
@@ -50,6 +51,8 @@ class Locks:
         self._book = LockBook(table.size)
         self._hook = Hook("LockCommand", settings.lock_command)
         self._changed = False
+        self._begun: Counter[str] = Counter()
+        """Locks since the start of the daemon, by reason."""
         self._write_at = 0.0
         self._next_end = float("inf")
         self._use(settings)
@@ -97,6 +100,17 @@ class Locks:
         """Locks that are in force, the one that ends first at the front."""
         return self._book.active(time.time())
 
+    def report(self) -> dict[str, dict[str, int]]:
+        """For status and metrics, by reason (`rejects` .., `administrator`): locks in force, and all since start."""
+        active = Counter(lock.reason for lock in self.active())
+        reasons = {limit.value: limit.name.lower() for limit in ClientLimit} | {
+            reason_name(ADMINISTRATOR): "administrator"
+        }
+        return {
+            "active": {name: active[reason] for reason, name in reasons.items()},
+            "total": {name: self._begun[reason] for reason, name in reasons.items()},
+        }
+
     def of(self, client: str) -> Lock | None:
         """The lock of a client that is in force."""
         return self._book.of(self.network(client), time.time())
@@ -123,6 +137,7 @@ class Locks:
             raise ValueError(f"no space for {name_of(network)} in the table of clients: raise ClientTableSize")
         self._book.add(lock, now)
         self._set_number()
+        self._begun[lock.reason] += 1
         self._run_hook(lock, "")
         return lock, self._write()
 
@@ -168,6 +183,7 @@ class Locks:
             return
         self._set_number()
         self._changed = True
+        self._begun[lock.reason] += 1
         before = f", {lock.repeated} times before" if lock.repeated else ""
         log.log(
             NOTICE,

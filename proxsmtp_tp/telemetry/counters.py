@@ -59,6 +59,8 @@ class Counter(IntEnum):
     """Connections refused by ClientConnections."""
     SHADOW_CONNECTIONS = 20
     """What ClientConnections in shadow form would have refused."""
+    LOG_LINES_SUPPRESSED = 21
+    """Lines that were not written, because one client caused more than 50 a second."""
 
 
 class Counters:
