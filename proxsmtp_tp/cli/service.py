@@ -58,7 +58,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             help="write below DIR, as for a machine image, and talk to no running systemd")  # fmt: skip
         parser.set_defaults(func=run, action=what)
     install.add_argument("--metrics", metavar="ADDRESS",
-        help="also serve the numbers of one instance for Prometheus, at this address and port (off: end that)")  # fmt: skip
+        help="also serve the numbers of one instance for Prometheus, at this address (off: end that)")  # fmt: skip
     install.add_argument("--no-start", action="store_true", help="enable, but do not start")
     remove.add_argument("--purge", action="store_true", help="also the user, logs, and what filters keep in /var/lib")
 
