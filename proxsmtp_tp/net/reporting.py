@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.session import effects
     from proxsmtp_tp.session.session import Session
-    from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
     from proxsmtp_tp.telemetry.forms import Line
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,11 @@ class Reporting:
         if (facts.is_message or facts.status == "REJECTED") and self._writes(level):
             for line in self._context.form.transaction(self._who, facts):
                 self._write(level, line, essential=facts.is_message)
+
+    def limit_hit(self, facts: LimitHit) -> None:
+        """The client has reached a limit, or is locked. The log line is another effect."""
+        if self._context.events is not None and not self._quiet:
+            self._context.events.write(events.limit(self._who, facts))
 
     def refusal(self, facts: Refusal) -> None:
         """The server has refused MAIL, RCPT or DATA."""

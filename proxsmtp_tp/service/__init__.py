@@ -10,6 +10,7 @@ generation  the workers of one configuration: started, replaced, drained
 worker      one process with an event loop and a Proxy in it
 locks       locks of clients: asked for by workers, kept in a file
 limit_commands  commands of the control socket about limits and locks of clients
+lock_events  events of locks (EventLog)
 lock_book   locks as values: who is locked until when, and how often before
 state_directory  what an instance keeps over restarts
 privileges  from root to the least privileges that are needed, verified

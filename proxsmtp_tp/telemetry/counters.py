@@ -74,6 +74,10 @@ class Counters:
         """Increment a counter in the worker's row. Only that worker may call this."""
         self._words[worker * len(Counter) + counter] += 1
 
+    def event_lost_in_master(self) -> None:
+        """Nobody gets an event of the master: count it in the row for dead workers, which only the master writes."""
+        self.count(self._dead, Counter.EVENTS_LOST)
+
     def keep(self, worker: int) -> None:
         """The worker of this row is dead: keep its values in the sum, and set the row to 0."""
         for counter in Counter:
