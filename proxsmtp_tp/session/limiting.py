@@ -104,11 +104,13 @@ def _reply(d: Dialogue, finding: Finding | None, code: int) -> Reply | None:
     if isinstance(refused, Locked):
         d.unseen_effects.append(effects.Count(Counter.LIMITED_LOCKED))
         text = f"refused with {reply.code}: locked until {refused.until} ({refused.reason})"
-        _tell(d, b"limit locked", text, LimitHit(refused.reason, "", "locked", until=refused.until))
+        _remember(d, b"limit locked", LimitHit(refused.reason, "", "locked", until=refused.until))
+        d.log_once(b"limit locked", f"client={d.client}: {text}", logging.WARNING)
     else:
         d.unseen_effects.append(effects.Count(_COUNTED[refused.limit][0]))
         text = f"refused with {reply.code}: {_over(refused)}, for {refused.seconds} s"
-        _tell(d, _key(refused), text, _hit(refused, "close" if code == 421 else "defer"))
+        _remember(d, _key(refused), _hit(refused, "close" if code == 421 else "defer"))
+        d.log_once(_key(refused), f"client={d.client}: {text}", logging.WARNING)
     return reply
 
 
@@ -118,20 +120,21 @@ def _log_outcome(d: Dialogue, finding: Finding | None) -> None:
     for reached in (finding.refused, *finding.shadow):
         if reached is not None and not isinstance(reached, Locked):
             hit = _hit(reached, "shadow" if reached.rate.shadow else "reached")
-            _tell(d, b"reached " + _key(reached), _over(reached), hit)
+            _remember(d, b"reached " + _key(reached), hit)
+            d.log_once(b"reached " + _key(reached), f"client={d.client}: {_over(reached)}", logging.WARNING)
 
 
 def _count_shadow(d: Dialogue, exceeded: Exceeded) -> None:
     d.unseen_effects.append(effects.Count(_COUNTED[exceeded.limit][1]))
     text = f"would be refused for {exceeded.seconds} s: {_over(exceeded)}"
-    _tell(d, b"shadow " + _key(exceeded), text, _hit(exceeded, "shadow"))
+    _remember(d, b"shadow " + _key(exceeded), _hit(exceeded, "shadow"))
+    d.log_once(b"shadow " + _key(exceeded), f"client={d.client}: {text}", logging.WARNING)
 
 
-def _tell(d: Dialogue, key: bytes, text: str, hit: LimitHit) -> None:
-    """A log line and an event, once for each key in a session; the event of the transaction has the limit, too."""
+def _remember(d: Dialogue, key: bytes, hit: LimitHit) -> None:
+    """An event, once for each key in a session, before its log line; the event of the transaction has the limit, too."""
     if key not in d.logged_once:
         d.unseen_effects.append(hit)
-    d.log_once(key, f"client={d.client}: {text}", logging.WARNING)
     known = {(one.limit, one.action) for one in d.record.limits}
     if (hit.limit, hit.action) not in known:
         d.record.limits.append(hit)
