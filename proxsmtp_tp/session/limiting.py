@@ -132,7 +132,7 @@ def _count_shadow(d: Dialogue, exceeded: Exceeded) -> None:
 
 
 def _remember(d: Dialogue, key: bytes, hit: LimitHit) -> None:
-    """An event, once for each key in a session, before its log line; the event of the transaction has the limit, too."""
+    """An event, once for each key in a session, before its log line. The event of the transaction has it, too."""
     if key not in d.logged_once:
         d.unseen_effects.append(hit)
     known = {(one.limit, one.action) for one in d.record.limits}
