@@ -34,6 +34,7 @@ log_levels  the log level, and clients whose sessions are traced
 kept_listeners  the listening sockets that the service manager keeps over a restart
 readiness   messages to the service manager (sd_notify(3))
 logging     where log lines go, and their form
+journal     lines for the journal with a name of their own
 syslog      log lines to /dev/log, without blocking
 version     the installed version
 
