@@ -81,6 +81,7 @@ class Expect(_Name):
     OUR_NOOP = "our NOOP"
     OUR_XCLIENT = "our XCLIENT"
     OUR_EHLO = "our second EHLO"
+    OUR_XFORWARD = "our XFORWARD"
     # A reply of our own that waits for the replies before it.
     LOCAL = "nothing: it is our own reply"
 
@@ -105,11 +106,12 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_NOOP: _USUAL,
     Expect.OUR_XCLIENT: _USUAL,
     Expect.OUR_EHLO: _USUAL,
+    Expect.OUR_XFORWARD: _USUAL,
 }
 
 LAST_LINE_DECIDES = frozenset({Expect.GREETING, Expect.MESSAGE})
 """Replies that are read tolerantly: their last line decides. To misread the final reply to a message would duplicate
 the message; a greeting that begins with 220- and ends with 521 is a refusal."""
 
-GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET})
-"""Commands after which another may be sent without waiting for the reply (RFC 2920 section 3.1)."""
+GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET, Expect.OUR_XFORWARD})
+"""Commands after which another may be sent without waiting for the reply (RFC 2920 section 3.1; XFORWARD_README)."""
