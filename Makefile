@@ -21,7 +21,7 @@ DEPLOY_SECONDS ?= 1500
 run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
-.PHONY: demo test test-mta test-deploy vagrant-test lint lint-deploy bench format clean deb
+.PHONY: demo test test-mta test-deploy prepare-deploy vagrant-test lint lint-deploy bench format clean deb
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -58,9 +58,13 @@ test-mta:
 # Units, role and migration in containers with systemd. As root: it makes a Debian root of Debian's packages first.
 test-deploy:
 	@.ci/packages deploy
-	@$(MAKE) --no-print-directory .venv/deploy lint-deploy
-	@$(BIN)/python -m tests.deploy.prepare
+	@$(MAKE) --no-print-directory .venv/deploy
+	@$(MAKE) --no-print-directory --jobs=2 lint-deploy prepare-deploy
 	@$(call run-pytest,$(DEPLOY_SECONDS),$(or $(ARGS),tests/deploy))
+
+# One processor lints meanwhile.
+prepare-deploy: .venv/deploy
+	@$(BIN)/python -m tests.deploy.prepare
 
 # A Debian package for each of SUITES (also noble), into dist/. As root: each is built in a root of its release.
 SUITES ?= bookworm trixie

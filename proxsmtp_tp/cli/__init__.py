@@ -41,6 +41,7 @@ doctor          doctor: its options
 doctor_actions  what it does
 doctor_daemon    status and replies of the daemon, for doctor
 service         install-service, remove-service
+service_metrics  install-service --metrics: where the numbers are served
 service_apply   restarts and reloads by install-service
 service_units   the files that install-service writes
 unit_owner      whether the Debian package installed the units

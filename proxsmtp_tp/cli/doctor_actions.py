@@ -123,7 +123,7 @@ def _say(args: argparse.Namespace, findings: Iterable[Finding]) -> list[Finding]
 
 
 def _tell_waiting(step: str, seconds: float) -> None:
-    print(f"       {step} goes on, {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(f"       {step} still runs after {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def _complain(lines: list[str], status: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import add_options, choose
@@ -113,7 +113,7 @@ def _show(line: str, args: argparse.Namespace) -> None:
 def _wanted(event: dict[str, Any], args: argparse.Namespace) -> bool:
     if args.id is not None and event["id"] != args.id:
         return False
-    if args.client is not None and ip_address(event["client"]["address"].partition("%")[0]) not in args.client:
+    if args.client is not None and not _of_client(event["client"]["address"], args.client):
         return False
     if args.status is None or event.get("status") == args.status:
         return True
@@ -123,12 +123,29 @@ def _wanted(event: dict[str, Any], args: argparse.Namespace) -> bool:
 
 def describe(event: dict[str, Any]) -> str:
     """For people: one line."""
+    if event["event"] != "message":
+        return printable(f"{event['time']} {event['id'] or '-'} {event['client']['address']}: {_what(event)}")
     to = ", ".join(f"{each['address']} ({each['code']})" for each in event["to"])
     reply = event.get("reply") or {}
     words = f"{reply['code']} {reply.get('enhanced') or ''} {reply['text']}".replace("  ", " ") if reply else "no reply"
     sender = event["from"] or "<>"
     where = f"{event['client']['address']} to {event['server']['address']}"
     return printable(f"{event['time']} {event['id']} {where}: {sender} to {to}: {event['status']}: {words}")
+
+
+def _of_client(address: str, wanted: Any) -> bool:
+    """The address of a client; of a lock it may be a network."""
+    network = ip_network(address.partition("%")[0] if "/" not in address else address)
+    return network.version == wanted.version and bool(network.overlaps(wanted))
+
+
+def _what(event: dict[str, Any]) -> str:
+    if event["event"] == "limit":
+        limit = event["limit"]
+        return " ".join(["limit", limit["name"], *([limit["value"]] if "value" in limit else []), limit["action"]])
+    if event["event"] == "lock":
+        return f"locked until {event['until']}: {event['reason']}"
+    return f"unlocked ({event['ended']}): {event['reason']}"
 
 
 def _pseudonyms(settings: Settings, address: str) -> int:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.cli.daemon import NoAnswerError, complain, status_socket
 from proxsmtp_tp.cli.instances import add_options
+from proxsmtp_tp.cli.service_metrics import PORT
 from proxsmtp_tp.config.addresses import InetAddress, parse_address
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-PORT = 9725
-"""The port, if --listen has only an address. No other exporter of Prometheus is registered for it."""
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli import service_apply, unit_owner
+from proxsmtp_tp.cli import service_apply, service_metrics, unit_owner
 from proxsmtp_tp.cli import service_units as units
 from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.values import parse_instance
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
 
 CONFIG_DIRECTORY = "etc/proxsmtp-tp"
+PARTS = ("", "-rules", "-metrics")
+"""What follows `proxsmtp-tp` in the names of an instance's units."""
 _SYSTEM = Path("etc/systemd/system")
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (what the unit cannot see)
 _STATE = ("var/lib/proxsmtp-tp", "var/log/proxsmtp-tp", "var/cache/proxsmtp-tp", "run/proxsmtp-tp")
@@ -55,6 +57,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR",
             help="write below DIR, as for a machine image, and talk to no running systemd")  # fmt: skip
         parser.set_defaults(func=run, action=what)
+    install.add_argument("--metrics", metavar="ADDRESS",
+        help="also serve the numbers of one instance for Prometheus, at this address (off: end that)")  # fmt: skip
     install.add_argument("--no-start", action="store_true", help="enable, but do not start")
     remove.add_argument("--purge", action="store_true", help="also the user, logs, and what filters keep in /var/lib")
 
@@ -68,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         args.action(args)
     except ConfigError as error:
         return _complain(error.lines(), 2)
+    except service_metrics.MetricsError as error:
+        return _complain([str(error)], 2)
     except (ServiceError, FileNotFoundError) as error:
         return _complain([str(error)], 1)
     except OSError as error:
@@ -84,6 +90,7 @@ def install_service(args: argparse.Namespace) -> None:
     wanted = unit_owner.files(program_path())
     for name, settings in instances.items():
         wanted |= units.instance_files(name, settings, f"/{CONFIG_DIRECTORY}/{name}.conf")
+    wanted |= service_metrics.files(root, instances, args.metrics)
     changed = units.differing(root, wanted)
     stale = [path for name in instances for path in drop_ins(root, name) if str(path.relative_to(root)) not in wanted]
     for path, text in changed.items():
@@ -96,11 +103,12 @@ def install_service(args: argparse.Namespace) -> None:
         if not args.dry_run:
             _delete(old)
     started = [unit for name, settings in instances.items() for unit in units.units_of(name, settings)]
-    without_rules = [
-        f"proxsmtp-tp-rules@{name}.service" for name, its in instances.items() if not units.wants_rules(its)
-    ]
+    started += [f"proxsmtp-tp-metrics@{name}.service" for name in instances if units.metrics_path(name) in wanted]
+    unwanted = [f"proxsmtp-tp-rules@{name}.service" for name, its in instances.items() if not units.wants_rules(its)]
+    if args.metrics == service_metrics.OFF:
+        unwanted += [f"proxsmtp-tp-metrics@{name}.service" for name in instances]
     paths = [*changed, *(str(path.relative_to(root)) for path in [*others, *stale])]
-    _settle(args, ["proxsmtp-tp.target", *started], without_rules, units.affected(paths, started))
+    _settle(args, ["proxsmtp-tp.target", *started], unwanted, units.affected(paths, started))
     if not args.dry_run and not args.no_start and root == Path("/"):
         _apply(instances)
     if not instances:
@@ -108,7 +116,7 @@ def install_service(args: argparse.Namespace) -> None:
 
 
 def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], affected: list[str]) -> None:
-    """Let systemd load, enable and start what was written. `unwanted`: rules that no configuration needs any more.
+    """Let systemd load, enable and start what was written. `unwanted`: units that are not needed any more.
 
     `affected`: units whose files have changed. If they run, they are restarted or reloaded.
     """
@@ -158,7 +166,7 @@ def remove_service(args: argparse.Namespace) -> None:
     """One instance, or all and the units themselves."""
     root: Path = args.root
     names = args.names or sorted({*configured(root), *installed(root)})
-    unwanted = [f"proxsmtp-tp{part}@{name}.service" for name in names for part in ("", "-rules")]
+    unwanted = [f"proxsmtp-tp{part}@{name}.service" for name in names for part in PARTS]
     files = [path for name in names for path in drop_ins(root, name)]
     if not args.names:
         unwanted.append("proxsmtp-tp.target")
@@ -186,7 +194,7 @@ def _end(root: Path, names: list[str]) -> None:
     if root != Path("/"):
         _systemctl("--root", str(root), "disable", *names, check=False)
         return
-    for part in ("proxsmtp-tp@", "proxsmtp-tp-rules@", "proxsmtp-tp.target"):
+    for part in ("proxsmtp-tp-metrics@", "proxsmtp-tp@", "proxsmtp-tp-rules@", "proxsmtp-tp.target"):
         _systemctl("disable", "--now", *(name for name in names if name.startswith(part)), check=False)
 
 
@@ -245,7 +253,7 @@ def installed(root: Path) -> set[str]:
 
 def drop_ins(root: Path, name: str) -> list[Path]:
     """The drop-ins of ours that an instance has."""
-    places = (root / _SYSTEM / f"proxsmtp-tp{part}@{name}.service.d" / units.DROP_IN for part in ("", "-rules"))
+    places = (root / _SYSTEM / f"proxsmtp-tp{part}@{name}.service.d" / units.DROP_IN for part in PARTS)
     return [path for path in places if path.exists()]
 
 

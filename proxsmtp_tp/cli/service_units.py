@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 PLACES = (_PACKAGE / "data" / "systemd", _PACKAGE.parent / "systemd")
-UNITS = ("proxsmtp-tp@.service", "proxsmtp-tp-rules@.service", "proxsmtp-tp-rules-watch@.service", "proxsmtp-tp.target")
+UNITS = (
+    "proxsmtp-tp@.service",
+    "proxsmtp-tp-rules@.service",
+    "proxsmtp-tp-rules-watch@.service",
+    "proxsmtp-tp-metrics@.service",
+    "proxsmtp-tp.target",
+)
 SYSUSERS = "proxsmtp-tp.sysusers"
 USER = "proxsmtp-tp"
 PROGRAM = "/usr/local/bin/proxsmtp-tp"
@@ -81,6 +87,19 @@ def rules_drop_in(name: str) -> str:
     Not BindsTo=: a restart would remove the rules, and with them the connections of the old workers (tproxy).
     """
     return f"[Unit]\nStopPropagatedFrom=proxsmtp-tp@{name}.service\nAfter=proxsmtp-tp@{name}.service\n"
+
+
+def metrics_file(name: str, settings: Settings, config: str, address: str) -> tuple[str, str]:
+    """The drop-in of the metrics of an instance, which are served at this address: path below the root, and text."""
+    lines = ["[Service]", f"Environment=LISTEN={address}"]
+    if settings.user not in {None, USER}:
+        lines += ["SupplementaryGroups=", f"SupplementaryGroups={settings.user}"]
+    return metrics_path(name), _NOTE.format(config=config) + "\n".join(lines) + "\n"
+
+
+def metrics_path(name: str) -> str:
+    """The path of that drop-in below the root."""
+    return f"etc/systemd/system/proxsmtp-tp-metrics@{name}.service.d/{DROP_IN}"
 
 
 def capabilities(settings: Settings) -> list[str]:

@@ -26,6 +26,8 @@ def activity(answer: dict[str, Any]) -> Iterator[str]:
     for name, title in _TOTALS.items():
         if name in totals:
             yield from _counts(title, totals[name], "none")
+    if any((locks := answer.get("locks", {}).get("active", {})).values()):
+        yield from _counts("clients locked", locks, "none")
     log = answer.get("log")
     if log and (log["source"] == "log-level" or log["traced"]):
         traced = "".join(f", tracing {each['network']}" for each in log["traced"])
@@ -37,14 +39,20 @@ def activity(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def packets_at_rules(report: dict[str, Any] | None) -> Iterator[str]:
-    """How many packets met which rules since they were installed, in as many lines as it takes."""
+    """How many packets met which rules since they were installed. `never` is told only of rules that intercept."""
     if report is None:
         return
     if report["unread"]:
         yield f"packets at the rules: unknown, {report['unread']}"
         return
-    met = [(str(count["rule"]), int(count["packets"])) for count in report["counts"]]
+    all_of_them = [(str(count["rule"]), int(count["packets"])) for count in report["counts"]]
+    met = [(name, number) for name, number in all_of_them if number or _intercepts(name)]
     yield from _joined("packets at the rules", [f"{name} {number or 'never'}" for name, number in met], "; ")
+
+
+def _intercepts(name: str) -> bool:
+    """Whether a rule with this name (`gateway.rule_counts`) takes new connections."""
+    return name.startswith(("intercepted, IPv", "intercepted, this host"))
 
 
 _TOTALS = {

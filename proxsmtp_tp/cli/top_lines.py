@@ -1,4 +1,4 @@
-"""The screen of `top` as lines with a style. Pure: what is drawn is what a test reads."""
+"""The screen of `top` as lines with a style. Pure, so that tests read exactly what is drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.cli.top_state import State
 
 _ROWS_LEAST = 4
-"""Rows of the table that a low terminal has at least; lines above the table give way."""
+"""Rows of the table in a low terminal, at least; lines above the table are left out for them."""
 _KEYS = (
     "q leave  ? help  1 clients  2 servers  3 sessions  <> sort  / filter  k kill  p pause",
     "q leave  ? help  1 2 3 view  <> sort  r reverse  / filter  k kill  p pause",

@@ -17,7 +17,7 @@ class Reading:
     """One answer of the daemon. Times in seconds."""
 
     time: float
-    """Of the daemon, on CLOCK_MONOTONIC."""
+    """The time of the daemon, on CLOCK_MONOTONIC."""
     status: dict[str, Any]
     times: dict[str, tuple[int, float]]
     """By name: how many durations there were since the start, and their sum."""
@@ -32,7 +32,9 @@ class Reading:
 
     @property
     def daemon(self) -> tuple[int, float]:
-        """Differs for a daemon that was restarted: its process id, and when it was started, in 10 seconds."""
+        """The identity of the daemon, different after a restart: process id, and time of the start in units of 10
+        seconds.
+        """
         return int(self.status["pid"]), round((self.time - self.status["uptime"]) / 10)
 
 
@@ -75,7 +77,7 @@ class Rates:
     """What happened between two readings: per second, and mean durations in seconds."""
 
     seconds: float = 0.0
-    """Between them; 0: there is only one reading, or the daemon was restarted in between, and nothing is known."""
+    """Seconds between the readings; 0: there is only one, or the daemon was restarted in between."""
     totals: dict[str, dict[str, float]] = field(default_factory=dict)
     """By metric and label."""
     means: dict[str, float] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The tables of `top`: their columns, and rows that are sorted, chosen and shown as text. Pure.
 
-Nothing of what peers say reaches the terminal but printable text, in the cells that it has.
+Of texts of peers only printable characters reach the terminal, and only as many as fit into the cells.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ _TRAFFIC = (
     Column("4XX/S", _replies("4xx", "none"), _rate),
     Column("KIB/S", _kib, _rate),
 )
-"""Of clients and servers. A client that was gone before the reply comes again, as after a 4xx."""
+"""Columns of clients and servers. A client that closed before the reply tries again, as after a 4xx."""
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "clients": (
@@ -151,7 +151,7 @@ BY = {
 
 
 def key_of(view: str, row: Row) -> str:
-    """What names the row: it is the same row in the next reading."""
+    """The identity of a row, also in the next reading."""
     return str(row.get("id" if view == "sessions" else view.removesuffix("s")) or "")
 
 
@@ -193,7 +193,7 @@ def table(view: str, rows: list[Row], seconds: float, width: int | None) -> list
 
 
 def _widths(columns: tuple[Column, ...], cells: list[list[str]], width: int | None) -> list[int]:
-    """Cells of each column. Too much for the width: the widest text gives way, then the last column is left out."""
+    """Cells of each column. If they are too wide, the widest text is cut, then the last column is left out."""
     widths = [
         max(
             len(column.title),

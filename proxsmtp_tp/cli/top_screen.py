@@ -49,7 +49,7 @@ class NoScreenError(Exception):
 
 
 class _Answer(NamedTuple):
-    """What came of a request: `answer`, or `trouble`."""
+    """The result of a request: `answer`, or the problem in `trouble`."""
 
     command: str
     answer: dict[str, Any]
@@ -60,7 +60,7 @@ class Asker(threading.Thread):
     """Asks the daemon, one request after the other."""
 
     def __init__(self, ask: Ask) -> None:
-        super().__init__(daemon=True)  # one that waits for a daemon that hangs keeps nobody from leaving
+        super().__init__(daemon=True)  # a daemon that hangs does not prevent the end of the command
         self._ask = ask
         self._requests: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
@@ -80,7 +80,7 @@ class Asker(threading.Thread):
 
 
 class Live:
-    """What is known at the moment: the last two readings, and why there is no newer one."""
+    """The current data: the last two readings, and the reason if there is no newer one."""
 
     def __init__(self, state: State, ask: Ask, first: Reading) -> None:
         self.state = state
@@ -108,7 +108,7 @@ class Live:
             self._asker.request("top", since=self.read.numbers)
 
     def kill(self) -> None:
-        """End the session that the person has chosen."""
+        """End the session that the user has chosen."""
         self._asker.request("kill-session", id=self.state.killing)
 
     def _take(self, answer: _Answer) -> None:
@@ -134,7 +134,7 @@ class Live:
 
 
 def show(state: State, ask: Ask, first: Reading) -> None:
-    """Until the person leaves, or the terminal is gone. Raises NoScreenError."""
+    """Show the screen until the user leaves, or the terminal is closed. Raises NoScreenError."""
     with suppress(locale.Error):
         locale.setlocale(locale.LC_ALL, "")
     os.environ.setdefault("ESCDELAY", "50")  # milliseconds that Esc alone takes (ncurses(3)); over ssh keys come whole

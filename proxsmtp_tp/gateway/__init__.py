@@ -14,7 +14,7 @@ firewall        the interface of a firewall method, and the table of methods
 nft_firewall    method nftables
 nftables        runs nft: loads, lists and compares tables
 iptables        method iptables, through python-iptables (legacy xtables)
-xtables_worker  python-iptables in a process of its own
+xtables_worker  python-iptables in processes of its own
 routing         policy rules and routes over netlink
 survey          what is on the host: interfaces, rights, numbers that others use
 foreign         packet marks that other rules use

@@ -48,7 +48,9 @@ def install(
     """
     with store.lock():
         if deadline is not None and time.clock_gettime(time.CLOCK_BOOTTIME) > deadline:
-            raise GatewayError("the time to confirm was over before another process let go of the rules: none changed")
+            raise GatewayError(
+                "the time to confirm had passed before another process released the lock: nothing changed"
+            )
         plan, notes, state = prepare(options, store)
         if state and state.phase is Phase.INSTALLED and state.plan == plan and check.examine(plan, ()).in_place:
             if state.token and not token:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import routing, xtables, xtables_names
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 # The kernel lists the tables that exist in this network namespace; the library would create those that do not.
 _TABLE_LISTS = {4: Path("/proc/thread-self/net/ip_tables_names"), 6: Path("/proc/thread-self/net/ip6_tables_names")}
-# Seconds: up to 10 for the lock, then about one to commit ten thousand rules.
+# Seconds: up to 10 for the lock at each of two jobs, then about one to commit ten thousand rules.
 _TIMEOUT = 60.0
 _TOOL = {4: "iptables", 6: "ip6tables"}
 
@@ -199,33 +197,32 @@ def _encode_rule(rule: Rule) -> dict[str, Any]:
 
 
 def work(jobs: list[dict[str, Any]], *, scratch: bool = False) -> list[dict[str, Any]]:
-    """Run a worker for each job, on the host or in empty network namespaces; returns their answers.
+    """Do the jobs, on the host or in an empty network namespace, each in a process of its own; returns their answers.
 
-    Raises GatewayError with the reason of the first worker that failed, after all have ended.
+    Raises GatewayError with the reason of the first job that failed, after all have ended.
     """
+    if not jobs:
+        return []
     command = [*(["unshare", "--net"] if scratch else []), *module_command("proxsmtp_tp.gateway.xtables_worker")]
-    with ExitStack() as stack:
-        workers = [
-            stack.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True))
-            for _ in jobs
-        ]
-        # The workers import their library in parallel; the work itself is short, and one lock serializes it.
-        done = [_converse(worker, job) for worker, job in zip(workers, jobs, strict=True)]
-    for job, (status, answer, reason) in zip(jobs, done, strict=True):
-        if status:
-            last = (reason.strip().splitlines() or [f"it ended with status {status}"])[-1]
-            raise GatewayError(f"{_TOOL[job['version']]}: {last}")
-        job["answer"] = json.loads(answer)
-    return [job["answer"] for job in jobs]
-
-
-def _converse(worker: subprocess.Popen[str], job: dict[str, Any]) -> tuple[int, str, str]:
+    tool = _TOOL[jobs[0]["version"]]
     try:
-        answer, reason = worker.communicate(json.dumps(job), timeout=_TIMEOUT)
+        done = subprocess.run(
+            command, input=json.dumps(jobs), capture_output=True, text=True, check=False, timeout=_TIMEOUT
+        )
     except subprocess.TimeoutExpired:
-        worker.kill()
-        return 1, "", f"no end within {_TIMEOUT:.0f} s"
-    return worker.returncode, answer, reason
+        raise GatewayError(f"{tool}: no end within {_TIMEOUT:.0f} s") from None
+    if done.returncode:
+        raise GatewayError(f"{tool}: {_last_line(done.stderr, done.returncode)}")
+    answers = []
+    for job, (status, answer, reason) in zip(jobs, json.loads(done.stdout), strict=True):
+        if status:
+            raise GatewayError(f"{_TOOL[job['version']]}: {_last_line(reason, status)}")
+        answers.append(json.loads(answer))
+    return answers
+
+
+def _last_line(reason: str, status: int) -> str:
+    return (reason.strip().splitlines() or [f"it ended with status {status}"])[-1]
 
 
 def _differences(tool: str, meant: dict[str, list[str]], live: dict[str, list[str]]) -> list[str]:

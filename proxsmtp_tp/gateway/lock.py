@@ -64,7 +64,7 @@ def acquired(directory: Path, namespace: str, seconds: float) -> Iterator[None]:
         os.close(descriptor)
         if time.monotonic() > deadline:
             raise GatewayError(
-                f"another install-rules or remove-rules is at work since more than {seconds:.0f} s: {holder}."
+                f"another install-rules or remove-rules has been running for more than {seconds:.0f} s: {holder}."
                 " Try again when it has ended, or end it"
             )
         time.sleep(_STEP)

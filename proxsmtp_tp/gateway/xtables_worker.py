@@ -1,17 +1,17 @@
-"""python-iptables in a process of its own, for one IP version: `python -m proxsmtp_tp.gateway.xtables_worker`.
+"""python-iptables in processes of its own, one for each job: `python -m proxsmtp_tp.gateway.xtables_worker`.
 
-It runs in a process of its own, because libxtables keeps its extensions in global variables: after use for IPv4, it
-parses matches for IPv6 with the wrong revision, and they are missing without an error. That library also ends the
-process on some errors.
+A job is for one IP version. It runs in a process of its own, because libxtables keeps its extensions in global
+variables: after use for IPv4, it parses matches for IPv6 with the wrong revision, and they are missing without an
+error. That library also ends the process on some errors.
 
-Standard input: one JSON object, {"version": 4|6, "action": ..., "chains": [...], "owned": [...], ...}. `chains` are
-the wanted chains, made by `iptables.encode`; `owned` lists [table, built-in chain, chain] of every chain that may be
-ours. Action `replace`, with `steps`, pairs of a table and a boolean: one commit for each pair, in that order, after
-which the table has exactly the wanted chains of ours (true) or none (false). Action `examine`, with `tables`: report
-our existing chains and the wanted ones in the same form. Action `count`, with `tables`: the counters of our existing
-chains (`chains` is not needed). Action `list`, with `tables`: all chains that are not built in
-(neither `chains` nor `owned` is needed). Standard output: one JSON object. Exit status: 0, or 1 with
-the reason on standard error.
+Standard input: a list of jobs in JSON, each {"version": 4|6, "action": ..., "chains": [...], "owned": [...], ...}.
+`chains` are the wanted chains, made by `iptables.encode`; `owned` lists [table, built-in chain, chain] of every chain
+that may be ours. Action `replace`, with `steps`, pairs of a table and a boolean: one commit for each pair, in that
+order, after which the table has exactly the wanted chains of ours (true) or none (false). Action `examine`, with
+`tables`: report our existing chains and the wanted ones in the same form. Action `count`, with `tables`: the counters
+of our existing chains (`chains` is not needed). Action `list`, with `tables`: all chains that are not built in
+(neither `chains` nor `owned` is needed). Standard output: a list in JSON, for each job [exit status of its process, its
+answer in JSON, the reason of a failure]. Exit status: 0, or 1 with the reason on standard error.
 
 Guarantees: holds the lock of iptables (/run/xtables.lock) from reading a table to writing it, so that no change of
 another program is lost. A parameter that python-iptables does not accept is an error.
@@ -19,10 +19,12 @@ another program is lost. A parameter that python-iptables does not accept is an 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
 import os
+import signal
 import sys
 import sysconfig
 import time
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 XTABLES_LOCK = "/run/xtables.lock"
 LOCK_WAIT = 10.0  # seconds; iptables holds the lock for one command; restoring a large ruleset takes about one second
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SCRATCH = "PXMEANT"
 
 
@@ -211,9 +214,8 @@ def xtables_lock() -> Iterator[None]:
         os.close(descriptor)
 
 
-def main() -> int:
-    """Do the one job of standard input."""
-    job = json.load(sys.stdin)
+def perform(job: dict[str, Any]) -> int:
+    """Do one job: the answer goes to standard output, the reason of a failure to standard error."""
     try:
         # The kernel gives a table as it is at one moment: who only reads counters waits for nobody.
         with nullcontext() if job["action"] == "count" else xtables_lock():
@@ -228,6 +230,50 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - every error of the library is reported as the reason
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+class Child:
+    """A process of its own for one job, forked after the import, which takes longer than the job."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._answer, self._reason = os.memfd_create("answer"), os.memfd_create("reason")
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+                if os.getppid() == parent:
+                    os.dup2(self._answer, 1)
+                    os.dup2(self._reason, 2)
+                    status = perform(job)
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+            finally:
+                os._exit(status)
+
+    def end(self) -> list[Any]:
+        """Wait for it: exit status (below 0: that signal), standard output, standard error."""
+        _, status = os.waitpid(self._pid, 0)
+        said = []
+        for descriptor in (self._answer, self._reason):
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            with os.fdopen(descriptor, encoding="utf-8", errors="backslashreplace") as file:
+                said.append(file.read())
+        return [os.waitstatus_to_exitcode(status), *said]
+
+
+def main() -> int:
+    """Do the jobs of standard input."""
+    jobs = json.load(sys.stdin)
+    try:
+        import_iptc()
+    except Exception as error:  # noqa: BLE001 - as in `perform`
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    children = [Child(job) for job in jobs]
+    json.dump([child.end() for child in children], sys.stdout)
     return 0
 
 

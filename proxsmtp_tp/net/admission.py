@@ -27,6 +27,7 @@ from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
 from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.last_error import LastError
+from proxsmtp_tp.telemetry.loop_lag import LoopLag
 from proxsmtp_tp.telemetry.metrics import Metrics
 from proxsmtp_tp.telemetry.recent_failures import RecentFailures
 from proxsmtp_tp.telemetry.recent_messages import RecentMessages
@@ -112,6 +113,7 @@ class Admission:
         self.recent_messages = RecentMessages(rows)
         self.unreachable = Unreachable(rows)
         self.last_error = LastError()
+        self.loop_lag = LoopLag(rows)
         self.set_limit(max_connections)
         for worker in range(workers):
             self.begin(worker)
@@ -225,6 +227,7 @@ class Admission:
             self.metrics.keep(worker)
             self.unreachable.clear(worker)
             self.clients.clear(worker)
+            self.loop_lag.clear(worker)
         self._free.pop(worker, None)
         for places in (self._places, *self._chain_places.values()):
             places.clear(worker)

@@ -41,7 +41,7 @@ SERVER_BITS = 512
 """Bits of one window of the set of servers. A client has two windows, together as large as its slot."""
 WINDOW = SERVER_BITS // 64
 """Words of a window."""
-_LOCKS, _HEAD, _TAIL, _HEADER = range(4)  # the words of the header, and their number
+_LOCKS, _HEAD, _TAIL, _ENTRIES, _EVICTIONS, _HEADER = range(6)  # the words of the header, and their number
 REQUESTS_MAX = 1024
 """Lock requests that may wait for the master; it handles them within milliseconds."""
 _NO_RESERVE = 0x4000  # MAP_NORESERVE, mmap(2): most of the table is never touched
@@ -172,8 +172,8 @@ class ClientTable:
         return sum(self._open[slot : self._rows_used[0] * self.size : self.size])
 
     def entries(self) -> int:
-        """How many clients are known. Takes some milliseconds."""
-        return sum(1 for low, high in zip(self._words[0::WORDS], self._words[1::WORDS], strict=True) if low or high)
+        """How many clients are known. Who has a slot keeps it until another client needs it."""
+        return self._header[_ENTRIES]
 
     # The words of a slot.
 
@@ -228,6 +228,10 @@ class ClientTable:
     @locks.setter
     def locks(self, number: int) -> None:
         self._header[_LOCKS] = number
+
+    def evictions(self) -> int:
+        """Clients that were forgotten because another one needed the slot."""
+        return self._header[_EVICTIONS]
 
     def ask_for_lock(self, request: LockRequest) -> bool:
         """A worker asks the master to lock a client. False: too many requests wait; ask again later."""
@@ -285,6 +289,8 @@ class ClientTable:
         if slot is None:
             return None
         start = slot * WORDS
+        with Stripe(self._file, _STRIPES):
+            self._header[_EVICTIONS if self._words[start] or self._words[start + 1] else _ENTRIES] += 1
         self._words[start] = self._words[start + 1] = 0  # no client's slot, until all of it is written
         for word in range(Word.SEEN, WORDS):
             self._words[start + word] = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.telemetry import metrics
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.telemetry.facts import Transaction
+    from proxsmtp_tp.telemetry.facts import Refusal, Transaction
     from proxsmtp_tp.telemetry.metrics import WorkerMetrics
 
 _STATUS = {
@@ -20,6 +20,7 @@ _STATUS = {
     "REFUSED": "refused",
     "INTERRUPTED": "interrupted",
 }
+_REFUSED = {"MAIL": "sender", "RCPT": "recipient", "DATA": "data"}
 _BY_VERDICT = {"reject": "rejected", "tempfail": "deferred", "discard": "discarded", "quarantine": "quarantined"}
 """Where the status is the filter's own text."""
 
@@ -41,10 +42,17 @@ def measure(measured: WorkerMetrics, facts: Transaction) -> None:
     words[metrics.MESSAGE_BYTES] += facts.size
     if facts.verdict:
         words[metrics.VERDICTS["error" if status == "filter_error" else facts.verdict]] += 1
+    if facts.origin == "server" and facts.reply[:1] in {b"4", b"5"}:
+        words[metrics.SERVER_REFUSALS["message"]] += 1
     if facts.seconds.server is not None:
         measured.observe(metrics.SERVER_FINAL, facts.seconds.server)
     if facts.seconds.reply is not None:
         measured.observe(metrics.DOT_TO_REPLY, facts.seconds.reply)
+
+
+def measure_refusal(measured: WorkerMetrics, facts: Refusal) -> None:
+    """The server has refused MAIL, RCPT or DATA."""
+    measured.count(metrics.SERVER_REFUSALS[_REFUSED[facts.command]])
 
 
 def count_all(measured: WorkerMetrics, indices: list[int]) -> None:

@@ -115,7 +115,10 @@ class Proxy:
             self._listen(listener)
         try:
             while not self._done.done():
+                due = self._loop.time() + TICK
                 await asyncio.wait([self._done], timeout=TICK)
+                if not self._done.done():
+                    self.context.admission.loop_lag.late(self.context.worker, self._loop.time() - due)
                 await self._tick()
         finally:
             self._floods.look(at_end=True)

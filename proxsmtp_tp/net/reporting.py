@@ -12,9 +12,10 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from proxsmtp_tp.config.addresses import PROBE_CLIENTS
-from proxsmtp_tp.net.measuring import measure
+from proxsmtp_tp.net.measuring import measure, measure_refusal
 from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.telemetry import addresses, events
+from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
 from proxsmtp_tp.telemetry.facts import REFUSED, REJECTED
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.session import effects
     from proxsmtp_tp.session.session import Session
-    from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
     from proxsmtp_tp.telemetry.forms import Line
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,17 @@ class Reporting:
             for line in self._context.form.transaction(self._who, facts):
                 self._write(level, line, essential=facts.is_message)
 
+    def limit_hit(self, facts: LimitHit) -> None:
+        """The client has reached a limit, or is locked. The log line is another effect."""
+        if self._context.events is not None and not self._quiet:
+            self._context.events.write(events.limit(self._who, facts))
+
     def refusal(self, facts: Refusal) -> None:
         """The server has refused MAIL, RCPT or DATA."""
-        if not self._quiet and self._writes(logging.INFO):
+        if self._quiet:
+            return
+        measure_refusal(self._context.metrics, facts)
+        if self._writes(logging.INFO):
             self._write(logging.INFO, self._context.form.refusal(self._who, facts))
 
     def session_end(self, facts: SessionEnd) -> None:
@@ -110,6 +119,8 @@ class Reporting:
         context = self._context
         if essential or level == logging.DEBUG or context.log_limit.allows(self._who.client, context.loop.time()):
             log.log(level, "%s", line.text, exc_info=error, extra=_extra(line))
+        else:
+            context.admission.counters.count(context.worker, Counter.LOG_LINES_SUPPRESSED)
 
 
 def event_log(settings: Settings, lost: Callable[[], None]) -> EventLog | None:

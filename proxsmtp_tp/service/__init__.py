@@ -10,6 +10,7 @@ generation  the workers of one configuration: started, replaced, drained
 worker      one process with an event loop and a Proxy in it
 locks       locks of clients: asked for by workers, kept in a file
 limit_commands  commands of the control socket about limits and locks of clients
+lock_events  events of locks (EventLog)
 lock_book   locks as values: who is locked until when, and how often before
 state_directory  what an instance keeps over restarts
 privileges  from root to the least privileges that are needed, verified
@@ -33,6 +34,7 @@ log_levels  the log level, and clients whose sessions are traced
 kept_listeners  the listening sockets that the service manager keeps over a restart
 readiness   messages to the service manager (sd_notify(3))
 logging     where log lines go, and their form
+journal     lines for the journal with a name of their own
 syslog      log lines to /dev/log, without blocking
 version     the installed version
 

@@ -1,7 +1,7 @@
-"""Makes trace ids unique over restarts of the daemon, also where the clock goes back meanwhile.
+"""Makes trace ids unique over restarts of the daemon, also if the clock is set back meanwhile.
 
-A file in the state directory has a time that only grows: no id was given behind it. At the start the first ids are
-behind that time or now, whichever is later. While the daemon runs, the time in the file is ahead of the clock, and is
+A file in the state directory has a time that only increases: no id has a later time. After a start, ids have times
+after that time and after now. While the daemon runs, the time in the file is ahead of the clock, and is
 written again before the clock comes near it; workers take no later time from the clock (`telemetry.trace_id`). When the
 daemon ends, it writes the time of the last id. After a crash ids begin up to LEASE in the future, and count on until
 the clock has come there.
@@ -40,7 +40,7 @@ _END = 1 << 40
 
 
 class IdLease:
-    """Of the master. `clock` gives POSIX time in seconds."""
+    """The file, in the master. `clock` gives POSIX time in seconds."""
 
     def __init__(self, ids: TraceIds, kept: Path, clock: Callable[[], float] = time.time) -> None:
         self._ids = ids

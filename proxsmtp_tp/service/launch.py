@@ -256,7 +256,7 @@ def _environment(wanted: Launch, settings: Settings, opened: _Opened, kept: Path
         return load_config(wanted.path)
 
     admission = Admission(settings.max_connections, 0, settings.client_table_size)
-    locks = Locks(settings, admission.clients, kept / LOCKS_FILE)
+    locks = Locks(settings, admission.clients, kept / LOCKS_FILE, admission.counters.event_lost_in_master)
     cleanup.callback(locks.close)
     id_lease = IdLease(admission.trace_ids, kept / ID_FILE)
     cleanup.callback(id_lease.close)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
@@ -20,10 +21,12 @@ from proxsmtp_tp.net.client_limits import Keys, key_of, name_of
 from proxsmtp_tp.net.client_table import Word
 from proxsmtp_tp.net.limit_decision import ADMINISTRATOR, configured, reason_name, reason_number, show_until
 from proxsmtp_tp.service.lock_book import Lock, LockBook
+from proxsmtp_tp.service.lock_events import LockEvents
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.state_directory import replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ipaddress import IPv4Network, IPv6Network
     from pathlib import Path
 
@@ -44,12 +47,18 @@ _MAPPED = bytes(10) + b"\xff\xff"
 class Locks:
     """One in the master. `path` is the file; it is read once, at the start."""
 
-    def __init__(self, settings: Settings, table: ClientTable, path: Path) -> None:
+    def __init__(
+        self, settings: Settings, table: ClientTable, path: Path, lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """`lost` counts an event that nobody gets."""
         self.table = table
+        self._events = LockEvents(settings, lost)
         self._path = path
         self._book = LockBook(table.size)
         self._hook = Hook("LockCommand", settings.lock_command)
         self._changed = False
+        self._begun: Counter[str] = Counter()
+        """Locks since the start of the daemon, by reason."""
         self._write_at = 0.0
         self._next_end = float("inf")
         self._use(settings)
@@ -65,10 +74,11 @@ class Locks:
 
     def step(self) -> None:
         """Handle the requests of workers, and what is due."""
+        self._events.look()
         for request in self.table.requests():
             self._requested(request)
         if time.time() >= self._next_end:
-            self._set_number()
+            self._set_number("time")
         if self._changed and time.monotonic() >= self._write_at:
             self._write()
         self._hook.step()
@@ -80,6 +90,7 @@ class Locks:
     def configure(self, settings: Settings) -> None:
         """A new configuration is in force."""
         self._hook.command = settings.lock_command
+        self._events.configure(settings)
         for lock in self._book.active(time.time()):
             self._put(lock.network, 0, 0)
         self._use(settings)
@@ -90,12 +101,24 @@ class Locks:
         if self._changed:
             self._write()
         self._hook.close()
+        self._events.close()
 
     # What administrators do. ValueError: it cannot be done; the text says why.
 
     def active(self) -> list[Lock]:
         """Locks that are in force, the one that ends first at the front."""
         return self._book.active(time.time())
+
+    def report(self) -> dict[str, dict[str, int]]:
+        """For status and metrics, by reason (`rejects` .., `administrator`): locks in force, and all since start."""
+        active = Counter(lock.reason for lock in self.active())
+        reasons = {limit.value: limit.name.lower() for limit in ClientLimit} | {
+            reason_name(ADMINISTRATOR): "administrator"
+        }
+        return {
+            "active": {name: active[reason] for reason, name in reasons.items()},
+            "total": {name: self._begun[reason] for reason, name in reasons.items()},
+        }
 
     def of(self, client: str) -> Lock | None:
         """The lock of a client that is in force."""
@@ -123,6 +146,7 @@ class Locks:
             raise ValueError(f"no space for {name_of(network)} in the table of clients: raise ClientTableSize")
         self._book.add(lock, now)
         self._set_number()
+        self._begins(lock, "")
         self._run_hook(lock, "")
         return lock, self._write()
 
@@ -131,7 +155,7 @@ class Locks:
         network = self.network(client)
         lock = self._book.remove(network, time.time())
         self._put(network, 0, 0)
-        self._set_number()
+        self._set_number("administrator")
         return lock, self._write()
 
     def forget_repetition(self, client: str) -> str:
@@ -168,6 +192,7 @@ class Locks:
             return
         self._set_number()
         self._changed = True
+        self._begins(lock, trace)
         before = f", {lock.repeated} times before" if lock.repeated else ""
         log.log(
             NOTICE,
@@ -181,6 +206,11 @@ class Locks:
             f", session {trace}" if trace else "",
         )
         self._run_hook(lock, trace)
+
+    def _begins(self, lock: Lock, trace: str) -> None:
+        self._begun[lock.reason] += 1
+        limit = next((limit for limit in ClientLimit if limit.value == lock.reason), None)
+        self._events.begun(lock, trace, "" if limit is None else str(self._limits.get(limit, "")))
 
     def _run_hook(self, lock: Lock, trace: str) -> None:
         limit = next((limit for limit in ClientLimit if limit.value == lock.reason), None)
@@ -212,10 +242,12 @@ class Locks:
         for lock in self._book.active(time.time()):
             if not self._put(lock.network, lock.until, reasons.get(lock.reason, ADMINISTRATOR)):
                 log.warning("client=%s: its lock is not in force: no space (ClientTableSize)", lock.client)
-        self._set_number()
+        self._set_number("configuration")
 
-    def _set_number(self) -> None:
+    def _set_number(self, why: str = "time") -> None:
+        """How many locks there are. `why`: what has ended those that were there and are not any more."""
         active = self._book.active(time.time())
+        self._events.active(active, why)
         self.table.locks = len(active)
         self._next_end = active[0].until if active else float("inf")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.config.settings import LogAddresses, LogFormat
+from proxsmtp_tp.service import journal
 from proxsmtp_tp.telemetry import addresses, events
 from proxsmtp_tp.telemetry.pseudonyms import Pseudonyms
 
@@ -64,7 +65,21 @@ class StreamHandler(logging.StreamHandler["TextIO"]):
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         super().__init__(stream or sys.stderr)
         self._journal = _is_journal(self.stream)
+        self._native = journal.Journal()
         self._name = name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line. In the journal the postfix form has the name of a daemon, if the journal takes it at once."""
+        if self._journal and isinstance(self.formatter, PostfixLine):
+            name, text = f"{self._name}/{daemon(record)}", super().format(record)
+            if self._native.send(name, priority(record.levelno), text):
+                return
+        super().emit(record)
+
+    def close(self) -> None:
+        """The process writes elsewhere."""
+        self._native.close()
+        super().close()
 
     def format(self, record: logging.LogRecord) -> str:
         """The line with its prefix."""

@@ -45,6 +45,13 @@ def report(
         "replaced_workers": replaced,
         "counters": {counter.name.lower(): total for counter, total in counters.items()},
         "log": environment.levels.report() | {"syslog": any(syslog.in_use())},
+        "locks": environment.locks.report(),
+        "client_table": {
+            "size": admission.clients.size,
+            "entries": admission.clients.entries(),
+            "evictions": admission.clients.evictions(),
+        },
+        "loop_lag": round(admission.loop_lag.largest(), 6),
         "bypass": environment.bypass.report(),
         "filter": admission.recent_verdicts.report(),
         **activity(admission, current.settings),

@@ -1,7 +1,7 @@
 """What `top` shows, in one answer of the control socket: the status, and sessions by client and by server.
 
-The command shows what happened between two readings. What it had read is in its own request (`since`), so the master
-keeps nothing for those who look.
+The command shows what happened between two readings. Its request contains the numbers of the last reading (`since`), so
+the master stores nothing for the command.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.recent_messages import Message
 
 COUNTED_MAX = 10_000
-"""Sessions that are read, those first that are the longest in their phase: it takes the master a tenth of a second."""
+"""Sessions that are read, those longest in their phase first. This takes the master a tenth of a second."""
 SESSIONS_MAX = 1000
-"""Of them in the answer, a quarter of a megabyte: more than a person reads. The others are counted."""
+"""Sessions in the answer, a quarter of a megabyte: more than anybody reads. Further ones are only counted."""
 PEERS_MAX = 1000
 """Clients, and servers, in the answer: those with the most messages and sessions."""
 _WORKERS_MAX = 512  # rings (`trace_id.ROWS_MAX`)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.envelope import Envelope
 
-OURS = frozenset({Expect.OUR_RESTART, Expect.OUR_XFORWARD, Expect.OUR_MAIL, Expect.OUR_RCPT})
+OURS = frozenset({Expect.OUR_RESTART, Expect.OUR_XFORWARD_AGAIN, Expect.OUR_MAIL, Expect.OUR_RCPT})
 """What these commands expect."""
 
 _DSN_OF_MAIL = frozenset({b"RET", b"ENVID"})
@@ -36,7 +36,9 @@ def commands(d: Dialogue, wanted: Envelope, size: int) -> list[PendingReply]:
     if same_sender and same_start and wanted.recipient_parameters[:count] == known.recipient_parameters:
         return _recipients(d, wanted, count)
     restart = [PendingReply(Expect.OUR_RESTART, b"RSET\r\n")]
-    forwarded = [PendingReply(Expect.OUR_XFORWARD, line) for line in xclient.lines_again(d)]
+    forwarded = [PendingReply(Expect.OUR_XFORWARD_AGAIN, line) for line in xclient.lines_again(d)]
+    if (ident := xclient.ident_again(d)) is not None:
+        forwarded.append(PendingReply(Expect.OUR_XFORWARD, ident))
     return [*restart, *forwarded, _mail(d, wanted, size), *_recipients(d, wanted, 0)]
 
 

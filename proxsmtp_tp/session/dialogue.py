@@ -92,6 +92,7 @@ class Dialogue:
         self.recipient_octets = self.recipient_lines = 0
         self.message: Message | None = None
         self.helo = self.remote = self.remote_helo = b""
+        self.client_ident = self.ident_refused = False
         self.authenticated = False
         self.xclient_sent = False
         self.client_known = not options.xclient
@@ -212,6 +213,7 @@ class Dialogue:
         self.remote = b""
         self.remote_helo = b""
         self.ours.forwarded = {}
+        self.client_ident = False
 
     def release_filter(self) -> None:
         """Ask the driver to end its filter run, if it still has one."""

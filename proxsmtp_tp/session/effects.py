@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.state import Wait
@@ -122,6 +122,7 @@ Effect = (
     | MessageClock
     | Count
     | Log
+    | LimitHit
     | Refusal
     | Transaction
     | SessionEnd

@@ -19,6 +19,7 @@ from proxsmtp_tp.session import effects
 from proxsmtp_tp.session.limits import Locked
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.telemetry.counters import Counter
+from proxsmtp_tp.telemetry.facts import LimitHit
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
@@ -49,6 +50,8 @@ def at_mail(d: Dialogue) -> Reply | None:
     """The reply to MAIL, if it must be refused; None: it is sent to the server."""
     if d.refusals.limits is None:
         return None
+    if not d.record.open:
+        d.record.limits = []  # of a MAIL that was refused, and of the greeting: these have events of their own
     reply = _reply(d, d.refusals.limits.message(), 450)
     d.refusals.mail_limited = reply is not None
     return reply
@@ -101,10 +104,12 @@ def _reply(d: Dialogue, finding: Finding | None, code: int) -> Reply | None:
     if isinstance(refused, Locked):
         d.unseen_effects.append(effects.Count(Counter.LIMITED_LOCKED))
         text = f"refused with {reply.code}: locked until {refused.until} ({refused.reason})"
+        _remember(d, b"limit locked", LimitHit(refused.reason, "", "locked", until=refused.until))
         d.log_once(b"limit locked", f"client={d.client}: {text}", logging.WARNING)
     else:
         d.unseen_effects.append(effects.Count(_COUNTED[refused.limit][0]))
         text = f"refused with {reply.code}: {_over(refused)}, for {refused.seconds} s"
+        _remember(d, _key(refused), _hit(refused, "close" if code == 421 else "defer"))
         d.log_once(_key(refused), f"client={d.client}: {text}", logging.WARNING)
     return reply
 
@@ -114,13 +119,29 @@ def _log_outcome(d: Dialogue, finding: Finding | None) -> None:
         return
     for reached in (finding.refused, *finding.shadow):
         if reached is not None and not isinstance(reached, Locked):
+            hit = _hit(reached, "shadow" if reached.rate.shadow else "reached")
+            _remember(d, b"reached " + _key(reached), hit)
             d.log_once(b"reached " + _key(reached), f"client={d.client}: {_over(reached)}", logging.WARNING)
 
 
 def _count_shadow(d: Dialogue, exceeded: Exceeded) -> None:
     d.unseen_effects.append(effects.Count(_COUNTED[exceeded.limit][1]))
     text = f"would be refused for {exceeded.seconds} s: {_over(exceeded)}"
+    _remember(d, b"shadow " + _key(exceeded), _hit(exceeded, "shadow"))
     d.log_once(b"shadow " + _key(exceeded), f"client={d.client}: {text}", logging.WARNING)
+
+
+def _remember(d: Dialogue, key: bytes, hit: LimitHit) -> None:
+    """An event, once for each key in a session, before its log line. The event of the transaction has it, too."""
+    if key not in d.logged_once:
+        d.unseen_effects.append(hit)
+    known = {(one.limit, one.action) for one in d.record.limits}
+    if (hit.limit, hit.action) not in known:
+        d.record.limits.append(hit)
+
+
+def _hit(exceeded: Exceeded, action: str) -> LimitHit:
+    return LimitHit(exceeded.limit.value, str(exceeded.rate), action, exceeded.seconds)
 
 
 def _over(exceeded: Exceeded) -> str:

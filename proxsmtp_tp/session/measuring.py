@@ -34,7 +34,7 @@ _REASONS: dict[bytes, str] = {
 _BEGINNINGS = {b"421 4.4.1 ": "no_server", b"421 4.4.2 The server ends": "server", b"421 4.7.1 ": "limit"}
 """Reasons of our replies whose text differs from case to case: it names a server, a limit or a lock."""
 
-ACCEPTED, REFUSED, LIMITED, NO_SERVER = (CONNECTIONS[name] for name in ("accepted", "refused", "limit", "no_server"))
+ACCEPTED, REFUSED, NO_SERVER = (CONNECTIONS[name] for name in ("accepted", "refused", "no_server"))
 """The counters of clients' connections by their result."""
 
 
@@ -49,3 +49,8 @@ def reason(reply: Reply) -> str:
 def closed(reply: Reply) -> int:
     """The counter of the reason of this 421."""
     return CLOSED[reason(reply)]
+
+
+def limited(reply: Reply) -> int:
+    """The counter of a connection that is answered with this reply because of a limit or a lock of its client."""
+    return CONNECTIONS["locked" if b" is locked until " in reply.wire else "limit"]

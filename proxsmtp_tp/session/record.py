@@ -109,6 +109,7 @@ class Record:
         "_verb",
         "commands",
         "delivered",
+        "limits",
         "measured",
         "number",
         "open",
@@ -134,6 +135,7 @@ class Record:
         """A transaction has begun, and has not been reported yet."""
         self.refused: list[tuple[bytes, int]] = []
         self.refused_more = 0
+        self.limits: list[facts.LimitHit] = []
         self.text: TextRecord | None = None
         self.server_left = False
         """The server has closed the connection, or has said 421."""
@@ -171,6 +173,7 @@ class Record:
         self.open = False
         self.refused = []
         self.refused_more = 0
+        self.limits = []
         self.text = None
 
     def recipient_refused(self, address: bytes, code: int) -> None:
@@ -217,6 +220,7 @@ class Record:
             if text is not None and verdict is not None and verdict.action is Action.PASS
             else None,
             message_id=text.message_id if text is not None else b"",
+            limits=self.limits,
             duplicate_risk=message is not None and message.sent and not message.answered and status == INTERRUPTED,
             seconds=self.seconds(),
         )

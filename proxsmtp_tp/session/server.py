@@ -270,6 +270,14 @@ def _our_noop(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
         d.ours.noop_refusal = reply
 
 
+def _our_xforward(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
+    """The reply to our XFORWARD IDENT. A server that refuses it takes the mail without, and gets no other one."""
+    if not reply.positive:
+        text = f"client={d.client}, server={d.server}: XFORWARD IDENT refused: {shown(reply.wire)}"
+        d.log_once(b"OUR XFORWARD", text)
+        d.ident_refused = True
+
+
 def _quit(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     d.drop_server(abort=False)
     d.end(reply)
@@ -314,7 +322,8 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.OUR_XCLIENT: ehlo.our_xclient,
     Expect.OUR_EHLO: ehlo.our_ehlo,
     Expect.OUR_RESTART: message.our_envelope,
-    Expect.OUR_XFORWARD: message.our_envelope,
+    Expect.OUR_XFORWARD_AGAIN: message.our_envelope,
     Expect.OUR_MAIL: message.our_envelope,
     Expect.OUR_RCPT: message.our_envelope,
+    Expect.OUR_XFORWARD: _our_xforward,
 }

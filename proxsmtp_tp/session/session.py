@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.session import client, events, limiting, message, server, timing
 from proxsmtp_tp.session.dialogue import Dialogue
-from proxsmtp_tp.session.measuring import LIMITED, REFUSED
+from proxsmtp_tp.session.measuring import REFUSED, limited
 from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.state import Phase
 
@@ -140,7 +140,7 @@ class Session:
         reply = limiting.at_greeting(d, server_ip)
         if reply is not None:
             d.server_gone = True
-            d.record.measured.append(LIMITED)
+            d.record.measured.append(limited(reply))
             d.end(reply)
         return d.take_effects()
 

@@ -81,8 +81,9 @@ class Expect(_Name):
     OUR_NOOP = "our NOOP"
     OUR_XCLIENT = "our XCLIENT"
     OUR_EHLO = "our second EHLO"
-    OUR_RESTART = "our RSET before a changed envelope"
     OUR_XFORWARD = "our XFORWARD"
+    OUR_RESTART = "our RSET before a changed envelope"
+    OUR_XFORWARD_AGAIN = "the client's XFORWARD again"
     OUR_MAIL = "our MAIL"
     OUR_RCPT = "our RCPT"
     # A reply of our own that waits for the replies before it.
@@ -111,6 +112,7 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_EHLO: _USUAL,
     Expect.OUR_RESTART: _USUAL,
     Expect.OUR_XFORWARD: _USUAL,
+    Expect.OUR_XFORWARD_AGAIN: _USUAL,
     Expect.OUR_MAIL: _USUAL,
     Expect.OUR_RCPT: _USUAL,
 }
@@ -120,6 +122,6 @@ LAST_LINE_DECIDES = frozenset({Expect.GREETING, Expect.MESSAGE})
 the message; a greeting that begins with 220- and ends with 521 is a refusal."""
 
 GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET}) | frozenset(
-    {Expect.OUR_RESTART, Expect.OUR_MAIL, Expect.OUR_RCPT}
+    {Expect.OUR_XFORWARD, Expect.OUR_RESTART, Expect.OUR_XFORWARD_AGAIN, Expect.OUR_MAIL, Expect.OUR_RCPT}
 )
-"""Commands after which another may be sent without waiting for the reply (RFC 2920 section 3.1)."""
+"""Commands after which another may be sent without waiting for the reply (RFC 2920 section 3.1; XFORWARD_README)."""

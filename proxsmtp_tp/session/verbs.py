@@ -59,6 +59,8 @@ def _mail(d: Dialogue, command: Command) -> None:
     if (limited := limiting.at_mail(d)) is not None:
         refusing.refuse_limited(d, limited)
         return
+    if (ident := xclient.ident(d)) is not None:
+        d.ask(PendingReply(Expect.OUR_XFORWARD, ident))
     d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
 
 
@@ -160,6 +162,7 @@ def _xforward(d: Dialogue, command: Command) -> None:
     if not xclient.may_forward(d):
         d.log_once(command.verb, f"client={d.client}: XFORWARD is refused: not one of XForwardClients", logging.WARNING)
         raise SmtpError(answers.XFORWARD_REFUSED)
+    d.client_ident = d.client_ident or b" IDENT=" in command.line.upper()
     d.ask(PendingReply(Expect.XFORWARD, command.line))
 
 

@@ -15,6 +15,7 @@ log_lines         log lines in proxsmtpd's form
 quoting           words of peers, servers and filters, which cannot look like another field
 trace_id          the id of a session, unique over workers, reloads and restarts
 metrics           what is measured: counters with labels, histograms
+loop_lag          how late the event loops of the workers were
 sessions          the sessions that run now, in shared memory
 exposition        metrics as text for Prometheus
 last_error        the last error of the log

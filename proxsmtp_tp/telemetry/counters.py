@@ -59,6 +59,8 @@ class Counter(IntEnum):
     """Connections refused by ClientConnections."""
     SHADOW_CONNECTIONS = 20
     """What ClientConnections in shadow form would have refused."""
+    LOG_LINES_SUPPRESSED = 21
+    """Lines that were not written, because one client caused more than 50 a second."""
 
 
 class Counters:
@@ -71,6 +73,10 @@ class Counters:
     def count(self, worker: int, counter: Counter) -> None:
         """Increment a counter in the worker's row. Only that worker may call this."""
         self._words[worker * len(Counter) + counter] += 1
+
+    def event_lost_in_master(self) -> None:
+        """Nobody gets an event of the master: count it in the row for dead workers, which only the master writes."""
+        self.count(self._dead, Counter.EVENTS_LOST)
 
     def keep(self, worker: int) -> None:
         """The worker of this row is dead: keep its values in the sum, and set the row to 0."""

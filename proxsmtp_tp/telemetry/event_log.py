@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 BACKLOG_MAX = 1 << 20
 """Octets in each worker: some 1000 events, in which a program that reads them restarts."""
 JOURNAL = "/run/systemd/journal/socket"
-MESSAGE_ID = "5b7c3f0e9d1a4c52a4f20b7f5f6f3c11"
-"""Of the event of a transaction in the journal (sd_journal_print(3), MESSAGE_ID)."""
+MESSAGE_IDS = {
+    "message": "5b7c3f0e9d1a4c52a4f20b7f5f6f3c11",
+    "limit": "5b7c3f0e9d1a4c52a4f20b7f5f6f3c12",
+    "lock": "5b7c3f0e9d1a4c52a4f20b7f5f6f3c13",
+    "unlock": "5b7c3f0e9d1a4c52a4f20b7f5f6f3c14",
+}
+"""Of each kind of event in the journal (sd_journal_print(3), MESSAGE_ID)."""
 
 _FULL = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
 
@@ -193,10 +198,13 @@ def journal_fields(event: dict[str, Any]) -> bytes:
     """The event in the journal's native protocol: a field a line; no value has a line end."""
     reply = event.get("reply") or {}
     recipients = [to["address"] for to in event.get("to", ())]
-    words = f"client={event['client']['address']}, status={event['status']}, id={event['id']}"
+    limits = [event["limit"]] if "limit" in event else event.get("limits", ())
+    what = event.get("status") or (limits[0]["name"] if limits else event.get("reason", ""))
+    words = f"client={event['client']['address']}, {'status' if 'status' in event else event['event']}={what}"
+    words += f", id={event['id']}"
     given = [
         ("MESSAGE", words),
-        ("MESSAGE_ID", MESSAGE_ID),
+        ("MESSAGE_ID", MESSAGE_IDS[event["event"]]),
         ("PRIORITY", "6"),
         ("SYSLOG_FACILITY", "2"),
         ("SYSLOG_IDENTIFIER", "proxsmtp-tp"),
@@ -204,11 +212,13 @@ def journal_fields(event: dict[str, Any]) -> bytes:
         ("PROXSMTP_ID", event["id"]),
         ("PROXSMTP_INSTANCE", event["instance"]),
         ("PROXSMTP_CLIENT", event["client"]["address"]),
-        ("PROXSMTP_SERVER", event["server"]["address"]),
-        ("PROXSMTP_FROM", event["from"]),
+        ("PROXSMTP_SERVER", event.get("server", {}).get("address")),
+        ("PROXSMTP_FROM", event.get("from")),
         *(("PROXSMTP_TO", recipient) for recipient in recipients),
-        ("PROXSMTP_STATUS", event["status"]),
+        ("PROXSMTP_STATUS", event.get("status")),
         ("PROXSMTP_CODE", reply.get("code")),
+        *(("PROXSMTP_LIMIT", limit["name"]) for limit in limits),
+        ("PROXSMTP_REASON", event.get("reason")),
         ("PROXSMTP_JSON", encoded(event).decode()),
     ]
     return "".join(f"{name}={value}\n" for name, value in given if value is not None).encode()

@@ -16,7 +16,7 @@ from proxsmtp_tp.telemetry.quoting import printable
 
 if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.addresses import Addresses
-    from proxsmtp_tp.telemetry.facts import Refusal, Seconds, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, Seconds, SessionEnd, Transaction
 
 VERSION = 1
 RECIPIENTS_MAX = 10
@@ -84,6 +84,8 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> dict[str,
             }
             for each in facts.judged
         ]
+    if facts.limits:
+        event["limits"] = [_limit(hit) for hit in facts.limits]
     event["ms"] = _milliseconds(facts.seconds)
     event["duplicate_risk"] = facts.duplicate_risk
     return event
@@ -112,6 +114,25 @@ def session_end(who: Who, facts: SessionEnd, addresses: Addresses) -> dict[str, 
         "messages": facts.messages,
         "ms": {"total": round(facts.seconds * 1000)},
     }
+
+
+def limit(who: Who, facts: LimitHit) -> dict[str, Any]:
+    """The event of a limit that a client has reached, or of a locked client that was refused: once in a session."""
+    return _begin("limit", who) | {"limit": _limit(facts)}
+
+
+def lock(instance: str, client: str, reason: str, ended: str = "", **more: Any) -> dict[str, Any]:
+    """The event of a lock that begins, or, with `ended` (time, administrator, configuration), ends. `client` is an
+    address or a network, `reason` a directive or `administrator`.
+    """
+    begun = {"v": VERSION, "event": "unlock" if ended else "lock", "time": now(), "id": more.pop("id", "")}
+    event = begun | {"instance": instance, "client": {"address": client}, "reason": reason}
+    return event | ({"ended": ended} if ended else more)
+
+
+def _limit(facts: LimitHit) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": facts.limit, "action": facts.action}
+    return found | {name: value for name in ("value", "seconds", "until") if (value := getattr(facts, name))}
 
 
 def text(who: Who, words: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def names(gauges: list[Plain]) -> set[str]:
 def gauges_of(report: dict[str, Any]) -> list[Plain]:
     """What is true now, from the report of the master."""
     filters = report["filters"]
-    configuration = report["configuration"]
+    configuration, table = report["configuration"], report["client_table"]
     sessions = [({"phase": phase}, float(number)) for phase, number in report["sessions"].items()]
     workers = len([worker for worker in report["workers"] if worker["phase"] == "running"])
     failed = float(configuration["reload"]["state"] == "failed")
@@ -78,27 +78,66 @@ def gauges_of(report: dict[str, Any]) -> list[Plain]:
             "Workers that ended and were replaced.",
             [({}, report["replaced_workers"])],
         ),
+        Plain(
+            "loop_lag_seconds_max",
+            "gauge",
+            "How late a timer of a worker was, at most, in the last minute or two.",
+            [({}, report["loop_lag"])],
+        ),
+        Plain("client_table_entries", "gauge", "Clients in the table of limits.", [({}, table["entries"])]),
+        Plain("client_table_size", "gauge", "Clients that fit into it (ClientTableSize).", [({}, table["size"])]),
+        Plain(
+            "client_table_evictions_total",
+            "counter",
+            "Clients that were forgotten for another one.",
+            [({}, table["evictions"])],
+        ),
+        Plain(
+            "locks_active",
+            "gauge",
+            "Clients that are locked, by the limit that locked them.",
+            [({"reason": reason}, float(number)) for reason, number in report["locks"]["active"].items()],
+        ),
+        Plain(
+            "locks_total",
+            "counter",
+            "Locks that began, by the limit that locked.",
+            [({"reason": reason}, float(number)) for reason, number in report["locks"]["total"].items()],
+        ),
         Plain("reload_failed", "gauge", "1 where the last reload failed.", [({}, failed)]),
     ]
 
 
+_CLOSES = {"connections", "connection_rate", "servers"}
+_NAMES = {
+    Counter.POSSIBLE_DUPLICATES: "duplicate_risk_total",
+    Counter.CLIENTS_UNTRACKED: "client_table_untracked_total",
+}
+"""Where the name of the metric is not that of the counter."""
+
+
 def _plain(counters: dict[Counter, int]) -> Iterator[Plain]:
-    """Counters of `counters.Counter`: those of limits are one metric with a label."""
-    limits = {counter: value for counter, value in counters.items() if counter.name.startswith(("LIMITED_", "SHADOW_"))}
-    for start, name, text in (
-        ("LIMITED_", "limit_hits_total", "What limits and locks of clients refused."),
-        ("SHADOW_", "shadow_hits_total", "What limits in shadow form would have refused."),
-    ):
-        hit = [
-            (counter.name.removeprefix(start).lower(), value)
-            for counter, value in limits.items()
-            if counter.name.startswith(start)
-        ]
-        yield Plain(name, "counter", text, [({"limit": limit}, value) for limit, value in hit])
+    """Counters of `counters.Counter`: those of limits are one metric with labels."""
+    limited, shadow, others = [], [], []
     for counter, value in counters.items():
-        if counter not in limits:
-            text = f"As `status` counts: {counter.name.lower().replace('_', ' ')} (proxsmtp-tp(8))."
-            yield Plain(f"{counter.name.lower()}_total", "counter", text, [({}, value)])
+        start, _, limit = counter.name.lower().partition("_")
+        if start == "limited":
+            limited.append(({"limit": limit, "action": _action(limit)}, float(value)))
+        elif start == "shadow":
+            shadow.append(({"limit": limit}, float(value)))
+        else:
+            others.append((counter, value))
+    text = "What limits and locks of clients refused; action close: 421, defer: 450, lock: LockReply."
+    yield Plain("limit_hits_total", "counter", text, limited)
+    yield Plain("shadow_hits_total", "counter", "What limits in shadow form would have refused.", shadow)
+    for counter, value in others:
+        words = counter.name.lower()
+        text = f"As `status` counts: {words.replace('_', ' ')} (proxsmtp-tp(8))."
+        yield Plain(_NAMES.get(counter, f"{words}_total"), "counter", text, [({}, value)])
+
+
+def _action(limit: str) -> str:
+    return "lock" if limit == "locked" else "close" if limit in _CLOSES else "defer"
 
 
 def _head(name: str, kind: str, text: str) -> list[str]:

@@ -44,6 +44,23 @@ class FilterJudged:
     text: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LimitHit:
+    """A client has reached a limit, or is locked."""
+
+    limit: str
+    """The directive; of a lock its reason: a directive or `administrator`."""
+    value: str
+    """What the directive says: 500/1h burst 100; empty: a lock."""
+    action: str
+    """close (421 in place of the greeting), defer (450), locked (LockReply), shadow (nothing was refused), reached (by
+    something that could not be refused any more)."""
+    seconds: int = 0
+    """Until one more event is admitted; 0: not known."""
+    until: str = ""
+    """The end of the lock (RFC 3339)."""
+
+
 @dataclass(slots=True)
 class Refusal:
     """The server refused MAIL, RCPT or DATA; `command` is the verb. `recipient` is None, unless it was RCPT."""
@@ -93,6 +110,8 @@ class Transaction:
     changed: bool | None = None
     """Whether the filter's message differs from the client's, apart from CR; None: no filter has passed it."""
     message_id: bytes = b""
+    limits: list[LimitHit] = field(default_factory=list)
+    """Limits that the client reached in this transaction, each once."""
     duplicate_risk: bool = False
     """The server has the whole message, and its reply is not known."""
     seconds: Seconds = field(default_factory=Seconds)

@@ -79,11 +79,12 @@ CONNECTIONS = _counter(
     "full",
     "share",
     "limit",
+    "locked",
     "refused",
     "no_server",
 )
-"""accepted: connected to a server; full: MaxConnections; share: the client has its share of that; limit: a limit or
-lock of the client; refused: no client of ours, no destination, a loop; no_server: it could not be reached."""
+"""accepted: connected to a server; full: MaxConnections; share: the client has its share of that; limit: a limit of
+the client; locked: it is locked; refused: no client of ours, no destination, a loop; no_server: it was not reached."""
 
 MESSAGES = _counter(
     "messages_total",
@@ -109,6 +110,15 @@ MESSAGE_REPLIES = _counter(
 MESSAGE_BYTES = _single("message_bytes_total", "Octets of messages that clients have sent.")
 RECIPIENTS = _counter(
     "recipients_total", "Recipients by the reply to RCPT.", "result", "accepted", "deferred", "refused"
+)
+SERVER_REFUSALS = _counter(
+    "server_refusals_total",
+    "Replies 4xx and 5xx of servers to MAIL (sender), RCPT (recipient), DATA (data) and to the message.",
+    "why",
+    "sender",
+    "recipient",
+    "data",
+    "message",
 )
 VERDICTS = _counter(
     "filter_verdicts_total",

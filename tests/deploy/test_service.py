@@ -57,6 +57,25 @@ def test_a_second_install_service_changes_nothing(gateway: Machines) -> None:
     assert said == "running: proxsmtp-tp.target proxsmtp-tp-rules@gateway.service proxsmtp-tp@gateway.service\n"
 
 
+def test_metrics_are_served_by_a_hardened_unit(gateway: Machines) -> None:
+    run, unit = gateway.gateway.run, "proxsmtp-tp-metrics@gateway.service"
+    run("proxsmtp-tp", "install-service", "gateway", "--metrics", "127.0.0.1:9725")
+    read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9725/metrics', timeout=10).read().decode())"
+
+    def served() -> bool:
+        return "\nproxsmtp_workers " in run("python3", "-c", read, check=False)
+
+    assert acceptance.wait_until(served), run("systemctl", "status", "--no-pager", unit, check=False)
+    said = run("systemd-analyze", "security", "--no-pager", unit)
+    figure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert figure is not None
+    assert float(figure[1]) <= 1.5, said
+    run("proxsmtp-tp", "install-service", "gateway")
+    assert run("systemctl", "is-active", unit) == "active\n", "it stays until it is ended"
+    run("proxsmtp-tp", "install-service", "gateway", "--metrics", "off")
+    assert run("systemctl", "is-active", unit, check=False) == "inactive\n"
+
+
 def rules_there(machines: Machines) -> bool:
     """Whether our table is on the gateway."""
     return "proxsmtp_gateway" in machines.gateway.run("nft", "list", "tables")

@@ -107,7 +107,7 @@ def test_who_has_the_lock_for_too_long_is_named(host: RulesHost, holder: Holder)
         with Store(host.state).lock(seconds=0.3):
             pass
 
-    with pytest.raises(GatewayError, match=rf"at work .* process {holder.pid} \(.*python.*\)"):
+    with pytest.raises(GatewayError, match=rf"has been running .* process {holder.pid} \(.*python.*\)"):
         inside(host.net.gateway, wait)
 
 
@@ -132,13 +132,13 @@ def test_another_network_namespace_is_not_waited_for(host: RulesHost, holder: Ho
     assert end(start(host.net.server, host.state, "remove-rules", *arguments))[0] == 0
 
 
-def test_a_try_whose_time_is_over_before_its_turn_changes_nothing(host: RulesHost, holder: Holder) -> None:
+def test_a_trial_whose_time_has_passed_before_its_turn_changes_nothing(host: RulesHost, holder: Holder) -> None:
     before = host.snapshot()
     waiting = start(host.net.gateway, host.state, "install-rules", "--confirm=1", *rules_of("one"))
     time.sleep(3)
     holder.end()
     status, _, complaint = end(waiting)
-    assert (status, "time to confirm was over" in complaint) == (1, True)
+    assert (status, "time to confirm had passed" in complaint) == (1, True)
     assert host.snapshot() == before
 
 

@@ -5,6 +5,7 @@ postconf(5): mynetworks may relay, smtpd_authorized_xclient_hosts may say who th
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -128,3 +129,15 @@ def test_the_server_sees_the_client(lab: GatewayNetwork, instance: Instance, pos
     while seen not in postfix.log[before:] and time.monotonic() < end:  # postlogd(8) writes it in its own time
         time.sleep(0.05)
     assert seen in postfix.log[before:], instance.log
+
+
+def test_the_log_of_the_server_names_our_trace_id(lab: GatewayNetwork, instance: Instance, postfix: Postfix) -> None:
+    """XFORWARD IDENT, and nothing else about the client changes by it."""
+    told = said(lab, network.LAN_V4, [EHLO, MAIL, HERE, "RSET", f"{MAIL}\n{HERE}"])
+    assert [line[:3] for line in told[2:]] == ["250"] * 5, told
+    found = re.findall(r"client=(\S+), orig_queue_id=([0-9A-Z]{13})$", postfix.log, re.MULTILINE)
+    assert len(found) >= 2, postfix.log
+    assert found[-1] == found[-2]
+    client, trace_id = found[-1]
+    assert network.SENDER_V4 in client
+    assert trace_id in instance.log

@@ -55,7 +55,7 @@ def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
     own = _is_private(path, seen)
     shared = stat.S_IMODE(seen["mode"]) & 0o002 and not own
     if shared and not seen["mode"] & stat.S_ISVTX:
-        text = f"{path} is open to everybody: messages could be exchanged"
+        text = f"{path} is open to everybody: other users could replace messages"
         yield Finding(step, False, text, _make(setup, path))
     elif (short := _short_of_space(seen["total"], seen["free"], path, setup.settings.spool_limit)) is not None:
         yield Finding(step, False, short)
@@ -203,7 +203,7 @@ def _look(setup: Setup, pid: int | None) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise GatewayError(f"nothing can be seen from where the daemon looks: {reason}")
+        raise GatewayError(f"the files that the daemon sees cannot be examined: {reason}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

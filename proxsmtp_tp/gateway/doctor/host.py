@@ -69,7 +69,7 @@ def look_at_interfaces(setup: Setup) -> Iterator[Finding]:
         elif not link.up:
             yield Finding(step, False, "it is down", f"ip link set {shlex.quote(name)} up")
         elif not link.carrier:
-            yield Finding(step, False, "it has no carrier: no cable, or nobody at the other end")
+            yield Finding(step, False, "it has no carrier: no cable, or the other end is down")
         elif link.master and there[link.master].kind == "bridge":
             fix = f"{setup.command('install-rules')} --interface {shlex.quote(link.master)}"
             text = f"it is a port of bridge {link.master}: packets come in by the bridge, and the rules never match"

@@ -39,7 +39,7 @@ _SPARE_SECONDS = 20.0  # the start of five processes on a busy host
 def probe(setup: Setup) -> Iterator[Finding]:
     """Send the mails; a finding for each hop. Raises GatewayError if there can be no probe."""
     if not check.examine(setup.plan).in_place:
-        yield Finding("probe", False, "there is nothing to prove before the rules are in place")
+        yield Finding("probe", False, "there is nothing to test before the rules are in place")
         return
     yield from firewall.look_at_rule_paths(setup)
     reports = _send(setup)
@@ -95,7 +95,7 @@ class _Way:
             yield Finding(self._step, False, text + hint)
             return
         if any(record["peer"] == first["own"] for record in first["seen"]):
-            text = f"{way}: reached the server past the daemon"
+            text = f"{way}: reached the server without the daemon"
             yield Finding(self._step, False, text, self._setup.command("install-rules"))
             return
         yield Finding(self._step, True, f"{way}: the daemon greets, {first['greeting']}")

@@ -43,9 +43,7 @@ class Step:
                 item = self._found.get(timeout=min(_TELL_SECONDS, max(0.001, self._left)))
             except queue.Empty:
                 if self._left <= 0:
-                    yield Finding(
-                        self.name, False, f"it has not ended within {self._seconds:.0f} s: look there by hand"
-                    )
+                    yield Finding(self.name, False, f"not ended within {self._seconds:.0f} s: examine it by hand")
                     return
                 if waiting is not None:
                     waiting(self.name, time.monotonic() - self._begun)
@@ -55,7 +53,7 @@ class Step:
             if isinstance(item, Finding):
                 yield item
             elif isinstance(item, (GatewayError, PlanError, OSError, subprocess.SubprocessError)):
-                yield unseen(self.name, f"cannot be looked at: {item}")
+                yield unseen(self.name, f"cannot be examined: {item}")
                 return
             else:
                 raise item

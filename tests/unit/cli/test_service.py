@@ -305,3 +305,43 @@ def test_another_installation_writes_no_units_beside_the_package(
     assert main(["install-service", "--root", str(packaged)]) == 1
     assert "use its command, /usr/bin/proxsmtp-tp" in capsys.readouterr().err
     assert files(packaged) == before
+
+
+METRICS = "etc/systemd/system/proxsmtp-tp-metrics@gateway.service.d/10-configuration.conf"
+WANTED = "etc/systemd/system/multi-user.target.wants/proxsmtp-tp-metrics@gateway.service"
+
+
+def test_metrics_are_served_where_the_administrator_says(root: Path) -> None:
+    before = files(root)
+    assert main(["install-service", "--root", str(root)]) == 0
+    assert not (root / METRICS).exists()
+    assert main(["install-service", "--root", str(root), "--metrics", "192.0.2.1"]) == 0
+    assert "\nEnvironment=LISTEN=192.0.2.1:9725\n" in (root / METRICS).read_text()
+    assert WANTED in files(root)
+    unit = (root / "etc/systemd/system/proxsmtp-tp-metrics@.service").read_text()
+    assert "ExecStart=/opt/somewhere/bin/proxsmtp-tp metrics --instance %i --listen ${LISTEN}\n" in unit
+    # It stays until it is ended, and the daemon's user may be another one.
+    assert main(["install-service", "--root", str(root)]) == 0
+    assert "192.0.2.1:9725" in (root / METRICS).read_text()
+    configure(root, "TransparentProxy: client\nRuleInterface: lan\nUser: nobody\n")
+    assert main(["install-service", "--root", str(root), "--metrics", "[2001:db8::1]:9000"]) == 0
+    assert (
+        "\nEnvironment=LISTEN=[2001:db8::1]:9000\nSupplementaryGroups=\nSupplementaryGroups=nobody\n"
+        in (root / METRICS).read_text()
+    )
+    assert main(["install-service", "--root", str(root), "--metrics", "off"]) == 0
+    assert not (root / METRICS).exists()
+    assert main(["install-service", "--root", str(root), "--metrics", "192.0.2.1"]) == 0
+    assert main(["remove-service", "--root", str(root)]) == 0
+    assert files(root) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("/run/x", "--metrics: "), ("192.0.2.1:x", "--metrics: "), ("192.0.2.1:1", "for one instance")]
+)
+def test_metrics_at_no_address(root: Path, capsys: pytest.CaptureFixture[str], given: str, said: str) -> None:
+    configure(root, "RuleInterface: wan\nTransparentProxy: client\n", "other")
+    before = files(root)
+    assert main(["install-service", "--root", str(root), "--metrics", given]) == 2
+    assert said in capsys.readouterr().err
+    assert files(root) == before

@@ -44,11 +44,12 @@ def test_packets_at_rules() -> None:
         {"rule": "intercepted, IPv4", "packets": 12, "octets": 720},
         {"rule": "intercepted, IPv6", "packets": 0, "octets": 0},
         {"rule": "refused: not intercepted", "packets": 0, "octets": 0},
+        {"rule": "began unfiltered, IPv4", "packets": 2, "octets": 80},
     ]
     lines = list(packets_at_rules({"since": 0, "counts": counts, "unread": ""}))
     assert lines == [
         "packets at the rules: intercepted, IPv4 12; intercepted, IPv6 never;",
-        "    refused: not intercepted never",
+        "    began unfiltered, IPv4 2",
     ]
     assert list(packets_at_rules(None)) == []
     unread = {"since": 0, "counts": [], "unread": "only root (CAP_NET_ADMIN) can read them"}

@@ -79,7 +79,7 @@ def test_a_spoiled_file_counts_as_none(tmp_path: Path, spoil: object) -> None:
 def test_one_at_a_time_and_nothing_left(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "er"
     with Store(folder).lock():
-        with pytest.raises(GatewayError, match="at work"), Store(folder).lock(seconds=0.1):
+        with pytest.raises(GatewayError, match="has been running"), Store(folder).lock(seconds=0.1):
             pass
         Store(folder).write(State(Phase.INSTALLED, FIRST))
     assert Store(folder).read("gate")

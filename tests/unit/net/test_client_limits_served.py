@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.rates import ClientLimit, RateLimit
+from proxsmtp_tp.config.settings import LogAddresses
 from proxsmtp_tp.net import client_limits
 from proxsmtp_tp.net.client_table import Word
+from proxsmtp_tp.telemetry import addresses
 from proxsmtp_tp.telemetry.counters import Counter
 from tests.unit.net.dialogue import meet, one_message, relayed
 from tests.unit.net.proxy_harness import Mx
 from tests.unit.session.models import ModelServer
+from tests.unit.telemetry.test_events import KINDS, check
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.net.proxy_harness import ProxyHarness, StartProxy
 
 DAY = 86400
@@ -105,3 +111,43 @@ async def test_a_locked_client_is_refused_with_reason_time_and_id(start_proxy: S
         assert len(client.trace_ids) == 1
         assert mx.peers == []
         assert counted(harness) == {Counter.LIMITED_LOCKED: 1}
+
+
+async def test_events_tell_limits_and_no_address(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """One event for a limit and a session; the transaction has its limits, too; LogAddresses holds for all of them."""
+    log = tmp_path / "events"
+    settings: dict[str, Any] = {
+        "client_recipients": RateLimit(1, DAY, 1, shadow=True),
+        "client_messages": RateLimit(2, DAY, 2),
+        "event_log": str(log),
+        "log_addresses": LogAddresses.NONE,
+    }
+    addresses.use(addresses.Addresses(addresses.none))
+    try:
+        async with Mx() as mx, start_proxy(mx, **settings) as harness:
+            mx.serve(ModelServer)
+            client = await harness.client()
+            await client.reply()
+            await client.ask("EHLO c.example")
+            for _ in range(2):
+                await client.ask("MAIL FROM:<anncanary@c.example>")
+                await client.ask("RCPT TO:<bobcanary@mx.example>")
+                await client.ask("DATA")
+                assert (await client.ask("Subject: canary\n\nhi\n.")).startswith(b"250")
+            for _ in range(2):
+                assert (await client.ask("MAIL FROM:<anncanary@c.example>")).startswith(b"450")
+            await client.ask("QUIT")
+            await harness.empty()
+    finally:
+        addresses.use(addresses.Addresses())
+    seen = [json.loads(line) for line in log.read_text().splitlines()]
+    for event in seen:
+        check(event, KINDS[event["event"]])
+    assert [event["event"] for event in seen] == ["message", "limit", "message", "limit"]
+    assert "limits" not in seen[0]
+    shadow = {"name": "ClientRecipients", "action": "shadow", "value": "1/1d shadow"}
+    assert {**seen[1]["limit"], "seconds": 0} == {**shadow, "seconds": 0}
+    assert [{**limit, "seconds": 0} for limit in seen[2]["limits"]] == [{**shadow, "seconds": 0}]
+    assert (seen[3]["limit"]["name"], seen[3]["limit"]["action"]) == ("ClientMessages", "defer")
+    assert len({event["id"] for event in seen}) == 1
+    assert "canary" not in log.read_text()

@@ -21,6 +21,7 @@ from proxsmtp_tp.net.limit_decision import reason_number
 from proxsmtp_tp.service.lock_book import MEMORY, Lock, LockBook
 from proxsmtp_tp.service.locks import FILE, Locks
 from proxsmtp_tp.session.limits import Locked
+from tests.unit.telemetry.test_events import KINDS, check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,3 +310,50 @@ def test_a_request_of_an_earlier_configuration_locks_nobody(tmp_path: Path) -> N
     )
     daemon.locks.step()
     assert daemon.locks.active() == []
+
+
+def test_events_of_locks(tmp_path: Path) -> None:
+    """A lock that begins by a limit and by hand, and what ends it; no address of mail in it."""
+    log = tmp_path / "events.json"
+    more = {**REJECTS, "event_log": str(log), "instance": "north", "lock_duration": LockDuration(1, 1, DAY)}
+    daemon = Daemon(tmp_path, **more)
+    daemon.reach("192.0.2.7")
+    daemon.locks.step()
+    daemon.locks.add("2001:db8::7", 3600, "asked by phone")
+    daemon.locks.remove("2001:db8::7")
+    daemon.locks.add("192.0.2.9", 3600, "")
+    daemon.locks.configure(Settings(**{**more, "client_ipv4_prefix": 24}))
+    end = time.monotonic() + 10
+    while daemon.locks.active() and time.monotonic() < end:
+        time.sleep(0.05)
+    daemon.locks.step()
+    daemon.locks.close()
+    seen = [json.loads(line) for line in log.read_text().splitlines()]
+    for event in seen:
+        check(event, KINDS[event["event"]])
+    assert [(e["event"], e["client"]["address"], e["reason"], e.get("ended", e["id"])) for e in seen] == [
+        ("lock", "192.0.2.7", "ClientRejects", "01JD8Q3K7C2VA"),
+        ("lock", "2001:db8::/64", "administrator", ""),
+        ("unlock", "2001:db8::/64", "administrator", "administrator"),
+        ("lock", "192.0.2.9", "administrator", ""),
+        ("unlock", "192.0.2.7", "ClientRejects", "configuration"),
+        ("unlock", "192.0.2.9", "administrator", "configuration"),
+    ]
+    assert seen[0]["value"] == "1/1d"
+    assert (seen[0]["seconds"], seen[1]["text"]) == (1, "asked by phone")
+    assert daemon.locks.report()["total"] == {
+        **dict.fromkeys(daemon.locks.report()["total"], 0), "rejects": 1, "administrator": 2
+    }  # fmt: skip
+
+
+def test_a_lock_that_ends_at_its_time_has_an_event(tmp_path: Path) -> None:
+    log = tmp_path / "events.json"
+    daemon = Daemon(tmp_path, event_log=str(log))
+    daemon.locks.add("192.0.2.7", 1, "")
+    assert daemon.locks.report()["active"]["administrator"] == 1
+    end = time.monotonic() + 10
+    while daemon.locks.active() and time.monotonic() < end:
+        time.sleep(0.05)
+    daemon.locks.step()
+    assert [json.loads(line).get("ended") for line in log.read_text().splitlines()] == [None, "time"]
+    assert daemon.locks.report()["active"]["administrator"] == 0

@@ -38,7 +38,8 @@ def test_it_starts_serves_and_stops(daemon: Daemon) -> None:
     assert client.line() == "421 draining"
     assert not any(is_alive(pid) for pid in workers)
     assert not pid_file.exists()
-    assert sorted(path.name for path in daemon.folder.iterdir()) == ["d.conf", "log"]
+    assert sorted(path.name for path in daemon.folder.iterdir()) == ["d.conf", "log", "state"]
+    assert [path.name for path in (daemon.folder / "state").iterdir()] == ["trace-ids"]
 
 
 def test_a_killed_worker_takes_only_its_own_connections_and_is_replaced(daemon: Daemon) -> None:

@@ -23,7 +23,7 @@ from proxsmtp_tp.session.events import Connected
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.telemetry import log_lines
-from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
@@ -36,7 +36,16 @@ GATEWAY = "192.0.2.1"
 SERVER = "198.51.100.25"
 DATE = "Sun, 22 Nov 2026 12:00:00 +0000"
 
-_QUIET = (effects.Log, effects.Deadline, effects.MessageClock, effects.Count, Refusal, Transaction, SessionEnd)
+_QUIET = (
+    effects.Log,
+    effects.Deadline,
+    effects.MessageClock,
+    effects.Count,
+    LimitHit,
+    Refusal,
+    Transaction,
+    SessionEnd,
+)
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -202,3 +202,61 @@ def test_xforward_clients(networks: str, *, passes: bool, xclient: bool) -> None
 def test_without_either_the_server_judges_xforward() -> None:
     play = introduced(None, "XFORWARD ADDR") >> C("XFORWARD ADDR=198.51.100.7") << server("XFORWARD ADDR=198.51.100.7")
     assert play >> S("550 5.7.0 no") << client("550 5.7.0 no")
+
+
+# XFORWARD IDENT: the trace id, for the log of the server.
+
+ID = "01JD8Q3K7C2VA"
+OUR_IDENT = f"XFORWARD IDENT={ID}"
+MAIL = "MAIL FROM:<a@client.example>"
+
+
+def with_id(*keywords: str) -> Playbook:
+    """A session with a trace id, past EHLO."""
+    play = introduced(None, *keywords)
+    play.session._d.trace_id = ID
+    return play
+
+
+def test_the_server_gets_the_trace_id_before_each_mail() -> None:
+    play = with_id("PIPELINING", "XFORWARD ADDR IDENT")
+    for _ in range(2):
+        play = play >> C(MAIL) << server(f"{OUR_IDENT}\n{MAIL}")
+        play = play >> S("250 2.0.0 taken") >> S("250 2.1.0 ok") << client("250 2.1.0 ok")
+        assert play >> C("RSET") << server("RSET") >> S("250 ok") << client("250 ok")
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [(), ("XFORWARD ADDR IDENT",), ("PIPELINING", "XFORWARD ADDR"), ("PIPELINING",)],
+    ids=["none", "no pipelining", "no IDENT", "no XFORWARD"],
+)
+def test_it_is_sent_only_where_both_are_offered(keywords: tuple[str, ...]) -> None:
+    assert with_id(*keywords) >> C(MAIL) << server(MAIL)
+
+
+def test_an_ident_of_the_client_has_precedence_for_one_message() -> None:
+    play = with_id("PIPELINING", "XFORWARD ADDR IDENT")
+    own = "XFORWARD ADDR=198.51.100.7 IDENT=4F1"
+    play = play >> C(own) << server(own) >> S("250 ok") << client("250 ok")
+    play = play >> C(MAIL) << server(MAIL) >> S("250 ok") << client("250 ok")
+    play = play >> C("RSET") << server("RSET") >> S("250 ok") << client("250 ok")
+    play = play >> C("XFORWARD ADDR=198.51.100.7") << server("XFORWARD ADDR=198.51.100.7") >> S("250 ok")
+    assert play << client("250 ok") >> C(MAIL) << server(f"{OUR_IDENT}\n{MAIL}")
+
+
+@pytest.mark.parametrize("reply", ["550 5.7.0 no", "450 4.3.0 later", "501 5.5.4 IDENT?"])
+def test_a_server_that_refuses_it_gets_the_mail_and_no_other(reply: str) -> None:
+    play = with_id("PIPELINING", "XFORWARD ADDR IDENT") >> C(MAIL) << server(f"{OUR_IDENT}\n{MAIL}")
+    play = play >> S(reply) >> S("250 2.1.0 ok") << client("250 2.1.0 ok")
+    play = play >> C("RSET") << server("RSET") >> S("250 ok") << client("250 ok")
+    assert play >> C(MAIL) << server(MAIL)
+    assert sum("XFORWARD IDENT refused" in line for line in play.logged) == 1
+
+
+def test_pipelined_commands_stay_in_step() -> None:
+    play = with_id("PIPELINING", "XFORWARD IDENT")
+    rcpt = "RCPT TO:<b@mx.example>"
+    play = play >> C(f"{MAIL}\n{rcpt}") << server(f"{OUR_IDENT}\n{MAIL}\n{rcpt}")
+    play = play >> S("250 a\n250 2.1.0 b\n550 5.1.1 c")
+    assert play << client("250 2.1.0 b\n550 5.1.1 c")

@@ -18,9 +18,10 @@ from proxsmtp_tp.telemetry import event_log, events
 from proxsmtp_tp.telemetry.addresses import Addresses
 from proxsmtp_tp.telemetry.event_log import BACKLOG_MAX, EventLog
 from proxsmtp_tp.telemetry.events import OCTETS_MAX, Who, encoded
-from proxsmtp_tp.telemetry.facts import FilterJudged, Seconds, Transaction
+from proxsmtp_tp.telemetry.facts import FilterJudged, LimitHit, Seconds, Transaction
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/event.schema.json").read_text("utf-8"))
+KINDS = {kind["properties"]["event"]["const"]: kind for kind in SCHEMA["oneOf"]}
 TYPES: dict[str, Any] = {
     "object": dict,
     "array": list,
@@ -82,6 +83,14 @@ JUDGED = st.builds(
     st.floats(0, 9),
     st.text(max_size=400),
 )
+HITS = st.builds(
+    LimitHit,
+    limit=st.sampled_from(["ClientRejects", "ClientMessages"]),
+    value=st.sampled_from(["", "30/10m shadow"]),
+    action=st.sampled_from(["close", "defer", "locked", "shadow", "reached"]),
+    seconds=st.integers(0, 9000),
+    until=st.sampled_from(["", "2026-11-28T05:00:00Z"]),
+)
 
 
 @given(
@@ -105,6 +114,7 @@ JUDGED = st.builds(
         filter_words=st.text(max_size=400),
         changed=st.none() | st.booleans(),
         message_id=ANY,
+        limits=st.lists(HITS, max_size=9),
         seconds=st.builds(Seconds, st.none() | st.floats(0, 9), st.none(), st.floats(0, 9), st.floats(0, 9)),
     )
 )
@@ -112,7 +122,7 @@ def test_every_event_follows_the_schema(facts: Transaction) -> None:
     data = encoded(events.transaction(WHO, facts, Addresses()))
     assert len(data) < OCTETS_MAX
     assert b"\n" not in data
-    check(json.loads(data), SCHEMA)
+    check(json.loads(data), KINDS["message"])
     fields = event_log.journal_fields(events.transaction(WHO, facts, Addresses())).decode()
     assert all(re.match(r"[A-Z_]+=", line) for line in fields.split("\n")[:-1])
 
@@ -264,7 +274,7 @@ def test_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (fields["PROXSMTP_CLIENT"], fields["PROXSMTP_TO"]) == ("192.0.2.7", "bob@mx.example")
     assert (fields["PROXSMTP_STATUS"], fields["PROXSMTP_CODE"], fields["PRIORITY"]) == ("delivered", "250", "6")
     assert re.fullmatch("[0-9a-f]{32}", fields["MESSAGE_ID"])
-    check(json.loads(fields["PROXSMTP_JSON"]), SCHEMA)
+    check(json.loads(fields["PROXSMTP_JSON"]), KINDS["message"])
 
 
 # The command.
@@ -341,3 +351,27 @@ def test_pseudonyms(
     (tmp_path / "pseudonym.key").write_text("2026-11-28 " + "0f" * 32 + "\n")
     assert main(options) == 0
     assert re.fullmatch(r"2026-11-28 [0-9A-Z]{13}@mx\.example\n", capsys.readouterr().out)
+
+
+@given(HITS)
+def test_a_limit(hit: LimitHit) -> None:
+    event = events.limit(WHO, hit)
+    check(json.loads(encoded(event)), KINDS["limit"])
+    fields = event_log.journal_fields(event).decode()
+    assert f"\nPROXSMTP_LIMIT={hit.limit}\n" in fields
+    assert "\nPROXSMTP_EVENT=limit\n" in fields
+
+
+def test_a_lock_and_its_end() -> None:
+    more: dict[str, Any] = {"value": "30/10m", "until": "2026-11-28T05:00:00Z", "seconds": 900, "repeated": 0}
+    begun = events.lock("a", "192.0.2.7", "ClientRejects", id="01JD8Q3K7C2VA", **more)
+    by_hand = events.lock("a", "2001:db8::/64", "administrator", text="asked by phone", **more)
+    for event in (begun, by_hand):
+        check(json.loads(encoded(event)), KINDS["lock"])
+        assert "\nPROXSMTP_REASON=" in event_log.journal_fields(event).decode()
+    ended = events.lock("a", "192.0.2.7", "ClientRejects", "administrator")
+    check(json.loads(encoded(ended)), KINDS["unlock"])
+    assert "MESSAGE=client=192.0.2.7, unlock=ClientRejects, id=\n" in event_log.journal_fields(ended).decode()
+    identifiers = [line for event in (begun, ended) for line in event_log.journal_fields(event).decode().split("\n")
+                   if line.startswith("MESSAGE_ID=")]  # fmt: skip
+    assert len(set(identifiers)) == 2
