@@ -265,3 +265,11 @@ def test_the_server_has_the_wanted_envelope_or_nothing(
         assert model.at_data is not None
         assert model.at_data[0] == sender
         assert sorted(model.at_data[1]) == sorted(recipients)
+
+
+def test_our_trace_id_is_told_again_and_its_refusal_does_not_matter() -> None:
+    play = judging("PIPELINING", "XFORWARD ADDR IDENT")
+    play.session._d.trace_id = "01JD8Q3K7C2VA"
+    play = play >> passed(Envelope(b"", b"", [b"c@mx.example"], [b""]))
+    play = play << server("RSET\nXFORWARD IDENT=01JD8Q3K7C2VA\nMAIL FROM:<>\nRCPT TO:<c@mx.example>")
+    assert delivered(play >> S("250 ok\n501 no\n250 ok\n250 ok") << server("DATA"))
