@@ -32,6 +32,8 @@ ROLE_PACKAGES = ("python3-venv", "nftables", "iptables", "logrotate")
 PREDECESSOR = "proxsmtp"
 # What Debian's package of this project takes from Debian 13.
 NEWER_PACKAGES = ("python3-uvloop",)
+# What reads files of the package: manual pages, and the exception from restarts after an upgrade of libraries.
+READERS = ("man-db", "needrestart")
 # It has no configuration yet: vagrant/mail-server makes that, and enables it.
 MAIL = """
 echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
@@ -62,7 +64,7 @@ def make_roots() -> None:
         wanted = {
             DEBIAN_12: (*ROLE_PACKAGES, PREDECESSOR),
             DEBIAN_13: (*ROLE_PACKAGES, *NEWER_PACKAGES),
-            UBUNTU_24_04: ROLE_PACKAGES,
+            UBUNTU_24_04: (*ROLE_PACKAGES, *READERS),
         }
         list(pool.map(make_root, (DEBIAN_12, DEBIAN_13)))
         make_root(UBUNTU_24_04)  # with keys of Debian 13's archive
