@@ -18,7 +18,7 @@ from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.back_pressure import BackPressure
 from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.judging import Judging
-from proxsmtp_tp.net.measuring import FilterTimes, count_all, count_crash
+from proxsmtp_tp.net.measuring import FilterTimes, count_crash
 from proxsmtp_tp.net.opening import Opening
 from proxsmtp_tp.net.original_destination import endpoint
 from proxsmtp_tp.net.reporting import Reporting
@@ -237,7 +237,10 @@ class Connection:
 
     def perform(self, todo: list[effects.Effect]) -> None:
         if measured := self.session.measured:
-            count_all(self._context.metrics, measured)
+            words = self._context.metrics.words
+            for index in measured:
+                words[index] += 1
+            measured.clear()
         for effect in todo:
             _PERFORMERS[type(effect)](self, effect)
 
