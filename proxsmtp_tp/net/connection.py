@@ -73,6 +73,7 @@ class Connection:
             clock=rfc5322_date,
             trace=Trace(self.trace_id, self.loop.time),
         )
+        self._measured, self._words = self.session.measured, context.metrics.words
         self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
         self.session.use_limits(self._limits)
         self.session.use_bypass(context.bypassed)
@@ -236,8 +237,8 @@ class Connection:
     # Effects.
 
     def perform(self, todo: list[effects.Effect]) -> None:
-        if measured := self.session.measured:
-            words = self._context.metrics.words
+        if measured := self._measured:
+            words = self._words
             for index in measured:
                 words[index] += 1
             measured.clear()
