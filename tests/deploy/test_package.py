@@ -234,6 +234,13 @@ def test_upgrades(machines: Machines) -> None:
         assert gateway.run("dpkg-query", "-W", "-f", "${Status}", "proxsmtp") == "install ok installed"
 
 
+def daemon_program(gateway: Container) -> str:
+    """The script that systemd has started as the daemon."""
+    pid = gateway.run("systemctl", "show", "-p", "MainPID", "--value", "proxsmtp-tp@gateway").strip()
+    words = gateway.run("cat", f"/proc/{pid}/cmdline").split("\0")
+    return next(word for word in words if word.endswith("/proxsmtp-tp"))
+
+
 def test_the_role_installs_the_package(machines: Machines) -> None:
     with machines.gateway_of(UBUNTU_24_04) as gateway:
         before = machines.state()
@@ -243,14 +250,22 @@ def test_the_role_installs_the_package(machines: Machines) -> None:
         run = machines.play(**told)
         assert run.status == 0, run.output
         acceptance.accept(machines.site, Setup("redirect", "client"))
+        assert not (gateway.root / "opt/proxsmtp-tp/current").exists()
+        assert list(gateway.root.glob("etc/systemd/system/proxsmtp-tp*.service")) == []
+
+        # Wheels take its place, and it takes theirs, while mail flows.
+        with load(machines):
+            run = machines.play(**variables())
+            assert run.status == 0, run.output
+            assert "proxsmtp-tp" not in gateway.run("dpkg-query", "-W", "-f", "${Package}\n").split()
+            assert daemon_program(gateway) == "/usr/local/bin/proxsmtp-tp"
+            run = machines.play(**told)
+            assert run.status == 0, run.output
+            assert daemon_program(gateway) == "/usr/bin/proxsmtp-tp"
         run = machines.play(**told)
         assert (run.status, run.changes) == (0, []), run.output
-        assert (
-            gateway.run("sh", "-c", "ls /etc/systemd/system/proxsmtp-tp*.service /opt/proxsmtp-tp/current", check=False)
-            == ""
-        )
-        run = machines.play("--tags", "proxsmtp_tp_config", **variables())
-        assert "this gateway runs the Debian package: remove that first" in run.output
+        assert not (gateway.root / "opt/proxsmtp-tp/current").is_symlink()
+        gateway.run("proxsmtp-tp", "check-rules", "-f", CONFIGURATION)
         run = machines.play(**{**told, "state": "absent"})
         assert run.status == 0, run.output
         assert changes(before, machines.state()) == []
