@@ -18,14 +18,21 @@ from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.gateway.doctor import examination
 from proxsmtp_tp.gateway.doctor.findings import Finding, State
 from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.options import options_from
 from proxsmtp_tp.gateway.plan import PlanError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.gateway.plan import Options
+
 _PROBE_SECONDS = 300.0
 """Seconds: longer than a probe takes, whose mails have the time limits of the daemon."""
+
+_NO_PORT = 25
+"""In the plan of a daemon without a port, which has no rules: nothing is looked for there."""
 
 _LABELS = {state: f"{state.value:<5}" for state in State}
 
@@ -56,7 +63,7 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
         if not Path(error.path).is_file():
             raise
         return _say(args, _of_a_wrong_file(chosen_of(args).name, error))
-    setup = examination.setup_of(settings, chosen_of(args).path, options_of(args), store_of(args))
+    setup = examination.setup_of(settings, chosen_of(args).path, _options(args, settings), store_of(args))
     setup = replace(
         setup,
         status=partial(status_of, settings.instance),
@@ -70,6 +77,17 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
         found += _say(args, examination.send_probe(setup, waiting))
         _expect_probe(args, 1.0)
     return found
+
+
+def _options(args: argparse.Namespace, settings: Settings) -> Options:
+    """A daemon that listens on unix sockets alone has no port that rules could name, and needs none.
+
+    Raises PlanError.
+    """
+    wanted = settings.transparent or settings.rule_interface or settings.rule_local
+    if settings.intercept_port is not None or wanted or args.rule_interface or args.rule_local:
+        return options_of(args)
+    return options_from(replace(settings, rule_listen_port=_NO_PORT))
 
 
 def _of_a_wrong_file(instance: str, error: ConfigError) -> Iterator[Finding]:

@@ -110,7 +110,7 @@ def is_root() -> bool:
     return False
 
 
-def setup_of(settings: Settings, config: str | None, options: Options, store: Store) -> Setup:
+def setup_of(settings: Settings, config: str, options: Options, store: Store) -> Setup:
     """What to examine: the plan of the configuration; if that names no interfaces, the installed plan."""
     return Setup(settings, config, _plan(options, store), store)
 
