@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _commands: list[str] = []
+# A daemon whose process is not known is not ended before it is started.
+_WAYS = {"start": ("start",), "restart": ("restart", "start"), "reload": ("reload",)}
+"""By the word in a row of FIXES: the first words of the rows that take its place, with a unit or by hand."""
 
 
 def typed(command: str) -> None:
@@ -45,14 +48,12 @@ def pattern(row: str) -> re.Pattern[str]:
     """What the commands of a row look like."""
     fixed, parts = FIXES[row], []
     while found := re.search(r"\{(\w+)\}", fixed):
-        inner = {"start": _any_of("start"), "restart": _any_of("restart"), "reload": _any_of("reload")}
-        parts += [re.escape(fixed[: found.start()]), inner.get(found[1], ".+")]
+        own = found[1] in _WAYS
+        parts += [re.escape(fixed[: found.start()]), _any_of(found[1]) if own else ".+"]
         fixed = fixed[found.end() :]
     return re.compile("".join([*parts, re.escape(fixed)]))
 
 
 def _any_of(command: str) -> str:
-    """As it is with a unit, or by hand. A daemon whose process is not known is not ended before it is started."""
-    ways = {"start": ("start",), "restart": ("restart", "start"), "reload": ("reload",)}[command]
-    rows = [row for row in FIXES if row.partition(",")[0] in ways and "," in row]
+    rows = [row for row in FIXES if "," in row and row.partition(",")[0] in _WAYS[command]]
     return f"(?:{'|'.join(pattern(row).pattern for row in rows)})"

@@ -18,7 +18,6 @@ from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.gateway.doctor import examination
 from proxsmtp_tp.gateway.doctor.findings import Finding, State
 from proxsmtp_tp.gateway.errors import GatewayError
-from proxsmtp_tp.gateway.options import options_from
 from proxsmtp_tp.gateway.plan import PlanError
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 _PROBE_SECONDS = 300.0
 """Seconds: longer than a probe takes, whose mails have the time limits of the daemon."""
-
-_NO_PORT = 25
-"""In the plan of a daemon without a port, which has no rules: nothing is looked for there."""
 
 _LABELS = {state: f"{state.value:<5}" for state in State}
 
@@ -80,14 +76,10 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
 
 
 def _options(args: argparse.Namespace, settings: Settings) -> Options:
-    """A daemon that listens on unix sockets alone has no port that rules could name, and needs none.
-
-    Raises PlanError.
-    """
-    wanted = settings.transparent or settings.rule_interface or settings.rule_local
-    if settings.intercept_port is not None or wanted or args.rule_interface or args.rule_local:
+    """Raises PlanError."""
+    if settings.intercept_port is not None or args.rule_interface or args.rule_local:
         return options_of(args)
-    return options_from(replace(settings, rule_listen_port=_NO_PORT))
+    return examination.options_of(settings)
 
 
 def _of_a_wrong_file(instance: str, error: ConfigError) -> Iterator[Finding]:

@@ -78,7 +78,7 @@ class DaemonHost:
         """Whom the doctor sees. To be called inside of the gateway."""
         path = str(self.instance.config)
         settings = read_config(path)
-        setup = examination.setup_of(settings, path, options_from(settings), Store(self.state))
+        setup = examination.setup_of(settings, path, examination.options_of(settings), Store(self.state))
         return replace(
             setup, status=lambda: status_of(settings.instance), may_be_a_filters=may_be_a_filters, step_seconds=90.0
         )

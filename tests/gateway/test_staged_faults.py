@@ -336,11 +336,14 @@ def test_full_without_the_capability(gateway: DaemonHost) -> None:
     assert is_well(gateway)
 
 
+def without_rules(**directives: str) -> DaemonHost:
+    """A daemon that clients connect to. It has a name of its own, since all share the folder of status sockets."""
+    return DaemonHost(TransparentProxy="off", RuleInterface="", Instance="direct", **directives)
+
+
 def test_the_name_servers_are_silent(tmp_path: Path) -> None:
     """The resolver itself waits longer than a step may take."""
-    host = DaemonHost(
-        TransparentProxy="off", OutAddress="mx.example.com:25", RuleInterface="", Listen="127.0.0.1:10025"
-    )
+    host = without_rules(OutAddress="mx.example.com:25", Listen="127.0.0.1:10025")
     (tmp_path / "resolv.conf").write_text("nameserver 198.51.100.99\nnameserver 198.51.100.98\n")
     subprocess.run(["mount", "--bind", str(tmp_path / "resolv.conf"), "/etc/resolv.conf"], check=True)
     try:
@@ -348,6 +351,7 @@ def test_the_name_servers_are_silent(tmp_path: Path) -> None:
         assert status == 1
         assert [item["step"] for item in found if item["state"] == "wrong"] == ["DNS"]
         assert "OutAddress mx.example.com cannot be resolved: no answer within 4 s" in str(found)
+        assert [item["step"] for item in found if item["state"] == "unseen"] == ["daemon"]
     finally:
         subprocess.run(["umount", "/etc/resolv.conf"], check=True)
         host.close()
@@ -355,9 +359,7 @@ def test_the_name_servers_are_silent(tmp_path: Path) -> None:
 
 def test_loopback_mode() -> None:
     """The server is the client's own host. No step asks for rules."""
-    host = DaemonHost(
-        TransparentProxy="off", OutAddress="2525", RuleInterface="", Listen="10025", Clients="192.0.2.0/24"
-    )
+    host = without_rules(OutAddress="2525", Listen="10025", Clients="192.0.2.0/24")
     try:
         assert is_well(host)
         found = host.look()
@@ -381,7 +383,7 @@ def test_unix_sockets_in_listen(tmp_path: Path) -> None:
     """As the only listeners, and beside a port."""
     tmp_path.chmod(0o755)
     one, two = tmp_path / "one.sock", tmp_path / "two.sock"
-    host = DaemonHost(TransparentProxy="off", OutAddress=f"{SERVER[4]}:25", RuleInterface="", Listen=str(one), User="")
+    host = without_rules(OutAddress=f"{SERVER[4]}:25", Listen=str(one), User="")
     try:
         recorder = Recorder()
         inside(host.net.server, lambda: recorder.listen(SERVER[4], 25))
@@ -389,16 +391,17 @@ def test_unix_sockets_in_listen(tmp_path: Path) -> None:
         assert status == 0, found
         texts = {item["step"]: item["text"] for item in found}
         assert (texts["daemon"], texts[f"access, {one}"]) == ("it answers", "only this host reaches it")
-        pids = workers(host)
+        assert host.instance._daemon is not None
+        pids = [host.instance._daemon.pid, *workers(host)]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         assert "kill -KILL " in named(host, "daemon", "it hangs")
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-        with configured(host, f"Listen: 10025, {two}"):
+        with configured(host, f"Listen: 127.0.0.1:10025, {two}"):
             host.type(named(host, "listener", "no process listens on port 10025, and the daemon runs"))
             assert {item.step: item.ok for item in host.look()}[f"listener, {two}"]
-        with configured(host, f"Listen: 10025, {one}"):
+        with configured(host, f"Listen: 127.0.0.1:10025, {one}"):
             host.type(named(host, f"listener, {one}", "nobody listens"))
             assert is_well(host)
             host.instance.stop()
@@ -412,7 +415,7 @@ def test_unix_sockets_in_listen(tmp_path: Path) -> None:
 def test_without_rules(name: str) -> None:
     """OutAddress: the name does not resolve, nobody answers, everybody may relay. No step asks for rules."""
     server = {"DNS": "mx.doctor.invalid:25", "server": "198.51.100.99:25", "relay": f"{SERVER[4]}:25"}[name]
-    host = DaemonHost(TransparentProxy="off", OutAddress=server, RuleInterface="", Listen="10025")
+    host = without_rules(OutAddress=server, Listen="10025")
     try:
         recorder = Recorder()
         inside(host.net.server, lambda: recorder.listen(SERVER[4], 25))

@@ -25,8 +25,8 @@ from proxsmtp_tp.gateway.plan import Mode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ANSWER_SECONDS = 5.0
-"""A daemon that works answers a connection within milliseconds."""
+ANSWER_SECONDS = 3.0
+"""A daemon that works answers a connection within milliseconds. Its status may be asked for after that: up to 5 s."""
 _TOOL_SECONDS = 8.0  # less than a step may take
 _SPARE = 64  # descriptors of a worker in addition to connections: listeners, logs, event loop, spool
 _CAP_NET_RAW = 13
@@ -253,6 +253,8 @@ def _answering(setup: Setup, step: str, there: list[Listening]) -> Finding:
     except PermissionError as error:
         return unseen(step, f"{there[0].address}: {error.strerror}")
     except OSError as error:
+        if isinstance(error, TimeoutError) and _waits_for_its_server(setup):
+            return unseen(step, f"no greeting within {ANSWER_SECONDS:.0f} s: it waits for the server behind it")
         text = f"it accepts no connection within {ANSWER_SECONDS:.0f} s ({error}): it hangs"
         return Finding(step, False, text, _end_and_start(setup, there))
     said = first.decode("ascii", "replace").strip()
@@ -264,6 +266,15 @@ def _answering(setup: Setup, step: str, there: list[Listening]) -> Finding:
     if said.startswith("4") and not (setup.settings.transparent or setup.settings.loopback):
         return Finding(step, False, f"it answers, and serves nobody: {said}")
     return Finding(step, True, "it answers")
+
+
+def _waits_for_its_server(setup: Setup) -> bool:
+    """Whether that is why a daemon does not greet, which works otherwise: it greets with its server's words.
+
+    Of its workers, see `load`.
+    """
+    one_server = not (setup.settings.transparent or setup.settings.loopback)
+    return one_server and setup.status() is not None
 
 
 def _connection(setup: Setup, address: str) -> socket.socket:
