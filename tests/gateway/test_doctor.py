@@ -28,7 +28,7 @@ from tests.typed_fixes import types
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OWN = Numbers(preferred_slot("setup"))
+OWN, OWN_TPROXY = Numbers(preferred_slot("setup")), Numbers(preferred_slot("tproxy"))
 DROP_INPUT = """table inet other {
     chain input {
         type filter hook input priority 0; policy drop;
@@ -61,7 +61,7 @@ def redirect() -> Iterator[DaemonHost]:
 @pytest.fixture(scope="module")
 def tproxy() -> Iterator[DaemonHost]:
     """Mode tproxy, transparent to both sides."""
-    host = DaemonHost(RuleMode="tproxy", TransparentProxy="full")
+    host = DaemonHost(RuleMode="tproxy", TransparentProxy="full", Instance="tproxy")
     yield host
     host.close()
 
@@ -149,12 +149,12 @@ def test_redirect_broken_and_fixed(redirect: DaemonHost, name: str) -> None:
 
 BROKEN_TPROXY = {
     "a policy rule is gone": (
-        f"ip rule del priority {OWN.priority + 1}",
+        f"ip rule del priority {OWN_TPROXY.priority + 1}",
         "policy routing",
-        f"missing: ip -4 rule priority {OWN.priority + 1}",
+        f"missing: ip -4 rule priority {OWN_TPROXY.priority + 1}",
     ),
     "the route is gone": (
-        f"ip -6 route flush table {OWN.table}", "policy routing", "missing: ip -6 route local default dev lo",
+        f"ip -6 route flush table {OWN_TPROXY.table}", "policy routing", "missing: ip -6 route local default dev lo",
     ),
     "a policy rule comes first": (
         "ip route add default dev wan0 table 77; ip rule add from 192.0.2.0/24 lookup 77 priority 50",
@@ -355,13 +355,17 @@ def test_the_daemon_makes_its_temp_directory(redirect: DaemonHost) -> None:
         parent.chmod(0o755)
 
 
-@types("few descriptors", "few descriptors allowed", "restart, by hand")
+def _limit(pid: int, limit: str) -> None:
+    """As the daemon's own user: that needs no right that root may lack in a container."""
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    subprocess.run([*user, "prlimit", "--pid", str(pid), limit], check=True)
+
+
+@types("few descriptors", "restart, by hand")
 def test_descriptors(redirect: DaemonHost) -> None:
     for limit in ("100:", "100:100"):
         for pid in _daemon_pids(redirect):
-            # As the daemon's own user: that needs no right that root may lack in a container.
-            user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-            subprocess.run([*user, "prlimit", "--pid", str(pid), f"--nofile={limit}"], check=True)
+            _limit(pid, f"--nofile={limit}")
         redirect.type(diagnosed(redirect, "descriptors", "MaxConnections needs 192"))
         assert redirect.examine() == []
 
@@ -398,7 +402,7 @@ def test_a_bypass_is_ended(redirect: DaemonHost) -> None:
 def test_no_worker_can_be_started(redirect: DaemonHost) -> None:
     assert redirect.instance._daemon is not None
     master = redirect.instance._daemon.pid
-    subprocess.run(["prlimit", "--pid", str(master), "--nproc=1:1"], check=True)
+    _limit(master, "--nproc=1:1")
     for pid in _daemon_pids(redirect):
         if pid != master:
             os.kill(pid, signal.SIGKILL)

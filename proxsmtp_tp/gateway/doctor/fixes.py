@@ -73,7 +73,6 @@ FIXES = {
     "daemon hangs, by hand": "kill -KILL {pids}; {start}",
     "daemon lacks CAP_NET_RAW": "{restart}",
     "unit's daemon lacks CAP_NET_RAW": "{unit}",
-    "few descriptors allowed": "prlimit --pid {pid} --nofile={needed}:{needed}",
     "few descriptors": "{restart}",
     # The directory for messages, and the filter.
     "disk is read-only": "mount -o remount,rw {mount}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import resource
 import socket
 import subprocess
 from contextlib import closing, suppress
@@ -19,7 +20,7 @@ from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.gateway import routing, survey
 from proxsmtp_tp.gateway.doctor import unit
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
-from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, all_of, fix
+from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix
 from proxsmtp_tp.gateway.plan import Mode
 
 if TYPE_CHECKING:
@@ -332,8 +333,11 @@ def look_at_descriptors(setup: Setup) -> Iterator[Finding]:
     short = [pid for pid, (soft, _) in limits.items() if soft < needed]
     text = f"MaxConnections needs {needed}, process {', '.join(map(str, short))} may open fewer"
     if any(limits[pid][1] < needed for pid in short):
-        cure = all_of(fix("few descriptors allowed", pid=pid, needed=needed) for pid in short)
-        yield Finding("descriptors", False, f"{text}; for good: LimitNOFILE={needed} in its unit", cure)
+        # A daemon that this shell starts gets the shell's limit; to raise that of a process needs CAP_SYS_RESOURCE.
+        by_hand = setup.unit is None and resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= needed
+        more = "" if by_hand else f"; set LimitNOFILE={needed} in its unit, and restart it"
+        cure = fix("few descriptors", restart=setup.restart) if by_hand else NONE
+        yield Finding("descriptors", False, text + more, cure)
     elif short:
         # The daemon raises its soft limit when it starts.
         yield Finding("descriptors", False, text, fix("few descriptors", restart=setup.restart))
