@@ -63,7 +63,7 @@ def test_all_steps_together_wait_no_longer_than_one(monkeypatch: pytest.MonkeyPa
         end.wait()
         return []
 
-    monkeypatch.setattr(examination, "STEPS", [examination._Row(look_at_nothing)] * 20)
+    monkeypatch.setattr(examination, "STEPS", [examination._StepRow(look_at_nothing)] * 20)
     began = time.monotonic()
     found = list(examination.examine(setup(1.0)))
     took = time.monotonic() - began
