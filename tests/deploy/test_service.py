@@ -153,8 +153,9 @@ def configure(gateway: Machines) -> Iterator[Callable[[str], None]]:
 
 def fix_of(machines: Machines, text: str) -> str:
     """The fix that doctor prints for what it says."""
-    found = wrong(machines)
-    said, fix = next((item.split(" FIX ") if " FIX " in item else (item, "")) for item in found if text in item)
+    found = [item.partition(" FIX ") for item in wrong(machines) if text in item]
+    assert found, machines.gateway.run(*DOCTOR, check=False)
+    said, fix = found[0][0], found[0][-1]
     assert text in said, found
     return fix
 
@@ -289,37 +290,40 @@ def test_a_stop_of_a_daemon_that_waits_for_its_restart(gateway: Machines) -> Non
 
 
 @pytest.fixture
-def firewalls(gateway: Machines) -> Iterator[None]:
-    """firewalld and ufw are installed, and not active."""
+def firewalls(gateway: Machines, configure: Callable[[str], None]) -> Iterator[None]:
+    """firewalld and ufw are installed, and not active. firewalld lets in what NAT redirects: the mode is tproxy."""
     run = gateway.gateway.run
     install = f"apt-get install -q -y --no-install-recommends {' '.join(FIREWALLS)}"
     # Neither starts by itself.
     run("sh", "-ec", "printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d")
     run("sh", "-ec", f"DEBIAN_FRONTEND=noninteractive {install}; rm /usr/sbin/policy-rc.d")
+    configure("RuleMode: tproxy")
+    run("proxsmtp-tp", "install-service", "gateway")
+    assert wrong(gateway) == []
     yield
     run("sh", "-ec", f"DEBIAN_FRONTEND=noninteractive apt-get purge -q -y --autoremove {' '.join(FIREWALLS)}")
 
 
 @types("firewalld", "ufw")
 def test_firewalls_of_others(gateway: Machines, firewalls: None) -> None:
-    """Both drop what comes in to the daemon's port, until the fix is typed."""
+    """Both drop what comes in for the daemon, until the fix is typed."""
     run = gateway.gateway.run
 
     def blocked() -> list[str]:
         return [item for item in wrong(gateway) if "does not let intercepted" in item]
 
+    run("ufw", "--force", "enable")
+    type_fix(gateway, "does not let intercepted")
+    assert blocked() == []
+    run("ufw", "disable")
+    run("systemctl", "start", "firewalld")
     for zone in ("", "internal"):
-        run("systemctl", "start", "firewalld")
         if zone:
             run("firewall-cmd", f"--zone={zone}", "--change-interface=lan", "--permanent")
             run("firewall-cmd", "--reload")
         type_fix(gateway, "nft table inet firewalld does not let intercepted")
         assert blocked() == []
-        run("systemctl", "stop", "firewalld")
-    run("ufw", "--force", "enable")
-    type_fix(gateway, "does not let intercepted")
-    assert blocked() == []
-    run("ufw", "disable")
+    run("systemctl", "stop", "firewalld")
 
 
 def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
