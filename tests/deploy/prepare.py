@@ -30,8 +30,6 @@ from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04, cache, download, mak
 # What the role installs where it is missing; it must come, and go again. And the predecessor.
 ROLE_PACKAGES = ("python3-venv", "nftables", "iptables", "logrotate")
 PREDECESSOR = "proxsmtp"
-# Other programs that make firewall rules, for the fixes of doctor.
-FIREWALLS = ("firewalld", "ufw")
 # What Debian's package of this project takes from Debian 13.
 NEWER_PACKAGES = ("python3-uvloop",)
 # What reads files of the package: manual pages, and the exception from restarts after an upgrade of libraries.
@@ -64,7 +62,7 @@ def make_roots() -> None:
     """Two at a time: a root takes one processor."""
     with ThreadPoolExecutor(2) as pool:
         wanted = {
-            DEBIAN_12: (*ROLE_PACKAGES, PREDECESSOR, *FIREWALLS),
+            DEBIAN_12: (*ROLE_PACKAGES, PREDECESSOR),
             DEBIAN_13: (*ROLE_PACKAGES, *NEWER_PACKAGES),
             UBUNTU_24_04: (*ROLE_PACKAGES, *READERS),
         }

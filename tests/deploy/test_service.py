@@ -11,7 +11,7 @@ import pytest
 
 from proxsmtp_tp.lab.scenario import Setup
 from tests.deploy import acceptance, documented_commands, manual_install
-from tests.deploy.prepare import FIREWALLS, NEXT_VERSION
+from tests.deploy.prepare import NEXT_VERSION
 from tests.typed_fixes import typed, types
 
 if TYPE_CHECKING:
@@ -287,43 +287,6 @@ def test_a_stop_of_a_daemon_that_waits_for_its_restart(gateway: Machines) -> Non
     assert left, run("systemctl", "status", DAEMON, check=False)
     run("systemctl", "start", DAEMON)
     assert wrong(gateway) == []
-
-
-@pytest.fixture
-def firewalls(gateway: Machines, configure: Callable[[str], None]) -> Iterator[None]:
-    """firewalld and ufw are installed, and not active. firewalld lets in what NAT redirects: the mode is tproxy."""
-    run = gateway.gateway.run
-    install = f"apt-get install -q -y --no-install-recommends {' '.join(FIREWALLS)}"
-    # Neither starts by itself.
-    run("sh", "-ec", "printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d")
-    run("sh", "-ec", f"DEBIAN_FRONTEND=noninteractive {install}; rm /usr/sbin/policy-rc.d")
-    configure("RuleMode: tproxy")
-    run("proxsmtp-tp", "install-service", "gateway")
-    assert wrong(gateway) == []
-    yield
-    run("sh", "-ec", f"DEBIAN_FRONTEND=noninteractive apt-get purge -q -y --autoremove {' '.join(FIREWALLS)}")
-
-
-@types("firewalld", "ufw")
-def test_firewalls_of_others(gateway: Machines, firewalls: None) -> None:
-    """Both drop what comes in for the daemon, until the fix is typed."""
-    run = gateway.gateway.run
-
-    def blocked() -> list[str]:
-        return [item for item in wrong(gateway) if "does not let intercepted" in item]
-
-    run("ufw", "--force", "enable")
-    type_fix(gateway, "does not let intercepted")
-    assert blocked() == []
-    run("ufw", "disable")
-    run("systemctl", "start", "firewalld")
-    for zone in ("", "internal"):
-        if zone:
-            run("firewall-cmd", f"--zone={zone}", "--change-interface=lan", "--permanent")
-            run("firewall-cmd", "--reload")
-        type_fix(gateway, "nft table inet firewalld does not let intercepted")
-        assert blocked() == []
-    run("systemctl", "stop", "firewalld")
 
 
 def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:
