@@ -95,9 +95,8 @@ class _Way:
             yield Finding(self._step, False, text + hint)
             return
         if any(record["peer"] == first["own"] for record in first["seen"]):
-            text = (
-                f"{way}: reached the server past the daemon: no heartbeat (RuleFail open), or rules of another program"
-            )
+            why = "no heartbeat (RuleFail open), or rules of another program"
+            text = f"{way}: reached the server without the daemon: {why}"
             yield Finding(self._step, False, text)
             return
         yield Finding(self._step, True, f"{way}: the daemon greets, {first['greeting']}")
