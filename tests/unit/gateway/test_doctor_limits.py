@@ -69,5 +69,5 @@ def test_all_steps_together_wait_no_longer_than_one(monkeypatch: pytest.MonkeyPa
     took = time.monotonic() - began
     end.set()
     assert len(found) == 20
-    assert all(item.wrong and "it has not ended within 1 s" in item.text for item in found)
+    assert all(item.wrong and "not ended within 1 s" in item.text for item in found)
     assert took < 10, "they were waited for one after the other"
