@@ -5,9 +5,12 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
-# Tests run in parallel, each process in namespaces of its own. One more process than processors: tests often wait.
+# Tests run in parallel, each process in namespaces of its own. More processes than processors: tests often wait, those in
+# containers less.
 # A test that takes too long ends its process, and with it the run: xdist would wait for the rest of that process's tests.
-TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
+TEST_PROCESSES ?= $(shell expr $$(nproc) + $(WAITING))
+WAITING := 2
+test-deploy: WAITING := 1
 PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATED) $(BIN)/python" --dist loadfile \
 	--no-loadscope-reorder --max-worker-restart=0 --durations=25
 # Options and paths for pytest: make test ARGS="tests/unit/session -k pipelining"

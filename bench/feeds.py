@@ -3,8 +3,8 @@
     python -m bench.feeds [CASES]
 
 prints the CASES (10) longest, in milliseconds of this thread's CPU time, each the best of three runs, with 256 KiB
-sent at once. The loop is also held by what a feed's effects cost in the driver: a write(2) for each side and the lines
-of the log.
+sent at once. The loop is also blocked while the driver performs the effects of a feed: a write(2) for each side and the
+lines of the log.
 """
 
 from __future__ import annotations

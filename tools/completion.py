@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from proxsmtp_tp.cli import main as cli
 
 PROGRAM = "proxsmtp-tp"
-_KINDS = {"FILE": "file", "DIR": "directory", "NAME": "instance", "INSTANCE": "instance"}
+_KINDS = {"FILE": "file", "DIR": "directory"}
 _INTERFACES = {"--interface"}
 _BASH_VALUES = {
     "file": 'compopt -o filenames; COMPREPLY=($(compgen -f -- "$current"))',
@@ -47,7 +47,11 @@ class Option:
     @property
     def kind(self) -> str:
         """What kind of value; empty: any text."""
-        return "interface" if _INTERFACES & set(self.names) else _KINDS.get(self.metavar, "")
+        if _INTERFACES & set(self.names):
+            return "interface"
+        if self.metavar == "NAME" and (not self.names or "--instance" in self.names):
+            return "instance"
+        return _KINDS.get(self.metavar, "")
 
 
 @dataclass(slots=True)

@@ -19,7 +19,9 @@ import sys
 import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,12 +203,21 @@ def changelog(version: str, release: Release) -> str:
     """For dpkg, with the date of the last commit; CHANGELOG.md says what has changed."""
     maintainer = re.search(r"(?m)^Maintainer: (.*)$", (TREE / "debian/control").read_text())
     assert maintainer is not None
-    done = subprocess.run(
-        ["git", "log", "-1", "--format=%cD"], cwd=TREE, capture_output=True, text=True, timeout=60, check=False
-    )
-    date = done.stdout.strip() or "Thu, 01 Jan 1970 00:00:00 +0000"
     head = f"{NAME} ({debian_version(version, release)}) {release.suite}; urgency=medium"
-    return f"{head}\n\n  * Version {version}: see /usr/share/doc/{NAME}/changelog.gz.\n\n -- {maintainer[1]}  {date}\n"
+    return (
+        f"{head}\n\n  * Version {version}: see /usr/share/doc/{NAME}/changelog.gz.\n\n -- {maintainer[1]}  {_date()}\n"
+    )
+
+
+def _date() -> str:
+    """Of the last commit, as in a Date header; of CHANGELOG.md in a tree without commits."""
+    # The clone may belong to another user than root.
+    command = ["git", "-c", f"safe.directory={TREE}", "log", "-1", "--format=%cD"]
+    with suppress(FileNotFoundError):
+        done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return format_datetime(datetime.fromtimestamp(int((TREE / "CHANGELOG.md").stat().st_mtime), UTC))
 
 
 def _pip(*arguments: str) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.gateway.plan import Options
+
 _PROBE_SECONDS = 300.0
 """Seconds: longer than a probe takes, whose mails have the time limits of the daemon."""
 
@@ -56,7 +59,7 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
         if not Path(error.path).is_file():
             raise
         return _say(args, _of_a_wrong_file(chosen_of(args).name, error))
-    setup = examination.setup_of(settings, chosen_of(args).path, options_of(args), store_of(args))
+    setup = examination.setup_of(settings, chosen_of(args).path, _options(args, settings), store_of(args))
     setup = replace(
         setup,
         status=partial(status_of, settings.instance),
@@ -70,6 +73,13 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
         found += _say(args, examination.send_probe(setup, waiting))
         _expect_probe(args, 1.0)
     return found
+
+
+def _options(args: argparse.Namespace, settings: Settings) -> Options:
+    """Raises PlanError."""
+    if settings.intercept_port is not None or args.rule_interface or args.rule_local:
+        return options_of(args)
+    return examination.options_of(settings)
 
 
 def _of_a_wrong_file(instance: str, error: ConfigError) -> Iterator[Finding]:

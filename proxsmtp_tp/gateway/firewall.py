@@ -43,6 +43,9 @@ class Firewall(Protocol):
     def install(self, plan: Plan) -> None:
         """Replace the instance's rules by those of the plan, all or nothing. Raises GatewayError."""
 
+    def require(self) -> None:
+        """Raises GatewayError if this host lacks the program that shows which rules there are."""
+
     def remove(self, instance: str) -> None:
         """Remove everything of the instance; no error if nothing is installed. Raises GatewayError."""
 

@@ -194,6 +194,8 @@ def remove(instance: str, store: Store) -> Outcome:
         if state is None and not owned.leftovers(instance):
             return Outcome(False)
         if state is not None:
+            for method in owned.methods:
+                METHODS[method].require()
             # Needed only after a crash during the removal; this removal goes on without it.
             with suppress(StateError):
                 store.write(State(Phase.REMOVING, state.plan, state.previous))

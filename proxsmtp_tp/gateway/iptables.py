@@ -103,6 +103,9 @@ class IptablesFirewall:
         refusing = any(f"raw {plan.names.prerouting}" in chains for chains in live.values())
         work(_replacements(plan, guard_first=bool(live) and not refusing, refusing=refusing))
 
+    def require(self) -> None:
+        """Nothing: the kernel shows its tables, and what is missing for a change is an error of that."""
+
     def remove(self, instance: str) -> None:
         """Remove our chains; the guard first."""
         work(

@@ -65,6 +65,10 @@ class NftFirewall:
         """Replace our table."""
         nftables.load(self.render(plan))
 
+    def require(self) -> None:
+        """Nft."""
+        nftables.run_nft("--version")
+
     def remove(self, instance: str) -> None:
         """Remove our table."""
         if self.present(instance):

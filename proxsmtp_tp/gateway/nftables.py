@@ -159,7 +159,10 @@ def _chain_lines(text: str) -> dict[str, tuple[str, ...]]:
     lines: dict[str, tuple[str, ...]] = {}
     for block in text.split("\tchain ")[1:]:
         name, _, body = block.partition(" {\n")
-        lines[name] = tuple(line.strip() for line in body.partition("\n\t}")[0].splitlines() if line.strip())
+        found = [line.strip() for line in body.partition("\n\t}")[0].splitlines() if line.strip()]
+        # A chain that others jump to has no line of its own.
+        own = [] if found and found[0].startswith("type ") else [f"chain {name}"]
+        lines[name] = (*own, *found)
     return lines
 
 

@@ -15,8 +15,10 @@ def module_command(name: str, *arguments: str) -> list[str]:
     """The command that runs the module `name` as a program, isolated if this process is (python3(1), -I).
 
     -P: without it the current directory could be searched for modules, and other users may be able to write there.
+    -B: the package's program writes no compiled modules, which a removal of the package would leave behind.
     """
-    return [sys.executable, "-I" if sys.flags.isolated else "-P", str(Path(__file__).resolve()), name, *arguments]
+    isolated = "-IB" if sys.flags.dont_write_bytecode else "-I"
+    return [sys.executable, isolated if sys.flags.isolated else "-P", str(Path(__file__).resolve()), name, *arguments]
 
 
 if __name__ == "__main__":

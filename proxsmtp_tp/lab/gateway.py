@@ -67,15 +67,17 @@ class Instance:
         # A message at a filter that hangs must not outlast the time in which a host's processes have to end.
         directives = {"DrainTimeOut": "5", **self.directives}
         self.config.write_text("".join(f"{name}: {value}\n" for name, value in directives.items()))
+        self.launch(program(), "serve", "-f", self.config)
+
+    def launch(self, *command: str | Path) -> None:
+        """Start the daemon by this command. Raises LabError with its log if it does not become ready."""
         address = self.directory / f"{self.name}.notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, self.log_file.open("wb") as output:
             notices.bind(str(address))
             try:
                 address.chmod(0o666)  # the daemon may have changed its user before it is ready
                 environment = {"NOTIFY_SOCKET": str(address), "STATE_DIRECTORY": str(self.state)}
-                self._daemon = self.host.start(
-                    program(), "serve", "-f", self.config, output=output, environment=environment
-                )
+                self._daemon = self.host.start(*command, output=output, environment=environment)
                 self._await_ready(notices, self._daemon)
             finally:
                 address.unlink()

@@ -80,6 +80,13 @@ class WorkerLimits:
         self.worker = worker
         self.count = count
         self.network = lru_cache(_CACHED)(Keys(settings).network)
+        self.key = lru_cache(_CACHED)(self._key)
+        self.server_bit = lru_cache(_CACHED)(table.server_bit)
+
+    def _key(self, ip: str) -> bytes | None:
+        """The key of the client; None: it is not counted."""
+        network = self.network(ip)
+        return None if network is None else key_of(network)
 
     def enter(self, ip: str, trace_id: str = "") -> ConnectionLimits:
         """A client has connected from this address ("": by a unix socket). `trace_id` is for the line about a lock."""
@@ -100,8 +107,8 @@ class ConnectionLimits:
         self._asked: frozenset[ClientLimit] = frozenset()
         self._trace_id = trace_id
         self._over: Exceeded | None = None
-        if worker.limited and (network := worker.network(ip)) is not None:
-            entered = self._table.enter(worker.worker, key_of(network))
+        if worker.limited and (key := worker.key(ip)) is not None:
+            entered = self._table.enter(worker.worker, key)
             if entered is None:
                 worker.count(Counter.CLIENTS_UNTRACKED)
             else:
@@ -167,7 +174,7 @@ class ConnectionLimits:
             now = time.monotonic_ns()
             words = table.state(slot)
             if server:
-                bit = table.server_bit(server)
+                bit = self._worker.server_bit(server)
                 decision, servers = decide_connection(rules, words, table.servers(slot), bit, now)
                 if servers is not None:
                     table.set_servers(slot, *servers)

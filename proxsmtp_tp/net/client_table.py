@@ -64,6 +64,7 @@ class Word(IntEnum):
     # 12 to 15 are free.
 
 
+_SEEN = int(Word.SEEN)
 _STATES = slice(Word.CONNECTION_RATE, Word.SPAM + 1)
 _NO_SERVERS = (0,) * WINDOW
 
@@ -141,7 +142,7 @@ class ClientTable:
                 return None
             others = self.connections(slot)
             self._open[worker * self.size + slot] += 1
-            self._words[slot * WORDS + Word.SEEN] = time.monotonic_ns()
+            self._words[slot * WORDS + _SEEN] = time.monotonic_ns()
         return slot, others
 
     def leave(self, worker: int, slot: int) -> None:

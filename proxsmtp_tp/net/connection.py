@@ -18,7 +18,7 @@ from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.back_pressure import BackPressure
 from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.judging import Judging
-from proxsmtp_tp.net.measuring import FilterTimes, count_all, count_crash
+from proxsmtp_tp.net.measuring import FilterTimes, count_crash
 from proxsmtp_tp.net.opening import Opening
 from proxsmtp_tp.net.original_destination import endpoint
 from proxsmtp_tp.net.reporting import Reporting
@@ -75,6 +75,7 @@ class Connection:
             clock=rfc5322_date,
             trace=Trace(self.trace_id, self.loop.time),
         )
+        self._measured, self._words = self.session.measured, context.metrics.words
         self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
         self.session.use_limits(self._limits)
         self.session.use_bypass(context.bypassed)
@@ -238,8 +239,11 @@ class Connection:
     # Effects.
 
     def perform(self, todo: list[effects.Effect]) -> None:
-        if measured := self.session.measured:
-            count_all(self._context.metrics, measured)
+        if measured := self._measured:
+            words = self._words
+            for index in measured:
+                words[index] += 1
+            measured.clear()
         for effect in todo:
             _PERFORMERS[type(effect)](self, effect)
 

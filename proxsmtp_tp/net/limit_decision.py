@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxsmtp_tp.config.rates import ClientLimit, LockReply
 from proxsmtp_tp.net.client_table import SERVER_BITS, WINDOW, Word
@@ -27,6 +27,10 @@ Windows = tuple[list[int], list[int]]
 
 ADMINISTRATOR = 255
 """The value of LOCK_REASON for a lock that an administrator made; others are the place in ClientLimit, from 1."""
+
+_SERVERS = ClientLimit.SERVERS
+_SERVERS_WORD, _WINDOW_WORD = int(Word.SERVERS), int(Word.SERVERS_WINDOW)
+# Names of the module: Python 3.11 takes longer for a member of an Enum than for the decision.
 
 WORDS: dict[ClientLimit, Word] = {
     limit: Word[limit.name] for limit in ClientLimit if limit is not ClientLimit.CONNECTIONS
@@ -62,8 +66,7 @@ class Policy:
         return bool(self.at_once or self.connection or self.message or self.recipient or self.outcomes)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """`changes`: words and their new values, to be written if nothing else happened since the words were read."""
 
     finding: Finding | None
@@ -107,7 +110,7 @@ def decide(rules: tuple[Rule, ...], words: Sequence[int], now: int, server_weigh
     shadow: list[Exceeded] = []
     changes: list[tuple[int, int]] = []
     for rule in rules:
-        weight = server_weight if rule.limit is ClientLimit.SERVERS else 1.0
+        weight = server_weight if rule.limit is _SERVERS else 1.0
         if not weight:
             continue
         wait = rule.rate.wait(words[rule.word], now)
@@ -156,18 +159,22 @@ def decide_connection(
 
     A refused connection adds no server: otherwise a second attempt to the same server would be admitted.
     """
-    rule = next((rule for rule in rules if rule.limit is ClientLimit.SERVERS), None)
-    if rule is None:
+    for rule in rules:
+        if rule.limit is _SERVERS:
+            break
+    else:
         return decide(rules, words, now), None
     current, before, period = _windows(rule, words, servers, now)
     weight = server_weight(current, before, bit)
     decision = decide(rules, words, now, weight)
-    counted = any(word == Word.SERVERS for word, _ in decision.changes)
+    if not weight and period == words[_WINDOW_WORD] and current[bit // 64] >> bit % 64 & 1:
+        return decision, None  # the usual case: one of the servers that it is known for
+    counted = any(word == _SERVERS_WORD for word, _ in decision.changes)
     refused = decision.finding is not None and decision.finding.refused is not None
     if counted or (not weight and not refused):
         current = [*current]
         current[bit // 64] |= 1 << bit % 64
-    changes = (*decision.changes, (Word.SERVERS_WINDOW, period))
+    changes = (*decision.changes, (_WINDOW_WORD, period))
     return Decision(decision.finding, changes), (current, before)
 
 
@@ -219,7 +226,7 @@ def server_weight(current: Sequence[int], before: Sequence[int], bit: int) -> fl
 def _windows(rule: Rule, words: Sequence[int], servers: Windows, now: int) -> tuple[list[int], list[int], int]:
     """The two windows of servers as they are at `now`, and the number of the current period."""
     current, before = servers
-    period, last = now // (rule.given.period * SECOND), words[Word.SERVERS_WINDOW]
+    period, last = now // (rule.given.period * SECOND), words[_WINDOW_WORD]
     if period == last:
         return current, before, period
     return [0] * WINDOW, current if period == last + 1 else [0] * WINDOW, period

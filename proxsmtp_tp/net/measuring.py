@@ -11,56 +11,67 @@ if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.metrics import WorkerMetrics
 
 _STATUS = {
-    "FILTERED": "filtered",
-    "RELAYED": "relayed",
-    "SKIPPED": "skipped",
-    "MONITORED": "monitored",
-    "BYPASSED": "bypassed",
-    "FILTER-ERROR": "filter_error",
-    "REFUSED": "refused",
-    "INTERRUPTED": "interrupted",
+    "FILTERED": metrics.MESSAGES["filtered"],
+    "RELAYED": metrics.MESSAGES["relayed"],
+    "SKIPPED": metrics.MESSAGES["skipped"],
+    "MONITORED": metrics.MESSAGES["monitored"],
+    "BYPASSED": metrics.MESSAGES["bypassed"],
+    "FILTER-ERROR": metrics.MESSAGES["filter_error"],
+    "REFUSED": metrics.MESSAGES["refused"],
+    "INTERRUPTED": metrics.MESSAGES["interrupted"],
 }
-_REFUSED = {"MAIL": "sender", "RCPT": "recipient", "DATA": "data"}
-_BY_VERDICT = {"reject": "rejected", "tempfail": "deferred", "discard": "discarded", "quarantine": "quarantined"}
+_BY_VERDICT = {
+    "reject": metrics.MESSAGES["rejected"],
+    "tempfail": metrics.MESSAGES["deferred"],
+    "discard": metrics.MESSAGES["discarded"],
+    "quarantine": metrics.MESSAGES["quarantined"],
+}
 """Where the status is the filter's own text."""
+_FAILED = metrics.MESSAGES["filter_error"]
+_REPLY = {
+    b"2": metrics.MESSAGE_REPLIES["2xx"],
+    b"4": metrics.MESSAGE_REPLIES["4xx"],
+    b"5": metrics.MESSAGE_REPLIES["5xx"],
+}
+_NO_REPLY = metrics.MESSAGE_REPLIES["none"]
+_REFUSALS = {
+    "MAIL": metrics.SERVER_REFUSALS["sender"],
+    "RCPT": metrics.SERVER_REFUSALS["recipient"],
+    "DATA": metrics.SERVER_REFUSALS["data"],
+}
+_MESSAGE_REFUSED = metrics.SERVER_REFUSALS["message"]
+_ACCEPTED, _DEFERRED, _REFUSED = (metrics.RECIPIENTS[name] for name in ("accepted", "deferred", "refused"))
 
 
 def measure(measured: WorkerMetrics, facts: Transaction) -> None:
     """A transaction has ended. The client has not got its reply yet: no message is answered that is not counted."""
     words = measured.words
     if facts.recipients:
-        words[metrics.RECIPIENTS["accepted"]] += len(facts.recipients)
+        words[_ACCEPTED] += len(facts.recipients)
     for _, code in facts.refused:
-        words[metrics.RECIPIENTS["refused" if code >= 500 else "deferred"]] += 1
+        words[_REFUSED if code >= 500 else _DEFERRED] += 1
     if facts.refused_more:
-        words[metrics.RECIPIENTS["refused"]] += facts.refused_more
+        words[_REFUSED] += facts.refused_more
     if not facts.is_message:
         return
-    status = _STATUS.get(facts.status) or _BY_VERDICT.get(facts.verdict, "filter_error")
-    words[metrics.MESSAGES[status]] += 1
-    words[metrics.MESSAGE_REPLIES[_CLASS.get(facts.reply[:1], "none")]] += 1
+    verdict, seconds = facts.verdict, facts.seconds
+    status = _STATUS.get(facts.status) or _BY_VERDICT.get(verdict, _FAILED)
+    words[status] += 1
+    words[_REPLY.get(facts.reply[:1], _NO_REPLY)] += 1
     words[metrics.MESSAGE_BYTES] += facts.size
-    if facts.verdict:
-        words[metrics.VERDICTS["error" if status == "filter_error" else facts.verdict]] += 1
+    if verdict:
+        words[metrics.VERDICTS["error" if status == _FAILED else verdict]] += 1
     if facts.origin == "server" and facts.reply[:1] in {b"4", b"5"}:
-        words[metrics.SERVER_REFUSALS["message"]] += 1
-    if facts.seconds.server is not None:
-        measured.observe(metrics.SERVER_FINAL, facts.seconds.server)
-    if facts.seconds.reply is not None:
-        measured.observe(metrics.DOT_TO_REPLY, facts.seconds.reply)
+        words[_MESSAGE_REFUSED] += 1
+    if seconds.server is not None:
+        measured.observe(metrics.SERVER_FINAL, seconds.server)
+    if seconds.reply is not None:
+        measured.observe(metrics.DOT_TO_REPLY, seconds.reply)
 
 
 def measure_refusal(measured: WorkerMetrics, facts: Refusal) -> None:
     """The server has refused MAIL, RCPT or DATA."""
-    measured.count(metrics.SERVER_REFUSALS[_REFUSED[facts.command]])
-
-
-def count_all(measured: WorkerMetrics, indices: list[int]) -> None:
-    """Count what a session has measured (`session.measuring`), and empty its list."""
-    words = measured.words
-    for index in indices:
-        words[index] += 1
-    indices.clear()
+    measured.count(_REFUSALS[facts.command])
 
 
 def count_turned_away(measured: WorkerMetrics, *, full: bool) -> None:
@@ -98,6 +109,3 @@ class FilterTimes:
         """There is a verdict, perhaps without a filter run."""
         if self._started:
             self._measured.observe(metrics.FILTER, now - self._started)
-
-
-_CLASS = {b"2": "2xx", b"4": "4xx", b"5": "5xx"}

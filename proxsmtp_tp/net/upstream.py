@@ -58,6 +58,8 @@ class Upstream:
 
     def name(self, destination: Endpoint) -> str:
         """The server as `status` shows it: its address, or what OutAddress says."""
+        if home := self._loopback_server():
+            return str(home)
         return str(destination) if destination.ip else str(self._context.settings.out_address)
 
     async def dial(self, destination: Endpoint) -> tuple[socket.socket, str]:
@@ -114,11 +116,18 @@ class Upstream:
             return [destination]
         if settings.out_address is None:
             raise dialling.DialError("no OutAddress is configured")
-        if isinstance(settings.out_address, InetAddress) and settings.out_address.port_only:
-            if not self._home:
-                raise dialling.DialError("a client on a unix socket has no address to connect back to")
-            return [self._home._replace(port=settings.out_address.port)]
+        if settings.loopback:
+            if home := self._loopback_server():
+                return [home]
+            raise dialling.DialError("a client on a unix socket has no address to connect back to")
         return await dialling.candidates(settings.out_address)
+
+    def _loopback_server(self) -> Endpoint | None:
+        """In loopback mode: the client's own host. None: another mode, or a client without an address."""
+        settings = self._context.settings
+        if settings.loopback and isinstance(settings.out_address, InetAddress) and self._home:
+            return self._home._replace(port=settings.out_address.port)
+        return None
 
     def _remember(self, sock: socket.socket, target: Endpoint | str) -> None:
         if isinstance(target, str):

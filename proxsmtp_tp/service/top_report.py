@@ -83,16 +83,17 @@ def _by(side: str, sessions: list[dict[str, Any]], messages: Iterable[Message]) 
     for session in sessions:
         name = _client(session["client"]) if side == "client" else session["server"]
         _add_session(rows.setdefault(name, _row(side, name)), session)
-    names: dict[bytes, str] = {}
+    found: dict[bytes, dict[str, Any]] = {}
     for message in messages:
         raw = message.client if side == "client" else message.server
-        if raw not in names:
+        row = found.get(raw)
+        if row is None:
             text = raw.decode("ascii", "replace")
-            names[raw] = _holder(text) if side == "client" else text
-        row = rows.setdefault(names[raw], _row(side, names[raw]))
+            name = _holder(text) if side == "client" else text
+            row = found[raw] = rows.setdefault(name, _row(side, name))
         row["replies"][_CLASS.get(message.reply, "none")] += 1
         row["octets"] += message.octets
-        row["slowest"] = max(row["slowest"], round(message.seconds, 3))
+        row["slowest"] = max(row["slowest"], message.seconds)
     return sorted(rows.values(), key=lambda row: -row["sessions"] - sum(row["replies"].values()))[:PEERS_MAX]
 
 

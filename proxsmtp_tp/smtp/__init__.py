@@ -10,6 +10,7 @@ headers       insertion of header lines into a message
 message_id    finds the Message-ID of a message, for the log
 capabilities  the reply to EHLO: which keywords are kept or removed, and the server's name
 xtext         the encoding of any octet in printable ASCII (DSN parameters, XCLIENT, XFORWARD)
+buffers       octets that arrive in chunks and are read in parts
 envelope      sender and recipients as the server accepted them
 
 All readers work in the same way: feed them bytes in chunks of any size. They return what is complete and keep the

@@ -9,6 +9,7 @@ Limits: RFC 5321 section 4.5.3.1.4 and what the extensions add; RFC 4954 section
 from __future__ import annotations
 
 from proxsmtp_tp.smtp.answers import LINE_TOO_LONG
+from proxsmtp_tp.smtp.buffers import extended
 from proxsmtp_tp.smtp.replies import SmtpError
 
 COMMAND_LIMIT = 2048
@@ -39,7 +40,7 @@ class LineBuffer:
 
     def __init__(self, limit: int = COMMAND_LIMIT) -> None:
         self.limit = limit
-        self._buffer: bytes | bytearray = b""  # a bytearray, which grows in place, while octets wait
+        self._buffer: bytes | bytearray = b""
         self._at = 0
         self._swallowing = False
         self._swallowed_cr = False  # the last dropped octet was CR: an LF may follow
@@ -50,13 +51,7 @@ class LineBuffer:
 
     def feed(self, data: bytes) -> None:
         """Take what the client sent, in chunks of any size."""
-        if self._at == len(self._buffer):
-            self._buffer = data
-        else:
-            if not isinstance(self._buffer, bytearray):
-                self._buffer = bytearray(self._buffer)
-            del self._buffer[: self._at]
-            self._buffer += data
+        self._buffer = extended(self._buffer, self._at, data)
         self._at = 0
 
     def next_line(self) -> bytes | None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.smtp.buffers import extended
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -148,7 +150,7 @@ class ReplyReader:
     __slots__ = ("_at", "_blank", "_buffer", "_code", "_cut", "_dropped", "_size", "_texts")
 
     def __init__(self) -> None:
-        self._buffer: bytes | bytearray = b""  # a bytearray, which grows in place, while octets wait
+        self._buffer: bytes | bytearray = b""
         self._at = 0
         self._code = b""
         self._size = 0
@@ -165,13 +167,7 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> None:
         """Take what the server sent, in chunks of any size."""
-        if self._at == len(self._buffer):
-            self._buffer = data
-        else:
-            if not isinstance(self._buffer, bytearray):
-                self._buffer = bytearray(self._buffer)
-            del self._buffer[: self._at]
-            self._buffer += data
+        self._buffer = extended(self._buffer, self._at, data)
         self._at = 0
 
     def next(self, *, tolerant: bool = False) -> Reply | None:

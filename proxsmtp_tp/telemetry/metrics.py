@@ -21,6 +21,9 @@ BOUNDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Seconds: from a filter that only copies to the five minutes that RFC 5321 gives most replies."""
 
 
+_SUM = len(BOUNDS) + 1  # the place of the sum
+
+
 class Family(NamedTuple):
     """One metric. The name is without `proxsmtp_`; a series for each combination of `labels` is at `first` and on."""
 
@@ -226,8 +229,10 @@ class WorkerMetrics:
 
     def observe(self, histogram: int, seconds: float) -> None:
         """One more duration. Bucket and sum (in microseconds) are two words: a reader may see only the first."""
-        self.words[histogram + bisect_left(BOUNDS, seconds)] += 1
-        self.words[histogram + len(BOUNDS) + 1] += int(max(0.0, seconds) * _MICROSECONDS)
+        words = self.words
+        words[histogram + bisect_left(BOUNDS, seconds)] += 1
+        if seconds > 0:
+            words[histogram + _SUM] += int(seconds * _MICROSECONDS)
 
 
 def by_name(totals: list[int]) -> dict[str, dict[str, int]]:

@@ -33,6 +33,7 @@ _TEXT = 384
 """Octets of a row's text, with its checksum and length. The longest have both addresses cut (ADDRESS_MAX)."""
 _HEAD = struct.Struct("=IH")
 _PHASE_BITS = 8
+_NEW = "\0\0" + "0\0" + "0\0"  # no server, no message, no recipient (`_packed`)
 _ATTEMPTS = 5  # a text is changed in a microsecond, and not again in the same second
 
 ADDRESS_MAX = 110
@@ -69,6 +70,9 @@ class SessionPhase(IntEnum):
     """The client to read its replies."""
     CLOSING = 11
     """The other side to close the connection."""
+
+
+_CONNECTING = int(SessionPhase.CONNECTING)
 
 
 class Shown(NamedTuple):
@@ -123,7 +127,10 @@ class SessionTable:
 
     def write(self, row: int, shown: Shown) -> None:
         """Change the text of a row. Only its worker may call this."""
-        text = _packed(shown)
+        self.write_text(row, _packed(shown))
+
+    def write_text(self, row: int, text: bytes) -> None:
+        """The same, packed."""
         start = row * _TEXT
         self._texts[start : start + _HEAD.size + len(text)] = _HEAD.pack(zlib.crc32(text), len(text)) + text
 
@@ -207,16 +214,16 @@ class WorkerSessions:
         self._worker = worker
         self._free: list[int] = []
 
-    def begin(self, shown: Shown, now: float) -> SessionRow | None:
-        """A session begins; `now` in seconds. None: the table is full."""
+    def begin(self, identifier: str, client: str, now: float) -> SessionRow | None:
+        """A session begins, with no server and no envelope yet; `now` in seconds. None: the table is full."""
         if not self._free:
             self._free += self._table.take_chunk(self._worker)
         if not self._free:
             return None
         row = self._free.pop()
-        self._table.write(row, shown)
-        begun = SessionRow(self._table, row, shown.id)
-        begun.enter(SessionPhase.CONNECTING, now)
+        self._table.write_text(row, f"{identifier}\0{client}{_NEW}{int(now * 1000)}\0\0\1\0".encode())
+        begun = SessionRow(self._table, row, identifier)
+        begun.enter(_CONNECTING, now)
         return begun
 
     def end(self, row: SessionRow) -> None:
@@ -227,13 +234,13 @@ class WorkerSessions:
 class SessionRow:
     """One session, for its worker."""
 
-    __slots__ = ("_key", "_row", "_states", "_table", "changed")
+    __slots__ = ("_identifier", "_row", "_states", "_table", "changed")
 
     def __init__(self, table: SessionTable, row: int, identifier: str) -> None:
         self._table = table
         self._states = table.states
         self._row = row
-        self._key = key_of(identifier)
+        self._identifier = identifier
         table.wanted[row] = 0
         self.changed = False
         """The phase has changed since `show`, and so may have what is shown."""
@@ -251,7 +258,8 @@ class SessionRow:
     @property
     def must_end(self) -> bool:
         """Whether the master wants this session to end."""
-        return self._table.wanted[self._row] == self._key
+        wanted = self._table.wanted[self._row]
+        return wanted != 0 and wanted == key_of(self._identifier)
 
     def free(self) -> int:
         """Free the row. Returns its number."""

@@ -23,6 +23,18 @@ apt-get purge -q -y --autoremove python3-venv nftables
 """
 
 
+def leave_behind(machines: Machines, unit: str) -> None:
+    """As a filter that leaves a process behind: in the unit's control group, and no worker ends it."""
+    leave = (
+        "setsid setpriv --reuid proxsmtp-tp --clear-groups sleep 600 >/dev/null 2>&1 &"
+        f' group="$(systemctl show -p ControlGroup --value {unit})";'
+        ' for file in /sys/fs/cgroup/systemd"$group"/cgroup.procs /sys/fs/cgroup/unified"$group"/cgroup.procs'
+        ' /sys/fs/cgroup"$group"/cgroup.procs; do [ ! -e "$file" ] || echo $! >"$file"; done'
+    )
+    machines.gateway.run("sh", "-c", leave)
+    assert "sleep" in machines.gateway.run("pgrep", "-l", "-u", "proxsmtp-tp")
+
+
 @contextmanager
 def wheels(machines: Machines) -> Iterator[None]:
     """In /root: the project's wheel and the sample filter. Afterwards the program is gone, however it came."""

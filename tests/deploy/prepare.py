@@ -6,7 +6,7 @@ base/       a Debian 12 root by mmdebstrap, with the packages that come onto the
 newer/      the same of Debian 13
 ubuntu/     the same of Ubuntu 24.04
 mail/       what lies over it where a Postfix runs (an overlay layer)
-wheels/     this project's dependencies, for the Python of both roots
+wheels/     this project's dependencies, for the Python of all roots
 release/    this project, a next version of it, and one that does not come up: one wheel each
 packages/   Debian packages of this project, one for each root, and of the next version for Debian 12
 
@@ -32,6 +32,8 @@ ROLE_PACKAGES = ("python3-venv", "nftables", "iptables", "logrotate")
 PREDECESSOR = "proxsmtp"
 # What Debian's package of this project takes from Debian 13.
 NEWER_PACKAGES = ("python3-uvloop",)
+# What reads files of the package: manual pages, and the exception from restarts after an upgrade of libraries.
+READERS = ("man-db", "needrestart")
 # It has no configuration yet: vagrant/mail-server makes that, and enables it.
 MAIL = """
 echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
@@ -62,7 +64,7 @@ def make_roots() -> None:
         wanted = {
             DEBIAN_12: (*ROLE_PACKAGES, PREDECESSOR),
             DEBIAN_13: (*ROLE_PACKAGES, *NEWER_PACKAGES),
-            UBUNTU_24_04: ROLE_PACKAGES,
+            UBUNTU_24_04: (*ROLE_PACKAGES, *READERS),
         }
         list(pool.map(make_root, (DEBIAN_12, DEBIAN_13)))
         make_root(UBUNTU_24_04)  # with keys of Debian 13's archive
@@ -89,14 +91,16 @@ def make_wheels(wheels: Path, release: Path) -> None:
             _pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(release), str(tree))
     depends = re.search(r"(?ms)^dependencies = \[.*(?=^\[dependency-groups\])", (TREE / "pyproject.toml").read_text())
     assert depends is not None
-    known = hashlib.sha256((depends[0] + DEBIAN_13.python).encode()).hexdigest()
+    others = [release.python for release in (DEBIAN_13, UBUNTU_24_04)]
+    known = hashlib.sha256(f"{depends[0]}{others}".encode()).hexdigest()
     if not (wheels / known).exists():
         say("fetching the wheels of the dependencies")
         shutil.rmtree(wheels, ignore_errors=True)
         first = min(release.glob("*.whl"))
         _pip("wheel", "--quiet", "--wheel-dir", str(wheels), f"{first}[iptables]")
-        newer = ("--python-version", DEBIAN_13.python, "--only-binary=:all:")
-        _pip("download", "--quiet", *newer, "--dest", str(wheels), str(first))
+        for python in others:
+            binary = ("--python-version", python, "--only-binary=:all:")
+            _pip("download", "--quiet", *binary, "--dest", str(wheels), str(first))
         (wheels / first.name).unlink()
         (wheels / known).touch()
 

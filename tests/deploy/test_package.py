@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import zipfile
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from proxsmtp_tp.lab.scenario import MAILS, Setup
 from tests.deploy import acceptance, documented_commands
 from tests.deploy.load import load
 from tests.deploy.machines import variables, wheel
-from tests.deploy.prepare import NEXT_VERSION, PACKAGES
+from tests.deploy.prepare import NEXT_VERSION, PACKAGES, READERS
 from tools.deb import TREE, VERSION, package
 from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
 
@@ -36,6 +37,12 @@ UNITS = (
     "proxsmtp-tp-rules-watch@gateway.service",
     "proxsmtp-tp@gateway.service",
 )
+EXAMPLES = "/usr/share/doc/proxsmtp-tp/examples"
+OWN_UNIT = "/etc/systemd/system/proxsmtp-tp@.service"
+# What runs, logs, and what apt, dpkg and Python change with each package; there only files with our name.
+CHANGING = ("/proc", "/sys", "/run", "/dev", "/tmp", "/root", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/var/log",
+    "/var/lib/systemd/timers",
+)  # fmt: skip
 APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -q -y --no-install-recommends"
 # Also what a package of the release itself would only recommend or suggest.
 AUTOREMOVE = "-o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false"
@@ -54,6 +61,14 @@ def fresh(machines: Machines, release: Release) -> Iterator[Container]:
         yield gateway
 
 
+def all_files(gateway: Container) -> set[str]:
+    """Files and folders of the gateway."""
+    pruned = " -o ".join(f"-path {folder}" for folder in CHANGING)
+    script = f"find / -xdev \\( {pruned} \\) -prune -o -print; find /run /var/cache /var/log -name '*proxsmtp*'"
+    found = gateway.run("sh", "-ec", script).splitlines()
+    return {path for path in found if "/__pycache__" not in path or "proxsmtp" in path}
+
+
 def install(gateway: Container, release: Release, version: str = VERSION) -> str:
     """As an administrator does; what apt-get says."""
     name = package(release, PACKAGES, version).name
@@ -67,6 +82,18 @@ def follow_the_page(gateway: Container, release: Release) -> None:
     assert shown in steps[0].command
     own = f"./{package(release, PACKAGES).name}"
     documented_commands.follow(gateway, [replace(step, command=step.command.replace(shown, own)) for step in steps])
+
+
+def follow_the_readme(gateway: Container, heading: str, changes: dict[str, str]) -> None:
+    """The first block of shell below a heading of README.md, with these changes, in /root."""
+    _, _, section = (TREE / "README.md").read_text().partition(f"\n## {heading}\n")
+    found = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert found is not None
+    script = found[1]
+    for old, new in changes.items():
+        assert old in script, old
+        script = script.replace(old, new)
+    gateway.run("sh", "-ec", f"cd /root; {script}", seconds=300)
 
 
 def active(gateway: Container) -> list[str]:
@@ -83,7 +110,11 @@ def look_at_what_is_installed(gateway: Container) -> None:
     assert run("proxsmtp-tp", "--version") == f"proxsmtp-tp {VERSION}\n"
     assert f"(version {VERSION})" in run("/usr/lib/proxsmtp-tp/proxsmtpd", "-v")
     assert run("find", "/etc/proxsmtp-tp", "-type", "f") == ""
+    assert run("dpkg", "--verify", "proxsmtp-tp") == ""
     listed = run("dpkg", "-L", "proxsmtp-tp").splitlines()
+    for unit in (TREE / "systemd").glob("*.[st][ea]*"):
+        if unit.suffix != ".sysusers":
+            assert f"/usr/lib/systemd/system/{unit.name}" in listed
     for name in ("man8/proxsmtp-tp.8.gz", "man8/proxsmtpd.8tp.gz", "man5/proxsmtpd.conf.5tp.gz"):
         assert f"/usr/share/man/{name}" in listed
     assert "/usr/share/bash-completion/completions/proxsmtp-tp" in listed
@@ -97,17 +128,28 @@ def look_at_what_is_installed(gateway: Container) -> None:
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.suite)
 def test_install_first_mail_remove_purge(machines: Machines, release: Release) -> None:
     with fresh(machines, release) as gateway:
-        before = machines.state()
+        before, files = machines.state(), all_files(gateway)
         run = gateway.run
-        install(gateway, release)
-        look_at_what_is_installed(gateway)
-        follow_the_page(gateway, release)
+        if release is DEBIAN_13:  # the others as docs/deployment.md says
+            follow_the_readme(gateway, "Install", {"deb12": "deb13"})
+            look_at_what_is_installed(gateway)
+            here = {"eth1": "lan", "proxsmtp_tp/lab/sample-filter.sh": f"{EXAMPLES}/sample-filter.sh"}
+            follow_the_readme(gateway, "Use it", here)
+        else:
+            install(gateway, release)
+            look_at_what_is_installed(gateway)
+            follow_the_page(gateway, release)
         assert active(gateway) == sorted(UNITS)
         acceptance.accept(machines.site, Setup("redirect", "client"))
         if release is not DEBIAN_13:  # whose iptables 1.8.11 python-iptables does not know
             look_at_iptables(machines)
+        if release is UBUNTU_24_04:  # whose needrestart restarts services without a question
+            look_at_manual_pages(gateway)
+            look_at_needrestart(gateway)
 
-        # What is removed can be installed again, with its configuration, and starts at the next boot.
+        # What is removed can be installed again, with its configuration, and starts at the next boot. Also where the
+        # administrator has a copy of a unit (systemctl edit --full).
+        run("sh", "-ec", f"cp /usr/lib/systemd/system/proxsmtp-tp@.service {OWN_UNIT}; systemctl daemon-reload")
         run("sh", "-ec", f"{APT} remove proxsmtp-tp")
         assert active(gateway) == []
         assert "proxsmtp" not in run("nft", "list", "ruleset")
@@ -117,12 +159,14 @@ def test_install_first_mail_remove_purge(machines: Machines, release: Release) -
         install(gateway, release)
         assert active(gateway) == []
         run("systemctl", "start", "proxsmtp-tp.target")
-        assert active(gateway) == sorted(UNITS)
+        assert acceptance.wait_until(lambda: active(gateway) == sorted(UNITS))  # it does not wait for what it starts
 
         run("sh", "-ec", f"{APT} purge proxsmtp-tp")
         # Not in the same step: without iptables its rules could not be removed, and so neither could the package.
-        run("sh", "-ec", f"{APT} {AUTOREMOVE} purge --autoremove iptables")
+        more = " ".join(("iptables", *(READERS if release is UBUNTU_24_04 else ())))
+        run("sh", "-ec", f"{APT} {AUTOREMOVE} purge --autoremove {more}")
         assert changes(before, machines.state()) == []
+        assert all_files(gateway) ^ files == set()
         acceptance.accept_direct(machines.site)
 
 
@@ -136,6 +180,29 @@ def look_at_iptables(machines: Machines) -> None:
     run("systemctl", "reload", "proxsmtp-tp-rules@gateway")
     assert ":PXIN" in run("iptables-legacy-save")
     acceptance.accept_dialogue(machines.site, Setup("tproxy", "full"), MAILS[0])
+
+
+def look_at_manual_pages(gateway: Container) -> None:
+    """man(1) finds and shows them, also with the sections of other packages in their names."""
+    gateway.run("sh", "-ec", f"{APT} install {' '.join(READERS)}")
+    for words, shown in (
+        ("proxsmtp-tp", "transparent SMTP filtering proxy"),
+        ("proxsmtpd.conf", "FilterCommand"),
+        ("5tp proxsmtpd.conf", "FilterCommand"),
+        ("8 proxsmtpd", "proxsmtpd"),
+        ("8tp proxsmtpd", "proxsmtpd"),
+    ):
+        assert shown in gateway.run("sh", "-ec", f"MANPAGER=cat man {words} 2>&1 | col -b"), words
+
+
+def look_at_needrestart(gateway: Container) -> None:
+    """The interpreter is replaced, as by an upgrade: needrestart names the daemon, and leaves it running."""
+    program = gateway.run("readlink", "-f", "/usr/bin/python3").strip()
+    gateway.run("sh", "-ec", f"cp -a {program} /tmp/python; mv /tmp/python {program}")
+    before = gateway.run("systemctl", "show", "-p", "MainPID", "proxsmtp-tp@gateway")
+    said = gateway.run("sh", "-ec", "DEBIAN_FRONTEND=noninteractive needrestart -l -r a 2>&1", seconds=300)
+    assert "systemctl restart proxsmtp-tp@gateway.service" in said.partition("deferred")[2]
+    assert gateway.run("systemctl", "show", "-p", "MainPID", "proxsmtp-tp@gateway") == before
 
 
 def daemon_version(gateway: Container) -> str:
@@ -167,6 +234,13 @@ def test_upgrades(machines: Machines) -> None:
         assert gateway.run("dpkg-query", "-W", "-f", "${Status}", "proxsmtp") == "install ok installed"
 
 
+def daemon_program(gateway: Container) -> str:
+    """The script that systemd has started as the daemon."""
+    pid = gateway.run("systemctl", "show", "-p", "MainPID", "--value", "proxsmtp-tp@gateway").strip()
+    words = gateway.run("cat", f"/proc/{pid}/cmdline").split("\0")
+    return next(word for word in words if word.endswith("/proxsmtp-tp"))
+
+
 def test_the_role_installs_the_package(machines: Machines) -> None:
     with machines.gateway_of(UBUNTU_24_04) as gateway:
         before = machines.state()
@@ -176,14 +250,22 @@ def test_the_role_installs_the_package(machines: Machines) -> None:
         run = machines.play(**told)
         assert run.status == 0, run.output
         acceptance.accept(machines.site, Setup("redirect", "client"))
+        assert not (gateway.root / "opt/proxsmtp-tp/current").exists()
+        assert list(gateway.root.glob("etc/systemd/system/proxsmtp-tp*.service")) == []
+
+        # Wheels take its place, and it takes theirs, while mail flows.
+        with load(machines):
+            run = machines.play(**variables())
+            assert run.status == 0, run.output
+            assert "proxsmtp-tp" not in gateway.run("dpkg-query", "-W", "-f", "${Package}\n").split()
+            assert daemon_program(gateway) == "/usr/local/bin/proxsmtp-tp"
+            run = machines.play(**told)
+            assert run.status == 0, run.output
+            assert daemon_program(gateway) == "/usr/bin/proxsmtp-tp"
         run = machines.play(**told)
         assert (run.status, run.changes) == (0, []), run.output
-        assert (
-            gateway.run("sh", "-c", "ls /etc/systemd/system/proxsmtp-tp*.service /opt/proxsmtp-tp/current", check=False)
-            == ""
-        )
-        run = machines.play("--tags", "proxsmtp_tp_config", **variables())
-        assert "this gateway runs the Debian package: remove that first" in run.output
+        assert not (gateway.root / "opt/proxsmtp-tp/current").is_symlink()
+        gateway.run("proxsmtp-tp", "check-rules", "-f", CONFIGURATION)
         run = machines.play(**{**told, "state": "absent"})
         assert run.status == 0, run.output
         assert changes(before, machines.state()) == []

@@ -12,6 +12,7 @@ import pytest
 from proxsmtp_tp.lab.scenario import Setup
 from tests.deploy import acceptance, documented_commands, manual_install
 from tests.deploy.prepare import NEXT_VERSION
+from tests.typed_fixes import typed, types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,18 +153,28 @@ def configure(gateway: Machines) -> Iterator[Callable[[str], None]]:
 
 def fix_of(machines: Machines, text: str) -> str:
     """The fix that doctor prints for what it says."""
-    found = wrong(machines)
-    said, fix = next((item.split(" FIX ") if " FIX " in item else (item, "")) for item in found if text in item)
+    found = [item.partition(" FIX ") for item in wrong(machines) if text in item]
+    assert found, machines.gateway.run(*DOCTOR, check=False)
+    said, fix = found[0][0], found[0][-1]
     assert text in said, found
     return fix
 
 
+def type_fix(machines: Machines, text: str) -> str:
+    """Type the fix that doctor prints for what it says; what that says."""
+    fix = fix_of(machines, text)
+    said = machines.gateway.run("sh", "-ec", fix)
+    typed(fix)
+    return said
+
+
+@types("unit lacks a capability", "unit's daemon lacks CAP_NET_RAW", "unit's listener is not transparent", "unit")
 def test_client_to_full(gateway: Machines, configure: Callable[[str], None]) -> None:
     """The drop-in with CAP_NET_RAW is missing: a restart would take the gateway down."""
     configure("TransparentProxy: full")
-    fix = fix_of(gateway, "does not give CAP_NET_RAW")
-    assert fix == "proxsmtp-tp install-service gateway"
-    said = gateway.gateway.run("sh", "-c", fix)
+    fixes = {fix_of(gateway, text) for text in ("is not transparent", "lacks CAP_NET_RAW", "does not give CAP_NET_RAW")}
+    assert fixes == {"proxsmtp-tp install-service gateway"}
+    said = type_fix(gateway, "does not give CAP_NET_RAW")
     assert f"restart {DAEMON}" in said
     assert f"reload-or-restart {RULES}" in said
     assert wrong(gateway) == []
@@ -174,10 +185,11 @@ def test_client_to_full(gateway: Machines, configure: Callable[[str], None]) -> 
     gateway.gateway.run("systemctl", "restart", DAEMON, check=False)
     assert acceptance.wait_until(lambda: any("its log ends: " in item for item in wrong(gateway)))
     assert any("CAP_NET_RAW" in item.partition("its log ends: ")[2] for item in wrong(gateway))
-    gateway.gateway.run("sh", "-c", fix_of(gateway, "does not give CAP_NET_RAW"))
+    type_fix(gateway, "does not give CAP_NET_RAW")
     assert acceptance.wait_until(lambda: wrong(gateway) == [])
 
 
+@types("unit's directory is read-only", "unit's directory", "private directory", "restart, unit")
 def test_a_temp_directory(gateway: Machines, configure: Callable[[str], None]) -> None:
     """That of README and man page works; another one after the fixes that doctor prints."""
     run = gateway.gateway.run
@@ -189,13 +201,18 @@ def test_a_temp_directory(gateway: Machines, configure: Callable[[str], None]) -
     run("install", "-d", "-m", "0700", "-o", "proxsmtp-tp", "/srv/spool")
     configure("TempDirectory: /srv/spool")
     run("systemctl", "restart", DAEMON)
-    run("sh", "-c", fix_of(gateway, "/srv/spool is read-only for the daemon, by its unit"))
+    type_fix(gateway, "/srv/spool is read-only for the daemon, by its unit")
     assert wrong(gateway) == []
     run("rmdir", "/srv/spool")
     run("systemctl", "restart", DAEMON)
-    run("sh", "-c", fix_of(gateway, "/srv/spool: No such file"))
+    type_fix(gateway, "/srv/spool: No such file")
     assert wrong(gateway) == []
     run("rmdir", "/srv/spool")
+    configure("TempDirectory: /tmp/spool")
+    run("systemctl", "restart", DAEMON)
+    run("rmdir", "/var/cache/proxsmtp-tp/gateway/spool")
+    type_fix(gateway, "/tmp/spool: No such file")
+    assert wrong(gateway) == []
 
 
 def test_a_filter_is_tried_in_the_sandbox_of_the_unit(gateway: Machines, configure: Callable[[str], None]) -> None:
@@ -211,15 +228,65 @@ def test_a_filter_is_tried_in_the_sandbox_of_the_unit(gateway: Machines, configu
     run("rm", "/root/a.eml")
 
 
+@types("start, unit", "daemon does not run")
 def test_a_daemon_that_does_not_run(gateway: Machines, configure: Callable[[str], None]) -> None:
     run = gateway.gateway.run
     run("systemctl", "stop", DAEMON)
-    run("sh", "-c", fix_of(gateway, "no process listens on port 10025: proxsmtp-tp@gateway.service is inactive"))
+    type_fix(gateway, "no process listens on port 10025: proxsmtp-tp@gateway.service is inactive")
     assert wrong(gateway) == []
     configure("Listen: 192.0.2.99:10025")
     run("systemctl", "restart", DAEMON, check=False)
     found = wrong(gateway)
     assert any("the daemon could not: Listen: 192.0.2.99:10025: Cannot assign requested address" in i for i in found)
+
+
+@types("reload, unit", "file has changed", "daemon hangs, unit")
+def test_a_file_that_has_changed_and_a_daemon_that_hangs(gateway: Machines, configure: Callable[[str], None]) -> None:
+    configure("MaxConnections: 50")
+    type_fix(gateway, "the file has changed since the daemon read it")
+    assert wrong(gateway) == []
+    gateway.gateway.run("systemctl", "kill", "--signal=STOP", DAEMON)
+    type_fix(gateway, "it hangs")
+    assert wrong(gateway) == []
+
+
+@types("no unit", "unit has changed on disk")
+def test_the_unit(gateway: Machines) -> None:
+    """It has changed since systemd read it, and it is gone."""
+    run = gateway.gateway.run
+    run("mkdir", "-p", f"/etc/systemd/system/{DAEMON}.d")
+    run("sh", "-c", f"printf '[Service]\nNice=1\n' >/etc/systemd/system/{DAEMON}.d/99-nice.conf")
+    type_fix(gateway, "has changed on disk since systemd read it")
+    assert wrong(gateway) == []
+    run("systemctl", "stop", DAEMON)
+    run("rm", f"/etc/systemd/system/{DAEMON}.d/99-nice.conf", "/etc/systemd/system/proxsmtp-tp@.service")
+    run("systemctl", "daemon-reload")
+    type_fix(gateway, f"there is no {DAEMON}")
+    assert wrong(gateway) == []
+
+
+@types("nobody takes log lines")
+def test_the_log_daemon_is_gone(gateway: Machines) -> None:
+    run = gateway.gateway.run
+    units = run("systemctl", "list-units", "--plain", "--no-legend", "systemd-journald*").split()
+    run("systemctl", "stop", *[name for name in units if name.startswith("systemd-journald")])
+    type_fix(gateway, "nobody takes log lines")
+    assert wrong(gateway) == []
+    run("systemctl", "reload", DAEMON)
+    assert "the new configuration is in force" in run("journalctl", "-u", DAEMON, "--no-pager")
+
+
+def test_a_stop_of_a_daemon_that_waits_for_its_restart(gateway: Machines) -> None:
+    """What filters have left behind ends, too."""
+    run = gateway.gateway.run
+    pid = run("systemctl", "show", "--property=MainPID", "--value", DAEMON).strip()
+    manual_install.leave_behind(gateway, DAEMON)
+    run("kill", "-KILL", pid)
+    run("systemctl", "stop", DAEMON)
+    left = acceptance.wait_until(lambda: run("pgrep", "-l", "-u", "proxsmtp-tp", check=False) == "")
+    assert left, run("systemctl", "status", DAEMON, check=False)
+    run("systemctl", "start", DAEMON)
+    assert wrong(gateway) == []
 
 
 def test_it_comes_back_from_a_reboot(gateway: Machines) -> None:

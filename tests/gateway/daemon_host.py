@@ -20,11 +20,14 @@ from proxsmtp_tp.gateway.options import options_from
 from proxsmtp_tp.gateway.state import Store
 from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.lab.network import Host
+from tests import typed_fixes
 from tests.gateway.network import Network, inside, run
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 
+PATIENCE = 60.0
+"""Seconds that anything may take on a loaded machine. Nothing waits that long unless it fails."""
 FILTER = '#!/bin/sh\ngrep -v "^X-Bad:"\n'
 
 
@@ -75,7 +78,7 @@ class DaemonHost:
         """Whom the doctor sees. To be called inside of the gateway."""
         path = str(self.instance.config)
         settings = read_config(path)
-        setup = examination.setup_of(settings, path, options_from(settings), Store(self.state))
+        setup = examination.setup_of(settings, path, examination.options_of(settings), Store(self.state))
         return replace(
             setup, status=lambda: status_of(settings.instance), may_be_a_filters=may_be_a_filters, step_seconds=90.0
         )
@@ -95,13 +98,22 @@ class DaemonHost:
         return inside(self.gateway, lambda: list(probe.probe(self.setup())))
 
     def type(self, command: str) -> None:
-        """Run a command that `doctor` names, in a shell of the gateway."""
+        """Run a command that `doctor` names, in a shell of the gateway. A daemon stays in the background."""
         path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
+        if "proxsmtp-tp serve" in command:
+            before = self.instance._daemon
+            foreground = command.replace("proxsmtp-tp serve", "exec proxsmtp-tp serve")
+            self.instance.launch("env", f"PATH={path}", "sh", "-c", foreground)
+            if before is not None:
+                before.wait(PATIENCE)
+            typed_fixes.typed(command)
+            return
         done = subprocess.run(
             self.instance.host.command("sh", "-c", command),
             capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "PATH": path},
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stderr}"
+        typed_fixes.typed(command)
 
     def run(self, command: str) -> None:
         """Break something."""

@@ -89,6 +89,19 @@ def test_life_from_a_configuration_file(proxsmtp_tp: Commands) -> None:
     assert host.snapshot() == before
 
 
+def test_rules_are_not_forgotten_where_nft_is_missing(proxsmtp_tp: Commands) -> None:
+    """They are in the kernel, also when nobody can list them."""
+    assert proxsmtp_tp("install-rules")[0] == 0
+    line = proxsmtp_tp.line("remove-rules")
+    at = line.index(sys.executable)
+    line[at:at] = ["env", "PATH=/nonexistent"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "nft is not installed: apt-get install nftables" in done.stderr
+    assert proxsmtp_tp("check-rules")[0] == 0
+    assert proxsmtp_tp("remove-rules")[:2] == (0, "rules of instance gate: removed\n")
+
+
 def test_a_wrong_name_is_told_who_has_rules(proxsmtp_tp: Commands) -> None:
     """The rules of an instance without a configuration file are looked at and removed by its name."""
     for name, port in (("one", "25"), ("two", "587")):

@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.cli.doctor_actions import is_well
+from proxsmtp_tp.gateway.doctor import firewall
 from proxsmtp_tp.gateway.doctor.findings import State
 from proxsmtp_tp.gateway.doctor.listeners import listening
+from proxsmtp_tp.gateway.nft_text import ALIVE_SET
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
+from proxsmtp_tp.lab.gateway import program
 from tests.gateway import foreign_rulesets
-from tests.gateway.daemon_host import DaemonHost
+from tests.gateway.daemon_host import PATIENCE, DaemonHost
 from tests.gateway.network import LAN, WAN, inside, run
+from tests.typed_fixes import types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 60.0
-"""Seconds that anything may take on a loaded machine. Nothing waits that long unless it fails."""
-OWN = Numbers(preferred_slot("setup"))
+OWN, OWN_TPROXY = Numbers(preferred_slot("setup")), Numbers(preferred_slot("tproxy"))
 DROP_INPUT = """table inet other {
     chain input {
         type filter hook input priority 0; policy drop;
@@ -59,7 +61,7 @@ def redirect() -> Iterator[DaemonHost]:
 @pytest.fixture(scope="module")
 def tproxy() -> Iterator[DaemonHost]:
     """Mode tproxy, transparent to both sides."""
-    host = DaemonHost(RuleMode="tproxy", TransparentProxy="full")
+    host = DaemonHost(RuleMode="tproxy", TransparentProxy="full", Instance="tproxy")
     yield host
     host.close()
 
@@ -118,6 +120,20 @@ BROKEN_REDIRECT = {
 
 
 @pytest.mark.parametrize("name", BROKEN_REDIRECT)
+@types(
+    by="name",
+    each={
+        "forwarding": "not forwarded",
+        "reverse path": "strict reverse path",
+        "no way back": "no route back",
+        "a rule is gone": "rules differ",
+        "the rules are gone": "rules are absent",
+        "untracked by nft": "untracked by nft",
+        "untracked by iptables": "untracked by iptables",
+        "nft drops": "nft drops",
+        "iptables drops": "iptables drops",
+    },
+)
 def test_redirect_broken_and_fixed(redirect: DaemonHost, name: str) -> None:
     command, step, text = BROKEN_REDIRECT[name]
     redirect.run(command)
@@ -133,12 +149,12 @@ def test_redirect_broken_and_fixed(redirect: DaemonHost, name: str) -> None:
 
 BROKEN_TPROXY = {
     "a policy rule is gone": (
-        f"ip rule del priority {OWN.priority + 1}",
+        f"ip rule del priority {OWN_TPROXY.priority + 1}",
         "policy routing",
-        f"missing: ip -4 rule priority {OWN.priority + 1}",
+        f"missing: ip -4 rule priority {OWN_TPROXY.priority + 1}",
     ),
     "the route is gone": (
-        f"ip -6 route flush table {OWN.table}", "policy routing", "missing: ip -6 route local default dev lo",
+        f"ip -6 route flush table {OWN_TPROXY.table}", "policy routing", "missing: ip -6 route local default dev lo",
     ),
     "a policy rule comes first": (
         "ip route add default dev wan0 table 77; ip rule add from 192.0.2.0/24 lookup 77 priority 50",
@@ -159,6 +175,15 @@ BROKEN_TPROXY = {
 
 
 @pytest.mark.parametrize("name", BROKEN_TPROXY)
+@types(
+    by="name",
+    each={
+        "the route is gone": "policy routing differs",
+        "a policy rule comes first": "policy rule comes first",
+        "firewalld": "nft drops what is diverted",
+        "ufw": "iptables drops what is diverted",
+    },
+)
 def test_tproxy_broken_and_fixed(tproxy: DaemonHost, name: str) -> None:
     command, step, text = BROKEN_TPROXY[name]
     tproxy.run(command)
@@ -172,6 +197,7 @@ def test_tproxy_broken_and_fixed(tproxy: DaemonHost, name: str) -> None:
         )
 
 
+@types("interface is down")
 def test_an_interface_that_is_down(redirect: DaemonHost) -> None:
     redirect.run("ip link set lan0 down")
     redirect.type(diagnosed(redirect, "interface lan0", "it is down"))
@@ -179,6 +205,7 @@ def test_an_interface_that_is_down(redirect: DaemonHost) -> None:
     assert _soon(lambda: redirect.examine() == [])
 
 
+@types("link-local address only")
 def test_ipv6_with_a_link_local_address_only(redirect: DaemonHost) -> None:
     redirect.run("ip -6 addr flush dev lan0 scope global")
     redirect.type(diagnosed(redirect, "IPv6, lan0", "only a link-local address"))
@@ -196,6 +223,7 @@ def test_ipv6_that_leads_nowhere(redirect: DaemonHost) -> None:
     assert redirect.examine() == []
 
 
+@types("directory")
 def test_the_temp_directory(redirect: DaemonHost) -> None:
     temp = redirect.temp
     temp.rmdir()
@@ -209,6 +237,7 @@ def test_the_temp_directory(redirect: DaemonHost) -> None:
     assert redirect.examine() == []
 
 
+@types("filter's mode")
 def test_the_filter(redirect: DaemonHost) -> None:
     redirect.filter.chmod(0o600)
     redirect.type(diagnosed(redirect, "filter", "cannot be run by 65534"))
@@ -233,6 +262,7 @@ BROKEN_FILTERS = {
 
 
 @pytest.mark.parametrize("name", BROKEN_FILTERS)
+@types(by="name", each={"carriage returns": "carriage returns", "not readable": "filter's mode"})
 def test_a_filter_that_its_user_cannot_run(redirect: DaemonHost, name: str) -> None:
     script, mode, text = BROKEN_FILTERS[name]
     redirect.filter.write_text(script)
@@ -325,13 +355,79 @@ def test_the_daemon_makes_its_temp_directory(redirect: DaemonHost) -> None:
         parent.chmod(0o755)
 
 
+def _limit(pid: int, limit: str) -> None:
+    """As the daemon's own user: that needs no right that root may lack in a container."""
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    subprocess.run([*user, "prlimit", "--pid", str(pid), limit], check=True)
+
+
+@types("few descriptors", "restart, by hand")
 def test_descriptors(redirect: DaemonHost) -> None:
+    for limit in ("100:", "100:100"):
+        for pid in _daemon_pids(redirect):
+            _limit(pid, f"--nofile={limit}")
+        redirect.type(diagnosed(redirect, "descriptors", "MaxConnections needs 192"))
+        assert redirect.examine() == []
+
+
+@types("connection table is full")
+def test_a_full_connection_table(redirect: DaemonHost) -> None:
+    """The kernel's table cannot be made larger in a namespace: files lie over its settings."""
+    redirect.run("sysctl -n net.netfilter.nf_conntrack_count")  # it is there
+    enter = ["nsenter", f"--net=/run/netns/{redirect.gateway}"]
+    settings = {"nf_conntrack_count": "95", "nf_conntrack_max": "100"}
+    where = [f"/proc/sys/net/netfilter/{name}" for name in settings]
+    text = "95 of 100 connections: new ones are dropped"
+    assert not [f for f in redirect.look() if f.step == "connection tracking" and f.wrong]
+    try:
+        for place, (name, value) in zip(where, settings.items(), strict=True):
+            (redirect.folder / name).write_text(value)
+            subprocess.run([*enter, "mount", "--bind", str(redirect.folder / name), place], check=True)
+        redirect.type(diagnosed(redirect, "connection tracking", text))
+        assert redirect.examine() == []
+        assert (redirect.folder / "nf_conntrack_max").read_text().strip() == "200"
+    finally:
+        for place in where:
+            subprocess.run([*enter, "umount", place], check=True)
+
+
+@types("bypass")
+def test_a_bypass_is_ended(redirect: DaemonHost) -> None:
+    redirect.run(f"{program()} bypass -f {redirect.instance.config} --for 30m --reason 'the filter is broken'")
+    redirect.type(diagnosed(redirect, "bypass", "mail passes unjudged for another"))
+    assert redirect.examine() == []
+
+
+@types("no worker")
+def test_no_worker_can_be_started(redirect: DaemonHost) -> None:
+    assert redirect.instance._daemon is not None
+    master = redirect.instance._daemon.pid
+    _limit(master, "--nproc=1:1")
     for pid in _daemon_pids(redirect):
-        # As the daemon's own user: that needs no right that root may lack in a container.
-        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        subprocess.run([*user, "prlimit", "--pid", str(pid), "--nofile=100:"], check=True)
-    assert "proxsmtp-tp serve" in diagnosed(redirect, "descriptors", "MaxConnections needs 192")
-    redirect.restart()
+        if pid != master:
+            os.kill(pid, signal.SIGKILL)
+    assert redirect.instance.wait_log("cannot start a worker")
+    redirect.type(diagnosed(redirect, "workers", "none runs"))
+    assert redirect.examine() == []
+
+
+@types("no heartbeat")
+def test_no_heartbeat(redirect: DaemonHost) -> None:
+    """Mail passes unfiltered while the daemon is down."""
+    healthy = dict(redirect.instance.directives)
+    redirect.instance.directives = healthy | {"RuleFail": "open"}
+    try:
+        redirect.restart()
+        redirect.install()
+        assert redirect.examine() == []
+        redirect.instance.stop()
+        redirect.run(f"nft flush set inet proxsmtp_setup {ALIVE_SET}")
+        redirect.type(diagnosed(redirect, "heartbeat", "mail passes unfiltered now"))
+        assert _soon(lambda: redirect.examine() == [])
+    finally:
+        redirect.instance.directives = healthy
+        redirect.restart()
+        redirect.install()
     assert redirect.examine() == []
 
 
@@ -348,34 +444,35 @@ def _soon(condition: object) -> bool:
     return False
 
 
+@types("start, by hand", "daemon does not run")
 def test_a_daemon_that_is_down(redirect: DaemonHost) -> None:
     redirect.instance.stop()
-    assert (
-        diagnosed(redirect, "listener", "no process listens on port 10025")
-        == f"proxsmtp-tp serve -f {redirect.instance.config}"
-    )
-    redirect.instance.start()
+    redirect.type(diagnosed(redirect, "listener", "no process listens on port 10025"))
     assert redirect.examine() == []
 
 
+@types("daemon hangs, by hand")
 def test_a_daemon_that_hangs(redirect: DaemonHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxsmtp_tp.gateway.doctor.listeners.ANSWER_SECONDS", 1.0)
     pids = _daemon_pids(redirect)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    diagnosed(redirect, "daemon", "it hangs")
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
-    redirect.restart()
+    redirect.type(diagnosed(redirect, "daemon", "it hangs"))
+    monkeypatch.undo()
     assert redirect.examine() == []
 
 
+@types("listens elsewhere")
 def test_a_daemon_that_listens_elsewhere(redirect: DaemonHost) -> None:
     redirect.instance.stop()
     healthy = dict(redirect.instance.directives)
     redirect.instance.directives = healthy | {"Listen": "127.0.0.1:10025"}
     redirect.instance.start()
-    diagnosed(redirect, "listener, IPv4", "it listens only on 127.0.0.1, port 10025")
+    text = "it listens only on 127.0.0.1, port 10025"
+    assert diagnosed(redirect, "listener, IPv4", text) == ""  # as the file says
+    redirect.instance.config.write_text("".join(f"{name}: {value}\n" for name, value in healthy.items()))
+    redirect.type(diagnosed(redirect, "listener, IPv4", text))
+    assert redirect.examine() == []
     redirect.instance.stop()
     # On the addresses to which REDIRECT sends, it need not listen on all.
     redirect.instance.directives = healthy | {"Listen": "192.0.2.1:10025, [2001:db8:1::1]:10025"}
@@ -387,15 +484,15 @@ def test_a_daemon_that_listens_elsewhere(redirect: DaemonHost) -> None:
     assert redirect.examine() == []
 
 
+@types("listener is not transparent")
 def test_a_listener_that_is_not_transparent(tproxy: DaemonHost) -> None:
     tproxy.instance.stop()
     healthy = dict(tproxy.instance.directives)
     tproxy.instance.directives = healthy | {"RuleMode": "redirect", "TransparentProxy": "client"}
     tproxy.instance.start()
     tproxy.instance.config.write_text("".join(f"{name}: {value}\n" for name, value in healthy.items()))
-    diagnosed(tproxy, "listener, IPv4", "not transparent")
     tproxy.instance.directives = healthy
-    tproxy.restart()
+    tproxy.type(diagnosed(tproxy, "listener, IPv4", "not transparent"))
     assert tproxy.examine() == []
 
 
@@ -432,7 +529,7 @@ def test_another_program_without_the_capability(tproxy: DaemonHost) -> None:
     assert other.stdout is not None
     try:
         assert [other.stdout.readline(), other.stdout.readline()] == ["ready\n", "ready\n"]
-        diagnosed(tproxy, "daemon", "does not answer in SMTP")
+        assert diagnosed(tproxy, "daemon", "does not answer in SMTP") == ""
         diagnosed(tproxy, "capability", "lacks CAP_NET_RAW")
     finally:
         os.killpg(other.pid, signal.SIGKILL)
@@ -441,6 +538,7 @@ def test_another_program_without_the_capability(tproxy: DaemonHost) -> None:
     assert tproxy.examine() == []
 
 
+@types("port of a bridge", "bridge that filters")
 def test_a_port_of_a_bridge_and_a_bridge_that_filters(redirect: DaemonHost) -> None:
     redirect.run("ip link add br0 type bridge; ip link set br0 up; ip link set lan0 master br0")
     try:
@@ -487,6 +585,27 @@ def test_the_probe(method: str, mode: str, transparency: str) -> None:
         assert _soon(lambda: run(host.gateway, "ip", "-br", "link") == links)
     finally:
         host.close()
+
+
+@pytest.mark.parametrize(("method", "mode"), [
+    ("nftables", "redirect"), ("nftables", "tproxy"), ("iptables", "redirect"), ("iptables", "tproxy"),
+])  # fmt: skip
+def test_the_probe_sends_a_mail_by_each_interface(method: str, mode: str) -> None:
+    """One where connections are let in, and mail is not, is named."""
+    with closing(DaemonHost(RuleMethod=method, RuleMode=mode, TransparentProxy="client")) as host:
+        host.run("ip link add lan1 type veth peer name far1; ip link set lan1 up; ip link set far1 up")
+        host.run("ip addr add 203.0.114.1/24 dev lan1; ip -6 addr add 2001:db8:3::1/64 dev lan1 nodad")
+        host.instance.config.write_text(host.instance.config.read_text().replace("lan0", "lan0, lan1"))
+        host.install()
+        steps = [f"rule path, {name}, IPv{version}" for name in ("lan0", "lan1") for version in (4, 6)]
+        paths = inside(host.gateway, lambda: list(firewall.look_at_rule_paths(host.setup())))
+        assert [(f.step, f.ok) for f in paths] == [(step, True) for step in steps], paths
+        assert all("a mail from " in f.text and "gets to the daemon" in f.text for f in paths)
+        drop = "type filter hook input priority 0; iifname lan1 tcp flags & (psh | syn) == psh drop;"
+        host.run(f"nft 'table inet other {{ chain input {{ {drop} }}; }}'")
+        paths = inside(host.gateway, lambda: list(firewall.look_at_rule_paths(host.setup())))
+        assert [(f.step, f.ok) for f in paths] == [(step, "lan0" in step) for step in steps], paths
+        assert all("(silent at EHLO)" in f.text for f in paths if f.wrong), paths
 
 
 DROP_ERRORS = """table inet silent {{
@@ -618,8 +737,9 @@ def test_an_interrupted_probe_leaves_nothing(redirect: DaemonHost) -> None:
     code = f"""
 from pathlib import Path
 from tests.gateway.daemon_host import *
-settings = read_config({str(redirect.instance.config)!r})
-list(probe.probe(examination.setup_of(settings, None, options_from(settings), Store(Path({str(redirect.state)!r})))))
+path = {str(redirect.instance.config)!r}
+settings = read_config(path)
+list(probe.probe(examination.setup_of(settings, path, options_from(settings), Store(Path({str(redirect.state)!r})))))
 """
     process = subprocess.Popen(["ip", "netns", "exec", redirect.gateway, sys.executable, "-c", code])
     try:

@@ -182,7 +182,7 @@ def doctor(host: RulesHost, forward: Forward) -> list[Finding]:
 
     def look() -> list[Finding]:
         plan, _ = survey.choose_plan(options(forward=forward), host.store().read_all())
-        return list(look_at_forwarding_policy(Setup(Settings(), None, plan, host.store())))
+        return list(look_at_forwarding_policy(Setup(Settings(), "x.conf", plan, host.store())))
 
     return inside(host.net.gateway, look)
 

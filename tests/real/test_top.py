@@ -94,7 +94,7 @@ def test_a_session_is_found_and_ended(mail: LiveMail, start: Callable[..., Termi
 
 def test_the_terminal_changes_its_size(start: Callable[..., Terminal]) -> None:
     top = start("--view", "sessions")
-    top.until(lambda text: "ID " in text and "ENVELOPE" not in text, "80 columns")
+    top.until(lambda text: "ID " in text and "slow@client.example >" not in text, "80 columns")
     top.resize(40, 140)
     top.until(lambda text: "ENVELOPE" in text and "slow@client.example > bob@mx.example" in text, "more columns")
     assert top.lines[-1].startswith("q leave")

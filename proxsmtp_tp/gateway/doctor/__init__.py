@@ -3,6 +3,7 @@
 examination  all steps, in the order in which a packet travels
 steps        runs them at the same time, each with a limit
 findings     the result of a step, and the input of every step
+fixes        every command that is named as a fix
 host         interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking
 rules        the rules in place, policy routing, delivery of marked packets, heartbeat
 firewall     whether other rules let intercepted connections in

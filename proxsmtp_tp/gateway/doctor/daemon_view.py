@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import pwd
-import shlex
 import socket
 import stat
 import subprocess
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.config.addresses import UnixAddress
 from proxsmtp_tp.config.settings import FilterType
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
-from proxsmtp_tp.gateway.doctor.listeners import ANSWER_SECONDS, listening
+from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix
+from proxsmtp_tp.gateway.doctor.listeners import ANSWER_SECONDS, accepting
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.options import user_id
 from proxsmtp_tp.gateway.plan import PlanError
@@ -74,7 +74,7 @@ def _unusable(setup: Setup, path: Path, seen: dict[str, Any]) -> Finding:
         return Finding(step, False, f"{path}: {os.strerror(number)}: messages get 452")
     if number == errno.EROFS and not _read_only_here(path):
         text = f"{path} is read-only for the daemon, by its unit (ProtectSystem): messages get 451"
-        return Finding(step, False, text, setup.install_service)
+        return Finding(step, False, text, fix("unit's directory is read-only", unit=setup.install_service))
     if number == errno.EROFS:
         return Finding(step, False, f"{path} is on a read-only disk: messages get 451", _writable_again(path))
     if number == errno.ENOENT:
@@ -83,18 +83,19 @@ def _unusable(setup: Setup, path: Path, seen: dict[str, Any]) -> Finding:
         return Finding(step, False, text, _make(setup, path))
     if number in {errno.EACCES, errno.EPERM}:
         where = "a directory above it is closed to" if seen["step"] == "look" else "it is not writable for"
-        return Finding(step, False, f"{path}: {where} {owner}", "" if seen["step"] == "look" else _make(setup, path))
+        return Finding(step, False, f"{path}: {where} {owner}", NONE if seen["step"] == "look" else _make(setup, path))
     return Finding(step, False, f"{path}: {os.strerror(number)}")
 
 
-def _make(setup: Setup, path: Path) -> str:
+def _make(setup: Setup, path: Path) -> Fix:
     """The command that makes the directory, or corrects its owner and mode."""
     if setup.unit is not None and f"{path}/".startswith(_PRIVATE):
-        return setup.restart  # the daemon makes it at its start, in the /tmp that only it sees
-    owner = shlex.quote(setup.settings.user or "root")
-    make = f"install -d -m 0700 -o {owner} {shlex.quote(str(path))}"
-    # The unit lets the daemon write there only if the directory is there when it starts.
-    return f"{make} && {setup.install_service} && {setup.restart}" if setup.unit is not None else make
+        # The daemon makes it at its start, in the /tmp that only it sees.
+        return fix("private directory", restart=setup.restart)
+    owner, name = setup.settings.user or "root", str(path)
+    if setup.unit is None:
+        return fix("directory", owner=owner, path=name)
+    return fix("unit's directory", owner=owner, path=name, unit=setup.install_service, restart=setup.restart)
 
 
 def _read_only_here(path: Path) -> bool:
@@ -103,9 +104,9 @@ def _read_only_here(path: Path) -> bool:
     return False
 
 
-def _writable_again(path: Path) -> str:
+def _writable_again(path: Path) -> Fix:
     place = next(folder for folder in (path, *path.parents) if folder.is_mount())
-    return f"mount -o remount,rw {shlex.quote(str(place))}"
+    return fix("disk is read-only", mount=str(place))
 
 
 def _is_private(path: Path, seen: dict[str, Any]) -> bool:
@@ -130,7 +131,7 @@ def look_at_bypass(setup: Setup) -> Iterator[Finding]:
     """Checks that the filter is not bypassed."""
     if bypass := (setup.status() or {}).get("bypass"):
         text = f"mail passes unjudged for another {bypass['left']} s: {bypass['reason']}"
-        yield Finding("bypass", False, text, f"{setup.command('bypass')} --end")
+        yield Finding("bypass", False, text, fix("bypass", bypass=setup.command("bypass")))
 
 
 def look_at_filter(setup: Setup) -> Iterator[Finding]:
@@ -153,13 +154,13 @@ def look_at_filter(setup: Setup) -> Iterator[Finding]:
         return
     seen = found["filter"]
     file, who = seen["file"], settings.user or "the daemon"
-    fixes = {"mode": f"chmod a+rx {shlex.quote(file)}", "returns": rf"sed -i 's/\r$//' {shlex.quote(file)}"}
+    fixes = {"mode": fix("filter's mode", file=file), "returns": fix("carriage returns", file=file)}
     if "problem" not in seen:
         yield Finding("filter", True, file)
     elif seen["kind"] == "mode":
         yield Finding("filter", False, f"{seen['problem']} by {who}", fixes["mode"])
     else:
-        yield Finding("filter", False, seen["problem"], fixes.get(seen["kind"], ""))
+        yield Finding("filter", False, seen["problem"], fixes.get(seen["kind"], NONE))
 
 
 def _scanner(setup: Setup) -> Finding:
@@ -174,7 +175,7 @@ def _scanner(setup: Setup) -> Finding:
 
 def _process(setup: Setup) -> int | None:
     """A process of the daemon: of those that listen, the first. None: it does not run."""
-    found = [pid for item in listening(setup.plan.options.listen_port) for pid in item.pids]
+    found = [pid for item in accepting(setup) for pid in item.pids]
     return found[0] if found else None
 
 

@@ -12,6 +12,7 @@ from proxsmtp_tp.gateway.doctor import daemon_view, firewall, forwarding, host, 
 from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Setup, unseen
 from proxsmtp_tp.gateway.doctor.steps import Step
 from proxsmtp_tp.gateway.errors import GatewayError
+from proxsmtp_tp.gateway.options import options_from
 from proxsmtp_tp.gateway.plan import Plan, make_plan
 from proxsmtp_tp.gateway.survey import choose_plan
 
@@ -73,6 +74,9 @@ STEPS = (
 PROBE_SECONDS = 60.0
 """Seconds for a whole probe; each of its mails has shorter limits."""
 
+_NO_PORT = 25
+"""In the plan of a daemon without a port: nothing is looked for there."""
+
 
 def examine(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:
     """All findings, in order; the steps run at the same time. `waiting` is told of steps that take long."""
@@ -110,7 +114,17 @@ def is_root() -> bool:
     return False
 
 
-def setup_of(settings: Settings, config: str | None, options: Options, store: Store) -> Setup:
+def options_of(settings: Settings) -> Options:
+    """What the configuration asks for. A daemon that listens on unix sockets alone has no rules, and needs no port.
+
+    Raises PlanError.
+    """
+    if settings.intercept_port is None and not (settings.transparent or settings.rule_interface or settings.rule_local):
+        settings = replace(settings, rule_listen_port=_NO_PORT)
+    return options_from(settings)
+
+
+def setup_of(settings: Settings, config: str, options: Options, store: Store) -> Setup:
     """What to examine: the plan of the configuration; if that names no interfaces, the installed plan."""
     return Setup(settings, config, _plan(options, store), store)
 

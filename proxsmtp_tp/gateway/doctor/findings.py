@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix, words
 from proxsmtp_tp.gateway.doctor.unit import unit_name
 from proxsmtp_tp.gateway.state import DIRECTORY
 
@@ -31,7 +31,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one step. `fix` is a shell command; empty if the administrator must decide.
+    """The result of one step. `fix` is a shell command of `fixes`; empty if the administrator must decide.
 
     `other`: KEPT or UNSEEN, which are neither ok nor wrong; then `ok` is False.
     """
@@ -39,7 +39,7 @@ class Finding:
     step: str
     ok: bool
     text: str
-    fix: str = ""
+    fix: Fix = NONE
     other: State | None = None
 
     @property
@@ -71,7 +71,7 @@ class Setup:
     """
 
     settings: Settings
-    config: str | None
+    config: str
     plan: Plan
     store: Store
     status: Callable[[], dict[str, Any] | None] = _no_status
@@ -80,12 +80,12 @@ class Setup:
     step_seconds: float = 10.0
     """Seconds that a step may take, so that an answer comes soon. The steps run at the same time."""
 
-    def command(self, subcommand: str) -> str:
-        """One of our own commands for this configuration."""
-        words = ["proxsmtp-tp", subcommand, *(["-f", self.config] if self.config else [])]
+    def command(self, subcommand: str, option: str = "-f", value: str = "") -> Fix:
+        """One of our own commands for this configuration, or with another option."""
+        found = ["proxsmtp-tp", subcommand, option, value or self.config]
         if subcommand.endswith("-rules") and self.store.directory != DIRECTORY:
-            words += ["--state-dir", str(self.store.directory)]
-        return shlex.join(words)
+            found += ["--state-dir", str(self.store.directory)]
+        return words(*found)
 
     @property
     def intercepts(self) -> bool:
@@ -98,24 +98,31 @@ class Setup:
         return unit_name(self.config, self.plan.options.instance)
 
     @property
-    def restart(self) -> str:
+    def restart(self) -> Fix:
         """The command that restarts the daemon: by its unit if there is one."""
-        return f"systemctl restart {self.unit}" if self.unit is not None else self.command("serve")
+        if self.unit is not None:
+            return fix("restart, unit", unit=self.unit)
+        pid = (self.status() or {}).get("pid")
+        return fix("restart, by hand", pid=pid, start=self.start) if pid else self.start
 
     @property
-    def start(self) -> str:
+    def start(self) -> Fix:
         """The command that starts it."""
-        return f"systemctl start {self.unit}" if self.unit is not None else self.command("serve")
+        if self.unit is not None:
+            return fix("start, unit", unit=self.unit)
+        return fix("start, by hand", file=self.config)
 
     @property
-    def reload(self) -> str:
+    def reload(self) -> Fix:
         """The command for a reload."""
-        return f"systemctl reload {self.unit}" if self.unit is not None else self.command("reload")
+        if self.unit is not None:
+            return fix("reload, unit", unit=self.unit)
+        return fix("reload, by hand", file=self.config)
 
     @property
-    def install_service(self) -> str:
+    def install_service(self) -> Fix:
         """The command that gives its unit what the configuration needs, and applies it; empty without a unit."""
-        return f"proxsmtp-tp install-service {self.unit.partition('@')[2]}" if self.unit is not None else ""
+        return fix("unit", instance=self.unit.partition("@")[2]) if self.unit is not None else NONE
 
 
 Look = Callable[[Setup], Iterable[Finding]]
@@ -124,9 +131,14 @@ Look = Callable[[Setup], Iterable[Finding]]
 def setting(name: str) -> str:
     """The value of a system setting (net.ipv4.ip_forward); empty if the kernel has no such setting."""
     try:
-        return Path("/proc/sys", *split_setting(name)).read_text(encoding="ascii").strip()
+        return setting_path(name).read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def setting_path(name: str) -> Path:
+    """The file of a setting."""
+    return Path("/proc/sys", *split_setting(name))
 
 
 def split_setting(name: str) -> list[str]:

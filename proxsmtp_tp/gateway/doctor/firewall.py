@@ -7,15 +7,18 @@ ruleset is tested alone together with ours, to name the one that blocks it.
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import subprocess
+import time
+from email.utils import formatdate
 from functools import partial
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway import check, nftables, routing, survey
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
+from proxsmtp_tp.gateway.doctor.fixes import all_of, fix
+from proxsmtp_tp.gateway.doctor.mail_peers import ORDINARY
 from proxsmtp_tp.gateway.doctor.prober import in_parallel
 from proxsmtp_tp.gateway.doctor.rules import client_address, server_address
 from proxsmtp_tp.gateway.errors import GatewayError
@@ -26,6 +29,7 @@ from proxsmtp_tp.gateway.rulesets import rulesets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proxsmtp_tp.gateway.doctor.fixes import Fix
     from proxsmtp_tp.gateway.rulesets import Ruleset, Script
 
 _MARGIN = 1.0  # seconds for what is not the replica; tens of thousands of rules may take longer, and are not tried
@@ -53,23 +57,23 @@ def _listed(setup: Setup, name: str, ours: list[Script], others: list[Ruleset]) 
 
 
 def look_at_rule_paths(setup: Setup) -> Iterator[Finding]:
-    """Checks for each client interface and IP version that our rules intercept, in a replica of the host."""
+    """Sends a mail by each client interface and IP version that our rules intercept, in a replica of the host."""
+    mail = ORDINARY.format(date=formatdate(localtime=True), id=f"doctor.{time.time_ns():x}")
     ours, others = rulesets(setup.plan)
     scripts = _scripts(setup, ours, others)
     for name in setup.plan.options.interfaces:
         trials = _trials(setup, name)
         try:
-            results = try_in_replica(setup, name, scripts, trials) if trials else []
+            results = try_in_replica(setup, name, scripts, trials, mail) if trials else []
         except (GatewayError, subprocess.SubprocessError) as error:
             yield unseen(f"rule path, {name}", f"not tried: {error}")
             continue
         for trial, result in zip(trials, results, strict=True):
             step = f"rule path, {name}, IPv{6 if ':' in trial[0] else 4}"
             way = f"from {trial[0]} to {trial[2]} port {trial[3]}"
-            fix = setup.command("install-rules") if result == "connected elsewhere" else ""
             good = result == "accepted"
-            text = f"a connection {way} {'gets to the daemon' if good else f'does not get to the daemon ({result})'}"
-            yield Finding(step, good, f"{text}, in a copy of this host", fix)
+            text = f"a mail {way} {'gets to the daemon' if good else f'does not get to the daemon ({result})'}"
+            yield Finding(step, good, f"{text}, in a copy of this host")
         if not trials:
             yield unseen(f"rule path, {name}", "it has no address, or no client there is in RuleSource")
 
@@ -128,8 +132,13 @@ def _trials(setup: Setup, name: str) -> list[list[Any]]:
     return found
 
 
-def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: list[list[Any]]) -> list[str]:
-    """Test connections in a replica; returns the result of each. Raises GatewayError if there can be no replica."""
+def try_in_replica(
+    setup: Setup, client: str, scripts: list[Script], trials: list[list[Any]], mail: str = ""
+) -> list[str]:
+    """Test connections in a replica, or a mail on each; the result of each.
+
+    Raises GatewayError if there can be no replica.
+    """
     links = {
         interface.name: [address for address in interface.addresses if not address.startswith("fe80:")]
         for interface in survey.interfaces()
@@ -140,6 +149,7 @@ def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: lis
         "scripts": scripts,
         "port": setup.plan.options.listen_port,
         "transparent": setup.plan.diverts,
+        "mail": mail,
         "trials": trials,
     }
     done = subprocess.run(
@@ -153,21 +163,22 @@ def try_in_replica(setup: Setup, client: str, scripts: list[Script], trials: lis
     return results
 
 
-def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> str:
+def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> Fix:
     """The command that lets our connections in, for the tool that made the rules."""
-    name = shlex.quote(interface)
     diverted = setup.plan.options.mode is Mode.TPROXY
     if culprit.table == "firewalld" and shutil.which("firewall-cmd"):
-        return f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload"
+        return fix("firewalld", interface=interface, port=port)
     if "ufw-" in culprit.script[1] and shutil.which("ufw"):
-        return f"ufw allow in on {name} to any port {port} proto tcp"
+        return fix("ufw", interface=interface, port=port)
     # Diverted connections keep their destination: a packet in the input hook for another host's address is ours.
     if not culprit.table:
-        foreign = " -m addrtype ! --dst-type LOCAL" if diverted else ""
-        return f"{culprit.name} -I INPUT -i {name} -p tcp --dport {port}{foreign} -j ACCEPT"
-    match = f"iifname '\"{interface}\"' tcp dport {port}{' fib daddr type != local' if diverted else ''}"
-    where = f"{culprit.family} {culprit.table}"
-    return " && ".join(f"nft insert rule {where} {chain} {match} accept" for chain in _input_chains(culprit))
+        row = "iptables drops what is diverted" if diverted else "iptables drops"
+        return fix(row, tool=culprit.name, interface=interface, port=port)
+    row = "nft drops what is diverted" if diverted else "nft drops"
+    return all_of(
+        fix(row, chain=[culprit.family, culprit.table, name], interface=f'"{interface}"', port=port)
+        for name in _input_chains(culprit)
+    )
 
 
 def _input_chains(culprit: Ruleset) -> list[str]:

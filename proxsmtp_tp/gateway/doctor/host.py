@@ -6,6 +6,7 @@ nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import subprocess
@@ -17,13 +18,14 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from proxsmtp_tp.gateway import nftables, routing, survey
-from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, setting, setting_name
+from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, setting, setting_name, setting_path
+from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix
 from proxsmtp_tp.gateway.plan import Method, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STRICT, LOOSE = 1, 2  # values of rp_filter
+STRICT = 1  # a value of rp_filter
 _UNICAST = 1  # RTN_UNICAST, linux/rtnetlink.h
 _TOOL_SECONDS = 8.0  # less than a step may take
 _FULL = 0.9  # of the connection table: the rest may fill within seconds
@@ -67,13 +69,13 @@ def look_at_interfaces(setup: Setup) -> Iterator[Finding]:
         if link is None:
             yield Finding(step, False, f"it does not exist; there are {', '.join(sorted(there))}")
         elif not link.up:
-            yield Finding(step, False, "it is down", f"ip link set {shlex.quote(name)} up")
+            yield Finding(step, False, "it is down", fix("interface is down", interface=name))
         elif not link.carrier:
             yield Finding(step, False, "it has no carrier: no cable, or the other end is down")
         elif link.master and there[link.master].kind == "bridge":
-            fix = f"{setup.command('install-rules')} --interface {shlex.quote(link.master)}"
             text = f"it is a port of bridge {link.master}: packets come in by the bridge, and the rules never match"
-            yield Finding(step, False, text, fix)
+            install = setup.command("install-rules")
+            yield Finding(step, False, text, fix("port of a bridge", install_rules=install, bridge=link.master))
         else:
             yield Finding(step, True, "it is up")
 
@@ -86,7 +88,7 @@ def look_at_forwarding(setup: Setup) -> Iterator[Finding]:
         if version in _versions_of(setup):
             on = setting(name) == "1"
             text = f"IPv{version} packets are {'forwarded' if on else 'not forwarded: this host is no router'}"
-            yield Finding(f"forwarding, IPv{version}", on, text, "" if on else f"sysctl -w {name}=1")
+            yield Finding(f"forwarding, IPv{version}", on, text, NONE if on else fix("not forwarded", setting=name))
 
 
 def _versions_of(setup: Setup) -> list[int]:
@@ -124,12 +126,12 @@ def _return_path(step: str, interface: str, address: str, network: str, effectiv
     back = route_to(address)
     if back is None:
         text = f"there is no route back to {network}"
-        return Finding(step, False, text, f"ip route add {network} dev {shlex.quote(interface)}")
+        return Finding(step, False, text, fix("no route back", network=network, interface=interface))
     if back == interface or effective != STRICT or ":" in address:
         return None
     text = f"answers to {network} leave by {back}, and strict rp_filter drops what comes in by {interface}"
     name = setting_name("net", "ipv4", "conf", interface, "rp_filter")
-    return Finding(step, False, text, f"sysctl -w {shlex.quote(name)}={LOOSE}")
+    return Finding(step, False, text, fix("strict reverse path", setting=name))
 
 
 def route_to(address: str) -> str | None:
@@ -157,8 +159,9 @@ def look_at_ipv6(setup: Setup) -> Iterator[Finding]:
         elif local_only and routes and setup.plan.options.mode is Mode.REDIRECT and _ipv6_leads_somewhere():
             text = "it forwards, but has only a link-local address, which REDIRECT cannot use: IPv6 mail is dropped"
             # Any unique local address (RFC 4193) is enough; mode tproxy needs none.
-            fix = f"ip -6 address add fd25:2525:{setup.plan.numbers.slot:x}::1/64 dev {shlex.quote(interface.name)}"
-            yield Finding(step, False, text, fix)
+            address = f"fd25:2525:{setup.plan.numbers.slot:x}::1/64"
+            cure = fix("link-local address only", address=address, interface=interface.name)
+            yield Finding(step, False, text, cure)
         else:
             yield Finding(step, True, "not in use")
     yield from _way_out(setup)
@@ -207,8 +210,8 @@ def look_at_bridges(setup: Setup) -> Iterator[Finding]:
         for setting_of in ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"):
             on = setting(setting_of) == "1"
             text = f"{setting_of} is on: the rules also see mail that {name} only hands from port to port"
-            fix = f"sysctl -w {setting_of}=0"
-            yield Finding(f"bridge {name}", not on, text if on else f"{setting_of} is off", fix if on else "")
+            cure = fix("bridge that filters", setting=setting_of) if on else NONE
+            yield Finding(f"bridge {name}", not on, text if on else f"{setting_of} is off", cure)
 
 
 def look_at_connection_tracking(setup: Setup) -> Iterator[Finding]:
@@ -217,25 +220,33 @@ def look_at_connection_tracking(setup: Setup) -> Iterator[Finding]:
         return
     step = "connection tracking"
     off = [*_untracked_by_nft(), *_untracked_by_xtables()]
-    for where, fix in off:
-        yield Finding(step, False, f"{where} switches it off, so NAT does not happen", fix)
+    for where, cure in off:
+        yield Finding(step, False, f"{where} switches it off, so NAT does not happen", cure)
     used, limit = (setting(f"net.netfilter.nf_conntrack_{what}") for what in ("count", "max"))
     if used and limit and int(used) > _FULL * int(limit):
-        fix = f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(limit)}"
-        yield Finding(step, False, f"{used} of {limit} connections: new ones are dropped", fix)
+        yield _table_is_full(step, used, limit)
     elif not off:
         yield Finding(step, True, f"{used or 0} of {limit or '?'} connections")
 
 
-def _untracked_by_nft() -> Iterator[tuple[str, str]]:
+def _table_is_full(step: str, used: str, limit: str) -> Finding:
+    text = f"{used} of {limit} connections: new ones are dropped"
+    name = "net.netfilter.nf_conntrack_max"
+    if not os.access(setting_path(name), os.W_OK):  # a container: its host has the table
+        return Finding(step, False, f"{text}; raise {name} on the host of this container")
+    return Finding(step, False, text, fix("connection table is full", limit=2 * int(limit)))
+
+
+def _untracked_by_nft() -> Iterator[tuple[str, Fix]]:
     for item in nftables.ruleset():
         rule: dict[str, Any] | None = item.get("rule")
         if rule and any("notrack" in statement for statement in rule["expr"]):
-            where = f"{rule['family']} {rule['table']} {rule['chain']}"
-            yield f"a rule of nft {where}", f"nft delete rule {where} handle {rule['handle']}"
+            where = [rule["family"], rule["table"], rule["chain"]]
+            cure = fix("untracked by nft", chain=where, handle=rule["handle"])
+            yield f"a rule of nft {' '.join(where)}", cure
 
 
-def _untracked_by_xtables() -> Iterator[tuple[str, str]]:
+def _untracked_by_xtables() -> Iterator[tuple[str, Fix]]:
     for save, tool in _RAW_TOOLS.items():
         try:
             saved = subprocess.run(
@@ -245,7 +256,7 @@ def _untracked_by_xtables() -> Iterator[tuple[str, str]]:
             continue
         for line in saved.stdout.splitlines():
             if line.startswith("-A ") and line.endswith(("--notrack", "-j NOTRACK")):
-                yield f"{tool} -t raw", f"{tool} -t raw -D {line[3:]}"
+                yield f"{tool} -t raw", fix("untracked by iptables", tool=tool, rule=shlex.split(line[3:]))
 
 
 def own_networks(name: str) -> list[str]:

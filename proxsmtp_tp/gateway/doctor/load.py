@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
+from proxsmtp_tp.gateway.doctor.fixes import NONE, fix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,12 +86,12 @@ def _workers(setup: Setup, answer: dict[str, Any]) -> Iterator[Finding]:
     silent = [str(worker["pid"]) for worker in answer["workers"] if worker.get("silent", 0) >= SILENT]
     if stopped:
         text = f"process {', '.join(stopped)} is stopped by a signal: its clients wait"
-        yield Finding("workers", False, text, f"kill -CONT {' '.join(stopped)}")
+        yield Finding("workers", False, text, fix("worker is stopped", pids=stopped))
     elif silent:
         text = f"process {', '.join(silent)} hangs: the master replaces it within a minute"
-        yield Finding("workers", False, text, f"kill -KILL {' '.join(silent)}")
+        yield Finding("workers", False, text, fix("worker hangs", pids=silent))
     elif not answer["workers"]:
-        yield Finding("workers", False, "none runs", setup.restart)
+        yield Finding("workers", False, "none runs", fix("no worker", restart=setup.restart))
     else:
         yield Finding("workers", True, f"{len(answer['workers'])} run")
 
@@ -110,9 +111,10 @@ def _configuration(setup: Setup, answer: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("configuration", False, f"the file is wrong, what was read before is in force: {problem}")
     elif known.get("needs_restart"):
         text = f"{', '.join(known['needs_restart'])} changed in the file, which needs a restart"
-        yield Finding("configuration", False, text, setup.restart)
+        yield Finding("configuration", False, text, fix("restart is due", restart=setup.restart))
     elif known.get("file_state") == "changed":
-        yield Finding("configuration", False, "the file has changed since the daemon read it", setup.reload)
+        text = "the file has changed since the daemon read it"
+        yield Finding("configuration", False, text, fix("file has changed", reload=setup.reload))
     elif known:
         yield Finding("configuration", True, "what the file says is in force")
 
@@ -127,7 +129,8 @@ def _log(setup: Setup, answer: dict[str, Any]) -> Iterator[Finding]:
     if all(problems):
         text = f"nobody takes log lines at {path} ({problems[0]}): they are kept for a while, then lost"
         name = "systemd-journald" if not syslog else "rsyslog"
-        yield Finding("log", False, text, f"systemctl restart {name}" if setup.unit is not None else "")
+        cure = fix("nobody takes log lines", service=name) if setup.unit is not None else NONE
+        yield Finding("log", False, text, cure)
     else:
         yield Finding("log", True, f"lines are taken at {path}")
 

@@ -35,6 +35,7 @@ LONG_REPLY_OCTETS = 4096
 """Octets of the server's reply to HELP, at least: more than fit into one packet."""
 _LONG_REPLY = b"".join(b"214-" + b"help " * 12 + b"\r\n" for _ in range(LONG_REPLY_OCTETS // 60 + 1)) + b"214 end\r\n"
 _REPLIES = {b"QUIT": b"221 bye\r\n", b"HELP": _LONG_REPLY}
+_SO_ORIGINAL_DST = 80
 _LINE_MAX = 1 << 16
 _SESSION_SECONDS = 60.0
 
@@ -51,16 +52,25 @@ class Recorder:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
         sock.listen()
+        self.serve(sock)
+
+    def serve(self, sock: socket.socket) -> None:
+        """Accept from a listening socket from now on, which others may have made."""
         threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
 
     def seen(self) -> list[dict[str, Any]]:
-        """For each connection so far: peer (address, port), when (`at`), and the message ("" if none came)."""
+        """For each connection so far: peer (address, port), what it dialled (`to`: address, port), when (`at`), and the
+        message ("" if none came).
+        """
         return self._seen
 
     def _accept(self, sock: socket.socket) -> None:
         while True:
-            link, peer = sock.accept()
-            record = {"peer": list(peer[:2]), "message": "", "at": time.monotonic()}
+            try:
+                link, peer = sock.accept()
+            except OSError:
+                return  # it was closed
+            record = {"peer": list(peer[:2]), "to": _dialled(link), "message": "", "at": time.monotonic()}
             self._seen.append(record)
             threading.Thread(target=self._serve, args=(link, record), daemon=True).start()
 
@@ -84,6 +94,17 @@ class Recorder:
             link.sendall(_REPLIES.get(verb, b"250 ok\r\n"))
             if verb == b"QUIT":
                 return
+
+
+def _dialled(link: socket.socket) -> list[Any]:
+    """Address and port that the client dialled, in spite of NAT (SO_ORIGINAL_DST, netfilter_ipv4.h, ip6_tables.h)."""
+    v6 = link.family == socket.AF_INET6
+    level, size, begin, end = (socket.IPPROTO_IPV6, 28, 8, 24) if v6 else (socket.SOL_IP, 16, 4, 8)
+    try:
+        name = link.getsockopt(level, _SO_ORIGINAL_DST, size)  # struct sockaddr_in or sockaddr_in6
+    except OSError:
+        return list(link.getsockname()[:2])  # connection tracking does not know it
+    return [socket.inet_ntop(link.family, name[begin:end]), int.from_bytes(name[2:4], "big")]
 
 
 def send(way: dict[str, Any], message: str, seconds: float) -> dict[str, Any]:

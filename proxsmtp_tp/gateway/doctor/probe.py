@@ -1,8 +1,8 @@
 """The probe: real mails from a temporary client through the installed rules and the daemon, by each IP version.
 
 The first mail is bare: some filters refuse it. The second is one that a filter should pass. `prober` sends them; this
-module makes findings of its report, hop by hop. The probe's mails come in by an interface of their own. The rules of
-the client interfaces are tried in a copy of the host (`firewall`), because nothing may be changed on these interfaces.
+module makes findings of its report, hop by hop. The probe's mails come in by an interface of their own. By each client
+interface, a mail is sent in a copy of the host (`firewall`), because nothing may be changed on these interfaces.
 
 A refusal with an SMTP code of the filter's own is a finding of its own kind: kept. A refusal that the proxy made, or a
 filter that failed, is wrong.
@@ -95,8 +95,9 @@ class _Way:
             yield Finding(self._step, False, text + hint)
             return
         if any(record["peer"] == first["own"] for record in first["seen"]):
-            text = f"{way}: reached the server without the daemon"
-            yield Finding(self._step, False, text, self._setup.command("install-rules"))
+            why = "no heartbeat (RuleFail open), or rules of another program"
+            text = f"{way}: reached the server without the daemon: {why}"
+            yield Finding(self._step, False, text)
             return
         yield Finding(self._step, True, f"{way}: the daemon greets, {first['greeting']}")
         if first["greeting"].startswith(("4", "5")):

@@ -1,13 +1,15 @@
-"""A replica of the host for one question: do its rulesets let an intercepted connection of a client reach the daemon?
+"""A replica of the host for one question: do its rulesets let a client's connection, or mail, reach the daemon?
 
 `python -m proxsmtp_tp.gateway.doctor.replica`, started in an empty network namespace (unshare --net), reads one JSON
 object from standard input, makes links with the names and addresses of the host, loads its rulesets, listens as the
-daemon would, and connects as a client from a namespace behind the client interface. The kernel decides: this module
-interprets no rule. The links and rules are removed when the process ends.
+daemon would, and connects as a client from a namespace behind the client interface. With a mail, it also takes that
+mail, and looks which server the client dialled, as the daemon must. The kernel decides: this module interprets no rule.
+The links and rules are removed when the process ends.
 
 Input: {"links": {name: [address/prefix]}, "client": name, "scripts": [[[command, ...], stdin]], "port": n,
-"transparent": bool, "trials": [[client address, own address, server address, port]]}.
-Output: {"results": ["accepted" | "refused" | "silent" | reason]}, one for each trial.
+"transparent": bool, "mail": text or "", "trials": [[client address, own address, server address, port]]}.
+Output: {"results": ["accepted" | "refused" | "silent" | reason]}, one for each trial; with a mail, "accepted" means the
+mail.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from proxsmtp_tp.gateway.doctor import mail_peers
 from proxsmtp_tp.gateway.namespaces import Namespace, new_namespace
 
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
@@ -45,7 +48,8 @@ def main() -> int:
                 return 1
         with ExitStack() as stack:
             listeners = _listeners(job, stack)
-            results = [_trial(trial, client, listeners) for trial in job["trials"]]
+            look = _mail_trial if job["mail"] else _trial
+            results = [look([*trial, job["mail"]], client, listeners) for trial in job["trials"]]
     json.dump({"results": results}, sys.stdout)
     return 0
 
@@ -110,9 +114,24 @@ def _trial(trial: list[Any], client: Namespace, listeners: dict[bool, socket.soc
     return said
 
 
+def _mail_trial(trial: list[Any], client: Namespace, listeners: dict[bool, socket.socket]) -> str:
+    source, _, *dialled, mail = trial
+    recorder, listener = mail_peers.Recorder(), listeners.get(":" in source)
+    if listener is None:
+        return "no listener of this IP version"
+    listener.setblocking(True)
+    recorder.serve(listener)
+    said = client.tell(json.dumps(trial))
+    for record in recorder.seen():
+        if record["message"] == mail:
+            own = f"it seems to be for {record['to'][0]} port {record['to'][1]}"
+            return "accepted" if record["to"] == dialled else own
+    return said
+
+
 def _client(line: str) -> str:
-    """In the client's namespace: set the address, connect, and return the result."""
-    source, gateway, server, port = json.loads(line)
+    """In the client's namespace: set the address, connect, perhaps send a mail, and return the result."""
+    source, gateway, server, port, mail = json.loads(line)
     try:
         with IPRoute() as netlink:
             index = netlink.link_lookup(ifname=_FAR)[0]
@@ -125,6 +144,8 @@ def _client(line: str) -> str:
             scope = {} if ":" in gateway else {"scope": RT_SCOPE_LINK}
             netlink.route("replace", dst=_host_network(gateway), oif=index, **scope)
             netlink.route("replace", dst=_host_network(server), gateway=gateway)
+        if mail:
+            return _sent(mail_peers.send({"source": source, "server": server, "port": port}, mail, _ANSWER_SECONDS))
         with closing(socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)) as sock:
             sock.settimeout(_ANSWER_SECONDS)
             sock.bind((source, 0))
@@ -136,6 +157,16 @@ def _client(line: str) -> str:
     except Exception as error:  # noqa: BLE001 - the other end waits for a line, whatever the error is
         return f"{type(error).__name__}: {error}"
     return "connected elsewhere"
+
+
+def _sent(report: dict[str, Any]) -> str:
+    """What became of a mail, see `mail_peers.send`."""
+    if "error" not in report:
+        return "delivered elsewhere"
+    if "ConnectionRefused" in report["error"]:
+        return "refused"
+    what = "silent" if report["silent"] else report["error"]
+    return what if report["at"] == "greeting" else f"{what} at {report['at']}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from proxsmtp_tp.gateway import check, counting, existing, nftables, overlap, routing
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
+from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix
 from proxsmtp_tp.gateway.doctor.host import own_networks
 from proxsmtp_tp.gateway.nft_text import ALIVE_SET
 from proxsmtp_tp.gateway.plan import Existing, Fail, Method
-from proxsmtp_tp.gateway.state import DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,19 +33,21 @@ EXAMPLES = {
 def look_at_rules(setup: Setup) -> Iterator[Finding]:
     """Checks that firewall rules and policy routing are as planned."""
     if not setup.plan.options.interfaces and not setup.plan.options.local:
-        fix = f"{setup.command('install-rules')} --interface NAME"
-        yield Finding("rules", False, "none are installed, and the configuration names no interface", fix)
+        text = "none are installed, and the configuration names no interface: set RuleInterface, then install-rules"
+        yield Finding("rules", False, text)
         return
     finding = check.examine_installed(setup.plan, setup.store.read(setup.plan.options.instance))
-    fix = setup.command("install-rules")
+    install = setup.command("install-rules")
     routes = [line for line in finding.differences if line.startswith(("missing: ip ", "unexpected: ip "))]
     others = [line for line in finding.differences if line not in routes]
     if finding.absent:
-        yield Finding("rules", False, "they are not installed", fix)
+        yield Finding("rules", False, "they are not installed", fix("rules are absent", install_rules=install))
         return
-    yield Finding("rules", not others, _some(others) or f"in place{_met(setup)}", fix if others else "")
+    cure = fix("rules differ", install_rules=install) if others else NONE
+    yield Finding("rules", not others, _some(others) or f"in place{_met(setup)}", cure)
     if setup.plan.diverts or routes:
-        yield Finding("policy routing", not routes, _some(routes) or "in place", fix if routes else "")
+        cure = fix("policy routing differs", install_rules=install) if routes else NONE
+        yield Finding("policy routing", not routes, _some(routes) or "in place", cure)
 
 
 def _met(setup: Setup) -> str:
@@ -66,11 +67,10 @@ def look_at_overlap(setup: Setup) -> Iterator[Finding]:
     states = setup.store.read_all()
     found = overlap.others(setup.plan, states)
     for text in found:
-        fix = f"proxsmtp-tp remove-rules --instance {text.split()[1]}"
-        if setup.store.directory != DIRECTORY:
-            fix += f" --state-dir {shlex.quote(str(setup.store.directory))}"
+        remove = setup.command("remove-rules", "--instance", text.split()[1])
         more = "one of the two gets no mail; share the clients out, or remove the rules of one"
-        yield Finding("other instances", False, f"{text}: {more}", fix)
+        cure = fix("rules of another instance", remove_rules=remove)
+        yield Finding("other instances", False, f"{text}: {more}", cure)
     if len(states) > 1 and not found:
         yield Finding("other instances", True, "none intercepts the same connections")
 
@@ -103,8 +103,8 @@ def look_at_delivery(setup: Setup) -> Iterator[Finding]:
             delivered = _delivered(source, server, name, setup.plan.numbers.mark)
             step = f"delivery, {name}, IPv{version}"
             text = "marked packets come to this host"
-            wrong, fix = _who_routes(setup, version) if not delivered else ("", "")
-            yield Finding(step, delivered, text if delivered else wrong, fix)
+            wrong, cure = _who_routes(setup, version) if not delivered else ("", NONE)
+            yield Finding(step, delivered, text if delivered else wrong, cure)
 
 
 def client_address(setup: Setup, interface: str, version: int) -> str | None:
@@ -149,19 +149,16 @@ def _delivered(source: str, server: str, interface: str, mark: int) -> bool:
     return bool(found["type"] == RTN_LOCAL)
 
 
-def _who_routes(setup: Setup, version: int) -> tuple[str, str]:
+def _who_routes(setup: Setup, version: int) -> tuple[str, Fix]:
     """The policy rules before ours, one of which routes the packet, and a command that moves the first after ours."""
     first = setup.plan.numbers.priority
     before = [
         rule for rule in routing.read_routing().foreign_rules if rule.version == version and 0 < rule.priority < first
     ]
     if not before:
-        return "marked packets are not delivered to this host (ip route get ... mark)", ""
+        return "marked packets are not delivered to this host (ip route get ... mark)", NONE
     text = f"marked packets are routed away by a policy rule before ours: {'; '.join(map(str, before))}"
-    # The output of `ip rule`, without the priority, is valid input for `ip rule add`.
-    ip, old = f"ip -{version} rule", before[0].priority
-    fix = f"{ip} add priority {_LATE} $({ip} show priority {old} | head -n 1 | cut -f 2-) && {ip} del priority {old}"
-    return text, fix
+    return text, fix("policy rule comes first", ip=["ip", f"-{version}"], late=_LATE, old=before[0].priority)
 
 
 def look_at_heartbeat(setup: Setup) -> Iterator[Finding]:
@@ -174,4 +171,4 @@ def look_at_heartbeat(setup: Setup) -> Iterator[Finding]:
         return  # there are no rules; look_at_rules reports it
     alive = "expires" in listed.stdout
     text = "the daemon sends it" if alive else "there is none: mail passes unfiltered now"
-    yield Finding("heartbeat", alive, text, "" if alive else setup.restart)
+    yield Finding("heartbeat", alive, text, NONE if alive else fix("no heartbeat", restart=setup.restart))

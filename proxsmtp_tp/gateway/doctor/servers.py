@@ -1,14 +1,16 @@
 """Checks the servers that the daemon connects to, and who can connect to a daemon without rules.
 
-TransparentProxy off: OutAddress resolves and answers; Listen is no open relay. Otherwise: the servers that the daemon
-could not reach lately, as its status tells, are tried again.
+With one server: OutAddress resolves and answers; Listen is no open relay. With many, in the transparent modes and in
+loopback mode: those that the daemon could not reach lately, as its status tells, are tried again.
 """
 
 from __future__ import annotations
 
+import queue
 import re
 import smtplib
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,9 +21,15 @@ from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-_DIAL_SECONDS = 3.0  # a server that needs longer for connection and greeting is not well; three fit into a step
+# Together less than a step may take, so that the step can say which of them did not answer.
+DNS_SECONDS = 4.0
+"""The resolver itself waits 10 s and more for name servers that are gone (resolv.conf(5), timeout and attempts)."""
+DIAL_SECONDS = 5.0
+"""For connection and greeting. A server that needs longer is not well; all servers are tried at the same time."""
+RELAY_SECONDS = 8.0
+"""For a whole dialogue, up to the reply to RCPT."""
 _SERVERS_MAX = 8
 _FOREIGN = ("doctor@doctor.invalid", "probe@doctor.invalid")  # no server has this domain (RFC 2606)
 _ENDPOINT = re.compile(r"\[?([0-9A-Fa-f.:]+)\]?:(\d+)")
@@ -30,9 +38,9 @@ _ENDPOINT = re.compile(r"\[?([0-9A-Fa-f.:]+)\]?:(\d+)")
 def look_at_servers(setup: Setup) -> Iterator[Finding]:
     """Checks that servers answer."""
     settings = setup.settings
-    if settings.transparent:
+    if settings.transparent or settings.loopback:
         yield from _failed_lately(setup)
-    elif not settings.loopback and isinstance(settings.out_address, InetAddress):
+    elif isinstance(settings.out_address, InetAddress):
         yield from _out_address(settings.out_address)
     elif isinstance(settings.out_address, UnixAddress):
         problem = _greeting(settings.out_address.path)
@@ -68,23 +76,39 @@ def _problem_of(name: str) -> str:
 def _out_address(address: InetAddress) -> Iterator[Finding]:
     host = address.host or "localhost"
     begun = time.monotonic()
-    try:
-        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        if not _is_address(host):
-            text = f"OutAddress {host} cannot be resolved: {error.strerror or error}"
-            yield Finding("DNS", False, f"{text}; look at /etc/resolv.conf and its name servers")
+    found = _resolved(host, address.port)
+    if isinstance(found, str):
+        text = f"OutAddress {host} cannot be resolved: {found}"
+        yield Finding("DNS", False, f"{text}; look at /etc/resolv.conf and its name servers")
         return
     if not _is_address(host):
         yield Finding("DNS", True, f"OutAddress {host} resolves ({time.monotonic() - begun:.2f} s)")
-    problems = []
-    for *_, where in found[:2]:
-        problem = _greeting((str(where[0]), int(where[1])))
-        if not problem:
-            yield Finding("server", True, f"OutAddress {address} answers")
-            return
-        problems.append(f"{where[0]}: {problem}")
-    yield Finding("server", False, f"OutAddress {address} does not answer: {'; '.join(problems)}")
+    with ThreadPoolExecutor(len(found)) as pool:
+        problems = list(pool.map(_greeting, found))
+    if all(problems):
+        each = "; ".join(f"{where[0]}: {problem}" for where, problem in zip(found, problems, strict=True))
+        yield Finding("server", False, f"OutAddress {address} does not answer: {each}")
+    else:
+        yield Finding("server", True, f"OutAddress {address} answers")
+
+
+def _resolved(host: str, port: int) -> list[tuple[str, int]] | str:
+    """The first addresses of a name, or why there are none. The resolver's own time limits are too long for us."""
+    answers: queue.SimpleQueue[list[tuple[str, int]] | str] = queue.SimpleQueue()
+
+    def resolve() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            answers.put(error.strerror or str(error))
+        else:
+            answers.put([(str(where[0]), int(where[1])) for *_, where in found[:2]])
+
+    threading.Thread(target=resolve, daemon=True).start()
+    try:
+        return answers.get(timeout=DNS_SECONDS)
+    except queue.Empty:
+        return f"no answer within {DNS_SECONDS:.0f} s"
 
 
 def _is_address(host: str) -> bool:
@@ -97,17 +121,19 @@ def _is_address(host: str) -> bool:
 
 def _greeting(where: tuple[str, int] | str) -> str:
     """What is wrong with a server's greeting; empty: it greets."""
+    end = time.monotonic() + DIAL_SECONDS
     try:
         if isinstance(where, str):
             link = socket.socket(socket.AF_UNIX)
-            link.settimeout(_DIAL_SECONDS)
+            link.settimeout(DIAL_SECONDS)
             link.connect(where)
         else:
-            link = socket.create_connection(where, _DIAL_SECONDS)
+            link = socket.create_connection(where, DIAL_SECONDS)
         with closing(link):
+            link.settimeout(max(0.001, end - time.monotonic()))
             first = link.recv(512).decode("ascii", "replace").strip()
     except TimeoutError:
-        return f"nothing within {_DIAL_SECONDS:.0f} s"
+        return f"nothing within {DIAL_SECONDS:.0f} s"
     except OSError as error:
         return error.strerror or str(error)
     return "" if first.startswith("220") else f"it says {first!r}" if first else "it closes the connection"
@@ -120,6 +146,7 @@ def look_at_access(setup: Setup) -> Iterator[Finding]:
         return
     for address in settings.listen:
         if not isinstance(address, InetAddress):
+            yield Finding(f"access, {address}", True, "only this host reaches it")
             continue
         step, host = f"access, {address}", address.host
         if host == "localhost" or (host and _is_address(host) and ip_address(host).is_loopback):
@@ -139,12 +166,18 @@ def look_at_access(setup: Setup) -> Iterator[Finding]:
 def _relays(host: str, port: int) -> str:
     """The reply with which the server accepts a foreign recipient; empty: it refuses, or does not answer."""
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (to connect to)
-    try:
-        with smtplib.SMTP(local, port, "client.doctor.invalid", _DIAL_SECONDS) as link:
-            link.ehlo()
-            if link.mail(_FOREIGN[0])[0] >= 400:
-                return ""
-            code, text = link.rcpt(_FOREIGN[1])
+    steps: list[Callable[[smtplib.SMTP], tuple[int, bytes]]] = [
+        lambda link: link.connect(local, port),
+        lambda link: link.ehlo(),
+        lambda link: link.mail(_FOREIGN[0]),
+        lambda link: link.rcpt(_FOREIGN[1]),
+    ]
+    try:  # with QUIT at the end
+        with smtplib.SMTP(local_hostname="client.doctor.invalid", timeout=RELAY_SECONDS / (len(steps) + 1)) as link:
+            for step in steps:
+                code, text = step(link)
+                if code >= 400:
+                    return ""
     except (OSError, smtplib.SMTPException):
         return ""
-    return f"{code} {text.decode('utf-8', 'replace')}" if code < 400 else ""
+    return f"{code} {text.decode('utf-8', 'replace')}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxsmtp_tp.cli.service_units import UNITS
 from proxsmtp_tp.config.directives import DIRECTIVES
 
 TREE = Path(__file__).resolve().parents[3]
@@ -51,6 +52,7 @@ def test_no_variable_of_the_role_is_that_of_a_directive() -> None:
 
 def test_the_role_brings_the_units_of_the_project() -> None:
     assert (ROLE / "files/systemd").resolve() == TREE / "systemd"
+    assert names("vars/main/role.yml", r"^  - (proxsmtp-tp.*\.(?:service|target))$") == list(UNITS)
 
 
 def test_the_version_that_the_role_installs_is_this_one() -> None:

@@ -13,6 +13,7 @@ from proxsmtp_tp.cli import main as cli
 from proxsmtp_tp.cli.status import describe_printable
 from proxsmtp_tp.gateway.doctor.daemon_view import look_at_bypass
 from proxsmtp_tp.gateway.doctor.examination import STEPS
+from proxsmtp_tp.gateway.doctor.fixes import words
 from proxsmtp_tp.service import control
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def test_status_shows_it() -> None:
 
 def test_doctor_calls_it_wrong_with_the_fix() -> None:
     setup = SimpleNamespace(
-        status=lambda: {"bypass": RUNS}, command=lambda subcommand: f"proxsmtp-tp {subcommand} -f a.conf"
+        status=lambda: {"bypass": RUNS}, command=lambda subcommand: words("proxsmtp-tp", subcommand, "-f", "a.conf")
     )
     (found,) = look_at_bypass(setup)  # type: ignore[arg-type]
     assert (found.wrong, found.fix) == (True, "proxsmtp-tp bypass -f a.conf --end")

@@ -8,13 +8,14 @@ import pytest
 
 from proxsmtp_tp.cli import doctor_actions, rule_actions, service
 from proxsmtp_tp.gateway.doctor.findings import Finding
+from proxsmtp_tp.gateway.doctor.fixes import Fix
 
 HOSTILE = "550 go away\x1b[2J\nok     daemon: all is well\x9b\u202e"
 SHOWN = "550 go away\\x1b[2J\\nok     daemon: all is well\\x9b\\u202e"
 
 
 def test_doctor_quotes_what_others_said(capsys: pytest.CaptureFixture[str]) -> None:
-    finding = Finding("daemon", ok=False, text=HOSTILE, fix=HOSTILE)
+    finding = Finding("daemon", ok=False, text=HOSTILE, fix=Fix(HOSTILE))
     assert doctor_actions._say(argparse.Namespace(json=False), [finding]) == [finding]
     assert capsys.readouterr().out == f"WRONG  daemon: {SHOWN}\n       fix: {SHOWN}\n"
 

@@ -192,7 +192,7 @@ def test_no_room_for_a_copy(bench: Bench, name: str) -> None:
     """As mktemp names it: on a full disk, in a directory that went away, or not at all."""
     bench.fake("mktemp", f"test -n '{name}' && echo {name}")
     status, _, said = bench.run("copy.sh", PLAIN)
-    assert (status, said) == (1, "451 4.3.1 No room for a copy, try again later")
+    assert (status, said) == (1, "451 4.3.1 No space for a copy, try again later")
 
 
 def test_spamc(with_spamd: Bench) -> None:

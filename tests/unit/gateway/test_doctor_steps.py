@@ -11,13 +11,14 @@ from proxsmtp_tp.cli.doctor_actions import as_json, is_well, summary
 from proxsmtp_tp.cli.doctor_daemon import may_be_a_filters
 from proxsmtp_tp.gateway.doctor import examination, verdicts
 from proxsmtp_tp.gateway.doctor.findings import Finding, State, unseen
+from proxsmtp_tp.gateway.doctor.fixes import Fix
 from proxsmtp_tp.gateway.doctor.steps import Step
 from proxsmtp_tp.gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GOOD, BAD = Finding("a", ok=True, text="fine"), Finding("b", ok=False, text="broken", fix="type this")
+GOOD, BAD = Finding("a", ok=True, text="fine"), Finding("b", ok=False, text="broken", fix=Fix("type this"))
 KEPT = Finding("c", ok=False, text="550 no", other=State.KEPT)
 
 

@@ -58,8 +58,10 @@ def test_heartbeats_come_and_go() -> None:
 
 
 def test_lines_of_chains_are_kept_for_people() -> None:
-    text = "table inet t {\n\tset s {\n\t}\n\n\tchain c {\n\t\ttype filter hook input;\n\t\taccept\n\t}\n}\n"
-    assert canonical(_listing(), text).text == {"c": ("type filter hook input;", "accept")}
+    """As many as there are in `Table.chains`: one for the chain, whose hook nft shows if it has one, and one a rule."""
+    text = "table inet t {\n\tset s {\n\t}\n\n\tchain c {\n\t\ttype filter hook input;\n\t\taccept\n\t}\n"
+    text += "\n\tchain d {\n\t\tdrop\n\t}\n}\n"
+    assert canonical(_listing(), text).text == {"c": ("type filter hook input;", "accept"), "d": ("chain d", "drop")}
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_a_full_bucket_tracks_nobody_else_and_forgets_nobody_who_is_there() -> N
     assert come(made, 0, key(8)) == gone
     assert made.find(key(3)) is None
     assert made.state(gone)[Word.SEEN + 1 :] == [0] * 13
+    assert (made.entries(), made.evictions()) == (8, 1)
 
 
 def test_the_next_client_of_a_slot_has_not_the_servers_of_the_one_before() -> None:

@@ -91,3 +91,20 @@ def test_every_word_after_status_is_counted_under_a_name_of_its_own() -> None:
     """A new status of a message must not be counted as a filter that failed."""
     words = {value for name, value in vars(message).items() if name.isupper() and isinstance(value, str)}
     assert {word for word in words if re.fullmatch("[A-Z-]+", word)} | {"RELAYED"} <= set(_STATUS)
+
+
+async def test_refusals_of_servers_by_what_they_refuse(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat") as harness:
+        client, server = await meet(harness, mx)
+        await relayed(client, server, "MAIL FROM:<spam@c.example>", "550 no")
+        await relayed(client, server, "MAIL FROM:<a@c.example>", "250 ok")
+        await relayed(client, server, "RCPT TO:<b@mx.example>", "450 later")
+        await relayed(client, server, "RCPT TO:<c@mx.example>", "250 ok")
+        await client.ask("DATA")
+        await client.say("hi\n.")
+        assert await server.line() == b"DATA"
+        await server.say("354 go")
+        await server.text()
+        await server.say("554 5.7.1 spam")
+        assert (await client.reply()).startswith(b"554")
+        assert counted(harness)["server_refusals_total"] == {"sender": 1, "recipient": 1, "message": 1}

@@ -10,14 +10,14 @@ from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.service.activity import activity, summary
 from proxsmtp_tp.telemetry.metrics import MESSAGES
-from proxsmtp_tp.telemetry.sessions import SessionPhase, Shown
+from proxsmtp_tp.telemetry.sessions import SessionPhase
 
 
 def test_the_work_of_all_workers() -> None:
     admission = Admission(10, 2)
     now = time.monotonic()
     for worker, phase in ((0, SessionPhase.FILTER), (1, SessionPhase.FILTER), (1, SessionPhase.WAITING)):
-        row = admission.sessions.of(worker).begin(Shown("1", "", "", b"", 0, None, 0, b"", 0), now)
+        row = admission.sessions.of(worker).begin("1", "", now)
         assert row is not None
         row.enter(phase, now - 5)
     admission.metrics.begin(0)

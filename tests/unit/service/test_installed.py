@@ -33,6 +33,22 @@ def test_a_module_is_found_where_the_interpreter_does_not_look(tmp_path: Path) -
     assert (done.returncode, done.stderr.split(" -m")[0]) == (2, "usage: python"), done.stderr
 
 
+def test_the_programs_of_the_package_write_no_compiled_modules() -> None:
+    """Where one is made during a removal, dpkg leaves it and its folder."""
+    scripts = [path for path in (TREE / "debian").iterdir() if path.is_file() and "python3" in path.read_text()[:20]]
+    assert len(scripts) == 2
+    assert {path.read_text().splitlines()[0] for path in scripts} == {"#!/usr/bin/python3 -IB"}
+    for python, wanted in (("-IB", "-IB"), ("-P", "-P")):
+        script = (
+            f"import sys; sys.path.insert(0, {str(TREE)!r})\nfrom proxsmtp_tp.gateway.python import module_command\n"
+        )
+        done = subprocess.run(
+            [sys.executable, python, "-c", f"{script}print(module_command('x')[1])"],
+            capture_output=True, text=True, timeout=60, check=True, env={},
+        )  # fmt: skip
+        assert done.stdout == f"{wanted}\n"
+
+
 def test_a_module_of_the_current_directory_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("raise SystemExit('imported from the current directory')")
     command = module_command("proxsmtp_tp.gateway.confirm", "--help")

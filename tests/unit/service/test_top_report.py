@@ -25,8 +25,9 @@ def begin(
 ) -> None:
     now = time.monotonic()
     opened = int((now - 100) * 1000)
-    row = admission.sessions.of(0).begin(Shown("ID", client, server, b"", 2, None, 0, b"", opened), now)
+    row = admission.sessions.of(0).begin("ID", client, now)
     assert row is not None
+    row.show(Shown("ID", client, server, b"", 2, None, 0, b"", opened))
     row.enter(phase, now - seconds)
 
 

@@ -78,3 +78,11 @@ def test_an_end_by_an_administrator_and_by_the_server() -> None:
         fed(play.session, event)
         assert measured(play)[CLOSED[reason]] == 1
         assert play
+
+
+def test_a_locked_client_is_not_counted_as_one_over_a_limit() -> None:
+    over = answers.limited(421, "ClientConnectionRate", 37)
+    locked = answers.locked(421, "192.0.2.7", "2026-11-28T05:00:00Z", "ClientRejects")
+    assert measuring.limited(over) == CONNECTIONS["limit"]
+    assert measuring.limited(locked) == CONNECTIONS["locked"]
+    assert measuring.limited(answers.locked(554, "::1", "x", "administrator")) == CONNECTIONS["locked"]

@@ -216,7 +216,7 @@ def test_nuls_within_a_line_are_not_held_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wire", "held"),
+    ("wire", "kept"),
     [
         (b"a.", b""),
         (b"a\r\n", b""),
@@ -227,8 +227,8 @@ def test_nuls_within_a_line_are_not_held_back() -> None:
         (b"a\r\n.\r", b".\r"),
     ],
 )
-def test_only_what_may_begin_an_end_of_data_is_held_back(wire: bytes, held: bytes) -> None:
-    assert DataDecoder().feed(wire) == normalised(wire.removesuffix(held))
+def test_only_what_may_begin_an_end_of_data_is_kept_back(wire: bytes, kept: bytes) -> None:
+    assert DataDecoder().feed(wire) == normalised(wire.removesuffix(kept))
 
 
 def test_plain_text_is_reported() -> None:

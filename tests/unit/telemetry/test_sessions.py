@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from proxsmtp_tp.telemetry.sessions import ADDRESS_MAX, SessionPhase, SessionTable, Shown
+from proxsmtp_tp.telemetry.sessions import ADDRESS_MAX, SessionPhase, SessionRow, SessionTable, Shown, WorkerSessions
 
 ROWS = 64 * 8
 
@@ -29,8 +29,15 @@ def session(identifier: str = "01JD8Q3K7C2VA", **changes: object) -> Shown:
     return Shown(**values)  # type: ignore[arg-type]
 
 
+def start(rows: WorkerSessions, shown: Shown, now: float) -> SessionRow | None:
+    row = rows.begin(shown.id, shown.client, now)
+    if row is not None:
+        row.show(shown)
+    return row
+
+
 def begin(table: SessionTable, worker: int, shown: Shown):  # type: ignore[no-untyped-def]
-    row = table.of(worker).begin(shown, time.monotonic())
+    row = start(table.of(worker), shown, time.monotonic())
     assert row is not None
     return row
 
@@ -59,11 +66,30 @@ def test_a_session_is_seen_with_all_that_it_says() -> None:
     assert table.listed(1)[0]["from"] == ""
 
 
+def test_a_session_that_has_just_begun() -> None:
+    table = SessionTable(ROWS)
+    assert table.of(0).begin("01JD8Q3K7C2VA", "192.0.2.7:4711", time.monotonic()) is not None
+    [seen] = table.listed(10)
+    assert seen.pop("phase_seconds") < 10
+    assert seen.pop("seconds") < 10
+    assert seen == {
+        "id": "01JD8Q3K7C2VA",
+        "client": "192.0.2.7:4711",
+        "server": "",
+        "phase": "connecting",
+        "helo": "",
+        "messages": 0,
+        "from": None,
+        "recipients": 0,
+        "to": "",
+    }
+
+
 def test_the_longest_in_a_phase_come_first_and_no_more_than_asked_for() -> None:
     table = SessionTable(ROWS)
     rows = table.of(0)
     for number in range(100):
-        row = rows.begin(session(str(number)), 1000.0)
+        row = start(rows, session(str(number)), 1000.0)
         assert row is not None
         row.enter(SessionPhase.COMMAND, 1000.0 - number)
     assert [each["id"] for each in table.listed(3)] == ["99", "98", "97"]
@@ -87,15 +113,15 @@ def test_phases_are_counted_and_the_oldest_wait_is_known() -> None:
 def test_rows_are_used_again_and_a_full_table_costs_no_session() -> None:
     table = SessionTable(64 * 2)
     mine, other = table.of(0), table.of(1)
-    rows = [mine.begin(session(str(number)), 1.0) for number in range(64)]
-    assert all(other.begin(session(), 1.0) for _ in range(64))
-    assert mine.begin(session(), 1.0) is None
-    assert other.begin(session(), 1.0) is None
+    rows = [start(mine, session(str(number)), 1.0) for number in range(64)]
+    assert all(start(other, session(), 1.0) for _ in range(64))
+    assert start(mine, session(), 1.0) is None
+    assert start(other, session(), 1.0) is None
     for _ in range(1000):
         row = rows.pop()
         assert row is not None
         mine.end(row)
-        rows.append(mine.begin(session("again"), 1.0))
+        rows.append(start(mine, session("again"), 1.0))
     assert sum(table.phases()[0].values()) == 128
 
 
@@ -117,14 +143,14 @@ def test_the_rows_of_a_dead_worker_are_free() -> None:
 def test_a_session_is_ended_by_its_id_and_the_next_in_its_row_is_not() -> None:
     table = SessionTable(ROWS)
     rows = table.of(0)
-    row = rows.begin(session("one"), 1.0)
+    row = start(rows, session("one"), 1.0)
     assert row is not None
     assert not table.kill("two")
     assert not row.must_end
     assert table.kill("one")
     assert row.must_end
     rows.end(row)
-    after = rows.begin(session("two"), 1.0)
+    after = start(rows, session("two"), 1.0)
     assert after is not None
     assert not after.must_end
     table.wanted[row.free()] = 0
@@ -138,7 +164,7 @@ def test_long_addresses_are_cut(length: int) -> None:
     neighbours = table.of(0)
     for name in ("before", "long", "after"):
         long = b"x" * length if name == "long" else b"y"
-        assert neighbours.begin(session(name, sender=long, recipient=long, helo=long, client="2001:db8::1" * 4), 1.0)
+        assert start(neighbours, session(name, sender=long, recipient=long, helo=long, client="2001:db8::1" * 4), 1.0)
     seen = {each["id"]: each["from"] for each in table.listed(9)}
     assert seen == {"before": "y", "long": "x" * min(length, ADDRESS_MAX), "after": "y"}
 
@@ -154,7 +180,7 @@ def test_a_reader_never_sees_a_mixture_of_two_texts() -> None:
             number += 1
             name = str(number)
             text = name.encode() * (number % 7 + 1)
-            row = rows.begin(session(name, sender=text, recipient=text, messages=number), time.monotonic())
+            row = start(rows, session(name, sender=text, recipient=text, messages=number), time.monotonic())
             if row is not None:
                 row.show(session(name, sender=text + b"!", recipient=text + b"!", messages=number))
                 rows.end(row)
@@ -163,6 +189,9 @@ def test_a_reader_never_sees_a_mixture_of_two_texts() -> None:
         end = time.monotonic() + 1.5
         while time.monotonic() < end or not seen:
             for each in table.listed(64):
+                if each["from"] is None:
+                    assert (each["messages"], each["to"]) == (0, "")  # it has just begun
+                    continue
                 seen += 1
                 text = each["id"] * (each["messages"] % 7 + 1)
                 assert (each["id"], each["from"].rstrip("!"), each["to"]) == (str(each["messages"]), text, each["from"])

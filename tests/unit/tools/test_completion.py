@@ -77,8 +77,14 @@ def test_values(files: Path, tmp_path: Path) -> None:
     assert "lo" in bash(files, "install-rules", "--interface", "l")
     (tmp_path / "one.conf").touch()
     assert bash(files, "serve", "-f", f"{tmp_path}/o") == [f"{tmp_path}/one.conf"]
-    (folder,) = {option.kind for option in COMMANDS[0].everything()[-1].options} or {""}
-    assert folder == ""
+
+
+def test_names_of_instances_are_offered_only_where_one_is_asked_for() -> None:
+    kinds = {(*command.path, *option.names): option.kind for command in COMMANDS for option in command.options}
+    assert kinds["try-filter", "--instance"] == "instance"
+    assert kinds["try-filter", "--helo"] == ""
+    (service,) = (command for command in COMMANDS if command.path == ("install-service",))
+    assert [option.kind for option in service.positionals] == ["instance"]
 
 
 def test_subcommands_of_a_subcommand(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.cli.service_units import UNITS
+from proxsmtp_tp.config.advice import advice
 from proxsmtp_tp.config.directives import DIRECTIVES
 from proxsmtp_tp.config.reader import parse_config
 from tools import carried, deb, sample_config
@@ -17,6 +19,10 @@ from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+ONLY_WITH = {"LockOn": ("ClientRejects",)}
+"""A directive that is wrong without others."""
+WARNINGS = {"OutAddress": ["OutAddress: ignored, because TransparentProxy is set"]}
 
 
 def compare(one: str, relation: str, other: str) -> bool:
@@ -35,6 +41,34 @@ def test_versions_of_packages_have_the_order_of_releases() -> None:
     assert deb.debian_version("2.1.0", UBUNTU_24_04) == "2.1.0-1~ubuntu24.04"
     assert "2.1.0-1~deb12 (" not in deb.changelog("2.1.0", DEBIAN_12)
     assert deb.changelog("2.1.0", DEBIAN_12).startswith("proxsmtp-tp (2.1.0-1~deb12) bookworm;")
+
+
+def test_the_date_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a clone of another user, in a tree without commits, and without git."""
+    monkeypatch.setattr(deb, "TREE", tmp_path)
+    (tmp_path / "CHANGELOG.md").touch()
+    os.utime(tmp_path / "CHANGELOG.md", (86400, 86400))
+    assert deb._date() == "Fri, 02 Jan 1970 00:00:00 +0000"
+    author = {
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@a",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@a",
+    }
+    commit = "git init -q && git commit -q --allow-empty -m one"
+    environment = {**os.environ, **author, "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z"}
+    subprocess.run(["sh", "-ec", commit], cwd=tmp_path, timeout=60, check=True, env=environment)
+    assert deb._date() == "Fri, 2 Jan 2026 03:04:05 +0000"
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "nobody", tmp_path], timeout=60, check=True)
+        assert deb._date() == "Fri, 2 Jan 2026 03:04:05 +0000"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert deb._date() == "Fri, 02 Jan 1970 00:00:00 +0000"
+
+
+def test_every_unit_of_the_project_is_known() -> None:
+    """Those that `install-service` writes; debian/rules takes all that are there."""
+    assert sorted(UNITS) == sorted(path.name for path in (deb.TREE / "systemd").iterdir() if path.suffix != ".sysusers")
 
 
 def test_a_dependency_comes_from_the_release_or_is_carried() -> None:
@@ -60,6 +94,18 @@ def test_the_sample_configuration_is_one() -> None:
     assert found.warnings == ()
     assert found.settings.rule_interface == ("eth1",)
     assert re.findall(r"(?m)^#?([A-Z]\w+): ", text) == [row.name for row in DIRECTIVES]
+    assert advice(found.settings) == []
+
+
+@pytest.mark.parametrize("line", re.findall(r"(?m)^#(\w+: .*)$", sample_config.text()))
+def test_a_line_of_the_sample_configuration_can_be_used(line: str) -> None:
+    text = sample_config.text()
+    assert text.count(f"\n#{line}\n") == 1
+    name = line.partition(":")[0]
+    for used in (name, *ONLY_WITH.get(name, ())):
+        text = re.sub(f"(?m)^#{used}: ", f"{used}: ", text)
+    found = parse_config(text.encode(), "/etc/proxsmtp-tp/gateway.conf")
+    assert [warning.text for warning in found.warnings] == WARNINGS.get(name, [])
 
 
 def test_the_defaults_in_the_sample_configuration_are_the_defaults() -> None:
@@ -79,7 +125,6 @@ def test_the_man_pages_do_not_collide_with_those_of_1_10() -> None:
     for page in ("proxsmtpd.8", "proxsmtpd.conf.5"):
         assert f"/{page}tp\n" in rules
         assert not re.search(rf"/{re.escape(page)}\n", rules)
-    assert all((deb.TREE / "systemd" / unit).is_file() for unit in UNITS)
 
 
 @pytest.mark.parametrize("script", sorted((deb.TREE / "debian").glob("proxsmtp-tp.*st*")), ids=lambda path: path.name)
