@@ -10,4 +10,5 @@ filters    what judges a message before the server gets it
 smtp       SMTP as bytes and values; pure
 telemetry  what the daemon counts
 config     the configuration file
+worker     for filters in Python: judge messages that the daemon gives to a process of a pool
 """

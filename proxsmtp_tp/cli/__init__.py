@@ -13,6 +13,7 @@ metrics         metrics
 status_lines    the lines of status about the work of an instance
 log_level       log-level
 try_filter      try-filter
+check_filters   check-filters
 filter_process  the process in which it runs the filter
 difference      what the filter has changed
 bypass          bypass
@@ -26,6 +27,8 @@ top_rows        its tables
 top_reading     what it has read from the daemon
 limits          limits
 locks           locks
+quarantine      quarantine
+release         sends a message from quarantine
 events          the events in the file that EventLog names
 explain         explain
 daemon          asks a running daemon at its control socket

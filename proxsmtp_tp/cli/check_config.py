@@ -109,6 +109,8 @@ def _server(settings: Settings) -> str:
 def _filter(settings: Settings) -> str:
     if settings.filter_type is FilterType.REJECT:
         return f"all messages are refused: {settings.filter_reject}"
+    if settings.filter:
+        return "; then ".join(map(str, settings.filter))
     if settings.filter_command is None:
         return "none, all mail passes"
     return (

@@ -119,6 +119,8 @@ def _passed(step: str, answer: dict[str, Any]) -> str:
     if filtering is None:
         return f"passed to the server; {'the filter is bypassed' if answer['bypassed'] else 'no filter'}"
     monitored = ", which only monitors (FilterMode)" if filtering["mode"] == "monitor" else ""
+    if filtering.get("chain"):
+        return f"the message goes to the filters {', '.join(filtering['chain'])}{monitored}"
     return f"the message goes to the filter: FilterType {filtering['type']}, {filtering['command']}{monitored}"
 
 

@@ -68,7 +68,7 @@ def place(settings: Settings) -> Iterator[Place]:
     if connected is None:
         connected, child = _of_our_own(settings)
         notes += _not_the_same(settings)
-    connected.settimeout(trial_link.SECONDS + settings.filter_timeout)
+    connected.settimeout(trial_link.SECONDS + settings.filter_seconds)
     try:
         with connected, connected.makefile("rwb") as link:
             yield Place(link, _greeting(link), notes)
@@ -102,7 +102,7 @@ def _of_the_daemon(settings: Settings, status: Path) -> tuple[socket.socket | No
                 if owner != os.geteuid():
                     os.chown(path, owner, -1)
                 listener.listen(1)
-                ask(control, "try-filter", socket=path.name, seconds=settings.filter_timeout)
+                ask(control, "try-filter", socket=path.name, seconds=settings.filter_seconds)
                 connected, _ = listener.accept()
             finally:
                 with suppress(OSError):

@@ -19,6 +19,8 @@ SUBCOMMANDS = {
     "sessions": ("sessions", "list the sessions that run, or end one"),
     "top": ("top", "show live what the daemon does: clients, servers, sessions, filters"),
     "try-filter": ("try_filter", "let the filter judge messages from files"),
+    "check-filters": ("check_filters", "ask each filter of the chain who it is"),
+    "quarantine": ("quarantine", "list messages in quarantine; show, release or delete them"),
     "bypass": ("bypass", "let mail pass without the filter for a time"),
     "events": ("events", "show what became of messages, from the file that EventLog names"),
     "log-level": ("log_level", "change how much the running daemon logs, or trace a client"),

@@ -65,6 +65,9 @@ def daemon_drop_in(settings: Settings) -> str:
         del writable[-1]
     if not f"{settings.temp_directory}/".startswith(tuple(writable)):
         lines.append(_read_write(settings.temp_directory))
+    kept = settings.quarantine_directory
+    if kept is not None and not f"{kept}/".startswith((*writable, f"/var/lib/proxsmtp-tp/{settings.instance}/")):
+        lines.append(_read_write(kept))
     if needed := capabilities(settings):
         # In a user namespace of its own a capability would not count on the machine's network.
         names = " ".join(needed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import add_options, choose
 from proxsmtp_tp.config.reader import ConfigError, load_config, printable
-from proxsmtp_tp.config.settings import FilterMode, FilterType
+from proxsmtp_tp.config.settings import FilterMode
 
 if TYPE_CHECKING:
     import argparse
@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    if settings.filter_command is None or settings.filter_type is FilterType.REJECT:
-        print("no filter is configured: write FilterCommand, and a FilterType that judges", file=sys.stderr)
+    if not settings.filtered:
+        print("no filter is configured: write Filter, or FilterCommand and a FilterType that judges", file=sys.stderr)
         return 2
     try:
         messages = [(name, _read(name)) for name in args.files or [_STANDARD_INPUT]]
@@ -123,6 +123,12 @@ def _describe(result: dict[str, Any]) -> Iterator[str]:
     if result["reply"]:
         yield f"reply: {result['reply']}"
     yield f"filter: {result['detail']}"
+    for each in result["filters"]:
+        text = f": {each['text']}" if each["text"] else ""
+        yield f"  {each['name']}: {each['verdict']} after {each['seconds']:.3f} s{text}"
+    yield from (f"edit: {edit}" for edit in result["edits"])
+    if (envelope := result["envelope"]) is not None:
+        yield f"envelope: <{envelope['sender']}> to {', '.join(f'<{each}>' for each in envelope['recipients'])}"
     yield f"seconds: {result['seconds']:.3f}"
     if result["errors"].strip():
         yield "standard error:"

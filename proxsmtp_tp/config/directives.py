@@ -70,6 +70,25 @@ class Directive:
 
 DIRECTIVES: tuple[Directive, ...] = (
     Directive(
+        "Filter",
+        "filter",
+        values.FILTER,
+        "A filter that judges mail; several lines make a chain in their order. Each one sees the message and its"
+        " envelope as those before it have changed them. Not together with FilterCommand. name: letters, digits and -."
+        " type: pipe or file (a command), smtp, milter, clamd, spamd, rspamd (a socket, host:port or inet:port@host;"
+        " several with commas: the next one is used if one cannot be connected to), worker (a command that stays). Its"
+        " settings are timeout=30 seconds for the verdict; failure=tempfail, reject, pass or quarantine: what a"
+        " message gets that was not judged; max=16 messages at once in all workers, others wait for wait=10 seconds;"
+        " connect=5 seconds for each address; mode=enforce, tag (a refusal becomes a header X-Filter-NAME) or shadow"
+        " (judged after the reply, only logged); limit=octets (K, M or G), oversize=reject, tempfail or pass: what"
+        " larger messages get; skip=authenticated and networks of clients, with commas;"
+        " edits=headers,body,sender,recipients or none: what it may change; spamd: reject=score, user=name; rspamd:"
+        " settings-id=, user=, tag=; worker: min=, idle=, requests=, lifetime=, memory=, start=. A command that ends"
+        " with a word like a setting is written in quotes.",
+        since="2.1",
+        default_text="no chain",
+    ),
+    Directive(
         "FilterCommand",
         "filter_command",
         values.TEXT,
@@ -127,6 +146,67 @@ DIRECTIVES: tuple[Directive, ...] = (
         " client (an IPv4 address or an IPv6 /64) with the fewest running filters is next; clients with equally few"
         " take turns. The default is what 1.10 could run with its default MaxConnections.",
         since="2.0",
+    ),
+    Directive(
+        "FilterWait",
+        "filter_wait",
+        values.SECONDS,
+        "How long a message may wait for one of FilterProcesses; then the client is told to try again later. Filter"
+        " lines have wait= in place of it. When messages have waited without a break for 5 seconds, none waits longer"
+        " than 2 seconds, and the newest of a client is next: older ones would be answered too late.",
+        since="2.1",
+        default_text="as FilterTimeout",
+    ),
+    Directive(
+        "AnswerWithin",
+        "answer_within",
+        values.SECONDS_OR_OFF,
+        "How long a client waits for the answer to a message that filters judge. After this time the server does not"
+        " get the message any more, and the client is told to try again later (451). Clients wait 10 minutes (RFC"
+        " 5321), Postfix with smtpd_proxy_filter 100 seconds: one that gives up sends the message again, and a message"
+        " that the server has got by then is delivered twice.",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineDirectory",
+        "quarantine_directory",
+        values.PATH,
+        "Where messages are kept that a filter of the chain (Filter) quarantines: the message and a JSON file with its"
+        " envelope. proxsmtp-tp quarantine lists, shows, releases and deletes them. Without it a message is refused"
+        " that would be quarantined.",
+        since="2.1",
+        default_text="none",
+    ),
+    Directive(
+        "QuarantineReply",
+        "quarantine_reply",
+        values.QUARANTINE_REPLY,
+        "What the client gets for a message that is kept: a code from 200 to 299, or 500 to 599, and a text.",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineMax",
+        "quarantine_max",
+        values.integer(1, _SPOOL_MAX),
+        "How many octets QuarantineDirectory may take. When it is full, clients are told to try again later (452).",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineDays",
+        "quarantine_days",
+        values.integer(1, 3650),
+        "After how many days a message that is kept is removed; when that is due, it happens with the next one that is"
+        " kept.",
+        since="2.1",
+    ),
+    Directive(
+        "KeepRefused",
+        "keep_refused",
+        values.FILTER_NAMES,
+        "Names of filters: a copy of each message that one of these rejects is kept in QuarantineDirectory, to find"
+        " mail that was refused by mistake.",
+        since="2.1",
+        default_text="none",
     ),
     Directive(
         "Header",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from proxsmtp_tp.config import values
+from proxsmtp_tp.config.chain_check import chain_problems, quarantine_problems
 from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
 from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
 from proxsmtp_tp.config.values import INSTANCE_MAX, parse_instance
@@ -212,11 +213,19 @@ class _Parser:
         if settings.message_time_out > settings.session_time_out and self._fine("message_time_out", "session_time_out"):
             line = max(self.lines.get("message_time_out", 0), self.lines.get("session_time_out", 0))
             self._problem(line, "MessageTimeOut: longer than SessionTimeOut: lower it, or raise SessionTimeOut")
+        self._check_filters(settings)
+        self._check_client_limits(settings)
+
+    def _check_filters(self, settings: Settings) -> None:
         if settings.filter_mode is FilterMode.MONITOR and self._fine("filter_command", "filter_type"):
             self._check_monitor(settings)
-        if settings.filter_type is FilterType.SMTP and self._fine("filter_command"):
+        if settings.filter_type is FilterType.SMTP and self._fine("filter_command") and not settings.filter:
             self._check_filter_address(settings)
-        self._check_client_limits(settings)
+        for text in chain_problems(settings):
+            self._problem(self.lines["filter"], text)
+        if self._fine("filter", "quarantine_directory"):
+            for text in quarantine_problems(settings):
+                self._problem(self.lines["keep_refused"], text)
 
     def _check_client_limits(self, settings: Settings) -> None:
         servers = settings.client_servers
@@ -239,7 +248,7 @@ class _Parser:
         if settings.filter_type is FilterType.REJECT:
             text = "FilterMode: monitor cannot pass what FilterType reject refuses: write another FilterType"
             self._problem(line, text)
-        elif settings.filter_command is None:
+        elif not settings.filtered:
             self._warn(line, "FilterMode: monitor has no effect without FilterCommand")
         else:
             self._warn(line, "FilterMode: monitor: every message passes, whatever the filter says")

@@ -10,6 +10,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
+from proxsmtp_tp.config.filter_lines import FilterLine  # noqa: TC001  (fields of Settings are read at run time)
 from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockDuration, LockReply, RateLimit
 
 Network = IPv4Network | IPv6Network
@@ -123,6 +124,8 @@ LOCK_DURATION = LockDuration()
 class Settings:
     """Every directive, in the order of the table. None: not given."""
 
+    filter: tuple[FilterLine, ...] = ()
+    """The chain, in order."""
     filter_command: str | None = None
     filter_timeout: float = 30
     filter_reject: str = "530 Email Rejected"
@@ -131,6 +134,17 @@ class Settings:
     filter_mode: FilterMode = FilterMode.ENFORCE
     filter_processes: int = 64
     """For the whole instance."""
+    filter_wait: float | None = None
+    """None: as long as FilterTimeout."""
+    answer_within: float = 540
+    """0: no limit."""
+    quarantine_directory: str | None = None
+    quarantine_reply: str = "250 2.6.0 Held for review"
+    quarantine_max: int = 5_000_000_000
+    """Octets."""
+    quarantine_days: int = 30
+    keep_refused: tuple[str, ...] = ()
+    """Names of filters."""
     header: str | None = None
     """As written: % and backslash escapes are expanded for each message."""
     keep_alives: float = 60
@@ -204,6 +218,16 @@ class Settings:
     rule_existing: RuleExisting = RuleExisting.RESET
     rule_forward: RuleForward = RuleForward.REFUSE
     rule_local: bool = False
+
+    @property
+    def filtered(self) -> bool:
+        """Whether filters judge messages: a chain, or FilterCommand. FilterType reject judges none."""
+        return bool(self.filter) or (self.filter_command is not None and self.filter_type is not FilterType.REJECT)
+
+    @property
+    def filter_seconds(self) -> float:
+        """How long all filters together may take for a message that is complete."""
+        return sum(line.timeout + line.wait for line in self.filter) or self.filter_timeout
 
     @property
     def transparent(self) -> bool:

@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxsmtp_tp.config.addresses import InetAddress, parse_address, parse_port
+from proxsmtp_tp.config.filter_lines import parse_filter, show_filter
 from proxsmtp_tp.config.rates import ClientLimit, parse_at_once, parse_lock_duration, parse_rate
 from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
 
@@ -88,6 +89,18 @@ def parse_reply(text: str) -> str:
     if re.match(r"[0-9]{3}(?![0-9])", text) and not re.fullmatch(r"[45][0-9]{2}([ \t].*)?", text):
         raise ValueError(f"{text!r} does not refuse: write a code from 400 to 599, a space and a text")
     return text
+
+
+def parse_quarantine_reply(text: str) -> str:
+    """Read what a client gets for a message that is kept: it is accepted (2xx), or refused for good (5xx)."""
+    if not re.fullmatch(r"[25][0-9]{2} [ -~]+", text):
+        raise ValueError(f"{text!r} is no reply: write a code from 200 to 299 or 500 to 599, a space and ASCII text")
+    return text
+
+
+def parse_filter_names(text: str) -> tuple[str, ...]:
+    """Read names of filters; `no` for none."""
+    return () if text.lower() == "no" else _unique(_words(text))
 
 
 def parse_skip(text: str) -> bool:
@@ -205,6 +218,8 @@ EVENT_LOG = Kind("off, journal, a path, or unix: and a path", parse_event_log)
 SECONDS = Kind("seconds", parse_seconds)
 SECONDS_OR_OFF = Kind("seconds, 0 for none", parse_seconds_or_off)
 REPLY = Kind("reply", parse_reply, free_text=True)
+QUARANTINE_REPLY = Kind("reply", parse_quarantine_reply, free_text=True)
+FILTER_NAMES = Kind("name ...", parse_filter_names, show_list, repeatable=True)
 SKIP = Kind("authenticated", parse_skip, lambda value: "authenticated" if value else "")
 TRANSPARENT_PROXY = Kind("off|client|full", parse_transparent_proxy, lambda member: str(member.value))
 LISTEN = Kind("address ...", parse_listen, show_list)
@@ -218,6 +233,13 @@ RATE = Kind("number/time [burst number] [shadow]", parse_rate, lambda rate: "off
 AT_ONCE = Kind("number [shadow]", parse_at_once, lambda value: "off" if value is None else str(value))
 LIMITS = Kind(
     "directive ...", parse_limits, lambda limits: show_list(tuple(limit.value for limit in limits)), repeatable=True
+)
+FILTER = Kind(
+    "name type address-or-command setting=value ...",
+    parse_filter,
+    lambda lines: "; ".join(map(show_filter, lines)),
+    repeatable=True,
+    free_text=True,
 )
 LOCK_DURATION = Kind("duration", parse_lock_duration)
 

@@ -28,6 +28,38 @@ scanner_dialogue    the SMTP dialogue with it, without a socket
 scanner_connection  the connection to it
 scanner_endings     every way in which it can end, and the verdict for it
 
+chain               several filters in order: message stored, edits applied, one verdict
+links               one filter of a chain with its settings: skip, oversize, failure, mode, places, pause
+describing          what each filter says of itself, for check-filters
+types               MemberType -> the filter, one row for each type
+parts               what a type may need of its worker
+member              the interface of one filter in a chain: a coroutine, its judgement, its failure
+run_member          types pipe, file and smtp as members of a chain
+shadowing           mode=shadow: judged after the reply, only logged
+breaker             a pause after repeated failures, and its trial
+queueing            a place of `max=` for a coroutine
+quarantine          QuarantineDirectory and KeepRefused: whole entries, bounded
+keeping             where a chain keeps messages: the interface of the quarantine
+chain_endings       what a client gets where no filter gave the reply
+
+mail                the message as edited before, made of pieces of stored texts
+fields              the header as octets
+edits               what a filter may change: values
+editing             applies edits to a message and its envelope
+
+streams             connections to servers that judge, with failover
+asking              a question on a connection: time limits, ends, reading answers
+milter              type milter: one connection for each message
+milter_facts        what a milter is told of a connection and a message
+clamd               type clamd
+spamd               type spamd
+rspamd              type rspamd: HTTP
+worker              type worker: a pool of processes that judge many messages
+worker_process      one of them: ready, asked, ended
+header_difference   two headers: the edits that make one of the other
+new_text            a new body or message that a server returns
+protocols           the protocols of milter, clamd, spamd, rspamd and worker, pure
+
 hook                runs a command for some events, such as a lock; nobody waits for it
 monitor             FilterMode monitor: a verdict that only the log gets
 

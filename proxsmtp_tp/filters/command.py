@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.launcher import Command
     from proxsmtp_tp.filters.limit import ProcessLimit
+    from proxsmtp_tp.filters.mail import Reader
     from proxsmtp_tp.filters.run import CommandRun
     from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 Kind = Literal["pipe", "file"]
 
-_RUNS: Final[dict[Kind, Callable[[Launcher, FilterRequest, FilterOwner], CommandRun]]] = {
+_RUNS: Final[dict[Kind, Callable[[Launcher, FilterRequest, FilterOwner, Reader | None], CommandRun]]] = {
     "pipe": PipeRun,
     "file": FileRun,
 }
@@ -60,7 +61,11 @@ class CommandFilter:
 
     def start(self, request: FilterRequest, owner: FilterOwner) -> CommandRun:
         """Begin to judge a message. Call it inside a running event loop."""
-        return self._run(self._launcher, request, owner)
+        return self._run(self._launcher, request, owner, None)
+
+    def start_stored(self, request: FilterRequest, owner: FilterOwner, message: Reader) -> CommandRun:
+        """The same for a message that is stored already: `finish` is the next call."""
+        return self._run(self._launcher, request, owner, message)
 
     def close(self) -> None:
         """The worker ends: kill all processes at once. No verdict is needed any more."""

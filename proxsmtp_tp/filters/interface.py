@@ -29,6 +29,12 @@ class FilterRequest:
     remote_helo: bytes = b""
     trace_id: str = ""
     """The id of the session (`telemetry.trace_id`)."""
+    client_port: int = 0
+    """0: not known."""
+    server_port: int = 0
+    """The port that the client wanted; 0: not known."""
+    authenticated: bool = False
+    """The server has accepted AUTH (235)."""
 
 
 class FilterOwner(Protocol):

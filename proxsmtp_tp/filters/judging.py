@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.limit import ProcessLimit
+    from proxsmtp_tp.filters.mail import Reader
     from proxsmtp_tp.filters.spool import MessageFile, Spool
     from proxsmtp_tp.filters.verdict import Verdict
 
@@ -37,7 +38,7 @@ class Judging(ABC):
         timeout: float,
         request: FilterRequest,
         owner: FilterOwner,
-        message: Spool | MessageFile,
+        message: Spool | MessageFile | Reader,
     ) -> None:
         self._limit = limit
         self._timeout = timeout
@@ -117,6 +118,7 @@ class Judging(ABC):
         if self._limit.enter(self._granted, self._request.client):
             self._start_anew()
         else:
+            self._clock = Clock(self._loop, self._limit.wait(self._timeout), self._waited_in_vain)
             self._clock.start()
 
     @callback

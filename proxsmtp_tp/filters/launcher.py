@@ -58,10 +58,9 @@ class Launcher:
         self.ownership = Ownership(space.directory)
         self.limit = limit
         self._children: set[Child] = set()
-        self._environment = {name: value for name, value in os.environb.items() if name not in _OWN_VARIABLES}
-        self._environment[b"TMPDIR"] = os.fsencode(space.directory)
+        self._environment = common_environment(space.directory)
         keep_descriptors()
-        _keep_exit_statuses()
+        keep_exit_statuses()
         remove_abandoned(space.directory)
 
     def launch(self, request: FilterRequest, owner: ChildOwner, *, file: str | None = None) -> Child:
@@ -94,6 +93,12 @@ class Launcher:
             child.kill()
 
 
+def common_environment(directory: str) -> dict[bytes, bytes]:
+    """The variables that are the same for all messages; `directory` is TempDirectory."""
+    inherited = {name: value for name, value in os.environb.items() if name not in _OWN_VARIABLES}
+    return inherited | {b"TMPDIR": os.fsencode(directory)}
+
+
 def keep_descriptors() -> None:
     """Do not pass descriptors on to filters that were open when the daemon started (those that we open: PEP 446)."""
     for entry in Path("/proc/self/fd").iterdir():
@@ -103,7 +108,7 @@ def keep_descriptors() -> None:
                 os.set_inheritable(descriptor, False)
 
 
-def _keep_exit_statuses() -> None:
+def keep_exit_statuses() -> None:
     """Reset SIGCHLD: if the daemon inherited that it is ignored, the kernel discards exit statuses (sigaction(2))."""
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -3,7 +3,9 @@
 A place is in use until its process is reaped, also while the process is being ended: the limit protects the machine.
 
 A free place goes to the client with the fewest places, and among those to the one that was served least recently. So
-one client may use all places while nobody else waits. The messages of one client are served in the order of arrival.
+one client may use all places while nobody else waits. The messages of one client are served in the order of arrival;
+when the line is never empty, the newest first, and none waits long: those that would be judged too late are told at
+once to come back.
 """
 
 from __future__ import annotations
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.filters.places import Places, Waiting
 
+NEVER_EMPTY = 5.0
+"""Seconds: a line that was not empty for so long has more messages than the filters can judge (the controlled delay
+queue of "Fail at Scale", in the time scale of mail)."""
+
+OVERLOAD_WAIT = 2.0
+"""Seconds that a message waits then: it comes back from its client's queue, where it costs nothing."""
+
 LOOK = 0.25
 """Seconds after which a worker with waiting messages looks for a place without being woken: who should wake it died."""
 
@@ -30,13 +39,16 @@ LOOK = 0.25
 class ProcessLimit:
     """At most `maximum` places, over all workers that share `places`. Used inside a running event loop."""
 
-    def __init__(self, maximum: int, places: Places | None = None) -> None:
+    def __init__(self, maximum: int, places: Places | None = None, wait: float | None = None) -> None:
         if maximum < 1:
             raise ValueError(f"no filter could ever run with {maximum} processes")
         self.maximum = min(maximum, SLOTS)
         self.taken = 0
         """Places that this worker uses."""
         self.closed = False
+        self._wait = wait
+        self._waited_since: float | None = None
+        """Since when at least one message waits here; None: none does."""
         self._places: Places = places or OwnPlaces()
         self._waiting: dict[bytes, dict[Callable[[], None], float]] = {}
         """By client, in the order of arrival: since when each message waits."""
@@ -47,6 +59,16 @@ class ProcessLimit:
     def waiting(self) -> int:
         """How many messages wait at this worker."""
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether messages have waited here without a break for so long that the line will not end by itself."""
+        return self._waited_since is not None and time.monotonic() - self._waited_since > NEVER_EMPTY
+
+    def wait(self, otherwise: float) -> float:
+        """Seconds that the next message may wait for a place; `otherwise`: where the limit says nothing."""
+        seconds = otherwise if self._wait is None else self._wait
+        return min(seconds, OVERLOAD_WAIT) if self.overloaded else seconds
 
     def enter(self, granted: Callable[[], None], client: str = "") -> bool:
         """Take a place: True if it is taken now; otherwise `granted` is called from the event loop once it is."""
@@ -105,11 +127,16 @@ class ProcessLimit:
                 places.take(client)
                 in_use[client] += 1
                 served = places.served() if len(self._waiting) > 1 else served
-                granted.append(next(iter(self._waiting[client])))
+                messages = self._waiting[client]
+                granted.append(next(reversed(messages) if self.overloaded else iter(messages)))
                 self._stop_waiting(client, granted[-1])
             first = self._next(in_use, served)
             places.publish(*((first[1], first[0].since) if first else (None, 0.0)))
         self.taken += len(granted)
+        if not self._waiting:
+            self._waited_since = None
+        elif self._waited_since is None:
+            self._waited_since = time.monotonic()
         if next_worker is not None:
             places.wake(next_worker)
         self._listen()

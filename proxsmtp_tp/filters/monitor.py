@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 CHUNK = 64 * 1024
 """Octets compared at a time, one chunk of both messages in a loop iteration."""
 
-_WOULD = {Action.REJECT: "reject", Action.TEMPFAIL: "defer", Action.DISCARD: "discard"}
+_WOULD = {
+    Action.REJECT: "reject",
+    Action.TEMPFAIL: "defer",
+    Action.DISCARD: "discard",
+    Action.QUARANTINE: "quarantine",
+}
 
 
 class MonitorFilter:

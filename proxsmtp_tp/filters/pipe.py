@@ -12,6 +12,7 @@ from proxsmtp_tp.filters.spool import Spool
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.launcher import Launcher
+    from proxsmtp_tp.filters.mail import Reader
     from proxsmtp_tp.filters.process import Child
 
 CHUNK = 64 * 1024
@@ -27,8 +28,10 @@ TempDirectory."""
 class PipeRun(CommandRun):
     """FilterType pipe."""
 
-    def __init__(self, launcher: Launcher, request: FilterRequest, owner: FilterOwner) -> None:
-        self._input = Spool(launcher.space)
+    def __init__(
+        self, launcher: Launcher, request: FilterRequest, owner: FilterOwner, stored: Reader | None = None
+    ) -> None:
+        self._input: Spool | Reader = stored or Spool(launcher.space)
         super().__init__(launcher, request, owner, self._input)
         self._output = Spool(launcher.space)
         self._output_closed = False
@@ -36,6 +39,11 @@ class PipeRun(CommandRun):
     def read(self, size: int) -> bytes:
         """FilterRun. Raises OSError if the judged message can not be read back to its last octet."""
         return self._output.read(size)
+
+    def take_output(self) -> Spool:
+        """CommandRun."""
+        output, self._output = self._output, Spool(self._launcher.space)
+        return output
 
     def _launch(self) -> Child:
         return self._launcher.launch(self._request, self)

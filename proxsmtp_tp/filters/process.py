@@ -23,6 +23,8 @@ import asyncio
 import fcntl
 import os
 import signal
+import sys
+import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -177,6 +179,14 @@ class Child:
     def input_open(self) -> bool:
         """False after the child has closed its standard input, or has got all of it."""
         return self._stdin != _NO_DESCRIPTOR
+
+    @property
+    def unread(self) -> int:
+        """Octets of input that the child has not read: those that are queued, and those in the pipe (pipe(7))."""
+        if self._stdin == _NO_DESCRIPTOR:
+            return 0
+        in_pipe = fcntl.ioctl(self._stdin, termios.FIONREAD, bytes(4))
+        return len(self._queue) + int.from_bytes(in_pipe, sys.byteorder)
 
     def write(self, data: bytes) -> None:
         """Write input. What the child does not read now is queued; after it closed its standard input, input is

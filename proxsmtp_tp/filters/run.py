@@ -15,6 +15,7 @@ from proxsmtp_tp.filters.verdict import Action
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.launcher import Launcher
+    from proxsmtp_tp.filters.mail import Reader, Text
     from proxsmtp_tp.filters.process import Child, ExitStatus
     from proxsmtp_tp.filters.spool import MessageFile, Spool
     from proxsmtp_tp.filters.verdict import Verdict
@@ -24,7 +25,7 @@ class CommandRun(Judging):
     """A FilterRun, and the owner of its child."""
 
     def __init__(
-        self, launcher: Launcher, request: FilterRequest, owner: FilterOwner, message: Spool | MessageFile
+        self, launcher: Launcher, request: FilterRequest, owner: FilterOwner, message: Spool | MessageFile | Reader
     ) -> None:
         super().__init__(launcher.limit, launcher.command.timeout, request, owner, message)
         self._launcher = launcher
@@ -44,6 +45,10 @@ class CommandRun(Judging):
     @abstractmethod
     def _consider(self) -> None:
         """The command exited with 0: give the verdict, if everything is known that a pass needs."""
+
+    @abstractmethod
+    def take_output(self) -> Text:
+        """After PASS, for a chain: the judged message, which the caller closes. `read` then gives nothing."""
 
     # Judging.
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.addresses import Address
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.limit import ProcessLimit
+    from proxsmtp_tp.filters.mail import Reader
     from proxsmtp_tp.filters.spool_space import SpoolSpace
     from proxsmtp_tp.filters.verdict import Verdict
 
@@ -79,6 +80,10 @@ class SmtpFilter:
         """Begin to judge a message. Call it inside a running event loop."""
         return ScanRun(self, request, owner)
 
+    def start_stored(self, request: FilterRequest, owner: FilterOwner, message: Reader) -> ScanRun:
+        """The same for a message that is stored already: `finish` is the next call."""
+        return ScanRun(self, request, owner, message)
+
     def close(self) -> None:
         """The worker ends: close all connections at once, also those that wait for the reply to QUIT."""
         self.limit.close()
@@ -104,8 +109,10 @@ class SmtpFilter:
 class ScanRun(Judging):
     """A FilterRun; the owner of its connection to the scanner."""
 
-    def __init__(self, parent: SmtpFilter, request: FilterRequest, owner: FilterOwner) -> None:
-        self._text = Spool(parent.space)
+    def __init__(
+        self, parent: SmtpFilter, request: FilterRequest, owner: FilterOwner, stored: Reader | None = None
+    ) -> None:
+        self._text: Spool | Reader = stored or Spool(parent.space)
         super().__init__(parent.limit, parent.timeout, request, owner, self._text)
         self._parent = parent
         self._dialogue = ScannerDialogue(request, parent.own_name)
@@ -114,6 +121,9 @@ class ScanRun(Judging):
     def read(self, size: int) -> bytes:
         """FilterRun. Raises OSError if the message cannot be read back completely."""
         return self._text.read(size)
+
+    def take_output(self) -> None:
+        """For a chain: the message passes as it was."""
 
     @property
     def client(self) -> str:

@@ -53,6 +53,16 @@ class _Reading:
         self._left -= len(data)
         return data
 
+    def at(self, start: int, size: int) -> bytes:
+        """When it can be read: the octets from `start` on, fewer only at the end. OSError if the file has become
+        shorter. The place of `read` does not move.
+        """
+        size = max(0, min(size, self.size - start))
+        data = os.pread(self._file.fileno(), size, start) if self._file is not None else b""
+        if len(data) < size:
+            raise OSError(errno.EIO, "the message became shorter after it was judged")
+        return data
+
     def close(self) -> None:
         """Free memory, descriptor and file. Idempotent."""
         file, self._file = self._file, None
@@ -112,6 +122,12 @@ class Spool(_Reading):
         data = bytes(memoryview(self._memory)[start : start + min(size, self._left)])
         self._left -= len(data)
         return data
+
+    def at(self, start: int, size: int) -> bytes:
+        """As that of a file, also from memory."""
+        if self._file is not None:
+            return super().at(start, size)
+        return bytes(memoryview(self._memory)[start : start + size])
 
     def close(self) -> None:
         """Free memory and file. Idempotent."""

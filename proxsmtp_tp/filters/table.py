@@ -2,40 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
+from proxsmtp_tp.config.filter_lines import Mode
 from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
+from proxsmtp_tp.filters.chain import ChainFilter
 from proxsmtp_tp.filters.command import CommandFilter
+from proxsmtp_tp.filters.keeping import NoKeeper
 from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
+from proxsmtp_tp.filters.links import Link
 from proxsmtp_tp.filters.monitor import MonitorFilter
+from proxsmtp_tp.filters.parts import Parts
+from proxsmtp_tp.filters.quarantine import Quarantine
+from proxsmtp_tp.filters.shadowing import Shadows
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool_space import SpoolSpace
+from proxsmtp_tp.filters.types import TAKE_PLACES, TYPES
+from proxsmtp_tp.smtp.replies import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proxsmtp_tp.filters.interface import Filter
+    from proxsmtp_tp.filters.keeping import Keeper
     from proxsmtp_tp.filters.places import Places
     from proxsmtp_tp.filters.spool_space import Tally
 
 
-def make_filter(settings: Settings, tally: Tally | None = None, places: Places | None = None) -> Filter | None:
-    """Make the filter of one worker; None if no message text is judged (no FilterCommand, or FilterType reject).
+ChainPlaces = Callable[[str], "Places"]
+"""The places of the filter with this name, for `max=`."""
 
-    `tally` counts what all workers store, for SpoolLimit; `places` the filters that run, for FilterProcesses. None:
-    there is only this worker.
+
+def make_filter(
+    settings: Settings,
+    tally: Tally | None = None,
+    places: Places | None = None,
+    chain_places: ChainPlaces | None = None,
+) -> Filter | None:
+    """Make the filter of one worker; None if no message text is judged (no Filter or FilterCommand, or FilterType
+    reject).
+
+    `tally` counts what all workers store, for SpoolLimit; `places` the filters that run, for FilterProcesses;
+    `chain_places` those of each filter of a chain. None: there is only this worker.
 
     Raises ValueError for a FilterType that has no filter, or whose FilterCommand is not valid for it.
     """
-    if settings.filter_command is None or settings.filter_type is FilterType.REJECT:
+    if not settings.filtered:
         return None
+    space = SpoolSpace(settings.temp_directory, settings.spool_limit, tally)
+    if settings.filter:
+        chain = _chain(settings, space, chain_places)
+        return MonitorFilter(chain, space) if settings.filter_mode is FilterMode.MONITOR else chain
     make = _FILTERS.get(settings.filter_type)
     if make is None:
         raise ValueError(f"FilterType {settings.filter_type.value} has no filter")
-    space = SpoolSpace(settings.temp_directory, settings.spool_limit, tally)
-    judge = make(settings, settings.filter_command, space, ProcessLimit(settings.filter_processes, places))
+    judge = make(
+        settings,
+        settings.filter_command or "",
+        space,
+        ProcessLimit(settings.filter_processes, places, settings.filter_wait),
+    )
     return MonitorFilter(judge, space) if settings.filter_mode is FilterMode.MONITOR else judge
+
+
+def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | None) -> ChainFilter:
+    links = []
+    for line in settings.filter:
+        limit = ProcessLimit(line.max, chain_places(line.name) if chain_places is not None else None, line.wait)
+        member = TYPES[line.type](line, Parts(space, limit, settings.filter_default))
+        links.append(Link(line, member, limit, takes_places=line.type in TAKE_PLACES))
+    judging = [link for link in links if link.line.mode is not Mode.SHADOW]
+    shadows = [link for link in links if link.line.mode is Mode.SHADOW]
+    return ChainFilter(judging, Shadows(shadows), space, _keeper(settings))
+
+
+def _keeper(settings: Settings) -> Keeper:
+    if settings.quarantine_directory is None:
+        return NoKeeper()
+    code, _, text = settings.quarantine_reply.partition(" ")
+    return Quarantine(
+        settings.quarantine_directory,
+        reply=Reply.quoting(int(code), text),
+        most=settings.quarantine_max,
+        days=settings.quarantine_days,
+        refused=settings.keep_refused,
+    )
 
 
 def _command(kind: Literal["pipe", "file"]) -> Callable[[Settings, str, SpoolSpace, ProcessLimit], Filter]:

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters.chain import ChainRun
 from proxsmtp_tp.filters.run import CommandRun
 from proxsmtp_tp.filters.verdict import Action
 
@@ -32,6 +33,8 @@ class Trial:
     seconds: float
     errors: bytes = b""
     judged: bytes = b""
+    edits: tuple[str, ...] = ()
+    """Of a chain: what each filter wanted to change, one line for each edit."""
 
 
 class _Owner:
@@ -72,4 +75,5 @@ async def try_message(judge: Filter, request: FilterRequest, text: bytes) -> Tri
     finally:
         run.close()
     errors = run.error_output.tail if isinstance(run, CommandRun) else b""
-    return Trial(verdict, seconds, errors, bytes(judged))
+    edits = run.edits if isinstance(run, ChainRun) else ()
+    return Trial(verdict, seconds, errors, bytes(judged), edits)

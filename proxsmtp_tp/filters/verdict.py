@@ -7,16 +7,19 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
+    from proxsmtp_tp.telemetry.facts import FilterJudged
 
 
 class Action(Enum):
-    """The four verdicts of a filter."""
+    """The verdicts of a filter. QUARANTINE: the message is kept here, and the server does not get it."""
 
     PASS = "pass"  # noqa: S105  (no password)
     REJECT = "reject"
     TEMPFAIL = "tempfail"
     DISCARD = "discard"
+    QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,7 @@ class Verdict:
     """FilterMode monitor: what the filter said of this message, which passes as it came. None: the verdict is the
     filter's.
     """
+    envelope: Envelope | None = None
+    """With PASS: the envelope that the filters of a chain want. None: the client's."""
+    judged: tuple[FilterJudged, ...] = ()
+    """What each filter of a chain said; empty: there is no chain."""

@@ -39,6 +39,8 @@ from proxsmtp_tp.telemetry.trace_id import TraceIds
 from proxsmtp_tp.telemetry.unreachable import Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proxsmtp_tp.filters.places import WorkerPlaces
 
 End = tuple[str, int]
@@ -99,6 +101,7 @@ class Admission:
         self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
         self._lock = RecordLock()
         self._places = PlaceTable(WORKERS_MAX, RecordLock())
+        self._chain_places: dict[str, PlaceTable] = {}
         self.counters = Counters(rows)
         self.recent_verdicts = RecentFailures(rows)
         self.trace_ids = TraceIds(rows)
@@ -226,7 +229,8 @@ class Admission:
             self.clients.clear(worker)
             self.loop_lag.clear(worker)
         self._free.pop(worker, None)
-        self._places.clear(worker)
+        for places in (self._places, *self._chain_places.values()):
+            places.clear(worker)
         self.sessions.clear(worker)
 
     def _count_shares(self) -> None:
@@ -243,6 +247,18 @@ class Admission:
     def tally(self, worker: int) -> SpoolTally:
         """The counter of the octets of messages that the worker stores."""
         return SpoolTally(self._spooled, worker)
+
+    def prepare_filters(self, names: Iterable[str]) -> None:
+        """Before a worker is forked: make the places of its filters. Old and new workers of a reload share those of a
+        filter that both have; they stay until the daemon ends.
+        """
+        for name in names:
+            if name not in self._chain_places:
+                self._chain_places[name] = PlaceTable(WORKERS_MAX, RecordLock())
+
+    def chain_places(self, name: str, worker: int) -> WorkerPlaces:
+        """The places of the filter with this name."""
+        return self._chain_places[name].of(worker)
 
     def places(self, worker: int) -> WorkerPlaces:
         """The worker's view of FilterProcesses."""

@@ -65,7 +65,9 @@ class Connection:
         self._peer = endpoint(peer) if sock.family != socket.AF_UNIX else None
         own = endpoint(sock.getsockname()).ip if self._peer else ""
         self.client_ip = self._peer.ip if self._peer else ""
+        self.client_port = self._peer.port if self._peer else 0
         self.server_ip = ""
+        self.server_port = 0
         self.session = Session(
             context.options,
             client_ip=self.client_ip,
@@ -289,6 +291,10 @@ class Connection:
         self._shown.wait(effect.wait, now)
         self.times.arm(effect.wait, now)
 
+    def _filter_finish(self, _effect: effects.FilterFinish) -> None:
+        self.times.message_complete(self.loop.time())
+        self.judging.finish()
+
     def _message_clock(self, effect: effects.MessageClock) -> None:
         if effect.running:
             self._shown.message_begins()
@@ -352,7 +358,7 @@ _PERFORMERS: dict[type, Callable[[Connection, Any], None]] = {
     effects.CloseServer: Connection._close_server,  # noqa: SLF001
     effects.StartFilter: Connection._start_filter,  # noqa: SLF001
     effects.FilterData: lambda connection, effect: connection.judging.write(effect.text),
-    effects.FilterFinish: lambda connection, _: connection.judging.finish(),
+    effects.FilterFinish: Connection._filter_finish,  # noqa: SLF001
     effects.FilterAbort: lambda connection, _: connection.judging.release(),
     effects.ReadMessage: lambda connection, _: connection.judging.read_back(),
     effects.Deadline: Connection._set_deadline,  # noqa: SLF001

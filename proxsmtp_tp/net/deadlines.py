@@ -2,6 +2,7 @@
 
 step        what the session waits for now (Wait); at the end, that the last reply reaches the client
 message     MessageTimeOut, from a message's first byte to its last
+answer      AnswerWithin, from the client's end of data to our own to the server
 keep alive  KeepAlives, from the beginning of a message to its final reply
 session     SessionTimeOut, and then the time for the running transaction
 
@@ -68,7 +69,7 @@ class Deadlines:
 
     __slots__ = (
         "_left", "_noop_after", "_settings", "_winding_down",
-        "keep_alive", "limits", "message", "octets", "session", "step", "wait",
+        "answer", "keep_alive", "limits", "message", "octets", "session", "step", "wait",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, limits: dict[Wait, float], now: float) -> None:
@@ -81,6 +82,7 @@ class Deadlines:
         self._left: float | None = None
         self.message = NEVER
         self.keep_alive = NEVER
+        self.answer = NEVER
         self._noop_after = now
         self.session = now + settings.session_time_out
         self._winding_down = False
@@ -118,10 +120,16 @@ class Deadlines:
         keep_alives = self._settings.keep_alives
         self.keep_alive = max(now + keep_alives, self._noop_after) if keep_alives else NEVER
 
+    def message_complete(self, now: float) -> None:
+        """The filter has the whole message: from now on AnswerWithin counts."""
+        if self._settings.answer_within:
+            self.answer = now + self._settings.answer_within
+
     def message_ends(self) -> None:
         """The message has ended."""
         self.message = NEVER
         self.keep_alive = NEVER
+        self.answer = NEVER
 
     def linger(self, now: float, *, hurry: bool) -> None:
         """The last reply was sent: wait only for the client to close the connection."""
@@ -133,6 +141,9 @@ class Deadlines:
         if now >= self.message:
             self.message = NEVER
             yield events.MessageTimedOut()
+        if now >= self.answer:
+            self.answer = NEVER
+            yield events.AnswerLate()
         if now >= self.keep_alive:
             self._noop_after = now + NOOP_SECONDS
             self.keep_alive = max(now + self._settings.keep_alives, self._noop_after)

@@ -34,6 +34,8 @@ class JudgingOwner(Protocol):
     trace_id: str
     client_ip: str
     server_ip: str
+    client_port: int
+    server_port: int
 
     @property
     def server_is_full(self) -> bool:
@@ -84,6 +86,9 @@ class Judging:
             remote=effect.remote,
             remote_helo=effect.remote_helo,
             trace_id=owner.trace_id,
+            authenticated=effect.authenticated,
+            client_port=owner.client_port,
+            server_port=owner.server_port,
         )
         if self._filter is None:
             raise RuntimeError("the session asks for a filter that is not configured")

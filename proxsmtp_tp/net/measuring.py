@@ -24,6 +24,7 @@ _BY_VERDICT = {
     "reject": metrics.MESSAGES["rejected"],
     "tempfail": metrics.MESSAGES["deferred"],
     "discard": metrics.MESSAGES["discarded"],
+    "quarantine": metrics.MESSAGES["quarantined"],
 }
 """Where the status is the filter's own text."""
 _FAILED = metrics.MESSAGES["filter_error"]

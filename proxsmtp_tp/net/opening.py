@@ -35,6 +35,7 @@ class OpeningOwner(ClientOwner, ServerOwner, Protocol):
     name: str
     client_ip: str
     server_ip: str
+    server_port: int
     session: Session
     reporting: Reporting
 
@@ -121,6 +122,7 @@ class Opening:
         began = context.loop.time()
         try:
             sock, owner.server_ip = await self._upstream.dial(destination)
+            owner.server_port = sock.getpeername()[1] if sock.family != socket.AF_UNIX else 0
         except DialError as error:
             if not owner.session.ended:
                 context.unreachable.failed(self._upstream.name(destination))

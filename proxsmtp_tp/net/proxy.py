@@ -75,7 +75,12 @@ class Proxy:
             ),
             options=session_options(settings),
             limits=limits_of(settings),
-            filter=make_filter(settings, admission.tally(worker), admission.places(worker)),
+            filter=make_filter(
+                settings,
+                admission.tally(worker),
+                admission.places(worker),
+                lambda name: admission.chain_places(name, worker),
+            ),
             log_limit=LogLimit(),
             refusals=refusals,
             tracing=Tracing(admission.switches),

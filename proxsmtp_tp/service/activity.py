@@ -19,9 +19,9 @@ def activity(admission: Admission, settings: Settings) -> dict[str, Any]:
     return {
         "sessions": {phase.name.lower(): number for phase, number in phases.items()},
         "filters": {
-            "configured": settings.filter_command is not None,
+            "configured": settings.filter_command is not None or bool(settings.filter),
             "running": phases[SessionPhase.FILTER],
-            "limit": settings.filter_processes,
+            "limit": sum(line.max for line in settings.filter) or settings.filter_processes,
             "waiting": phases[SessionPhase.WAITING],
             "oldest_wait": round(oldest, 1),
         },

@@ -229,6 +229,7 @@ class Generation:
     def _start_worker(self) -> None:
         row = self._rows.take()
         self._admission.begin(row)
+        self._admission.prepare_filters(line.name for line in self.settings.filter)
         pulse_out, pulse_in = os.pipe()
         os.set_blocking(pulse_out, False)
         job = Job(

@@ -368,7 +368,7 @@ def _check_temp_directory(settings: Settings) -> None:
     Call it as the daemon's user.
     """
     folder = settings.temp_directory
-    if settings.filter_command is None:
+    if settings.filter_command is None and not settings.filter:
         return
     with suppress(OSError):  # it exists, or cannot be made: then the line below and `doctor` say what to do
         Path(folder).mkdir(mode=0o700)

@@ -135,11 +135,13 @@ def explanation(
         }
     question = Question(client, server, *envelope, bypassed=bypassed)
     played = simulate(settings, question, SimulatedLimits(settings, state))
-    filtering = {
+    filtering: dict[str, Any] = {
         "type": settings.filter_type.value,
         "command": settings.filter_command,
         "mode": settings.filter_mode.value,
     }
+    if settings.filter:
+        filtering["chain"] = [line.name for line in settings.filter]
     return {
         "counted": shown,
         "answers": played.answers,

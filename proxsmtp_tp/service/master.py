@@ -21,7 +21,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.settings import FilterType
 from proxsmtp_tp.net.listening import close_listeners, stop_listening
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import report, syslog
@@ -123,8 +122,7 @@ class Master:
     @property
     def filtered(self) -> bool:
         """Whether a filter is configured that judges messages."""
-        settings = self._current.settings
-        return settings.filter_command is not None and settings.filter_type is not FilterType.REJECT
+        return self._current.settings.filtered
 
     @property
     def sessions(self) -> SessionTable:

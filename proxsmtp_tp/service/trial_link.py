@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from proxsmtp_tp.config.filter_lines import parse_filter
 from proxsmtp_tp.config.settings import FilterDefault, FilterType, Settings
+from proxsmtp_tp.filters.chain import ChainFilter
 from proxsmtp_tp.filters.interface import FilterRequest
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.trial import ENDING, Trial, try_message
@@ -57,6 +59,7 @@ def receive(link: BufferedRWPair) -> tuple[dict[str, Any], bytes] | None:
 def order(settings: Settings, **request: Any) -> dict[str, Any]:
     """The header of a message: the settings that the filter depends on, and the envelope."""
     return {
+        "chain": [str(line) for line in settings.filter],
         "command": settings.filter_command,
         "type": settings.filter_type.value,
         "timeout": settings.filter_timeout,
@@ -82,6 +85,7 @@ def serve(connected: socket.socket, **who: Any) -> None:
 
 async def _try(header: dict[str, Any], text: bytes) -> Trial:
     settings = Settings(
+        filter=tuple(line for text in header["chain"] for line in parse_filter(text)),
         filter_command=header["command"],
         filter_type=FilterType(header["type"]),
         filter_timeout=header["timeout"],
@@ -101,11 +105,20 @@ async def _try(header: dict[str, Any], text: bytes) -> Trial:
 
 
 async def _ended(judge: Filter) -> None:
-    """Wait until the processes of the filter have ended, as long as a worker does."""
+    """Wait until the processes of the filter have ended, as long as a worker does; shadows have their own time."""
+    if isinstance(judge, ChainFilter):
+        await judge.shadows.ended()
     for _ in range(int(ENDING / 0.02)):
         if not getattr(judge, "running", 0):
             return
         await asyncio.sleep(0.02)
+
+
+def _envelope(wanted: Envelope | None) -> dict[str, Any] | None:
+    if wanted is None:
+        return None
+    recipients = [recipient.decode("utf-8", "backslashreplace") for recipient in wanted.recipients]
+    return {"sender": (wanted.sender or b"").decode("utf-8", "backslashreplace"), "recipients": recipients}
 
 
 def _request(given: dict[str, Any]) -> FilterRequest:
@@ -128,5 +141,11 @@ def _shown(trial: Trial) -> dict[str, Any]:
         "detail": verdict.detail,
         "failed": verdict.action.value == "tempfail" and not verdict.said,
         "seconds": round(trial.seconds, 3),
-        "errors": trial.errors.decode("utf-8", "backslashreplace"),
+        "errors": trial.errors.decode("utf-8", "backslashreplace") or verdict.errors,
+        "filters": [
+            {"name": each.name, "verdict": each.verdict, "seconds": round(each.seconds, 3), "text": each.text}
+            for each in verdict.judged
+        ],
+        "edits": list(trial.edits),
+        "envelope": _envelope(verdict.envelope),
     }

@@ -15,6 +15,7 @@ verbs        decisions on the client's commands
 server       decisions on the server's replies
 ehlo         decisions on the server's greeting, and on its replies to EHLO, HELO and XCLIENT
 message      decisions from DATA to the final reply to the message
+changed_envelope  the filters want another envelope: what the server is told before DATA
 refusing     commands that the proxy refuses itself: they are counted, and too many end the connection
 limiting     the limits of a client: at which points of the dialogue they refuse, and with which reply
 size         how large a message may be

@@ -212,6 +212,7 @@ class Dialogue:
         self.message = None
         self.remote = b""
         self.remote_helo = b""
+        self.ours.forwarded = {}
         self.client_ident = False
 
     def release_filter(self) -> None:

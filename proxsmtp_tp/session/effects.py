@@ -52,6 +52,8 @@ class StartFilter:
     helo: bytes
     remote: bytes = b""
     remote_helo: bytes = b""
+    authenticated: bool = False
+    """The server has accepted AUTH."""
 
 
 @dataclass(slots=True)

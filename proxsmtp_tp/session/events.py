@@ -101,6 +101,11 @@ class MessageTimedOut:
 
 
 @dataclass(slots=True)
+class AnswerLate:
+    """AnswerWithin seconds have passed since the client's end of data, with a filter."""
+
+
+@dataclass(slots=True)
 class KeepAlive:
     """KeepAlives seconds have passed: a server that waits for a message may need a NOOP."""
 
@@ -134,6 +139,7 @@ Event = (
     | Continue
     | DeadlinePassed
     | MessageTimedOut
+    | AnswerLate
     | KeepAlive
     | WindDown
     | Shutdown

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action
-from proxsmtp_tp.session import effects, limiting, size
+from proxsmtp_tp.session import changed_envelope, effects, limiting, size
 from proxsmtp_tp.session.parts import Message, PendingReply
 from proxsmtp_tp.session.record import INTERRUPTED
 from proxsmtp_tp.session.state import Expect, Phase, Sink
@@ -61,7 +61,7 @@ def tells_envelope(d: Dialogue) -> bool:
 
 def begin_filtered(d: Dialogue) -> None:
     """The server has accepted sender and recipients: answer 354 ourselves, and send the message to the filter."""
-    d.effects.append(effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo))
+    d.effects.append(effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo, d.authenticated))
     d.pass_on(answers.START_DATA)
     _begin(d, Sink.FILTER)
 
@@ -143,7 +143,7 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
         d.record.text.verdict_at = d.record.ticks()
     if given.action is Action.PASS and d.phase is Phase.SETTLING:
         message.verdict = given
-        d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
+        _send_envelope(d, given)
         return
     if given.action is Action.REJECT:
         limiting.message_rejected(d)
@@ -182,6 +182,32 @@ def settle(d: Dialogue, reply: Reply, status: str) -> None:
 
 
 # After PASS: the message is sent to the server.
+
+
+def _send_envelope(d: Dialogue, given: Verdict) -> None:
+    """Tell the server what the filters changed in the envelope; then DATA."""
+    inserted = header_inserter(d)
+    size_sent = given.size + (inserted.size if inserted is not None else 0)
+    wanted = changed_envelope.commands(d, given.envelope, size_sent) if given.envelope is not None else []
+    for command in wanted:
+        d.ask(command)
+    if not wanted:
+        d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
+
+
+def our_envelope(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
+    """Handle the server's reply to a command of a changed envelope."""
+    changed_envelope.answered(d, pending, reply)
+    if changed_envelope.pending(d):
+        return
+    message = _message(d)
+    if message.refusal is None:
+        d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
+        return
+    d.release_filter()
+    status = _judged(message)
+    message.verdict = None
+    settle(d, message.refusal, status)
 
 
 def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
@@ -260,6 +286,29 @@ def unreadable(d: Dialogue, event: events.MessageUnreadable) -> None:
     _message(d).verdict = None
     d.release_filter()
     settle(d, answers.SPOOL_FAILED, FILTER_ERROR)
+
+
+def answer_late(d: Dialogue, _event: events.AnswerLate) -> None:
+    """AnswerLate: the client may soon give up, and send the message again. So the server must not get it any more.
+
+    Once our end of data is sent, only the server's reply counts (RFC 1047).
+    """
+    message = _message(d)
+    if message.sent:
+        return
+    where = f"client={d.client}, server={d.server}"
+    d.log(f"{where}: no answer to the message within AnswerWithin: it is deferred", logging.WARNING)
+    waits_for_server = message.reading or any(each.expect in _BETWEEN for each in (*d.outstanding, *d.queued))
+    if waits_for_server:
+        d.drop_server(abort=True)
+    message.verdict = None
+    message.reading = False
+    d.release_filter()
+    settle(d, answers.ANSWER_TOO_LATE, FILTER_ERROR)
+
+
+_BETWEEN = changed_envelope.OURS | {Expect.OUR_DATA}
+"""Commands between the verdict and the text."""
 
 
 def _send(d: Dialogue, message: Message, wire: bytes) -> None:

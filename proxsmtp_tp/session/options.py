@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.settings import BareNewline, FilterType, LogAddresses, Settings, TransparentProxy
+from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TransparentProxy
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Network
@@ -45,7 +45,7 @@ class Options:
 def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False) -> Options:
     """Make the options from the configuration; `reject` is the reply of FilterReject if FilterType is reject."""
     return Options(
-        filtered=settings.filter_command is not None and settings.filter_type is not FilterType.REJECT,
+        filtered=settings.filtered,
         reject=reject,
         skip_authenticated=settings.skip_authenticated,
         refuse_bare_newlines=settings.bare_newline is BareNewline.REJECT,

@@ -48,6 +48,7 @@ class Message:
         "inserter",
         "octets_sent",
         "reading",
+        "refusal",
         "relay",
         "sent",
         "sink",
@@ -74,6 +75,8 @@ class Message:
         self.answered = False
         """The server has sent its final reply."""
         self.verdict: Verdict | None = None
+        self.refusal: Reply | None = None
+        """The server refuses the envelope that the filters want: what the client gets."""
         self.final_reply: Reply | None = None
         """The final reply, known before the message is complete (Sink.DISCARD)."""
 
@@ -81,11 +84,14 @@ class Message:
 class OwnCommands:
     """State about the commands that the proxy sends on its own."""
 
-    __slots__ = ("covers_rset", "noop_refusal", "noops")
+    __slots__ = ("covers_rset", "forwarded", "noop_refusal", "noops")
 
     def __init__(self) -> None:
         self.covers_rset = False
         """The last command was an RSET of ours: if the client's next command is RSET, it need not be sent."""
+        self.forwarded: dict[bytes, bytes] = {}
+        """Attributes of XFORWARD that the server has accepted for this transaction, as the client wrote them: our own
+        XFORWARD says them again."""
         self.noops = 0
         """NOOPs sent so far."""
         self.noop_refusal: Reply | None = None

@@ -321,5 +321,9 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.OUR_NOOP: _our_noop,
     Expect.OUR_XCLIENT: ehlo.our_xclient,
     Expect.OUR_EHLO: ehlo.our_ehlo,
+    Expect.OUR_RESTART: message.our_envelope,
+    Expect.OUR_XFORWARD_AGAIN: message.our_envelope,
+    Expect.OUR_MAIL: message.our_envelope,
+    Expect.OUR_RCPT: message.our_envelope,
     Expect.OUR_XFORWARD: _our_xforward,
 }

@@ -82,6 +82,10 @@ class Expect(_Name):
     OUR_XCLIENT = "our XCLIENT"
     OUR_EHLO = "our second EHLO"
     OUR_XFORWARD = "our XFORWARD"
+    OUR_RESTART = "our RSET before a changed envelope"
+    OUR_XFORWARD_AGAIN = "the client's XFORWARD again"
+    OUR_MAIL = "our MAIL"
+    OUR_RCPT = "our RCPT"
     # A reply of our own that waits for the replies before it.
     LOCAL = "nothing: it is our own reply"
 
@@ -106,12 +110,18 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_NOOP: _USUAL,
     Expect.OUR_XCLIENT: _USUAL,
     Expect.OUR_EHLO: _USUAL,
+    Expect.OUR_RESTART: _USUAL,
     Expect.OUR_XFORWARD: _USUAL,
+    Expect.OUR_XFORWARD_AGAIN: _USUAL,
+    Expect.OUR_MAIL: _USUAL,
+    Expect.OUR_RCPT: _USUAL,
 }
 
 LAST_LINE_DECIDES = frozenset({Expect.GREETING, Expect.MESSAGE})
 """Replies that are read tolerantly: their last line decides. To misread the final reply to a message would duplicate
 the message; a greeting that begins with 220- and ends with 521 is a refusal."""
 
-GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET, Expect.OUR_XFORWARD})
+GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET}) | frozenset(
+    {Expect.OUR_XFORWARD, Expect.OUR_RESTART, Expect.OUR_XFORWARD_AGAIN, Expect.OUR_MAIL, Expect.OUR_RCPT}
+)
 """Commands after which another may be sent without waiting for the reply (RFC 2920 section 3.1; XFORWARD_README)."""

@@ -27,6 +27,8 @@ VALUE_LIMIT = 255
 """Octets of a value, sent or stored: the limit of a host name (RFC 1035 section 3.1). Postfix refuses longer ones."""
 BEFORE: Final = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"QUIT"})
 """Commands that are passed on before the server knows the client: they begin no transaction."""
+ATTRIBUTES_MAX = 16
+"""Attributes of XFORWARD that are kept: Postfix has eight."""
 LINE_LIMIT = 512
 """Octets of a command line that every server reads (RFC 5321 section 4.5.3.1.4)."""
 _CONTROL = bytes(63 if octet < 32 or octet == 127 else octet for octet in range(256))
@@ -69,8 +71,13 @@ def ident(d: Dialogue) -> bytes | None:
     sent an IDENT of its own for this message has precedence. IDENT alone changes nothing else that the server knows of
     the client (Postfix, smtpd.h, FORWARD_IDENT).
     """
+    return None if d.record.open else ident_again(d)
+
+
+def ident_again(d: Dialogue) -> bytes | None:
+    """The same after an RSET of ours, which makes the server forget it."""
     known = d.capabilities
-    if b"IDENT" not in known.xforward or not known.pipelining or d.client_ident or d.ident_refused or d.record.open:
+    if b"IDENT" not in known.xforward or not known.pipelining or d.client_ident or d.ident_refused:
         return None
     return b"XFORWARD IDENT=" + d.trace_id.encode() + b"\r\n" if d.trace_id else None
 
@@ -83,6 +90,8 @@ def remember_xforward(d: Dialogue, line: bytes) -> None:
     """
     for word in line.split()[1:]:
         name, _, value = word.partition(b"=")
+        if name.upper() in d.ours.forwarded or len(d.ours.forwarded) < ATTRIBUTES_MAX:
+            d.ours.forwarded[name.upper()] = value
         try:
             decoded = xtext.decode(value)[:VALUE_LIMIT].translate(_CONTROL)
         except ValueError:
@@ -93,3 +102,15 @@ def remember_xforward(d: Dialogue, line: bytes) -> None:
             d.remote = decoded[5:] if decoded[:5].upper() == b"IPV6:" else decoded
         elif name.upper() == b"HELO":
             d.remote_helo = decoded
+
+
+def lines_again(d: Dialogue) -> list[bytes]:
+    """XFORWARD lines with what the client sent for this transaction: RSET makes the server forget it."""
+    lines: list[bytes] = []
+    for name, value in d.ours.forwarded.items():
+        word = b" " + name + b"=" + value
+        if lines and len(lines[-1]) + len(word) + 2 <= LINE_LIMIT:
+            lines[-1] += word
+        else:
+            lines.append(b"XFORWARD" + word)
+    return [line + b"\r\n" for line in lines]

@@ -56,6 +56,7 @@ SERVER_WANTS_LOGIN: Final = Reply.of(
 START_DATA: Final = Reply.of(354, "Start mail input; end with <CRLF>.<CRLF>")
 BARE_NEWLINE_IN_TEXT: Final = Reply.of(550, "5.5.2 Message contains bare <CR> or <LF>")
 FILTER_FAILED: Final = Reply.of(451, "4.3.0 The filter did not judge the whole message, try again later")
+ANSWER_TOO_LATE: Final = Reply.of(451, "4.4.7 The message could not be checked and sent in time, try again later")
 DECLARED_TOO_LARGE: Final = Reply.of(552, "5.3.4 Message size exceeds fixed limit")  # RFC 1870 section 6.1
 MESSAGE_TOO_LARGE: Final = Reply.of(552, "5.3.4 Error: the message is larger than the size limit")  # section 6.3
 SPOOL_FAILED: Final = Reply.of(451, "4.3.0 The checked message can not be read back, try again later")

@@ -57,6 +57,11 @@ class HeaderInserter:
         self._held = b""
         self._place = _Place.TOP if header else _Place.BEHIND
 
+    @property
+    def size(self) -> int:
+        """Octets that it inserts."""
+        return len(self._header)
+
     def feed(self, text: bytes) -> bytes:
         """Take message text (CRLF line ends; bare LF is tolerated) in chunks of any size; return what is complete."""
         if self._place is _Place.BEHIND:

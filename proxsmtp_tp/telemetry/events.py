@@ -45,8 +45,8 @@ def outcome(facts: Transaction) -> str:
     code = facts.reply[:1]
     if facts.status in {ABANDONED, "INTERRUPTED"}:
         return facts.status.lower()
-    if facts.verdict == "discard" and code == b"2":
-        return "discarded"
+    if facts.verdict in {"discard", "quarantine"} and code == b"2":
+        return "discarded" if facts.verdict == "discard" else "quarantined"
     if code == b"2" and facts.is_message:
         return "delivered"
     if not facts.is_message and facts.refused:
@@ -74,6 +74,16 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> dict[str,
     verdict = {"SKIPPED": "skip", "BYPASSED": "bypass"}.get(facts.status, facts.verdict)
     text = _cut(addresses.words(facts.filter_words, known))
     event["filter"] = {"verdict": verdict, "text": text} if verdict else None
+    if facts.judged:
+        event["filters"] = [
+            {
+                "name": each.name,
+                "verdict": each.verdict,
+                "ms": round(each.seconds * 1000),
+                "text": _cut(addresses.words(each.text, known)),
+            }
+            for each in facts.judged
+        ]
     if facts.limits:
         event["limits"] = [_limit(hit) for hit in facts.limits]
     event["ms"] = _milliseconds(facts.seconds)

@@ -33,6 +33,18 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterJudged:
+    """What one filter of a chain said of a message. `verdict`: pass, edit, reject, tempfail, discard, quarantine,
+    failed, skipped, or tag (a refusal that mode=tag turned into a header). `text` is one line, perhaps empty.
+    """
+
+    name: str
+    verdict: str
+    seconds: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitHit:
     """A client has reached a limit, or is locked."""
 
@@ -86,11 +98,13 @@ class Transaction:
     origin: str = ""
     """Who chose the reply: server, filter, or proxy."""
     verdict: str = ""
-    """The filter's verdict: pass, reject, tempfail, discard; empty: there was none."""
+    """The filter's verdict: pass, reject, tempfail, discard, quarantine; empty: there was none."""
     monitored: str = ""
     """FilterMode monitor: the verdict with FilterMode enforce; empty: the same as `verdict`."""
     filter_words: str = ""
     """How the filter ended, or what it said."""
+    judged: tuple[FilterJudged, ...] = ()
+    """What each filter of the chain said, in order; empty: there is no chain."""
     size: int = 0
     """Octets of the message that the client sent, without dot-stuffing."""
     changed: bool | None = None

@@ -61,6 +61,9 @@ def _of_message(facts: Transaction, addresses: Addresses) -> list[str]:
         parts.append(f"message-id={quoted(addresses.address(facts.message_id))}")
     if facts.changed is not None:
         parts.append(f"changed={'yes' if facts.changed else 'no'}")
+    if facts.judged:
+        judged = (f"{each.name}:{each.verdict}:{each.seconds:.3f}" for each in facts.judged)
+        parts.append(f"filters={','.join(judged)}")
     if seconds.filter is not None:
         parts.append(f"filter-seconds={seconds.filter:.3f}")
     parts.append(f"seconds={seconds.total:.3f}")

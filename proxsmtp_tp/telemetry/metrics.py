@@ -101,6 +101,7 @@ MESSAGES = _counter(
     "rejected",
     "deferred",
     "discarded",
+    "quarantined",
     "filter_error",
     "refused",
     "interrupted",
@@ -130,6 +131,7 @@ VERDICTS = _counter(
     "reject",
     "tempfail",
     "discard",
+    "quarantine",
     "error",
 )
 _CLASSES = ("2xx", "3xx", "4xx", "5xx")

@@ -38,7 +38,7 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> list[tupl
     if facts.message_id:
         lines.append(("cleanup", f"{queue_id}: message-id=<{_address(facts.message_id.strip(b'<>'), addresses)}>"))
     if facts.origin != "server" and facts.status != "INTERRUPTED":
-        verb = "discard" if facts.verdict == "discard" else "milter-reject"
+        verb = {"discard": "discard", "quarantine": "milter-hold"}.get(facts.verdict, "milter-reject")
         return [*lines, ("cleanup", _reject(queue_id, "END-OF-MESSAGE", who, facts, addresses, words, verb))]
     sender = _address(facts.sender or b"", addresses)
     count = len(facts.recipients)

@@ -35,7 +35,7 @@ def look_at_load(setup: Setup) -> Iterator[Finding]:
         return
     yield _connections(answer)
     yield from _clients(answer)
-    if setup.settings.filter_command:
+    if setup.settings.filter_command or setup.settings.filter:
         yield from _filter(answer)
     yield from _workers(setup, answer)
     yield from _configuration(setup, answer)

@@ -160,7 +160,7 @@ class _Way:
         return Finding(step, False, f"the mail was refused, and not by the filter's own code: {reply}; {why} ({took})")
 
     def _broke_off(self, mail: dict[str, Any]) -> str:
-        if mail["silent"] and mail["at"] == "DATA" and self._setup.settings.filter_command:
+        if mail["silent"] and mail["at"] == "DATA" and self._setup.settings.filtered:
             timeout = self._setup.settings.filter_timeout
             return f"the filter has not judged the mail within {STEP_SECONDS:.0f} s (FilterTimeout is {timeout:g} s)"
         return f"the dialogue broke off at {mail['at']}: {mail['error']}"

@@ -68,6 +68,26 @@ def test_each_verdict(run: Run, command: str, verdict: str, reply: str | None, k
     assert answer["failed"] is (verdict == "tempfail" and "Later" not in command)
 
 
+def test_a_chain(run: Run) -> None:
+    chain = "a pipe sed s/hello/bye/\nFilter: b pipe echo 550 No >&2; exit 1 mode=tag\nFilter: c pipe cat"
+    code, out, _ = run("", "--json", "DIR/a.eml", Filter=chain)
+    answer: Any = one(out)
+    assert (code, answer["verdict"]) == (0, "pass")
+    assert [(each["name"], each["verdict"]) for each in answer["filters"]] == [
+        ("a", "edit"),
+        ("b", "tag"),
+        ("c", "pass"),
+    ]
+    assert answer["edits"][0].startswith("a: replace the message (")
+    assert "+X-Filter-b: reject=550 No" in answer["difference"]
+    code, out, _ = run(
+        "", "DIR/a.eml", Filter="a pipe kill -9 $$ failure=pass\nFilter: v pipe echo 550 5.7.1 No >&2; exit 1"
+    )
+    assert code == 1
+    assert out.startswith("DIR/a.eml: reject\n".replace("DIR", out.partition("/a.eml")[0]))
+    assert "\n  v: reject after 0." in out
+
+
 def test_filter_default_and_timeout_are_those_of_the_file(run: Run) -> None:
     _, out, _ = run("exit 1", "--json", "DIR/a.eml", FilterDefault="defer")
     assert str(one(out)["reply"]).startswith("451 4.3.0")

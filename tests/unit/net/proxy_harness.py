@@ -321,6 +321,7 @@ async def running_proxy(
     )
     listeners = open_listeners(settings)
     admission = Admission(settings.max_connections, workers)
+    admission.prepare_filters(line.name for line in settings.filter)
     # One loop: each worker has descriptors of its own for the same sockets, as over fork.
     proxies = [Proxy(settings, [sock.dup() for sock in listeners], admission, row) for row in range(workers)]
     async with AsyncExitStack() as closing:

@@ -18,7 +18,7 @@ from proxsmtp_tp.telemetry import event_log, events
 from proxsmtp_tp.telemetry.addresses import Addresses
 from proxsmtp_tp.telemetry.event_log import BACKLOG_MAX, EventLog
 from proxsmtp_tp.telemetry.events import OCTETS_MAX, Who, encoded
-from proxsmtp_tp.telemetry.facts import LimitHit, Seconds, Transaction
+from proxsmtp_tp.telemetry.facts import FilterJudged, LimitHit, Seconds, Transaction
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/event.schema.json").read_text("utf-8"))
 KINDS = {kind["properties"]["event"]["const"]: kind for kind in SCHEMA["oneOf"]}
@@ -76,6 +76,13 @@ REPLY = st.one_of(
 )
 
 
+JUDGED = st.builds(
+    FilterJudged,
+    st.just("virus"),
+    st.sampled_from(["pass", "edit", "reject", "quarantine", "failed", "skipped", "tag"]),
+    st.floats(0, 9),
+    st.text(max_size=400),
+)
 HITS = st.builds(
     LimitHit,
     limit=st.sampled_from(["ClientRejects", "ClientMessages"]),
@@ -102,7 +109,8 @@ HITS = st.builds(
         is_message=st.booleans(),
         reply=REPLY,
         origin=st.sampled_from(["server", "filter", "proxy"]),
-        verdict=st.sampled_from(["", "pass", "reject", "tempfail", "discard"]),
+        verdict=st.sampled_from(["", "pass", "reject", "tempfail", "discard", "quarantine"]),
+        judged=st.lists(JUDGED, max_size=3).map(tuple),
         filter_words=st.text(max_size=400),
         changed=st.none() | st.booleans(),
         message_id=ANY,

@@ -1,0 +1,100 @@
+"""Sends a message from quarantine by SMTP to the server that its client meant, with the client's envelope.
+
+All recipients or none: if the server refuses one, the message is not sent. STARTTLS is used where it is offered.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from proxsmtp_tp.config.addresses import InetAddress, parse_address
+from proxsmtp_tp.config.settings import SMTP_PORT
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.filters.quarantine import Entry
+
+SECONDS = 300.0
+"""For each reply (RFC 5321 section 4.5.3.2)."""
+
+_NOT_AGAIN = frozenset({"SIZE", "AUTH"})
+"""Parameters of MAIL that were for the client's own session."""
+
+
+class ReleaseError(Exception):
+    """The message was not sent: one line says why."""
+
+
+def release(entry: Entry, server: str | None) -> str:
+    """Send it; returns the server's reply. `server`: instead of the original one. Raises ReleaseError, OSError."""
+    facts = entry.facts
+    host, port = _server(facts, server)
+    envelope = facts["envelope"]
+    text = entry.path.read_bytes()
+    if len(text) != facts["size"]:
+        raise ReleaseError(f"{entry.path} is not whole")
+    try:
+        # Not as a context manager: an odd answer to QUIT would be an error, after the server has taken the message.
+        with closing(smtplib.SMTP(host, port, local_hostname=socket.gethostname(), timeout=SECONDS)) as peer:
+            peer.ehlo_or_helo_if_needed()
+            if peer.has_extn("starttls"):
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as any opportunistic client
+                peer.starttls(context=context)
+                peer.ehlo()
+            reply = _sent(peer, envelope, text)
+            with suppress(smtplib.SMTPException, OSError):
+                peer.docmd("QUIT")
+            return reply
+    except smtplib.SMTPResponseException as error:
+        raise ReleaseError(_words(error.smtp_code, error.smtp_error)) from None
+    except (smtplib.SMTPException, OSError) as error:
+        raise ReleaseError(f"{host}:{port}: {error}") from None
+
+
+def _server(facts: dict[str, Any], server: str | None) -> tuple[str, int]:
+    if server is None:
+        if not facts.get("server") or not facts.get("server_port"):
+            raise ReleaseError("the original server has no address: name one with --server")
+        return str(facts["server"]), int(facts["server_port"])
+    try:
+        address = parse_address(server, SMTP_PORT)
+    except ValueError as error:
+        raise ReleaseError(str(error)) from None
+    if not isinstance(address, InetAddress) or address.port_only:
+        raise ReleaseError(f"{server!r} is no host and port")
+    return address.host, address.port
+
+
+def _sent(peer: smtplib.SMTP, envelope: dict[str, Any], text: bytes) -> str:
+    _command(peer, _line("MAIL FROM", envelope["sender"], _kept(envelope["sender_parameters"])))
+    for address, parameters in zip(envelope["recipients"], envelope["recipient_parameters"], strict=True):
+        _command(peer, _line("RCPT TO", address, parameters))
+    code, words = peer.data(text)
+    if code // 100 != 2:
+        raise ReleaseError(_words(code, words))
+    return _words(code, words)
+
+
+def _kept(parameters: str) -> str:
+    return " ".join(word for word in parameters.split() if word.partition("=")[0].upper() not in _NOT_AGAIN)
+
+
+def _line(verb: str, address: str, parameters: str) -> bytes:
+    return f"{verb}:<{address}> {parameters}".rstrip().encode("utf-8", "surrogateescape")
+
+
+def _command(peer: smtplib.SMTP, line: bytes) -> None:
+    """Send a command as octets: smtplib's own takes only ASCII."""
+    peer.send(line + b"\r\n")
+    code, words = peer.getreply()
+    if code // 100 != 2:
+        raise ReleaseError(f"{line.decode('utf-8', 'backslashreplace')}: {_words(code, words)}")
+
+
+def _words(code: int, words: bytes | str) -> str:
+    text = words.decode("utf-8", "backslashreplace") if isinstance(words, bytes) else words
+    return f"{code} {text}".replace("\n", " ")

@@ -1,0 +1,121 @@
+"""One question to a server that judges mail, and its answer: the connection of a milter, clamd, spamd or rspamd.
+
+The question is written while the answer is read: a server may answer, and close, before it has read all of it. Memory
+is limited: no more is written than the server reads. Whatever happens, the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from proxsmtp_tp.filters.mail import HeaderTooLargeError
+from proxsmtp_tp.filters.member import FilterFailedError
+from proxsmtp_tp.filters.protocols.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+    from proxsmtp_tp.filters.streams import Servers, Stream
+
+READ_SIZE = 64 * 1024
+"""Octets read at once: what a stream reads ahead."""
+
+LAST_WORDS = 1024
+"""Octets that may wait to be sent when a connection is closed in order, such as QUIT. A server that does not read more
+than that could keep the connection for ever."""
+
+_Answer = TypeVar("_Answer")
+
+
+class Reader(Protocol):
+    """A reader of one answer, such as `protocols.answers.AnswerReader`."""
+
+    @property
+    def done(self) -> bool:
+        """The answer is complete."""
+
+    def feed(self, data: bytes) -> None:
+        """Take what came."""
+
+    def closed(self) -> None:
+        """The server has closed the connection."""
+
+
+@asynccontextmanager
+async def connection(servers: Servers) -> AsyncIterator[Stream]:
+    """A connection for one question. What goes wrong with it, or is no answer, is raised as FilterFailedError."""
+    stream = await servers.open()
+    transport = stream.writer.transport
+    try:
+        yield stream
+    except (ProtocolError, HeaderTooLargeError) as error:
+        raise FilterFailedError(f"{stream.address}: {error}") from error
+    except (ConnectionError, asyncio.IncompleteReadError) as error:
+        raise FilterFailedError(f"{stream.address}: {_reason(error)}") from error
+    else:
+        if transport.get_write_buffer_size() <= LAST_WORDS:
+            stream.writer.close()  # the rest is sent, because the server has read the question
+    finally:
+        if not transport.is_closing():
+            transport.abort()
+
+
+async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream], Awaitable[_Answer]]) -> _Answer:
+    """Write a question and read its answer. Raises ProtocolError if the answer came before the end of the question.
+
+    Raises what `read` raises: it should look for errors in the answer, which may come early. Raises what `question`
+    raises, such as OSError for a message that cannot be read back.
+    """
+    sender = asyncio.get_running_loop().create_task(_send(stream, question), name=f"question to {stream.address}")
+    try:
+        answer = await read(stream)
+        await asyncio.sleep(0)  # a sender that has written all may not have been called again
+        if not sender.done() or stream.writer.transport.get_write_buffer_size():
+            raise ProtocolError("it answered before the end of the message was sent")
+        sender.result()
+    except (ConnectionError, ProtocolError) as error:
+        failure = sender.exception() if sender.done() else error
+        if failure is not None and not isinstance(failure, ConnectionError | ProtocolError):
+            raise failure from None
+        if failure is not None and isinstance(error, ConnectionError):
+            # Its answer, if it gave one, is lost with the connection.
+            raise ProtocolError("it closed the connection before it had read the whole message") from error
+        raise
+    finally:
+        sender.cancel()
+        await asyncio.wait([sender])
+        if not sender.cancelled():
+            sender.exception()  # it was looked at: the event loop need not log it
+    return answer
+
+
+async def _send(stream: Stream, question: Iterable[bytes]) -> None:
+    try:
+        for piece in question:
+            stream.writer.write(piece)
+            await stream.writer.drain()
+            await asyncio.sleep(0)  # drain gives way only where the server is slow
+    except ConnectionError:
+        raise  # the reader gets it, too
+    except Exception:
+        stream.writer.transport.abort()  # the message is lost: no answer to a part of it
+        raise
+
+
+async def read_whole(stream: Stream, reader: Reader, taken: Callable[[], None] = lambda: None) -> None:
+    """Read until `reader` is done; `taken` is called after each piece. Raises ProtocolError."""
+    while not reader.done:
+        data = await stream.reader.read(READ_SIZE)
+        if not data:
+            reader.closed()
+            break
+        reader.feed(data)
+        taken()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,100 @@
+"""The header of a message as octets: the fields exactly as they are, and where the body begins.
+
+The header ends where servers and mail readers end it (`smtp.headers`): at the blank line, before the first line that is
+neither a field nor the continuation of one, or with the message. Octets that are not edited stay what they are:
+folding, line ends, 8-bit text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NAME = rb"[!-9;-~]{1,998}+[ \t]{0,998}+"
+_FIELD = re.compile(_NAME + rb":")
+_MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, if an odd one
+_LINE = re.compile(rb"[^\n]*+\n?")
+_BLANK = re.compile(rb"\r*\n")
+
+
+class Field(NamedTuple):
+    """One header field: all its octets, with its folded lines and its last line end."""
+
+    octets: bytes
+
+    @property
+    def name(self) -> bytes:
+        """As it is written, without white space before the colon."""
+        return self.octets.partition(b":")[0].rstrip(b" \t")
+
+    @property
+    def raw_value(self) -> bytes:
+        """All octets after the colon, folds included, without the last line end."""
+        value = self.octets.partition(b":")[2]
+        return value.removesuffix(b"\n").rstrip(b"\r") if value.endswith(b"\n") else value
+
+    @property
+    def value(self) -> bytes:
+        """`raw_value` without its first space (not tab): what a milter is shown."""
+        return self.raw_value.removeprefix(b" ")
+
+    def has_name(self, name: bytes) -> bool:
+        """Whether it has this name: the case of letters does not matter (RFC 5322 section 1.2.2)."""
+        return self.name.lower() == name.lower()
+
+
+class Header(NamedTuple):
+    """The header of one message."""
+
+    mailbox_line: bytes = b""
+    """A `From ` line of a mailbox file before the first field, which servers ignore; usually empty."""
+    fields: tuple[Field, ...] = ()
+    blank: bytes = b""
+    """The blank line; empty if the body, or the end of the message, follows without one."""
+
+    @property
+    def octets(self) -> bytes:
+        """The header as it is in the message, with its blank line."""
+        return self.mailbox_line + b"".join(field.octets for field in self.fields) + self.blank
+
+
+class HeaderOpenError(ValueError):
+    """The text that was given ends before the header does."""
+
+
+def parse_header(text: bytes, *, whole: bool) -> Header:
+    """Read the header at the beginning of a message; the body begins at `len(header.octets)`.
+
+    `whole`: `text` is the whole message. Otherwise HeaderOpenError if more octets must show where the header ends.
+    """
+    at = 0
+    mailbox_line = b""
+    if _MAILBOX_LINE.match(text):
+        mailbox_line = _line(text, 0)
+        at = len(mailbox_line)
+    fields: list[Field] = []
+    start = at
+    while line := _line(text, at):
+        if not line.endswith(b"\n") and not whole:
+            raise HeaderOpenError
+        if at > start and line[:1] in b" \t":
+            at += len(line)
+            continue
+        if at > start:
+            fields.append(Field(text[start:at]))
+            start = at
+        if _BLANK.fullmatch(line):
+            return Header(mailbox_line, tuple(fields), line)
+        if _FIELD.match(line) is None:
+            return Header(mailbox_line, tuple(fields))
+        at += len(line)
+    if not whole:
+        raise HeaderOpenError
+    if at > start:
+        fields.append(Field(text[start:at]))
+    return Header(mailbox_line, tuple(fields))
+
+
+def _line(text: bytes, at: int) -> bytes:
+    found = _LINE.match(text, at)
+    return found[0] if found else b""

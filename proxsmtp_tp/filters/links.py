@@ -1,0 +1,267 @@
+"""One filter of a chain with its settings: who is skipped, when it is asked, and what its failure means.
+
+Guarantee: a failure is of one message. Nothing of it stays but the count of the breaker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.filter_lines import EditKind, Failure, Mode, Oversize
+from proxsmtp_tp.filters import editing, edits
+from proxsmtp_tp.filters.breaker import Breaker
+from proxsmtp_tp.filters.chain_endings import HEADER_TOO_LARGE, NOT_CHECKED, OVERSIZE, REPLIES, USUAL, ChainEnding
+from proxsmtp_tp.filters.mail import HeaderTooLargeError
+from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
+from proxsmtp_tp.filters.queueing import NoPlaceError, place
+from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.telemetry.facts import FilterJudged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxsmtp_tp.config.filter_lines import FilterLine
+    from proxsmtp_tp.filters.edits import Edit
+    from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.limit import ProcessLimit
+    from proxsmtp_tp.filters.mail import Mail, Text
+    from proxsmtp_tp.filters.member import Member
+    from proxsmtp_tp.smtp.envelope import Envelope
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one filter. `refusal`: the end of the chain (not PASS); otherwise message and envelope go on."""
+
+    judged: FilterJudged
+    mail: Mail
+    envelope: Envelope
+    quarantine: str | None = None
+    refusal: Judgement | None = None
+    errors: str = ""
+    edits: tuple[Edit, ...] = ()
+
+
+class Link:
+    """A filter of a chain. `places`: for `max=`; with `takes_places` the member takes and frees them itself."""
+
+    def __init__(self, line: FilterLine, member: Member, places: ProcessLimit, *, takes_places: bool = False) -> None:
+        self.line = line
+        self.member = member
+        self.places = places
+        self._takes_places = takes_places
+        self._breaker = Breaker()
+
+    @property
+    def name(self) -> str:
+        """As the configuration names it."""
+        return self.line.name
+
+    @property
+    def running(self) -> int:
+        """Places that are in use in this worker."""
+        return self.places.taken
+
+    async def ask(
+        self, mail: Mail, request: FilterRequest, keep: Callable[[Text], None], started: Callable[[], None]
+    ) -> Answer:
+        """Let the filter judge a message, and apply what it wants. `keep` takes each text that it makes; `started` is
+        called when it begins. Raises OSError if the message is lost.
+        """
+        began = asyncio.get_running_loop().time()
+
+        def judged(verdict: str, text: str = "") -> FilterJudged:
+            return FilterJudged(self.name, verdict, asyncio.get_running_loop().time() - began, text)
+
+        if self._skips(request):
+            return Answer(judged("skipped"), mail, request.envelope)
+        if self.line.limit and mail.size > self.line.limit:
+            return self._oversize(mail, request, judged)
+        try:
+            judgement = await self._judgement(mail, request, started)
+            for edit in judgement.edits:
+                if isinstance(edit, edits.ReplaceBody | edits.ReplaceMessage):
+                    keep(edit.text)
+            return self._applied(judgement, mail, request, judged)
+        except FilterFailedError as error:
+            return self._failed(error, mail, request, judged)
+        except HeaderTooLargeError as error:
+            text = f"{ChainEnding.HEADER_TOO_LARGE.value}: {error}"
+            return self._failed(FilterFailedError(text, reply=HEADER_TOO_LARGE), mail, request, judged)
+
+    def _skips(self, request: FilterRequest) -> bool:
+        if self.line.skip_authenticated and request.authenticated:
+            return True
+        if not self.line.skip or not request.client:
+            return False
+        client = ip_address(request.client.partition("%")[0])
+        return any(client in network for network in self.line.skip)
+
+    def _oversize(self, mail: Mail, request: FilterRequest, judged: Callable[[str, str], FilterJudged]) -> Answer:
+        text = f"{ChainEnding.TOO_LARGE.value}: {mail.size} octets"
+        if self.line.oversize is Oversize.PASS:
+            return Answer(judged("skipped", text), mail, request.envelope)
+        action, reply = OVERSIZE[self.line.oversize]
+        return self._refused(Judgement(action, reply, text), mail, request, judged)
+
+    # The filter is asked.
+
+    async def _judgement(self, mail: Mail, request: FilterRequest, started: Callable[[], None]) -> Judgement:
+        """Ask the filter. Raises FilterFailedError."""
+        loop = asyncio.get_running_loop()
+        if not self._breaker.allows(loop.time()):
+            raise _failure(ChainEnding.PAUSED)
+        try:
+            judgement = await self._asked(mail, request, started)
+        except NotAskedError:
+            self._breaker.undecided()
+            raise
+        except FilterFailedError as error:
+            if error.unreachable or error.timed_out:
+                if self._breaker.failed(loop.time()):
+                    log.warning("filter %s does not answer, and gets no mail for some seconds: %s", self.name, error)
+            else:
+                self._answered()
+            raise
+        except BaseException:
+            self._breaker.undecided()
+            raise
+        self._answered()
+        return judgement
+
+    def _answered(self) -> None:
+        if self._breaker.succeeded():
+            log.warning("filter %s answers again", self.name)
+
+    async def _asked(self, mail: Mail, request: FilterRequest, started: Callable[[], None]) -> Judgement:
+        try:
+            async with AsyncExitStack() as held:
+                if self._takes_places:  # it has its own clock, too
+                    started()
+                    return await self.member.judge(mail, request)
+                await held.enter_async_context(place(self.places, request.client, self.line.wait))
+                started()
+                async with asyncio.timeout(self.line.timeout):
+                    return await self.member.judge(mail, request)
+        except NoPlaceError:
+            raise NotAskedError(ChainEnding.NO_PLACE.value, reply=REPLIES[ChainEnding.NO_PLACE]) from None
+        except TimeoutError:
+            raise _failure(ChainEnding.TIMED_OUT, f"{self.line.timeout:g} s", timed_out=True) from None
+        except (OSError, EOFError) as error:
+            raise _failure(ChainEnding.FAILED, str(error) or type(error).__name__) from error
+
+    # What it said.
+
+    def _applied(
+        self, judgement: Judgement, mail: Mail, request: FilterRequest, judged: Callable[[str, str], FilterJudged]
+    ) -> Answer:
+        if judgement.action is not Action.PASS:
+            return self._refused(judgement, mail, request, judged)
+        wanted = judgement.edits
+        if forbidden := self._forbidden(wanted):
+            raise _failure(ChainEnding.NOT_ALLOWED, f"{forbidden.value}: add it to edits= of filter {self.name}")
+        if self.line.mode is Mode.TAG:
+            wanted = (*self._without_tags(mail), *wanted)
+        edited = self._edited(mail, request.envelope, wanted)
+        changed = edited.mail is not mail or edited.envelope is not request.envelope
+        if edited.quarantine is not None and self.line.mode is Mode.TAG:
+            return self._tagged("quarantine", edited.quarantine, mail, request, judged)
+        verdict = "quarantine" if edited.quarantine is not None else "edit" if changed else "pass"
+        note = judged(verdict, edited.quarantine or judgement.detail)
+        return Answer(note, edited.mail, edited.envelope, edited.quarantine, None, judgement.errors, wanted)
+
+    def _edited(self, mail: Mail, envelope: Envelope, wanted: tuple[Edit, ...]) -> editing.Edited:
+        try:
+            return editing.apply(mail, envelope, wanted)
+        except editing.EditError as error:
+            raise _failure(ChainEnding.BAD_EDIT, error) from error
+
+    def _forbidden(self, wanted: tuple[Edit, ...]) -> EditKind | None:
+        """What one of the edits changes that `edits=` does not name."""
+        if self.line.edits == frozenset(EditKind):
+            return None
+        needed = {kind for edit in wanted for kind in _KINDS.get(type(edit), ())}
+        return min(needed - self.line.edits, key=lambda kind: kind.value, default=None)
+
+    def _refused(
+        self, judgement: Judgement, mail: Mail, request: FilterRequest, judged: Callable[[str, str], FilterJudged]
+    ) -> Answer:
+        reply = judgement.reply or USUAL[judgement.action]
+        words = reply.wire.decode("ascii", "replace").strip().replace("\r\n", " ")
+        if self.line.mode is Mode.TAG:
+            return self._tagged(judgement.action.value, words, mail, request, judged)
+        said = judgement.said or words
+        refusal = replace(judgement, reply=reply, said=said)
+        text = judgement.detail or said
+        return Answer(judged(judgement.action.value, text), mail, request.envelope, None, refusal, judgement.errors)
+
+    # mode=tag.
+
+    def _without_tags(self, mail: Mail) -> list[Edit]:
+        """Delete fields with the name of our tag: only we write it."""
+        name = self._tag
+        there = sum(field.has_name(name) for field in mail.header.fields)
+        return [edits.ChangeHeader(name, number, b"") for number in range(1, there + 1)]
+
+    @property
+    def _tag(self) -> bytes:
+        return b"X-Filter-" + self.name.encode()
+
+    def _tagged(
+        self, verdict: str, text: str, mail: Mail, request: FilterRequest, judged: Callable[[str, str], FilterJudged]
+    ) -> Answer:
+        value = f"{verdict}={text}".encode("ascii", "replace")[:900]  # one line (RFC 5322 section 2.1.1)
+        wanted = (*self._without_tags(mail), edits.AddHeader(self._tag, value.translate(_PRINTABLE)))
+        edited = self._edited(mail, request.envelope, wanted)
+        return Answer(judged("tag", f"{verdict}: {text}"), edited.mail, request.envelope)
+
+    # It failed.
+
+    def _failed(
+        self,
+        error: FilterFailedError,
+        mail: Mail,
+        request: FilterRequest,
+        judged: Callable[[str, str], FilterJudged],
+    ) -> Answer:
+        log.warning("%s: filter %s failed: %s, id=%s", request.connection, self.name, error, request.trace_id)
+        note, failure = judged("failed", str(error)), self.line.failure
+        if failure is Failure.PASS:
+            return Answer(note, mail, request.envelope)
+        if failure is Failure.QUARANTINE:
+            return Answer(note, mail, request.envelope, f"filter {self.name} failed: {error}")
+        if failure is Failure.REJECT:
+            refusal = Judgement(Action.REJECT, NOT_CHECKED, str(error))
+        else:
+            ending = ChainEnding.UNREACHABLE if error.unreachable else ChainEnding.FAILED
+            reply = error.reply or REPLIES[ending]
+            action = Action.REJECT if reply.code >= 500 else Action.TEMPFAIL  # to try again would never help
+            refusal = Judgement(action, reply, str(error))
+        return Answer(note, mail, request.envelope, None, refusal)
+
+
+_PRINTABLE = bytes(octet if 32 <= octet < 127 else 63 for octet in range(256))
+
+_KINDS = {
+    edits.AddHeader: (EditKind.HEADERS,),
+    edits.InsertHeader: (EditKind.HEADERS,),
+    edits.ChangeHeader: (EditKind.HEADERS,),
+    edits.ReplaceBody: (EditKind.BODY,),
+    edits.ReplaceMessage: (EditKind.HEADERS, EditKind.BODY),
+    edits.ChangeSender: (EditKind.SENDER,),
+    edits.AddRecipient: (EditKind.RECIPIENTS,),
+    edits.DeleteRecipient: (EditKind.RECIPIENTS,),
+}
+
+
+def _failure(ending: ChainEnding, about: object = "", *, timed_out: bool = False) -> FilterFailedError:
+    known = str(about)
+    text = f"{ending.value}: {known}" if known else ending.value
+    return FilterFailedError(text, reply=REPLIES[ending], timed_out=timed_out)

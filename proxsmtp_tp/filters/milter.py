@@ -1,0 +1,113 @@
+"""Filter type milter: any program that speaks sendmail's milter protocol, on one connection for each message.
+
+The connection is made when the message is complete: the filter is not kept waiting by slow clients. The protocol, and
+what each answer means: `protocols.milter`. A message that is refused at one recipient is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.filters.asking import READ_SIZE, connection
+from proxsmtp_tp.filters.edits import ReplaceBody
+from proxsmtp_tp.filters.member import Judgement
+from proxsmtp_tp.filters.milter_facts import message_for
+from proxsmtp_tp.filters.new_text import NewText, size_limit
+from proxsmtp_tp.filters.protocols.milter import MilterDialogue
+from proxsmtp_tp.filters.protocols.milter_message import Decision
+from proxsmtp_tp.filters.protocols.milter_options import Actions, Stage, Steps
+from proxsmtp_tp.filters.scanner_endings import shown
+from proxsmtp_tp.filters.streams import Servers
+from proxsmtp_tp.filters.verdict import Action
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.filter_lines import FilterLine
+    from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.mail import Mail
+    from proxsmtp_tp.filters.parts import Parts
+    from proxsmtp_tp.filters.protocols.milter_message import Outcome
+    from proxsmtp_tp.filters.protocols.milter_options import Options
+    from proxsmtp_tp.filters.streams import Stream
+
+
+class MilterMember:
+    """A Member."""
+
+    def __init__(self, line: FilterLine, parts: Parts) -> None:
+        self._servers = Servers(line.addresses, line.connect)
+        self._space = parts.space
+        self._hostname = parts.hostname
+
+    async def judge(self, mail: Mail, request: FilterRequest) -> Judgement:
+        """Member."""
+        with NewText(self._space, size_limit(mail.size)) as body:
+            async with connection(self._servers) as stream:
+                dialogue = MilterDialogue(message_for(mail, request, self._hostname))
+                outcome = await _talk(stream, dialogue, mail, body)
+                stream.writer.write(dialogue.goodbye())
+            body.finish()
+            return _judgement(outcome, body)
+
+    async def describe(self) -> list[str]:
+        """Negotiate: what the filter speaks, may do, and wants. Raises FilterFailedError."""
+        dialogue = MilterDialogue(message_for(None, None, self._hostname))
+        async with connection(self._servers) as stream:
+            stream.writer.write(dialogue.output())
+            while dialogue.options is None:
+                await _hear(stream, dialogue)
+            stream.writer.write(dialogue.goodbye())
+            return _described(dialogue.options, str(stream.address))
+
+    def close(self) -> None:
+        """Member: no connection is kept."""
+
+
+async def _talk(stream: Stream, dialogue: MilterDialogue, mail: Mail, body: NewText) -> Outcome:
+    """The whole dialogue, until its outcome."""
+    chunks = mail.chunks(mail.body_start)
+    while dialogue.outcome is None:
+        if sent := dialogue.output():
+            stream.writer.write(sent)
+            await stream.writer.drain()
+            await asyncio.sleep(0)  # drain gives way only where the filter is slow
+        elif dialogue.wants_body:
+            dialogue.body(next(chunks, b""))
+        elif dialogue.waiting:
+            await _hear(stream, dialogue)
+            body.write(dialogue.take_body())
+    return dialogue.outcome
+
+
+async def _hear(stream: Stream, dialogue: MilterDialogue) -> None:
+    data = await stream.reader.read(READ_SIZE)
+    if data:
+        dialogue.feed(data)
+    else:
+        dialogue.closed()
+
+
+def _judgement(outcome: Outcome, body: NewText) -> Judgement:
+    detail = f"at {outcome.event.value}"
+    if outcome.decision is Decision.DISCARD:
+        return Judgement(Action.DISCARD, detail=detail)
+    if outcome.reply is not None:
+        action = Action.TEMPFAIL if outcome.reply.transient else Action.REJECT
+        return Judgement(action, outcome.reply, detail, shown(outcome.reply))
+    edits = (*outcome.edits, ReplaceBody(body.keep())) if outcome.body_replaced else outcome.edits
+    return Judgement(detail=detail, edits=edits)
+
+
+def _described(options: Options, address: str) -> list[str]:
+    wanted = [action.name.lower() for action in Actions if action in options.actions and action.name]
+    left_out = [step.name.lower() for step in Steps if step in options.steps and step.name]
+    lines = [
+        f"{address}: milter protocol version {options.version}",
+        f"actions: {', '.join(wanted) or 'none'}",
+        f"steps: {', '.join(left_out) or 'all events, all answered'}",
+    ]
+    for stage in Stage:
+        if stage in options.macros:
+            names = b" ".join(options.macros[stage]).decode("ascii", "replace")
+            lines.append(f"macros at {stage.name.lower()}: {names or 'none'}")
+    return lines

@@ -1,0 +1,54 @@
+"""What a milter is told of connection and message: the macros, and the name of the client.
+
+Names are not looked up, so a client's name is its address in brackets, as Postfix shows a client without one.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.filters.protocols.milter_message import MilterMessage
+from proxsmtp_tp.smtp.envelope import Envelope
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.mail import Mail
+
+
+def message_for(mail: Mail | None, request: FilterRequest | None, hostname: str) -> MilterMessage:
+    """What is shown of a message; without one, only for a negotiation. Raises HeaderTooLargeError and OSError."""
+    if mail is None or request is None:
+        return MilterMessage("", 0, b"localhost", b"", Envelope(b""), ())
+    client = request.client
+    name = f"[{client}]".encode() if client else b"localhost"
+    fields = ((field.name, field.raw_value) for field in mail.header.fields)
+    macros = _macros(request, hostname.encode())
+    return MilterMessage(client, request.client_port, name, request.helo, request.envelope, fields, macros)
+
+
+def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:
+    """Macros that have a value (sendmail's cf/README; Postfix' MILTER_README)."""
+    client, server = request.client.encode(), request.server.encode()
+    known = {
+        b"j": hostname,
+        b"{daemon_name}": hostname,
+        b"v": b"proxsmtp-tp",
+        b"b": formatdate(time.time(), localtime=True).encode(),
+        b"r": b"ESMTP",
+        b"s": request.helo,
+        b"i": request.trace_id.encode(),
+        b"_": b"unknown [%s]" % client if client else b"localhost",
+        b"{client_addr}": client,
+        b"{client_name}": b"unknown",
+        b"{client_ptr}": b"unknown",
+        b"{client_resolve}": b"FAIL",
+        b"{client_port}": b"%d" % request.client_port if request.client_port else b"",
+        b"{daemon_addr}": server,
+        b"{if_addr}": server,
+        b"{daemon_port}": b"%d" % request.server_port if request.server_port else b"",
+        # That the server has accepted AUTH is known, the mechanism and the name are not.
+        b"{auth_type}": b"unknown" if request.authenticated else b"",
+    }
+    return {name: value for name, value in known.items() if value}

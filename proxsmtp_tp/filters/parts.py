@@ -1,0 +1,27 @@
+"""What a filter type of a chain may need of its worker."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.settings import FilterDefault
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.filters.limit import ProcessLimit
+    from proxsmtp_tp.filters.spool_space import SpoolSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a type may need of its worker."""
+
+    space: SpoolSpace
+    """For a body or message that the filter returns: `spool.Spool(space)`."""
+    limit: ProcessLimit
+    """`max=` and `wait=`: the types in TAKE_PLACES take and free places, for the others the chain does it."""
+    default: FilterDefault = FilterDefault.REJECT
+    """FilterDefault."""
+    hostname: str = field(default_factory=socket.gethostname)
+    """Our name: milter's `j` and `{daemon_name}`, rspamd's MTA-Name."""

@@ -1,0 +1,150 @@
+"""Milter packets: uint32 length in network order (it counts the code), one octet of code, payload.
+
+The codes are those of libmilter's mfdef.h. Strings in a payload end with NUL.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from proxsmtp_tp.filters.protocols.errors import ProtocolError
+
+SENT_LIMIT = 65_535
+"""Octets of payload that we send in a packet: libmilter closes the connection on more (MILTER_MAX_DATA_SIZE)."""
+RECEIVED_LIMIT = 65_535 + 1_024
+"""Octets of payload that we take in a packet, except REPLBODY: libmilter's limit, and an allowance for what counts
+differently in other implementations."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class Command:
+    """Codes of what we send."""
+
+    ABORT: Final = b"A"
+    BODY: Final = b"B"
+    CONNECT: Final = b"C"
+    MACRO: Final = b"D"
+    END: Final = b"E"
+    HELO: Final = b"H"
+    HEADER: Final = b"L"
+    MAIL: Final = b"M"
+    END_OF_HEADER: Final = b"N"
+    OPTIONS: Final = b"O"
+    QUIT: Final = b"Q"
+    RCPT: Final = b"R"
+    DATA: Final = b"T"
+
+
+class Answer:
+    """Codes of what a filter sends."""
+
+    ADD_RECIPIENT: Final = b"+"
+    DELETE_RECIPIENT: Final = b"-"
+    ADD_RECIPIENT_PARAMETERS: Final = b"2"
+    SHUTDOWN: Final = b"4"
+    ACCEPT: Final = b"a"
+    REPLACE_BODY: Final = b"b"
+    CONTINUE: Final = b"c"
+    DISCARD: Final = b"d"
+    CHANGE_SENDER: Final = b"e"
+    CONNECTION_FAILED: Final = b"f"
+    ADD_HEADER: Final = b"h"
+    INSERT_HEADER: Final = b"i"
+    SET_MACROS: Final = b"l"
+    CHANGE_HEADER: Final = b"m"
+    OPTIONS: Final = b"O"
+    PROGRESS: Final = b"p"
+    QUARANTINE: Final = b"q"
+    REJECT: Final = b"r"
+    SKIP: Final = b"s"
+    TEMPFAIL: Final = b"t"
+    REPLY: Final = b"y"
+
+
+def packet(code: bytes, payload: bytes = b"") -> bytes:
+    """A packet to send. The caller keeps `payload` within SENT_LIMIT."""
+    return _LENGTH.pack(1 + len(payload)) + code + payload
+
+
+def strings(*texts: bytes) -> bytes:
+    """Texts as the protocol's strings. NUL in a text is shown as a space: it would end the string."""
+    return b"".join(text.replace(b"\0", b" ") + b"\0" for text in texts)
+
+
+def split_strings(payload: bytes) -> list[bytes]:
+    """The strings of a payload. Raises ProtocolError if the last one has no end."""
+    if not payload:
+        return []
+    if not payload.endswith(b"\0"):
+        raise ProtocolError("a string without its end (NUL)")
+    return payload[:-1].split(b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A packet from the filter, or a piece of a REPLBODY packet: the packet is complete with its `last` piece."""
+
+    code: bytes
+    payload: bytes
+    last: bool = True
+
+
+class PacketReader:
+    """Splits a filter's byte stream into packets, in limited memory.
+
+    REPLBODY comes in pieces as they arrive: rspamd sends the whole body as one packet. The caller limits their sum.
+    """
+
+    __slots__ = ("_body_left", "_buffer")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._body_left = 0
+        """Octets of the current REPLBODY packet that have not come yet."""
+
+    def __len__(self) -> int:
+        """Octets that were fed and not returned yet."""
+        return len(self._buffer)
+
+    @property
+    def between_packets(self) -> bool:
+        """Whether the stream could end here."""
+        return not self._buffer and not self._body_left
+
+    def feed(self, data: bytes) -> None:
+        """Take what the filter sent, in chunks of any size."""
+        self._buffer += data
+
+    def next(self) -> Packet | None:
+        """The next packet or piece; None if more bytes are needed. Raises ProtocolError."""
+        if self._body_left:
+            return self._body_piece()
+        if len(self._buffer) < _LENGTH.size + 1:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if not length:
+            raise ProtocolError("a packet without a code")
+        code = bytes(self._buffer[_LENGTH.size : _LENGTH.size + 1])
+        start, end = _LENGTH.size + 1, _LENGTH.size + length
+        if code == Answer.REPLACE_BODY and length > 1:
+            del self._buffer[:start]
+            self._body_left = length - 1
+            return self._body_piece()
+        if length - 1 > RECEIVED_LIMIT:
+            raise ProtocolError(f"a packet of {length} octets")
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(self._buffer[start:end])
+        del self._buffer[:end]
+        return Packet(code, payload)
+
+    def _body_piece(self) -> Packet | None:
+        piece = bytes(self._buffer[: self._body_left])
+        if not piece:
+            return None
+        del self._buffer[: len(piece)]
+        self._body_left -= len(piece)
+        return Packet(Answer.REPLACE_BODY, piece, last=not self._body_left)

@@ -1,0 +1,66 @@
+"""Connections to the servers that judge mail (milter, clamd, spamd, rspamd): several addresses, the next one if one
+cannot be connected to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.filters.member import FilterFailedError
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.addresses import Address
+
+BUFFER = 64 * 1024
+"""Octets that a stream reads ahead: what a server sends faster waits in its own socket."""
+
+RETURN = 30.0
+"""Seconds after which the first address is tried again, when another one was used in place of it."""
+
+
+class Stream(NamedTuple):
+    """A connection. Write, then `await writer.drain()`: a server that does not read must not fill the memory."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    address: Address
+
+
+class Servers:
+    """The addresses of one filter. `connect`: seconds for each."""
+
+    def __init__(self, addresses: tuple[Address, ...], connect: float) -> None:
+        self.addresses = addresses
+        self._connect = connect
+        self._current = 0
+        self._since = 0.0
+
+    async def open(self) -> Stream:
+        """Connect to the address that worked last, else to the others. Raises FilterFailedError (`unreachable`)."""
+        now = asyncio.get_running_loop().time()
+        if self._current and now - self._since > RETURN:
+            self._current = 0
+        reasons = []
+        for step in range(len(self.addresses)):
+            index = (self._current + step) % len(self.addresses)
+            address = self.addresses[index]
+            try:
+                async with asyncio.timeout(self._connect):
+                    reader, writer = await _connected(address)
+            except TimeoutError:
+                reasons.append(f"{address}: no connection within {self._connect:g} s")
+            except OSError as error:
+                reasons.append(f"{address}: {error.strerror or error}")
+            else:
+                if index != self._current:
+                    self._current, self._since = index, now
+                return Stream(reader, writer, address)
+        raise FilterFailedError("; ".join(reasons), unreachable=True)
+
+
+async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(address, UnixAddress):
+        return await asyncio.open_unix_connection(address.path, limit=BUFFER)
+    return await asyncio.open_connection(address.host, address.port, limit=BUFFER)

@@ -1,0 +1,143 @@
+"""The command quarantine: list, show, delete, and release to a real SMTP server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.cli.main import main
+from proxsmtp_tp.filters.mail import Mail, Octets
+from proxsmtp_tp.filters.quarantine import QuarantineFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TEXT = b"Subject: x\r\n\r\n.dot\r\nbody \xff\r\n"
+
+
+class Server(threading.Thread):
+    """Takes one session; `refuse` is the beginning of a line that gets 550."""
+
+    def __init__(self, refuse: bytes = b"never") -> None:
+        super().__init__(daemon=True)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.refuse = refuse
+        self.lines: list[bytes] = []
+        self.message = b""
+
+    def run(self) -> None:
+        peer, _ = self._listener.accept()
+        with self._listener, peer, peer.makefile("rwb", buffering=0) as file:
+            file.write(b"220 mx\r\n")
+            while line := file.readline():
+                self.lines.append(line.rstrip(b"\r\n"))
+                if line.upper().startswith(self.refuse.upper()):
+                    file.write(b"550 5.1.1 no\r\n")
+                elif line.upper().startswith(b"DATA"):
+                    file.write(b"354 go\r\n")
+                    while (text := file.readline()) != b".\r\n":
+                        self.message += text
+                    file.write(b"550 5.7.1 no\r\n" if self.refuse == b"." else b"250 2.0.0 queued\r\n")
+                else:
+                    file.write(b"250 ok\r\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> QuarantineFolder:
+    return QuarantineFolder(str(tmp_path / "q"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "x.conf"
+    path.write_text(f"OutAddress: 192.0.2.1\nFilter: a pipe cat\nQuarantineDirectory: {tmp_path}/q\n")
+    return str(path)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    started = Server()
+    started.start()
+    yield started
+    if started.is_alive():
+        socket.create_connection(("127.0.0.1", started.port)).close()
+        started.join(10)
+
+
+def kept(folder: QuarantineFolder, port: int) -> str:
+    envelope = {
+        "sender": "a@x.example",
+        "sender_parameters": "SIZE=9 BODY=8BITMIME AUTH=<>",
+        "recipients": ["b@y.example", "c\udcff@y.example"],
+        "recipient_parameters": ["NOTIFY=NEVER", ""],
+    }
+    facts = {"id": "01AB", "kind": "quarantine", "reason": "vi\nrus", "server": "127.0.0.1", "server_port": port}
+    return folder.add(Mail.of(Octets(TEXT)), facts | {"envelope": envelope})
+
+
+def test_list_and_show(folder: QuarantineFolder, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.path.mkdir()
+    assert main(["quarantine", "-f", config]) == 0
+    assert capsys.readouterr().out == ""
+    name = kept(folder, 25)
+    assert main(["quarantine", "-f", config]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name}  20")
+    assert said.endswith(f"  quarantine  {len(TEXT)}  <a@x.example> to <b@y.example> and 1 more  vi\\nrus\n")
+    assert main(["quarantine", "list", "-f", config, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == name
+    assert main(["quarantine", "show", name, "-f", config]) == 0
+    said = capsys.readouterr().out
+    assert "envelope.recipients: b@y.example, c\\udcff@y.example\n" in said
+    assert "\nSubject: x\n\n.dot\nbody \\xff\n" in said
+
+
+def test_delete(folder: QuarantineFolder, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = kept(folder, 25)
+    assert main(["quarantine", "delete", name, "-f", config]) == 0
+    assert list(folder.path.iterdir()) == []
+    assert main(["quarantine", "delete", name, "../x", "-f", config]) == 1
+    assert "../x: '../x' is no name" in capsys.readouterr().err
+
+
+def test_release(folder: QuarantineFolder, config: str, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    name = kept(folder, server.port)
+    assert main(["quarantine", "release", name, "-f", config]) == 0
+    assert capsys.readouterr().out == f"released {name}: 250 2.0.0 queued\n"
+    assert server.lines[1:4] == [
+        b"MAIL FROM:<a@x.example> BODY=8BITMIME",
+        b"RCPT TO:<b@y.example> NOTIFY=NEVER",
+        b"RCPT TO:<c\xff@y.example>",
+    ]
+    assert server.message == TEXT.replace(b"\r\n.", b"\r\n..")
+    assert list(folder.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("refuse", [b"MAIL", b"RCPT TO:<c", b"DATA", b"."])
+def test_a_refused_release_keeps_the_message(
+    folder: QuarantineFolder, config: str, server: Server, refuse: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.refuse = refuse
+    name = kept(folder, 1)
+    assert main(["quarantine", "release", name, "-f", config, "--server", f"127.0.0.1:{server.port}"]) == 1
+    assert f"{name}: not released: " in (said := capsys.readouterr().err)
+    assert " no" in said
+    assert folder.entry(name).path.exists()
+    assert server.message == (TEXT.replace(b"\r\n.", b"\r\n..") if refuse == b"." else b"")
+
+
+def test_without_a_server_or_a_quarantine(
+    folder: QuarantineFolder, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = kept(folder, 0)
+    assert main(["quarantine", "release", name, "-f", config]) == 1
+    assert "name one with --server" in capsys.readouterr().err
+    assert main(["quarantine", "release", name, "-f", config, "--server", "/x"]) == 1
+    (tmp_path / "x.conf").write_text("OutAddress: 192.0.2.1\n")
+    assert main(["quarantine", "-f", config]) == 2

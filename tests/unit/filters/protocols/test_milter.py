@@ -1,0 +1,464 @@
+"""The milter dialogue: events, macros, answers, edits, limits; any octets end with an answer or an error."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxsmtp_tp.filters import edits
+from proxsmtp_tp.filters.protocols import milter
+from proxsmtp_tp.filters.protocols.errors import ProtocolError
+from proxsmtp_tp.filters.protocols.milter import FIELD_TOO_LONG, MilterDialogue
+from proxsmtp_tp.filters.protocols.milter_message import Decision, Event, Outcome
+from proxsmtp_tp.filters.protocols.milter_options import OFFER, Steps
+from proxsmtp_tp.filters.protocols.milter_packets import RECEIVED_LIMIT, PacketReader
+from proxsmtp_tp.filters.protocols.milter_reply import parse_reply
+from proxsmtp_tp.smtp.envelope import Envelope
+from tests.unit.filters.protocols.milter_peer import CONTINUE, Peer, message, options, packet
+
+ALL_EVENTS = b"OCHMRRTLLLNBE"
+SILENT = 0xFF080 & ~0x20000 | 0x40000
+ACCEPT, REJECT, TEMPFAIL, DISCARD, SKIP, PROGRESS = (packet(code) for code in (b"a", b"r", b"t", b"d", b"s", b"p"))
+INDEX = struct.Struct(">I").pack
+
+
+def dialogue(**given: object) -> MilterDialogue:
+    return MilterDialogue(message(**given))
+
+
+def judged(peer: Peer, body: bytes = b"Hello\r\n", chunk: int = 4096, **given: object) -> Outcome:
+    return peer.run(dialogue(**given), body, chunk)
+
+
+def at_end(*packets: bytes, **given: object) -> Outcome:
+    """The outcome if the filter says this after the end of the message."""
+    return Peer({b"E": [b"".join(packets)]}).run(dialogue(**given))
+
+
+# Events.
+
+
+def test_offer() -> None:
+    assert bytes.fromhex("0000000d 4f 00000006 000001ff 001ff7ff") == OFFER
+
+
+def test_events_in_order() -> None:
+    peer = Peer()
+    outcome = judged(peer)
+    assert outcome == Outcome(Decision.PASS, Event.END)
+    assert peer.names() == ALL_EVENTS
+    said = [payload for code, payload in peer.events if code not in b"DO"]
+    assert said == [
+        b"[192.0.2.7]\0004\x12\x67192.0.2.7\0",
+        b"client.example\0",
+        b"<a@example>\0SIZE=10\0BODY=8BITMIME\0",
+        b"<b@example>\0",
+        b"<c@example>\0NOTIFY=NEVER\0",
+        b"",
+        b"Subject\0one\n two\0",
+        b"X\0y\0",
+        b"Subject\0\tthree \0",
+        b"",
+        b"Hello\r\n",
+        b"",
+    ]
+
+
+def test_ipv6_client() -> None:
+    peer = Peer()
+    judged(peer, client="2001:db8::1", name=b"mx.example")
+    assert peer.events[2][1] == b"mx.example\0006\x12\x67IPv6:2001:db8::1\0"
+
+
+def test_client_without_an_address() -> None:
+    peer = Peer()
+    judged(peer, client="", name=b"localhost")
+    assert peer.events[2][1] == b"localhost\0U"
+
+
+def test_leading_space_is_shown_if_the_filter_wants_it() -> None:
+    peer = Peer(negotiated=options(steps=Steps.LEADING_SPACE))
+    judged(peer, fields=[(b"A", b" b"), (b"C", b"d")])
+    assert [payload for code, payload in peer.events if code == b"L"] == [b"A\0 b\0", b"C\0d\0"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        (Steps.NO_CONNECT, b"OHMRRTLLLNBE"),
+        (Steps.NO_HELO, b"OCMRRTLLLNBE"),
+        (Steps.NO_MAIL, b"OCHRRTLLLNBE"),
+        (Steps.NO_RCPT, b"OCHMTLLLNBE"),
+        (Steps.NO_DATA, b"OCHMRRLLLNBE"),
+        (Steps.NO_HEADERS, b"OCHMRRTNBE"),
+        (Steps.NO_END_OF_HEADER, b"OCHMRRTLLLBE"),
+        (Steps.NO_BODY, b"OCHMRRTLLLNE"),
+        (Steps.REJECTED_RECIPIENTS, ALL_EVENTS),
+        (0x7F, b"OTE"),
+    ],
+)
+def test_events_that_are_not_wanted(steps: int, left: bytes) -> None:
+    peer = Peer(negotiated=options(steps=steps))
+    assert judged(peer).decision is Decision.PASS
+    assert peer.names() == left
+    assert peer.macros(b"C")[b"j"] == b"gw.example"  # macros come also without their event
+
+
+@pytest.mark.parametrize("bit", [0x80, 0x1000, 0x2000, 0x4000, 0x8000, 0x10000, 0x40000, 0x80000, SILENT])
+def test_events_without_an_answer(bit: int) -> None:
+    codes = {0x80: b"L", 0x1000: b"C", 0x2000: b"H", 0x4000: b"M", 0x8000: b"R", 0x10000: b"T", 0x40000: b"N"}
+    silent = codes.get(bit, b"B" if bit == 0x80000 else b"LCHMRTNB")
+    peer = Peer({silent[at : at + 1]: [b""] for at in range(len(silent))}, options(steps=bit))
+    assert judged(peer, b"x" * 200_000, 100_000).decision is Decision.PASS
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6])
+def test_older_versions_get_no_newer_event(version: int) -> None:
+    peer = Peer(negotiated=options(version, steps=SILENT if version < 6 else 0))
+    assert judged(peer).decision is Decision.PASS
+    assert peer.names() == (ALL_EVENTS if version > 3 else b"OCHMRRLLLNBE")
+    assert bool(peer.macros(b"T")) is (version > 3)
+
+
+def test_no_helo_no_event() -> None:
+    peer = Peer()
+    judged(peer, helo=b"")
+    assert b"H" not in peer.names()
+
+
+def test_the_null_sender() -> None:
+    peer = Peer()
+    judged(peer, envelope=Envelope(b"", b"", [b"b@example"], [b""]))
+    assert (b"M", b"<>\0") in peer.events
+
+
+@pytest.mark.parametrize("chunk", [1, 65_535, 65_536, 200_000])
+def test_body_in_chunks_that_libmilter_takes(chunk: int) -> None:
+    body = b"x" * 150_000 if chunk > 1 else b"x" * 30
+    peer = Peer()
+    judged(peer, body, chunk)
+    pieces = [payload for code, payload in peer.events if code == b"B"]
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= 65_535
+    assert peer.events[-1] == (b"E", b"")
+
+
+@pytest.mark.parametrize(("size", "decision"), [(65_528, Decision.PASS), (65_529, Decision.REFUSE)])
+def test_a_field_that_no_packet_holds(size: int, decision: Decision) -> None:
+    outcome = judged(Peer(), fields=[(b"Long-", b" " + b"x" * size)])
+    assert outcome.decision is decision
+    assert outcome.reply == (FIELD_TOO_LONG if decision is Decision.REFUSE else None)
+
+
+# Macros.
+
+
+def test_macros_of_each_stage() -> None:
+    peer = Peer()
+    judged(peer)
+    assert peer.macros(b"C") == {b"j": b"gw.example", b"_": b"unknown [192.0.2.7]"}
+    assert peer.macros(b"H") == {}
+    assert peer.macros(b"M")[b"i"] == b"ID1"
+    assert peer.macros(b"M")[b"{mail_addr}"] == b"a@example"
+    assert peer.macros(b"R")[b"{rcpt_addr}"] == b"c@example"
+    assert peer.macros(b"N") == peer.macros(b"E") == {b"i": b"ID1"}
+
+
+def test_macros_that_the_filter_names() -> None:
+    lists = INDEX(0) + b"{j} {xy}, _\0" + INDEX(3) + b"{rcpt_addr}\0" + INDEX(5) + b"\0"
+    peer = Peer(negotiated=options(lists=lists))
+    judged(peer, macros={b"j": b"1", b"{xy}": b"2", b"_": b"3", b"i": b"4"})
+    assert peer.macros(b"C") == {b"j": b"1", b"{xy}": b"2", b"_": b"3"}
+    assert peer.macros(b"R") == {b"{rcpt_addr}": b"c@example"}
+    assert peer.macros(b"E") == {}
+    assert peer.macros(b"N") == {b"i": b"4"}
+
+
+# Negotiation.
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        packet(b"c"),
+        packet(b"O", b"\0" * 11),
+        options(1),
+        options(7),
+        options(lists=b"\0"),
+        options(lists=INDEX(0) + b"j"),
+        options(lists=INDEX(7) + b"j\0"),
+        options()[:-1],
+        packet(b"t"),
+    ],
+)
+def test_no_negotiation(answer: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        judged(Peer(negotiated=answer))
+
+
+def test_bits_that_were_not_offered_are_ignored() -> None:
+    peer = Peer(negotiated=options(actions=0xFFFFFFFF, steps=0xFFE00000 | 0x800))
+    assert judged(peer).decision is Decision.PASS
+    assert peer.names() == ALL_EVENTS
+
+
+# Answers.
+
+
+@pytest.mark.parametrize("code", [b"C", b"H", b"M", b"T", b"L", b"N", b"B", b"E"])
+def test_refusals_at_each_event(code: bytes) -> None:
+    for answer, number in ((REJECT, 550), (TEMPFAIL, 451), (packet(b"4"), 451), (packet(b"y", b"554 5.7.1 no\0"), 554)):
+        peer = Peer({code: [answer]})
+        outcome = judged(peer)
+        assert outcome.decision is Decision.REFUSE
+        assert outcome.reply is not None
+        assert outcome.reply.code == number
+        assert peer.names().endswith(code)
+
+
+@pytest.mark.parametrize("code", [b"C", b"H", b"M", b"R", b"T", b"L", b"N", b"B", b"E"])
+def test_acceptance_at_each_event(code: bytes) -> None:
+    peer = Peer({code: [ACCEPT]})
+    assert judged(peer).decision is Decision.PASS
+    assert peer.names().endswith(code)
+
+
+@pytest.mark.parametrize("code", [b"M", b"R", b"T", b"L", b"N", b"B", b"E"])
+def test_discard_at_each_event(code: bytes) -> None:
+    assert judged(Peer({code: [DISCARD]})).decision is Decision.DISCARD
+
+
+@pytest.mark.parametrize("code", [b"C", b"H"])
+def test_no_discard_before_a_message(code: bytes) -> None:
+    with pytest.raises(ProtocolError, match="no answer to"):
+        judged(Peer({code: [DISCARD]}))
+
+
+@pytest.mark.parametrize(
+    ("answers", "number"),
+    [
+        ([REJECT, packet(CONTINUE)], 550),
+        ([packet(CONTINUE), TEMPFAIL], 451),
+        ([REJECT, TEMPFAIL], 451),
+        ([TEMPFAIL, REJECT], 451),
+        ([packet(b"y", b"553 one\0"), REJECT], 553),
+        ([REJECT, ACCEPT], 550),
+    ],
+)
+def test_a_refused_recipient_refuses_the_message(answers: list[bytes], number: int) -> None:
+    peer = Peer({b"R": answers})
+    outcome = judged(peer)
+    assert (outcome.decision, outcome.event) == (Decision.REFUSE, Event.RCPT)
+    assert outcome.reply is not None
+    assert outcome.reply.code == number
+    assert peer.names() == b"OCHMRR"
+
+
+@pytest.mark.parametrize(
+    ("code", "left"), [(b"R", b"OCHMRTLLLNBBBE"), (b"L", b"OCHMRRTLNBBBE"), (b"B", b"OCHMRRTLLLNBE")]
+)
+def test_skip(code: bytes, left: bytes) -> None:
+    peer = Peer({code: [SKIP]})
+    assert judged(peer, b"abc", 1).decision is Decision.PASS
+    assert peer.names() == left
+
+
+def test_skip_in_the_middle_of_a_chunk() -> None:
+    peer = Peer({b"B": [SKIP]})
+    judged(peer, b"x" * 300_000, 300_000)
+    assert peer.names() == b"OCHMRRTLLLNBE"
+
+
+def test_progress_at_any_time() -> None:
+    peer = Peer({code: [PROGRESS * 3 + packet(CONTINUE)] for code in (b"C", b"B", b"E")})
+    assert judged(peer).decision is Decision.PASS
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {b"C": [packet(CONTINUE) * 2]},
+        {b"H": [packet(b"?")]},
+        {b"M": [packet(b"f")]},
+        {b"M": [packet(b"h", b"a\0b\0")]},
+        {b"B": [packet(b"b", b"early")]},
+        {b"E": [SKIP]},
+        {b"E": [packet(CONTINUE) * 2]},
+        {b"E": [packet(b"l", b"x")]},
+        {b"E": [struct.pack(">I", 0) + b"c"]},
+        {b"E": [struct.pack(">I", 0xFFFFFFFF) + b"h"]},
+        {b"E": [packet(b"y", b"250 ok\0")]},
+        {b"E": [packet(b"y", b"5501 no\0")]},
+        {b"E": [packet(b"h", b"a")]},
+        {b"E": [packet(b"i", b"\0\0")]},
+        {b"E": [packet(b"+", b"")]},
+        {b"E": [packet(b"+", b"a\0b\0c\0")]},
+        {b"E": [packet(b"h", b"a\0" + b"b" * RECEIVED_LIMIT + b"\0")]},
+        {b"E": [packet(b"h", b"a\0b\0") * 1001]},
+        {b"E": [packet(b"h", b"a\0" + b"b" * 60_000 + b"\0") * 20]},
+        {b"E": [b""]},
+        {b"N": [packet(CONTINUE)[:3]]},
+    ],
+)
+def test_what_is_no_answer(answers: dict[bytes, list[bytes]]) -> None:
+    with pytest.raises(ProtocolError):
+        judged(Peer(answers))
+
+
+def test_an_answer_to_a_silent_event() -> None:
+    with pytest.raises(ProtocolError, match="an answer to no question"):
+        judged(Peer({b"L": [packet(CONTINUE)]}, options(steps=Steps.SILENT_HEADERS)))
+
+
+# Edits.
+
+
+def test_every_edit() -> None:
+    outcome = at_end(
+        packet(b"h", b"A\0b\0"),
+        packet(b"i", INDEX(1) + b"C\0d\n e\0"),
+        packet(b"m", INDEX(2) + b"Subject\0\0"),
+        packet(b"e", b"<s@x>\0RET=HDRS\0"),
+        packet(b"e", b"<>\0"),
+        packet(b"+", b"<r@x>\0"),
+        packet(b"2", b"q@x\0NOTIFY=NEVER\0"),
+        packet(b"-", b"<b@example>\0"),
+        packet(b"q", b"bad\0"),
+        PROGRESS,
+        packet(CONTINUE),
+    )
+    assert outcome.edits == (
+        edits.AddHeader(b"A", b"b"),
+        edits.InsertHeader(1, b"C", b"d\n e"),
+        edits.ChangeHeader(b"Subject", 2, b""),
+        edits.ChangeSender(b"s@x", b"RET=HDRS"),
+        edits.ChangeSender(b""),
+        edits.AddRecipient(b"r@x"),
+        edits.AddRecipient(b"q@x", b"NOTIFY=NEVER"),
+        edits.DeleteRecipient(b"b@example"),
+        edits.Quarantine("bad"),
+    )
+    assert not outcome.body_replaced
+
+
+def test_values_with_leading_space_are_verbatim() -> None:
+    peer = Peer({b"E": [packet(b"h", b"A\0 b\0") + ACCEPT]}, options(steps=Steps.LEADING_SPACE))
+    assert judged(peer).edits == (edits.AddHeader(b"A", b" b", verbatim=True),)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        (packet(b"b", b"one\ntwo\r") + packet(b"b", b"\nthree"), b"one\ntwo\r\nthree"),
+        (packet(b"b"), b""),
+        (packet(b"b", b"y" * 200_000), b"y" * 200_000),
+    ],
+)
+def test_a_new_body(said: bytes, body: bytes, cut: int) -> None:
+    if cut == 1 and len(body) == 200_000:
+        cut = 1000
+    peer = Peer({b"E": [said + packet(CONTINUE)]}, cut=cut)
+    assert judged(peer).body_replaced
+    assert peer.new_body == body
+
+
+def test_goodbye() -> None:
+    talk = dialogue()
+    assert talk.goodbye() == b""
+    Peer({b"E": [ACCEPT]}).run(talk)
+    assert talk.goodbye() == packet(b"Q")
+    talk = dialogue()
+    Peer({b"M": [REJECT]}).run(talk)
+    assert talk.goodbye() == packet(b"A") + packet(b"Q")
+
+
+# Replies.
+
+
+@pytest.mark.parametrize(
+    ("payload", "wire"),
+    [
+        (b"550 5.7.1 100%% no\0", b"550 5.7.1 100% no\r\n"),
+        (b"554 5.7.1 a % b\0", b"554 5.7.1 a % b\r\n"),
+        (b"550-5.7.1 one\r\n550 5.7.1 two\0", b"550-5.7.1 one\r\n550 5.7.1 two\r\n"),
+        (b"550-5.7.1 one\n550-two\n\0", b"550-5.7.1 one\r\n550 two\r\n"),
+        (b"550 one\rRSET\0", b"550-one\r\n550 RSET\r\n"),
+        (b"450 4.7.1 \x01bell\x07\0rest\0", b"450 4.7.1 ?bell?\r\n"),
+        (b"421 4.7.0 go away\0", b"451 4.7.0 go away\r\n"),
+        (b"550\0", b"550 \r\n"),
+        (b"550 " + b"x" * 2000 + b"\0", b"550 " + b"x" * 506 + b"\r\n"),
+    ],
+)
+def test_replies(payload: bytes, wire: bytes) -> None:
+    assert parse_reply(payload).wire == wire
+
+
+# Any octets.
+
+_CODES = b"+-24abcdefhilmpqrstyO?"
+_PACKETS = st.builds(
+    lambda code, payload: packet(bytes([code]), payload),
+    st.sampled_from(list(_CODES)),
+    st.one_of(st.binary(max_size=40), st.sampled_from([b"a\0b\0", b"550 5.7.1 x\0", INDEX(1) + b"A\0b\0"])),
+)
+_NOISE = st.one_of(_PACKETS, _PACKETS, st.binary(max_size=20), st.just(packet(CONTINUE)))
+
+
+@given(
+    negotiated=st.one_of(
+        st.builds(
+            options, st.integers(0, 8), st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF), st.binary(max_size=9)
+        ),
+        st.binary(max_size=30),
+    ),
+    answers=st.dictionaries(
+        st.sampled_from([bytes([code]) for code in b"CHMRTLNBE"]), st.lists(_NOISE, min_size=1, max_size=4)
+    ),
+    cut=st.integers(0, 5),
+)
+def test_anything_gives_an_answer_or_an_error(negotiated: bytes, answers: dict[bytes, list[bytes]], cut: int) -> None:
+    peer = Peer(answers, negotiated, cut=cut)
+    try:
+        outcome = judged(peer, b"abc", 1)
+    except ProtocolError:
+        return
+    assert (outcome.reply is not None) is (outcome.decision is Decision.REFUSE)
+
+
+@given(octets=st.lists(_NOISE, max_size=8).map(b"".join), cuts=st.lists(st.integers(1, 9), min_size=1))
+def test_any_segmentation_gives_the_same(octets: bytes, cuts: list[int]) -> None:
+    def read(pieces: list[bytes]) -> object:
+        reader, seen = PacketReader(), list[object]()
+        body = b""
+        try:
+            for piece in pieces:
+                reader.feed(piece)
+                while (found := reader.next()) is not None:
+                    if found.code != b"b":
+                        seen.append(found)
+                    body += found.payload if found.code == b"b" else b""
+        except ProtocolError as error:
+            seen.append(str(error))
+        return seen, body
+
+    pieces, rest, at = [], octets, 0
+    while rest:
+        size = cuts[at % len(cuts)]
+        pieces.append(rest[:size])
+        rest = rest[size:]
+        at += 1
+    assert read(pieces) == read([octets])
+
+
+def test_output_is_limited() -> None:
+    fields = [(b"X", b" " + b"y" * 60_000)] * 20
+    talk = dialogue(fields=fields)
+    talk.output()
+    talk.feed(options(steps=SILENT))
+    while sent := talk.output():
+        assert len(sent) < milter.OUTPUT + 65_540

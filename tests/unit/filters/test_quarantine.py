@@ -1,0 +1,183 @@
+"""The quarantine: whole entries or none, its bounds, and what the client gets."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.config.filter_lines import parse_filter
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.filters import quarantine
+from proxsmtp_tp.filters.mail import Mail, Octets
+from proxsmtp_tp.filters.quarantine import FULL, LEFT_OVER, QuarantineFolder
+from proxsmtp_tp.filters.table import make_filter
+from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.replies import Reply
+from tests.unit.filters.filter_harness import TEXT, judge
+from tests.unit.filters.filter_harness import request as requested
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.filters.conftest import Run
+
+REQUEST = requested(
+    envelope=Envelope(b"a\xff@x.example", b"SIZE=9", [b"b@y.example"], [b"NOTIFY=NEVER"]), server_port=2525
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "made" / "quarantine"
+
+
+def keeper(place: Path, **more: Any) -> quarantine.Quarantine:
+    known: dict[str, Any] = {"reply": Reply.of(250, "2.6.0 Held"), "most": 1_000_000, "days": 3, "refused": ("Virus",)}
+    return quarantine.Quarantine(str(place), **(known | more))
+
+
+async def kept(into: quarantine.Quarantine, text: bytes = TEXT, reason: str = "it is bad") -> Verdict:
+    edited = Envelope(b"new@x.example", b"", [b"b@y.example"], [b""])
+    return await into.quarantine(Mail.of(Octets(text)), REQUEST, edited, reason=reason)
+
+
+def test_a_message_is_kept_with_what_was_known(run: Run, place: Path) -> None:
+    verdict = run(kept(keeper(place)))
+    assert (verdict.action, verdict.reply, verdict.said) == (
+        Action.QUARANTINE,
+        Reply.of(250, "2.6.0 Held"),
+        "it is bad",
+    )
+    (entry,) = QuarantineFolder(str(place)).entries()
+    assert verdict.detail == f"kept as {entry.name}: it is bad"
+    assert entry.path.read_bytes() == TEXT
+    assert entry.facts["envelope"]["sender"].encode("utf-8", "surrogateescape") == b"a\xff@x.example"
+    assert entry.facts["envelope"]["recipient_parameters"] == ["NOTIFY=NEVER"]
+    assert entry.facts["edited_envelope"]["sender"] == "new@x.example"
+    assert (entry.facts["server"], entry.facts["server_port"], entry.facts["kind"]) == (
+        "198.51.100.25",
+        2525,
+        "quarantine",
+    )
+    assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o600}
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in place.iterdir()) == [f"{entry.name}.eml", f"{entry.name}.json"]
+
+
+def test_a_reply_of_5xx_is_a_rejection(run: Run, place: Path) -> None:
+    verdict = run(kept(keeper(place, reply=Reply.of(550, "5.7.1 Held"))))
+    assert verdict.action is Action.REJECT
+    assert len(QuarantineFolder(str(place)).entries()) == 1
+
+
+def test_full_is_452_and_never_a_pass(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = run(kept(keeper(place, most=len(TEXT) - 1)))
+    assert (verdict.action, verdict.reply) == (Action.TEMPFAIL, FULL)
+
+    def no_space(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_space)
+        verdict = run(kept(keeper(place)))
+    assert verdict.reply == FULL
+    assert list(place.iterdir()) == []  # nothing is left of it
+
+
+def test_a_folder_that_cannot_be_used_is_a_tempfail(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    verdict = run(kept(keeper(tmp_path / "file")))
+    assert verdict.action is Action.TEMPFAIL
+    assert verdict.reply != FULL
+
+
+class Shrinking:
+    """A text that is lost while it is kept."""
+
+    size = 10
+
+    def at(self, start: int, _size: int) -> bytes:
+        return b"short"[start:]
+
+    def close(self) -> None: ...
+
+
+def test_a_message_that_becomes_shorter_is_not_kept(run: Run, place: Path) -> None:
+    async def main() -> Verdict:
+        return await keeper(place).quarantine(Mail.of(Shrinking()), REQUEST, REQUEST.envelope, reason="x")
+
+    assert run(main()).action is Action.TEMPFAIL
+    assert list(place.iterdir()) == []
+
+
+def test_old_entries_and_halves_are_removed(run: Run, place: Path) -> None:
+    folder = QuarantineFolder(str(place))
+    names = [folder.add(Mail.of(Octets(TEXT)), {"id": "x", "kind": "quarantine"}) for _ in range(4)]
+    (place / f"{names[1]}.json").unlink()  # a crash between both
+    (place / ".new-1-0.eml").write_bytes(b"")
+    (place / "notes.txt").write_bytes(b"of the administrator")
+    for path in place.iterdir():
+        age = 4 * 86400 if path.name.startswith((names[0], "notes")) else LEFT_OVER + 60
+        os.utime(path, (time.time() - age,) * 2)
+    assert [entry.name for entry in folder.entries()] == sorted(names[:1] + names[2:], key=names.index)
+    run(kept(keeper(place)))
+    left = {path.name.partition(".")[0] for path in place.iterdir()}
+    assert left >= {names[2], names[3], "notes"}
+    assert len(left) == 4
+    assert not left & {names[0], names[1], ""}
+
+
+def test_what_is_no_entry_is_left_out(place: Path) -> None:
+    place.mkdir(parents=True)
+    for name, text in (("a-00000000", "{"), ("b-00000000", "[]"), ("c-00000000", '{"time": "x"}')):
+        (place / f"{name}.json").write_text(text)
+    folder = QuarantineFolder(str(place))
+    assert folder.entries() == []
+    for name in ("../x", "a-00000000", "x-00000000"):
+        with pytest.raises((OSError, ValueError)):
+            folder.entry(name)
+
+
+def test_copies_of_what_named_filters_reject(run: Run, place: Path) -> None:
+    rejected = Verdict(Action.REJECT, Reply.of(550, "no"), "d", said="spam")
+    deferred = Verdict(Action.TEMPFAIL, Reply.of(450, "no"), "d", said="later")
+
+    async def main() -> None:
+        into = keeper(place)
+        for name, verdict in (("virus", rejected), ("virus", deferred), ("other", rejected)):
+            given = await into.refused(Mail.of(Octets(TEXT)), REQUEST, REQUEST.envelope, name, verdict=verdict)
+            assert given is verdict
+        into = keeper(place, most=1)
+        assert (
+            await into.refused(Mail.of(Octets(TEXT)), REQUEST, REQUEST.envelope, "virus", verdict=rejected) is rejected
+        )
+
+    run(main())
+    (entry,) = QuarantineFolder(str(place)).entries()
+    assert (entry.facts["kind"], entry.facts["reason"]) == ("refused", "virus: spam")
+
+
+def test_in_a_chain(run: Run, tmp_path: Path) -> None:
+    lines = parse_filter("a pipe kill -9 $$ failure=quarantine") + parse_filter("b pipe sed s/hello/bye/")
+    settings = Settings(filter=lines, temp_directory=str(tmp_path), quarantine_directory=str(tmp_path / "q"))
+
+    async def main() -> Verdict:
+        chain = make_filter(settings)
+        assert chain is not None
+        try:
+            return (await judge(chain, TEXT))[0]
+        finally:
+            chain.close()
+
+    assert run(main()).action is Action.QUARANTINE
+    entry = QuarantineFolder(str(tmp_path / "q")).entries()[0]
+    assert entry.path.read_bytes() == TEXT.replace(b"hello", b"bye")
+    assert json.loads((tmp_path / "q" / f"{entry.name}.json").read_text())["reason"].startswith(
+        "filter a failed: killed by"
+    )
