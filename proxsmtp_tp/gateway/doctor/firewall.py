@@ -168,7 +168,8 @@ def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> F
     diverted = setup.plan.options.mode is Mode.TPROXY
     if culprit.table == "firewalld" and shutil.which("firewall-cmd"):
         return fix("firewalld", interface=interface, port=port)
-    if "ufw-" in culprit.script[1] and shutil.which("ufw"):
+    # What is diverted keeps its destination: ufw drops that before its own rules (ufw-not-local).
+    if not diverted and "ufw-" in culprit.script[1] and shutil.which("ufw"):
         return fix("ufw", interface=interface, port=port)
     # Diverted connections keep their destination: a packet in the input hook for another host's address is ours.
     if not culprit.table:
