@@ -166,6 +166,7 @@ DIRECTIVES: tuple[Directive, ...] = (
         " 5321), Postfix with smtpd_proxy_filter 100 seconds: one that gives up sends the message again, and a message"
         " that the server has got by then is delivered twice.",
         since="2.1",
+        default_text="540, or FilterTimeout if that is longer",
     ),
     Directive(
         "QuarantineDirectory",

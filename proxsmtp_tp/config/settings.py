@@ -136,8 +136,8 @@ class Settings:
     """For the whole instance."""
     filter_wait: float | None = None
     """None: as long as FilterTimeout."""
-    answer_within: float = 540
-    """0: no limit."""
+    answer_within: float | None = None
+    """None: `net.deadlines.ANSWER_WITHIN`, or FilterTimeout if that is longer. 0: no limit."""
     quarantine_directory: str | None = None
     quarantine_reply: str = "250 2.6.0 Held for review"
     quarantine_max: int = 5_000_000_000

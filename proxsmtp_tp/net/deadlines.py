@@ -49,6 +49,11 @@ HURRIED_LINGER = 1.0
 """The same when the daemon stops: an idle client that does not read its 421 must not delay a restart."""
 
 
+ANSWER_WITHIN = 540.0
+"""Seconds that a client waits for its answer, if AnswerWithin is not given: a minute less than a client waits at least
+(RFC 5321, 4.5.3.2.6)."""
+
+
 def limits_of(settings: Settings) -> dict[Wait, float]:
     """Seconds for each thing that a session waits for. The filter has a limit of its own, in its run.
 
@@ -122,8 +127,11 @@ class Deadlines:
 
     def message_complete(self, now: float) -> None:
         """The filter has the whole message: from now on AnswerWithin counts."""
-        if self._settings.answer_within:
-            self.answer = now + self._settings.answer_within
+        within = self._settings.answer_within
+        if within is None:
+            within = max(ANSWER_WITHIN, self._settings.filter_timeout)  # 1.10 waited as long as FilterTimeout
+        if within:
+            self.answer = now + within
 
     def message_ends(self) -> None:
         """The message has ended."""

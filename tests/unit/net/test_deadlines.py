@@ -55,6 +55,22 @@ async def drip(peer: Peer, listener: Peer, data: bytes) -> None:
     await hearing
 
 
+@pytest.mark.parametrize(
+    ("directives", "expected"),
+    [
+        ({}, 540),
+        ({"filter_timeout": 900}, 900),  # 1.10's configuration keeps its meaning
+        ({"filter_timeout": 900, "answer_within": 100}, 100),
+        ({"answer_within": 0}, float("inf")),
+    ],
+)
+def test_how_long_an_answer_may_take(directives: dict[str, Any], expected: float) -> None:
+    settings = Settings(**directives)
+    times = Deadlines(settings, limits_of(settings), 0)
+    times.message_complete(1000)
+    assert times.answer - 1000 == expected
+
+
 def test_the_final_reply_has_the_time_that_the_rfc_wants() -> None:
     """Less doubles mail: the server has the message, the client sends it again."""
     limits = limits_of(Settings(time_out=5))
