@@ -16,6 +16,11 @@ EXAMPLE = {
 }
 """What a gateway needs at least. The other directives are comments."""
 WITHOUT_DEFAULT = {
+    "Filter": "virus clamd /run/clamav/clamd.ctl",
+    "FilterWait": "30",
+    "AnswerWithin": "540",
+    "QuarantineDirectory": "/var/lib/proxsmtp-tp/quarantine",
+    "KeepRefused": "virus",
     "Header": "X-Filtered-By: gateway.example",
     "Clients": "192.0.2.0/24, 2001:db8:1::/64",
     "ClientConnections": "20 shadow",

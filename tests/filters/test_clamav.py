@@ -22,7 +22,8 @@ INFECTED = (
     b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n"
     b"Content-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(EICAR).replace(b"\n", b"\r\n")
 )
-PORT = 33100
+PORT = 3310
+"""Outside the ports that the kernel gives to connections."""
 
 CLAMD = """
 Foreground yes
@@ -56,7 +57,7 @@ def clamav(directory: Path) -> Iterator[Path]:
     (directory / "clamd.conf").write_text(CLAMD.format(directory, PORT))
     (directory / "milter.conf").write_text(MILTER.format(directory))
     with (
-        daemon(["clamd", "--config-file", directory / "clamd.conf"], directory / "clamd"),
+        daemon(["clamd", "--config-file", directory / "clamd.conf"], directory / "clamd", ("127.0.0.1", PORT)),
         daemon(["clamav-milter", "--config-file", directory / "milter.conf"], directory / "milter"),
     ):
         yield directory

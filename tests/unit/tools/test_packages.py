@@ -20,8 +20,10 @@ from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
 if TYPE_CHECKING:
     from pathlib import Path
 
-ONLY_WITH = {"LockOn": ("ClientRejects",)}
+ONLY_WITH = {"LockOn": ("ClientRejects",), "KeepRefused": ("Filter", "QuarantineDirectory")}
 """A directive that is wrong without others."""
+IN_PLACE_OF = {"Filter": "FilterCommand"}
+"""A directive that is wrong with another."""
 WARNINGS = {"OutAddress": ["OutAddress: ignored, because TransparentProxy is set"]}
 
 
@@ -104,6 +106,8 @@ def test_a_line_of_the_sample_configuration_can_be_used(line: str) -> None:
     name = line.partition(":")[0]
     for used in (name, *ONLY_WITH.get(name, ())):
         text = re.sub(f"(?m)^#{used}: ", f"{used}: ", text)
+        if used in IN_PLACE_OF:
+            text = re.sub(f"(?m)^{IN_PLACE_OF[used]}: ", f"#{IN_PLACE_OF[used]}: ", text)
     found = parse_config(text.encode(), "/etc/proxsmtp-tp/gateway.conf")
     assert [warning.text for warning in found.warnings] == WARNINGS.get(name, [])
 
