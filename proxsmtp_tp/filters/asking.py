@@ -10,7 +10,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from proxsmtp_tp.filters.mail import HeaderTooLargeError
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 
@@ -50,7 +49,7 @@ async def connection(servers: Servers) -> AsyncIterator[Stream]:
     transport = stream.writer.transport
     try:
         yield stream
-    except (ProtocolError, HeaderTooLargeError) as error:
+    except ProtocolError as error:
         raise FilterFailedError(f"{stream.address}: {error}") from error
     except (ConnectionError, asyncio.IncompleteReadError) as error:
         raise FilterFailedError(f"{stream.address}: {_reason(error)}") from error

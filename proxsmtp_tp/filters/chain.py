@@ -98,10 +98,14 @@ class ChainRun:
 
     def abort(self) -> None:
         """FilterRun."""
+        if self._aborted:
+            return
         self._aborted = self._settled = True
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             self._task.cancel()
-        self._free()
+            self._task.add_done_callback(self._judge_ended)  # until then a thread may read the message
+        else:
+            self._free()
 
     def close(self) -> None:
         """FilterRun."""
@@ -122,11 +126,14 @@ class ChainRun:
             return False
         return True
 
+    @callback
+    def _judge_ended(self, _task: asyncio.Task[None]) -> None:
+        self._free()
+
     def _free(self) -> None:
-        """Free what was stored. Shadows may still need the message: then they free it."""
+        """Free what was stored, once. Shadows may still need the message: then they free it."""
         original, verdict = self._original, self._verdict
         if verdict is not None and self._chain.shadows.links:
-            self._verdict = None
             self._chain.shadows.judge(original, self._request, verdict)
         else:
             original.close()

@@ -74,7 +74,7 @@ def apply(mail: Mail, envelope: Envelope, edits: Iterable[Edit]) -> Edited:
                 body = (Piece(text, 0, text.size),) if text.size else ()
             case values.Quarantine(reason):
                 quarantine = reason
-            case values.AddHeader() | values.InsertHeader() | values.ChangeHeader():
+            case values.AddHeader() | values.InsertHeader() | values.ChangeHeader() | values.RemoveHeader():
                 fields = fields or _Fields(mail.header)
                 fields.apply(edit)
             case values.ChangeSender() | values.AddRecipient() | values.DeleteRecipient():
@@ -122,6 +122,8 @@ class _Fields:
                 self._insert(self._slot_before(index), self._field(name, value, verbatim=verbatim))
             case values.ChangeHeader(name, index, value, verbatim):
                 self._change(name, index, value, verbatim=verbatim)
+            case values.RemoveHeader(name):
+                self._remove(name)
             case _:
                 assert_never(edit)
 
@@ -148,10 +150,19 @@ class _Fields:
             before -= field is not None
         return len(self._slots)
 
+    def _slots_of(self, name: bytes) -> list[int]:
+        wanted = name.lower()
+        return [slot for slot, known in enumerate(self._names) if known == wanted]
+
+    def _remove(self, name: bytes) -> None:
+        for slot in self._slots_of(name):
+            self.changed = self.changed or self._slots[slot] is not None
+            self._slots[slot] = None
+
     def _change(self, name: bytes, index: int, value: bytes, *, verbatim: bool) -> None:
         if index < 0:
             raise EditError(f"the header field number {index}")
-        slots = [slot for slot, known in enumerate(self._names) if known == name.lower()]
+        slots = self._slots_of(name)
         number = max(1, index)
         field = self._field(name, value, verbatim=verbatim) if value else None
         if number <= len(slots):

@@ -52,6 +52,13 @@ class ChangeHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveHeader:
+    """Delete all fields of this name, however many the sender wrote: one edit."""
+
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReplaceBody:
     """A new body. The chain closes `text`."""
 
@@ -95,7 +102,7 @@ class Quarantine:
     reason: str
 
 
-HeaderEdit = AddHeader | InsertHeader | ChangeHeader
+HeaderEdit = AddHeader | InsertHeader | ChangeHeader | RemoveHeader
 BodyEdit = ReplaceBody | ReplaceMessage
 EnvelopeEdit = ChangeSender | AddRecipient | DeleteRecipient
 Edit = HeaderEdit | BodyEdit | EnvelopeEdit | Quarantine
@@ -104,12 +111,8 @@ Edit = HeaderEdit | BodyEdit | EnvelopeEdit | Quarantine
 def shown_edit(edit: Edit) -> str:
     """An edit as one line of printable text."""
     match edit:
-        case AddHeader(name, value):
-            return f"add {_shown(name)}: {_shown(value)}"
-        case InsertHeader(index, name, value):
-            return f"insert at {index} {_shown(name)}: {_shown(value)}"
-        case ChangeHeader(name, index, value):
-            return f"change {_shown(name)} {index}: {_shown(value)}" if value else f"delete {_shown(name)} {index}"
+        case AddHeader() | InsertHeader() | ChangeHeader() | RemoveHeader():
+            return _shown_header_edit(edit)
         case ReplaceBody(text):
             return f"replace the body ({text.size} octets)"
         case ReplaceMessage(text):
@@ -122,6 +125,20 @@ def shown_edit(edit: Edit) -> str:
             return f"delete recipient <{_shown(address)}>"
         case Quarantine(reason):
             return f"quarantine: {reason}"
+        case _:
+            assert_never(edit)
+
+
+def _shown_header_edit(edit: HeaderEdit) -> str:
+    match edit:
+        case AddHeader(name, value):
+            return f"add {_shown(name)}: {_shown(value)}"
+        case InsertHeader(index, name, value):
+            return f"insert at {index} {_shown(name)}: {_shown(value)}"
+        case ChangeHeader(name, index, value):
+            return f"change {_shown(name)} {index}: {_shown(value)}" if value else f"delete {_shown(name)} {index}"
+        case RemoveHeader(name):
+            return f"delete all {_shown(name)}"
         case _:
             assert_never(edit)
 

@@ -15,6 +15,11 @@ _FIELD = re.compile(_NAME + rb":")
 _MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, if an odd one
 _LINE = re.compile(rb"[^\n]*+\n?")
 _BLANK = re.compile(rb"\r*\n")
+_FOLDS = re.compile(rb"(?:[ \t][^\n]*+\n?)*+")
+
+FIELDS_LIMIT = 10_000
+"""Fields of a header: real ones have some dozens. Each costs time and memory in every filter, and the sender chooses
+how many there are."""
 
 
 class Field(NamedTuple):
@@ -58,6 +63,10 @@ class Header(NamedTuple):
         return self.mailbox_line + b"".join(field.octets for field in self.fields) + self.blank
 
 
+class HeaderTooLargeError(ValueError):
+    """The header has more octets or fields than are read."""
+
+
 class HeaderOpenError(ValueError):
     """The text that was given ends before the header does."""
 
@@ -66,6 +75,7 @@ def parse_header(text: bytes, *, whole: bool) -> Header:
     """Read the header at the beginning of a message; the body begins at `len(header.octets)`.
 
     `whole`: `text` is the whole message. Otherwise HeaderOpenError if more octets must show where the header ends.
+    Raises HeaderTooLargeError for more than FIELDS_LIMIT fields.
     """
     at = 0
     mailbox_line = b""
@@ -73,28 +83,31 @@ def parse_header(text: bytes, *, whole: bool) -> Header:
         mailbox_line = _line(text, 0)
         at = len(mailbox_line)
     fields: list[Field] = []
-    start = at
     while line := _line(text, at):
         if not line.endswith(b"\n") and not whole:
             raise HeaderOpenError
-        if at > start and line[:1] in b" \t":
-            at += len(line)
-            continue
-        if at > start:
-            fields.append(Field(text[start:at]))
-            start = at
         if _BLANK.fullmatch(line):
             return Header(mailbox_line, tuple(fields), line)
         if _FIELD.match(line) is None:
             return Header(mailbox_line, tuple(fields))
-        at += len(line)
+        end = _end_of_folds(text, at + len(line))
+        if end == len(text) and not whole:
+            raise HeaderOpenError
+        fields.append(Field(text[at:end]))
+        if len(fields) > FIELDS_LIMIT:
+            raise HeaderTooLargeError(f"the header has more than {FIELDS_LIMIT} fields")
+        at = end
     if not whole:
         raise HeaderOpenError
-    if at > start:
-        fields.append(Field(text[start:at]))
     return Header(mailbox_line, tuple(fields))
 
 
 def _line(text: bytes, at: int) -> bytes:
     found = _LINE.match(text, at)
     return found[0] if found else b""
+
+
+def _end_of_folds(text: bytes, at: int) -> int:
+    """Where a field ends whose first line ends here."""
+    found = _FOLDS.match(text, at)
+    return found.end() if found else at

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.edits import Edit
     from proxsmtp_tp.filters.fields import Field
 
-LIMIT = 1000
-"""Fields that may differ: the comparison takes the square of them, and a filter may have no more edits."""
+LIMIT = 200
+"""Fields that may differ: the comparison can take the cube of their number, and the sender chooses many of them."""
 
 
 def difference(old: Sequence[Field], new: Sequence[Field]) -> tuple[Edit, ...] | None:

@@ -16,7 +16,7 @@ from proxsmtp_tp.config.filter_lines import EditKind, Failure, Mode, Oversize
 from proxsmtp_tp.filters import editing, edits
 from proxsmtp_tp.filters.breaker import Breaker
 from proxsmtp_tp.filters.chain_endings import HEADER_TOO_LARGE, NOT_CHECKED, OVERSIZE, REPLIES, USUAL, ChainEnding
-from proxsmtp_tp.filters.mail import HeaderTooLargeError
+from proxsmtp_tp.filters.fields import HeaderTooLargeError
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
 from proxsmtp_tp.filters.queueing import NoPlaceError, place
 from proxsmtp_tp.filters.verdict import Action
@@ -82,9 +82,9 @@ class Link:
 
         if self._skips(request):
             return Answer(judged("skipped"), mail, request.envelope)
-        if self.line.limit and mail.size > self.line.limit:
-            return self._oversize(mail, request, judged)
         try:
+            if self.line.limit and mail.size > self.line.limit:
+                return self._oversize(mail, request, judged)
             judgement = await self._judgement(mail, request, started)
             for edit in judgement.edits:
                 if isinstance(edit, edits.ReplaceBody | edits.ReplaceMessage):
@@ -93,8 +93,7 @@ class Link:
         except FilterFailedError as error:
             return self._failed(error, mail, request, judged)
         except HeaderTooLargeError as error:
-            text = f"{ChainEnding.HEADER_TOO_LARGE.value}: {error}"
-            return self._failed(FilterFailedError(text, reply=HEADER_TOO_LARGE), mail, request, judged)
+            return self._unreadable(error, mail, request, judged)
 
     def _skips(self, request: FilterRequest) -> bool:
         if self.line.skip_authenticated and request.authenticated:
@@ -167,12 +166,13 @@ class Link:
         wanted = judgement.edits
         if forbidden := self._forbidden(wanted):
             raise _failure(ChainEnding.NOT_ALLOWED, f"{forbidden.value}: add it to edits= of filter {self.name}")
-        if self.line.mode is Mode.TAG:
-            wanted = (*self._without_tags(mail), *wanted)
         edited = self._edited(mail, request.envelope, wanted)
         changed = edited.mail is not mail or edited.envelope is not request.envelope
         if edited.quarantine is not None and self.line.mode is Mode.TAG:
             return self._tagged("quarantine", edited.quarantine, mail, request, judged)
+        if self.line.mode is Mode.TAG:
+            edited = self._edited(edited.mail, edited.envelope, (edits.RemoveHeader(self._tag),))
+            changed = edited.mail is not mail or edited.envelope is not request.envelope
         verdict = "quarantine" if edited.quarantine is not None else "edit" if changed else "pass"
         note = judged(verdict, edited.quarantine or judgement.detail)
         return Answer(note, edited.mail, edited.envelope, edited.quarantine, None, judgement.errors, wanted)
@@ -204,25 +204,35 @@ class Link:
 
     # mode=tag.
 
-    def _without_tags(self, mail: Mail) -> list[Edit]:
-        """Delete fields with the name of our tag: only we write it."""
-        name = self._tag
-        there = sum(field.has_name(name) for field in mail.header.fields)
-        return [edits.ChangeHeader(name, number, b"") for number in range(1, there + 1)]
-
     @property
     def _tag(self) -> bytes:
+        """The name of our field: only we write it, so fields that the sender or the filter wrote are deleted."""
         return b"X-Filter-" + self.name.encode()
 
     def _tagged(
         self, verdict: str, text: str, mail: Mail, request: FilterRequest, judged: Callable[[str, str], FilterJudged]
     ) -> Answer:
         value = f"{verdict}={text}".encode("ascii", "replace")[:900]  # one line (RFC 5322 section 2.1.1)
-        wanted = (*self._without_tags(mail), edits.AddHeader(self._tag, value.translate(_PRINTABLE)))
+        wanted = (edits.RemoveHeader(self._tag), edits.AddHeader(self._tag, value.translate(_PRINTABLE)))
         edited = self._edited(mail, request.envelope, wanted)
         return Answer(judged("tag", f"{verdict}: {text}"), edited.mail, request.envelope)
 
     # It failed.
+
+    def _unreadable(
+        self,
+        error: HeaderTooLargeError,
+        mail: Mail,
+        request: FilterRequest,
+        judged: Callable[[str, str], FilterJudged],
+    ) -> Answer:
+        """The header cannot be read. The sender made it so: failure=pass must not be a way around the filter."""
+        text = f"{ChainEnding.HEADER_TOO_LARGE.value}: {error}"
+        if self.line.failure is Failure.QUARANTINE:
+            return self._failed(FilterFailedError(text), mail, request, judged)
+        log.warning("%s: filter %s: %s, id=%s", request.connection, self.name, text, request.trace_id)
+        refusal = Judgement(Action.REJECT, HEADER_TOO_LARGE, text)
+        return Answer(judged("failed", text), mail, request.envelope, None, refusal)
 
     def _failed(
         self,
@@ -242,8 +252,7 @@ class Link:
         else:
             ending = ChainEnding.UNREACHABLE if error.unreachable else ChainEnding.FAILED
             reply = error.reply or REPLIES[ending]
-            action = Action.REJECT if reply.code >= 500 else Action.TEMPFAIL  # to try again would never help
-            refusal = Judgement(action, reply, str(error))
+            refusal = Judgement(Action.TEMPFAIL, reply, str(error))
         return Answer(note, mail, request.envelope, None, refusal)
 
 
@@ -253,6 +262,7 @@ _KINDS = {
     edits.AddHeader: (EditKind.HEADERS,),
     edits.InsertHeader: (EditKind.HEADERS,),
     edits.ChangeHeader: (EditKind.HEADERS,),
+    edits.RemoveHeader: (EditKind.HEADERS,),
     edits.ReplaceBody: (EditKind.BODY,),
     edits.ReplaceMessage: (EditKind.HEADERS, EditKind.BODY),
     edits.ChangeSender: (EditKind.SENDER,),

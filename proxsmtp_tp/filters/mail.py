@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from proxsmtp_tp.filters.fields import Header, HeaderOpenError, parse_header
+from proxsmtp_tp.filters.fields import Header, HeaderOpenError, HeaderTooLargeError, parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +19,6 @@ CHUNK = 64 * 1024
 
 HEADER_LIMIT = 4 << 20
 """Octets of a header that is read as fields. Real ones have some kilobytes; Postfix cuts each field at 100 kB."""
-
-
-class HeaderTooLargeError(ValueError):
-    """The header has more than HEADER_LIMIT octets."""
 
 
 class Text(Protocol):

@@ -170,7 +170,7 @@ class Quarantine:
     async def quarantine(self, mail: Mail, original: FilterRequest, edited: Envelope, *, reason: str) -> Verdict:
         """Keeper."""
         try:
-            name = await asyncio.to_thread(self._keep, mail, _facts("quarantine", original, edited, reason))
+            name = await self._kept(mail, _facts("quarantine", original, edited, reason))
         except OSError as error:
             log.error("%s: no message is kept in quarantine: %s", original.connection, error)  # noqa: TRY400
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -188,12 +188,26 @@ class Quarantine:
             return verdict
         facts = _facts("refused", original, edited, f"{name}: {verdict.said}")
         try:
-            kept = await asyncio.to_thread(self._keep, mail, facts)
+            kept = await self._kept(mail, facts)
         except OSError as error:
             log.error("%s: no copy of a refused message is kept: %s", original.connection, error)  # noqa: TRY400
         else:
             log.info("%s: a copy of the refused message is kept as %s", original.connection, kept)
         return verdict
+
+    async def _kept(self, mail: Mail, facts: dict[str, Any]) -> str:
+        """Keep a message. If it is cancelled, the client has another answer: then nothing is kept, and the message is
+        not read any more when the coroutine ends.
+        """
+        keeping = asyncio.ensure_future(asyncio.to_thread(self._keep, mail, facts))
+        try:
+            return await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            await asyncio.wait([keeping])
+            if not keeping.cancelled() and keeping.exception() is None:
+                with suppress(OSError):
+                    self._folder.delete(keeping.result())
+            raise
 
     def _keep(self, mail: Mail, facts: dict[str, Any]) -> str:
         """In a thread of its own: it waits for the disk."""

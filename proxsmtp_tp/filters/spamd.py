@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.filter_lines import EditKind
 from proxsmtp_tp.filters.asking import READ_SIZE, ask, connection, read_whole
-from proxsmtp_tp.filters.edits import ChangeHeader, InsertHeader, ReplaceMessage
+from proxsmtp_tp.filters.edits import InsertHeader, RemoveHeader, ReplaceMessage
 from proxsmtp_tp.filters.header_difference import difference
 from proxsmtp_tp.filters.mail import Mail
 from proxsmtp_tp.filters.member import Judgement
@@ -69,7 +69,7 @@ class SpamdMember:
             if process:
                 edits = _returned(mail, text)
             elif EditKind.HEADERS in self._line.edits:
-                edits = _marks(mail, score)
+                edits = _marks(score)
             else:
                 edits = ()
             return Judgement(detail=str(score), edits=edits)
@@ -128,12 +128,9 @@ async def _read_pong(stream: Stream) -> str:
     raise ProtocolError(f"no answer to PING: {excerpt(answer)}")
 
 
-def _marks(mail: Mail, score: spamd.Score) -> tuple[Edit, ...]:
+def _marks(score: spamd.Score) -> tuple[Edit, ...]:
     """Our own marks, on top, in place of those that came with the message."""
-    edits: list[Edit] = []
-    for name in (STATUS, FLAG):
-        count = sum(field.has_name(name) for field in mail.header.fields)
-        edits += (ChangeHeader(name, number, b"") for number in range(count, 0, -1))
+    edits: list[Edit] = [RemoveHeader(STATUS), RemoveHeader(FLAG)]
     if score.spam:
         edits.append(InsertHeader(0, FLAG, b"YES"))
     return (*edits, InsertHeader(0, STATUS, str(score).encode()))

@@ -54,7 +54,7 @@ class WorkerMember:
 
     async def judge(self, mail: Mail, request: FilterRequest) -> Judgement:
         """Member."""
-        process = self._idle.pop() if self._idle else await self._start()
+        process = self._idle_one() or await self._start()
         try:
             with NewText(self._space, size_limit(mail.size)) as text:
                 answer = await process.judge(_question(mail, request), text)
@@ -131,6 +131,14 @@ class WorkerMember:
         process.idle_since = now
         self._idle.append(process)
         self._watch_the_idle()
+
+    def _idle_one(self) -> WorkerProcess | None:
+        """The idle process that was used last. One that has just ended may still be in the list."""
+        while self._idle:
+            process = self._idle.pop()
+            if not process.over:
+                return process
+        return None
 
     def _forget(self, process: WorkerProcess) -> None:
         self._all.discard(process)

@@ -81,8 +81,10 @@ class WorkerProcess:
             log.info("filter %s: a process wrote between two messages: %s", self._name, errors)
         try:
             await self._write(question)
+            if not (self._child.input_open or self._waiting.done()):
+                self._gone()
             await self._waiting
-            if self._child.unread:
+            if self._child.unread or not self._child.input_open:
                 raise FilterFailedError("it answered before it had read the whole message")
         except BaseException:
             self.end()
@@ -186,7 +188,7 @@ class WorkerProcess:
         self._gone()
 
     def _gone(self) -> None:
-        """It has exited, or closed its standard output; the other comes next, unless it left processes behind."""
+        """It has exited, or closed its standard input or output; the rest comes next, unless processes are left."""
         if self._closed and self._status is not None:
             self._fail(self._how_it_ended())
         elif self._timer is None:
@@ -199,7 +201,7 @@ class WorkerProcess:
 
     def _how_it_ended(self) -> str:
         if self._status is None:
-            return "it closed its standard output"
+            return "it closed its standard output" if self._closed else "it closed its standard input"
         status = self._status
         how = f"signal {status.signal}" if status.signal is not None else f"exit status {status.code}"
         line = stderr.parse(self.errors.line).shown

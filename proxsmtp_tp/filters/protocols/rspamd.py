@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from proxsmtp_tp.filters import edits
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 JSON_LIMIT = 4 << 20
 """Octets of an answer without a new body: all symbols of rspamd with options have some hundreds of kilobytes."""
+
+EDITS_LIMIT = 1000
+"""Edits of one answer (`editing` has the same limit)."""
 
 SPAM_HEADER: Final = b"X-Spam"
 ACTION_HEADER: Final = b"X-Rspamd-Action"
@@ -110,7 +114,9 @@ class _Meaning:
         score = self._answer.get("score")
         number = float(score) if isinstance(score, float) or (isinstance(score, int) and abs(score) < 2**53) else 0.0
         decision, reply = self._decision()
-        changed = tuple(self._edits()) if decision is Action.PASS else ()
+        changed = tuple(islice(self._edits(), EDITS_LIMIT + 1)) if decision is Action.PASS else ()
+        if len(changed) > EDITS_LIMIT:
+            raise ProtocolError(f"more than {EDITS_LIMIT} edits")
         return RspamdAnswer(decision, reply, changed, self._action, number)
 
     def _decision(self) -> tuple[Action, Reply | None]:
@@ -169,7 +175,8 @@ class _Meaning:
         """Delete one field of that name; all for 0; counted from the end if it is negative."""
         count = self._count[name.lower()]
         if number == 0:
-            yield from (edits.ChangeHeader(name, at, b"") for at in range(count, 0, -1))
+            if count:
+                yield edits.RemoveHeader(name)
         elif 0 < number <= count:
             yield edits.ChangeHeader(name, number, b"")
         elif -count <= number < 0:

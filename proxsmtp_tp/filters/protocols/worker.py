@@ -49,6 +49,7 @@ EDITS_LIMIT = 1000
 
 _ENCODED = re.compile(rb"[^ -$&-~]")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_END = re.compile(rb"\n\r?\n")
 _NAME = re.compile(rb"[a-z][a-z-]*")
 _NUMBER = re.compile(rb"[0-9]{1,12}")
 _REPLY = re.compile(rb"([245][0-9]{2})(?: (.*))?", re.DOTALL)
@@ -90,27 +91,24 @@ def request_head(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
 class HeadReader:
     """Reads one head of a worker. `lines` when it is complete; `rest`: the octets behind it."""
 
-    __slots__ = ("_buffer", "lines", "rest")
+    __slots__ = ("_buffer", "_looked_at", "lines", "rest")
 
     def __init__(self) -> None:
         self.lines: tuple[tuple[bytes, bytes], ...] | None = None
         self.rest = b""
-        self._buffer = bytearray()
-
-    @property
-    def begun(self) -> bool:
-        """Whether something has come."""
-        return bool(self._buffer)
+        self._buffer = bytearray(b"\n")  # so that a head without a line ends as others do
+        self._looked_at = 0
 
     def feed(self, data: bytes) -> None:
         """Take what the worker wrote. Raises ProtocolError."""
         self._buffer += data
-        end = re.search(rb"(?:\A|\n)\r?\n", self._buffer)
+        end = _END.search(self._buffer, self._looked_at)
+        self._looked_at = max(0, len(self._buffer) - 2)  # the end may have come in part
         size = end.start() if end else len(self._buffer)
         if size > HEAD_LIMIT:
-            raise ProtocolError(f"a head of more than {HEAD_LIMIT} octets: {excerpt(self._buffer)}")
+            raise ProtocolError(f"a head of more than {HEAD_LIMIT} octets: {excerpt(self._buffer[1:100])}")
         if end:
-            self.lines = tuple(map(_pair, bytes(self._buffer[: end.start()]).split(b"\n")))
+            self.lines = tuple(map(_pair, bytes(self._buffer[1 : end.start()]).split(b"\n")))
             self.rest = bytes(self._buffer[end.end() :])
 
 

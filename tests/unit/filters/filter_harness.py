@@ -98,7 +98,7 @@ def run_on(name: str, main: Coroutine[Any, Any, _T]) -> _T:
     with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: trouble.append(context))
         result = runner.run(_bounded(main))
-    assert not trouble
+    assert not trouble, trouble
     return result
 
 
@@ -235,6 +235,7 @@ async def judge(filter_: Filter, message: bytes, **known: Any) -> tuple[Verdict,
     assert verdict.size == len(passed)
     assert "\n" not in verdict.detail
     assert verdict.detail.isprintable()
+    case.run.abort()  # a connection calls both
     case.run.close()
     return verdict, passed
 

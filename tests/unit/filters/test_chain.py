@@ -21,7 +21,9 @@ from proxsmtp_tp.filters.edits import (
     DeleteRecipient,
     Quarantine,
     ReplaceBody,
+    ReplaceMessage,
 )
+from proxsmtp_tp.filters.fields import FIELDS_LIMIT
 from proxsmtp_tp.filters.keeping import NoKeeper
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.links import Link
@@ -259,14 +261,18 @@ def test_an_edit_that_is_wrong_or_not_allowed_is_a_failure(run: Run, tmp_path: P
     assert passed.startswith(b"Subject: hello\r\nX: y\r\n")
 
 
-@pytest.mark.parametrize("settings", ["", "mode=tag", "failure=pass"])
-def test_a_header_that_is_too_large(run: Run, tmp_path: Path, settings: str) -> None:
-    text = b"A: " + b"x" * HEADER_LIMIT + b"\r\n\r\n"
+@pytest.mark.parametrize("settings", ["", "mode=tag", "mode=tag limit=100", "failure=pass", "failure=reject"])
+@pytest.mark.parametrize(
+    "text",
+    [b"A: " + b"x" * HEADER_LIMIT + b"\r\n\r\n", b"A:\r\n" * (FIELDS_LIMIT + 1) + b"\r\n"],
+    ids=["octets", "fields"],
+)
+def test_a_header_that_is_too_large(run: Run, tmp_path: Path, settings: str, text: bytes) -> None:
+    """The sender made it so: failure=pass is no way around the filter."""
     member = Fake(Judgement(edits=(AddHeader(b"X", b"y"),)))
     verdict, passed = run(Chain(tmp_path, (settings, member)).judge(text))
-    refused = (Action.REJECT, chain_endings.HEADER_TOO_LARGE)
-    assert (verdict.action, verdict.reply) == ((Action.PASS, None) if "pass" in settings else refused)
-    assert len(passed) == (len(text) if "pass" in settings else 0)
+    assert (verdict.action, verdict.reply) == (Action.REJECT, chain_endings.HEADER_TOO_LARGE)
+    assert passed == b""
 
 
 def test_texts_of_a_filter_are_freed(run: Run, tmp_path: Path) -> None:
@@ -320,6 +326,16 @@ def test_tag(run: Run, tmp_path: Path) -> None:
     assert run(Chain(tmp_path, ("mode=tag", Fake())).judge(forged))[1] == clean + b"\r\nbody\r\n"
     held = Fake(Judgement(edits=(Quarantine("a\r\nb"),)))
     assert b"\r\nX-Filter-f0: quarantine=a??b\r\n" in run(Chain(tmp_path, ("mode=tag", held)).judge())[1]
+
+
+def test_a_tag_is_only_ours(run: Run, tmp_path: Path) -> None:
+    """However many the sender wrote, and whoever wrote them."""
+    forged = b"X-Filter-F0: none\r\n" * 1500 + b"Subject: x\r\n\r\nbody\r\n"
+    settings = "mode=tag failure=pass"
+    _, passed = run(Chain(tmp_path, (settings, Fake(NO))).judge(forged))
+    assert passed == b"Subject: x\r\nX-Filter-f0: reject=554 5.7.1 no\r\n\r\nbody\r\n"
+    returned = Fake(Judgement(edits=(ReplaceMessage(Octets(forged)), AddHeader(b"X-Filter-f0", b"none"))))
+    assert run(Chain(tmp_path, (settings, returned)).judge())[1] == b"Subject: x\r\n\r\nbody\r\n"
 
 
 def test_shadow(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

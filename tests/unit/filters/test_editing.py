@@ -17,11 +17,12 @@ from proxsmtp_tp.filters.edits import (
     Edit,
     InsertHeader,
     Quarantine,
+    RemoveHeader,
     ReplaceBody,
     ReplaceMessage,
 )
-from proxsmtp_tp.filters.fields import HeaderOpenError, parse_header
-from proxsmtp_tp.filters.mail import HEADER_LIMIT, HeaderTooLargeError, Mail, Octets
+from proxsmtp_tp.filters.fields import HeaderOpenError, HeaderTooLargeError, parse_header
+from proxsmtp_tp.filters.mail import HEADER_LIMIT, Mail, Octets
 from proxsmtp_tp.smtp.envelope import Envelope
 
 HEADER = b"A: 1\r\nB: 2\r\n folded\r\nA: 3\r\nC:4\r\n"
@@ -68,6 +69,9 @@ CHANGES = [
     ([ChangeHeader(b"A", 3, b"new")], HEADER + b"A: new\r\n"),
     ([ChangeHeader(b"A", 3, b"")], HEADER),
     ([ChangeHeader(b"Z", 1, b"")], HEADER),
+    ([RemoveHeader(b"Z")], HEADER),
+    ([RemoveHeader(b"a")], b"B: 2\r\n folded\r\nC:4\r\n"),
+    ([RemoveHeader(b"A"), ChangeHeader(b"A", 1, b"back")], b"A: back\r\nB: 2\r\n folded\r\nC:4\r\n"),
     ([ChangeHeader(b"B", 1, b"")], b"A: 1\r\nA: 3\r\nC:4\r\n"),
     # The numbers of the same name do not move when one is deleted: forwards and backwards are the same.
     ([ChangeHeader(b"A", 1, b""), ChangeHeader(b"A", 2, b"")], b"B: 2\r\n folded\r\nC:4\r\n"),

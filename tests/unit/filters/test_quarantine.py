@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.replies import Reply
-from tests.unit.filters.filter_harness import TEXT, judge
+from tests.unit.filters.filter_harness import TEXT, judge, until
 from tests.unit.filters.filter_harness import request as requested
 
 if TYPE_CHECKING:
@@ -113,6 +115,45 @@ def test_a_message_that_becomes_shorter_is_not_kept(run: Run, place: Path) -> No
         return await keeper(place).quarantine(Mail.of(Shrinking()), REQUEST, REQUEST.envelope, reason="x")
 
     assert run(main()).action is Action.TEMPFAIL
+    assert list(place.iterdir()) == []
+
+
+class Slow:
+    """A text that is read while the client leaves."""
+
+    size = len(TEXT)
+
+    def __init__(self) -> None:
+        self.read = threading.Event()
+        self.may_go_on = threading.Event()
+        self.closed = False
+
+    def at(self, start: int, size: int) -> bytes:
+        self.read.set()
+        assert self.may_go_on.wait(30)
+        assert not self.closed
+        return TEXT[start : start + size]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_message_whose_client_leaves_is_not_kept(run: Run, place: Path) -> None:
+    """Its text is read by a thread until the coroutine ends; the client sends the message again."""
+    text = Slow()
+
+    async def main() -> None:
+        keeping = asyncio.ensure_future(keeper(place).quarantine(Mail.of(text), REQUEST, REQUEST.envelope, reason="x"))
+        await until(text.read.is_set, "it is read")
+        keeping.cancel()
+        await asyncio.sleep(0.05)
+        assert not keeping.done()
+        text.may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+        text.close()
+
+    run(main())
     assert list(place.iterdir()) == []
 
 

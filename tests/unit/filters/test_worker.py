@@ -152,6 +152,25 @@ def test_a_message_that_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        (r"sleep 0.3; printf 'action=pass\n\n'", "before it had read the whole message"),
+        ("exec sleep 60", "it closed its standard input"),
+    ],
+)
+def test_a_process_that_closes_its_input(tmp_path: Path, rest: str, words: str) -> None:
+    """It has not read the whole message."""
+    loop = rf"while read -r line; do case $line in '') exec 0</dev/null; {rest};; esac; done"
+
+    async def case() -> None:
+        async with pool(tmp_path, rf"printf 'proxsmtp-worker=1\n\n'; {loop}") as workers:
+            await workers.fails(words, LARGE)
+            assert not workers.member._idle
+
+    asyncio.run(case())
+
+
+@pytest.mark.parametrize(
     ("command", "words"),
     [
         ("exit 1", "it did not get ready: it ended, exit status 1"),

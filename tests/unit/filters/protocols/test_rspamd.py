@@ -17,6 +17,7 @@ from proxsmtp_tp.filters.edits import (
     DeleteRecipient,
     InsertHeader,
     Quarantine,
+    RemoveHeader,
 )
 from proxsmtp_tp.filters.protocols.answers import Head
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
@@ -71,13 +72,13 @@ def test_refusals(action: str, known: dict[str, Any], decision: Action, wire: by
         (
             "add header",
             {},
-            (ChangeHeader(b"X-Spam", 2, b""), ChangeHeader(b"X-Spam", 1, b""), ChangeHeader(b"X-Spam", 1, b"Yes")),
+            (RemoveHeader(b"X-Spam"), ChangeHeader(b"X-Spam", 1, b"Yes")),
         ),
         ("add header", {"milter": {"spam_header": {"Y": "z"}}}, (ChangeHeader(b"Y", 1, b"z"),)),
         (
             "add header",
             {"milter": {"spam_header": "Very"}},
-            (ChangeHeader(b"X-Spam", 2, b""), ChangeHeader(b"X-Spam", 1, b""), ChangeHeader(b"X-Spam", 1, b"Very")),
+            (RemoveHeader(b"X-Spam"), ChangeHeader(b"X-Spam", 1, b"Very")),
         ),
         ("no action", {"milter": {"spam_header": "Very"}}, ()),
         ("no action", {"dkim-signature": "v=1"}, (InsertHeader(1, b"DKIM-Signature", b"v=1"),)),
@@ -90,8 +91,7 @@ def test_refusals(action: str, known: dict[str, Any], decision: Action, wire: by
             "no action",
             {"milter": {"remove_headers": {"X-Spam": 0, "Subject": -1, "Received": 1, "No": 1}}},
             (
-                ChangeHeader(b"X-Spam", 2, b""),
-                ChangeHeader(b"X-Spam", 1, b""),
+                RemoveHeader(b"X-Spam"),
                 ChangeHeader(b"Subject", 1, b""),
                 ChangeHeader(b"Received", 1, b""),
             ),
@@ -155,6 +155,11 @@ def test_octets_that_are_no_utf8_stay() -> None:
 def test_what_is_no_answer(octets: bytes) -> None:
     with pytest.raises(ProtocolError):
         parse_answer(octets, [])
+
+
+def test_more_edits_than_are_taken() -> None:
+    with pytest.raises(ProtocolError, match="more than 1000 edits"):
+        meant("no action", milter={"remove_headers": {"Received": [1] * 1001}})
 
 
 @pytest.mark.parametrize("score", [10**400, True, None, "5"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,16 @@ def test_heads_in_pieces(size: int) -> None:
         if reader.lines is None:
             reader.feed(octets[at : at + size])
     assert reader.lines == ((b"action", b"pass"), (b"size", b"3"))
+
+
+def test_a_long_head_octet_by_octet() -> None:
+    """Each octet is looked at once: with the whole head each time this takes minutes."""
+    reader = HeadReader()
+    before = time.process_time()
+    for octet in b"reason=" + b"x" * 100_000 + b"\n\r\n":
+        reader.feed(bytes((octet,)))
+    assert reader.lines == ((b"reason", b"x" * 100_000),)
+    assert time.process_time() - before < 20
 
 
 def test_ready() -> None:
