@@ -230,7 +230,7 @@ class Link:
         text = f"{ChainEnding.HEADER_TOO_LARGE.value}: {error}"
         if self.line.failure is Failure.QUARANTINE:
             return self._failed(FilterFailedError(text), mail, request, judged)
-        log.warning("%s: filter %s: %s, id=%s", request.connection, self.name, text, request.trace_id)
+        log.warning("%s: filter %s failed: %s, id=%s", request.connection, self.name, text, request.trace_id)
         refusal = Judgement(Action.REJECT, HEADER_TOO_LARGE, text)
         return Answer(judged("failed", text), mail, request.envelope, None, refusal)
 
