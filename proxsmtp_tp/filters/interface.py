@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxsmtp_tp.smtp.login import NO_LOGIN, Login
+
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.smtp.envelope import Envelope
@@ -35,6 +37,8 @@ class FilterRequest:
     """The port that the client wanted; 0: not known."""
     authenticated: bool = False
     """The server has accepted AUTH (235)."""
+    login: Login = NO_LOGIN
+    """Of that AUTH: the mechanism, and the name if it was sent in clear."""
 
 
 class FilterOwner(Protocol):

@@ -48,7 +48,7 @@ def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:
         b"{daemon_addr}": server,
         b"{if_addr}": server,
         b"{daemon_port}": b"%d" % request.server_port if request.server_port else b"",
-        # That the server has accepted AUTH is known, the mechanism and the name are not.
-        b"{auth_type}": b"unknown" if request.authenticated else b"",
+        b"{auth_type}": (request.login.mechanism or b"unknown") if request.authenticated else b"",
+        b"{auth_authen}": request.login.name if request.authenticated else b"",
     }
     return {name: value for name, value in known.items() if value}

@@ -72,7 +72,7 @@ class RspamdMember:
             (b"MTA-Name", self._parts.hostname.encode()),
             (b"MTA-Tag", line.tag.encode()),
             (b"Settings-ID", line.settings_id.encode()),
-            (b"User", line.user.encode()),
+            (b"User", line.user.encode() or request.login.name),
         )
         yield from ((name, value) for name, value in known if value)
         yield b"From", b"<%s>" % (envelope.sender or b"")

@@ -87,6 +87,7 @@ class Judging:
             remote_helo=effect.remote_helo,
             trace_id=owner.trace_id,
             authenticated=effect.authenticated,
+            login=effect.login,
             client_port=owner.client_port,
             server_port=owner.server_port,
         )

@@ -183,12 +183,13 @@ def _stop_reading(d: Dialogue) -> None:
 
 
 def _continuation(d: Dialogue, line: bytes) -> None:
-    """A line of an AUTH exchange: it is not interpreted, but must be one line (RFC 4954 section 4)."""
+    """A line of an AUTH exchange: it must be one line (RFC 4954 section 4). Nothing depends on what it says."""
     d.trace("CLIENT <", b"(%d octets of AUTH)" % len(line))
     if not line.endswith(b"\r\n") or line.count(b"\r") != 1 or b"\0" in line:
         raise SmtpError(answers.LINE_TOO_LONG)
     if len(line) > COMMAND_LIMIT:
         _check_long_auth(d, line, continues=True)
+    d.login_exchange.response(line)
     d.ask(PendingReply(Expect.AUTH, line))
 
 

@@ -20,6 +20,7 @@ from proxsmtp_tp.session.tracing import Tracing
 from proxsmtp_tp.smtp.capabilities import Capabilities
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
+from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
 from proxsmtp_tp.smtp.replies import ReplyReader
 from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.facts import ABANDONED, REFUSED
@@ -92,8 +93,9 @@ class Dialogue:
         self.recipient_octets = self.recipient_lines = 0
         self.message: Message | None = None
         self.helo = self.remote = self.remote_helo = b""
-        self.client_ident = self.ident_refused = False
-        self.authenticated = False
+        self.client_ident = self.ident_refused = self.authenticated = False
+        # Of the AUTH that the server has accepted; and the last one, accepted or not.
+        self.login, self.login_exchange = NO_LOGIN, LoginExchange(b"")
         self.xclient_sent = False
         self.client_known = not options.xclient
         """The server knows the client's address, or does not need it. Until then no transaction may begin."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.smtp.login import NO_LOGIN, Login
 from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class StartFilter:
     remote_helo: bytes = b""
     authenticated: bool = False
     """The server has accepted AUTH."""
+    login: Login = NO_LOGIN
 
 
 @dataclass(slots=True)

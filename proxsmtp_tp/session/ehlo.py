@@ -10,6 +10,7 @@ from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
+from proxsmtp_tp.smtp.login import NO_LOGIN
 from proxsmtp_tp.telemetry.quoting import shown
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def our_xclient(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         d.client_known = True
         d.authenticated = False
+        d.login = NO_LOGIN
         d.ask(PendingReply(Expect.OUR_EHLO, pending.parameters, pending.address))
         return
     goes_on = _goes_on_unknown(d, f"XCLIENT refused: {shown(reply.wire)}", answers.XCLIENT_NOT_ACCEPTED)

@@ -61,7 +61,7 @@ def tells_envelope(d: Dialogue) -> bool:
 
 def begin_filtered(d: Dialogue) -> None:
     """The server has accepted sender and recipients: answer 354 ourselves, and send the message to the filter."""
-    d.effects.append(effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo, d.authenticated))
+    d.effects.append(effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo, d.authenticated, d.login))
     d.pass_on(answers.START_DATA)
     _begin(d, Sink.FILTER)
 

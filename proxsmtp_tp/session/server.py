@@ -289,7 +289,11 @@ def _auth(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
         _out_of_step(d, f"{reply.code} cannot answer AUTH")
         return
     d.phase = Phase.AUTH if reply.intermediate else Phase.COMMAND
-    d.authenticated = d.authenticated or reply.positive
+    if reply.intermediate:
+        d.login_exchange.challenge(reply.wire[4:])
+    elif reply.positive:
+        d.authenticated = True
+        d.login = d.login_exchange.login
     d.pass_on(reply)
 
 

@@ -12,6 +12,7 @@ from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import MESSAGE_VERBS, REFUSED_VERBS, TLS_KEYWORDS, refused_parameter
 from proxsmtp_tp.smtp.commands import AUTH_VERBS, Command, guess_mail, guess_rcpt, read_mail, read_rcpt
+from proxsmtp_tp.smtp.login import LoginExchange
 from proxsmtp_tp.smtp.replies import SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
 
@@ -155,6 +156,7 @@ def _quit(d: Dialogue, command: Command) -> None:
 def _auth(d: Dialogue, command: Command) -> None:
     if without_tls.shows_password_here(d, command):
         raise SmtpError(answers.AUTH_NEEDS_TLS)
+    d.login_exchange = LoginExchange(command.argument)
     d.ask(PendingReply(Expect.AUTH, command.line))
 
 

@@ -9,6 +9,7 @@ data          the message between DATA and the final dot: dot-stuffing, line end
 headers       insertion of header lines into a message
 message_id    finds the Message-ID of a message, for the log
 capabilities  the reply to EHLO: which keywords are kept or removed, and the server's name
+login         mechanism and name of a login (AUTH), never a password
 xtext         the encoding of any octet in printable ASCII (DSN parameters, XCLIENT, XFORWARD)
 buffers       octets that arrive in chunks and are read in parts
 envelope      sender and recipients as the server accepted them

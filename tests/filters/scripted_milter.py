@@ -19,7 +19,7 @@ import Milter  # type: ignore[import-not-found]
 PLAN, SEEN, SOCKET = sys.argv[1:]
 MACROS = [
     *("j", "_", "i", "v", "{daemon_name}", "{daemon_port}", "{client_addr}", "{mail_addr}", "{rcpt_addr}"),
-    "{auth_type}",
+    *("{auth_type}", "{auth_authen}"),
 ]
 
 

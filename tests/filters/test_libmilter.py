@@ -11,6 +11,7 @@ import pytest
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.login import Login
 from tests.unit.filters.member_harness import TEXT, describe
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def test_events(scripted: Scripted) -> None:
 
 
 def test_macros(scripted: Scripted) -> None:
-    scripted.judge(known={"authenticated": True, "server_port": 25})
+    scripted.judge(known={"authenticated": True, "server_port": 25, "login": Login(b"PLAIN", b"ann")})
     known = {event[0]: event[-1] for event in scripted.events if event[0] != "negotiate"}
     assert known["connect"] == {
         "j": "gw.example",
@@ -55,7 +56,8 @@ def test_macros(scripted: Scripted) -> None:
         "v": "proxsmtp-tp",
     }
     assert known["envfrom"]["i"] == "t1"
-    assert known["envfrom"]["{auth_type}"]
+    assert known["envfrom"]["{auth_type}"] == "PLAIN"
+    assert known["envfrom"]["{auth_authen}"] == "ann"
     assert known["envrcpt"]["{rcpt_addr}"] == "b@example.org"
     for stage in ("eoh", "eom"):
         assert (known[stage]["i"], known[stage]["{mail_addr}"]) == ("t1", "a@example.org")

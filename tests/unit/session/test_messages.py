@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,7 @@ from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.login import Login
 from proxsmtp_tp.smtp.replies import LINE_LIMIT, Reply
 from proxsmtp_tp.telemetry.counters import Counter
 from tests.unit.session.playbook import DATE, SERVER, C, Playbook, S, addressed, client, introduced, logged, server
@@ -46,6 +48,27 @@ TEXT = b"Subject: x\r\n\r\nbody\r\n"
 PASS = FilterVerdict(Verdict(Action.PASS, None, "exit 0", size=len(TEXT)))
 REJECT = FilterVerdict(Verdict(Action.REJECT, Reply.of(550, "Content Rejected; spam"), "exit 1"))
 DISCARD = FilterVerdict(Verdict(Action.DISCARD, Reply.of(250, "taken"), "exit 1"))
+
+SECRET = b"open sesame"
+_NAME, _PASSWORD, _PLAIN = (b64encode(text).decode() for text in (b"ann", SECRET, b"boss\0ann\0" + SECRET))
+ANN_PLAIN, ANN_LOGIN = Login(b"PLAIN", b"ann"), Login(b"LOGIN", b"ann")
+LOGINS = [
+    (f">AUTH PLAIN {_PLAIN}|<235 ok", ANN_PLAIN),
+    (f">auth plain|<334 |>{_PLAIN}|<235 ok", ANN_PLAIN),
+    (f">X-EXPS LOGIN|<334 VXNlcm5hbWU6|>{_NAME}|<334 UGFzc3dvcmQ6|>{_PASSWORD}|<235 ok", ANN_LOGIN),
+    (f">AUTH LOGIN {_NAME}|<334 UGFzc3dvcmQ6|>{_PASSWORD}|<235 ok", ANN_LOGIN),
+    # A server that asks for the password first: it is no name.
+    (f">AUTH LOGIN|<334 UGFzc3dvcmQ6|>{_PASSWORD}|<334 VXNlcm5hbWU6|>{_NAME}|<235 ok", ANN_LOGIN),
+    (f">AUTH LOGIN|<334 |>{_PASSWORD}|<235 ok", Login(b"LOGIN")),
+    (f">AUTH CRAM-MD5|<334 PDE+|>{_NAME}|<235 ok", Login(b"CRAM-MD5")),
+    (">AUTH PLAIN no-base64|<235 ok", Login(b"PLAIN")),
+    (f">AUTH PLAIN {b64encode(b'ann' + bytes(1) + SECRET).decode()}|<235 ok", Login(b"PLAIN")),
+    # Refused, cancelled, and another one after it.
+    (f">AUTH PLAIN {_PLAIN}|<535 no", Login()),
+    (">AUTH PLAIN|<334 |>*|<501 cancelled", Login()),
+    (f">AUTH PLAIN {_PLAIN}|<535 no|>AUTH EXTERNAL =|<235 ok", Login(b"EXTERNAL")),
+    (f">AUTH PLAIN {_PLAIN}|<235 ok|>AUTH LOGIN|<503 once", ANN_PLAIN),
+]
 
 STARTED = StartFilter(Envelope(b"a@client.example", b"", [b"b@mx.example"], [b""]), b"client.example")
 
@@ -188,6 +211,26 @@ class TestFiltered:
             play.session.feed(S(reply))
         play = play >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
         assert play >> C(TEXT) << server(TEXT)
+
+    @pytest.mark.parametrize(("dialogue", "login"), LOGINS)
+    def test_the_filter_is_told_of_the_login(self, dialogue: str, login: Login) -> None:
+        play = introduced(FILTERED, "AUTH PLAIN LOGIN")
+        for line in dialogue.split("|"):
+            play.session.feed(C(line[1:]) if line[0] == ">" else S(line[1:]))
+        for line in ("MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>"):
+            play.session.feed(C(line))
+            play.session.feed(S("250 ok"))
+        started = StartFilter(
+            Envelope(b"a@x.example", b"", [b"b@y.example"], [b""]),
+            b"client.example",
+            authenticated="<235" in dialogue,
+            login=login,
+        )
+        assert play >> C("DATA") << started << client(answers.START_DATA.wire)
+        exchange = play.session._d.login_exchange
+        kept = repr([getattr(exchange, name) for name in exchange.__slots__]).encode()
+        assert SECRET not in kept
+        assert _PASSWORD.encode() not in kept
 
     @pytest.mark.parametrize(
         ("template", "line"),
