@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proxsmtp_tp.config.filter_lines import FilterLine
+    from proxsmtp_tp.filters.edits import Edit
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
     from proxsmtp_tp.filters.verdict import Verdict
@@ -275,21 +276,39 @@ def test_a_header_that_is_too_large(run: Run, tmp_path: Path, settings: str, tex
     assert passed == b""
 
 
-def test_texts_of_a_filter_are_freed(run: Run, tmp_path: Path) -> None:
-    chain = Chain(tmp_path, Fake())
-
-    def body() -> Spool:
-        spool = Spool(chain.space)
-        spool.write(b"new\r\n")
-        spool.complete()
-        return spool
-
-    member = chain.filter.links[0].member
-    assert isinstance(member, Fake)
-    member.said = [Judgement(edits=(ReplaceBody(body()), AddHeader(b"A B", b"x")))]
-    run(chain.judge())  # the edits cannot be applied
-    member.said = [Judgement(edits=(ReplaceBody(body()),))]
-    assert run(chain.judge())[1].endswith(b"\r\n\r\nnew\r\n")
+@pytest.mark.parametrize(
+    ("settings", "others", "passed"),
+    [
+        ("", (), True),
+        ("", (AddHeader(b"A B", b"x"),), None),  # the edits cannot be applied
+        ("failure=pass", (AddRecipient(b"no address"),), False),
+        ("edits=headers", (), None),
+        ("edits=none failure=pass", (), False),
+        ("mode=shadow", (), False),
+        ("mode=shadow edits=headers", (), False),
+        ("mode=tag", (Quarantine("odd"),), False),
+    ],
+)
+@pytest.mark.parametrize("edit", [ReplaceBody, ReplaceMessage])
+def test_texts_of_a_filter_are_freed(
+    run: Run,
+    tmp_path: Path,
+    edit: type[ReplaceBody | ReplaceMessage],
+    settings: str,
+    others: tuple[Edit, ...],
+    passed: bool | None,
+) -> None:
+    """Also where an edit is refused: `Chain.judge` requires that no space is taken. `passed`: with the text, or not."""
+    member = Fake()
+    chain = Chain(tmp_path, (settings, member))
+    text = Spool(chain.space)
+    text.write(b"X: y\r\n\r\nnew\r\n")
+    text.complete()
+    assert chain.space._tally.total
+    member.said = [Judgement(edits=(edit(text), *others))]
+    verdict, judged = run(chain.judge())
+    assert (verdict.action is Action.PASS) == (passed is not None)
+    assert judged.endswith(b"\r\n\r\nnew\r\n") == bool(passed)
 
 
 # Settings.
