@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+FILTER_ASKER = "proxsmtp_tp.cli.filters_as_daemon"
+"""The program that asks filters who they are."""
+
 _END_POINT = re.compile(r"\A\[?([0-9A-Fa-f.:]+?)\]?:[0-9]+\Z")  # `192.0.2.1:1024`, `[2001:db8::1]:1024`
 _NO_CODE = "Content Rejected"  # a filter's refusal without a code of its own (filters.stderr)
 

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What one filter says of itself. `problem`: it does not answer; empty: it does, or is a command."""
+    """What one filter says of itself. `problem`: it does not answer; empty: it does, or is a command. `late`: it has
+    not answered in time.
+    """
 
     line: FilterLine
     says: tuple[str, ...] = ()
     problem: str = ""
+    late: bool = False
 
 
 @runtime_checkable
@@ -60,7 +63,7 @@ async def _answered(line: FilterLine, asked: Awaitable[list[str]]) -> Described:
         async with asyncio.timeout(line.timeout):
             return Described(line, tuple(await asked))
     except TimeoutError:
-        return Described(line, problem=f"no answer within {line.timeout:g} s")
+        return Described(line, problem=f"no answer within {line.timeout:g} s", late=True)
     except (FilterFailedError, OSError, EOFError) as error:
         return Described(line, problem=str(error) or type(error).__name__)
 

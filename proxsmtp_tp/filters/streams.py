@@ -5,6 +5,7 @@ cannot be connected to.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxsmtp_tp.config.addresses import UnixAddress
@@ -52,12 +53,17 @@ class Servers:
             except TimeoutError:
                 reasons.append(f"{address}: no connection within {self._connect:g} s")
             except OSError as error:
-                reasons.append(f"{address}: {error.strerror or error}")
+                reasons.append(f"{address}: {_reason(error)}")
             else:
                 if index != self._current:
                     self._current, self._since = index, now
                 return Stream(reader, writer, address)
         raise FilterFailedError("; ".join(reasons), unreachable=True)
+
+
+def _reason(error: OSError) -> str:
+    """In the words of the system; asyncio has its own ("Connect call failed"). An error of a name has no number > 0."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

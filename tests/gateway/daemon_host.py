@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.doctor_daemon import may_be_a_filters, status_of
+from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, may_be_a_filters, status_of
 from proxsmtp_tp.config.reader import read_config
 from proxsmtp_tp.gateway import install
 from proxsmtp_tp.gateway.doctor import examination, probe
@@ -80,7 +80,11 @@ class DaemonHost:
         settings = read_config(path)
         setup = examination.setup_of(settings, path, examination.options_of(settings), Store(self.state))
         return replace(
-            setup, status=lambda: status_of(settings.instance), may_be_a_filters=may_be_a_filters, step_seconds=90.0
+            setup,
+            status=lambda: status_of(settings.instance),
+            may_be_a_filters=may_be_a_filters,
+            filter_asker=FILTER_ASKER,
+            step_seconds=90.0,
         )
 
     def look(self) -> list[Finding]:

@@ -11,7 +11,8 @@ replica      a copy of the host, in which such a connection is tested; the host 
 forwarding   whether interception opens connections that the host's forwarding policy closes
 listeners    the daemon's unit, its listeners, privileges, descriptors
 unit         the unit as systemd has it, and the last lines of a log
-daemon_view  temp directory and filter, as the daemon sees them
+daemon_view  temp directory, as the daemon sees it
+filter_view  filters, as the daemon sees them
 daemon_access  the program that looks in the daemon's namespaces, as its user
 load         the daemon's status: connections, filters, workers, configuration, log
 servers      the servers that the daemon connects to; who can connect to a daemon without rules

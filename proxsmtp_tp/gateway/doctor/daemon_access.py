@@ -1,20 +1,22 @@
 """What the daemon can reach in the file system: a program, which `daemon_view` runs.
 
 It enters the mount namespace of the daemon's process and becomes its user (setns(2), systemd.exec(5): ProtectSystem,
-ProtectHome, PrivateTmp, ReadWritePaths), and then tries what the daemon will do: write in TempDirectory, run
-FilterCommand, connect to the socket of a scanner. It leaves nothing there.
+ProtectHome, PrivateTmp, ReadWritePaths), and then tries what the daemon will do: write in TempDirectory, run commands
+of filters, connect to sockets of filters. It leaves nothing there.
 
-Input: {"pid" (or null: this process's own view), "uid", "gid", "groups", "temp" (path), "command" (or null), "path" (of
-the environment), "folder" (the working directory), "socket" (or null)}.
-Output: {"temp": {...}, "filter": {...}, "socket": {...}}, see `temp_directory`, `program` and `scanner`.
+Input: {"pid" (or null: this process's own view), "uid", "gid", "groups", "temp" (path), "path" (of the environment),
+"folder" (the working directory), "commands" and "sockets" (lists)}.
+Output: {"temp": {...}, "commands": [{...}], "sockets": [{...}]}, see `temp_directory`, `program` and `scanner`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import grp
 import json
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -37,22 +39,33 @@ _ANSWER_SECONDS = 5.0
 def main() -> int:
     """Answer the question on standard input."""
     job = json.load(sys.stdin)
+    enter(job)
+    heads = _Heads(job)
+    advice = [_groups_to_join(path, job) for path in job["sockets"]]
+    become(job)
+    answer = {
+        "temp": temp_directory(job["temp"]),
+        "commands": [program(command, job["path"], heads.text) for command in job["commands"]],
+        "sockets": [scanner(path, groups) for path, groups in zip(job["sockets"], advice, strict=True)],
+    }
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+def enter(job: dict[str, Any]) -> None:
+    """The daemon's mount namespace and working directory. Raises OSError."""
     if job["pid"] is not None:
         _enter(job["pid"])
     with suppress(OSError):
         os.chdir(job["folder"])
-    heads = _Heads(job)
+
+
+def become(job: dict[str, Any]) -> None:
+    """The daemon's user and groups, for good. Only root can."""
     if os.geteuid() == 0:
         os.setgroups(job["groups"])
         os.setresgid(job["gid"], job["gid"], job["gid"])
         os.setresuid(job["uid"], job["uid"], job["uid"])
-    answer = {
-        "temp": temp_directory(job["temp"]),
-        "filter": program(job["command"], job["path"], heads.text) if job["command"] else {},
-        "socket": scanner(job["socket"]) if job["socket"] else {},
-    }
-    json.dump(answer, sys.stdout)
-    return 0
 
 
 def _enter(pid: int) -> None:
@@ -91,7 +104,7 @@ class _Heads:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._heads: dict[str, bytes] = {}
-        for word in (_words(job["command"] or "") or [])[:2]:
+        for word in (word for command in job["commands"] for word in (_words(command) or [])[:2]):
             path = _find(word, job["path"])
             if path is not None:
                 with suppress(OSError), Path(path).open("rb") as file:
@@ -175,15 +188,45 @@ def _of_script(words: list[str]) -> dict[str, Any] | None:
     return {"kind": "mode" if why == "cannot be read" else "missing", "problem": f"{script} {why}", "file": script}
 
 
-def scanner(path: str) -> dict[str, Any]:
-    """Connect to a socket; `problem` if that fails."""
+def scanner(path: str, groups: list[str]) -> dict[str, Any]:
+    """Connect to a socket; `problem` if that fails, with `groups` that the user must join where only that is wrong."""
     try:
         with closing(socket.socket(socket.AF_UNIX)) as link:
             link.settimeout(_ANSWER_SECONDS)
             link.connect(path)
     except OSError as error:
-        return {"problem": error.strerror or str(error)}
+        denied = error.errno in {errno.EACCES, errno.EPERM}
+        known = {"denied": denied, "groups": groups if denied else [], "user": _own_name()}
+        return {"problem": error.strerror or str(error)} | known
     return {}
+
+
+def _own_name() -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(os.geteuid()).pw_name
+    return ""
+
+
+def _groups_to_join(path: str, job: dict[str, Any]) -> list[str]:
+    """The groups that would open the socket and all directories above it to the user; empty: groups do not help.
+
+    A connection needs write permission for the socket, and search permission for the directories (unix(7)).
+    """
+    found = []
+    with suppress(OSError, RuntimeError):
+        end = Path(path).resolve(strict=True)
+        for place in (*reversed(end.parents), end):
+            info, bit = place.stat(), 0o2 if place == end else 0o1
+            if info.st_uid == job["uid"] or info.st_gid in {job["gid"], *job["groups"]}:
+                shift = 6 if info.st_uid == job["uid"] else 3
+                if not info.st_mode >> shift & bit:
+                    return []
+            elif not info.st_mode & bit:
+                if not info.st_mode >> 3 & bit or info.st_gid == 0:
+                    return []
+                found.append(info.st_gid)
+        return sorted({grp.getgrgid(gid).gr_name for gid in found})
+    return []
 
 
 if __name__ == "__main__":

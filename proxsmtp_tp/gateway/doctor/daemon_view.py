@@ -1,4 +1,4 @@
-"""Checks TempDirectory and the filter as the daemon sees them: in its mount namespace, as its user.
+"""Checks TempDirectory as the daemon sees it: in its mount namespace, as its user.
 
 `daemon_access` looks there. Where no daemon runs, it looks in this process's namespace as the daemon's user. That is
 only a guess, because a daemon's unit may show it other files.
@@ -10,27 +10,24 @@ import errno
 import json
 import os
 import pwd
-import socket
 import stat
 import subprocess
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.addresses import UnixAddress
-from proxsmtp_tp.config.settings import FilterType
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
 from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix
-from proxsmtp_tp.gateway.doctor.listeners import ANSWER_SECONDS, accepting
+from proxsmtp_tp.gateway.doctor.listeners import accepting
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.options import user_id
 from proxsmtp_tp.gateway.plan import PlanError
 from proxsmtp_tp.gateway.python import module_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-_TOOL_SECONDS = 8.0  # less than a step may take
+TOOL_SECONDS = 8.0  # less than a step may take
 _SPACE = 64 << 20  # bytes: a few messages at the usual limit of 10 to 50 MB
 _RESERVE, _RESERVE_PART = (
     64 << 20,
@@ -44,11 +41,11 @@ _PRIVATE = ("/tmp/", "/var/tmp/")  # noqa: S108 (each instance has its own, syst
 def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
     """Checks that the daemon can write there, that only the daemon may, and that there is free space."""
     path, step = Path(setup.settings.temp_directory), "temp directory"
-    pid, hidden = _process(setup), _hidden(setup)
+    pid, hidden = process_of(setup), is_hidden(setup)
     if pid is None and hidden:
         yield unseen(step, f"the daemon does not run, and {setup.unit}.service does not show it the whole host")
         return
-    seen = _look(setup, pid)["temp"]
+    seen = look(setup, pid)["temp"]
     if "error" in seen:
         yield _unusable(setup, path, seen)
         return
@@ -78,7 +75,7 @@ def _unusable(setup: Setup, path: Path, seen: dict[str, Any]) -> Finding:
     if number == errno.EROFS:
         return Finding(step, False, f"{path} is on a read-only disk: messages get 451", _writable_again(path))
     if number == errno.ENOENT:
-        hidden = path.is_dir() and _hidden(setup)
+        hidden = path.is_dir() and is_hidden(setup)
         text = f"{path}: {'its unit hides it from the daemon' if hidden else 'No such file or directory'}"
         return Finding(step, False, text, _make(setup, path))
     if number in {errno.EACCES, errno.EPERM}:
@@ -134,79 +131,44 @@ def look_at_bypass(setup: Setup) -> Iterator[Finding]:
         yield Finding("bypass", False, text, fix("bypass", bypass=setup.command("bypass")))
 
 
-def look_at_filter(setup: Setup) -> Iterator[Finding]:
-    """Checks that the daemon's user can run the filter command, or reach the scanner."""
-    settings = setup.settings
-    if not settings.filter_command or settings.filter_type is FilterType.REJECT:
-        return
-    if settings.filter_type is FilterType.SMTP and not isinstance(settings.filter_address, UnixAddress):
-        yield _scanner(setup)
-        return
-    pid = _process(setup)
-    if pid is None and _hidden(setup):
-        yield unseen("filter", f"the daemon does not run, and {setup.unit}.service does not show it the whole host")
-        return
-    found = _look(setup, pid)
-    if settings.filter_type is FilterType.SMTP:
-        problem = found["socket"].get("problem")
-        text = f"the scanner at {settings.filter_command} does not answer: {problem}"
-        yield Finding("filter", not problem, text if problem else f"{settings.filter_address} answers")
-        return
-    seen = found["filter"]
-    file, who = seen["file"], settings.user or "the daemon"
-    fixes = {"mode": fix("filter's mode", file=file), "returns": fix("carriage returns", file=file)}
-    if "problem" not in seen:
-        yield Finding("filter", True, file)
-    elif seen["kind"] == "mode":
-        yield Finding("filter", False, f"{seen['problem']} by {who}", fixes["mode"])
-    else:
-        yield Finding("filter", False, seen["problem"], fixes.get(seen["kind"], NONE))
-
-
-def _scanner(setup: Setup) -> Finding:
-    address = setup.settings.filter_address
-    try:
-        with closing(socket.create_connection((address.host, address.port), ANSWER_SECONDS)):  # type: ignore[union-attr]
-            pass
-    except (OSError, ValueError) as error:
-        return Finding("filter", False, f"the scanner at {setup.settings.filter_command} does not answer: {error}")
-    return Finding("filter", True, f"{address} answers")
-
-
-def _process(setup: Setup) -> int | None:
+def process_of(setup: Setup) -> int | None:
     """A process of the daemon: of those that listen, the first. None: it does not run."""
     found = [pid for item in accepting(setup) for pid in item.pids]
     return found[0] if found else None
 
 
-def _hidden(setup: Setup) -> bool:
+def is_hidden(setup: Setup) -> bool:
     """Whether the daemon's unit shows it other files than the host has."""
     return setup.unit is not None
 
 
-def _look(setup: Setup, pid: int | None) -> dict[str, Any]:
-    """Ask `daemon_access`. Raises GatewayError."""
-    settings = setup.settings
-    address = settings.filter_address if settings.filter_type is FilterType.SMTP else None
-    command = settings.filter_command if settings.filter_type in {FilterType.PIPE, FilterType.FILE} else None
-    job = {
+def look(setup: Setup, pid: int | None, commands: Sequence[str] = (), sockets: Sequence[str] = ()) -> dict[str, Any]:
+    """What `daemon_access` finds. Raises GatewayError."""
+    job = job_of(setup, pid) | {"commands": list(commands), "sockets": list(sockets)}
+    found: dict[str, Any] = run_as_daemon("proxsmtp_tp.gateway.doctor.daemon_access", job, TOOL_SECONDS)
+    return found
+
+
+def job_of(setup: Setup, pid: int | None) -> dict[str, Any]:
+    """What a program must know to see what the daemon sees. Raises GatewayError."""
+    return {
         "pid": pid,
         **(_user_of(pid) if pid is not None else _user_wanted(setup)),
-        "temp": settings.temp_directory,
-        "command": command,
+        "temp": setup.settings.temp_directory,
         "path": _environment(pid).get("PATH", _PATH),
         "folder": str(Path(f"/proc/{pid}/cwd").readlink()) if pid is not None else str(Path.cwd()),
-        "socket": address.path if isinstance(address, UnixAddress) else None,
     }
+
+
+def run_as_daemon(module: str, job: dict[str, Any], seconds: float) -> Any:
+    """The answer of a program of ours that becomes what the job says. Raises GatewayError and SubprocessError."""
     done = subprocess.run(
-        module_command("proxsmtp_tp.gateway.doctor.daemon_access"),
-        input=json.dumps(job), capture_output=True, text=True, check=False, timeout=_TOOL_SECONDS,
-    )  # fmt: skip
+        module_command(module), input=json.dumps(job), capture_output=True, text=True, check=False, timeout=seconds
+    )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise GatewayError(f"the files that the daemon sees cannot be examined: {reason}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def _user_of(pid: int) -> dict[str, Any]:

@@ -8,7 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxsmtp_tp.gateway import survey
-from proxsmtp_tp.gateway.doctor import daemon_view, firewall, forwarding, host, listeners, load, probe, rules, servers
+from proxsmtp_tp.gateway.doctor import (
+    daemon_view,
+    filter_view,
+    firewall,
+    forwarding,
+    host,
+    listeners,
+    load,
+    probe,
+    rules,
+    servers,
+)
 from proxsmtp_tp.gateway.doctor.findings import Finding, Look, Setup, unseen
 from proxsmtp_tp.gateway.doctor.steps import Step
 from proxsmtp_tp.gateway.errors import GatewayError
@@ -64,7 +75,7 @@ STEPS = (
     _StepRow(listeners.look_at_privileges, root=True),
     _StepRow(listeners.look_at_descriptors, root=True),
     _StepRow(daemon_view.look_at_temp_directory, root=True),
-    _StepRow(daemon_view.look_at_filter, root=True),
+    _StepRow(filter_view.look_at_filter, root=True),
     _StepRow(daemon_view.look_at_bypass),
     _StepRow(load.look_at_load),
     _StepRow(servers.look_at_servers),

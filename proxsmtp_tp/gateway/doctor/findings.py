@@ -77,6 +77,8 @@ class Setup:
     status: Callable[[], dict[str, Any] | None] = _no_status
     may_be_a_filters: Callable[[str], bool] = bool
     needs: tuple[str, ...] = ()
+    filter_asker: str = ""
+    """The module of a program that asks filters who they are, as the daemon's user (`filter_view`)."""
     step_seconds: float = 10.0
     """Seconds that a step may take, so that an answer comes soon. The steps run at the same time."""
 

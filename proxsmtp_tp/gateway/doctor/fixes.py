@@ -83,6 +83,8 @@ FIXES = {
     "private directory": "{restart}",
     "filter's mode": "chmod a+rx {file}",
     "carriage returns": r"sed -i 's/\r$//' {file}",
+    # A process gets its groups when it starts.
+    "filter's socket": "usermod -a -G {groups} {user} && {restart}",
     "bypass": "{bypass} --end",
     # What the status tells.
     "worker is stopped": "kill -CONT {pids}",
