@@ -48,9 +48,17 @@ def kind(row: Directive) -> str:
 
 def names() -> str:
     """Every directive, in the order in which the file has them."""
-    rows = (f"  - {{name: {row.name}, field: {variable(row)}}}\n" for row in DIRECTIVES)
-    head = "---\n# Written by ansible/variables.py. `name` in the file, `field` in the variables of this role.\n"
+    rows = (f"  - {{name: {row.name}, field: {variable(row)}{_lines(row)}}}\n" for row in DIRECTIVES)
+    head = (
+        "---\n"
+        "# Written by ansible/variables.py. `name` in the file, `field` in the variables of this role; `lines`: the\n"
+        "# file has a line for each value, because a comma is part of a value.\n"
+    )
     return f"{head}proxsmtp_tp_directives:\n{''.join(rows)}"
+
+
+def _lines(row: Directive) -> str:
+    return ", lines: true" if row.kind is values.FILTER else ""
 
 
 def defaults() -> str:

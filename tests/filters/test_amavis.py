@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action
 from tests.filters.daemons import daemon
+from tests.filters.recipes import fragment
 from tests.unit.filters.member_harness import TEXT, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 AMAVISD = r"""
 use strict;
@@ -22,16 +23,13 @@ $MYHOME = '{0}'; $TEMPBASE = "$MYHOME/work"; $QUARANTINEDIR = undef;
 $pid_file = "$MYHOME/pid"; $lock_file = "$MYHOME/lock";
 $daemon_user = 'amavis'; $daemon_group = 'amavis'; $max_servers = 1; $child_timeout = 60;
 $mydomain = 'example.org'; $myhostname = 'gw.example'; $enable_db = 0; $nanny_details_level = 0;
-$inet_socket_port = undef; $unix_socketname = "$MYHOME/amavisd";
-$policy_bank{'SOCK'} = { protocol => 'AM.PDP', auth_required_release => 0 };
-$interface_policy{'SOCK'} = 'SOCK';
+$inet_socket_port = undef;
 @bypass_virus_checks_maps = (1); @bypass_spam_checks_maps = (1); @local_domains_maps = (1);
-$final_banned_destiny = D_REJECT; $banned_files_quarantine_method = undef; $warnbannedsender = 0;
+$banned_files_quarantine_method = undef; $warnbannedsender = 0;
 $banned_filename_re = new_RE(qr'.\.exe$'i); $banned_namepath_re = undef;
 $notify_method = undef; $forward_method = undef;
 $log_level = 0; $do_syslog = 0; $enable_dkim_verification = 0; $enable_dkim_signing = 0; $file = 'file';
 @decoders = (['mail', \&do_mime_decode]);
-1;
 """
 BANNED = (
     b"From: a@example.org\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream; name=a.exe\r\n"
@@ -48,7 +46,7 @@ def amavis(directory: Path) -> Iterator[Path]:
         shutil.chown(path, "amavis", "amavis")
     configuration = directory / "etc" / "amavisd.conf"  # amavisd may not be able to write there
     configuration.parent.mkdir(mode=0o755)
-    configuration.write_text(AMAVISD.replace("{0}", str(home)))
+    configuration.write_text(AMAVISD.replace("{0}", str(home)) + fragment("/etc/amavis/conf.d/50-user") + "1;\n")
     as_amavis = ["setpriv", "--reuid=amavis", "--regid=amavis", "--clear-groups"]
     milter: list[str | Path] = [
         "amavisd-milter",
@@ -56,15 +54,21 @@ def amavis(directory: Path) -> Iterator[Path]:
         "-s",
         home / "milter",
         "-S",
-        home / "amavisd",
+        home / "amavisd.sock",
         "-w",
         home / "milter-work",
     ]
     with (
-        daemon(["amavisd", "-c", configuration, "foreground"], home / "amavisd"),
+        daemon(["amavisd", "-c", configuration, "foreground"], home / "amavisd.sock"),
         daemon([*as_amavis, *milter], home / "milter"),
     ):
         yield home / "milter"
+
+
+def test_the_mode_of_the_socket_is_what_the_script_of_debian_reads() -> None:
+    name, _, mode = fragment("/etc/default/amavisd-milter").strip().partition("=")
+    assert (name, mode) == ("MILTERSOCKETMODE", '"0660"')
+    assert 'chmod "$MILTERSOCKETMODE" "$MILTERSOCKET"' in Path("/etc/init.d/amavisd-milter").read_text()
 
 
 def test_passes(amavis: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.verdict import Action
 from tests.filters.daemons import daemon
+from tests.filters.recipes import fragment
 from tests.unit.filters.member_harness import TEXT, Judged, describe, judge
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ DatabaseDirectory {0}/db
 TemporaryDirectory {0}
 StreamMaxLength 2M
 MaxFileSize 1M
-AlertExceedsMax yes
 """
 MILTER = """
 Foreground yes
@@ -54,7 +54,7 @@ def clamav(directory: Path) -> Iterator[Path]:
     """clamd knows one virus: it starts in a second."""
     (directory / "db").mkdir()
     (directory / "db" / "test.ndb").write_text(f"Eicar-Test-Signature:0:*:{EICAR.hex()}\n")
-    (directory / "clamd.conf").write_text(CLAMD.format(directory, PORT))
+    (directory / "clamd.conf").write_text(CLAMD.format(directory, PORT) + fragment("/etc/clamav/clamd.conf"))
     (directory / "milter.conf").write_text(MILTER.format(directory))
     with (
         daemon(["clamd", "--config-file", directory / "clamd.conf"], directory / "clamd", ("127.0.0.1", PORT)),

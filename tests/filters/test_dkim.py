@@ -11,6 +11,7 @@ import pytest
 
 from proxsmtp_tp.filters.verdict import Action
 from tests.filters.daemons import daemon
+from tests.filters.recipes import fragment
 from tests.unit.filters.member_harness import TEXT, Judged, describe, judge
 
 if TYPE_CHECKING:
@@ -38,12 +39,16 @@ AuthservID gw.example
 Syslog no
 RequireSafeKeys no
 """
+RECIPE = """
+Socket local:{0}/recipe
+UMask 000
+TestDNSData {0}/zone
+Syslog no
+RequireSafeKeys no
+"""
 DMARC = """
-AuthservID gw.example
-TrustedAuthservIDs gw.example
 Socket local:{0}/dmarc
 UMask 000
-RejectFailures true
 Syslog false
 IgnoreHosts {0}/none
 """
@@ -57,7 +62,7 @@ MESSAGES = [
 
 @pytest.fixture(scope="module")
 def filters(directory: Path) -> Iterator[Path]:
-    """Two signers (relaxed and simple), a verifier."""
+    """Two signers (relaxed and simple), a verifier, one that does both."""
     subprocess.run(["opendkim-genkey", "-D", directory, "-d", "example.org", "-s", "s"], check=True)
     (directory / "s.private").chmod(0o600)
     (directory / "internal").write_text("192.0.2.0/24\n")
@@ -68,7 +73,8 @@ def filters(directory: Path) -> Iterator[Path]:
         "relaxed": SIGNER.replace("/signer", "/relaxed").format(directory, "relaxed/relaxed"),
         "simple": SIGNER.replace("/signer", "/simple").format(directory, "simple/simple"),
         "verifier": VERIFIER.format(directory),
-        "dmarc": DMARC.format(directory),
+        "recipe": RECIPE.format(directory) + fragment("/etc/opendkim.conf").replace("/etc/dkimkeys", str(directory)),
+        "dmarc": DMARC.format(directory) + fragment("/etc/opendmarc.conf"),
     }
     for name, text in configurations.items():
         (directory / f"{name}.conf").write_text(text)
@@ -84,6 +90,7 @@ def filters(directory: Path) -> Iterator[Path]:
         daemon(["opendkim", "-f", "-x", directory / "relaxed.conf"], directory / "relaxed"),
         daemon(["opendkim", "-f", "-x", directory / "simple.conf"], directory / "simple"),
         daemon(["opendkim", "-f", "-x", directory / "verifier.conf"], directory / "verifier"),
+        daemon(["opendkim", "-f", "-x", directory / "recipe.conf"], directory / "recipe"),
         daemon(dns, ("127.0.0.1", 53)),
         daemon([*with_resolver, "opendmarc", "-f", "-c", directory / "dmarc.conf"], directory / "dmarc"),
     ):
@@ -123,6 +130,16 @@ def test_verified(filters: Path) -> None:
         assert b"dkim=pass" in after
         changed = signed.replace(b"From: ", b"From:  ", 1)
         assert b"dkim=fail" in ask(filters, "verifier", changed, client="203.0.113.9").text
+
+
+def test_the_recipe_signs_for_clients_inside_and_verifies_the_rest(filters: Path) -> None:
+    """docs/filters.md: one daemon for both."""
+    signed = ask(filters, "recipe", TEXT).text
+    assert valid(filters, signed)
+    after = ask(filters, "recipe", signed, client="203.0.113.9").text
+    assert after.startswith(b"Authentication-Results: gw.example;")
+    assert b"dkim=pass" in after
+    assert after.endswith(signed)
 
 
 def test_forged_results_are_removed(filters: Path) -> None:

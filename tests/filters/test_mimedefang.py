@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action
 from tests.filters.daemons import daemon
+from tests.filters.recipes import fragment
 from tests.unit.filters.member_harness import TEXT, Judged, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FILTER = r"""
 sub filter_begin {
@@ -40,6 +41,7 @@ sub filter_end {
 }
 1;
 """
+UNIT = Path("/lib/systemd/system/mimedefang.service")
 PARTS = (
     b"Subject: parts\r\nFrom: <a@example.org>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n"
     b"--x\r\nContent-Type: text/plain\r\n\r\nhello\r\n--x\r\nContent-Type: application/octet-stream\r\n"
@@ -56,7 +58,7 @@ def mimedefang(directory: Path) -> Iterator[Path]:
     (directory / "filter").write_text(FILTER)
     (directory / "filter").chmod(0o644)
     multiplexor, milter = spool / "multiplexor", spool / "milter"
-    common: list[str | Path] = ["-U", "defang", "-z", spool, "-D"]
+    common: list[str | Path] = ["-U", "defang", "-z", spool, "-D", "-G"]
     with (
         daemon(
             [
@@ -88,6 +90,14 @@ def ask(mimedefang: Path, text: bytes) -> Judged:
 def about(subject: bytes) -> bytes:
     """A message with that subject."""
     return TEXT.replace(b"hello", subject)
+
+
+def test_the_group_may_open_the_socket(mimedefang: Path) -> None:
+    """As the recipe of docs/filters.md has it: -G is what the unit makes of this line."""
+    assert fragment("/etc/default/mimedefang") == "MD_ALLOW_GROUP_ACCESS=yes\n"
+    assert '"$MD_ALLOW_GROUP_ACCESS" = "yes" ] && echo "-G"' in UNIT.read_text()
+    assert mimedefang.group() == "defang"
+    assert mimedefang.stat().st_mode & 0o070 == 0o070
 
 
 def test_passes(mimedefang: Path) -> None:

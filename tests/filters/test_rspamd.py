@@ -10,6 +10,7 @@ import pytest
 
 from proxsmtp_tp.filters.verdict import Action
 from tests.filters.daemons import daemon
+from tests.filters.recipes import fragment
 from tests.unit.filters.member_harness import Judged, describe, judge
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ options {{
 }}
 lang_detection {{ languages = "{0}/languages"; languages_enable = ["en"]; }}
 logging {{ type = "console"; level = "info"; }}
-actions {{ reject = 15; add_header = 6; quarantine = 1000; discard = 2000; greylist = null; }}
+actions {{ quarantine = 1000; discard = 2000; {1} }}
 worker "normal" {{ bind_socket = "{0}/http mode=0666"; count = 1; }}
 worker "rspamd_proxy" {{
   bind_socket = "{0}/milter mode=0666"; count = 1; milter = yes; spam_header = "X-Spam";
@@ -111,7 +112,7 @@ def rspamd(directory: Path) -> Iterator[Path]:
     for name in ("en.json", "stop_words"):
         (directory / "languages" / name).symlink_to(f"/usr/share/rspamd/languages/{name}")
     configuration = directory / "rspamd.conf"
-    configuration.write_text(CONFIGURATION.format(directory))
+    configuration.write_text(CONFIGURATION.format(directory, fragment("/etc/rspamd/local.d/actions.conf")))
     with daemon(["rspamd", "-f", "-i", "-c", configuration], directory / "http", directory / "milter"):
         yield directory
 

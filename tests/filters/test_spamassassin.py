@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action
 from tests.filters.daemons import daemon
+from tests.filters.recipes import fragment
 from tests.unit.filters.member_harness import TEXT, Judged, describe, judge
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 RULES = """
 required_score 5
-report_safe {safe}
 rewrite_header Subject [SPAM]
 clear_headers
 add_header spam Flag _YESNOCAPS_
@@ -39,9 +40,12 @@ def spamassassin(directory: Path) -> Iterator[Path]:
     """Two spamd (report_safe 0 and 1), with a few rules; spamass-milter asks the first."""
     for safe in (0, 1):
         (directory / f"rules{safe}").mkdir()
-        (directory / f"rules{safe}" / "local.cf").write_text(RULES.format(safe=safe))
+        (directory / f"rules{safe}" / "local.cf").write_text(
+            RULES + (fragment("/etc/spamassassin/local.cf") if safe == 0 else "report_safe 1\n")
+        )
         (directory / f"rules{safe}" / "init.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
-    common = ["-L", "-x", "-m", "1", "--min-children=1", "-u", "nobody", "-s", "stderr", f"-H{directory}"]
+    options = shlex.split(fragment("/etc/default/spamd").removeprefix("OPTIONS="))
+    common = [*shlex.split(options[0]), "-L", "-s", "stderr", f"-H{directory}"]
 
     def spamd(safe: int) -> list[str | Path]:
         rules = directory / f"rules{safe}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.smtp.envelope import Envelope
 from tests.unit.filters.worker_harness import pool
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +39,28 @@ def test_worker(tmp_path: Path, name: str) -> None:
 
 
 def test_all_are_run() -> None:
-    assert sorted(WORKERS) == ["worker.py", "worker.sh"]
+    assert sorted(WORKERS) == ["discard-worker.py", "worker.py", "worker.sh"]
+
+
+def test_a_pipe_script_as_a_worker(tmp_path: Path) -> None:
+    """It judges as discard.py does, which test_filters runs."""
+    path = tmp_path / "worker.py"
+    path.write_text(WORKERS["discard-worker.py"])
+    reply = b"Auto-Submitted: auto-replied\r\n" + GOOD
+    nobody = Envelope(b"", b"", [b"b@example.org"], [b""])
+
+    async def case() -> None:
+        async with pool(tmp_path, f"PYTHONPATH={ROOT} exec {sys.executable} {path}") as workers:
+            judgement, text = await workers.judge(reply)
+            assert (judgement.action, text) == (Action.PASS, reply)
+            judgement, _ = await workers.judge(GOOD, envelope=nobody)
+            assert judgement.action is Action.PASS
+            judgement, _ = await workers.judge(reply, envelope=nobody)
+            assert judgement.action is Action.DISCARD
+            assert judgement.reply is not None
+            assert judgement.reply.wire == b"250 2.0.0 Thank you\r\n"
+
+    asyncio.run(case())
 
 
 def test_a_copy_of_the_module_needs_nothing_else(tmp_path: Path) -> None:
