@@ -104,7 +104,7 @@ def _show(args: argparse.Namespace, entry: Entry) -> None:
     for line in _facts(entry.facts):
         print(printable(line))
     print()
-    with entry.path.open("rb") as file:
+    with entry.open() as file:
         text = file.read(SHOWN_MAX)
     for row in text.decode("utf-8", "backslashreplace").splitlines():
         print(printable(row.expandtabs()))

@@ -32,9 +32,12 @@ def release(entry: Entry, server: str | None) -> str:
     """Send it; returns the server's reply. `server`: instead of the original one. Raises ReleaseError, OSError."""
     facts = entry.facts
     host, port = _server(facts, server)
-    envelope = facts["envelope"]
-    text = entry.path.read_bytes()
-    if len(text) != facts["size"]:
+    envelope = facts.get("envelope")
+    if envelope is None:
+        raise ReleaseError("its envelope is not known")
+    with entry.open() as file:
+        text = file.read()
+    if len(text) != facts.get("size"):
         raise ReleaseError(f"{entry.path} is not whole")
     try:
         # Not as a context manager: an odd answer to QUIT would be an error, after the server has taken the message.

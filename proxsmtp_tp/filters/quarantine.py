@@ -14,11 +14,12 @@ import logging
 import os
 import re
 import secrets
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from proxsmtp_tp.filters.endings import not_stored
 from proxsmtp_tp.filters.verdict import Action, Verdict
@@ -40,9 +41,15 @@ MEASURED = 10.0
 LEFT_OVER = 3600.0
 """Seconds after which a file without its other half is removed: no message takes so long to be written."""
 
+LAST = 253402300800
+"""Seconds: the year 10000, which no date can show."""
+
 FULL = Reply.of(452, "4.3.1 No space to keep the message, try again later")
 
 _NAME = re.compile(r"[0-9A-Za-z]{1,40}-[0-9a-f]{8}")
+
+
+_NO_ENVELOPE: Final = {"sender": "", "sender_parameters": "", "recipients": [], "recipient_parameters": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,10 @@ class Entry:
     name: str
     path: Path
     facts: dict[str, Any]
+
+    def open(self) -> BinaryIO:
+        """The message. Raises OSError."""
+        return _opened(self.path)
 
 
 class QuarantineFolder:
@@ -118,9 +129,13 @@ class QuarantineFolder:
         return self._entry(name)
 
     def _entry(self, name: str) -> Entry:
-        facts = json.loads((self.path / f"{name}.json").read_bytes())
-        known = isinstance(facts, dict) and isinstance(facts.get("time"), int | float)
-        if not known:
+        with _opened(self.path / f"{name}.json") as file:
+            text = file.read()
+        try:
+            facts = json.loads(text)
+        except RecursionError:
+            facts = None
+        if not _is_ours(facts):
             raise ValueError(f"{name}.json is not what the daemon writes")
         return Entry(name, self.path / f"{name}.eml", facts)
 
@@ -153,6 +168,31 @@ class QuarantineFolder:
 
     def _is_half(self, name: str) -> bool:
         return not ((self.path / f"{name}.json").exists() and (self.path / f"{name}.eml").exists())
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file of the folder. Root reads what the daemon's user writes: a symbolic link could name any file, and a FIFO
+    would block (open(2), O_NOFOLLOW, O_NONBLOCK).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def _is_ours(facts: object) -> bool:
+    """Whether these are the facts of an entry: those that `list` and `release` use have their types."""
+    if not isinstance(facts, dict):
+        return False
+    when, envelope = facts.get("time"), facts.get("envelope", _NO_ENVELOPE)
+    if not isinstance(when, int | float) or not 0 <= when < LAST or not isinstance(envelope, dict):
+        return False
+    texts = [envelope.get(name) for name in ("sender", "sender_parameters")]
+    lists = [envelope.get(name) for name in ("recipients", "recipient_parameters")]
+    return all(isinstance(text, str) for text in texts) and all(
+        isinstance(known, list) and all(isinstance(text, str) for text in known) for known in lists
+    )
 
 
 class Quarantine:

@@ -132,6 +132,22 @@ def test_a_refused_release_keeps_the_message(
     assert server.message == (TEXT.replace(b"\r\n.", b"\r\n..") if refuse == b"." else b"")
 
 
+@pytest.mark.parametrize("action", ["show", "release"])
+def test_a_link_is_not_read(
+    folder: QuarantineFolder, config: str, server: Server, action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = kept(folder, server.port)
+    entry = folder.entry(name)
+    copy = folder.path / "secret"
+    entry.path.rename(copy)  # as long as the message
+    entry.path.symlink_to(copy)
+    assert main(["quarantine", action, name, "-f", config]) == 1
+    said = capsys.readouterr()
+    assert "Too many levels of symbolic links" in said.err
+    assert "body" not in said.out
+    assert not server.message
+
+
 def test_without_a_server_or_a_quarantine(
     folder: QuarantineFolder, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

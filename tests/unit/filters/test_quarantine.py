@@ -176,13 +176,41 @@ def test_old_entries_and_halves_are_removed(run: Run, place: Path) -> None:
 
 def test_what_is_no_entry_is_left_out(place: Path) -> None:
     place.mkdir(parents=True)
-    for name, text in (("a-00000000", "{"), ("b-00000000", "[]"), ("c-00000000", '{"time": "x"}')):
-        (place / f"{name}.json").write_text(text)
+    odd = (
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"time": "x"}',
+        '{"time": NaN}',
+        '{"time": 1e300}',
+        '{"time": 1, "envelope": []}',
+        '{"time": 1, "envelope": {"sender": "a", "sender_parameters": "", "recipients": [1]}}',
+    )
+    for number, text in enumerate(odd):
+        (place / f"a-0000000{number}.json").write_text(text)
+    (place / "link-00000000.json").symlink_to("/proc/self/status")
+    os.mkfifo(place / "fifo-00000000.json")
     folder = QuarantineFolder(str(place))
     assert folder.entries() == []
     for name in ("../x", "a-00000000", "x-00000000"):
         with pytest.raises((OSError, ValueError)):
             folder.entry(name)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_only_a_file_is_a_message(place: Path, kind: str) -> None:
+    """Root reads it: the daemon's user must not choose another file."""
+    folder = QuarantineFolder(str(place))
+    entry = folder.entry(folder.add(Mail.of(Octets(TEXT)), {}))
+    with entry.open() as file:
+        assert file.read() == TEXT
+    entry.path.unlink()
+    if kind == "link":
+        entry.path.symlink_to("/etc/passwd")
+    else:
+        os.mkfifo(entry.path)
+    with pytest.raises(OSError):  # noqa: PT011  (ELOOP, or EINVAL)
+        entry.open()
 
 
 def test_copies_of_what_named_filters_reject(run: Run, place: Path) -> None:
