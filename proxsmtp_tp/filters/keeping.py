@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
     from proxsmtp_tp.smtp.envelope import Envelope
+    from proxsmtp_tp.smtp.replies import Reply
 
 
 class Keeper(Protocol):
@@ -27,6 +28,22 @@ class Keeper(Protocol):
         """The filter `name` refuses the message: keep a copy if KeepRefused names it. Returns the verdict; a copy that
         cannot be kept never makes it a PASS.
         """
+
+
+class OnlySays:
+    """FilterMode monitor: every message passes, so none is kept. Only what would happen is said."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    async def quarantine(self, *_message: object, reason: str) -> Verdict:
+        """Keeper."""
+        action = Action.REJECT if self._reply.code >= 500 else Action.QUARANTINE
+        return Verdict(action, self._reply, f"would be kept: {reason}", said=reason or "quarantine")
+
+    async def refused(self, *_message: object, verdict: Verdict) -> Verdict:
+        """Keeper."""
+        return verdict
 
 
 class NoKeeper:

@@ -9,7 +9,7 @@ from proxsmtp_tp.config.filter_lines import Mode
 from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
 from proxsmtp_tp.filters.chain import ChainFilter
 from proxsmtp_tp.filters.command import CommandFilter
-from proxsmtp_tp.filters.keeping import NoKeeper
+from proxsmtp_tp.filters.keeping import NoKeeper, OnlySays
 from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.links import Link
@@ -51,7 +51,7 @@ def make_filter(
         return None
     space = SpoolSpace(settings.temp_directory, settings.spool_limit, tally)
     if settings.filter:
-        chain = _chain(settings, space, chain_places)
+        chain = _chain(settings, space, chain_places, _keeper(settings))
         return MonitorFilter(chain, space) if settings.filter_mode is FilterMode.MONITOR else chain
     make = _FILTERS.get(settings.filter_type)
     if make is None:
@@ -65,7 +65,7 @@ def make_filter(
     return MonitorFilter(judge, space) if settings.filter_mode is FilterMode.MONITOR else judge
 
 
-def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | None) -> ChainFilter:
+def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | None, keeper: Keeper) -> ChainFilter:
     links = []
     for line in settings.filter:
         limit = ProcessLimit(line.max, chain_places(line.name) if chain_places is not None else None, line.wait)
@@ -73,16 +73,19 @@ def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | No
         links.append(Link(line, member, limit, takes_places=line.type in TAKE_PLACES))
     judging = [link for link in links if link.line.mode is not Mode.SHADOW]
     shadows = [link for link in links if link.line.mode is Mode.SHADOW]
-    return ChainFilter(judging, Shadows(shadows), space, _keeper(settings))
+    return ChainFilter(judging, Shadows(shadows), space, keeper)
 
 
 def _keeper(settings: Settings) -> Keeper:
     if settings.quarantine_directory is None:
         return NoKeeper()
     code, _, text = settings.quarantine_reply.partition(" ")
+    reply = Reply.quoting(int(code), text)
+    if settings.filter_mode is FilterMode.MONITOR:
+        return OnlySays(reply)
     return Quarantine(
         settings.quarantine_directory,
-        reply=Reply.quoting(int(code), text),
+        reply=reply,
         most=settings.quarantine_max,
         days=settings.quarantine_days,
         refused=settings.keep_refused,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxsmtp_tp.config.filter_lines import parse_filter
-from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.config.settings import FilterMode, Settings
 from proxsmtp_tp.filters import quarantine
 from proxsmtp_tp.filters.mail import Mail, Octets
 from proxsmtp_tp.filters.quarantine import FULL, LEFT_OVER, QuarantineFolder
@@ -250,3 +250,26 @@ def test_in_a_chain(run: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "q" / f"{entry.name}.json").read_text())["reason"].startswith(
         "filter a failed: killed by"
     )
+
+
+def test_with_filter_mode_monitor_nothing_is_kept(run: Run, tmp_path: Path) -> None:
+    """The message passes: a copy in quarantine could be released later, and delivered twice."""
+    settings = Settings(
+        filter=parse_filter("a pipe kill -9 $$ failure=quarantine"),
+        filter_mode=FilterMode.MONITOR,
+        temp_directory=str(tmp_path),
+        quarantine_directory=str(tmp_path / "q"),
+    )
+
+    async def main() -> Verdict:
+        chain = make_filter(settings)
+        assert chain is not None
+        try:
+            return (await judge(chain, TEXT))[0]
+        finally:
+            chain.close()
+
+    verdict = run(main())
+    assert verdict.action is Action.PASS
+    assert "would quarantine: 250" in verdict.detail
+    assert not (tmp_path / "q").exists()
