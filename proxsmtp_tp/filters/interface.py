@@ -40,6 +40,18 @@ class FilterRequest:
     login: Login = NO_LOGIN
     """Of that AUTH: the mechanism, and the name if it was sent in clear."""
 
+    @property
+    def client_address(self) -> str:
+        """`client` without the interface of a link-local address (`fe80::1%eth0`): no other host knows it, and
+        inet_pton(3) of libmilter, rspamd and spamd takes none.
+        """
+        return self.client.partition("%")[0]
+
+    @property
+    def server_address(self) -> str:
+        """`server` in the same form."""
+        return self.server.partition("%")[0]
+
 
 class FilterOwner(Protocol):
     """The user of a run. Callbacks come from the event loop, never from inside a call to the run, but for

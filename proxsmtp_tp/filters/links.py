@@ -100,7 +100,7 @@ class Link:
             return True
         if not self.line.skip or not request.client:
             return False
-        client = ip_address(request.client.partition("%")[0])
+        client = ip_address(request.client_address)
         return any(client in network for network in self.line.skip)
 
     def _oversize(self, mail: Mail, request: FilterRequest, judged: Callable[[str, str], FilterJudged]) -> Answer:

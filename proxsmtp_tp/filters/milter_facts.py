@@ -21,7 +21,7 @@ def message_for(mail: Mail | None, request: FilterRequest | None, hostname: str)
     """What is shown of a message; without one, only for a negotiation. Raises HeaderTooLargeError and OSError."""
     if mail is None or request is None:
         return MilterMessage("", 0, b"localhost", b"", Envelope(b""), ())
-    client = request.client
+    client = request.client_address
     name = f"[{client}]".encode() if client else b"localhost"
     fields = ((field.name, field.raw_value) for field in mail.header.fields)
     macros = _macros(request, hostname.encode())
@@ -30,7 +30,7 @@ def message_for(mail: Mail | None, request: FilterRequest | None, hostname: str)
 
 def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:
     """Macros that have a value (sendmail's cf/README; Postfix' MILTER_README)."""
-    client, server = request.client.encode(), request.server.encode()
+    client, server = request.client_address.encode(), request.server_address.encode()
     known = {
         b"j": hostname,
         b"{daemon_name}": hostname,

@@ -66,7 +66,7 @@ class RspamdMember:
         line, envelope = self._line, request.envelope
         yield b"Host", b"rspamd"
         known = (
-            (b"IP", request.client.encode()),
+            (b"IP", request.client_address.encode()),
             (b"Helo", request.helo),
             (b"Queue-Id", request.trace_id.encode()),
             (b"MTA-Name", self._parts.hostname.encode()),

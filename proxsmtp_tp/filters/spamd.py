@@ -89,7 +89,7 @@ def own_fields(request: FilterRequest, hostname: bytes) -> bytes:
     envelope = request.envelope
     helo = request.helo if _PLAIN_NAME.fullmatch(request.helo) else b"unknown"
     recipients = b",\r\n\t".join(b"<%s>" % address for address in envelope.recipients)
-    client = b" (unknown [%s])" % request.client.encode() if request.client else b""
+    client = b" (unknown [%s])" % request.client_address.encode() if request.client else b""
     identity = b" id " + request.trace_id.encode() if request.trace_id else b""
     return (
         b"X-Envelope-From: <%s>\r\n" % (envelope.sender or b"")
