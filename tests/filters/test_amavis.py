@@ -27,7 +27,6 @@ $inet_socket_port = undef;
 @bypass_virus_checks_maps = (1); @bypass_spam_checks_maps = (1); @local_domains_maps = (1);
 $banned_files_quarantine_method = undef; $warnbannedsender = 0;
 $banned_filename_re = new_RE(qr'.\.exe$'i); $banned_namepath_re = undef;
-$notify_method = undef; $forward_method = undef;
 $log_level = 0; $do_syslog = 0; $enable_dkim_verification = 0; $enable_dkim_signing = 0; $file = 'file';
 @decoders = (['mail', \&do_mime_decode]);
 """
