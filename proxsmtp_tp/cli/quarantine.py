@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.filters.quarantine import Entry, QuarantineFolder
 
 SHOWN_MAX = 64 * 1024
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     folder = QuarantineFolder(settings.quarantine_directory)
     if args.action == "list":
         return _list(args, folder)
-    return max([_one(args, folder, name) for name in args.names])
+    return max([_one(args, folder, name, settings) for name in args.names])
 
 
 def _list(args: argparse.Namespace, folder: QuarantineFolder) -> int:
@@ -80,7 +81,7 @@ def _line(entry: Entry) -> str:
     )
 
 
-def _one(args: argparse.Namespace, folder: QuarantineFolder, name: str) -> int:
+def _one(args: argparse.Namespace, folder: QuarantineFolder, name: str, settings: Settings) -> int:
     """Show, release or delete one message. 0: done."""
     try:
         entry = folder.entry(name)
@@ -90,7 +91,7 @@ def _one(args: argparse.Namespace, folder: QuarantineFolder, name: str) -> int:
             folder.delete(name)
             print(f"deleted {name}")
         else:
-            return _release(args, folder, entry)
+            return _release(args, folder, entry, settings)
     except (OSError, ValueError) as error:
         print(printable(f"{name}: {getattr(error, 'strerror', None) or error}"), file=sys.stderr)
         return 1
@@ -120,12 +121,15 @@ def _facts(facts: dict[str, Any], before: str = "") -> Iterator[str]:
             yield f"{before}{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
-def _release(args: argparse.Namespace, folder: QuarantineFolder, entry: Entry) -> int:
+def _release(args: argparse.Namespace, folder: QuarantineFolder, entry: Entry, settings: Settings) -> int:
     from proxsmtp_tp.cli.release import ReleaseError, release  # noqa: PLC0415
+    from proxsmtp_tp.gateway.options import user_id  # noqa: PLC0415
+    from proxsmtp_tp.gateway.plan import PlanError  # noqa: PLC0415
 
     try:
-        reply = release(entry, args.server)
-    except ReleaseError as error:
+        user = user_id(settings.user) if settings.rule_local and settings.user else None
+        reply = release(entry, args.server, user)
+    except (ReleaseError, PlanError) as error:
         print(printable(f"{entry.name}: not released: {error}"), file=sys.stderr)
         return 1
     print(printable(f"released {entry.name}: {reply}"))

@@ -1,20 +1,27 @@
 """Sends a message from quarantine by SMTP to the server that its client meant, with the client's envelope.
 
 All recipients or none: if the server refuses one, the message is not sent. STARTTLS is used where it is offered.
+
+With RuleLocal the rules would redirect this connection to the daemon, whose filters would keep the message again. They
+let connections of the daemon's user pass (`meta skuid`, xt_owner: the user who opened the socket).
 """
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  (socket imports it late: another user may not be able to read it)
+import os
 import smtplib
 import socket
 import ssl
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.addresses import InetAddress, parse_address
 from proxsmtp_tp.config.settings import SMTP_PORT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxsmtp_tp.filters.quarantine import Entry
 
 SECONDS = 300.0
@@ -28,8 +35,24 @@ class ReleaseError(Exception):
     """The message was not sent: one line says why."""
 
 
-def release(entry: Entry, server: str | None) -> str:
-    """Send it; returns the server's reply. `server`: instead of the original one. Raises ReleaseError, OSError."""
+@contextmanager
+def as_user(user: int | None) -> Iterator[None]:
+    """Sockets belong to this user; None, or if this process is not root's: to our own."""
+    if user is None or os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def release(entry: Entry, server: str | None, user: int | None = None) -> str:
+    """Send it; returns the server's reply. `server`: instead of the original one. `user`: whose socket it is.
+
+    Raises ReleaseError, OSError.
+    """
     facts = entry.facts
     host, port = _server(facts, server)
     envelope = facts.get("envelope")
@@ -41,7 +64,9 @@ def release(entry: Entry, server: str | None) -> str:
         raise ReleaseError(f"{entry.path} is not whole")
     try:
         # Not as a context manager: an odd answer to QUIT would be an error, after the server has taken the message.
-        with closing(smtplib.SMTP(host, port, local_hostname=socket.gethostname(), timeout=SECONDS)) as peer:
+        with as_user(user):
+            link = smtplib.SMTP(host, port, local_hostname=socket.gethostname(), timeout=SECONDS)
+        with closing(link) as peer:
             peer.ehlo_or_helo_if_needed()
             if peer.has_extn("starttls"):
                 context = ssl.create_default_context()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from contextlib import closing
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -131,6 +132,9 @@ def test_the_hosts_own_mail(host: RulesHost, method: Method, mode: Mode) -> None
         assert send(0, version) == filtered(version)
         # The daemon itself: never.
         assert send(NOBODY, version) == f"server saw {WAN[version]}"
+        # `quarantine release` by root: with the daemon's user as the owner of the socket.
+        released = f"from proxsmtp_tp.cli.release import as_user\nwith as_user({NOBODY}): exec({SPEAK!r})"
+        assert run(net.gateway, sys.executable, "-c", released, SERVER[version]).strip() == f"server saw {WAN[version]}"
         assert greeting(net.client, SERVER[version]) == filtered(version)
     host.install(method=method, mode=mode, local=True, daemon_uid=NOBODY, interfaces=())
     assert send(1000, 4) == filtered(4)

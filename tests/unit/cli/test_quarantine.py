@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +17,14 @@ from proxsmtp_tp.filters.quarantine import QuarantineFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TEXT = b"Subject: x\r\n\r\n.dot\r\nbody \xff\r\n"
+
+
+def _user_of(port: int) -> int | None:
+    """The user of the socket with this local port (proc(5), /proc/net/tcp)."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return next((int(row[7]) for row in rows if row[1].endswith(f":{port:04X}")), None)
 
 
 class Server(threading.Thread):
@@ -30,9 +37,12 @@ class Server(threading.Thread):
         self.refuse = refuse
         self.lines: list[bytes] = []
         self.message = b""
+        self.user: int | None = None
+        """Whose socket the client's is."""
 
     def run(self) -> None:
-        peer, _ = self._listener.accept()
+        peer, (_, port) = self._listener.accept()
+        self.user = _user_of(port)
         with self._listener, peer, peer.makefile("rwb", buffering=0) as file:
             file.write(b"220 mx\r\n")
             while line := file.readline():
@@ -117,6 +127,18 @@ def test_release(folder: QuarantineFolder, config: str, server: Server, capsys: 
     ]
     assert server.message == TEXT.replace(b"\r\n.", b"\r\n..")
     assert list(folder.path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("local", "user"), [("", 0), ("RuleLocal: on\nUser: 65534\n", 65534)])
+def test_with_rule_local_a_release_is_the_daemons_connection(
+    folder: QuarantineFolder, config: str, server: Server, local: str, user: int
+) -> None:
+    """The rules let only the connections of the daemon's user pass: others come back to the filters."""
+    with Path(config).open("a") as file:
+        file.write(local)
+    assert main(["quarantine", "release", kept(folder, server.port), "-f", config]) == 0
+    assert server.user == user
+    assert os.geteuid() == 0
 
 
 @pytest.mark.parametrize("refuse", [b"MAIL", b"RCPT TO:<c", b"DATA", b"."])
