@@ -4,9 +4,10 @@ The pool. A message gets a process that is idle, the one that was used last; wit
 are at most as many as messages are judged at once (max=). A process leaves after `requests` messages, after `lifetime`
 seconds, or when it was idle for `idle` seconds and there are more than `min`.
 
-A process that does not get ready within `start` seconds, or that ends before it has judged a message, makes the next
-start wait: 1 second, then twice as long each time, up to BACK_OFF. Until then messages that need a new process fail at
-once. `memory` is the limit of its address space (ulimit -v), also of all processes that it starts.
+A process that does not get ready within `start` seconds makes the next start wait: 1 second, then twice as long each
+time, up to BACK_OFF. Until then messages that need a new process fail at once. A process that ends with a message does
+not: else a sender whose message makes the command fail could stop all others. `memory` is the limit of its address
+space (ulimit -v), also of all processes that it starts.
 """
 
 from __future__ import annotations
@@ -59,16 +60,11 @@ class WorkerMember:
             with NewText(self._space, size_limit(mail.size)) as text:
                 answer = await process.judge(_question(mail, request), text)
                 text.finish()
-                self._pause = self._not_before = 0.0
                 said, errors = shown(answer.reply) if answer.reply is not None else "", process.take_errors()
                 edits = answer.edits
                 if answer.size is not None:
                     edits = (ReplaceMessage(text.keep()), *edits)
                 return Judgement(answer.action, answer.reply, said=said, errors=errors, edits=edits)
-        except FilterFailedError:
-            if not process.messages:
-                self._back_off()
-            raise
         finally:
             self._put_back(process)
 
@@ -114,6 +110,7 @@ class WorkerMember:
         except BaseException:
             process.end()
             raise
+        self._pause = self._not_before = 0.0
         return process
 
     def _back_off(self) -> None:

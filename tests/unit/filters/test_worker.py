@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.smtp.envelope import Envelope
 from tests.unit.filters.filter_harness import until
 from tests.unit.filters.member_harness import TEXT
 from tests.unit.filters.worker_harness import pool
@@ -199,6 +201,20 @@ def test_the_pause_between_starts_grows(tmp_path: Path) -> None:
                 await workers.fails("did not get ready")
                 pauses.append(workers.member._pause)
             assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+    asyncio.run(case())
+
+
+def test_a_message_that_ends_new_processes_costs_no_other(tmp_path: Path) -> None:
+    """Its sender could otherwise stop the mail of all for a minute."""
+
+    async def case() -> None:
+        ends = 'if message.sender == "bad@example.org": os._exit(3)\nreturn passed()'
+        async with pool(tmp_path, python(tmp_path, ends)) as workers:
+            for _ in range(3):
+                with pytest.raises(FilterFailedError, match="exit status 3"):
+                    await workers.judge(envelope=Envelope(b"bad@example.org", b"", [b"b@example.org"], [b""]))
+            assert (await workers.judge())[0].action is Action.PASS
 
     asyncio.run(case())
 
