@@ -50,6 +50,8 @@ class Breaker:
     def failed(self, now: float) -> bool:
         """The filter could not be reached, or was too slow. True: a pause begins that was none before."""
         was_open = self.open
+        if was_open and not self._probing:
+            return False  # it was asked before the pause: no trial
         self._failures += 1
         self._probing = False
         if not self.open:
