@@ -19,6 +19,8 @@ WITHOUT_DEFAULT = {
     "Filter": "virus clamd /run/clamav/clamd.ctl",
     "FilterWait": "30",
     "AnswerWithin": "540",
+    "Hostname": "gateway.example",
+    "MilterMacro": "daemon_name gateway.example",
     "QuarantineDirectory": "/var/lib/proxsmtp-tp/quarantine",
     "KeepRefused": "virus",
     "Header": "X-Filtered-By: gateway.example",

@@ -169,6 +169,25 @@ DIRECTIVES: tuple[Directive, ...] = (
         default_text="540, or FilterTimeout if that is longer",
     ),
     Directive(
+        "Hostname",
+        "hostname",
+        values.HOSTNAME,
+        "The name of this gateway for filters: a milter gets it as j and {daemon_name}, rspamd as MTA-Name, spamd in a"
+        " Received field.",
+        since="2.1",
+        default_text="the name of the host",
+    ),
+    Directive(
+        "MilterMacro",
+        "milter_macro",
+        values.MILTER_MACRO,
+        "A macro that milters get: one more, or another value for one that they get anyway. Lines add up; of two with"
+        " the same name the last one counts. In the value %i is the client's address, %l the address to which it is"
+        " connected, %s the server's, %% a percent sign. Macros about sender and recipients (mail_addr, rcpt_host and"
+        " others) cannot be set.",
+        since="2.1",
+    ),
+    Directive(
         "QuarantineDirectory",
         "quarantine_directory",
         values.PATH,

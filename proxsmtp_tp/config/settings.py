@@ -138,6 +138,10 @@ class Settings:
     """None: as long as FilterTimeout."""
     answer_within: float | None = None
     """None: `net.deadlines.ANSWER_WITHIN`, or FilterTimeout if that is longer. 0: no limit."""
+    hostname: str | None = None
+    """None: the name of this host."""
+    milter_macro: tuple[tuple[str, str], ...] = ()
+    """Name, as milters write it (`{daemon_name}`), and value, with placeholders."""
     quarantine_directory: str | None = None
     quarantine_reply: str = "250 2.6.0 Held for review"
     quarantine_max: int = 5_000_000_000

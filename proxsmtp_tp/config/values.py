@@ -71,6 +71,28 @@ def parse_required_text(text: str) -> str:
     return text
 
 
+def parse_hostname(text: str) -> str:
+    """Read the name of a host."""
+    if len(text) > 255 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", text):
+        raise ValueError(f"{text!r} is no name of a host: write a name such as gateway.example")
+    return text
+
+
+def parse_milter_macro(text: str) -> tuple[tuple[str, str], ...]:
+    """Read NAME VALUE. The name gets braces if it has more than one character, as milters know it."""
+    name, value = [*text.split(None, 1), "", ""][:2]
+    plain = re.sub(r"\A\{(.*)\}\Z", r"\1", name)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", plain):
+        raise ValueError(f"{name!r} is no name of a macro: write one such as daemon_name")
+    if re.match(r"(mail|rcpt)_", plain):
+        raise ValueError(f"{plain} is about each sender or recipient, and cannot be set")
+    if not re.fullmatch(r"[ -~]{1,900}", value):
+        raise ValueError(f"{plain}: write its value behind the name: up to 900 printable ASCII characters")
+    if wrong := re.search(r"%(?![ils%]).?", value.replace("%%", "")):
+        raise ValueError(f"{plain}: {wrong[0]} is no placeholder: write %i, %l, %s, or %% for a percent sign")
+    return ((plain if len(plain) == 1 else "{" + plain + "}", value),)
+
+
 def parse_seconds(text: str) -> float:
     """Read a positive number of whole seconds."""
     digits = text.removeprefix("+").lstrip("0")
@@ -212,6 +234,14 @@ def show_boolean(value: bool) -> str:
 SWITCH = Kind("on|off", parse_boolean, show_boolean)
 TEXT = Kind("text", parse_text, free_text=True)
 REQUIRED_TEXT = Kind("text", parse_required_text, free_text=True)
+HOSTNAME = Kind("name", parse_hostname)
+MILTER_MACRO = Kind(
+    "name value",
+    parse_milter_macro,
+    lambda macros: "; ".join(f"{name} {value}" for name, value in macros),
+    repeatable=True,
+    free_text=True,
+)
 PATH = Kind("path", parse_text, free_text=True)
 REQUIRED_PATH = Kind("path", parse_required_text, free_text=True)
 EVENT_LOG = Kind("off, journal, a path, or unix: and a path", parse_event_log)

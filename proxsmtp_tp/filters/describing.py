@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from proxsmtp_tp.config.filter_lines import MemberType
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.member import FilterFailedError
-from proxsmtp_tp.filters.parts import Parts
+from proxsmtp_tp.filters.parts import parts_of
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.streams import Servers
 from proxsmtp_tp.filters.types import TYPES
@@ -49,7 +49,7 @@ async def _describe(line: FilterLine, settings: Settings, space: SpoolSpace) -> 
         return Described(line, ("a command for each message: try-filter runs it",))
     if line.type is MemberType.SMTP:
         return await _answered(line, _greeting(line))
-    member = TYPES[line.type](line, Parts(space, ProcessLimit(line.max), settings.filter_default))
+    member = TYPES[line.type](line, parts_of(settings, space, ProcessLimit(line.max)))
     try:
         if not isinstance(member, _Describes):
             return Described(line, ("it cannot be asked",))

@@ -37,6 +37,8 @@ class FilterRequest:
     """The port that the client wanted; 0: not known."""
     authenticated: bool = False
     """The server has accepted AUTH (235)."""
+    local: str = ""
+    """Our own address, to which the client is connected; empty for a unix socket."""
     login: Login = NO_LOGIN
     """Of that AUTH: the mechanism, and the name if it was sent in clear."""
 

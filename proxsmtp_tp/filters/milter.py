@@ -37,13 +37,13 @@ class MilterMember:
     def __init__(self, line: FilterLine, parts: Parts) -> None:
         self._servers = Servers(line.addresses, line.connect)
         self._space = parts.space
-        self._hostname = parts.hostname
+        self._hostname, self._own_macros = parts.hostname, parts.macros
 
     async def judge(self, mail: Mail, request: FilterRequest) -> Judgement:
         """Member."""
         with NewText(self._space, size_limit(mail.size)) as body:
             async with connection(self._servers) as stream:
-                dialogue = MilterDialogue(message_for(mail, request, self._hostname))
+                dialogue = MilterDialogue(message_for(mail, request, self._hostname, self._own_macros))
                 outcome = await _talk(stream, dialogue, mail, body)
                 stream.writer.write(dialogue.goodbye())
             body.finish()

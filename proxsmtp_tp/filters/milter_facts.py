@@ -5,6 +5,7 @@ Names are not looked up, so a client's name is its address in brackets, as Postf
 
 from __future__ import annotations
 
+import re
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -13,19 +14,32 @@ from proxsmtp_tp.filters.protocols.milter_message import MilterMessage
 from proxsmtp_tp.smtp.envelope import Envelope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
 
 
-def message_for(mail: Mail | None, request: FilterRequest | None, hostname: str) -> MilterMessage:
-    """What is shown of a message; without one, only for a negotiation. Raises HeaderTooLargeError and OSError."""
+def message_for(
+    mail: Mail | None, request: FilterRequest | None, hostname: str, own: Sequence[tuple[str, str]] = ()
+) -> MilterMessage:
+    """What is shown of a message; without one, only for a negotiation. `own`: MilterMacro.
+
+    Raises HeaderTooLargeError and OSError.
+    """
     if mail is None or request is None:
         return MilterMessage("", 0, b"localhost", b"", Envelope(b""), ())
     client = request.client_address
     name = f"[{client}]".encode() if client else b"localhost"
     fields = ((field.name, field.raw_value) for field in mail.header.fields)
-    macros = _macros(request, hostname.encode())
+    macros = _macros(request, hostname.encode()) | {name.encode(): _filled(value, request) for name, value in own}
     return MilterMessage(client, request.client_port, name, request.helo, request.envelope, fields, macros)
+
+
+def _filled(value: str, request: FilterRequest) -> bytes:
+    """A value of MilterMacro, with its placeholders."""
+    known = {"i": request.client, "l": request.local, "s": request.server, "%": "%"}
+    return re.sub(r"%([ils%])", lambda found: known[found[1]], value).encode()
 
 
 def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:

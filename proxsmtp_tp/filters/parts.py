@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import FilterDefault
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.spool_space import SpoolSpace
 
@@ -25,3 +26,11 @@ class Parts:
     """FilterDefault."""
     hostname: str = field(default_factory=socket.gethostname)
     """Our name: milter's `j` and `{daemon_name}`, rspamd's MTA-Name."""
+    macros: tuple[tuple[str, str], ...] = ()
+    """MilterMacro."""
+
+
+def parts_of(settings: Settings, space: SpoolSpace, limit: ProcessLimit) -> Parts:
+    """With what the configuration says."""
+    hostname = settings.hostname or socket.gethostname()
+    return Parts(space, limit, settings.filter_default, hostname, settings.milter_macro)

@@ -14,7 +14,7 @@ from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.links import Link
 from proxsmtp_tp.filters.monitor import MonitorFilter
-from proxsmtp_tp.filters.parts import Parts
+from proxsmtp_tp.filters.parts import parts_of
 from proxsmtp_tp.filters.quarantine import Quarantine
 from proxsmtp_tp.filters.shadowing import Shadows
 from proxsmtp_tp.filters.smtp import SmtpFilter
@@ -69,7 +69,7 @@ def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | No
     links = []
     for line in settings.filter:
         limit = ProcessLimit(line.max, chain_places(line.name) if chain_places is not None else None, line.wait)
-        member = TYPES[line.type](line, Parts(space, limit, settings.filter_default))
+        member = TYPES[line.type](line, parts_of(settings, space, limit))
         links.append(Link(line, member, limit, takes_places=line.type in TAKE_PLACES))
     judging = [link for link in links if link.line.mode is not Mode.SHADOW]
     shadows = [link for link in links if link.line.mode is Mode.SHADOW]

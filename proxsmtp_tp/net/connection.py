@@ -63,7 +63,7 @@ class Connection:
         self._sock = sock
         peer = sock.getpeername()
         self._peer = endpoint(peer) if sock.family != socket.AF_UNIX else None
-        own = endpoint(sock.getsockname()).ip if self._peer else ""
+        self.local_ip = endpoint(sock.getsockname()).ip if self._peer else ""
         self.client_ip = self._peer.ip if self._peer else ""
         self.client_port = self._peer.port if self._peer else 0
         self.server_ip = ""
@@ -71,7 +71,7 @@ class Connection:
         self.session = Session(
             context.options,
             client_ip=self.client_ip,
-            local_ip=own,
+            local_ip=self.local_ip,
             clock=rfc5322_date,
             trace=Trace(self.trace_id, self.loop.time),
         )

@@ -34,6 +34,7 @@ class JudgingOwner(Protocol):
     trace_id: str
     client_ip: str
     server_ip: str
+    local_ip: str
     client_port: int
     server_port: int
 
@@ -82,6 +83,7 @@ class Judging:
             envelope=effect.envelope,
             client=owner.client_ip,
             server=owner.server_ip,
+            local=owner.local_ip,
             helo=effect.helo,
             remote=effect.remote,
             remote_helo=effect.remote_helo,

@@ -37,6 +37,8 @@ DEFAULT: Final[dict[Stage, tuple[bytes, ...]]] = {
 }
 """What is sent if a filter names no list: sendmail's default, and what spamass-milter and amavisd-milter read."""
 
+_KNOWN: Final = frozenset(name for names in DEFAULT.values() for name in names)
+
 _CODES: Final = {
     Stage.CONNECT: Command.CONNECT,
     Stage.HELO: Command.HELO,
@@ -51,6 +53,8 @@ _CODES: Final = {
 def macros_packet(stage: Stage, chosen: Mapping[Stage, tuple[bytes, ...]], values: Mapping[bytes, bytes]) -> bytes:
     """The packet with the macros of a stage; b"" if none has a value. It is sent also for an event that is not."""
     names = chosen.get(stage, DEFAULT[stage])
+    if stage is Stage.CONNECT and stage not in chosen:
+        names = (*names, *(name for name in values if name not in _KNOWN))  # of MilterMacro
     payload = _CODES[stage]
     for name in names:
         value = values.get(name)
