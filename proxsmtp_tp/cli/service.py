@@ -134,6 +134,10 @@ def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], a
     for unit in (unit for unit in affected if _is_active(unit)):
         _apply_to(unit, start=not args.no_start)
     if not args.no_start:
+        # systemd starts a failing daemon again and again: its present try may have read the old configuration, and
+        # `start` would fail with it.
+        for unit in (unit for unit in enabled if unit.startswith("proxsmtp-tp@") and _state(unit) == "activating"):
+            _systemctl("restart", unit)
         _systemctl("start", *enabled)
     print(f"{'enabled' if args.no_start else 'running'}: {' '.join(enabled)}")
 
@@ -160,6 +164,12 @@ def _apply_to(unit: str, *, start: bool) -> None:
 
 def _is_active(unit: str) -> bool:
     return _command("systemctl", "is-active", "--quiet", unit, check=False) == 0
+
+
+def _state(unit: str) -> str:
+    """ActiveState of org.freedesktop.systemd1(5)."""
+    words = ("systemctl", "show", "--property=ActiveState", "--value", unit)
+    return subprocess.run(words, capture_output=True, text=True, timeout=_SYSTEMCTL_SECONDS, check=False).stdout.strip()
 
 
 def remove_service(args: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ def load(machines: Machines) -> Iterator[None]:
     """Mail flows meanwhile; afterwards none of it was refused, and each arrived once."""
     acceptance.empty(machines.mx, acceptance.MAILBOX)
     with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(machines.sender.run, "python3", "-", MX_V4, MX_V6, text=_LOAD, seconds=400)
+        result = pool.submit(machines.sender.run, "python3", "-", MX_V4, MX_V6, text=_LOAD, seconds=1200)
         try:
             assert acceptance.wait_until(lambda: count_arrived(machines) > 5), "no mail flows"
             yield

@@ -232,6 +232,7 @@ def test_units_that_run_take_up_what_has_changed(
         return 0 if words[-1] in {DAEMON, RULES} or check else 3  # the third unit does not run
 
     monkeypatch.setattr(service, "_command", command)
+    monkeypatch.setattr(service, "_state", lambda _: "active")
     args = argparse.Namespace(dry_run=False, root=Path("/"), no_start=no_start)
     service._settle(args, ["proxsmtp-tp.target", DAEMON, RULES, OTHER], [], [DAEMON, OTHER, RULES])
     said = capsys.readouterr().out.splitlines()
@@ -247,6 +248,23 @@ def test_units_that_run_take_up_what_has_changed(
     else:
         assert said[:2] == [f"restart {DAEMON}", f"reload-or-restart {RULES}"]
         assert done.index("systemctl daemon-reload") < done.index(applied[0])
+
+
+def test_a_daemon_that_systemd_starts_again_and_again_is_started_with_the_new_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`start` alone would join the present try, which has read the old one."""
+    done: list[str] = []
+
+    def command(*words: str, check: bool = True) -> int:
+        done.append(" ".join(words))
+        return 0 if check else 3
+
+    monkeypatch.setattr(service, "_command", command)
+    monkeypatch.setattr(service, "_state", lambda unit: "activating" if unit == DAEMON else "active")
+    args = argparse.Namespace(dry_run=False, root=Path("/"), no_start=False)
+    service._settle(args, ["proxsmtp-tp.target", DAEMON, RULES, OTHER], [], [])
+    assert done[-2:] == [f"systemctl restart {DAEMON}", f"systemctl start proxsmtp-tp.target {DAEMON} {RULES} {OTHER}"]
 
 
 # The Debian package has the units, and install-service only what depends on an instance.
