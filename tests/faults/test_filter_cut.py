@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.child_processes import child_processes
 from tests.faults.cuts import FINAL, RecordingServer, Script, play, play_all
 from tests.unit.net.dialogue import DOT, address, meet
-from tests.unit.net.proxy_harness import Mx, children, until
+from tests.unit.net.proxy_harness import Mx, until
 
 if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import StartProxy
@@ -60,8 +61,8 @@ async def test_the_filter_is_killed_from_outside(start_proxy: StartProxy, at: in
         message = DOT.replace("\n", "\r\n").encode() + b"\r\n"
         await client.say(message[: at % len(message)])
         await client.say(message[at % len(message) :])
-        await until(children, "the filter runs")
-        os.kill(int(children()[0]), signal.SIGKILL)
+        await until(child_processes, "the filter runs")
+        os.kill(min(child_processes()), signal.SIGKILL)
         assert (await client.reply()).startswith(b"451 ")
         assert await server.line() == b"RSET"
 

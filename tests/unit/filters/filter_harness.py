@@ -24,6 +24,7 @@ from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.envelope import Envelope
+from tests.child_processes import child_processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -285,11 +286,6 @@ def open_descriptors() -> dict[str, str]:
         except FileNotFoundError:  # the descriptor that listed the directory
             continue
     return found
-
-
-def child_processes() -> set[int]:
-    """Children of this process, zombies included."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
 def processes_with(variable: bytes) -> list[int]:

@@ -19,11 +19,11 @@ from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.other_groups import OtherGroups
 from proxsmtp_tp.filters.process import Child, ExitStatus
 from proxsmtp_tp.filters.verdict import Action
+from tests.child_processes import child_processes
 from tests.unit.filters.filter_harness import (
     PATIENCE,
     TEXT,
     Case,
-    child_processes,
     complete,
     filtering,
     judge,

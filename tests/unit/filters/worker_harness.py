@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +19,13 @@ from proxsmtp_tp.filters.parts import Parts
 from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.worker import WorkerMember
+from tests.child_processes import child_processes
 from tests.unit.filters.filter_harness import PATIENCE, until
 from tests.unit.filters.member_harness import TEXT, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from proxsmtp_tp.filters.member import Judgement
 
@@ -71,10 +72,5 @@ async def pool(tmp_path: Path, command: str, **settings: Any) -> AsyncIterator[P
     finally:
         member.close()
         await until(lambda: not member._all, "the processes")
-        await until(lambda: not _children(), "every process is reaped")
+        await until(lambda: not child_processes(), "every process is reaped")
     assert space._tally.total == 0
-
-
-def _children() -> list[str]:
-    """Processes that this process has started and not reaped."""
-    return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]

@@ -23,6 +23,7 @@ from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.admission import _CHUNK_BYTES, _CHUNKS, Admission
 from proxsmtp_tp.net.listening import open_listeners
 from proxsmtp_tp.net.proxy import Proxy
+from tests.child_processes import child_processes
 from tests.trace_ids import ids, without_ids
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ async def nothing_left(before: dict[str, str], temp_directory: Path) -> None:
         task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(("open", "dial", "run"))
     }
     await until(lambda: not tasks(), "no task is left")
-    await until(lambda: not children(), "no process is left")
+    await until(lambda: not child_processes(), "no process is left")
     new = [kind for name, kind in descriptors().items() if before.get(name) != kind]
     assert not [kind for kind in new if kind.startswith(("pipe:", str(temp_directory), "anon_inode:[pidfd]"))], new
     assert not files(temp_directory)
@@ -383,12 +384,7 @@ def files(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def children() -> list[str]:
-    """Processes that this process has started and not reaped."""
-    return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-
-
-def living() -> list[str]:
+def living() -> list[int]:
     """Processes of ours that run: what a worker that exits leaves to others."""
-    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children()}
+    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in child_processes()}
     return [pid for pid, state in states.items() if state != "Z"]
