@@ -157,6 +157,7 @@ class ChainRun:
         mail, request = Mail.of(self._original), self._request
         answers: list[Answer] = []
         quarantine: str | None = None
+        unjudged = False
         for link in self._chain.links:
             answer = await link.ask(mail, request, self._texts.append, self._filter_started)
             answers.append(answer)
@@ -165,9 +166,11 @@ class ChainRun:
                 return await self._refused(link.name, answer, mail, request, answers)
             mail = answer.mail
             request = replace(request, envelope=answer.envelope)
-            quarantine = answer.quarantine if answer.quarantine is not None else quarantine
+            if answer.quarantine is not None:
+                quarantine, unjudged = answer.quarantine, answer.unjudged
         if quarantine is not None:
-            return _summed(await self._kept_back(mail, request.envelope, quarantine), answers)
+            kept = await self._kept_back(mail, request.envelope, quarantine)
+            return _summed(replace(kept, unjudged=unjudged), answers)
         if not request.envelope.recipients:
             text = "no recipient is left"
             return _summed(Verdict(Action.DISCARD, USUAL[Action.DISCARD], text, said=text), answers)
@@ -182,7 +185,8 @@ class ChainRun:
         refusal = answer.refusal
         if refusal is None:
             raise RuntimeError("no refusal")
-        verdict = Verdict(refusal.action, refusal.reply, f"{name}: {answer.judged.text}", said=refusal.said)
+        detail = f"{name}: {answer.judged.text}"
+        verdict = Verdict(refusal.action, refusal.reply, detail, said=refusal.said, unjudged=refusal.unjudged)
         keeper = self._chain.keeper
         return _summed(await keeper.refused(mail, self._request, request.envelope, name, verdict=verdict), answers)
 

@@ -47,6 +47,8 @@ class Answer:
     refusal: Judgement | None = None
     errors: str = ""
     edits: tuple[Edit, ...] = ()
+    unjudged: bool = False
+    """For `quarantine`: the filter has failed."""
 
 
 class Link:
@@ -108,7 +110,7 @@ class Link:
         if self.line.oversize is Oversize.PASS:
             return Answer(judged("skipped", text), mail, request.envelope)
         action, reply = OVERSIZE[self.line.oversize]
-        return self._refused(Judgement(action, reply, text), mail, request, judged)
+        return self._refused(Judgement(action, reply, text, unjudged=True), mail, request, judged)
 
     # The filter is asked.
 
@@ -231,7 +233,7 @@ class Link:
         if self.line.failure is Failure.QUARANTINE:
             return self._failed(FilterFailedError(text), mail, request, judged)
         log.warning("%s: filter %s failed: %s, id=%s", request.connection, self.name, text, request.trace_id)
-        refusal = Judgement(Action.REJECT, HEADER_TOO_LARGE, text)
+        refusal = Judgement(Action.REJECT, HEADER_TOO_LARGE, text, unjudged=True)
         return Answer(judged("failed", text), mail, request.envelope, None, refusal)
 
     def _failed(
@@ -246,13 +248,13 @@ class Link:
         if failure is Failure.PASS:
             return Answer(note, mail, request.envelope)
         if failure is Failure.QUARANTINE:
-            return Answer(note, mail, request.envelope, f"filter {self.name} failed: {error}")
+            return Answer(note, mail, request.envelope, f"filter {self.name} failed: {error}", unjudged=True)
         if failure is Failure.REJECT:
-            refusal = Judgement(Action.REJECT, NOT_CHECKED, str(error))
+            refusal = Judgement(Action.REJECT, NOT_CHECKED, str(error), unjudged=True)
         else:
             ending = ChainEnding.UNREACHABLE if error.unreachable else ChainEnding.FAILED
             reply = error.reply or REPLIES[ending]
-            refusal = Judgement(Action.TEMPFAIL, reply, str(error))
+            refusal = Judgement(Action.TEMPFAIL, reply, str(error), unjudged=True)
         return Answer(note, mail, request.envelope, None, refusal)
 
 

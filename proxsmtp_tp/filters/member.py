@@ -46,7 +46,7 @@ class Judgement:
 
     `reply`: for the client, with REJECT (5xx), TEMPFAIL (4xx, not 421) and DISCARD (2xx); None: a common one. `detail`:
     one line for the log. `said`: the filter's own words about a message that it refused. `errors`: what a command wrote
-    to standard error. `edits` count only with PASS, in order.
+    to standard error. `edits` count only with PASS, in order. `unjudged`: as in `verdict.Verdict`.
     """
 
     action: Action = Action.PASS
@@ -55,6 +55,7 @@ class Judgement:
     said: str = ""
     errors: str = ""
     edits: tuple[Edit, ...] = ()
+    unjudged: bool = False
 
 
 class Member(Protocol):

@@ -37,6 +37,8 @@ class Verdict:
     size: int = 0
     said: str = ""
     errors: str = ""
+    unjudged: bool = False
+    """No filter decided this refusal: one has failed, or the message is too large for it. Not the client's fault."""
     monitored: Verdict | None = None
     """FilterMode monitor: what the filter said of this message, which passes as it came. None: the verdict is the
     filter's.

@@ -80,7 +80,7 @@ def recipient_answered(d: Dialogue, reply: Reply) -> None:
 
 
 def message_rejected(d: Dialogue) -> None:
-    """The filter has refused a message for good (5xx): it counts for ClientSpam."""
+    """The filter, which did not fail, has refused a message for good (5xx): it counts for ClientSpam."""
     if d.refusals.limits is not None:
         _log_outcome(d, d.refusals.limits.happened(ClientLimit.SPAM))
 

@@ -145,7 +145,7 @@ def verdict(d: Dialogue, event: events.FilterVerdict) -> None:
         message.verdict = given
         _send_envelope(d, given)
         return
-    if given.action is Action.REJECT:
+    if given.action is Action.REJECT and given.said and not given.unjudged:
         limiting.message_rejected(d)
     reply = (
         given.reply or answers.FILTER_FAILED

@@ -168,6 +168,24 @@ def test_no_recipient_left_is_a_discard(run: Run, tmp_path: Path) -> None:
     assert (verdict.action, verdict.said) == (Action.DISCARD, "no recipient is left")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "unjudged"),
+    [
+        ("", NO, False),
+        ("", Judgement(edits=(Quarantine("virus"),)), False),
+        ("failure=reject", FilterFailedError("broken"), True),
+        ("failure=quarantine", FilterFailedError("broken"), True),
+        ("limit=10 oversize=reject", Judgement(), True),
+    ],
+)
+def test_a_refusal_that_no_filter_decided_says_so(
+    run: Run, tmp_path: Path, settings: str, said: Judgement | BaseException, unjudged: bool
+) -> None:
+    """It counts for no limit of the client."""
+    verdict, _ = run(Chain(tmp_path, (settings, Fake(said)), Fake()).judge())
+    assert (verdict.action, verdict.unjudged) == (Action.REJECT, unjudged)
+
+
 # Failures.
 
 FAILURES = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -239,15 +239,22 @@ def test_a_reject_that_reaches_the_limit_is_passed_on_and_logged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "counts"), [(Action.REJECT, True), (Action.TEMPFAIL, False), (Action.DISCARD, False)]
+    ("action", "known", "counts"),
+    [
+        (Action.REJECT, {"said": "spam"}, True),
+        (Action.TEMPFAIL, {"said": "spam"}, False),
+        (Action.DISCARD, {"said": "spam"}, False),
+        (Action.REJECT, {}, False),  # the filter failed
+        (Action.REJECT, {"said": "too large", "unjudged": True}, False),
+    ],
 )
-def test_a_message_that_the_filter_refuses_for_good_counts(action: Action, counts: bool) -> None:
+def test_a_message_that_the_filter_refuses_for_good_counts(action: Action, known: dict[str, Any], counts: bool) -> None:
     limits = Given(spam=[over(ClientLimit.SPAM)])
     play = introduced(FILTERED, limits=limits)
     for line in (C(MAIL), S("250 ok"), C(RCPT), S("250 ok"), C("DATA"), C("x\n.")):
         play.session.feed(line)
     said = Reply.of(550 if action is Action.REJECT else 451 if action is Action.TEMPFAIL else 250, "said")
-    play >> FilterVerdict(Verdict(action, said, "", said="spam"))
+    play >> FilterVerdict(Verdict(action, said, "", **known))
     play._waiting.clear()
     assert play
     assert ("spam" in limits.asked) is counts
