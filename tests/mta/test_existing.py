@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.lab.network import GatewayNetwork
 
 MESSAGES = 30
-PACE = 0.4
-"""Seconds of the server for each message: the rules are in place long before the last."""
+SLOW, PACE = 3.0, 0.4
+"""Seconds of the server for each message, until the rules are in place and then: much mail is left when they come."""
 SECONDS = 60.0
 
 
@@ -33,12 +34,6 @@ def sender(lab: GatewayNetwork, directory: Path) -> Iterator[Exchange]:
         yield made
 
 
-def slowly(_: Arrived) -> bytes:
-    """Taken, after a while."""
-    time.sleep(PACE)
-    return b"250 taken\r\n"
-
-
 @pytest.mark.parametrize("existing", ["reset", "finish"])
 def test_a_sender_that_keeps_its_connection(sender: Exchange, directory: Path, existing: str) -> None:
     script = directory / "judge"
@@ -48,10 +43,18 @@ def test_a_sender_that_keeps_its_connection(sender: Exchange, directory: Path, e
         "TransparentProxy": "client", "TempDirectory": str(directory), "RuleInterface": "lan",
         "FilterCommand": str(script), "RuleExisting": existing,
     }  # fmt: skip
+    in_place = Event()
+
+    def slowly(_: Arrived) -> bytes:
+        if in_place.wait(SLOW):
+            time.sleep(PACE)
+        return b"250 taken\r\n"
+
     with serving(Sink(sender.lab.mx, MX_V4, 25, slowly)) as sink:
         marks = [sender.submit("opensmtpd", "postfix", f"{existing}.{n}", "message", "x\r\n") for n in range(MESSAGES)]
         assert until(lambda: len(sink.all) > 2, SECONDS), sender.logs()
         with Instance(sender.lab.gateway, directory, directives, existing).running() as instance:
+            in_place.set()
             before = len(sink.all)
             assert until(lambda: len(sink.all) > before + 10, SECONDS), sender.logs()
             if existing == "finish":
