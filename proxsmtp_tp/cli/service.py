@@ -135,9 +135,10 @@ def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], a
         _apply_to(unit, start=not args.no_start)
     if not args.no_start:
         # systemd starts a failing daemon again and again: its present try may have read the old configuration, and
-        # `start` would fail with it.
-        for unit in (unit for unit in enabled if unit.startswith("proxsmtp-tp@") and _state(unit) == "activating"):
-            _systemctl("restart", unit)
+        # `start` would fail with it. A try that failed is still going on while ExecStopPost runs ("deactivating").
+        for unit in (unit for unit in enabled if unit.startswith("proxsmtp-tp@")):
+            if _state(unit) in {"activating", "deactivating"}:
+                _systemctl("restart", unit)
         _systemctl("start", *enabled)
     print(f"{'enabled' if args.no_start else 'running'}: {' '.join(enabled)}")
 

@@ -250,8 +250,9 @@ def test_units_that_run_take_up_what_has_changed(
         assert done.index("systemctl daemon-reload") < done.index(applied[0])
 
 
+@pytest.mark.parametrize("state", ["activating", "deactivating"])
 def test_a_daemon_that_systemd_starts_again_and_again_is_started_with_the_new_configuration(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     """`start` alone would join the present try, which has read the old one."""
     done: list[str] = []
@@ -261,7 +262,7 @@ def test_a_daemon_that_systemd_starts_again_and_again_is_started_with_the_new_co
         return 0 if check else 3
 
     monkeypatch.setattr(service, "_command", command)
-    monkeypatch.setattr(service, "_state", lambda unit: "activating" if unit == DAEMON else "active")
+    monkeypatch.setattr(service, "_state", lambda unit: state if unit == DAEMON else "active")
     args = argparse.Namespace(dry_run=False, root=Path("/"), no_start=False)
     service._settle(args, ["proxsmtp-tp.target", DAEMON, RULES, OTHER], [], [])
     assert done[-2:] == [f"systemctl restart {DAEMON}", f"systemctl start proxsmtp-tp.target {DAEMON} {RULES} {OTHER}"]
