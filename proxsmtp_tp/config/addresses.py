@@ -127,10 +127,10 @@ PROBE_CLIENTS = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
 """The temporary client of `doctor --probe`, in networks for tests of devices (RFC 2544, RFC 5180)."""
 
 
-def holder(ip: str) -> str:
+def client_of_address(ip: str) -> str:
     """The client that a connection from this address belongs to: the address (IPv4), or its /64 (IPv6, RFC 6177).
 
-    One subscriber has a whole /64. "" for programs of this host, which may use all places: loopback and unix sockets.
+    One subscriber has a whole /64. "" for programs of this host (loopback, unix sockets): no limit of a client applies.
     """
     if not ip:
         return ""

@@ -17,7 +17,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.addresses import holder
+from proxsmtp_tp.config.addresses import client_of_address
 from proxsmtp_tp.filters.places import SLOTS, OwnPlaces, client_key, rank
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ProcessLimit:
         """Take a place: True if it is taken now; otherwise `granted` is called from the event loop once it is."""
         if self.closed:
             return False
-        self._waiting.setdefault(client_key(holder(client)), {})[granted] = time.monotonic()
+        self._waiting.setdefault(client_key(client_of_address(client)), {})[granted] = time.monotonic()
         now = self._serve()
         if granted in now:
             now.remove(granted)
@@ -85,7 +85,7 @@ class ProcessLimit:
 
     def forget(self, granted: Callable[[], None], client: str = "") -> None:
         """Stop waiting. If a place was already granted, `granted` is still called and must give the place back."""
-        key = client_key(holder(client))
+        key = client_key(client_of_address(client))
         if granted in self._waiting.get(key, ()):
             self._stop_waiting(key, granted)
             self._call(self._serve())
@@ -100,7 +100,7 @@ class ProcessLimit:
         """Give a place of that client back."""
         self.taken -= 1
         with self._places.lock:
-            self._places.give_back(client_key(holder(client)))
+            self._places.give_back(client_key(client_of_address(client)))
         self._call(self._serve())
 
     def _call(self, granted: list[Callable[[], None]]) -> None:

@@ -246,8 +246,10 @@ class WorkerPlaces:
 
 
 def client_key(client: str) -> bytes:
-    """The 16 octets of a client that `holder` has named (IPv4 is mapped, RFC 4291 section 2.5.5.2); this host: all
-    zero."""
+    """The client as 16 octets (IPv4 is mapped, RFC 4291 section 2.5.5.2); "": all zero.
+
+    `client`: as `config.addresses.client_of_address` returns it.
+    """
     if not client:
         return bytes(_KEY)
     if ":" in client:

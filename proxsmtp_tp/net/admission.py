@@ -144,7 +144,7 @@ class Admission:
     def try_enter(self, worker: int, client: str = "") -> bool:
         """Count one more connection of the worker, if the limits allow it. True: it is counted until `leave`.
 
-        `client` is the one that is counted (`config.addresses.holder`); "": it may use all connections.
+        `client` is what `config.addresses.client_of_address` returns; "": it may use all connections.
         """
         bucket = _bucket(client)
         with self._lock:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.addresses import holder
+from proxsmtp_tp.config.addresses import client_of_address
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.connection import Connection
@@ -204,17 +204,17 @@ class Proxy:
             return  # the client closed the connection before it was accepted
         sock.setblocking(False)
         client = peer[0] if peer and sock.family != socket.AF_UNIX else ""
-        if not self._admission.try_enter(self._worker, holder(client)):
+        if not self._admission.try_enter(self._worker, client_of_address(client)):
             self._turn_away(sock, client)
             return
-        self._serve(sock, holder(client))
+        self._serve(sock, client_of_address(client))
 
     def _turn_away(self, sock: socket.socket, client: str) -> None:
         full = self._admission.full
         if full:
             self._floods.full()
         else:
-            self._floods.too_many(holder(client))
+            self._floods.too_many(client_of_address(client))
         answer = turned_away(full=full)
         count_turned_away(self.context.metrics, full=full)
         try:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
-from proxsmtp_tp.config.addresses import holder
+from proxsmtp_tp.config.addresses import client_of_address
 from proxsmtp_tp.net.client_limits import Keys, key_of, name_of
 from proxsmtp_tp.net.client_table import WINDOW, WORDS
 from proxsmtp_tp.net.limit_decision import locked, show_until, usage
@@ -109,7 +109,7 @@ def locks(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 def explain(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     """`client`, `server` (IP addresses); `from`, `to` (addresses of mail)."""
     answer = explanation(daemon.locks.settings, request, daemon.locks, bypassed=daemon.bypass.active)
-    if not daemon.admission.would_enter(holder(_address(request, "client"))):
+    if not daemon.admission.would_enter(client_of_address(_address(request, "client"))):
         reply = turned_away(full=daemon.admission.full)
         answer |= {"answers": {"connection": reply.wire.decode().strip()}, "filter": None}
         answer["reasons"] = ["MaxConnections: no place for this client"]

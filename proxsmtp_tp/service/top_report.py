@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.config.addresses import holder
+from proxsmtp_tp.config.addresses import client_of_address
 from proxsmtp_tp.service.control import ControlError
 from proxsmtp_tp.telemetry import metrics
 
@@ -89,7 +89,7 @@ def _by(side: str, sessions: list[dict[str, Any]], messages: Iterable[Message]) 
         row = found.get(raw)
         if row is None:
             text = raw.decode("ascii", "replace")
-            name = _holder(text) if side == "client" else text
+            name = _client_of_ip(text) if side == "client" else text
             row = found[raw] = rows.setdefault(name, _row(side, name))
         row["replies"][_CLASS.get(message.reply, "none")] += 1
         row["octets"] += message.octets
@@ -121,12 +121,12 @@ def _client(text: str) -> str:
     """The client of an address with a port, as `sessions` shows it."""
     if text == "unix":
         return text
-    return _holder(text.rpartition(":")[0].strip("[]"))
+    return _client_of_ip(text.rpartition(":")[0].strip("[]"))
 
 
-def _holder(ip: str) -> str:
+def _client_of_ip(ip: str) -> str:
     try:
-        return holder(ip) or ip or "unix"
+        return client_of_address(ip) or ip or "unix"
     except ValueError:  # a row that was read while it was changed has its checksum: this is another version's text
         return ip
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.config.addresses import holder
+from proxsmtp_tp.config.addresses import client_of_address
 from proxsmtp_tp.net.admission import WORKERS_MAX, Admission
 
 if TYPE_CHECKING:
@@ -412,4 +412,4 @@ def test_who_has_its_share_costs_little_however_many_connections_there_are() -> 
     ],
 )
 def test_who_a_client_is(address: str, client: str) -> None:
-    assert holder(address) == client
+    assert client_of_address(address) == client

@@ -126,7 +126,7 @@ async def test_a_client_with_its_share_is_told_so_and_others_come_in(
 ) -> None:
     """Its share is its own again when its connections end."""
     who = ["192.0.2.1"]
-    monkeypatch.setattr("proxsmtp_tp.net.proxy.holder", lambda _ip: who[0])
+    monkeypatch.setattr("proxsmtp_tp.net.proxy.client_of_address", lambda _ip: who[0])
     async with Mx() as mx, start_proxy(mx, max_connections=10) as harness:
         mx.serve(ModelServer)
         greedy = [await harness.client() for _ in range(8)]
