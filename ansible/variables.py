@@ -1,4 +1,4 @@
-"""Writes what the role says of each directive, from the table in proxsmtp_tp/config/directives.py.
+"""Writes what the role says of each directive, from the table in proxsmtp_tp/config/directives/.
 
 `python ansible/variables.py` after a change of the table; tests/unit/ansible notices when that was forgotten. Three
 files: vars/main/directives.yml (name and variable), defaults/main/directives.yml (documented defaults), and the end of
@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config import values
-from proxsmtp_tp.config.directives import DIRECTIVES, Directive
+from proxsmtp_tp.config.directives.table import DIRECTIVES
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.directives.directive import Directive
 
 ROLE = Path(__file__).resolve().parent / "roles/proxsmtp_tp"
 OWN_DEFAULTS = {"User": "proxsmtp-tp", "TransparentProxy": "client"}

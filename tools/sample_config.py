@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.directives import DIRECTIVES, Directive
+from proxsmtp_tp.config.directives.table import DIRECTIVES
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.directives.directive import Directive
 
 EXAMPLE = {
     "TransparentProxy": "client",

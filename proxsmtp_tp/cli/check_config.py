@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.cli.instances import add_options, choose
 from proxsmtp_tp.config.advice import advice
-from proxsmtp_tp.config.directives import DIRECTIVES
+from proxsmtp_tp.config.directives.table import DIRECTIVES
 from proxsmtp_tp.config.reader import ConfigError, instance_name, load_config, printable
 from proxsmtp_tp.config.settings import FilterType, TransparentProxy
 

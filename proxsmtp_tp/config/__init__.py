@@ -1,6 +1,6 @@
 """The configuration file: its directives, their values, and how it is read (proxsmtpd.conf(5)).
 
-directives    the table of directives: one row each; check-config, man page and documentation are made from it
+directives    the table of directives, one row each: check-config, man page and Ansible tables are made from it
 settings      the values that the other packages use; each has a default
 values        kinds of values: from the text of the file, and back
 rates         limits of a client: events per time, and the duration of locks

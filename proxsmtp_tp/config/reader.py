@@ -17,13 +17,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config import values
 from proxsmtp_tp.config.chain_check import chain_problems, quarantine_problems
-from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
+from proxsmtp_tp.config.directives.table import BY_NAME, DIRECTIVES
 from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
 from proxsmtp_tp.config.values import INSTANCE_MAX, parse_instance
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.directives.directive import Directive
 
 _SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
 # 1.10 knows no comment behind a value: it refuses the value, except where it may be any text (measured).

@@ -1,6 +1,6 @@
 """The values of the configuration file. `Settings()` without arguments has the default of every directive.
 
-Guarantees: frozen; one field for each row of `directives.DIRECTIVES` (a test compares them). Times are in seconds.
+Guarantees: frozen; one field for each row of `directives.table` (a test compares them). Times are in seconds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ Network = IPv4Network | IPv6Network
 
 LISTEN_PORT = 10025
 SMTP_PORT = 25
+
+WORKERS_MAX = 255
+"""A trace id has 9 bits for the worker (`telemetry.trace_id`), and in a reload there are twice as many workers."""
 
 
 class FilterType(Enum):
@@ -207,7 +210,7 @@ class Settings:
     event_log: str = "off"
     """off, journal, a path, or unix: and a path."""
     workers: int = 0
-    """0: one for each core. In a worker it is the real number, which the master has set."""
+    """0: one for each core, at most WORKERS_MAX. In a worker it is the real number, which the master has set."""
     instance: str = "proxsmtp-tp"
     rule_method: RuleMethod = RuleMethod.NFTABLES
     rule_mode: RuleMode = RuleMode.REDIRECT

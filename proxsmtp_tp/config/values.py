@@ -39,6 +39,10 @@ INSTANCE_MAX = 16
 _INSTANCE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{INSTANCE_MAX - 1}}}")
 
 
+INTEGER_MAX = 9_999_999_999
+"""The largest whole number that is read: it has ten digits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How the values of a directive are written."""

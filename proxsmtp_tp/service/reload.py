@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.reader import ConfigError
-from proxsmtp_tp.config.settings import TransparentProxy
+from proxsmtp_tp.config.settings import WORKERS_MAX, TransparentProxy
 from proxsmtp_tp.net.listening import ListenError, renew_listeners
 from proxsmtp_tp.service.privileges import has_net_raw
 
@@ -52,7 +52,7 @@ class NewConfiguration:
 
 def with_workers(settings: Settings) -> Settings:
     """The settings with a number of workers: unless configured, one for each core that we may use."""
-    return settings if settings.workers else replace(settings, workers=len(os.sched_getaffinity(0)))
+    return settings if settings.workers else replace(settings, workers=min(len(os.sched_getaffinity(0)), WORKERS_MAX))
 
 
 def read_again(load: Callable[[], Configuration], old: Settings, listeners: Listeners, rows: int) -> NewConfiguration:

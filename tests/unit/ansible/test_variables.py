@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxsmtp_tp.cli.service_units import UNITS
-from proxsmtp_tp.config.directives import DIRECTIVES
+from proxsmtp_tp.config.directives.table import DIRECTIVES
 
 TREE = Path(__file__).resolve().parents[3]
 ROLE = TREE / "ansible/roles/proxsmtp_tp"

@@ -15,7 +15,7 @@ from proxsmtp_tp import cli as package
 from proxsmtp_tp.cli import main as cli
 from proxsmtp_tp.cli.check_config import show
 from proxsmtp_tp.cli.status import describe, describe_printable, duration
-from proxsmtp_tp.config.directives import DIRECTIVES
+from proxsmtp_tp.config.directives.table import DIRECTIVES
 from proxsmtp_tp.config.reader import parse_config
 from proxsmtp_tp.service import launch as launching
 from proxsmtp_tp.service.status import StatusSocket

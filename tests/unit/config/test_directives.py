@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import fields
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress
-from proxsmtp_tp.config.directives import BY_NAME, DIRECTIVES, Directive
+from proxsmtp_tp.config.directives.table import BY_NAME, DIRECTIVES
 from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.directives.directive import Directive
 
 # proxsmtpd.conf(5) of 1.10, and PidFile, which it takes without saying so. Defaults as its SETTINGS section
 # gives them.
@@ -114,13 +118,13 @@ BAD = [
 
 def test_each_field_has_one_row_and_each_row_a_field() -> None:
     rows, known = {row.field for row in DIRECTIVES}, {field.name for field in fields(Settings)}
-    assert sorted(rows - known) == [], "config/settings.py has no field for these rows of config/directives.py"
-    assert sorted(known - rows) == [], "config/directives.py has no row for these fields of config/settings.py"
+    assert sorted(rows - known) == [], "config/settings.py has no field for these rows of config/directives"
+    assert sorted(known - rows) == [], "config/directives has no row for these fields of config/settings.py"
     assert len(DIRECTIVES) == len(rows)
 
 
 def test_the_order_is_the_same() -> None:
-    hint = "config/directives.py and config/settings.py: the same order"
+    hint = "config/directives and config/settings.py: the same order"
     assert [row.field for row in DIRECTIVES] == [field.name for field in fields(Settings)], hint
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
-from proxsmtp_tp.config.directives import DIRECTIVES
+from proxsmtp_tp.config.directives.table import DIRECTIVES
 from proxsmtp_tp.config.reader import ConfigError, instance_name, load_config, parse_config, printable, read_config
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.config.values import parse_instance

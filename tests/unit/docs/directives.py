@@ -9,8 +9,12 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.directives import DIRECTIVES, Directive
+from proxsmtp_tp.config.directives.table import DIRECTIVES
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.directives.directive import Directive
 
 PAGE = Path(__file__).parents[3] / "docs/man/proxsmtpd.conf.5"
 BEGIN, END = '.\\" begin\n', '.\\" end\n'

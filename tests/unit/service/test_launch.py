@@ -13,6 +13,7 @@ import pytest
 from proxsmtp_tp.config.reader import Configuration
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.net.listening import Endpoint
+from proxsmtp_tp.service.generation import RowAllocator
 from proxsmtp_tp.service.launch import Launch, _check_temp_directory, _pid_path, _raise_descriptor_limit
 from proxsmtp_tp.service.master import _close_everywhere
 from proxsmtp_tp.service.reload import FIXED, ReloadError, acceptable, with_workers
@@ -33,6 +34,15 @@ def test_a_listener_stops_in_every_process_that_has_it() -> None:
 def test_workers_are_counted_once_and_for_all() -> None:
     assert with_workers(Settings()).workers == len(os.sched_getaffinity(0))
     assert with_workers(Settings(workers=3)).workers == 3
+
+
+def test_with_more_cores_than_workers_a_reload_still_has_rows_for_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(300)))
+    settings = with_workers(Settings())
+    rows = RowAllocator()
+    for _ in range(settings.workers):
+        rows.take()
+    assert acceptable(Settings(), settings, len(rows)) == (settings, [])
 
 
 def test_descriptors_are_raised_and_what_is_missing_is_said(caplog: pytest.LogCaptureFixture) -> None:

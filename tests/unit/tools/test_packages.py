@@ -12,7 +12,7 @@ import pytest
 
 from proxsmtp_tp.cli.service_units import UNITS
 from proxsmtp_tp.config.advice import advice
-from proxsmtp_tp.config.directives import DIRECTIVES
+from proxsmtp_tp.config.directives.table import DIRECTIVES
 from proxsmtp_tp.config.reader import parse_config
 from tools import carried, deb, sample_config
 from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04

@@ -1,0 +1,186 @@
+"""The directives of filters: FilterCommand and the chain, quarantine, and what is done while a filter works."""
+
+from __future__ import annotations
+
+from proxsmtp_tp.config import values
+from proxsmtp_tp.config.directives.directive import Directive
+from proxsmtp_tp.config.settings import FilterDefault, FilterMode, FilterType
+
+# /proc/sys/kernel/pid_max is at most 2^22: no system runs more processes.
+_PROCESSES_MAX = 1 << 22
+
+FILTERS: tuple[Directive, ...] = (
+    Directive(
+        "Filter",
+        "filter",
+        values.FILTER,
+        "A filter that judges mail; several lines make a chain in their order. Each one sees the message and its"
+        " envelope as those before it have changed them. Not together with FilterCommand. name: letters, digits and -."
+        " type: pipe or file (a command), smtp, milter, clamd, spamd, rspamd (a socket, host:port or inet:port@host;"
+        " several with commas: the next one is used if one cannot be connected to), worker (a command that stays). Its"
+        " settings are timeout=30 seconds for the verdict; failure=tempfail, reject, pass or quarantine: what a"
+        " message gets that was not judged; max=16 messages at once in all workers, others wait for wait=10 seconds;"
+        " connect=5 seconds for each address; mode=enforce, tag (a refusal becomes a header X-Filter-NAME) or shadow"
+        " (judged after the reply, only logged); limit=octets (K, M or G), oversize=reject, tempfail or pass: what"
+        " larger messages get; skip=authenticated and networks of clients, with commas;"
+        " edits=headers,body,sender,recipients or none: what it may change; spamd: reject=score, user=name; rspamd:"
+        " settings-id=, user=, tag=; worker: min=, idle=, requests=, lifetime=, memory=, start=. A command that ends"
+        " with a word like a setting is written in quotes.",
+        since="2.1",
+        default_text="no chain",
+    ),
+    Directive(
+        "FilterCommand",
+        "filter_command",
+        values.TEXT,
+        "The command that judges mail, run by /bin/sh -c. With FilterType smtp: the address of the scanner.",
+        default_text="no filtering",
+    ),
+    Directive(
+        "FilterTimeout",
+        "filter_timeout",
+        values.SECONDS,
+        "How long the filter may take after it has read the whole message. The filter starts when the message is"
+        " complete. While it still reads, each piece that it reads starts the time again. After this time the filter"
+        " is ended with all that it started, and the client is told to try again later.",
+    ),
+    Directive(
+        "FilterReject",
+        "filter_reject",
+        values.REPLY,
+        "The reply of FilterType reject: a code from 400 to 599 and a text. If there is only a text, 550 Content"
+        " Rejected is put before it.",
+    ),
+    Directive(
+        "FilterType",
+        "filter_type",
+        values.choice(FilterType),
+        "pipe: the filter reads the message from standard input and writes it to standard output. file: the message is"
+        " in the file that EMAIL names. reject: all messages are refused with FilterReject. smtp: the message is sent"
+        " to a scanner that speaks SMTP.",
+    ),
+    Directive(
+        "FilterDefault",
+        "filter_default",
+        values.choice(FilterDefault),
+        "What the client gets if FilterCommand exits with a status other than 0 and the last line of its standard error"
+        " has no SMTP code, as after an exception in a script or if the script is missing. reject: 550, and the mail"
+        " bounces. defer: 451, and the client tries again later. Write defer, unless your scripts refuse mail without a"
+        " code.",
+        since="2.1",
+        default_text="reject, as 1.10",
+    ),
+    Directive(
+        "FilterMode",
+        "filter_mode",
+        values.choice(FilterMode),
+        "enforce: the verdict of the filter holds. monitor: the filter judges each message, the log says what would"
+        " have happened (status=MONITORED), and the message passes as it came: for the first weeks of a new filter. A"
+        " message that cannot be stored is refused in both modes. SpoolLimit counts a monitored message twice.",
+        since="2.1",
+    ),
+    Directive(
+        "FilterProcesses",
+        "filter_processes",
+        values.integer(1, _PROCESSES_MAX),
+        "How many filters may run at once, in all workers together. Further messages wait. When a filter ends, the"
+        " client (an IPv4 address or an IPv6 /64) with the fewest running filters is next; clients with equally few"
+        " take turns. The default is what 1.10 could run with its default MaxConnections.",
+        since="2.0",
+    ),
+    Directive(
+        "FilterWait",
+        "filter_wait",
+        values.SECONDS,
+        "How long a message may wait for one of FilterProcesses; then the client is told to try again later. Filter"
+        " lines have wait= in place of it. When messages have waited without a break for 5 seconds, none waits longer"
+        " than 2 seconds, and the newest of a client is next: older ones would be answered too late.",
+        since="2.1",
+        default_text="as FilterTimeout",
+    ),
+    Directive(
+        "AnswerWithin",
+        "answer_within",
+        values.SECONDS_OR_OFF,
+        "How long a client waits for the answer to a message that filters judge. After this time the server does not"
+        " get the message any more, and the client is told to try again later (451). Clients wait 10 minutes (RFC"
+        " 5321), Postfix with smtpd_proxy_filter 100 seconds: one that gives up sends the message again, and a message"
+        " that the server has got by then is delivered twice.",
+        since="2.1",
+        default_text="540, or FilterTimeout if that is longer",
+    ),
+    Directive(
+        "Hostname",
+        "hostname",
+        values.HOSTNAME,
+        "The name of this gateway for filters: a milter gets it as j and {daemon_name}, rspamd as MTA-Name, spamd in a"
+        " Received field.",
+        since="2.1",
+        default_text="the name of the host",
+    ),
+    Directive(
+        "MilterMacro",
+        "milter_macro",
+        values.MILTER_MACRO,
+        "A macro that milters get: one more, or another value for one that they get anyway. Lines add up; of two with"
+        " the same name the last one counts. In the value %i is the client's address, %l the address to which it is"
+        " connected, %s the server's, %% a percent sign. Macros about sender and recipients (mail_addr, rcpt_host and"
+        " others) cannot be set.",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineDirectory",
+        "quarantine_directory",
+        values.PATH,
+        "Where messages are kept that a filter of the chain (Filter) quarantines: the message and a JSON file with its"
+        " envelope. proxsmtp-tp quarantine lists, shows, releases and deletes them. Without it a message is refused"
+        " that would be quarantined.",
+        since="2.1",
+        default_text="none",
+    ),
+    Directive(
+        "QuarantineReply",
+        "quarantine_reply",
+        values.QUARANTINE_REPLY,
+        "What the client gets for a message that is kept: a code from 200 to 299, or 500 to 599, and a text.",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineMax",
+        "quarantine_max",
+        values.integer(1, values.INTEGER_MAX),
+        "How many octets QuarantineDirectory may take. When it is full, clients are told to try again later (452).",
+        since="2.1",
+    ),
+    Directive(
+        "QuarantineDays",
+        "quarantine_days",
+        values.integer(1, 3650),
+        "After how many days a message that is kept is removed; when that is due, it happens with the next one that is"
+        " kept.",
+        since="2.1",
+    ),
+    Directive(
+        "KeepRefused",
+        "keep_refused",
+        values.FILTER_NAMES,
+        "Names of filters: a copy of each message that one of these rejects is kept in QuarantineDirectory, to find"
+        " mail that was refused by mistake.",
+        since="2.1",
+        default_text="none",
+    ),
+    Directive(
+        "Header",
+        "header",
+        values.TEXT,
+        "A header to add to messages that pass: %i client, %l local address, %d date, %% percent; \\r, \\n and \\t.",
+    ),
+    Directive(
+        "KeepAlives",
+        "keep_alives",
+        values.SECONDS_OR_OFF,
+        "How often the server gets a NOOP while the message arrives slowly or the filter works, so that it does not"
+        " disconnect. Servers count such commands, so at most one a minute and eight in a session are sent. With 240, a"
+        " server whose limit is five minutes stays connected for more than half an hour.",
+    ),
+)
