@@ -16,7 +16,7 @@ class ChainEnding(Enum):
     UNREACHABLE = "no connection to the filter"
     TIMED_OUT = "no answer within timeout="
     NO_PLACE = "no place became free within wait="
-    PAUSED = "not asked: it failed repeatedly, and is tried again soon"
+    PAUSED = "not asked: it failed repeatedly and is tried again soon"
     FAILED = "the filter failed"
     NOT_ALLOWED = "an edit that edits= does not allow"
     BAD_EDIT = "an edit that cannot be applied"

@@ -19,8 +19,10 @@ from proxsmtp_tp.filters.chain_endings import HEADER_TOO_LARGE, NOT_CHECKED, OVE
 from proxsmtp_tp.filters.fields import HeaderTooLargeError
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
 from proxsmtp_tp.filters.queueing import NoPlaceError, place
+from proxsmtp_tp.filters.stderr import LINE_LIMIT
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.telemetry.facts import FilterJudged
+from proxsmtp_tp.telemetry.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +129,8 @@ class Link:
         except FilterFailedError as error:
             if error.unreachable or error.timed_out:
                 if self._breaker.failed(loop.time()):
-                    log.warning("filter %s does not answer, and gets no mail for some seconds: %s", self.name, error)
+                    text = "filter %s does not answer, and gets no mail for some seconds: %s"
+                    log.warning(text, self.name, _quoted(error))
             else:
                 self._answered()
             raise
@@ -232,7 +235,7 @@ class Link:
         text = f"{ChainEnding.HEADER_TOO_LARGE.value}: {error}"
         if self.line.failure is Failure.QUARANTINE:
             return self._failed(FilterFailedError(text), mail, request, judged)
-        log.warning("%s: filter %s failed: %s, id=%s", request.connection, self.name, text, request.trace_id)
+        log.warning("%s: filter %s failed: %s, id=%s", request.connection, self.name, _quoted(text), request.trace_id)
         refusal = Judgement(Action.REJECT, HEADER_TOO_LARGE, text, unjudged=True)
         return Answer(judged("failed", text), mail, request.envelope, None, refusal)
 
@@ -243,7 +246,7 @@ class Link:
         request: FilterRequest,
         judged: Callable[[str, str], FilterJudged],
     ) -> Answer:
-        log.warning("%s: filter %s failed: %s, id=%s", request.connection, self.name, error, request.trace_id)
+        log.warning("%s: filter %s failed: %s, id=%s", request.connection, self.name, _quoted(error), request.trace_id)
         note, failure = judged("failed", str(error)), self.line.failure
         if failure is Failure.PASS:
             return Answer(note, mail, request.envelope)
@@ -271,6 +274,11 @@ _KINDS = {
     edits.AddRecipient: (EditKind.RECIPIENTS,),
     edits.DeleteRecipient: (EditKind.RECIPIENTS,),
 }
+
+
+def _quoted(words: object) -> str:
+    """What a filter said, for the log: as much of it as of a line of a command."""
+    return quoted(str(words), LINE_LIMIT)
 
 
 def _failure(ending: ChainEnding, about: object = "", *, timed_out: bool = False) -> FilterFailedError:

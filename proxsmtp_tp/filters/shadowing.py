@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.mail import Mail
+from proxsmtp_tp.telemetry.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ class Shadows:
                     said.verdict,
                     said.seconds,
                     verdict.action.value,
-                    said.text,
+                    quoted(said.text),
                     request.trace_id,
                 )
         except OSError as error:

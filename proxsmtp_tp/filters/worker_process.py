@@ -16,6 +16,7 @@ from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.process import LINGER, Child
 from proxsmtp_tp.filters.protocols.errors import ProtocolError, excerpt
 from proxsmtp_tp.filters.protocols.worker import HeadReader, WorkerAnswer, check_ready, parse_answer
+from proxsmtp_tp.telemetry.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -78,7 +79,7 @@ class WorkerProcess:
         self._waiting = self._loop.create_future()
         self._text = text
         if errors := self.take_errors():
-            log.info("filter %s: a process wrote between two messages: %s", self._name, errors)
+            log.info('filter %s: a process wrote between two messages: "%s"', self._name, errors)
         try:
             await self._write(question)
             if not (self._child.input_open or self._waiting.done()):
@@ -217,7 +218,7 @@ class WorkerProcess:
         """It broke the protocol, or is gone: whoever waits gets the reason."""
         if self._waiting.done():
             if not self.over:  # between two messages: no message shows it
-                log.warning("filter %s: a process is ended: %s", self._name, reason)
+                log.warning("filter %s: a process is ended: %s", self._name, quoted(reason, stderr.LINE_LIMIT))
         else:
             self._waiting.set_exception(FilterFailedError(reason))
         self.end()

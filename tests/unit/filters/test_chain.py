@@ -28,7 +28,7 @@ from proxsmtp_tp.filters.keeping import NoKeeper
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.links import Link
 from proxsmtp_tp.filters.mail import HEADER_LIMIT, Octets
-from proxsmtp_tp.filters.member import FilterFailedError, Judgement
+from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
 from proxsmtp_tp.filters.shadowing import AT_ONCE, Shadows
 from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.spool_space import SpoolSpace
@@ -36,6 +36,7 @@ from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.telemetry.quoting import quoted
 from tests.unit.filters.filter_harness import TEXT, judge, jump, nothing_left, pass_through, start, until
 
 if TYPE_CHECKING:
@@ -213,6 +214,23 @@ def test_a_failure_is_what_the_policy_says_and_of_one_message(
     assert passed == TEXT
 
 
+FORGING = 'no, id=forged, "x'
+
+
+def test_words_of_a_filter_cannot_look_like_a_field(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A comma outside of quotation marks ends a value, whoever chose the words."""
+    caplog.set_level(logging.INFO)
+    failing = Fake(FilterFailedError(FORGING, unreachable=True))
+    shadow = Fake(Judgement(Action.REJECT, Reply.of(554, "no"), FORGING))
+    chain = Chain(tmp_path, ("failure=pass", failing), ("mode=shadow", shadow))
+    for _ in range(5):
+        run(chain.judge())
+    assert f"100001: filter f0 failed: {quoted(FORGING)}, id=" in caplog.text
+    assert f"filter f0 does not answer, and gets no mail for some seconds: {quoted(FORGING)}\n" in caplog.text
+    assert f", the verdict was pass: {quoted(FORGING)}, id=" in caplog.text
+    assert "forged" not in caplog.text.replace(quoted(FORGING), "")
+
+
 def test_a_bug_ends_the_connection(run: Run, tmp_path: Path) -> None:
     chain = Chain(tmp_path, Fake(ZeroDivisionError()))
     failed: list[Exception] = []
@@ -360,7 +378,10 @@ def test_tag(run: Run, tmp_path: Path) -> None:
     verdict, passed = run(Chain(tmp_path, ("mode=tag", Fake(NO))).judge(forged))
     assert passed == clean + tagged + b"\r\nbody\r\n"
     assert told(verdict) == ["f0 tag"]
-    assert run(Chain(tmp_path, ("mode=tag", Fake())).judge(forged))[1] == clean + b"\r\nbody\r\n"
+    verdict, passed = run(Chain(tmp_path, ("mode=tag", Fake())).judge(forged))
+    assert passed == clean + b"\r\nbody\r\n"
+    assert told(verdict) == ["f0 edit"]
+    assert told(run(Chain(tmp_path, ("mode=tag", Fake())).judge())[0]) == ["f0 pass"]
     held = Fake(Judgement(edits=(Quarantine("a\r\nb"),)))
     assert b"\r\nX-Filter-f0: quarantine=a??b\r\n" in run(Chain(tmp_path, ("mode=tag", held)).judge())[1]
 
@@ -465,6 +486,61 @@ def test_a_dead_filter_gets_a_pause_and_one_probe(
     assert caplog.text.count("filter f0 does not answer, and gets no mail for some seconds: refused") == 1
     assert caplog.text.count("filter f0 answers again") == 1
     assert f"filter f0 failed: {ChainEnding.PAUSED.value}" in caplog.text
+
+
+UNREACHABLE = FilterFailedError("refused", unreachable=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ([UNREACHABLE] * 5, 5),
+        ([TimeoutError()] * 5, 5),  # `timeout=`
+        ([FilterFailedError("it says nothing", timed_out=True)] * 5, 5),
+        ([UNREACHABLE] * 4 + [NotAskedError("busy")] + [UNREACHABLE] * 5, 6),  # it says nothing about the filter
+        ([UNREACHABLE] * 4 + [FilterFailedError("garbage")] + [UNREACHABLE] * 4, 9),  # an answer, if a wrong one
+        ([UNREACHABLE] * 4 + [Judgement()] + [UNREACHABLE] * 4, 9),
+    ],
+)
+def test_failures_in_a_row_begin_a_pause(
+    run: Run, tmp_path: Path, said: list[Judgement | BaseException], asked: int
+) -> None:
+    member = Fake(*said)
+    chain = Chain(tmp_path, member)
+
+    async def main() -> None:
+        for _ in range(asked + (asked != 9)):
+            await judge(chain.filter, TEXT)
+
+    run(main())
+    assert len(member.mails) == asked
+
+
+@pytest.mark.parametrize("how", ["the client leaves", "no place"])
+def test_a_trial_without_an_answer_is_made_again(run_jumping: Run, tmp_path: Path, how: str) -> None:
+    member = Fake(UNREACHABLE)
+    chain = Chain(tmp_path, member)
+
+    async def main() -> None:
+        for _ in range(5):
+            await judge(chain.filter, TEXT)
+        jump(1.5)
+        if how == "no place":
+            member.said = [NotAskedError("busy")]
+            await judge(chain.filter, TEXT)
+        else:
+            member.delay = 100
+            case = start(chain.filter)
+            case.write(TEXT)
+            case.finish()
+            await until(lambda: len(member.mails) == 6, "the trial")
+            case.abort()
+            await until(lambda: member.cancelled, "its end")
+        member.said, member.delay = [Judgement()], 0.0
+        await judge(chain.filter, TEXT)
+
+    run_jumping(main())
+    assert len(member.mails) == 7
 
 
 def test_what_the_filter_says_of_one_message_makes_no_pause(run: Run, tmp_path: Path) -> None:

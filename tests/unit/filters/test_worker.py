@@ -297,8 +297,8 @@ def test_standard_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
     asyncio.run(case())
     assert [record.getMessage() for record in caplog.records] == [
-        "filter w: a process wrote between two messages: start",
-        "filter w: a process wrote between two messages: between",
+        'filter w: a process wrote between two messages: "start"',
+        'filter w: a process wrote between two messages: "between"',
     ]
 
 
