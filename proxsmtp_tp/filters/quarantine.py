@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from proxsmtp_tp.filters.endings import not_stored
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.telemetry.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ class QuarantineFolder:
                 temporary.rename(temporary.with_name(temporary.name.removeprefix(".new-")))
             self._synchronize()
         except BaseException:
-            for each in (*made, self.path / f"{name}.eml"):
+            for each in (*made, *(self.path / f"{name}.{end}" for end in ("json", "eml"))):
                 each.unlink(missing_ok=True)
             raise
         return name
@@ -216,7 +217,8 @@ class Quarantine:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 return Verdict(Action.TEMPFAIL, FULL, f"no space in QuarantineDirectory: {reason}")
             return not_stored(error)
-        log.info("%s: kept in quarantine as %s: %s, id=%s", original.connection, name, reason, original.trace_id)
+        words = quoted(reason)
+        log.info("%s: kept in quarantine as %s: %s, id=%s", original.connection, name, words, original.trace_id)
         action = Action.REJECT if self._reply.code >= 500 else Action.QUARANTINE
         return Verdict(action, self._reply, f"kept as {name}: {reason}", said=reason or "quarantine")
 

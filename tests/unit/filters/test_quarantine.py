@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
+import stat
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,12 +24,11 @@ from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.telemetry.quoting import quoted
 from tests.unit.filters.filter_harness import TEXT, judge, until
 from tests.unit.filters.filter_harness import request as requested
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.unit.filters.conftest import Run
 
 REQUEST = requested(
@@ -72,24 +74,73 @@ def test_a_message_is_kept_with_what_was_known(run: Run, place: Path) -> None:
     assert sorted(path.name for path in place.iterdir()) == [f"{entry.name}.eml", f"{entry.name}.json"]
 
 
+def test_the_reason_cannot_look_like_a_field(run: Run, place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    reason = 'bad, id=forged, "x'
+    verdict = run(kept(keeper(place), reason=reason))
+    name = verdict.detail.partition(":")[0].removeprefix("kept as ")
+    before = f"{REQUEST.connection}: kept in quarantine as {name}"
+    assert [text for text in caplog.messages if text.startswith(before)] == [
+        f"{before}: {quoted(reason)}, id={REQUEST.trace_id}"
+    ]
+
+
 def test_a_reply_of_5xx_is_a_rejection(run: Run, place: Path) -> None:
     verdict = run(kept(keeper(place, reply=Reply.of(550, "5.7.1 Held"))))
     assert verdict.action is Action.REJECT
     assert len(QuarantineFolder(str(place)).entries()) == 1
 
 
-def test_full_is_452_and_never_a_pass(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_full_is_452_and_never_a_pass(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     verdict = run(kept(keeper(place, most=len(TEXT) - 1)))
     assert (verdict.action, verdict.reply) == (Action.TEMPFAIL, FULL)
 
     def no_space(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", no_space)
         verdict = run(kept(keeper(place)))
     assert verdict.reply == FULL
     assert list(place.iterdir()) == []  # nothing is left of it
+
+
+def test_messages_since_the_last_measurement_count(run: Run, place: Path) -> None:
+    into = keeper(place, most=2 * len(TEXT))
+    assert [run(kept(into)).action for _ in range(3)] == [Action.QUARANTINE, Action.QUARANTINE, Action.TEMPFAIL]
+
+
+def test_what_is_removed_does_not_count(place: Path) -> None:
+    folder = QuarantineFolder(str(place))
+    folder.add(Mail.of(Octets(TEXT)), {})
+    assert folder.clean(1) > 0
+    for path in place.iterdir():
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
+    assert folder.clean(1) == 0
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", ["rename of the message", "rename of the facts", "synchronization of the folder"])
+def test_whatever_fails_nothing_is_left(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """The client got 4xx and sends the message again: what is left would be released a second time."""
+    rename, synchronize = Path.rename, os.fsync
+
+    def renamed(path: Path, target: Path) -> Path:
+        if fails == f"rename of the {'message' if target.suffix == '.eml' else 'facts'}":
+            raise OSError(errno.EIO, "x")
+        return rename(path, target)
+
+    def synchronized(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "x")
+        synchronize(descriptor)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    if fails == "synchronization of the folder":
+        monkeypatch.setattr(os, "fsync", synchronized)
+    assert run(kept(keeper(place))).action is Action.TEMPFAIL
+    assert list(place.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_used_is_a_tempfail(run: Run, tmp_path: Path) -> None:
@@ -163,6 +214,7 @@ def test_old_entries_and_halves_are_removed(run: Run, place: Path) -> None:
     (place / f"{names[1]}.json").unlink()  # a crash between both
     (place / ".new-1-0.eml").write_bytes(b"")
     (place / "notes.txt").write_bytes(b"of the administrator")
+    assert place.stat().st_mode & 0o777 == 0o700
     for path in place.iterdir():
         age = 4 * 86400 if path.name.startswith((names[0], "notes")) else LEFT_OVER + 60
         os.utime(path, (time.time() - age,) * 2)
@@ -172,6 +224,15 @@ def test_old_entries_and_halves_are_removed(run: Run, place: Path) -> None:
     assert left >= {names[2], names[3], "notes"}
     assert len(left) == 4
     assert not left & {names[0], names[1], ""}
+
+
+def test_what_another_worker_writes_now_is_not_removed(place: Path) -> None:
+    folder = QuarantineFolder(str(place))
+    name = folder.add(Mail.of(Octets(TEXT)), {})
+    (place / f"{name}.json").rename(place / f".new-{name}.json")
+    before = sorted(place.iterdir())
+    folder.clean(3)
+    assert sorted(place.iterdir()) == before
 
 
 def test_what_is_no_entry_is_left_out(place: Path) -> None:
@@ -192,9 +253,18 @@ def test_what_is_no_entry_is_left_out(place: Path) -> None:
     os.mkfifo(place / "fifo-00000000.json")
     folder = QuarantineFolder(str(place))
     assert folder.entries() == []
-    for name in ("../x", "a-00000000", "x-00000000"):
+    for name in ("a-00000000", "x-00000000"):
         with pytest.raises((OSError, ValueError)):
             folder.entry(name)
+
+
+def test_a_name_is_no_path(place: Path) -> None:
+    folder = QuarantineFolder(str(place))
+    name = folder.add(Mail.of(Octets(TEXT)), {})
+    assert folder.entry(name).name == name
+    for outside in (f"../quarantine/{name}", f"./{name}", str(place / name)):
+        with pytest.raises(ValueError, match="is no name of a message"):
+            folder.entry(outside)
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])
