@@ -156,8 +156,8 @@ class _Fields:
 
     def _remove(self, name: bytes) -> None:
         for slot in self._slots_of(name):
-            self.changed = self.changed or self._slots[slot] is not None
             self._slots[slot] = None
+            self.changed = True
 
     def _change(self, name: bytes, index: int, value: bytes, *, verbatim: bool) -> None:
         if index < 0:
@@ -245,11 +245,12 @@ def _without_recipient(envelope: Envelope, address: bytes) -> Envelope:
 
 
 def same_address(one: bytes, other: bytes) -> bool:
-    """Whether two addresses name the same mailbox: the case of letters counts in the local part only."""
+    """Whether two addresses name the same mailbox: the case of letters counts in the local part only.
+
+    It does not in `postmaster` without a domain (RFC 5321 section 4.5.1).
+    """
     one_local, _, one_domain = one.rpartition(b"@")
     other_local, _, other_domain = other.rpartition(b"@")
-    if not one_local and not other_local:  # postmaster (RFC 5321 section 4.5.1)
-        return one.lower() == other.lower()
     return one_local == other_local and one_domain.lower() == other_domain.lower()
 
 

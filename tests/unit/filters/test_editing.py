@@ -54,6 +54,17 @@ def test_without_an_edit_it_is_the_same_object() -> None:
     assert after.envelope is ENVELOPE
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [RemoveHeader(b"Z"), ChangeHeader(b"Z", 1, b""), ChangeHeader(b"A", 1, b"1"), AddRecipient(b"b@Y.example")],
+)
+def test_an_edit_that_changes_nothing_leaves_the_same_object(edit: Edit) -> None:
+    mail = Mail.of(Octets(MESSAGE))
+    after = editing.apply(mail, ENVELOPE, [edit])
+    assert after.mail is mail
+    assert after.envelope is ENVELOPE
+
+
 CHANGES = [
     ([AddHeader(b"X", b"y")], HEADER + b"X: y\r\n"),
     ([AddHeader(b"X", b"y", verbatim=True)], HEADER + b"X:y\r\n"),
@@ -111,6 +122,7 @@ WRONG: list[Edit] = [
     ChangeSender(b"a@x.example", b"RET=\r\nDATA"),
     ChangeSender("ä@x.example".encode()),
     AddRecipient(b""),
+    AddRecipient("ä@x.example".encode()),
     AddRecipient(b"a@x.example> <b@x.example"),
     AddRecipient(b"a" * 600 + b"@x.example"),
     DeleteRecipient(b"\n"),
@@ -197,6 +209,7 @@ def test_a_sender() -> None:
     assert (new.sender, new.sender_parameters) == (b"new@x.example", b"SIZE=10 RET=HDRS")
     assert after(ChangeSender(b"<>")).sender == b""
     assert after(ChangeSender(b"a@x.example")) is ENVELOPE
+    assert after(ChangeSender(b"a@x.example", b"RET=HDRS")).sender_parameters == b"SIZE=10 RET=HDRS"
 
 
 def test_recipients() -> None:
