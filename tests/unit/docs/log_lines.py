@@ -233,6 +233,8 @@ def _texts(node: ast.expr, names: dict[str, list[ast.expr]]) -> list[str]:
             return _texts(left, names)
         case ast.IfExp(body=body, orelse=orelse):
             return [*_texts(body, names), *_texts(orelse, names)]
+        case ast.Call(func=ast.Name(id="quoted"), args=[text, *_]):
+            return _texts(text, names)
         case ast.Call(func=ast.Name(id=name)) if names.get(f"{name}()"):
             return _texts_of(names[f"{name}()"])
         case ast.Name(id=name) if name in names:
