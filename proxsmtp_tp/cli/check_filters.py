@@ -7,8 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.instances import add_options, choose
-from proxsmtp_tp.config.reader import ConfigError, load_config, printable
+from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -25,15 +25,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(func=run)
 
 
+@prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: all answer. 1: one does not. 2: usage or configuration."""
     from proxsmtp_tp.filters.describing import describe_all  # noqa: PLC0415  (not for --help)
 
-    try:
-        settings = load_config(choose(args.file, args.instance).path).settings
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    settings = settings_of(args)
     if not settings.filter:
         print("there is no chain: write Filter lines; try-filter and doctor look at FilterCommand", file=sys.stderr)
         return 2

@@ -12,8 +12,8 @@ import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.instances import add_options, choose
-from proxsmtp_tp.config.reader import ConfigError, load_config, printable
+from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -38,13 +38,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(func=run)
 
 
+@prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: shown. 1: there is no file to show. 2: which instance, or its configuration is wrong."""
-    try:
-        settings = load_config(choose(args.file, args.instance).path).settings
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    settings = settings_of(args)
     if args.address is not None:
         return _pseudonyms(settings, args.address)
     if (instead := _elsewhere(settings.event_log)) is not None:

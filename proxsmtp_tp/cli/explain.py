@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.daemon import NoAnswerError, NoDaemonError, ask_daemon, complain
-from proxsmtp_tp.cli.instances import add_options, choose
+from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
 from proxsmtp_tp.cli.limits import usage
 from proxsmtp_tp.config.addresses import InetAddress, parse_address
-from proxsmtp_tp.config.reader import ConfigError, load_config, printable
+from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
@@ -38,6 +37,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(func=run)
 
 
+@prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: answered. 1: the daemon does not answer. 2: usage or configuration."""
     from proxsmtp_tp.service.control import ControlError  # noqa: PLC0415  (not for --help)
@@ -46,12 +46,9 @@ def run(args: argparse.Namespace) -> int:
     request = {"client": args.client, "server": server}
     given = {"from": args.sender, "to": args.recipient}
     request |= {name: value for name, value in given.items() if value is not None}
+    settings = settings_of(args)
     try:
-        settings = load_config(choose(args.file, args.instance).path).settings
         answer = _asked(args, settings, request)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
     except (NoAnswerError, ControlError) as error:
         return complain(error if isinstance(error, NoAnswerError) else NoAnswerError(str(error)))
     answer = {**request, "port": port, "rules": rules(settings, args.client, server, port), **answer}

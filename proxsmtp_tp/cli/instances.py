@@ -11,15 +11,20 @@ The name of an instance is its Instance directive. Without one it is the name of
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.reader import ConfigError, Problem, instance_in, printable
+from proxsmtp_tp.config.reader import ConfigError, Problem, instance_in, load_config, printable
 from proxsmtp_tp.config.values import parse_instance
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+    from proxsmtp_tp.config.settings import Settings
 
 DIRECTORY = Path("/etc/proxsmtp-tp")
 _SUFFIX = ".conf"
@@ -73,6 +78,25 @@ def choose(file: str | None, name: str | None, *, file_needed: bool = True, dire
         names = ", ".join(path.stem for path in paths)
         raise InstanceError(f"several instances are configured, choose one with --instance NAME: {names}")
     return Instance(instance_in(str(paths[0])), str(paths[0]))
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings of the instance that the options of `add_options` mean. Raises ConfigError."""
+    return load_config(choose(args.file, args.instance).path).settings
+
+
+def prints_config_errors(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command that prints a ConfigError on standard error and returns its exit code."""
+
+    @wraps(run)
+    def printing(args: argparse.Namespace) -> int:
+        try:
+            return run(args)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+
+    return printing
 
 
 def configured(directory: Path | None = None) -> list[Path]:

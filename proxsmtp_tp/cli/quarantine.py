@@ -7,8 +7,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.instances import add_options, choose
-from proxsmtp_tp.config.reader import ConfigError, load_config, printable
+from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(func=run, complain=parser.error)
 
 
+@prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: done. 1: there is no such message, or it was not released. 2: usage or configuration."""
     from proxsmtp_tp.filters.quarantine import QuarantineFolder  # noqa: PLC0415  (not for --help)
@@ -48,11 +49,7 @@ def run(args: argparse.Namespace) -> int:
         args.complain("write the NAME of a message behind show, release or delete, and none behind list")
     if args.action != "release" and (args.server or args.keep):
         args.complain("--server and --keep are for release")
-    try:
-        settings = load_config(choose(args.file, args.instance).path).settings
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    settings = settings_of(args)
     if settings.quarantine_directory is None:
         print("there is no quarantine: write QuarantineDirectory", file=sys.stderr)
         return 2

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.instances import add_options, choose
-from proxsmtp_tp.config.reader import ConfigError, load_config, printable
+from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.config.settings import FilterMode
 
 if TYPE_CHECKING:
@@ -38,15 +38,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(func=run)
 
 
+@prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: every message passed. 1: one did not, or could not be tried. 2: usage or configuration."""
     from proxsmtp_tp.cli.filter_process import TrialError, place  # noqa: PLC0415  (not for --help)
 
-    try:
-        settings = load_config(choose(args.file, args.instance).path).settings
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    settings = settings_of(args)
     if not settings.filtered:
         print("no filter is configured: write Filter, or FilterCommand and a FilterType that judges", file=sys.stderr)
         return 2

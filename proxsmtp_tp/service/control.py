@@ -59,8 +59,7 @@ class ControlSocket(UnixListener):
         if path is None:
             return
         try:
-            path.unlink(missing_ok=True)  # of a daemon that was killed: the status socket is ours, so this name is, too
-            self.listen(path, _MODE, CLIENTS_MAX)
+            self.replace(path, _MODE, CLIENTS_MAX)  # the status socket is ours, so this name is, too
         except OSError as error:
             log.info("no control at %s: %s", path, error.strerror or error)
 

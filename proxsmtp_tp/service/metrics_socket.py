@@ -29,8 +29,7 @@ class MetricsSocket(UnixListener):
         if path is None:
             return
         try:
-            path.unlink(missing_ok=True)  # of a daemon that was killed: the status socket is ours, so this name is, too
-            self.listen(path, _MODE, _WAITING)
+            self.replace(path, _MODE, _WAITING)  # the status socket is ours, so this name is, too
         except OSError as error:
             log.info("no metrics at %s: %s", path, error.strerror or error)
 

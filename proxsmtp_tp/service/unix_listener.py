@@ -27,6 +27,11 @@ class UnixListener:
         self._socket: socket.socket | None = None
         self._path: Path | None = None
 
+    def replace(self, path: Path, mode: int, waiting: int) -> None:
+        """As `listen`, and first remove the socket that a daemon of our name left when it was killed."""
+        path.unlink(missing_ok=True)
+        self.listen(path, mode, waiting)
+
     def listen(self, path: Path, mode: int, waiting: int) -> None:
         """Listen at `path`, where no file is, with `waiting` clients in the queue. Raises OSError."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.gateway.daemon_host import DaemonHost
-from tests.gateway.network import SERVER, WAN, Listener, greeting, run
+from tests.gateway.intercepted import intercepted
+from tests.gateway.network import SERVER
 from tests.gateway.packets import (
     RST,
     STRANGER,
     SYN,
-    Wire,
     fragments,
     listening,
     packet,
@@ -24,10 +23,8 @@ from tests.gateway.packets import (
     with_destination_options,
     with_ip_options,
 )  # fmt: skip
-from tests.gateway.rules_host import SOON, within
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 FORMS: dict[str, Callable[[bytes], list[bytes]]] = {
@@ -51,34 +48,15 @@ def is_cut_header(data: bytes) -> bool:
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
 @pytest.mark.parametrize("method", ["nftables", "iptables"])
 def test_a_syn_in_any_form_is_intercepted(method: str, mode: str, fail: str) -> None:
-    host = DaemonHost(RuleMethod=method, RuleMode=mode, TransparentProxy="client", RuleFail=fail)
-    peers: list[str] = []
-
-    def greet(peer: socket.socket) -> str:
-        peers.append(peer.getpeername()[0])
-        return "220 hello"
-
-    wire, server = Wire(host.net), Listener(host.net.server, 25, greet)
-    try:
+    with (
+        intercepted(RuleMethod=method, RuleMode=mode, RuleFail=fail) as (host, wire),
+        closing(listening(host.net.server, "eth0")) as behind,
+    ):
         for version in (4, 6):
-            run(host.gateway, "ip", f"-{version}", "route", "add", "default", "via", SERVER[version])
-
-        def filtered() -> bool:
-            for version in (4, 6):
-                greeting(host.net.client, SERVER[version], wait=1)
-            return peers[-2:] == [WAN[4], WAN[6]]
-
-        assert within(SOON, filtered)
-        with closing(listening(host.net.server, "eth0")) as behind:
-            for version in (4, 6):
-                for at, form in enumerate(FORMS.values()):
-                    source = (STRANGER[version], 31000 + at)
-                    for part in form(packet(source, (SERVER[version], 25), SYN, 1000)):
-                        wire.send(part)
-            syns = [it for it in wire.seen(2) if it.flags & SYN and it.target[0] in STRANGER.values()]
-            assert {it.target for it in syns if not it.flags & RST} == ANSWERED
-            assert [it for it in seen_from(behind, STRANGER.values(), 0.5) if not is_cut_header(it)] == []
-    finally:
-        wire.close()
-        server.close()
-        host.close()
+            for at, form in enumerate(FORMS.values()):
+                source = (STRANGER[version], 31000 + at)
+                for part in form(packet(source, (SERVER[version], 25), SYN, 1000)):
+                    wire.send(part)
+        syns = [it for it in wire.seen(2) if it.flags & SYN and it.target[0] in STRANGER.values()]
+        assert {it.target for it in syns if not it.flags & RST} == ANSWERED
+        assert [it for it in seen_from(behind, STRANGER.values(), 0.5) if not is_cut_header(it)] == []

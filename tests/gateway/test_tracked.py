@@ -7,17 +7,12 @@ REDIRECT looks at the first packet of a connection only. A packet without SYN is
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.gateway.daemon_host import DaemonHost
-from tests.gateway.network import SERVER, WAN, Listener, greeting, run
-from tests.gateway.packets import ACK, FIN, PSH, STRANGER, SYN, Wire, listening, packet, seen
-from tests.gateway.rules_host import SOON, within
-
-if TYPE_CHECKING:
-    import socket
+from tests.gateway.intercepted import intercepted
+from tests.gateway.network import SERVER, run
+from tests.gateway.packets import ACK, FIN, PSH, STRANGER, SYN, listening, packet, seen
 
 DEAF = f"""table inet deaf {{
     chain in {{
@@ -33,24 +28,7 @@ FIRST = [ACK, ACK | PSH, ACK | FIN, SYN | ACK]
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
 @pytest.mark.parametrize("method", ["nftables", "iptables"])
 def test_a_syn_behind_another_packet_is_not_unfiltered(method: str, mode: str, fail: str) -> None:
-    host = DaemonHost(RuleMethod=method, RuleMode=mode, TransparentProxy="client", RuleFail=fail, RuleExisting="finish")
-    peers: list[str] = []
-
-    def greet(peer: socket.socket) -> str:
-        peers.append(peer.getpeername()[0])
-        return "220 hello"
-
-    wire, server = Wire(host.net), Listener(host.net.server, 25, greet)
-    try:
-        for version in (4, 6):
-            run(host.gateway, "ip", f"-{version}", "route", "add", "default", "via", SERVER[version])
-
-        def filtered() -> bool:
-            for version in (4, 6):
-                greeting(host.net.client, SERVER[version], wait=1)
-            return peers[-2:] == [WAN[4], WAN[6]]
-
-        assert within(SOON, filtered)
+    with intercepted(RuleMethod=method, RuleMode=mode, RuleFail=fail, RuleExisting="finish") as (host, wire):
         # A server, or a router before it, that answers such a packet with nothing.
         run(host.net.server, "nft", "-f", "-", stdin=DEAF)
         with closing(listening(host.net.server, "eth0")) as behind:
@@ -63,7 +41,3 @@ def test_a_syn_behind_another_packet_is_not_unfiltered(method: str, mode: str, f
                 it for it in seen(behind, 1) if it.source[0] in STRANGER.values() and it.flags & (SYN | ACK) == SYN
             ]
         assert passed == [], passed
-    finally:
-        wire.close()
-        server.close()
-        host.close()
