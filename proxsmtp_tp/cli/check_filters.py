@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """0: all answer. 1: one does not. 2: usage or configuration."""
     from proxsmtp_tp.filters.describing import describe_all  # noqa: PLC0415  (not for --help)
 
-    settings = settings_of(args)
+    settings = chosen_settings(args)
     if not settings.filter:
         print("there is no chain: write Filter lines; try-filter and doctor look at FilterCommand", file=sys.stderr)
         return 2

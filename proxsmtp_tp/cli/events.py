@@ -12,7 +12,7 @@ import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 @prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: shown. 1: there is no file to show. 2: which instance, or its configuration is wrong."""
-    settings = settings_of(args)
+    settings = chosen_settings(args)
     if args.address is not None:
         return _pseudonyms(settings, args.address)
     if (instead := _elsewhere(settings.event_log)) is not None:

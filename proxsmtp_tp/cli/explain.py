@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.daemon import NoAnswerError, NoDaemonError, ask_daemon, complain
-from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.cli.limits import usage
 from proxsmtp_tp.config.addresses import InetAddress, parse_address
 from proxsmtp_tp.config.reader import printable
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     request = {"client": args.client, "server": server}
     given = {"from": args.sender, "to": args.recipient}
     request |= {name: value for name, value in given.items() if value is not None}
-    settings = settings_of(args)
+    settings = chosen_settings(args)
     try:
         answer = _asked(args, settings, request)
     except (NoAnswerError, ControlError) as error:

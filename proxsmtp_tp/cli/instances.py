@@ -80,7 +80,7 @@ def choose(file: str | None, name: str | None, *, file_needed: bool = True, dire
     return Instance(instance_in(str(paths[0])), str(paths[0]))
 
 
-def settings_of(args: argparse.Namespace) -> Settings:
+def chosen_settings(args: argparse.Namespace) -> Settings:
     """The settings of the instance that the options of `add_options` mean. Raises ConfigError."""
     return load_config(choose(args.file, args.instance).path).settings
 

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         args.complain("write the NAME of a message behind show, release or delete, and none behind list")
     if args.action != "release" and (args.server or args.keep):
         args.complain("--server and --keep are for release")
-    settings = settings_of(args)
+    settings = chosen_settings(args)
     if settings.quarantine_directory is None:
         print("there is no quarantine: write QuarantineDirectory", file=sys.stderr)
         return 2

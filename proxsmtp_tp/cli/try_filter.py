@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.instances import add_options, prints_config_errors, settings_of
+from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.config.settings import FilterMode
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """0: every message passed. 1: one did not, or could not be tried. 2: usage or configuration."""
     from proxsmtp_tp.cli.filter_process import TrialError, place  # noqa: PLC0415  (not for --help)
 
-    settings = settings_of(args)
+    settings = chosen_settings(args)
     if not settings.filtered:
         print("no filter is configured: write Filter, or FilterCommand and a FilterType that judges", file=sys.stderr)
         return 2

@@ -31,6 +31,6 @@ def _open_to_everybody(settings: Settings) -> list[str]:
 
 
 def _nothing_is_filtered(settings: Settings) -> list[str]:
-    if not settings.transparent or settings.filter_command or settings.filter_type is FilterType.REJECT:
+    if not settings.transparent or settings.filtered or settings.filter_type is FilterType.REJECT:
         return []
-    return ["FilterCommand: there is no filter, so all mail passes this gateway unjudged"]
+    return ["Filter: there is no filter, and no FilterCommand: all mail passes this gateway unjudged"]

@@ -252,7 +252,7 @@ class _Parser:
             text = "FilterMode: monitor cannot pass what FilterType reject refuses: write another FilterType"
             self._problem(line, text)
         elif not settings.filtered:
-            self._warn(line, "FilterMode: monitor has no effect without FilterCommand")
+            self._warn(line, "FilterMode: monitor has no effect without a filter (Filter or FilterCommand)")
         else:
             self._warn(line, "FilterMode: monitor: every message passes, whatever the filter says")
 

@@ -38,15 +38,16 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientIPv4Prefix",
         "client_ipv4_prefix",
         values.integer(8, 32),
-        "How many bits of an IPv4 address are one client, for the limits of a client (docs/limits.md). 24 for pools in"
-        " which customers change their address.",
+        "How many leading bits of an IPv4 address identify a client, for the limits of a client (docs/limits.md)."
+        " Write 24 for networks whose customers change their address.",
         since="2.1",
     ),
     Directive(
         "ClientIPv6Prefix",
         "client_ipv6_prefix",
         values.integer(16, 128),
-        "The same for IPv6. A customer has at least a /64, and may choose any address in it; many have a /56.",
+        "How many leading bits of an IPv6 address identify a client. A customer has at least a /64, and may choose"
+        " any address in it; many have a /56.",
         since="2.1",
     ),
     Directive(
@@ -73,10 +74,10 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientServers",
         "client_servers",
         values.RATE,
-        "How many different servers one client may connect to per time, as ClientConnectionRate. A server counts if the"
-        " client has not connected to it in this period or the one before. A tenth more may pass, because the number is"
-        " an estimate. Infected"
-        " hosts deliver to many servers; a mail client uses one or two. Only with TransparentProxy.",
+        "How many different servers one client may connect to per time, as ClientConnectionRate. A server counts if"
+        " the client has not connected to it in this period or the one before. Up to a tenth more may pass, because"
+        " the number is an estimate. Infected hosts deliver to many servers; a mail client uses one or two. Only with"
+        " TransparentProxy.",
         since="2.1",
         default_text="off",
     ),
@@ -102,8 +103,8 @@ CLIENTS: tuple[Directive, ...] = (
         "client_rejects",
         values.RATE,
         "How many recipients of one client servers may refuse per time (5xx to RCPT), as ClientConnectionRate. The"
-        " server's reply is passed on; further MAIL and RCPT commands get 450. Those who guess addresses are"
-        " found by this, and busy clients are not.",
+        " server's reply is passed on; further MAIL and RCPT commands get 450. This limit finds clients that guess"
+        " addresses, and spares busy ones.",
         since="2.1",
         default_text="off",
     ),
@@ -128,8 +129,8 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientTableSize",
         "client_table_size",
         values.integer(8, 1 << 22),
-        "How many clients are remembered for their limits, at 128 bytes each, or 256 with ClientServers. A client that"
-        " has no space is served without limits, and counted. A change needs a restart.",
+        "For how many clients the use of their limits is stored, at 128 octets each, or 256 with ClientServers. When"
+        " the table is full, a further client is served without limits, and counted. A change needs a restart.",
         since="2.1",
     ),
     Directive(
@@ -144,8 +145,8 @@ CLIENTS: tuple[Directive, ...] = (
         "LockDuration",
         "lock_duration",
         values.LOCK_DURATION,
-        "How long a lock lasts. With 15m x2 max 1d the first lasts 15 minutes, and each further one twice as long as"
-        " the one before, at most a day; after a week without a lock the client starts anew.",
+        "How long a lock lasts. With 15m x2 max 1d the first lock lasts 15 minutes, and each further one twice as"
+        " long as the one before, at most a day. After a week without a lock, the next one lasts 15 minutes again.",
         since="2.1",
     ),
     Directive(

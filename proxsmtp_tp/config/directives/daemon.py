@@ -44,9 +44,9 @@ DAEMON: tuple[Directive, ...] = (
         "EventLog",
         "event_log",
         values.EVENT_LOG,
-        "Where an event for each transaction goes, as one JSON object: off, a file (which may be rotated by moving it),"
-        " unix: and the path of a socket, or journal, where it has fields. Mail never waits for it: what is not taken"
-        " in time is lost, and `proxsmtp-tp status` counts it. See docs/logging.md.",
+        "Where an event for each transaction goes, as one JSON object: off, a file (which may be rotated by moving"
+        " it), unix: and the path of a socket, or journal (the systemd journal, as fields). Mail never waits for it:"
+        " events that are not taken in time are lost, and `proxsmtp-tp status` counts them. See docs/logging.md.",
         since="2.1",
     ),
     Directive(

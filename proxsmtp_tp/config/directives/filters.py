@@ -14,18 +14,9 @@ FILTERS: tuple[Directive, ...] = (
         "Filter",
         "filter",
         values.FILTER,
-        "A filter that judges mail; several lines make a chain in their order. Each one sees the message and its"
-        " envelope as those before it have changed them. Not together with FilterCommand. name: letters, digits and -."
-        " type: pipe or file (a command), smtp, milter, clamd, spamd, rspamd (a socket, host:port or inet:port@host;"
-        " several with commas: the next one is used if one cannot be connected to), worker (a command that stays). Its"
-        " settings are timeout=30 seconds for the verdict; failure=tempfail, reject, pass or quarantine: what a"
-        " message gets that was not judged; max=16 messages at once in all workers, others wait for wait=10 seconds;"
-        " connect=5 seconds for each address; mode=enforce, tag (a refusal becomes a header X-Filter-NAME) or shadow"
-        " (judged after the reply, only logged); limit=octets (K, M or G), oversize=reject, tempfail or pass: what"
-        " larger messages get; skip=authenticated and networks of clients, with commas;"
-        " edits=headers,body,sender,recipients or none: what it may change; spamd: reject=score, user=name; rspamd:"
-        " settings-id=, user=, tag=; worker: min=, idle=, requests=, lifetime=, memory=, start=. A command that ends"
-        " with a word like a setting is written in quotes.",
+        "A filter that judges mail. Several lines make a chain, in their order: each filter sees the message and its"
+        " envelope as the filters before it have changed them. Not together with FilterCommand. The section THE"
+        " FILTER DIRECTIVE of proxsmtpd.conf(5) has the types and settings; docs/filters.md explains them.",
         since="2.1",
         default_text="no chain",
     ),
@@ -93,8 +84,8 @@ FILTERS: tuple[Directive, ...] = (
         "filter_wait",
         values.SECONDS,
         "How long a message may wait for one of FilterProcesses; then the client is told to try again later. Filter"
-        " lines have wait= in place of it. When messages have waited without a break for 5 seconds, none waits longer"
-        " than 2 seconds, and the newest of a client is next: older ones would be answered too late.",
+        " lines have wait= instead. If messages have been waiting for 5 seconds without a break, none waits longer"
+        " than 2 seconds, and the newest message of a client is next: the older ones would be judged too late.",
         since="2.1",
         default_text="as FilterTimeout",
     ),
@@ -102,10 +93,10 @@ FILTERS: tuple[Directive, ...] = (
         "AnswerWithin",
         "answer_within",
         values.SECONDS_OR_OFF,
-        "How long a client waits for the answer to a message that filters judge. After this time the server does not"
-        " get the message any more, and the client is told to try again later (451). Clients wait 10 minutes (RFC"
-        " 5321), Postfix with smtpd_proxy_filter 100 seconds: one that gives up sends the message again, and a message"
-        " that the server has got by then is delivered twice.",
+        "How long a client may wait for the reply to a message that filters judge. After this time the message is not"
+        " sent to the server any more, and the client is told to try again later (451). Clients wait 10 minutes (RFC"
+        " 5321), Postfix with smtpd_proxy_filter 100 seconds. A client that stops waiting sends the message again: if"
+        " the server had got it by then, it would be delivered twice.",
         since="2.1",
         default_text="540, or FilterTimeout if that is longer",
     ),
@@ -113,7 +104,7 @@ FILTERS: tuple[Directive, ...] = (
         "Hostname",
         "hostname",
         values.HOSTNAME,
-        "The name of this gateway for filters: a milter gets it as j and {daemon_name}, rspamd as MTA-Name, spamd in a"
+        "The name of this gateway that filters get: a milter as j and {daemon_name}, rspamd as MTA-Name, spamd in a"
         " Received field.",
         since="2.1",
         default_text="the name of the host",
@@ -122,19 +113,19 @@ FILTERS: tuple[Directive, ...] = (
         "MilterMacro",
         "milter_macro",
         values.MILTER_MACRO,
-        "A macro that milters get: one more, or another value for one that they get anyway. Lines add up; of two with"
-        " the same name the last one counts. In the value %i is the client's address, %l the address to which it is"
-        " connected, %s the server's, %% a percent sign. Macros about sender and recipients (mail_addr, rcpt_host and"
-        " others) cannot be set.",
+        "A macro for milters: an additional one, or another value for one that they get anyway. Several lines add up;"
+        " if two have the same name, the last one counts. In the value %i is the client's address, %l the address"
+        " that it connected to, %s the server's address, %% a percent sign. Macros about the sender and the"
+        " recipients (mail_addr, rcpt_host and others) cannot be set.",
         since="2.1",
     ),
     Directive(
         "QuarantineDirectory",
         "quarantine_directory",
         values.PATH,
-        "Where messages are kept that a filter of the chain (Filter) quarantines: the message and a JSON file with its"
-        " envelope. proxsmtp-tp quarantine lists, shows, releases and deletes them. Without it a message is refused"
-        " that would be quarantined.",
+        "The directory for messages that a filter of the chain (Filter) quarantines. Each is kept as two files: the"
+        " message, and JSON with its envelope. proxsmtp-tp quarantine lists, shows, releases and deletes them."
+        " Without this directive such messages are refused.",
         since="2.1",
         default_text="none",
     ),
@@ -142,30 +133,30 @@ FILTERS: tuple[Directive, ...] = (
         "QuarantineReply",
         "quarantine_reply",
         values.QUARANTINE_REPLY,
-        "What the client gets for a message that is kept: a code from 200 to 299, or 500 to 599, and a text.",
+        "The reply to a message that is quarantined: a code from 200 to 299, or from 500 to 599, and a text.",
         since="2.1",
     ),
     Directive(
         "QuarantineMax",
         "quarantine_max",
         values.integer(1, values.INTEGER_MAX),
-        "How many octets QuarantineDirectory may take. When it is full, clients are told to try again later (452).",
+        "How many octets the files in QuarantineDirectory may have. When it is full, clients are told to try again"
+        " later (452).",
         since="2.1",
     ),
     Directive(
         "QuarantineDays",
         "quarantine_days",
         values.integer(1, 3650),
-        "After how many days a message that is kept is removed; when that is due, it happens with the next one that is"
-        " kept.",
+        "How many days a message is kept in QuarantineDirectory. Older ones are removed when the next message is kept.",
         since="2.1",
     ),
     Directive(
         "KeepRefused",
         "keep_refused",
         values.FILTER_NAMES,
-        "Names of filters: a copy of each message that one of these rejects is kept in QuarantineDirectory, to find"
-        " mail that was refused by mistake.",
+        "Names of filters: a copy of each message that one of these filters rejects is kept in QuarantineDirectory,"
+        " so that you can find mail that was refused by mistake.",
         since="2.1",
         default_text="none",
     ),

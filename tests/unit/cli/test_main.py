@@ -182,7 +182,7 @@ def test_what_is_changed(config: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("OutAddress: mx.example\nClients: 192.0.2.0/24", ""),
         ("OutAddress: mx.example\nListen: 192.0.2.1:25, /run/x", ""),
         ("OutAddress: 26\nClients: 192.0.2.0/24", ""),
-        ("TransparentProxy: client", "warning: FilterCommand: there is no filter"),
+        ("TransparentProxy: client", "warning: Filter: there is no filter, and no FilterCommand"),
         ("TransparentProxy: full\nFilterType: reject", ""),
         ("TransparentProxy: full\nFilterCommand: cat", ""),
     ],

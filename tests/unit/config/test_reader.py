@@ -282,7 +282,7 @@ def test_filter_mode_monitor_is_warned_of() -> None:
     assert warnings(monitor + b"FilterCommand: /filter\n") == [
         (2, "FilterMode: monitor: every message passes, whatever the filter says")
     ]
-    assert warnings(monitor) == [(2, "FilterMode: monitor has no effect without FilterCommand")]
+    assert warnings(monitor) == [(2, "FilterMode: monitor has no effect without a filter (Filter or FilterCommand)")]
     assert warnings(OUT + b"FilterMode: enforce\nFilterCommand: /filter\n") == []
     with pytest.raises(ConfigError, match=":2: FilterMode: monitor cannot pass what FilterType reject refuses"):
         parse_config(monitor + b"FilterCommand: x\nFilterType: reject\n", "/etc/gateway.conf")

@@ -6,11 +6,14 @@ import functools
 import re
 import subprocess
 import sys
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 
 import pytest
 
 from proxsmtp_tp.cli.main import SUBCOMMANDS
+from proxsmtp_tp.config.filter_lines import FilterLine, MemberType, settings_of
 from proxsmtp_tp.filters import launcher
 from proxsmtp_tp.telemetry.counters import Counter
 from tests.unit.docs import directives
@@ -111,3 +114,19 @@ def test_pages_refer_to_each_other() -> None:
 @pytest.mark.parametrize("name", ["proxsmtpd.8", "proxsmtpd.conf.5"])
 def test_the_author_of_the_original_is_named(name: str) -> None:
     assert ".An Stef Walter Aq Mt stef@memberwebs.com" in text(name)
+
+
+def test_the_filter_directive_has_each_type_and_setting_with_its_default() -> None:
+    section = text("proxsmtpd.conf.5").split(".Sh THE FILTER DIRECTIVE\n")[1].split(".Sh ")[0]
+    assert [
+        kind.value for kind in MemberType if not re.search(rf"^\.It.*\b{kind.value}\b", section, re.MULTILINE)
+    ] == []
+    defaults = {field.name.replace("_", "-"): field.default for field in fields(FilterLine)}
+    for name in sorted({name for kind in MemberType for name in settings_of(kind)}):
+        found = re.search(rf"^\.It.* {name} Ns Li =(\S*)", section, re.MULTILINE)
+        assert found is not None, name
+        default = defaults[name]
+        if isinstance(default, Enum):
+            assert found[1] == default.value
+        elif isinstance(default, int | float):
+            assert found[1] == f"{default:g}"
