@@ -31,7 +31,6 @@ from proxsmtp_tp.filters.protocols.milter_message import (
     DATA_SINCE,
     NOT_WANTED,
     SILENT,
-    SKIPPED,
     Decision,
     Event,
     MilterMessage,
@@ -174,7 +173,7 @@ class MilterDialogue:
             return
         leading_space = Steps.LEADING_SPACE in self._options.steps
         for name, value in fields:
-            shown = strings(name.rstrip(b" \t"), value if leading_space else value.removeprefix(b" "))
+            shown = strings(name, value if leading_space else value.removeprefix(b" "))
             shown = shown.replace(b"\r\n", b"\n")
             if len(shown) > SENT_LIMIT:
                 self.outcome = Outcome(Decision.REFUSE, Event.HEADER, FIELD_TOO_LONG)
@@ -275,8 +274,7 @@ class MilterDialogue:
             case Answer.CONTINUE if not at_end:
                 return
             case Answer.SKIP if not at_end:
-                if self.event in SKIPPED:
-                    self._skip.add(self.event)
+                self._skip.add(self.event)
             case Answer.CONTINUE | Answer.ACCEPT:
                 self._pass()
             case Answer.DISCARD if self.event not in {Event.CONNECT, Event.HELO}:

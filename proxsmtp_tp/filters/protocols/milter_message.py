@@ -51,8 +51,6 @@ SILENT: Final = {
     Event.END_OF_HEADER: Steps.SILENT_END_OF_HEADER,
     Event.BODY: Steps.SILENT_BODY,
 }
-SKIPPED: Final = frozenset((Event.RCPT, Event.HEADER, Event.BODY))
-"""The events of which there can be more."""
 DATA_SINCE = 4
 """The version that knows DATA."""
 

@@ -17,6 +17,7 @@ from proxsmtp_tp.filters.protocols.milter_options import OFFER, Steps
 from proxsmtp_tp.filters.protocols.milter_packets import RECEIVED_LIMIT, PacketReader
 from proxsmtp_tp.filters.protocols.milter_reply import parse_reply
 from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.replies import LINES_LIMIT
 from tests.unit.filters.protocols.milter_peer import CONTINUE, Peer, message, options, packet
 
 ALL_EVENTS = b"OCHMRRTLLLNBE"
@@ -177,6 +178,13 @@ def test_macros_that_the_filter_names() -> None:
     assert peer.macros(b"N") == {b"i": b"4"}
 
 
+def test_a_macro_that_no_packet_holds_is_left_out() -> None:
+    """libmilter would close the connection."""
+    peer = Peer()
+    judged(peer, macros={b"j": b"gw.example", b"_": b"x" * 65_530, b"i": b"ID1"})
+    assert peer.macros(b"C") == {b"j": b"gw.example"}
+
+
 # Negotiation.
 
 
@@ -279,33 +287,34 @@ def test_progress_at_any_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
+    ("answers", "words"),
     [
-        {b"C": [packet(CONTINUE) * 2]},
-        {b"H": [packet(b"?")]},
-        {b"M": [packet(b"f")]},
-        {b"M": [packet(b"h", b"a\0b\0")]},
-        {b"B": [packet(b"b", b"early")]},
-        {b"E": [SKIP]},
-        {b"E": [packet(CONTINUE) * 2]},
-        {b"E": [packet(b"l", b"x")]},
-        {b"E": [struct.pack(">I", 0) + b"c"]},
-        {b"E": [struct.pack(">I", 0xFFFFFFFF) + b"h"]},
-        {b"E": [packet(b"y", b"250 ok\0")]},
-        {b"E": [packet(b"y", b"5501 no\0")]},
-        {b"E": [packet(b"h", b"a")]},
-        {b"E": [packet(b"i", b"\0\0")]},
-        {b"E": [packet(b"+", b"")]},
-        {b"E": [packet(b"+", b"a\0b\0c\0")]},
-        {b"E": [packet(b"h", b"a\0" + b"b" * RECEIVED_LIMIT + b"\0")]},
-        {b"E": [packet(b"h", b"a\0b\0") * 1001]},
-        {b"E": [packet(b"h", b"a\0" + b"b" * 60_000 + b"\0") * 20]},
-        {b"E": [b""]},
-        {b"N": [packet(CONTINUE)[:3]]},
+        ({b"C": [packet(CONTINUE) * 2]}, "an answer to no question"),
+        ({b"H": [packet(b"?")]}, "no answer to helo"),
+        ({b"M": [packet(b"f")]}, "its own connection failed"),
+        ({b"M": [packet(b"h", b"a\0b\0")]}, "no answer to mail"),
+        ({b"B": [packet(b"b", b"early")]}, "no answer to body"),
+        ({b"E": [SKIP]}, "no answer to end of message"),
+        ({b"E": [packet(CONTINUE) * 2]}, "more after the final answer"),
+        ({b"E": [packet(b"l", b"x")]}, "no answer to end of message"),
+        ({b"E": [struct.pack(">I", 0) + b"c"]}, "a packet without a code"),
+        ({b"E": [struct.pack(">I", 0xFFFFFFFF) + b"h"]}, "a packet of 4294967295 octets"),
+        ({b"E": [packet(b"y", b"250 ok\0")]}, "not a reply that refuses"),
+        ({b"E": [packet(b"y", b"5501 no\0")]}, "not a reply that refuses"),
+        ({b"E": [packet(b"h", b"a")]}, "a string without its end"),
+        ({b"E": [packet(b"h", b"a\0b\0c\0")]}, "a header field of 3 strings"),
+        ({b"E": [packet(b"i", b"\0\0")]}, "a header field without its number"),
+        ({b"E": [packet(b"+", b"")]}, "an address of 0 strings"),
+        ({b"E": [packet(b"+", b"a\0b\0c\0")]}, "an address of 3 strings"),
+        ({b"E": [packet(b"h", b"a\0" + b"b" * RECEIVED_LIMIT + b"\0")]}, "a packet of"),
+        ({b"E": [packet(b"h", b"a\0b\0") * 1001]}, "more than 1000 edits"),
+        ({b"E": [packet(b"h", b"a\0" + b"b" * 60_000 + b"\0") * 20]}, "edits of more than 1048576 octets"),
+        ({b"E": [b""]}, "closed the connection at end of message"),
+        ({b"N": [packet(CONTINUE)[:3]]}, "closed the connection in the middle of a packet"),
     ],
 )
-def test_what_is_no_answer(answers: dict[bytes, list[bytes]]) -> None:
-    with pytest.raises(ProtocolError):
+def test_what_is_no_answer(answers: dict[bytes, list[bytes]], words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
         judged(Peer(answers))
 
 
@@ -346,8 +355,13 @@ def test_every_edit() -> None:
 
 
 def test_values_with_leading_space_are_verbatim() -> None:
-    peer = Peer({b"E": [packet(b"h", b"A\0 b\0") + ACCEPT]}, options(steps=Steps.LEADING_SPACE))
-    assert judged(peer).edits == (edits.AddHeader(b"A", b" b", verbatim=True),)
+    said = packet(b"h", b"A\0 b\0") + packet(b"i", INDEX(1) + b"A\0b\0") + packet(b"m", INDEX(1) + b"A\0\tb\0")
+    peer = Peer({b"E": [said + ACCEPT]}, options(steps=Steps.LEADING_SPACE))
+    assert judged(peer).edits == (
+        edits.AddHeader(b"A", b" b", verbatim=True),
+        edits.InsertHeader(1, b"A", b"b", verbatim=True),
+        edits.ChangeHeader(b"A", 1, b"\tb", verbatim=True),
+    )
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7])
@@ -396,6 +410,11 @@ def test_goodbye() -> None:
 )
 def test_replies(payload: bytes, wire: bytes) -> None:
     assert parse_reply(payload).wire == wire
+
+
+def test_a_reply_has_a_limited_number_of_lines() -> None:
+    """RFC 5321 sets no limit, but every client has one."""
+    assert len(parse_reply(b"550 x\r\n" * 1000 + b"\0").texts) == LINES_LIMIT
 
 
 # Any octets.
