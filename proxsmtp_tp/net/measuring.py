@@ -60,7 +60,7 @@ def measure(measured: WorkerMetrics, facts: Transaction) -> None:
     words[_REPLY.get(facts.reply[:1], _NO_REPLY)] += 1
     words[metrics.MESSAGE_BYTES] += facts.size
     if verdict:
-        words[metrics.VERDICTS["error" if status == _FAILED else verdict]] += 1
+        words[metrics.VERDICTS["error" if status == _FAILED and verdict != "pass" else verdict]] += 1
     if facts.origin == "server" and facts.reply[:1] in {b"4", b"5"}:
         words[_MESSAGE_REFUSED] += 1
     if seconds.server is not None:

@@ -205,9 +205,7 @@ def our_envelope(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
         d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
         return
     d.release_filter()
-    status = _judged(message)
-    message.verdict = None
-    settle(d, message.refusal, status)
+    settle(d, message.refusal, _judged(message))
 
 
 def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
@@ -215,9 +213,7 @@ def our_data(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     message = _message(d)
     if reply.code // 100 != 3:
         d.release_filter()
-        status = _judged(message)
-        message.verdict = None
-        settle(d, reply, status)
+        settle(d, reply, _judged(message))
         return
     message.inserter = header_inserter(d)
     message.reading = True
@@ -283,7 +279,6 @@ def unreadable(d: Dialogue, event: events.MessageUnreadable) -> None:
     """MessageUnreadable: the server must not accept the part that it has."""
     d.log(f"client={d.client}: the judged message cannot be read back: {event.reason}", logging.ERROR)
     d.drop_server(abort=True)
-    _message(d).verdict = None
     d.release_filter()
     settle(d, answers.SPOOL_FAILED, FILTER_ERROR)
 
@@ -301,8 +296,6 @@ def answer_late(d: Dialogue, _event: events.AnswerLate) -> None:
     waits_for_server = message.reading or any(each.expect in _BETWEEN for each in (*d.outstanding, *d.queued))
     if waits_for_server:
         d.drop_server(abort=True)
-    message.verdict = None
-    message.reading = False
     d.release_filter()
     settle(d, answers.ANSWER_TOO_LATE, FILTER_ERROR)
 
@@ -355,10 +348,8 @@ def refused_early(d: Dialogue, reply: Reply) -> None:
     if d.phase is Phase.DATA:
         refuse_rest(d, reply)
     else:
-        status = _judged(_message(d))
-        _message(d).verdict = None
         d.release_filter()
-        settle(d, reply, status)
+        settle(d, reply, _judged(_message(d)))
 
 
 def _over(d: Dialogue, reply: Reply) -> None:

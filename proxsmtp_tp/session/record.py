@@ -9,7 +9,6 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.message_id import MessageIdFinder
 from proxsmtp_tp.telemetry import facts
 
@@ -217,7 +216,7 @@ class Record:
             filter_words=filtered or (verdict.said if verdict is not None else ""),
             size=message.decoder.size if message is not None else 0,
             changed=text.changed
-            if text is not None and verdict is not None and verdict.action is Action.PASS
+            if text is not None and verdict is not None and message is not None and message.sent
             else None,
             message_id=text.message_id if text is not None else b"",
             limits=self.limits,

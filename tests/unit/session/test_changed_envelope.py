@@ -11,15 +11,18 @@ from proxsmtp_tp.session.effects import CloseClient, CloseServer, FilterAbort, R
 from proxsmtp_tp.session.events import (
     AnswerLate,
     ClientClosed,
+    Event,
     FilterVerdict,
     MessageChunk,
     MessageEnd,
+    MessageUnreadable,
     ServerClosed,
     ServerData,
 )
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.smtp.envelope import Envelope
-from tests.unit.session.playbook import C, Playbook, S, client, fed, introduced, server
+from proxsmtp_tp.telemetry.facts import FilterJudged
+from tests.unit.session.playbook import C, Playbook, S, client, fed, introduced, logged, server
 
 FILTERED = Options(filtered=True)
 TEXT = b"Subject: x\r\n\r\nbody\r\n"
@@ -84,6 +87,29 @@ def test_another_sender_begins_the_transaction_again() -> None:
     assert delivered(play)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "of_recipient", "mail", "rcpt"),
+    [(b"RET=HDRS", b"", " RET=HDRS", ""), (b"", b"NOTIFY=NEVER", "", " NOTIFY=NEVER")],
+)
+def test_other_parameters_are_another_envelope(parameters: bytes, of_recipient: bytes, mail: str, rcpt: str) -> None:
+    wanted = Envelope(b"a@client.example", parameters, [b"b@mx.example"], [of_recipient])
+    play = judging("DSN", "PIPELINING") >> passed(wanted)
+    play = play << server(f"RSET\nMAIL FROM:<a@client.example>{mail}\nRCPT TO:<b@mx.example>{rcpt}")
+    assert delivered(play >> S("250 ok\n250 ok\n250 ok") << server("DATA"))
+
+
+def test_size_includes_our_header_field() -> None:
+    play = introduced(Options(filtered=True, header="X-Filtered: yes"), "PIPELINING", "SIZE 1000000")
+    for command in ("MAIL FROM:<a@client.example> SIZE=1", "RCPT TO:<b@mx.example>"):
+        play.session.feed(C(command))
+        play.session.feed(S("250 ok"))
+    play.session.feed(C("DATA"))
+    play.session.feed(C(TEXT + b".\r\n"))
+    size = len(TEXT) + len(b"X-Filtered: yes\r\n")
+    wanted = Envelope(b"", b"SIZE=1", [b"b@mx.example"], [b""])
+    assert play >> passed(wanted) << server(f"RSET\nMAIL FROM:<> SIZE={size}\nRCPT TO:<b@mx.example>")
+
+
 def test_with_pipelining_it_is_one_group() -> None:
     play = (
         judging("PIPELINING")
@@ -145,6 +171,7 @@ def test_a_refusal_in_a_group_waits_for_all_replies() -> None:
         << client(words)
         << server("RSET")
     )
+    assert any("refused=MAIL" in line and "from=<>" in line for line in play.logged)
 
 
 def test_the_server_leaves_in_between() -> None:
@@ -193,6 +220,12 @@ def test_late_while_the_server_answers_a_command() -> None:
     assert play << CloseServer(abort=True) << FilterAbort() << client(f"{LATE}\n{GONE}") << CloseClient()
 
 
+def test_late_while_the_server_answers_data() -> None:
+    """It may answer 354, and would wait for the text."""
+    play = judging() >> passed(None) << server("DATA") >> AnswerLate()
+    assert play << CloseServer(abort=True) << FilterAbort() << client(f"{LATE}\n{GONE}") << CloseClient()
+
+
 def test_late_while_the_message_is_sent() -> None:
     play = judging() >> passed(None) << server("DATA") >> S("354 go") << ReadMessage() >> MessageChunk(TEXT)
     play = play << server(TEXT) >> AnswerLate()
@@ -203,6 +236,32 @@ def test_late_after_the_end_of_data_only_the_server_counts() -> None:
     play = judging() >> passed(None) << server("DATA") >> S("354 go") << ReadMessage() >> MessageChunk(TEXT)
     play = play << server(TEXT) >> MessageEnd() << server(b".\r\n") << FilterAbort() >> AnswerLate()
     assert play >> S("250 queued") << client("250 queued")
+
+
+# Whatever happens after the verdict.
+
+JUDGED = Verdict(Action.PASS, None, "passed", len(TEXT), envelope=NEW, judged=(FilterJudged("f", "edit", 0.25, ""),))
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        [S("550 5.1.1 unknown")],
+        [S("250 ok"), S("450 4.2.0 later")],
+        [S("250 ok"), AnswerLate()],
+        [S("250 ok"), S("354 go"), MessageChunk(b"Subject: "), AnswerLate()],
+        [S("250 ok"), S("354 go"), MessageChunk(b"Subject: "), MessageUnreadable("lost")],
+        [S("250 ok"), S("354 go"), MessageChunk(b"Subject: "), S("550 5.7.1 no")],
+        [S("250 ok"), S("354 go"), MessageChunk(TEXT), MessageEnd(), S("550 5.7.1 no")],
+    ],
+)
+def test_the_line_of_the_message_has_the_verdict_of_each_filter(then: list[Event]) -> None:
+    play = judging()
+    assert play
+    lines = [line for event in (FilterVerdict(JUDGED), *then) for line in logged(fed(play.session, event))]
+    (line,) = [line for line in lines if "status=" in line and "refused=" not in line.partition("status=")[0]]
+    assert "filters=f:edit:0.250" in line
+    assert ("changed=no" in line) == (MessageEnd() in then)  # a part of it says nothing
 
 
 # Whatever the filters want, the server has exactly that before DATA, or gets nothing.
