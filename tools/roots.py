@@ -55,6 +55,7 @@ DEBIAN_12 = Release("Debian 12", "bookworm", "3.11", "base")
 DEBIAN_13 = Release("Debian 13", "trixie", "3.13", "newer")
 UBUNTU_24_04 = Release("Ubuntu 24.04", "noble", "3.12", "ubuntu")
 RELEASES = (DEBIAN_12, DEBIAN_13, UBUNTU_24_04)
+UBUNTU_ADVICE = "If Ubuntu's archive is somewhere else, name its URI in UBUNTU_ARCHIVE.\n"
 
 
 def cache() -> Path:
@@ -91,7 +92,8 @@ def make_root(release: Release) -> None:
         Path(work).chmod(0o755)  # apt reads keys as a user of its own
         include = f"--include={','.join(BASE_PACKAGES)}"
         sources = _ubuntu_sources(Path(work)) if release is UBUNTU_24_04 else _debian_sources(release, Path(work))
-        run("mmdebstrap", "--quiet", "--variant=minbase", include, *sources)
+        make = ("mmdebstrap", "--quiet", "--variant=minbase", include, *sources)
+        run(*make, advice=UBUNTU_ADVICE if release is UBUNTU_24_04 else "")
     for name in ("hostname", "machine-id"):
         (root / "etc" / name).unlink(missing_ok=True)
     (root / "etc/machine-id").touch()
@@ -130,13 +132,14 @@ def inside(root: Path, script: str, overlay: str = "") -> str:
     return run("unshare", "--mount", "sh", "-ec", _ENTER, "enter", str(root), script, overlay)
 
 
-def run(*command: str) -> str:
-    """Run to the end; its output. Ends this program with the command's words if it fails."""
+def run(*command: str, advice: str = "") -> str:
+    """Run to the end; its output. Ends this program with the command's words, and the advice, if it fails."""
     done = subprocess.run(
         command, env={**os.environ, **_QUIET}, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
     )
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+        said = (done.stdout + done.stderr)[-3000:]
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{said}{advice}")
     return done.stdout
 
 

@@ -124,6 +124,8 @@ def _settle(args: argparse.Namespace, enabled: list[str], unwanted: list[str], a
         print(f"would enable{'' if args.no_start else ' and start'}: {' '.join(enabled)}")
         return
     if args.root != Path("/"):
+        if unwanted:
+            _systemctl("--root", str(args.root), "disable", *unwanted, check=False)
         _systemctl("--root", str(args.root), "enable", *enabled)
         return
     _command("systemd-sysusers", "proxsmtp-tp.conf")

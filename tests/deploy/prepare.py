@@ -8,7 +8,7 @@ ubuntu/     the same of Ubuntu 24.04
 mail/       what lies over it where a Postfix runs (an overlay layer)
 wheels/     this project's dependencies, for the Python of all roots
 release/    this project, a next version of it, and one that does not come up: one wheel each
-packages/   Debian packages of this project, one for each root, and of the next version for Debian 12
+packages/   Debian packages of this project, one for each root, and of the next version for Debian 12 and 13
 
 Roots are made once for each recipe; wheels of the project anew each time. The machine's own apt sources are taken as
 they are. Needs root, for mmdebstrap and chroot. `--wheels` makes the wheels alone.
@@ -54,7 +54,7 @@ def main() -> int:
     make_wheels(cache() / "wheels", cache() / "release")
     if "--wheels" not in sys.argv[1:]:
         build_packages([DEBIAN_12, DEBIAN_13, UBUNTU_24_04], PACKAGES)
-        build_packages([DEBIAN_12], PACKAGES, NEXT_VERSION)
+        build_packages([DEBIAN_12, DEBIAN_13], PACKAGES, NEXT_VERSION)
     return 0
 
 

@@ -23,6 +23,7 @@ from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.deploy.container import Container
     from tests.deploy.machines import Machines
@@ -37,6 +38,7 @@ UNITS = (
     "proxsmtp-tp-rules-watch@gateway.service",
     "proxsmtp-tp@gateway.service",
 )
+METRICS = "proxsmtp-tp-metrics@gateway.service"
 EXAMPLES = "/usr/share/doc/proxsmtp-tp/examples"
 OWN_UNIT = "/etc/systemd/system/proxsmtp-tp@.service"
 # What runs, logs, and what apt, dpkg and Python change with each package; there only files with our name.
@@ -141,6 +143,9 @@ def test_install_first_mail_remove_purge(machines: Machines, release: Release) -
             follow_the_page(gateway, release)
         assert active(gateway) == sorted(UNITS)
         acceptance.accept(machines.site, Setup("redirect", "client"))
+        serve_metrics(gateway)
+        if release is DEBIAN_13:
+            look_at_an_upgrade(machines, release)
         if release is not DEBIAN_13:  # whose iptables 1.8.11 python-iptables does not know
             look_at_iptables(machines)
         if release is UBUNTU_24_04:  # whose needrestart restarts services without a question
@@ -160,6 +165,7 @@ def test_install_first_mail_remove_purge(machines: Machines, release: Release) -
         assert active(gateway) == []
         run("systemctl", "start", "proxsmtp-tp.target")
         assert acceptance.wait_until(lambda: active(gateway) == sorted(UNITS))  # it does not wait for what it starts
+        run("systemctl", "start", METRICS)
 
         run("sh", "-ec", f"{APT} purge proxsmtp-tp")
         # Not in the same step: without iptables its rules could not be removed, and so neither could the package.
@@ -168,6 +174,39 @@ def test_install_first_mail_remove_purge(machines: Machines, release: Release) -
         assert changes(before, machines.state()) == []
         assert all_files(gateway) ^ files == set()
         acceptance.accept_direct(machines.site)
+
+
+def serve_metrics(gateway: Container) -> None:
+    """For Prometheus, by a unit of its own, which is not part of the target."""
+    gateway.run("proxsmtp-tp", "install-service", "gateway", "--metrics", "127.0.0.1:9725")
+    assert active(gateway) == sorted((*UNITS, METRICS))
+
+
+def served_version(gateway: Container) -> str:
+    """Of the daemon, as Prometheus reads it."""
+    read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9725/metrics', timeout=10).read().decode())"
+    found = re.search(r'(?m)^proxsmtp_build_info{.*version="([^"]*)"', gateway.run("python3", "-c", read))
+    assert found is not None
+    return found[1]
+
+
+def look_at_an_upgrade(machines: Machines, release: Release) -> None:
+    """Under load, with every unit running: no client is refused, and what runs afterwards is the new version."""
+    gateway = machines.gateway
+    before = {unit: main_pid(gateway, unit) for unit in (*UNITS[2:], METRICS)}
+    with load(machines):
+        install(gateway, release, NEXT_VERSION)
+    assert daemon_version(gateway) == NEXT_VERSION
+    assert served_version(gateway) == NEXT_VERSION
+    assert active(gateway) == sorted((*UNITS, METRICS))
+    for unit, pid in before.items():
+        assert main_pid(gateway, unit) not in {pid, "0"}, unit
+    gateway.run("proxsmtp-tp", "check-rules", "-f", CONFIGURATION)
+
+
+def main_pid(gateway: Container, unit: str) -> str:
+    """The first process of a unit; 0: none."""
+    return gateway.run("systemctl", "show", "-p", "MainPID", "--value", unit).strip()
 
 
 def look_at_iptables(machines: Machines) -> None:
@@ -218,10 +257,8 @@ def test_upgrades(machines: Machines) -> None:
         gateway.run("sh", "-ec", f"{APT} install proxsmtp </dev/null")
         install(gateway, release)
         follow_the_page(gateway, release)
-        with load(machines):
-            install(gateway, release, NEXT_VERSION)
-        assert daemon_version(gateway) == NEXT_VERSION
-        gateway.run("proxsmtp-tp", "check-rules", "-f", CONFIGURATION)
+        serve_metrics(gateway)
+        look_at_an_upgrade(machines, release)
 
         # The other version does not accept the configuration: what runs goes on.
         gateway.run("sh", "-c", f"echo 'Nonsense: 1' >>{CONFIGURATION}")
@@ -277,11 +314,30 @@ def test_the_wheel_has_what_the_package_has() -> None:
         assert any(name.endswith(f"/share/man/man{page.suffix[1:]}/{page.name}") for name in names), page.name
 
 
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.suite)
+def test_a_dependency_comes_from_the_release_or_is_carried(release: Release) -> None:
+    """Debian 13 alone has uvloop in a version that is new enough, and no release has the others."""
+    path = package(release, PACKAGES)
+    depends = dpkg_deb("-f", path, "Depends")
+    assert depends.startswith(f"python3 (>= {release.python}~), python3 (<< ")
+    carried = set(re.findall(r"(?m) \./usr/lib/proxsmtp-tp/site/(\w+)/$", dpkg_deb("-c", path)))
+    assert carried >= {"proxsmtp_tp", "pyroute2", "iptc"}
+    assert not re.search("python3-(pyroute2|iptables)", depends)
+    from_release = release is DEBIAN_13
+    assert ("python3-uvloop (>= 0.21~)" in depends) is from_release
+    assert ("uvloop" not in carried) is from_release
+
+
+def dpkg_deb(action: str, *arguments: Path | str) -> str:
+    """What dpkg-deb(1) says."""
+    return subprocess.run(
+        ["dpkg-deb", action, *arguments], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
 def test_a_package_has_no_file_of_another_suites_python() -> None:
     for release in RELEASES:
-        said = subprocess.run(
-            ["dpkg-deb", "-c", package(release, PACKAGES)], capture_output=True, text=True, check=True, timeout=60
-        ).stdout
+        said = dpkg_deb("-c", package(release, PACKAGES))
         compiled = [line.split()[-1] for line in said.splitlines() if line.endswith(".so")]
         wanted = f".cpython-{release.python.replace('.', '')}-"
         assert compiled

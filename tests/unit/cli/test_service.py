@@ -85,6 +85,16 @@ def test_a_drop_in_that_is_not_wanted_any_more_goes(root: Path) -> None:
     assert not rules.parent.exists()
 
 
+def test_rules_that_are_not_wanted_any_more_are_not_started_at_boot(root: Path) -> None:
+    main(["install-service", "--root", str(root)])
+    link = "etc/systemd/system/proxsmtp-tp@gateway.service.wants/proxsmtp-tp-rules@gateway.service"
+    assert link in files(root)
+    configure(root, "TransparentProxy: client\n")
+    assert main(["install-service", "--root", str(root)]) == 0
+    assert link not in files(root)
+    assert "etc/systemd/system/proxsmtp-tp.target.wants/proxsmtp-tp@gateway.service" in files(root)
+
+
 def test_remove_leaves_other_peoples_drop_ins(root: Path) -> None:
     main(["install-service", "--root", str(root)])
     own = root / "etc/systemd/system/proxsmtp-tp@gateway.service.d/override.conf"
@@ -350,6 +360,7 @@ def test_metrics_are_served_where_the_administrator_says(root: Path) -> None:
     )
     assert main(["install-service", "--root", str(root), "--metrics", "off"]) == 0
     assert not (root / METRICS).exists()
+    assert WANTED not in files(root)
     assert main(["install-service", "--root", str(root), "--metrics", "192.0.2.1"]) == 0
     assert main(["remove-service", "--root", str(root)]) == 0
     assert files(root) == before

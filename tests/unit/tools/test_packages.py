@@ -14,7 +14,7 @@ from proxsmtp_tp.cli.service_units import UNITS
 from proxsmtp_tp.config.advice import advice
 from proxsmtp_tp.config.directives.table import DIRECTIVES
 from proxsmtp_tp.config.reader import parse_config
-from tools import carried, deb, sample_config
+from tools import carried, deb, roots, sample_config
 from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
 
 if TYPE_CHECKING:
@@ -88,6 +88,21 @@ def test_a_dependency_comes_from_the_release_or_is_carried() -> None:
 
 def test_what_the_project_needs_can_be_compared() -> None:
     assert carried.sort_out(deb.requirements(), lambda _: "yes yes yes").carried == []
+
+
+@pytest.mark.parametrize("release", [DEBIAN_12, UBUNTU_24_04], ids=lambda release: release.suite)
+def test_where_there_is_no_archive_of_ubuntu_the_error_says_how_to_name_one(
+    release: roots.Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "mmdebstrap"
+    program.write_text("#!/bin/sh\necho E: 404 >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(roots, "_ubuntu_sources", lambda _: ["noble"])
+    with pytest.raises(SystemExit, match="E: 404") as error:
+        roots.make_root(release)
+    assert ("UBUNTU_ARCHIVE" in str(error.value)) is (release is UBUNTU_24_04)
 
 
 def test_the_sample_configuration_is_one() -> None:
