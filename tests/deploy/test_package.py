@@ -55,10 +55,12 @@ RELEASES = (DEBIAN_12, DEBIAN_13, UBUNTU_24_04)
 
 @contextmanager
 def fresh(machines: Machines, release: Release) -> Iterator[Container]:
-    """A gateway of a release that routes, with the packages in /root."""
+    """A gateway of a release that routes, with the packages in /root, and those of the next version in /root/next."""
     with machines.gateway_of(release) as gateway:
+        (gateway.root / "root/next").mkdir()
         for path in PACKAGES.glob("*.deb"):
-            (gateway.root / "root" / path.name).write_bytes(path.read_bytes())
+            folder = "root/next" if f"_{NEXT_VERSION}-" in path.name else "root"
+            (gateway.root / folder / path.name).write_bytes(path.read_bytes())
         gateway.run(*FORWARD)
         yield gateway
 
@@ -73,8 +75,9 @@ def all_files(gateway: Container) -> set[str]:
 
 def install(gateway: Container, release: Release, version: str = VERSION) -> str:
     """As an administrator does; what apt-get says."""
+    folder = "/root/next" if version == NEXT_VERSION else "/root"
     name = package(release, PACKAGES, version).name
-    return gateway.run("sh", "-ec", f"{APT} install /root/{name} 2>&1", seconds=300)
+    return gateway.run("sh", "-ec", f"{APT} install {folder}/{name} 2>&1", seconds=300)
 
 
 def follow_the_page(gateway: Container, release: Release) -> None:
@@ -100,7 +103,7 @@ def follow_the_readme(gateway: Container, heading: str, changes: dict[str, str])
 
 def active(gateway: Container) -> list[str]:
     """Units of ours that run."""
-    said = gateway.run("systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "proxsmtp*")
+    said = gateway.run("systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "proxsmtp-tp*")
     return sorted(line.split()[0] for line in said.splitlines() if not line.startswith("system-"))
 
 
