@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from proxsmtp_tp.filters import edits as values
-from proxsmtp_tp.filters.fields import Field, Header
+from proxsmtp_tp.filters.fields import Field, Header, HeaderTooLargeError
 from proxsmtp_tp.filters.mail import Mail, Octets, Piece
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.paths import ParameterError, PathError, read_forward_path, read_reverse_path
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.edits import Edit, EnvelopeEdit, HeaderEdit
 
 EDITS_LIMIT = 1000
-"""Edits of one filter for one message: no filter needs more, and each costs a walk through the header."""
+"""Edits of one filter for one message: no filter needs more."""
+WALKS_LIMIT = 200_000
+"""Fields that the edits of one filter may look at: to change or insert a field is a walk through the header, and all
+walks together take ten milliseconds. A header of 200 fields may have 1000 such edits, one of 10,000 fields 20. It is
+the sender who writes so many fields, so more is HeaderTooLargeError and no failure of the filter."""
 ADDED_LIMIT = 256 * 1024
 """Octets of header fields that one filter may write: four times what libmilter could send in one packet."""
 RECIPIENTS_LIMIT = 1000
@@ -65,7 +69,7 @@ def apply(mail: Mail, envelope: Envelope, edits: Iterable[Edit]) -> Edited:
     fields: _Fields | None = None
     body: tuple[Piece, ...] | None = None
     quarantine: str | None = None
-    edited = envelope
+    edited = _Envelope(envelope)
     for edit in edits:
         match edit:
             case values.ReplaceMessage(text):
@@ -78,10 +82,10 @@ def apply(mail: Mail, envelope: Envelope, edits: Iterable[Edit]) -> Edited:
                 fields = fields or _Fields(mail.header)
                 fields.apply(edit)
             case values.ChangeSender() | values.AddRecipient() | values.DeleteRecipient():
-                edited = _edited_envelope(edited, edit)
+                edited.apply(edit)
             case _:
                 assert_never(edit)
-    return Edited(_assembled(mail, fields, body), edited, quarantine)
+    return Edited(_assembled(mail, fields, body), edited.result(), quarantine)
 
 
 def _assembled(mail: Mail, fields: _Fields | None, body: tuple[Piece, ...] | None) -> Mail:
@@ -107,7 +111,8 @@ class _Fields:
     def __init__(self, header: Header) -> None:
         self._slots: list[Field | None] = list(header.fields)
         self._names = [field.name.lower() for field in header.fields]
-        self._written = 0
+        self._most = WALKS_LIMIT // max(1, len(self._slots))
+        self._written = self._walks = 0
         self.changed = False
 
     @property
@@ -143,6 +148,7 @@ class _Fields:
         """The slot of the field that is delivered at `index`, with an own Received field at 0."""
         if index < 0:
             raise EditError(f"a header field at index {index}")
+        self._walk()
         before = index - 1
         for slot, field in enumerate(self._slots):
             if before <= 0:
@@ -151,8 +157,14 @@ class _Fields:
         return len(self._slots)
 
     def _slots_of(self, name: bytes) -> list[int]:
+        self._walk()
         wanted = name.lower()
         return [slot for slot, known in enumerate(self._names) if known == wanted]
+
+    def _walk(self) -> None:
+        self._walks += 1
+        if self._walks > self._most:
+            raise HeaderTooLargeError(f"more than {self._most} edits of a header with so many fields")
 
     def _remove(self, name: bytes) -> None:
         for slot in self._slots_of(name):
@@ -189,69 +201,96 @@ def make_field(name: bytes, value: bytes, *, verbatim: bool = False) -> Field:
 # The envelope.
 
 
-def _edited_envelope(envelope: Envelope, edit: EnvelopeEdit) -> Envelope:
-    """A new envelope; the same object if nothing changes."""
-    match edit:
-        case values.ChangeSender(address, parameters):
-            return _with_sender(envelope, _reverse_path(address), _parameters(parameters))
-        case values.AddRecipient(address, parameters):
-            return _with_recipient(envelope, _forward_path(address), _parameters(parameters))
-        case values.DeleteRecipient(address):
-            return _without_recipient(envelope, _forward_path(address))
-        case _:
-            assert_never(edit)
+class _Envelope:
+    """The envelope while one filter edits it. A recipient is found by its mailbox: there may be 10,000 of them."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._given = envelope
+        self._sender = envelope.sender
+        self._sender_parameters = envelope.sender_parameters
+        self._recipients: list[tuple[bytes, bytes] | None] | None = None
+        """Address and parameters; None for a deleted one. None: no edit has needed them."""
+        self._places: dict[tuple[bytes, bytes], list[int]] = {}
+        self._count = len(envelope.recipients)
+        self._changed = False
+
+    def apply(self, edit: EnvelopeEdit) -> None:
+        match edit:
+            case values.ChangeSender(address, parameters):
+                self._change_sender(_reverse_path(address), _parameters(parameters))
+            case values.AddRecipient(address, parameters):
+                self._add(_forward_path(address), _parameters(parameters))
+            case values.DeleteRecipient(address):
+                self._delete(_forward_path(address))
+            case _:
+                assert_never(edit)
+
+    def result(self) -> Envelope:
+        """A new envelope; the given object if nothing has changed."""
+        if not self._changed:
+            return self._given
+        if self._recipients is None:
+            recipients, parameters = list(self._given.recipients), list(self._given.recipient_parameters)
+        else:
+            live = [each for each in self._recipients if each is not None]
+            recipients, parameters = [address for address, _ in live], [words for _, words in live]
+        return Envelope(self._sender, self._sender_parameters, recipients, parameters)
+
+    def _change_sender(self, sender: bytes, given: bytes) -> None:
+        self._check_ascii(sender)
+        words = [word for word in given.split() if word.partition(b"=")[0].upper() in _MAIL_PARAMETERS]
+        if sender == self._sender and not words:
+            return
+        names = {word.partition(b"=")[0].upper() for word in words}
+        kept = [
+            word
+            for word in self._sender_parameters.split()
+            if (name := word.partition(b"=")[0].upper()) != b"AUTH" and name not in names
+        ]
+        self._sender, self._sender_parameters = sender, b" ".join([*kept, *words])
+        self._changed = True
+
+    def _add(self, address: bytes, parameters: bytes) -> None:
+        self._check_ascii(address)
+        recipients = self._read()
+        places = self._places.setdefault(_mailbox(address), [])
+        if places:
+            return
+        if self._count >= RECIPIENTS_LIMIT:
+            raise EditError(f"more than {RECIPIENTS_LIMIT} recipients")
+        words = [word for word in parameters.split() if word.partition(b"=")[0].upper() in _RCPT_PARAMETERS]
+        places.append(len(recipients))
+        recipients.append((address, b" ".join(words)))
+        self._count += 1
+        self._changed = True
+
+    def _delete(self, address: bytes) -> None:
+        recipients = self._read()
+        for place in self._places.pop(_mailbox(address), ()):
+            recipients[place] = None
+            self._count -= 1
+            self._changed = True
+
+    def _read(self) -> list[tuple[bytes, bytes] | None]:
+        if self._recipients is None:
+            given = self._given
+            self._recipients = list(zip(given.recipients, given.recipient_parameters, strict=True))
+            for place, address in enumerate(given.recipients):
+                self._places.setdefault(_mailbox(address), []).append(place)
+        return self._recipients
+
+    def _check_ascii(self, address: bytes) -> None:
+        if not address.isascii() and b"SMTPUTF8" not in self._sender_parameters.upper().split():
+            raise EditError(f"{address[:256]!r} needs SMTPUTF8 (RFC 6531), which the client did not use")
 
 
-def _with_sender(envelope: Envelope, sender: bytes, given: bytes) -> Envelope:
-    _check_ascii(envelope, sender)
-    words = [word for word in given.split() if word.partition(b"=")[0].upper() in _MAIL_PARAMETERS]
-    names = {word.partition(b"=")[0].upper() for word in words}
-    kept = [
-        word
-        for word in envelope.sender_parameters.split()
-        if (name := word.partition(b"=")[0].upper()) != b"AUTH" and name not in names
-    ]
-    parameters = b" ".join([*kept, *words])
-    if sender == envelope.sender and not words:
-        return envelope
-    return Envelope(sender, parameters, list(envelope.recipients), list(envelope.recipient_parameters))
-
-
-def _with_recipient(envelope: Envelope, address: bytes, parameters: bytes) -> Envelope:
-    _check_ascii(envelope, address)
-    if any(same_address(address, known) for known in envelope.recipients):
-        return envelope
-    if len(envelope.recipients) >= RECIPIENTS_LIMIT:
-        raise EditError(f"more than {RECIPIENTS_LIMIT} recipients")
-    words = [word for word in parameters.split() if word.partition(b"=")[0].upper() in _RCPT_PARAMETERS]
-    return Envelope(
-        envelope.sender,
-        envelope.sender_parameters,
-        [*envelope.recipients, address],
-        [*envelope.recipient_parameters, b" ".join(words)],
-    )
-
-
-def _without_recipient(envelope: Envelope, address: bytes) -> Envelope:
-    kept = [index for index, known in enumerate(envelope.recipients) if not same_address(address, known)]
-    if len(kept) == len(envelope.recipients):
-        return envelope
-    return Envelope(
-        envelope.sender,
-        envelope.sender_parameters,
-        [envelope.recipients[index] for index in kept],
-        [envelope.recipient_parameters[index] for index in kept],
-    )
-
-
-def same_address(one: bytes, other: bytes) -> bool:
-    """Whether two addresses name the same mailbox: the case of letters counts in the local part only.
+def _mailbox(address: bytes) -> tuple[bytes, bytes]:
+    """The same for addresses of the same mailbox: the case of letters counts in the local part only.
 
     It does not in `postmaster` without a domain (RFC 5321 section 4.5.1).
     """
-    one_local, _, one_domain = one.rpartition(b"@")
-    other_local, _, other_domain = other.rpartition(b"@")
-    return one_local == other_local and one_domain.lower() == other_domain.lower()
+    local, _, domain = address.rpartition(b"@")
+    return local, domain.lower()
 
 
 def _reverse_path(address: bytes) -> bytes:
@@ -284,8 +323,3 @@ def _parameters(text: bytes) -> bytes:
     except (PathError, ParameterError):
         raise EditError(f"{text[:256]!r} are no ESMTP parameters") from None
     return b" ".join(given.split())
-
-
-def _check_ascii(envelope: Envelope, address: bytes) -> None:
-    if not address.isascii() and b"SMTPUTF8" not in envelope.sender_parameters.upper().split():
-        raise EditError(f"{address[:256]!r} needs SMTPUTF8 (RFC 6531), which the client did not use")

@@ -15,7 +15,8 @@ _FIELD = re.compile(_NAME + rb":")
 _MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, if an odd one
 _LINE = re.compile(rb"[^\n]*+\n?")
 _BLANK = re.compile(rb"\r*\n")
-_FOLDS = re.compile(rb"(?:[ \t][^\n]*+\n?)*+")
+_END = re.compile(rb"\n(?![ \t])")
+"""The end of a field: the next line does not continue it."""
 
 FIELDS_LIMIT = 10_000
 """Fields of a header: real ones have some dozens. Each costs time and memory in every filter, and the sender chooses
@@ -83,31 +84,21 @@ def parse_header(text: bytes, *, whole: bool) -> Header:
         mailbox_line = _line(text, 0)
         at = len(mailbox_line)
     fields: list[Field] = []
-    while line := _line(text, at):
-        if not line.endswith(b"\n") and not whole:
-            raise HeaderOpenError
-        if _BLANK.fullmatch(line):
-            return Header(mailbox_line, tuple(fields), line)
-        if _FIELD.match(line) is None:
-            return Header(mailbox_line, tuple(fields))
-        end = _end_of_folds(text, at + len(line))
+    while _FIELD.match(text, at) is not None:
+        found = _END.search(text, at)
+        end = found.end() if found else len(text)
         if end == len(text) and not whole:
             raise HeaderOpenError
         fields.append(Field(text[at:end]))
         if len(fields) > FIELDS_LIMIT:
             raise HeaderTooLargeError(f"the header has more than {FIELDS_LIMIT} fields")
         at = end
-    if not whole:
+    line = _line(text, at)
+    if not line.endswith(b"\n") and not whole:
         raise HeaderOpenError
-    return Header(mailbox_line, tuple(fields))
+    return Header(mailbox_line, tuple(fields), line if _BLANK.fullmatch(line) else b"")
 
 
 def _line(text: bytes, at: int) -> bytes:
     found = _LINE.match(text, at)
     return found[0] if found else b""
-
-
-def _end_of_folds(text: bytes, at: int) -> int:
-    """Where a field ends whose first line ends here."""
-    found = _FOLDS.match(text, at)
-    return found.end() if found else at

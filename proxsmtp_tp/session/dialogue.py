@@ -167,7 +167,7 @@ class Dialogue:
     def ask(self, pending: PendingReply) -> None:
         """Send a command (`pending.line`, with its CRLF), now or as soon as it may be sent."""
         self.ours.covers_rset = pending.expect is Expect.OUR_RSET
-        if self.may_ask():
+        if not self.queued and self.may_ask():
             self._send_command(pending)
         else:
             self.queued.append(pending)

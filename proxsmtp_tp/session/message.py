@@ -188,16 +188,17 @@ def _send_envelope(d: Dialogue, given: Verdict) -> None:
     """Tell the server what the filters changed in the envelope; then DATA."""
     inserted = header_inserter(d)
     size_sent = given.size + (inserted.size if inserted is not None else 0)
-    wanted = changed_envelope.commands(d, given.envelope, size_sent) if given.envelope is not None else []
-    for command in wanted:
-        d.ask(command)
-    if not wanted:
+    if given.envelope is not None:
+        _message(d).envelope_commands = changed_envelope.commands(d, given.envelope, size_sent)
+        changed_envelope.ask_next(d)
+    if not changed_envelope.pending(d):
         d.ask(PendingReply(Expect.OUR_DATA, b"DATA\r\n"))
 
 
 def our_envelope(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     """Handle the server's reply to a command of a changed envelope."""
     changed_envelope.answered(d, pending, reply)
+    changed_envelope.ask_next(d)
     if changed_envelope.pending(d):
         return
     message = _message(d)

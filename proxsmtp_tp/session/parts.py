@@ -8,7 +8,7 @@ from proxsmtp_tp.session.state import Expect, Sink
 from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.smtp.commands import Command
@@ -43,6 +43,7 @@ class Message:
         "answered",
         "decoder",
         "encoder",
+        "envelope_commands",
         "filtering",
         "final_reply",
         "inserter",
@@ -75,6 +76,8 @@ class Message:
         self.answered = False
         """The server has sent its final reply."""
         self.verdict: Verdict | None = None
+        self.envelope_commands: Iterator[PendingReply] = iter(())
+        """For the envelope that the filters want: commands that the server has still to get."""
         self.refusal: Reply | None = None
         """The server refuses the envelope that the filters want: what the client gets."""
         self.final_reply: Reply | None = None

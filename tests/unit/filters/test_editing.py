@@ -146,6 +146,19 @@ def test_limits() -> None:
         editing.apply(Mail.of(Octets(b"A: " + b"x" * HEADER_LIMIT + b"\r\n\r\n")), ENVELOPE, [AddHeader(b"X", b"y")])
 
 
+def test_edits_of_a_header_are_few_where_it_has_many_fields() -> None:
+    """Each is a walk through the header, in the event loop. The sender wrote the fields, so it is not a failure of the
+    filter, with which a message may pass.
+    """
+    many = Mail.of(Octets(b"".join(b"X-%d: y\r\n" % number for number in range(10_000)) + b"\r\n"))
+    for edit in (ChangeHeader(b"X-9", 1, b"z"), InsertHeader(10_000, b"A", b"z"), RemoveHeader(b"X-9")):
+        editing.apply(many, ENVELOPE, [edit] * 20)
+        with pytest.raises(HeaderTooLargeError):
+            editing.apply(many, ENVELOPE, [Quarantine("x"), *[edit] * 21])
+    few = Mail.of(Octets(b"X: y\r\n" * 200 + b"\r\n"))
+    editing.apply(few, ENVELOPE, [InsertHeader(100, b"A", b"z")] * 1000)
+
+
 def test_a_large_header_is_read() -> None:
     large = b"A: " + b"x" * 300_000 + b"\r\n"
     assert edited(large + b"\r\n" + BODY, AddHeader(b"X", b"y")) == large + b"X: y\r\n\r\n" + BODY
@@ -221,6 +234,34 @@ def test_recipients() -> None:
     assert after(DeleteRecipient(b"z@y.example")) is ENVELOPE
     assert after(DeleteRecipient(b"b@y.example"), DeleteRecipient(b"c@y.example")).recipients == []
     assert ENVELOPE.recipients == [b"b@y.example", b"c@y.example"]
+
+
+def test_an_edit_of_many_recipients_does_not_look_at_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may name 10,000, and a filter may make 1000 edits, in the event loop."""
+    looked: list[bytes] = []
+    mailbox = editing._mailbox
+
+    def counted(address: bytes) -> tuple[bytes, bytes]:
+        looked.append(address)
+        return mailbox(address)
+
+    monkeypatch.setattr(editing, "_mailbox", counted)
+    recipients = [b"r%d@y.example" % number for number in range(10_000)]
+    envelope = Envelope(b"a@x.example", b"", recipients, [b""] * 10_000)
+    edits: list[Edit] = [DeleteRecipient(b"r%d@Y.example" % number) for number in range(500)]
+    edits += [AddRecipient(b"r%d@y.example" % number) for number in range(9500, 10_000)]
+    new = editing.apply(Mail.of(Octets(MESSAGE)), envelope, edits).envelope
+    assert new.recipients == recipients[500:]
+    assert len(looked) == 11_000
+
+
+def test_a_recipient_that_was_named_twice() -> None:
+    twice = Envelope(b"a@x.example", b"", [b"b@y.example", b"c@y.example", b"b@Y.EXAMPLE"], [b"", b"", b""])
+    mail = Mail.of(Octets(MESSAGE))
+    assert editing.apply(mail, twice, [AddRecipient(b"b@y.example")]).envelope is twice
+    assert editing.apply(mail, twice, [DeleteRecipient(b"b@y.example")]).envelope.recipients == [b"c@y.example"]
+    again: list[Edit] = [DeleteRecipient(b"b@y.example"), AddRecipient(b"b@y.example")]
+    assert editing.apply(mail, twice, again).envelope.recipients == [b"c@y.example", b"b@y.example"]
 
 
 def test_smtputf8() -> None:

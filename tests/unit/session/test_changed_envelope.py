@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
+from proxsmtp_tp.session.changed_envelope import GROUP
 from proxsmtp_tp.session.effects import CloseClient, CloseServer, FilterAbort, ReadMessage, SendClient, SendServer
 from proxsmtp_tp.session.events import (
     AnswerLate,
@@ -121,6 +122,35 @@ def test_with_pipelining_it_is_one_group() -> None:
         << server("DATA")
     )
     assert delivered(play)
+
+
+@pytest.mark.parametrize("keywords", [(), ("PIPELINING",)])
+def test_many_recipients_are_told_a_group_at_a_time(keywords: tuple[str, ...]) -> None:
+    """A client may name 10,000: one event sends so many commands, and other connections are served before the rest."""
+    play = judging(*keywords)
+    many = [b"r%d@mx.example" % number for number in range(3 * GROUP)]
+    got = [play.session.feed(passed(Envelope(b"other@x.example", b"", many, [b""] * len(many))))]
+    commands = 2 + len(many)
+    got += [play.session.feed(S("250 ok")) for _ in range(commands)]
+    sent = [b"".join(each.data for each in given if isinstance(each, SendServer)) for given in got]
+    assert max(each.count(b"\r\n") for each in sent) == (GROUP if keywords else 1)
+    wanted = [b"RSET", b"MAIL FROM:<other@x.example>", *(b"RCPT TO:<%s>" % address for address in many), b"DATA", b""]
+    assert b"".join(sent) == b"\r\n".join(wanted)
+    assert play
+
+
+def test_a_refusal_among_many_recipients() -> None:
+    """Nothing more is sent; the client hears of it when the server has answered what it got."""
+    play = judging("PIPELINING")
+    many = [b"r%d@mx.example" % number for number in range(3 * GROUP)]
+    play.session.feed(passed(Envelope(b"other@x.example", b"", many, [b""] * len(many))))
+    for reply in ("250 ok", "250 ok", "550 no"):
+        given = fed(play.session, S(reply))
+    for _ in range(GROUP - 1):
+        assert not [each for each in given if isinstance(each, SendServer | SendClient)]
+        given = fed(play.session, S("250 ok"))
+    assert [each.data[:4] for each in given if isinstance(each, SendServer | SendClient)] == [b"451 ", b"RSET"]
+    assert play
 
 
 def test_xforward_is_said_again() -> None:
