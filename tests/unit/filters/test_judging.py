@@ -187,11 +187,12 @@ def test_a_command_that_waits_in_line_is_not_started_when_the_worker_has_ended(
             running, waiting = start(filter_), start(filter_)
             for case in (running, waiting):
                 case.finish()
-            await until((tmp_path / "runs").exists, "the first runs")
+            runs = tmp_path / "runs"
+            await until(lambda: runs.exists() and runs.read_text(), "the first runs")
             filter_.close()
             await until(lambda: filter_.running == 0, "it is reaped")
             await pass_through()
-            assert (tmp_path / "runs").read_text() == "\n"
+            assert runs.read_text() == "\n"
             for case in (running, waiting):
                 case.abort()
 
