@@ -1,4 +1,4 @@
-"""What a valid configuration probably does not mean. check-config prints it; the daemon starts without a word."""
+"""Warnings about a valid configuration that is probably not what was meant. Only check-config prints them."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress, parse_address, parse_port
+from proxsmtp_tp.config.parsing import one_of, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ CHAIN_LIMIT = 32
 """Filters in a chain: the line of a message in the log names all of them."""
 
 PLACES_LIMIT = 10_000
-"""The most messages at one filter at once."""
+"""The largest `max`. No scanner judges more messages at once, and the table of places has 65536 (`filters.places`)."""
 
 
 class MemberType(Enum):
@@ -113,7 +114,7 @@ class FilterLine:
     edits: frozenset[EditKind] = frozenset(EditKind)
     # spamd
     reject: float | None = None
-    """The score from which a message is refused; None: never."""
+    """The least score that refuses a message; None: never."""
     # spamd, rspamd
     user: str = ""
     # rspamd
@@ -121,11 +122,17 @@ class FilterLine:
     tag: str = ""
     # worker
     min: int = 1
+    """Processes that stay without messages."""
     idle: float = 300.0
+    """After so long without a message a process above `min` ends."""
     requests: int = 500
+    """After so many messages a process is replaced."""
     lifetime: float = 3600.0
+    """After so long a process is replaced."""
     memory: int = 0
+    """The largest address space of a process (RLIMIT_AS of setrlimit(2)); 0: any."""
     start: float = 10.0
+    """Until a new process must be ready."""
 
     def __str__(self) -> str:
         """As the configuration file writes it, without what is the default."""
@@ -243,25 +250,6 @@ def _size(text: str) -> int:
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
-def _count(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) <= most:
-            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _one_of(values: type[Enum]) -> Callable[[str], Enum]:
-    def parse(text: str) -> Enum:
-        try:
-            return values(text.lower())
-        except ValueError:
-            raise ValueError(f"{text!r} is not one of {', '.join(str(value.value) for value in values)}") from None
-
-    return parse
-
-
 def _score(text: str) -> float:
     if not re.fullmatch(r"-?[0-9]{1,6}(\.[0-9]{1,6})?", text):
         raise ValueError(f"{text!r} is no score: write a number such as 8.5")
@@ -300,12 +288,12 @@ def _skip(text: str) -> dict[str, Any]:
 
 _COMMON: Final[dict[str, Callable[[str], Any]]] = {
     "timeout": _seconds,
-    "failure": _one_of(Failure),
-    "max": _count(1, PLACES_LIMIT),
+    "failure": one_of(Failure),
+    "max": whole_number(1, PLACES_LIMIT),
     "wait": _seconds,
-    "mode": _one_of(Mode),
+    "mode": one_of(Mode),
     "limit": _size,
-    "oversize": _one_of(Oversize),
+    "oversize": one_of(Oversize),
     "skip": _skip,
     "edits": _edits,
 }
@@ -314,10 +302,10 @@ _OF_TYPE: Final[dict[MemberType, dict[str, Callable[[str], Any]]]] = {
     MemberType.SPAMD: {"reject": _score, "user": _word},
     MemberType.RSPAMD: {"settings-id": _word, "user": _word, "tag": _word},
     MemberType.WORKER: {
-        "min": _count(0, 1000),
+        "min": whole_number(0, 1000),
         "idle": _seconds,
-        "requests": _count(1, 10**9),
-        "lifetime": _count(1, 10**9),
+        "requests": whole_number(1, 10**9),
+        "lifetime": whole_number(1, 10**9),
         "memory": _size,
         "start": _seconds,
     },

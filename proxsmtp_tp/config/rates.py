@@ -19,10 +19,10 @@ _DURATION = re.compile(
     r"(?P<first>[0-9]{1,6}[smhd])(?:[ \t]+x(?P<factor>[0-9]{1,3}))?(?:[ \t]+max[ \t]+(?P<most>[0-9]{1,6}[smhd]))?",
     re.IGNORECASE,
 )
-# A limit that a client needs longer for to recover is a lock, not a rate. The state of a limit, 64 bits of nanoseconds,
-# has space for 500 years.
+# After its burst a client waits a year at most: longer is a lock. The state of a limit, 64 bits of nanoseconds, has
+# space for 500 years.
 _RECOVERY_MAX = 366 * 86400
-# A lock that lasts longer is a firewall rule.
+# To refuse a client for longer, write a firewall rule.
 _LOCK_MAX = 10 * 366 * 86400
 
 

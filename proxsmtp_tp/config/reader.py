@@ -2,8 +2,8 @@
 
 It is read as proxsmtpd 1.10 reads it. The case of names does not matter. White space at both ends of a line and around
 the first colon is ignored, and so are comments and empty lines. Lines end with LF or CR LF. If a directive is given
-twice, the last value is used (but lists of rules are joined). Bytes that are not UTF-8 stay unchanged in commands and
-paths (surrogateescape), as in 1.10.
+twice, the last value is used (but values of `repeatable` kinds are joined). Bytes that are not UTF-8 stay unchanged in
+commands and paths (surrogateescape), as in 1.10.
 
 Diagnostics: ConfigError with the line and the fix of each problem; warnings for what is accepted but unusual.
 """

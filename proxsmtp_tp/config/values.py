@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxsmtp_tp.config.addresses import InetAddress, parse_address, parse_port
 from proxsmtp_tp.config.filter_lines import parse_filter, show_filter
+from proxsmtp_tp.config.parsing import one_of, whole_number
 from proxsmtp_tp.config.rates import ClientLimit, parse_at_once, parse_lock_duration, parse_rate
 from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
 
@@ -37,10 +38,6 @@ _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 # and a suffix.
 INSTANCE_MAX = 16
 _INSTANCE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{INSTANCE_MAX - 1}}}")
-
-
-INTEGER_MAX = 9_999_999_999
-"""The largest whole number that is read: it has ten digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,25 +201,12 @@ def parse_limits(text: str) -> tuple[ClientLimit, ...]:
 
 def integer(least: int, most: int) -> Kind:
     """Whole numbers in a range."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\+?[0-9]{1,10}", text) or not least <= int(text) <= most:
-            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return Kind(f"{least}..{most}", parse)
+    return Kind(f"{least}..{most}", whole_number(least, most))
 
 
 def choice(values: type[Enum]) -> Kind:
     """One of several words, in upper or lower case."""
-    words = [str(member.value) for member in values]
-
-    def parse(text: str) -> Enum:
-        if text.lower() not in words:
-            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
-        return values(text.lower())
-
-    return Kind("|".join(words), parse, lambda member: str(member.value))
+    return Kind("|".join(str(member.value) for member in values), one_of(values), lambda member: str(member.value))
 
 
 def show_list(values: tuple[object, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxsmtp_tp.config import values
 from proxsmtp_tp.config.directives.directive import Directive
+from proxsmtp_tp.config.parsing import INTEGER_MAX
 from proxsmtp_tp.config.settings import FilterDefault, FilterMode, FilterType
 
 # /proc/sys/kernel/pid_max is at most 2^22: no system runs more processes.
@@ -139,7 +140,7 @@ FILTERS: tuple[Directive, ...] = (
     Directive(
         "QuarantineMax",
         "quarantine_max",
-        values.integer(1, values.INTEGER_MAX),
+        values.integer(1, INTEGER_MAX),
         "How many octets the files in QuarantineDirectory may have. When it is full, clients are told to try again"
         " later (452).",
         since="2.1",

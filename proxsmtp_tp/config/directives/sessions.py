@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxsmtp_tp.config import values
 from proxsmtp_tp.config.directives.directive import Directive
+from proxsmtp_tp.config.parsing import INTEGER_MAX
 from proxsmtp_tp.config.settings import BareNewline, ConnectFailure
 
 # Two gigabytes: more than any server accepts.
@@ -67,7 +68,7 @@ SESSIONS: tuple[Directive, ...] = (
     Directive(
         "SpoolLimit",
         "spool_limit",
-        values.integer(0, values.INTEGER_MAX),
+        values.integer(0, INTEGER_MAX),
         "How many octets all messages that are stored for filters may take, in all workers together; 0 means no limit."
         " A message that would exceed it is refused with 452. In any case 64 MB of the file system of TempDirectory"
         " stay free, or one twentieth of it if that is less.",

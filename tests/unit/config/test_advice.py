@@ -1,4 +1,4 @@
-"""What check-config says of a valid file that probably does not mean it."""
+"""Warnings of check-config about a valid file that is probably not what was meant."""
 
 from __future__ import annotations
 
