@@ -29,4 +29,9 @@ def test_each_failed_trial_doubles_the_pause() -> None:
     now += PAUSE_MAX
     assert breaker.allows(now)
     assert breaker.succeeded()
-    assert breaker.allows(now)
+    for _ in range(2 * FAILURES):  # no trial any more
+        assert breaker.allows(now)
+    for _ in range(FAILURES):
+        breaker.failed(now)
+    assert not breaker.allows(now + PAUSE_MIN - 0.1)  # the first pause is short again
+    assert breaker.allows(now + PAUSE_MIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,13 @@ from proxsmtp_tp.filters.edits import (
     ChangeHeader,
     ChangeSender,
     DeleteRecipient,
+    InsertHeader,
     Quarantine,
+    RemoveHeader,
     ReplaceBody,
     ReplaceMessage,
 )
+from proxsmtp_tp.filters.endings import Ending, not_stored, trouble
 from proxsmtp_tp.filters.fields import FIELDS_LIMIT
 from proxsmtp_tp.filters.keeping import NoKeeper
 from proxsmtp_tp.filters.limit import ProcessLimit
@@ -31,7 +35,7 @@ from proxsmtp_tp.filters.mail import HEADER_LIMIT, Octets
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
 from proxsmtp_tp.filters.shadowing import AT_ONCE, Shadows
 from proxsmtp_tp.filters.spool import Spool
-from proxsmtp_tp.filters.spool_space import SpoolSpace
+from proxsmtp_tp.filters.spool_space import SpoolFullError, SpoolSpace
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.envelope import Envelope
@@ -214,6 +218,93 @@ def test_a_failure_is_what_the_policy_says_and_of_one_message(
     assert passed == TEXT
 
 
+def test_a_filter_without_a_connection_has_its_own_reply(run: Run, tmp_path: Path) -> None:
+    member = Fake(FilterFailedError("refused", unreachable=True))
+    assert run(Chain(tmp_path, member).judge())[0].reply == REPLIES[ChainEnding.UNREACHABLE]
+
+
+class Lost(Octets):
+    """A text that cannot be read back."""
+
+    def at(self, start: int, size: int) -> bytes:
+        raise OSError(errno.EIO, "lost")
+
+
+@pytest.mark.parametrize("policy", ["tempfail", "pass"])
+def test_a_message_that_is_lost_never_passes(run: Run, tmp_path: Path, policy: str) -> None:
+    """No filter has failed: so `failure=` does not decide."""
+    member = Fake(Judgement(edits=(ReplaceMessage(Lost(b"X: y\r\n\r\n")), AddHeader(b"X", b"y"))))
+    verdict, passed = run(Chain(tmp_path, (f"failure={policy}", member)).judge())
+    assert (verdict.action, passed) == (Action.TEMPFAIL, b"")
+    assert verdict.reply == not_stored(OSError()).reply
+
+
+def test_no_space_is_said(run: Run, tmp_path: Path) -> None:
+    """TempDirectory is full while the message comes."""
+    chain = Chain(tmp_path, Fake())
+
+    def full(_text: bytes) -> None:
+        raise SpoolFullError("full")
+
+    async def main() -> Verdict:
+        case = start(chain.filter)
+        case.run._original.write = full  # type: ignore[attr-defined]
+        case.write(TEXT)
+        case.finish()
+        verdict = await case.verdict()
+        case.run.close()
+        return verdict
+
+    assert run(main()).reply == trouble(Ending.SPOOL_FULL, "").reply
+
+
+def test_the_start_is_told_once(run: Run, tmp_path: Path) -> None:
+    chain = Chain(tmp_path, Fake(), Fake())
+    started: list[None] = []
+
+    async def main() -> None:
+        case = start(chain.filter)
+        case.owner.filter_started = lambda: started.append(None)  # type: ignore[method-assign]
+        case.write(TEXT)
+        case.finish()
+        await case.verdict()
+        case.run.close()
+
+    run(main())
+    assert len(started) == 1
+
+
+def test_the_last_reason_for_quarantine_counts(run: Run, tmp_path: Path) -> None:
+    held = [Fake(Judgement(edits=(Quarantine(reason),))) for reason in ("first", "second")]
+    verdict, _ = run(Chain(tmp_path, *held).judge())
+    assert verdict.said == "second"
+    assert told(verdict) == ["f0 quarantine", "f1 quarantine"]
+
+
+def test_standard_error_of_each_filter_has_its_name(run: Run, tmp_path: Path) -> None:
+    members = [Fake(Judgement(errors=errors)) for errors in ("one", "", "three")]
+    assert run(Chain(tmp_path, *members).judge())[0].errors == "f0: one; f2: three"
+
+
+@pytest.mark.parametrize("when", ["while it is judged", "after the verdict"])
+def test_a_client_that_leaves_gets_no_verdict(run: Run, tmp_path: Path, when: str) -> None:
+    chain = Chain(tmp_path, Fake())
+
+    async def main() -> None:
+        case = start(chain.filter)
+        case.write(TEXT)
+        case.finish()
+        if when == "after the verdict":
+            await until(lambda: case.run._settled, "the verdict", pause=0)  # type: ignore[attr-defined]
+        case.abort()
+        await pass_through(10)
+        assert not case.owner.verdicts
+        case.run.close()
+
+    run(main())
+    assert chain.space._tally.total == 0
+
+
 FORGING = 'no, id=forged, "x'
 
 
@@ -298,6 +389,38 @@ def test_an_edit_that_is_wrong_or_not_allowed_is_a_failure(run: Run, tmp_path: P
     assert passed.startswith(b"Subject: hello\r\nX: y\r\n")
 
 
+@pytest.mark.parametrize(
+    ("edit", "kind"),
+    [
+        (AddHeader(b"X", b"y"), "headers"),
+        (InsertHeader(1, b"X", b"y"), "headers"),
+        (ChangeHeader(b"Subject", 1, b"y"), "headers"),
+        (RemoveHeader(b"Subject"), "headers"),
+        (ReplaceBody(Octets(b"y\r\n")), "body"),
+        (ReplaceMessage(Octets(b"X: y\r\n\r\ny\r\n")), "body"),
+        (ReplaceMessage(Octets(b"X: y\r\n\r\ny\r\n")), "headers"),
+        (ChangeSender(b"new@x.example"), "sender"),
+        (AddRecipient(b"new@x.example"), "recipients"),
+        (DeleteRecipient(b"bob@example.net"), "recipients"),
+    ],
+)
+def test_an_edit_needs_its_kind(run: Run, tmp_path: Path, edit: Edit, kind: str) -> None:
+    kinds = {"headers", "body", "sender", "recipients"}
+    member = Fake(Judgement(edits=(edit,)))
+    assert (
+        run(Chain(tmp_path, (f"edits={','.join(kinds)}", member)).judge(envelope=_envelope()))[0].action is Action.PASS
+    )
+    verdict, _ = run(Chain(tmp_path, (f"edits={','.join(kinds - {kind})}", member)).judge(envelope=_envelope()))
+    assert verdict.reply == REPLIES[ChainEnding.NOT_ALLOWED]
+    assert f"{kind}: add it to edits=" in verdict.judged[0].text
+
+
+def test_a_header_that_is_too_large_can_be_kept(run: Run, tmp_path: Path) -> None:
+    member = Fake(Judgement(edits=(AddHeader(b"X", b"y"),)))
+    verdict, _ = run(Chain(tmp_path, ("failure=quarantine", member)).judge(b"A: " + b"x" * HEADER_LIMIT + b"\r\n\r\n"))
+    assert verdict.reply == chain_endings.NO_QUARANTINE
+
+
 @pytest.mark.parametrize("settings", ["", "mode=tag", "mode=tag limit=100", "failure=pass", "failure=reject"])
 @pytest.mark.parametrize(
     "text",
@@ -309,6 +432,7 @@ def test_a_header_that_is_too_large(run: Run, tmp_path: Path, settings: str, tex
     member = Fake(Judgement(edits=(AddHeader(b"X", b"y"),)))
     verdict, passed = run(Chain(tmp_path, (settings, member)).judge(text))
     assert (verdict.action, verdict.reply) == (Action.REJECT, chain_endings.HEADER_TOO_LARGE)
+    assert verdict.unjudged
     assert passed == b""
 
 
@@ -384,6 +508,14 @@ def test_tag(run: Run, tmp_path: Path) -> None:
     assert told(run(Chain(tmp_path, ("mode=tag", Fake())).judge())[0]) == ["f0 pass"]
     held = Fake(Judgement(edits=(Quarantine("a\r\nb"),)))
     assert b"\r\nX-Filter-f0: quarantine=a??b\r\n" in run(Chain(tmp_path, ("mode=tag", held)).judge())[1]
+
+
+def test_a_tag_is_one_line(run: Run, tmp_path: Path) -> None:
+    """RFC 5322 section 2.1.1: at most 998 octets, whatever the filter says."""
+    long = Fake(Judgement(edits=(Quarantine("a" * 5000),)))
+    _, passed = run(Chain(tmp_path, ("mode=tag", long)).judge())
+    (tag,) = [row for row in passed.split(b"\r\n") if row.startswith(b"X-Filter-f0: quarantine=aaa")]
+    assert 900 < len(tag) <= 998
 
 
 def test_a_tag_is_only_ours(run: Run, tmp_path: Path) -> None:

@@ -85,6 +85,57 @@ async def _later(entering: Coroutine[None, None, None]) -> None:
     await task
 
 
+def test_a_wait_that_is_shorter_stays(run_jumping: Run, clock: Clock) -> None:
+    async def main() -> None:
+        limit = ProcessLimit(1)
+        assert limit.enter(lambda: None)
+        assert not limit.enter(lambda: None)
+        clock.now += NEVER_EMPTY + 1
+        assert (limit.wait(OVERLOAD_WAIT / 2), limit.wait(60)) == (OVERLOAD_WAIT / 2, OVERLOAD_WAIT)
+
+    run_jumping(main())
+
+
+def test_who_gave_up_waits_no_more(run_jumping: Run) -> None:
+    """Without a place: it is not left in the line, where it would take one."""
+
+    async def main() -> None:
+        limit = ProcessLimit(1)
+        assert limit.enter(lambda: None, "192.0.2.1")
+        with pytest.raises(NoPlaceError):
+            await _later(_held(limit))
+        assert limit.waiting == 0
+        limit.leave("192.0.2.1")
+        await pass_through()
+        assert limit.taken == 0
+
+    run_jumping(main())
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_place_that_is_granted_while_the_client_leaves_is_free_again(run_jumping: Run, at: int) -> None:
+    """Before and after the event loop has told the waiting coroutine."""
+
+    async def main() -> None:
+        limit = ProcessLimit(1)
+        assert limit.enter(lambda: None)
+        task = asyncio.ensure_future(_entered(limit))
+        await pass_through()
+        limit.leave()
+        await pass_through(at)
+        task.cancel()
+        await asyncio.wait([task])
+        await pass_through()
+        assert (limit.taken, limit.waiting) == (0, 0)
+
+    run_jumping(main())
+
+
+async def _entered(limit: ProcessLimit) -> None:
+    async with place(limit, "", 30):
+        await asyncio.sleep(100)
+
+
 def test_an_empty_line_begins_anew(run_jumping: Run, clock: Clock) -> None:
     async def main() -> None:
         limit = ProcessLimit(1)
