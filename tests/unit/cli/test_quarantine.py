@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 TEXT = b"Subject: x\r\n\r\n.dot\r\nbody \xff\r\n"
 
 
-def _user_of(port: int) -> int | None:
-    """The user of the socket with this local port (proc(5), /proc/net/tcp)."""
+def _user_of(port: int, server: int) -> int | None:
+    """The user of the socket with this local port that is connected to the server's (proc(5), /proc/net/tcp).
+
+    Sockets of other connections may have the same local port.
+    """
+    ends = [f"0100007F:{port:04X}", f"0100007F:{server:04X}"]
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return next((int(row[7]) for row in rows if row[1].endswith(f":{port:04X}")), None)
+    return next((int(row[7]) for row in rows if row[1:3] == ends), None)
 
 
 class Server(threading.Thread):
@@ -41,9 +46,19 @@ class Server(threading.Thread):
         """Whose socket the client's is."""
 
     def run(self) -> None:
+        with self._listener, suppress(OSError):  # `end` ends accept(2); a client need not read the reply to QUIT
+            self._session()
+
+    def end(self) -> None:
+        """End it, whether or not a client came."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self.join(10)
+
+    def _session(self) -> None:
         peer, (_, port) = self._listener.accept()
-        self.user = _user_of(port)
-        with self._listener, peer, peer.makefile("rwb", buffering=0) as file:
+        self.user = _user_of(port, self.port)
+        with peer, peer.makefile("rwb", buffering=0) as file:
             file.write(b"220 mx\r\n")
             while line := file.readline():
                 self.lines.append(line.rstrip(b"\r\n"))
@@ -75,9 +90,7 @@ def server() -> Iterator[Server]:
     started = Server()
     started.start()
     yield started
-    if started.is_alive():
-        socket.create_connection(("127.0.0.1", started.port)).close()
-        started.join(10)
+    started.end()
 
 
 def kept(folder: QuarantineFolder, port: int) -> str:
