@@ -83,6 +83,7 @@ async def _hear(stream: Stream, dialogue: MilterDialogue) -> None:
     data = await stream.reader.read(READ_SIZE)
     if data:
         dialogue.feed(data)
+        await asyncio.sleep(0)  # more may have been read ahead
     else:
         dialogue.closed()
 

@@ -65,8 +65,11 @@ def request_head(size: int, lines: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"\r\n".join([*head, b"", b""])
 
 
+_PRINTABLE = bytes(octet if octet >= 32 and octet != 127 else 63 for octet in range(256))
+
+
 def _clean(value: bytes) -> bytes:
-    return bytes(octet if octet >= 32 and octet != 127 else 63 for octet in value)
+    return value.translate(_PRINTABLE)
 
 
 def json_size(head: Head) -> int | None:

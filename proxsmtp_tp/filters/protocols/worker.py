@@ -32,6 +32,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 from proxsmtp_tp.filters import edits
 from proxsmtp_tp.filters.protocols.errors import ProtocolError, excerpt
@@ -47,8 +48,11 @@ HEAD_LIMIT = 1 << 20
 EDITS_LIMIT = 1000
 """Edits of one answer (`editing` has the same limit)."""
 
+LINES_LIMIT = EDITS_LIMIT + 100
+"""Lines of a head: each costs a microsecond, in the event loop."""
+
 _ENCODED = re.compile(rb"[^ -$&-~]")
-_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_AS_WRITTEN = [b"%%%02X" % octet if _ENCODED.match(bytes((octet,))) else bytes((octet,)) for octet in range(256)]
 _END = re.compile(rb"\n\r?\n")
 _NAME = re.compile(rb"[a-z][a-z-]*")
 _NUMBER = re.compile(rb"[0-9]{1,12}")
@@ -75,12 +79,12 @@ class WorkerAnswer:
 
 def encode(value: bytes) -> bytes:
     """A value as we write it."""
-    return _ENCODED.sub(lambda found: b"%%%02X" % found[0][0], value)
+    return b"".join(map(_AS_WRITTEN.__getitem__, value)) if _ENCODED.search(value) else value
 
 
 def decode(value: bytes) -> bytes:
     """A value as it was meant."""
-    return _PERCENT.sub(lambda found: bytes.fromhex(found[1].decode()), value)
+    return unquote_to_bytes(value)
 
 
 def request_head(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -91,22 +95,26 @@ def request_head(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
 class HeadReader:
     """Reads one head of a worker. `lines` when it is complete; `rest`: the octets behind it."""
 
-    __slots__ = ("_buffer", "_looked_at", "lines", "rest")
+    __slots__ = ("_buffer", "_lines_seen", "_looked_at", "lines", "rest")
 
     def __init__(self) -> None:
         self.lines: tuple[tuple[bytes, bytes], ...] | None = None
         self.rest = b""
         self._buffer = bytearray(b"\n")  # so that a head without a line ends as others do
-        self._looked_at = 0
+        self._looked_at = self._lines_seen = 0
 
     def feed(self, data: bytes) -> None:
         """Take what the worker wrote. Raises ProtocolError."""
+        before = len(self._buffer)
         self._buffer += data
         end = _END.search(self._buffer, self._looked_at)
         self._looked_at = max(0, len(self._buffer) - 2)  # the end may have come in part
         size = end.start() if end else len(self._buffer)
         if size > HEAD_LIMIT:
             raise ProtocolError(f"a head of more than {HEAD_LIMIT} octets: {excerpt(self._buffer[1:100])}")
+        self._lines_seen += self._buffer.count(b"\n", before, size)
+        if self._lines_seen > LINES_LIMIT:
+            raise ProtocolError(f"a head of more than {LINES_LIMIT} lines")
         if end:
             self.lines = tuple(map(_pair, bytes(self._buffer[1 : end.start()]).split(b"\n")))
             self.rest = bytes(self._buffer[end.end() :])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import uvloop
 
+from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.filters import milter
+from proxsmtp_tp.filters.asking import READ_SIZE, read_whole
 from proxsmtp_tp.filters.member import FilterFailedError
+from proxsmtp_tp.filters.streams import Stream
 from proxsmtp_tp.filters.verdict import Action
 from tests.unit.filters.member_harness import TEXT, judge, server
 
@@ -30,6 +34,53 @@ def run(
             return await judge(f"x {kind} {address} {settings}", text, str(path.parent))
 
     return asyncio.run(case())
+
+
+class Recorder:
+    """A reader of an answer: what it is given at once, and whether others had their turn in between."""
+
+    def __init__(self, octets: int) -> None:
+        self._missing = octets
+        self.sizes: list[int] = []
+        self.turns = 0
+        self.waited: list[int] = []
+
+    @property
+    def done(self) -> bool:
+        return not self._missing
+
+    def feed(self, data: bytes) -> None:
+        self._missing -= len(data)
+        self.sizes.append(len(data))
+        self.waited.append(self.turns)
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self.turns += 1
+
+    def closed(self) -> None:
+        raise AssertionError
+
+
+async def hear(stream: Stream, recorder: Any) -> None:
+    while not recorder.done:
+        await milter._hear(stream, recorder)
+
+
+@pytest.mark.parametrize("read", [read_whole, hear])
+def test_a_flood_of_an_answer_is_read_in_turns(read: Callable[[Stream, Any], Coroutine[Any, Any, None]]) -> None:
+    """What was read ahead comes without waiting: other connections are served in between."""
+
+    async def case() -> Recorder:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"x" * 131072)
+        recorder = Recorder(131072)
+        await read(Stream(reader, cast("Any", None), UnixAddress("/x")), recorder)
+        return recorder
+
+    seen = asyncio.run(case())
+    assert max(seen.sizes) == READ_SIZE <= 16384
+    assert seen.waited == list(range(len(seen.sizes)))
 
 
 def saying(octets: bytes) -> Callable[..., Coroutine[Any, Any, None]]:

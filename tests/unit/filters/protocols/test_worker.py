@@ -20,6 +20,7 @@ from proxsmtp_tp.filters.edits import (
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 from proxsmtp_tp.filters.protocols.worker import (
     HEAD_LIMIT,
+    LINES_LIMIT,
     HeadReader,
     WorkerAnswer,
     check_ready,
@@ -71,6 +72,21 @@ def test_a_long_head_octet_by_octet() -> None:
         reader.feed(bytes((octet,)))
     assert reader.lines == ((b"reason", b"x" * 100_000),)
     assert time.process_time() - before < 20
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_the_lines_of_a_head_are_few_and_those_of_the_message_are_not_counted(size: int) -> None:
+    """A line costs time in the event loop, which other connections need."""
+    head, reader = b"a=\n" * LINES_LIMIT + b"\n" + b"\n" * 2 * LINES_LIMIT, HeadReader()
+    while reader.lines is None:
+        reader.feed(head[:size])
+        head = head[size:]
+    assert len(reader.lines) == LINES_LIMIT
+    reader = HeadReader()
+    for _ in range(LINES_LIMIT):
+        reader.feed(b"a=\n")
+    with pytest.raises(ProtocolError, match="lines"):
+        reader.feed(b"a=\n")
 
 
 def test_ready() -> None:
