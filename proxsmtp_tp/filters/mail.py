@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 CHUNK = 64 * 1024
 """Octets that are read at a time."""
 
-HEADER_LIMIT = 4 << 20
-"""Octets of a header that is read as fields. Real ones have some kilobytes; Postfix cuts each field at 100 kB."""
+HEADER_LIMIT = 1 << 20
+"""Octets of a header that is read as fields: the limit of Exim (header_maxsize). Real ones have some kilobytes; Postfix
+cuts each field at 100 kB. To read so many takes some milliseconds, and they are in memory while filters judge."""
 
 
 class Text(Protocol):

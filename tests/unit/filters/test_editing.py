@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ from proxsmtp_tp.filters.edits import (
     ReplaceBody,
     ReplaceMessage,
 )
-from proxsmtp_tp.filters.fields import HeaderOpenError, HeaderTooLargeError, parse_header
+from proxsmtp_tp.filters.fields import FIELDS_LIMIT, HeaderOpenError, HeaderTooLargeError, parse_header
 from proxsmtp_tp.filters.mail import HEADER_LIMIT, Mail, Octets
 from proxsmtp_tp.smtp.envelope import Envelope
 
@@ -157,6 +159,12 @@ def test_edits_of_a_header_are_few_where_it_has_many_fields() -> None:
             editing.apply(many, ENVELOPE, [Quarantine("x"), *[edit] * 21])
     few = Mail.of(Octets(b"X: y\r\n" * 200 + b"\r\n"))
     editing.apply(few, ENVELOPE, [InsertHeader(100, b"A", b"z")] * 1000)
+
+
+def test_the_limits_of_a_header_are_in_the_documentation() -> None:
+    text = (Path(__file__).parents[3] / "docs/filters.md").read_text()
+    assert f"a header of more than {HEADER_LIMIT >> 20} MiB or {FIELDS_LIMIT:,} fields is refused (552)" in text
+    assert f"edits times fields exceed {editing.WALKS_LIMIT:,}." in text
 
 
 def test_a_large_header_is_read() -> None:
