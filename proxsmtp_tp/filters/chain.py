@@ -75,7 +75,6 @@ class ChainRun:
         self._verdict: Verdict | None = None
         self._settled = False
         self._aborted = False
-        self._started = False
         self._judged: Reader | None = None
         self.edits: tuple[str, ...] = ()
         """For a trial: what the filters wanted to change, one line for each edit."""
@@ -114,6 +113,18 @@ class ChainRun:
     def failed(self, error: Exception) -> None:
         """CallbackOwner: no verdict will come."""
         self._owner.filter_failed(error)
+
+    # PlaceOwner, of each filter. After `abort` a filter may still get its place: the owner has another message then.
+
+    def filter_waits(self) -> None:
+        """PlaceOwner."""
+        if not self._aborted:
+            self._owner.filter_waits()
+
+    def filter_started(self) -> None:
+        """PlaceOwner."""
+        if not self._aborted:
+            self._owner.filter_started()
 
     # The message.
 
@@ -159,7 +170,7 @@ class ChainRun:
         quarantine: str | None = None
         unjudged = False
         for link in self._chain.links:
-            answer = await link.ask(mail, request, self._texts.append, self._filter_started)
+            answer = await link.ask(mail, request, self._texts.append, self)
             answers.append(answer)
             self.edits += tuple(f"{link.name}: {shown_edit(edit)}" for edit in answer.edits)
             if answer.refusal is not None:
@@ -192,11 +203,6 @@ class ChainRun:
 
     async def _kept_back(self, mail: Mail, envelope: Envelope, reason: str) -> Verdict:
         return await self._chain.keeper.quarantine(mail, self._request, envelope, reason=reason)
-
-    def _filter_started(self) -> None:
-        if not self._started:
-            self._started = True
-            self._owner.filter_started()
 
     def _settle(self, verdict: Verdict) -> None:
         """Set the verdict, unless there is one already. The owner gets it from the event loop."""

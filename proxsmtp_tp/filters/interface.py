@@ -55,13 +55,20 @@ class FilterRequest:
         return self.server.partition("%")[0]
 
 
-class FilterOwner(Protocol):
-    """The user of a run. Callbacks come from the event loop, never from inside a call to the run, but for
-    `filter_started`.
-    """
+class PlaceOwner(Protocol):
+    """Is told of the places of a message, for what is shown and measured. The filters of a chain tell it in turn."""
+
+    def filter_waits(self) -> None:
+        """The message waits for a place (FilterProcesses, `max=`) from now on."""
 
     def filter_started(self) -> None:
-        """The filter has a place (FilterProcesses) and is started now, perhaps within `finish`. For what is shown."""
+        """The filter has a place, and is started now."""
+
+
+class FilterOwner(PlaceOwner, Protocol):
+    """The user of a run. Callbacks come from the event loop, never from inside a call to the run, but for those of
+    PlaceOwner, which may come within `finish`.
+    """
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """The verdict, exactly once; it may come before the message is complete. After it, `write` is ignored."""

@@ -120,6 +120,7 @@ class Judging(ABC):
         else:
             self._clock = Clock(self._loop, self._limit.wait(self._timeout), self._waited_in_vain)
             self._clock.start()
+            self._owner.filter_waits()
 
     @callback
     def _granted(self) -> None:

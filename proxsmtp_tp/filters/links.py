@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from proxsmtp_tp.filters import editing, edits
 from proxsmtp_tp.filters.breaker import Breaker
 from proxsmtp_tp.filters.chain_endings import HEADER_TOO_LARGE, NOT_CHECKED, OVERSIZE, REPLIES, USUAL, ChainEnding
 from proxsmtp_tp.filters.fields import HeaderTooLargeError
-from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
+from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError, PlacingMember
 from proxsmtp_tp.filters.queueing import NoPlaceError, place
 from proxsmtp_tp.filters.stderr import LINE_LIMIT
 from proxsmtp_tp.filters.verdict import Action
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.filters.edits import Edit
-    from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.interface import FilterRequest, PlaceOwner
     from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.mail import Mail, Text
     from proxsmtp_tp.filters.member import Member
@@ -54,13 +53,12 @@ class Answer:
 
 
 class Link:
-    """A filter of a chain. `places`: for `max=`; with `takes_places` the member takes and frees them itself."""
+    """A filter of a chain. `places`: for `max=`; a PlacingMember takes and frees them itself."""
 
-    def __init__(self, line: FilterLine, member: Member, places: ProcessLimit, *, takes_places: bool = False) -> None:
+    def __init__(self, line: FilterLine, member: Member, places: ProcessLimit) -> None:
         self.line = line
         self.member = member
         self.places = places
-        self._takes_places = takes_places
         self._breaker = Breaker()
 
     @property
@@ -74,10 +72,10 @@ class Link:
         return self.places.taken
 
     async def ask(
-        self, mail: Mail, request: FilterRequest, keep: Callable[[Text], None], started: Callable[[], None]
+        self, mail: Mail, request: FilterRequest, keep: Callable[[Text], None], owner: PlaceOwner | None = None
     ) -> Answer:
-        """Let the filter judge a message, and apply what it wants. `keep` takes each text that it makes; `started` is
-        called when it begins. Raises OSError if the message is lost.
+        """Let the filter judge a message, and apply what it wants. `keep` takes each text that it makes; `owner` is
+        told when the message waits for a place, and when it has one. Raises OSError if the message is lost.
         """
         began = asyncio.get_running_loop().time()
 
@@ -89,7 +87,7 @@ class Link:
         try:
             if self.line.limit and mail.size > self.line.limit:
                 return self._oversize(mail, request, judged)
-            judgement = await self._judgement(mail, request, started)
+            judgement = await self._judgement(mail, request, owner)
             for edit in judgement.edits:
                 if isinstance(edit, edits.ReplaceBody | edits.ReplaceMessage):
                     keep(edit.text)
@@ -116,13 +114,13 @@ class Link:
 
     # The filter is asked.
 
-    async def _judgement(self, mail: Mail, request: FilterRequest, started: Callable[[], None]) -> Judgement:
+    async def _judgement(self, mail: Mail, request: FilterRequest, owner: PlaceOwner | None) -> Judgement:
         """Ask the filter. Raises FilterFailedError."""
         loop = asyncio.get_running_loop()
         if not self._breaker.allows(loop.time()):
             raise _failure(ChainEnding.PAUSED)
         try:
-            judgement = await self._asked(mail, request, started)
+            judgement = await self._asked(mail, request, owner)
         except NotAskedError:
             self._breaker.undecided()
             raise
@@ -144,16 +142,12 @@ class Link:
         if self._breaker.succeeded():
             log.warning("filter %s answers again", self.name)
 
-    async def _asked(self, mail: Mail, request: FilterRequest, started: Callable[[], None]) -> Judgement:
+    async def _asked(self, mail: Mail, request: FilterRequest, owner: PlaceOwner | None) -> Judgement:
         try:
-            async with AsyncExitStack() as held:
-                if self._takes_places:  # it has its own clock, too
-                    started()
-                    return await self.member.judge(mail, request)
-                await held.enter_async_context(place(self.places, request.client, self.line.wait))
-                started()
-                async with asyncio.timeout(self.line.timeout):
-                    return await self.member.judge(mail, request)
+            if isinstance(self.member, PlacingMember):
+                return await self.member.judge(mail, request, owner)
+            async with place(self.places, request.client, self.line.wait, owner), asyncio.timeout(self.line.timeout):
+                return await self.member.judge(mail, request)
         except NoPlaceError:
             raise NotAskedError(ChainEnding.NO_PLACE.value, reply=REPLIES[ChainEnding.NO_PLACE]) from None
         except TimeoutError:

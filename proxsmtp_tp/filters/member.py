@@ -8,6 +8,7 @@ cancelled when the verdict is not needed any more (the client left), or when `ti
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +16,7 @@ from proxsmtp_tp.filters.verdict import Action
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.edits import Edit
-    from proxsmtp_tp.filters.interface import FilterRequest
+    from proxsmtp_tp.filters.interface import FilterRequest, PlaceOwner
     from proxsmtp_tp.filters.mail import Mail
     from proxsmtp_tp.smtp.replies import Reply
 
@@ -67,3 +68,17 @@ class Member(Protocol):
     def close(self) -> None:
         """The worker ends: close idle connections and end processes, at once. Running `judge` coroutines are
         cancelled."""
+
+
+class PlacingMember(ABC):
+    """A Member that takes and frees the places of `max=` itself, since they are in use until a process or connection
+    has ended, after the verdict. It has a clock of its own, too, for the time in place.
+    """
+
+    @abstractmethod
+    async def judge(self, mail: Mail, request: FilterRequest, owner: PlaceOwner | None = None) -> Judgement:
+        """Member. `owner` is told when the message waits for a place, and when it has one; None: nobody is."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Member."""

@@ -131,6 +131,10 @@ class MonitorRun:
         """FilterOwner."""
         self._owner.filter_failed(error)
 
+    def filter_waits(self) -> None:
+        """FilterOwner."""
+        self._owner.filter_waits()
+
     def filter_started(self) -> None:
         """FilterOwner."""
         self._owner.filter_started()

@@ -21,7 +21,7 @@ class Parts:
     space: SpoolSpace
     """For a body or message that the filter returns: `spool.Spool(space)`."""
     limit: ProcessLimit
-    """`max=` and `wait=`: the types in TAKE_PLACES take and free places, for the others the chain does it."""
+    """`max=` and `wait=`: a PlacingMember takes and frees places, for the others the chain does it."""
     default: FilterDefault = FilterDefault.REJECT
     """FilterDefault."""
     hostname: str = field(default_factory=socket.gethostname)

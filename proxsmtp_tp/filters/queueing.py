@@ -11,6 +11,7 @@ from proxsmtp_tp.filters.callbacks import callback
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from proxsmtp_tp.filters.interface import PlaceOwner
     from proxsmtp_tp.filters.limit import ProcessLimit
 
 
@@ -19,10 +20,14 @@ class NoPlaceError(Exception):
 
 
 @asynccontextmanager
-async def place(limit: ProcessLimit, client: str, seconds: float) -> AsyncIterator[None]:
-    """Hold a place; wait for it for so many seconds at most. Raises NoPlaceError."""
-    await _Waiter(limit, client).entered(seconds)
+async def place(
+    limit: ProcessLimit, client: str, seconds: float, owner: PlaceOwner | None = None
+) -> AsyncIterator[None]:
+    """Hold a place; wait for it for so many seconds at most. `owner` is told of it. Raises NoPlaceError."""
+    await _Waiter(limit, client).entered(seconds, owner)
     try:
+        if owner is not None:
+            owner.filter_started()
         yield
     finally:
         limit.leave(client)
@@ -36,11 +41,13 @@ class _Waiter:
         self._client = client
         self._free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def entered(self, seconds: float) -> None:
+    async def entered(self, seconds: float, owner: PlaceOwner | None) -> None:
         """Have a place. Raises NoPlaceError."""
         if self._limit.enter(self._granted, self._client):
             return
         try:
+            if owner is not None:
+                owner.filter_waits()
             async with asyncio.timeout(self._limit.wait(seconds)):
                 await self._free
         except BaseException as error:

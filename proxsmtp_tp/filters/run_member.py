@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxsmtp_tp.filters.edits import ReplaceMessage
 from proxsmtp_tp.filters.endings import REPLIES, Ending
 from proxsmtp_tp.filters.mail import CHUNK, Mail, Reader
-from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError
+from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError, PlacingMember
 from proxsmtp_tp.filters.scanner_endings import REPLIES as SCANNER_REPLIES
 from proxsmtp_tp.filters.scanner_endings import ScannerEnding
 from proxsmtp_tp.filters.spool import Spool
@@ -22,9 +22,8 @@ from proxsmtp_tp.smtp.data import Normalizer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
+    from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest, PlaceOwner
     from proxsmtp_tp.filters.mail import Text
-    from proxsmtp_tp.filters.member import Member
     from proxsmtp_tp.filters.spool_space import SpoolSpace
     from proxsmtp_tp.filters.verdict import Verdict
 
@@ -53,13 +52,21 @@ class StoredFilter(Protocol):
 
 
 class _Owner:
-    """The owner of a run."""
+    """The owner of a run. `owner` is told of places."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: PlaceOwner | None) -> None:
+        self._owner = owner
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
+    def filter_waits(self) -> None:
+        """FilterOwner."""
+        if self._owner is not None:
+            self._owner.filter_waits()
+
     def filter_started(self) -> None:
-        """FilterOwner: the chain has told already."""
+        """FilterOwner."""
+        if self._owner is not None:
+            self._owner.filter_started()
 
     def filter_verdict(self, verdict: Verdict) -> None:
         """FilterOwner."""
@@ -72,20 +79,20 @@ class _Owner:
             self.verdict.set_exception(error)
 
 
-class RunMember:
-    """A Member."""
+class RunMember(PlacingMember):
+    """A PlacingMember."""
 
     def __init__(self, judge: StoredFilter, space: SpoolSpace) -> None:
         self._judge = judge
         self._space = space
 
-    async def judge(self, mail: Mail, request: FilterRequest) -> Judgement:
-        """Member."""
-        owner = _Owner()
-        run = self._judge.start_stored(request, owner, Reader(mail))
+    async def judge(self, mail: Mail, request: FilterRequest, owner: PlaceOwner | None = None) -> Judgement:
+        """PlacingMember."""
+        asked = _Owner(owner)
+        run = self._judge.start_stored(request, asked, Reader(mail))
         try:
             run.finish()
-            verdict = await owner.verdict
+            verdict = await asked.verdict
             if verdict.action is not Action.PASS:
                 return _judgement(verdict)
             output = run.take_output()
@@ -163,18 +170,18 @@ def _judgement(verdict: Verdict) -> Judgement:
     return Judgement(verdict.action, verdict.reply, verdict.detail, verdict.said, verdict.errors)
 
 
-class FirstReachable:
-    """A Member: several of the same kind, of which the next is used if one cannot be connected to."""
+class FirstReachable(PlacingMember):
+    """Several of the same kind, of which the next is used if one cannot be connected to."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[PlacingMember]) -> None:
         self._members = tuple(members)
 
-    async def judge(self, mail: Mail, request: FilterRequest) -> Judgement:
-        """Member."""
+    async def judge(self, mail: Mail, request: FilterRequest, owner: PlaceOwner | None = None) -> Judgement:
+        """PlacingMember."""
         reasons = []
         for member in self._members:
             try:
-                return await member.judge(mail, request)
+                return await member.judge(mail, request, owner)
             except FilterFailedError as error:
                 if not error.unreachable:
                     raise

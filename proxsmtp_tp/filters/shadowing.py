@@ -59,7 +59,7 @@ class Shadows:
         texts: list[Text] = [original]
         try:
             for link in self.links:
-                answer = await link.ask(Mail.of(original), request, texts.append, _nothing)
+                answer = await link.ask(Mail.of(original), request, texts.append)
                 said = answer.judged
                 log.info(
                     "%s: shadow filter %s: would %s after %.3f s, the verdict was %s: %s, id=%s",
@@ -84,7 +84,3 @@ class Shadows:
         if self._left_out:
             log.info("shadow filters did not get %d messages: they are too slow", self._left_out)
             self._left_out = 0
-
-
-def _nothing() -> None:
-    """Nobody is told that a shadow filter begins."""

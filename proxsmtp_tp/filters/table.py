@@ -19,7 +19,7 @@ from proxsmtp_tp.filters.quarantine import Quarantine
 from proxsmtp_tp.filters.shadowing import Shadows
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool_space import SpoolSpace
-from proxsmtp_tp.filters.types import TAKE_PLACES, TYPES
+from proxsmtp_tp.filters.types import TYPES
 from proxsmtp_tp.smtp.replies import Reply
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | No
     for line in settings.filter:
         limit = ProcessLimit(line.max, chain_places(line.name) if chain_places is not None else None, line.wait)
         member = TYPES[line.type](line, parts_of(settings, space, limit))
-        links.append(Link(line, member, limit, takes_places=line.type in TAKE_PLACES))
+        links.append(Link(line, member, limit))
     judging = [link for link in links if link.line.mode is not Mode.SHADOW]
     shadows = [link for link in links if link.line.mode is Mode.SHADOW]
     return ChainFilter(judging, Shadows(shadows), space, keeper)

@@ -43,6 +43,9 @@ class _Owner:
     def __init__(self) -> None:
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
+    def filter_waits(self) -> None:
+        """FilterOwner."""
+
     def filter_started(self) -> None:
         """FilterOwner."""
 

@@ -49,6 +49,3 @@ TYPES: Final[dict[MemberType, Callable[[FilterLine, Parts], Member]]] = {
     MemberType.RSPAMD: RspamdMember,
     MemberType.WORKER: WorkerMember,
 }
-
-TAKE_PLACES: Final = frozenset({MemberType.PIPE, MemberType.FILE, MemberType.SMTP})
-"""Types whose places are in use until a process or connection has ended, after the verdict."""

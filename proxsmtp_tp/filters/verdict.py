@@ -47,3 +47,14 @@ class Verdict:
     """With PASS: the envelope that the filters of a chain want. None: the client's."""
     judged: tuple[FilterJudged, ...] = ()
     """What each filter of a chain said; empty: there is no chain."""
+
+    @property
+    def failure(self) -> str:
+        """Why a filter failed to judge the message, as one line for the log; empty: none has failed.
+
+        The message may have passed, or may be kept (`failure=`), and with FilterMode monitor it has passed.
+        """
+        if self.monitored is not None:
+            return self.monitored.failure
+        failed = (f"{each.name}: {each.text}" for each in self.judged if each.verdict == "failed")
+        return next(failed, "" if self.action is Action.PASS or self.said else self.detail)

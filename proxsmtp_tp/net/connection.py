@@ -215,8 +215,12 @@ class Connection:
     def _tell_client_full(self) -> None:
         self.feed(events.ClientFull(self._pressure.client_is_full))
 
+    def filter_waits(self) -> None:
+        """The current message waits for a place for a filter from now on."""
+        self._shown.filter_waits(self.loop.time())
+
     def filter_started(self) -> None:
-        """The filter of the current message runs from now on."""
+        """A filter of the current message runs from now on."""
         self._shown.filter_started(self.loop.time())
 
     def failed(self, error: BaseException) -> None:

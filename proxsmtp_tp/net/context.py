@@ -70,6 +70,9 @@ class WorkerContext:
 
     def remember(self, client: str, verdict: Verdict) -> None:
         """Show `status` and `doctor` how the message of a client was judged."""
+        if verdict.failure:
+            self.admission.recent_verdicts.failed(self.worker, client, verdict.failure)
+            return
         if verdict.action is Action.PASS:
             self.admission.recent_verdicts.worked(self.worker)
             return

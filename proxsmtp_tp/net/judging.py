@@ -45,8 +45,11 @@ class JudgingOwner(Protocol):
     def feed(self, event: events.Event) -> None:
         """Feed one event to the session."""
 
+    def filter_waits(self) -> None:
+        """The current message waits for a place for its filter, or for the next one of the chain."""
+
     def filter_started(self) -> None:
-        """The filter of the current message runs."""
+        """The filter of the current message runs, or the next one of the chain."""
 
     def failed(self, error: Exception) -> None:
         """A bug: end the connection."""
@@ -113,6 +116,7 @@ class Judging:
         run, self.run = self.run, None
         self._reading = False
         if run is not None:
+            self._times.left(self._loop.time())
             run.abort()
             run.close()
 
@@ -152,6 +156,11 @@ class Judging:
             owner.feed(events.MessageEnd())
 
     # FilterOwner.
+
+    def filter_waits(self) -> None:
+        """The message waits for a place."""
+        self._times.waits(self._loop.time())
+        self._owner.filter_waits()
 
     def filter_started(self) -> None:
         """The filter has a place and runs."""

@@ -61,6 +61,8 @@ def measure(measured: WorkerMetrics, facts: Transaction) -> None:
     words[metrics.MESSAGE_BYTES] += facts.size
     if verdict:
         words[metrics.VERDICTS["error" if status == _FAILED and verdict != "pass" else verdict]] += 1
+    if facts.filter_failed:
+        words[metrics.FILTER_FAILURES] += 1
     if facts.origin == "server" and facts.reply[:1] in {b"4", b"5"}:
         words[_MESSAGE_REFUSED] += 1
     if seconds.server is not None:
@@ -88,24 +90,53 @@ def count_crash(measured: WorkerMetrics) -> None:
 
 
 class FilterTimes:
-    """Measures how long a message waits for its filter, and how long the filter runs."""
+    """Measures how long a message waits for places of its filters, and how long the filters run: two sums, which are
+    together the time from its end to the verdict. Of a message that no filter has judged, nothing is measured.
+    """
 
-    __slots__ = ("_complete", "_measured", "_started")
+    __slots__ = ("_measured", "_ran", "_since", "_started", "_waited", "_waiting")
 
     def __init__(self, measured: WorkerMetrics) -> None:
         self._measured = measured
-        self._complete = self._started = 0.0
+        self._since = self._waited = self._ran = 0.0
+        self._waiting = self._started = False
 
     def complete(self, now: float) -> None:
         """The message is complete: it waits for a free filter."""
-        self._complete, self._started = now, 0.0
+        self._since, self._waited, self._ran = now, 0.0, 0.0
+        self._waiting, self._started = True, False
+
+    def waits(self, now: float) -> None:
+        """The message waits for a place, perhaps of a further filter."""
+        self._add(now)
+        self._waiting = True
 
     def started(self, now: float) -> None:
-        """The filter has started."""
-        self._started = now
-        self._measured.observe(metrics.FILTER_WAIT, now - self._complete)
+        """A filter has started, perhaps a further one."""
+        self._add(now)
+        self._waiting, self._started = False, True
 
     def verdict(self, now: float) -> None:
         """There is a verdict, perhaps without a filter run."""
+        self._add(now)
         if self._started:
-            self._measured.observe(metrics.FILTER, now - self._started)
+            self._measured.observe(metrics.FILTER, self._ran)
+        self._observe_wait()
+
+    def left(self, now: float) -> None:
+        """The verdict is not needed any more. Only how long the message waited is known. Idempotent."""
+        self._add(now)
+        self._observe_wait()
+
+    def _add(self, now: float) -> None:
+        """Add the time since the last call to one of the sums."""
+        seconds, self._since = now - self._since, now
+        if self._waiting:
+            self._waited += seconds
+        else:
+            self._ran += seconds
+
+    def _observe_wait(self) -> None:
+        if self._started:
+            self._started = False
+            self._measured.observe(metrics.FILTER_WAIT, self._waited)

@@ -30,7 +30,7 @@ _PHASES: dict[Wait, int] = {
     Wait.NOTHING: int(SessionPhase.CONNECTING),
 }
 _VERDICT = Wait.VERDICT
-_FILTER, _CLOSING = int(SessionPhase.FILTER), int(SessionPhase.CLOSING)
+_FILTER, _WAITING, _CLOSING = (int(each) for each in (SessionPhase.FILTER, SessionPhase.WAITING, SessionPhase.CLOSING))
 # Names of the module, since Python 3.11 takes a third of a microsecond for a member of an Enum, and a session does this
 # a dozen times.
 
@@ -75,11 +75,19 @@ class ShownSession:
         """A message is to be judged. Its filter does not run yet."""
         self._filtering = False
 
+    def filter_waits(self, now: float) -> None:
+        """The current message waits for a place from now on: of the first filter, or of another one of the chain."""
+        if self._filtering:
+            self._filtering = False
+            if self._wait is _VERDICT:
+                self._enter(_WAITING, now)
+
     def filter_started(self, now: float) -> None:
-        """The filter of the current message runs from now on."""
-        self._filtering = True
-        if self._wait is _VERDICT:
-            self._enter(_FILTER, now)
+        """A filter of the current message runs from now on."""
+        if not self._filtering:
+            self._filtering = True
+            if self._wait is _VERDICT:
+                self._enter(_FILTER, now)
 
     def closing(self, now: float) -> None:
         """The last reply was sent."""

@@ -39,7 +39,7 @@ def _places(answer: dict[str, Any]) -> Iterator[str]:
     if filters.get("waiting") and filters.get("oldest_wait", 0) >= LONG_WAIT:
         yield (
             f"{filters['waiting']} messages wait for the filter, the oldest for {filters['oldest_wait']:.0f} s, while"
-            f" {filters['limit']} run: make the filter faster, or raise FilterProcesses"
+            f" {filters['limit']} run: make the filter faster, or raise FilterProcesses, or max= of a Filter line"
         )
 
 

@@ -213,6 +213,7 @@ class Record:
             verdict=verdict.action.value if verdict is not None else "",
             monitored=verdict.monitored.action.value if verdict is not None and verdict.monitored is not None else "",
             judged=verdict.judged if verdict is not None else (),
+            filter_failed=verdict is not None and bool(verdict.failure),
             filter_words=filtered or (verdict.said if verdict is not None else ""),
             size=message.decoder.size if message is not None else 0,
             changed=text.changed

@@ -101,6 +101,8 @@ class Transaction:
     """The filter's verdict: pass, reject, tempfail, discard, quarantine; empty: there was none."""
     monitored: str = ""
     """FilterMode monitor: the verdict with FilterMode enforce; empty: the same as `verdict`."""
+    filter_failed: bool = False
+    """A filter failed to judge the message, whatever became of it (`Verdict.failure`)."""
     filter_words: str = ""
     """How the filter ended, or what it said."""
     judged: tuple[FilterJudged, ...] = ()

@@ -125,7 +125,7 @@ SERVER_REFUSALS = _counter(
 )
 VERDICTS = _counter(
     "filter_verdicts_total",
-    "Verdicts of the filter; error: it failed.",
+    "Verdicts of the filter; error: it failed, and the message was refused.",
     "verdict",
     "pass",
     "reject",
@@ -133,6 +133,10 @@ VERDICTS = _counter(
     "discard",
     "quarantine",
     "error",
+)
+FILTER_FAILURES = _single(
+    "filter_failures_total",
+    "Messages that a filter failed to judge, whatever failure= and FilterMode then did with them.",
 )
 _CLASSES = ("2xx", "3xx", "4xx", "5xx")
 CLIENT_REPLIES, SERVER_REPLIES = (

@@ -147,11 +147,16 @@ class Owner:
 
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
+        self.places: list[str] = []
+        """What it was told of places."""
         self.inside = False
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
+    def filter_waits(self) -> None:
+        self.places.append("waits")
+
     def filter_started(self) -> None:
-        """Nothing is shown here."""
+        self.places.append("started")
 
     def filter_verdict(self, verdict: Verdict) -> None:
         assert not self.inside

@@ -748,3 +748,59 @@ def test_close_ends_all(run: Run, tmp_path: Path) -> None:
 
     run(main())
     assert [member.closed for member in members] == [True, True]
+
+
+PLACES = [
+    (["a pipe cat", "b file true max=1", "c pipe cat"], ["started", "waits", "started", "started"]),
+    (["a pipe cat skip=0.0.0.0/0", "b pipe cat max=1"], ["waits", "started"]),
+    (["s pipe cat mode=shadow", "b pipe cat"], ["started"]),
+    (["a smtp /nonexistent,/nowhere failure=pass", "b pipe cat max=1"], ["started", "started", "waits", "started"]),
+]
+
+
+@pytest.mark.parametrize(("lines", "told"), PLACES)
+def test_the_owner_is_told_of_the_places_of_each_filter(
+    run: Run, tmp_path: Path, lines: list[str], told: list[str]
+) -> None:
+    """The filter with max=1 has no free place at first."""
+
+    async def main() -> list[str]:
+        chain = made(tmp_path, *lines)
+        full = [link.places for link in chain.links if link.places.maximum == 1]
+        for limit in full:
+            assert limit.enter(lambda: None)
+        case = start(chain)
+        case.write(TEXT)
+        case.finish()
+        if full:
+            await until(lambda: "waits" in case.owner.places, "it waits")
+            full[0].leave()
+        assert (await case.verdict()).action is Action.PASS
+        case.run.close()
+        await chain.shadows.ended()
+        await until(lambda: not chain.running, "every process is reaped")
+        chain.close()
+        return case.owner.places
+
+    assert run(main()) == told
+
+
+@pytest.mark.parametrize("line", ["a pipe cat max=1", "a clamd /nonexistent max=1"])
+def test_an_owner_that_has_left_is_told_of_no_place(run: Run, tmp_path: Path, line: str) -> None:
+    """The place becomes free at the same moment. The owner may have another message then."""
+
+    async def main() -> None:
+        chain = made(tmp_path, line)
+        places = chain.links[0].places
+        assert places.enter(lambda: None)
+        case = start(chain)
+        case.write(TEXT)
+        case.finish()
+        await until(lambda: case.owner.places == ["waits"], "it waits")
+        places.leave()
+        case.abort()
+        await until(lambda: not chain.running, "the place is free")
+        assert case.owner.places == ["waits"]
+        chain.close()
+
+    run(main())
