@@ -110,7 +110,7 @@ async def test_one_message_is_at_the_filter_and_the_other_waits(
     answered = seconds_of(totals, metrics.DOT_TO_REPLY)[1]
     assert waited >= 0.4
     assert ran >= 0.4
-    assert waited + ran <= answered  # the rest is the server's time
+    assert waited + ran <= answered + 0.1  # the rest is the time of the server; clocks of loops are coarse
 
 
 async def test_a_client_that_leaves_while_it_waits_is_shown_no_more(start_proxy: StartProxy, tmp_path: Path) -> None:
