@@ -258,22 +258,6 @@ def test_no_space_is_said(run: Run, tmp_path: Path) -> None:
     assert run(main()).reply == trouble(Ending.SPOOL_FULL, "").reply
 
 
-def test_the_start_is_told_once(run: Run, tmp_path: Path) -> None:
-    chain = Chain(tmp_path, Fake(), Fake())
-    started: list[None] = []
-
-    async def main() -> None:
-        case = start(chain.filter)
-        case.owner.filter_started = lambda: started.append(None)  # type: ignore[method-assign]
-        case.write(TEXT)
-        case.finish()
-        await case.verdict()
-        case.run.close()
-
-    run(main())
-    assert len(started) == 1
-
-
 def test_the_last_reason_for_quarantine_counts(run: Run, tmp_path: Path) -> None:
     held = [Fake(Judgement(edits=(Quarantine(reason),))) for reason in ("first", "second")]
     verdict, _ = run(Chain(tmp_path, *held).judge())
