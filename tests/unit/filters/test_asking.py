@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import uvloop
 
 from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.config.filter_lines import parse_filter
+from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.filters import milter
 from proxsmtp_tp.filters.asking import READ_SIZE, read_whole
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.streams import Stream
+from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
+from tests.unit.filters import filter_harness
 from tests.unit.filters.member_harness import TEXT, judge, server
+from tests.unit.filters.protocols.milter_peer import CONTINUE, options, packet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
+
+    from proxsmtp_tp.config.filter_lines import FilterLine
+    from proxsmtp_tp.filters.verdict import Verdict
 
 LARGE = TEXT + b"The quick brown fox jumps over the lazy dog, and over it again.\r\n" * 200_000
 """More than sockets hold on the way."""
@@ -213,6 +222,15 @@ def test_a_message_that_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 # spamd.
 
 
+async def agreeing_milter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """It wants every event, and goes on."""
+    while head := await reader.read(1):
+        (size,) = struct.unpack(">I", head + await reader.readexactly(3))
+        code = (await reader.readexactly(size))[:1]
+        if code not in b"DQA":
+            writer.write(options() if code == b"O" else packet(CONTINUE))
+
+
 def spamd(
     head: bytes, change: Callable[[bytes], bytes] = lambda text: text
 ) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -235,6 +253,48 @@ HAM, SPAM = b"Spam: False ; 1.2 / 5.0", b"Spam: True ; 12.5 / 5.0"
 def test_spamd_passes_the_same_octets(tmp_path: Path) -> None:
     judged = run(tmp_path / "s", "spamd", spamd(HAM))
     assert (judged.judgement.edits, judged.text) == ((), TEXT)
+
+
+def rows(directory: Path) -> tuple[FilterLine, ...]:
+    """A filter of each kind."""
+    worker = r"""printf 'proxsmtp-worker=1\n\n'
+        while read -r line; do case $line in
+            size=*) size=${line#size=} ;;
+            "") head -c "$size" >/dev/null; printf 'action=pass\n\n' ;;
+        esac; done"""
+    (directory / "worker.sh").write_text(worker)
+    lines = ["p pipe cat", "f file true", f"w worker exec sh {directory}/worker.sh"]
+    lines += [f"{kind} {kind} {directory}/{kind}" for kind in ("clamd", "milter", "spamd")]
+    return tuple(row for line in lines for row in parse_filter(line))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Subject: \xe4\xff\r\nX:\ty \r\n\r\n\0 body \xff\0\r\n.dot\r\n..\r\n\r\n",
+        b"Subject: x\r\n\r\nno end of line",
+        b"no header \0\xff",
+        b"X: y\r\n" + b"\0\xff\r\n" * 100_000,
+    ],
+)
+def test_filters_in_a_row_leave_every_octet(tmp_path: Path, text: bytes) -> None:
+    """A message that none of them changed: its signatures stay valid."""
+
+    async def case() -> tuple[Verdict, bytes]:
+        async with AsyncExitStack() as servers:
+            for name, handler in (("clamd", clamd), ("milter", agreeing_milter), ("spamd", spamd(HAM))):
+                await servers.enter_async_context(server(tmp_path / name, handler))
+            chain = make_filter(Settings(filter=rows(tmp_path), temp_directory=str(tmp_path)))
+            assert chain is not None
+            try:
+                return await filter_harness.judge(chain, text)
+            finally:
+                chain.close()
+
+    verdict, passed = asyncio.run(case())
+    assert [each.verdict for each in verdict.judged] == ["pass"] * 6, verdict
+    assert passed == text
+    assert verdict.envelope is None
 
 
 def test_spamd_marks(tmp_path: Path) -> None:

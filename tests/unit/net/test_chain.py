@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.filter_lines import MemberType, parse_filter
+from proxsmtp_tp.config.settings import FilterMode
 from proxsmtp_tp.filters.edits import AddHeader, AddRecipient, ChangeSender, DeleteRecipient, Edit, Quarantine
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement
 from proxsmtp_tp.filters.types import TYPES
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.telemetry.counters import Counter
+from proxsmtp_tp.telemetry.switches import Switch
 from tests.unit.net.dialogue import MESSAGE, one_message
 from tests.unit.net.proxy_harness import Mx, until
 from tests.unit.session.models import ModelServer
@@ -123,6 +127,35 @@ async def test_ends(
             await harness.empty()
     assert model.messages == ([MESSAGE] if delivered else [])
     assert f"filters={noted}:0." in caplog.text
+
+
+async def test_filter_mode_monitor_and_a_bypass(
+    start_proxy: StartProxy, milter: Milter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What passes unjudged is logged and counted; edits of message and envelope are left out."""
+    milter.said = Judgement(Action.REJECT, Reply.of(554, "5.7.1 no"), said="no")
+    model = ModelServer()
+    lines = chain("e pipe sed s/^/X/ edits=body,headers failure=pass", "m milter /x")
+    async with Mx() as mx:
+        mx.serve(lambda: model)
+        async with start_proxy(mx, filter=lines, filter_mode=FilterMode.MONITOR) as harness:
+            assert await one_message(await harness.client()) == [*COMMON, 250, 221]
+            milter.said = edits(ChangeSender(b"new@c.example"), DeleteRecipient(b"b@mx.example"))
+            assert await one_message(await harness.client()) == [*COMMON, 250, 221]
+            await harness.empty()
+            counted = harness.admission.counters.totals()
+            assert (counted[Counter.MONITORED], counted[Counter.MONITORED_REFUSED]) == (2, 2)
+        async with start_proxy(mx, filter=lines) as harness:
+            harness.admission.switches.set(Switch.BYPASS_UNTIL, time.monotonic_ns() + 3600 * 10**9)
+            assert await one_message(await harness.client()) == [*COMMON, 250, 221]
+            await harness.empty()
+            assert harness.admission.counters.totals()[Counter.BYPASSED] == 1
+    assert model.messages == [MESSAGE] * 3
+    assert not [line for line in model.commands if b"new@c.example" in line]
+    assert caplog.text.count("status=MONITORED") == 2
+    assert "filter=would reject: 554 5.7.1 no" in caplog.text
+    assert caplog.text.count("status=BYPASSED") == 1
+    assert len(milter.requests) == 2
 
 
 async def test_quarantine(
