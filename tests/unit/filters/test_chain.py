@@ -248,8 +248,10 @@ def test_no_space_is_said(run: Run, tmp_path: Path) -> None:
 
     async def main() -> Verdict:
         case = start(chain.filter)
+        case.write(TEXT)
         case.run._original.write = full  # type: ignore[attr-defined]
         case.write(TEXT)
+        assert chain.space._tally.total == 0  # at once: others need it
         case.finish()
         verdict = await case.verdict()
         case.run.close()
@@ -536,8 +538,77 @@ def test_shadows_that_are_too_slow_are_left_out(run: Run, tmp_path: Path, caplog
 
     run(main())
     assert len(shadow.mails) == AT_ONCE
-    assert "did not get 2 messages" in caplog.text
+    assert caplog.text.count("did not get 2 messages") == 1
     assert chain.space._tally.total == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (ZeroDivisionError(), "a shadow filter ended with an error"),
+        (
+            Judgement(edits=(ReplaceMessage(Lost(b"X: y\r\n\r\n")), AddHeader(b"X", b"y"))),
+            "a shadow filter cannot read the message: [Errno 5] lost",
+        ),
+    ],
+)
+def test_a_shadow_that_breaks_costs_nothing(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, said: Judgement | BaseException, words: str
+) -> None:
+    chain = Chain(tmp_path, ("mode=shadow", Fake(said)), Fake())
+    for _ in range(2):
+        assert run(chain.judge())[1] == TEXT
+    assert caplog.text.count(words) == 2
+
+
+def test_shadows_end_with_the_worker(run: Run, tmp_path: Path) -> None:
+    shadow = Fake(delay=100)
+    chain = Chain(tmp_path, ("mode=shadow", shadow), Fake())
+
+    async def main() -> None:
+        await judge(chain.filter, TEXT)
+        await until(lambda: shadow.mails, "it is asked")
+        chain.filter.close()
+        await until(lambda: not chain.filter.shadows._tasks, "shadows end")
+
+    run(main())
+    assert shadow.cancelled == 1
+    assert chain.space._tally.total == 0
+
+
+class SlowKeeper(NoKeeper):
+    """Needs time to end, as a thread does that reads the message."""
+
+    def __init__(self) -> None:
+        self.began = False
+        self.read = b""
+
+    async def quarantine(self, mail: Mail, *_message: object, reason: str) -> Verdict:  # type: ignore[override]
+        self.began = True
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(0.02)
+            self.read = mail.at(0, 8)
+        raise AssertionError(reason)
+
+
+def test_a_message_that_is_kept_is_not_freed_meanwhile(run: Run, tmp_path: Path) -> None:
+    chain, keeper = Chain(tmp_path, Fake(Judgement(edits=(Quarantine("bad"),)))), SlowKeeper()
+    chain.filter.keeper = keeper
+
+    async def main() -> None:
+        case = start(chain.filter)
+        case.write(TEXT)
+        case.finish()
+        await until(lambda: keeper.began, "it is kept")
+        case.abort()
+        case.run.close()
+        await until(lambda: keeper.read, "it is read")
+        await until(lambda: not chain.space._tally.total, "it is freed")
+
+    run(main())
+    assert keeper.read == TEXT[:8]
 
 
 # Places.

@@ -18,6 +18,7 @@ import pytest
 from proxsmtp_tp.config.filter_lines import parse_filter
 from proxsmtp_tp.config.settings import FilterMode, Settings
 from proxsmtp_tp.filters import quarantine
+from proxsmtp_tp.filters.keeping import NoKeeper, OnlySays
 from proxsmtp_tp.filters.mail import Mail, Octets
 from proxsmtp_tp.filters.quarantine import FULL, LEFT_OVER, QuarantineFolder
 from proxsmtp_tp.filters.table import make_filter
@@ -29,6 +30,7 @@ from tests.unit.filters.filter_harness import TEXT, judge, until
 from tests.unit.filters.filter_harness import request as requested
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.filters.keeping import Keeper
     from tests.unit.filters.conftest import Run
 
 REQUEST = requested(
@@ -46,7 +48,7 @@ def keeper(place: Path, **more: Any) -> quarantine.Quarantine:
     return quarantine.Quarantine(str(place), **(known | more))
 
 
-async def kept(into: quarantine.Quarantine, text: bytes = TEXT, reason: str = "it is bad") -> Verdict:
+async def kept(into: Keeper, text: bytes = TEXT, reason: str = "it is bad") -> Verdict:
     edited = Envelope(b"new@x.example", b"", [b"b@y.example"], [b""])
     return await into.quarantine(Mail.of(Octets(text)), REQUEST, edited, reason=reason)
 
@@ -320,6 +322,19 @@ def test_in_a_chain(run: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "q" / f"{entry.name}.json").read_text())["reason"].startswith(
         "filter a failed: killed by"
     )
+
+
+@pytest.mark.parametrize("kind", ["folder", "none", "monitor"])
+def test_a_filter_without_a_reason(run: Run, place: Path, kind: str) -> None:
+    """Some text shows that a filter decided: without any, the log would say that it failed."""
+    keepers: dict[str, Any] = {"folder": keeper(place), "none": NoKeeper(), "monitor": OnlySays(FULL)}
+    assert run(kept(keepers[kind], reason="")).said == "quarantine"
+
+
+@pytest.mark.parametrize(("code", "action"), [(250, Action.QUARANTINE), (550, Action.REJECT)])
+def test_what_filter_mode_monitor_says_is_what_would_happen(run: Run, place: Path, code: int, action: Action) -> None:
+    reply = Reply.of(code, "x")
+    assert run(kept(OnlySays(reply))).action is run(kept(keeper(place, reply=reply))).action is action
 
 
 def test_with_filter_mode_monitor_nothing_is_kept(run: Run, tmp_path: Path) -> None:

@@ -6,16 +6,22 @@ import asyncio
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxsmtp_tp.filters import worker, worker_process
+from proxsmtp_tp.filters.mail import CHUNK
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.envelope import Envelope
+from tests.child_processes import child_processes
 from tests.unit.filters.filter_harness import until
 from tests.unit.filters.member_harness import TEXT
 from tests.unit.filters.worker_harness import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LARGE = TEXT + b"The quick brown fox jumps over the lazy dog, and over it again.\r\n" * 20_000
 
@@ -249,7 +255,7 @@ def test_a_process_that_dies_while_it_is_idle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"requests": 1}, {"lifetime": 0}, {"idle": 0.1, "min": 0}])
-def test_a_process_leaves(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_process_leaves(tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: dict[str, Any]) -> None:
     """It gets the end of its input, and can clean up: the script removes its file."""
 
     async def case() -> None:
@@ -257,6 +263,72 @@ def test_a_process_leaves(tmp_path: Path, settings: dict[str, Any]) -> None:
             await workers.judge()
             await until(lambda: not workers.member._all, "the processes")
             await until(lambda: not list(tmp_path.glob("worker.sh.*")), "the processes")
+            await until(lambda: not child_processes(), "every process is reaped")
+
+    asyncio.run(case())
+    assert not caplog.messages  # nothing is wrong
+
+
+def test_an_answer_that_nobody_asked_for_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would be the beginning of the answer to the next message, of another sender."""
+    each = f"{PID}; if [ ! -e {tmp_path}/once ]; then touch {tmp_path}/once; sleep 0.2; printf 'action=discard\\n'; fi"
+
+    async def case() -> None:
+        async with pool(tmp_path, script(tmp_path, each)) as workers:
+            _, first = await workers.judge()
+            await until(lambda: not workers.member._idle, "the process is ended")
+            judgement, second = await workers.judge()
+            assert judgement.action is Action.PASS
+            assert second != first
+
+    asyncio.run(case())
+    assert "filter w: a process is ended: it wrote something that nobody had asked for: 'action=discard" in caplog.text
+
+
+def test_a_process_that_does_not_leave_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pool` waits until every process is reaped."""
+    monkeypatch.setattr(worker_process, "LEAVE", 0.2)
+
+    async def case() -> None:
+        command = script(tmp_path, PID)
+        with (tmp_path / "worker.sh").open("a") as file:
+            file.write("sleep 300\n")
+        async with pool(tmp_path, command, requests=1) as workers:
+            await workers.judge()
+            await until(lambda: not workers.member._all, "the processes")
+
+    asyncio.run(case())
+
+
+def test_no_more_is_written_than_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it did not read before it answered would wait in memory."""
+    loop, pieces = r"while read -r line; do case $line in '') printf 'action=pass\n\n'; sleep 300;; esac; done", 0
+    asked = worker._question
+
+    def counted(*given: Any) -> Iterator[bytes]:
+        nonlocal pieces
+        for piece in asked(*given):
+            pieces += 1
+            yield piece
+
+    monkeypatch.setattr(worker, "_question", counted)
+
+    async def case() -> None:
+        async with pool(tmp_path, rf"printf 'proxsmtp-worker=1\n\n'; {loop}") as workers:
+            await workers.fails("before it had read the whole message", LARGE)
+
+    asyncio.run(case())
+    assert pieces < len(LARGE) / CHUNK
+
+
+def test_the_end_of_the_daemon_ends_a_message(tmp_path: Path) -> None:
+    async def case() -> None:
+        async with pool(tmp_path, script(tmp_path, f"touch {tmp_path}/asked; sleep 300")) as workers:
+            task = asyncio.create_task(workers.judge())
+            await until((tmp_path / "asked").exists, "it is asked")
+            workers.member.close()
+            with pytest.raises(FilterFailedError):
+                await task
 
     asyncio.run(case())
 
