@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.net.context import WorkerContext
+    from proxsmtp_tp.telemetry.facts import Seconds
 
 
 def rfc5322_date() -> str:
@@ -239,6 +240,11 @@ class Connection:
             self._close_client(effects.CloseClient())
         self.judging.release()
         self._maybe_finished()
+
+    def add_seconds(self, seconds: Seconds) -> None:
+        """A transaction has ended: add the durations that only this connection knows. Once for each transaction."""
+        seconds.connect = self._opening.seconds
+        seconds.wait = self.judging.waited()
 
     # Effects.
 

@@ -98,6 +98,7 @@ class Judging:
         )
         if self._filter is None:
             raise RuntimeError("the session asks for a filter that is not configured")
+        self._times.begin()
         self.run = self._filter.start(request, self)
 
     def write(self, text: bytes) -> None:
@@ -119,6 +120,12 @@ class Judging:
             self._times.left(self._loop.time())
             run.abort()
             run.close()
+
+    def waited(self) -> float | None:
+        """Seconds that the latest message has waited for places of its filters; None: no filter got it whole, or this
+        was asked before.
+        """
+        return self._times.take_waited(self._loop.time())
 
     # The judged message.
 

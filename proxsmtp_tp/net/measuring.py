@@ -94,17 +94,28 @@ class FilterTimes:
     together the time from its end to the verdict. Of a message that no filter has judged, nothing is measured.
     """
 
-    __slots__ = ("_measured", "_ran", "_since", "_started", "_waited", "_waiting")
+    __slots__ = ("_complete", "_measured", "_ran", "_since", "_started", "_waited", "_waiting")
 
     def __init__(self, measured: WorkerMetrics) -> None:
         self._measured = measured
         self._since = self._waited = self._ran = 0.0
-        self._waiting = self._started = False
+        self._waiting = self._started = self._complete = False
+
+    def begin(self) -> None:
+        """A message begins that a filter is to judge."""
+        self._complete = False
+
+    def take_waited(self, now: float) -> float | None:
+        """How long the message has waited until now; None: it was not complete, or this was asked before."""
+        if not self._complete:
+            return None
+        self._complete = False
+        return self._waited + (now - self._since if self._waiting else 0.0)
 
     def complete(self, now: float) -> None:
         """The message is complete: it waits for a free filter."""
         self._since, self._waited, self._ran = now, 0.0, 0.0
-        self._waiting, self._started = True, False
+        self._waiting, self._started, self._complete = True, False, True
 
     def waits(self, now: float) -> None:
         """The message waits for a place, perhaps of a further filter."""
@@ -119,6 +130,7 @@ class FilterTimes:
     def verdict(self, now: float) -> None:
         """There is a verdict, perhaps without a filter run."""
         self._add(now)
+        self._waiting = False
         if self._started:
             self._measured.observe(metrics.FILTER, self._ran)
         self._observe_wait()
@@ -126,6 +138,7 @@ class FilterTimes:
     def left(self, now: float) -> None:
         """The verdict is not needed any more. Only how long the message waited is known. Idempotent."""
         self._add(now)
+        self._waiting = False
         self._observe_wait()
 
     def _add(self, now: float) -> None:

@@ -69,6 +69,8 @@ class Opening:
         self._client = client
         self._peer = peer
         self._dialling: asyncio.Task[None] | None = None
+        self.seconds: float | None = None
+        """How long it took to connect to the server; None: there is no connection."""
 
     @property
     def dialling(self) -> bool:
@@ -138,7 +140,8 @@ class Opening:
             self._refuse(error)
             return
         context.unreachable.reached(self._upstream.name(destination))
-        context.metrics.observe(metrics.SERVER_CONNECT, context.loop.time() - began)
+        self.seconds = context.loop.time() - began
+        context.metrics.observe(metrics.SERVER_CONNECT, self.seconds)
         # Shielded: if the client closes while the transport is being made, server_made closes it.
         # Not create_connection: with it, uvloop gives the socket to the transport only after connection_made. A
         # transport that is aborted in there would leave a socket object that later closes another socket's descriptor.

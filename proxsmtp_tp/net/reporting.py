@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.session import effects
     from proxsmtp_tp.session.session import Session
-    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, Seconds, SessionEnd, Transaction
     from proxsmtp_tp.telemetry.forms import Line
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,9 @@ class Reporter(Protocol):
     trace_id: str
     client_ip: str
     session: Session
+
+    def add_seconds(self, seconds: Seconds) -> None:
+        """Add the durations of a transaction that the session does not know."""
 
 
 class Reporting:
@@ -80,6 +83,7 @@ class Reporting:
         """A transaction has ended."""
         if self._quiet:
             return
+        self._owner.add_seconds(facts.seconds)
         if self._context.events is not None:
             self._context.events.write(events.transaction(self._who, facts, addresses.current()))
         measure(self._context.metrics, facts)

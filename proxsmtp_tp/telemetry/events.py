@@ -197,8 +197,8 @@ def _recipients(facts: Transaction, addresses: Addresses) -> dict[str, Any]:
 
 
 def _milliseconds(seconds: Seconds) -> dict[str, int]:
-    known = {"client": seconds.client, "filter": seconds.filter, "server": seconds.server, "total": seconds.total}
-    return {name: round(value * 1000) for name, value in known.items() if value is not None}
+    known = ((name, getattr(seconds, name)) for name in ("connect", "client", "wait", "filter", "server", "total"))
+    return {name: round(value * 1000) for name, value in known if value is not None}
 
 
 def _cut(value: str) -> str:

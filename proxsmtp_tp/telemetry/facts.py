@@ -22,7 +22,8 @@ REJECTED = "REJECTED"
 class Seconds:
     """`client`: from 354 to the end of data; `filter`: from there to the verdict; `server`: from the end of data that
     we sent to the server's reply; `reply`: from the client's end of data to our reply; `total`: since the reply to
-    MAIL.
+    MAIL. `connect`: until the session's connection to the server was made; `wait`: the part of `filter` in which the
+    message waited for places of its filters. These two come from `net`.
     """
 
     client: float | None = None
@@ -30,6 +31,8 @@ class Seconds:
     server: float | None = None
     reply: float | None = None
     total: float = 0.0
+    connect: float | None = None
+    wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,23 @@ if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import StartProxy
 
 CANARIES = ("anncanary", "bobcanary", "dancanary", "evecanary", "odd canary", "subjectcanary", "idcanary", "pwcanary")
-PASSWORD = base64.b64encode(b"\0user\0pwcanary")
+
+
+def in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+USER, PASSWORD = "loginuser@c.example", in_base64("\0loginuser@c.example\0pwcanary")
+LOGINS = (
+    (f"PLAIN {PASSWORD}",),
+    ("PLAIN", PASSWORD),
+    ("LOGIN", in_base64(USER), in_base64("pwcanary")),
+    (f"LOGIN {in_base64(USER)}", in_base64("pwcanary")),
+    ("CRAM-MD5", in_base64(f"{USER} {'0f' * 16}")),
+)
+"""Mechanism, perhaps with an initial response, and what the client says then: a user, a password, a digest."""
+SECRETS = {PASSWORD, USER, *(word for login in LOGINS for text in login for word in text.split()[-1:] if len(word) > 9)}
+"""None of these is shown, whatever LogAddresses says: a user name is one of the two parts of a login."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +53,12 @@ async def story(start_proxy: StartProxy, settings: Settings, events: str) -> Non
         Mx() as mx,
         start_proxy(mx, filter_command=command, log_format=form, log_addresses=shown, event_log=events) as harness,
     ):
-        client, server = await meet(harness, mx, "AUTH PLAIN")
-        await relayed(client, server, f"AUTH PLAIN {PASSWORD.decode()}", "235 2.7.0 ok")
+        client, server = await meet(harness, mx, "AUTH PLAIN LOGIN CRAM-MD5")
+        for mechanism, *answers in LOGINS:
+            await relayed(client, server, f"AUTH {mechanism}", "334 Zm9y" if answers else "235 2.7.0 ok")
+            for answer in answers:
+                await relayed(client, server, answer, "535 5.7.8 no" if answer is answers[-1] else "334 Zm9y")
+        await relayed(client, server, f"AUTH PLAIN {PASSWORD}", "235 2.7.0 ok")
         await relayed(client, server, "VRFY dancanary", "252 2.0.0 dancanary")
         await relayed(client, server, "MAIL FROM:<anncanary@c.example>", "250 2.1.0 anncanary is welcome")
         await relayed(
@@ -77,11 +97,12 @@ async def test_canaries(
     lines = [formatter.format(record) for record in caplog.records]
     found = (tmp_path / "events").read_text()
     assert found.count("\n") == 2
-    text = "\n".join([*lines, found]).lower()
+    whole = "\n".join([*lines, found])
+    assert not {secret for secret in SECRETS if secret in whole}
+    text = whole.lower()
     seen = {canary for canary in CANARIES if canary in text}
     if shown is LogAddresses.FULL:
         assert seen == set(CANARIES) - {"subjectcanary", "pwcanary"}
         return
     assert seen == set(), text
-    assert PASSWORD.decode().lower() not in text
     assert ("mx.example" in text) is (shown is not LogAddresses.NONE)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,7 @@ from proxsmtp_tp.service import faults
 from proxsmtp_tp.service.activity import activity
 from proxsmtp_tp.telemetry import metrics
 from proxsmtp_tp.telemetry.metrics import Metrics, by_name, seconds_of
-from tests.unit.net.dialogue import MESSAGE_CODES, one_message
+from tests.unit.net.dialogue import MESSAGE_CODES, address, meet, one_message, relayed
 from tests.unit.net.proxy_harness import Mx, until
 from tests.unit.session.models import ModelServer
 
@@ -113,6 +115,44 @@ async def test_one_message_is_at_the_filter_and_the_other_waits(
     assert waited + ran <= answered + 0.1  # the rest is the time of the server; clocks of loops are coarse
 
 
+async def test_events_tell_how_long_a_message_waited_and_how_long_connecting_took(
+    start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    path = tmp_path / "events.json"
+    async with two_messages(start_proxy, FILTERS["pipe"], tmp_path, event_log=str(path)) as (harness, replies, go):
+        await until(lambda: activity(harness.admission, harness.settings)["filters"]["oldest_wait"] >= 0.5, "one waits")
+        go.touch()
+        await asyncio.gather(*replies)
+        await harness.empty()
+    first, second = sorted((json.loads(line)["ms"] for line in path.read_text().splitlines()), key=itemgetter("wait"))
+    assert first["wait"] < 400 <= second["wait"] <= second["filter"] <= second["total"] + 1
+    assert first["filter"] >= 400
+    assert all(0 <= each["connect"] < 15_000 for each in (first, second))
+
+
+async def test_only_a_message_that_a_filter_got_has_waited(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """A sender that the server refuses, after a message that was judged."""
+    path = tmp_path / "events.json"
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", event_log=str(path)) as harness:
+        client, server = await meet(harness, mx)
+        await address(client, server)
+        await client.ask("DATA")
+        await client.say("hi\n.")
+        for expected, reply in ((b"DATA", "354 go"), (b"", "250 ok")):
+            assert not expected or await server.line() == expected
+            assert expected or await server.text()
+            await server.say(reply)
+        await client.reply()
+        await relayed(client, server, "MAIL FROM:<a@c.example>", "550 no")
+        client.close()
+        await server.rest()
+        await harness.empty()
+    judged, refused = (json.loads(line)["ms"] for line in path.read_text().splitlines())
+    assert set(judged) == {"connect", "client", "wait", "filter", "server", "total"}
+    assert set(refused) == {"connect", "total"}
+    assert judged["connect"] == refused["connect"]
+
+
 async def test_a_client_that_leaves_while_it_waits_is_shown_no_more(start_proxy: StartProxy, tmp_path: Path) -> None:
     async with two_messages(start_proxy, FILTERS["pipe"], tmp_path) as (harness, replies, go):
         phases: Callable[[], set[str]] = lambda: {each["phase"] for each in harness.admission.sessions.listed(9)}  # noqa: E731
@@ -128,6 +168,12 @@ async def test_a_client_that_leaves_while_it_waits_is_shown_no_more(start_proxy:
         assert sum(seconds_of(harness.admission.metrics.totals(), metrics.FILTER)[0]) == 0
 
 
+def expected_wait(*steps: tuple[str, float]) -> float:
+    """The sum of all times in which the message waited: from `complete` or `waits` until something else."""
+    ends = [now for _, now in steps[1:]]
+    return sum(end - now for (name, now), end in zip(steps, ends, strict=False) if name in {"complete", "waits"})
+
+
 def measured(*steps: tuple[str, float]) -> tuple[list[float], list[float]]:
     """How many waits and filter times there are, and their sums, after these calls."""
     rows = Metrics(1)
@@ -135,6 +181,8 @@ def measured(*steps: tuple[str, float]) -> tuple[list[float], list[float]]:
     times = FilterTimes(rows.of(0))
     for name, now in steps:
         getattr(times, name)(now)
+    assert times.take_waited(99) == expected_wait(*steps)
+    assert times.take_waited(99) is None
     counted = (seconds_of(rows.totals(), histogram) for histogram in (metrics.FILTER_WAIT, metrics.FILTER))
     waits, runs = ([sum(numbers), round(seconds, 3)] for numbers, seconds in counted)
     return waits, runs

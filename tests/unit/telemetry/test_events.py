@@ -115,7 +115,15 @@ HITS = st.builds(
         changed=st.none() | st.booleans(),
         message_id=ANY,
         limits=st.lists(HITS, max_size=9),
-        seconds=st.builds(Seconds, st.none() | st.floats(0, 9), st.none(), st.floats(0, 9), st.floats(0, 9)),
+        seconds=st.builds(
+            Seconds,
+            st.none() | st.floats(0, 9),
+            st.none(),
+            st.floats(0, 9),
+            st.floats(0, 9),
+            connect=st.none() | st.floats(0, 9),
+            wait=st.none() | st.floats(0, 9),
+        ),
     )
 )
 def test_every_event_follows_the_schema(facts: Transaction) -> None:
