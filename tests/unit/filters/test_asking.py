@@ -19,6 +19,7 @@ from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.streams import Stream
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
+from tests.child_processes import child_processes
 from tests.unit.filters import filter_harness
 from tests.unit.filters.member_harness import TEXT, judge, server
 from tests.unit.filters.protocols.milter_peer import CONTINUE, options, packet
@@ -290,6 +291,7 @@ def test_filters_in_a_row_leave_every_octet(tmp_path: Path, text: bytes) -> None
                 return await filter_harness.judge(chain, text)
             finally:
                 chain.close()
+                await filter_harness.until(lambda: not child_processes(), "every process is reaped")
 
     verdict, passed = asyncio.run(case())
     assert [each.verdict for each in verdict.judged] == ["pass"] * 6, verdict
