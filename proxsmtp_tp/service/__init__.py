@@ -11,6 +11,7 @@ worker      one process with an event loop and a Proxy in it
 locks       locks of clients: asked for by workers, kept in a file
 limit_commands  commands of the control socket about limits and locks of clients
 lock_events  events of locks (EventLog)
+table_space  warns when clients find no space in the table of clients
 lock_book   locks as values: who is locked until when, and how often before
 state_directory  what an instance keeps over restarts
 privileges  from root to the least privileges that are needed, verified

@@ -33,6 +33,7 @@ from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.reload import NewConfiguration, NotReadError, read_again, with_workers
 from proxsmtp_tp.service.signals import SignalSocket
 from proxsmtp_tp.service.state_directory import pseudonym_keys
+from proxsmtp_tp.service.table_space import TableSpace
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import PULSE
 
@@ -76,6 +77,7 @@ class Master:
         self._read: NewConfiguration | None = None
         """The configuration of the last reload."""
         self._old: list[Generation] = []
+        self._table_space = TableSpace(environment.admission)
         self._trials = FilterTrials(environment.control.path and environment.control.path.parent)
         environment.control.commands = commands_of(self)
 
@@ -145,7 +147,9 @@ class Master:
 
     def report(self) -> dict[str, Any]:
         """The values that `status` shows. Times in seconds."""
-        return report.report(self._environment, self._generations(), self._born, self._rows.replaced, self._stopping)
+        found = report.report(self._environment, self._generations(), self._born, self._rows.replaced, self._stopping)
+        found["client_table"] |= self._table_space.report()
+        return found
 
     def exposition(self) -> str:
         """What the metrics socket answers."""
@@ -159,6 +163,7 @@ class Master:
         now = time.monotonic()
         if now >= self._pulse_at:
             self._pulse_at = now + PULSE
+            self._table_space.look()
             for generation in self._generations():
                 generation.pulse_passed()
             if self._announced and not self._stopping:

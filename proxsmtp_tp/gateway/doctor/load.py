@@ -22,6 +22,10 @@ WAITS_LONG = 2.0
 """Seconds that a message may wait for a place. A place that becomes free is taken within milliseconds."""
 SILENT = 15
 """Seconds: a worker sends a pulse every five; the master kills one that is silent for a minute."""
+_HOUR = 3600
+"""Seconds: the table was full at the busiest time of the day, perhaps."""
+TABLE_MAX = 1 << 22
+"""The largest ClientTableSize."""
 _SHARE = 4  # net.admission: how many times the free connections a client may have
 _LOG_SOCKETS = {True: Path("/dev/log"), False: Path("/run/systemd/journal/stdout")}  # by whether it logs to syslog(3)
 _SHOWN = 3
@@ -35,6 +39,7 @@ def look_at_load(setup: Setup) -> Iterator[Finding]:
         return
     yield _connections(answer)
     yield from _clients(answer)
+    yield from _client_table(answer)
     if setup.settings.filter_command or setup.settings.filter:
         yield from _filter(answer)
     yield from _workers(setup, answer)
@@ -59,6 +64,22 @@ def _clients(answer: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(
                 "clients", False, f"{text}; ClientConnections limits a client, RuleExceptSource leaves it out"
             )
+
+
+def _client_table(answer: dict[str, Any]) -> Iterator[Finding]:
+    """Whether clients found no space in the table of clients, so that their limits were not checked."""
+    table = answer.get("client_table") or {}
+    before = table.get("untracked_before")
+    if before is None:
+        return
+    size = table["size"]
+    text = f"{table['untracked']} connections had no limits (ClientTableSize {size}), the last one {before} s ago"
+    if before >= _HOUR:
+        yield Finding("client table", True, text)
+    elif size < TABLE_MAX:
+        yield Finding("client table", False, f"{text}: set ClientTableSize: {min(2 * size, TABLE_MAX)}, and restart it")
+    else:
+        yield Finding("client table", False, f"{text}, and that is the largest: lock fewer clients, or in the firewall")
 
 
 def _filter(answer: dict[str, Any]) -> Iterator[Finding]:

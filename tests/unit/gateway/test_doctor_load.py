@@ -59,6 +59,20 @@ def wrong(answer: dict[str, Any]) -> dict[str, str]:
         ({"filter": {"worked": 3.0, "failed": [failed(9)]}}, None, ""),
         ({"filter": {"worked": None, "failed": [failed(9, coded=True)]}}, None, ""),
         ({"filter": {"worked": None, "failed": [failed(1200)]}}, None, ""),
+        ({"client_table": {"size": 64, "untracked": 0, "untracked_before": None}}, None, ""),
+        ({"client_table": {"size": 64, "untracked": 9, "untracked_before": 3600}}, None, ""),
+        (
+            {"client_table": {"size": 64, "untracked": 9, "untracked_before": 3599}}, "client table",
+            "9 connections had no limits (ClientTableSize 64), the last one 3599 s ago: set ClientTableSize: 128,",
+        ),
+        (
+            {"client_table": {"size": load.TABLE_MAX - 8, "untracked": 9, "untracked_before": 0}}, "client table",
+            f"set ClientTableSize: {load.TABLE_MAX}, and restart it",
+        ),
+        (
+            {"client_table": {"size": load.TABLE_MAX, "untracked": 9, "untracked_before": 0}}, "client table",
+            "that is the largest: lock fewer clients",
+        ),
         ({"workers": []}, "workers", "none runs"),
         ({"workers": [{"pid": 1, "silent": 20}]}, "workers", "process 1 hangs"),
         (
