@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli import service_apply, service_metrics, unit_owner
+from proxsmtp_tp.cli import service_apply, service_first_upgrade, service_metrics, unit_owner
 from proxsmtp_tp.cli import service_units as units
 from proxsmtp_tp.config.reader import ConfigError, instance_name, printable, read_config
 from proxsmtp_tp.config.values import parse_instance
@@ -150,7 +150,7 @@ def _apply(instances: Mapping[str, Settings]) -> None:
     for name, settings in instances.items():
         for action in service_apply.actions(name, settings):
             print(f"{action.verb} {action.unit}: {action.why}", flush=True)
-            _systemctl(action.verb, action.unit)
+            _change(action.verb, action.unit)
         if units.wants_rules(settings):  # also if an older version started the rules without it, or it runs old code
             _systemctl("restart", f"proxsmtp-tp-rules-watch@{name}.service", check=False)
 
@@ -161,8 +161,17 @@ def _apply_to(unit: str, *, start: bool) -> None:
     if not start:
         print(f"{unit} runs as before: `systemctl {how} {unit}` applies the change")
         return
-    print(f"{how} {unit}")
-    _systemctl(how, unit)
+    print(f"{how} {unit}", flush=True)
+    _change(how, unit)
+
+
+def _change(verb: str, unit: str) -> None:
+    """Restart or reload a unit that runs."""
+    if verb == "restart" and unit.startswith("proxsmtp-tp@"):
+        with service_first_upgrade.sockets_kept(unit):
+            _systemctl(verb, unit)
+    else:
+        _systemctl(verb, unit)
 
 
 def _is_active(unit: str) -> bool:

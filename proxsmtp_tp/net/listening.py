@@ -116,7 +116,7 @@ def adopt(descriptors: Iterable[int], settings: Settings) -> Listeners:
     try:
         wanted = {_key(endpoint) for endpoint in endpoints(settings)}
         for sock in kept:
-            endpoint = _endpoint_of(sock)
+            endpoint = endpoint_of(sock)
             if endpoint is not None and endpoint not in found:
                 (found if _key(endpoint) in wanted else unused)[endpoint] = sock
                 sock.setblocking(False)
@@ -130,7 +130,7 @@ def adopt(descriptors: Iterable[int], settings: Settings) -> Listeners:
     return found
 
 
-def _endpoint_of(sock: socket.socket) -> Endpoint | None:
+def endpoint_of(sock: socket.socket) -> Endpoint | None:
     """The end point of a socket. None: it accepts no connections, or no client can reach it any more."""
     try:
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

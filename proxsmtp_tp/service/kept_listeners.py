@@ -27,7 +27,7 @@ class KeptListeners:
 
     def keep(self, listeners: Listeners) -> None:
         """Let the manager keep these sockets, and no others. Call it before an unused socket is closed."""
-        wanted = {_name(endpoint): sock.fileno() for endpoint, sock in listeners.items()}
+        wanted = {store_name(endpoint): sock.fileno() for endpoint, sock in listeners.items()}
         for name in [name for name, number in self._kept.items() if wanted.get(name) != number]:
             self._notifier.remove(name)
             del self._kept[name]
@@ -37,6 +37,6 @@ class KeptListeners:
                 self._kept[name] = number
 
 
-def _name(endpoint: Endpoint) -> str:
-    """As sd_pid_notify_with_fds(3) wants it: printable ASCII without colons, at most 255 characters."""
+def store_name(endpoint: Endpoint) -> str:
+    """The name of a socket, as sd_pid_notify_with_fds(3) wants it: printable ASCII without colons, 255 at most."""
     return quote(str(endpoint), safe="/[]")[:255]
