@@ -42,6 +42,7 @@ doctor_actions  what it does
 doctor_daemon    status and replies of the daemon, for doctor
 filters_as_daemon  asks filters who they are, as the daemon's user: a program of doctor
 service         install-service, remove-service
+service_first_upgrade  the restart of a daemon of release 2.0.0, which gives systemd no sockets
 service_metrics  install-service --metrics: where the numbers are served
 service_apply   restarts and reloads by install-service
 service_units   the files that install-service writes
