@@ -24,7 +24,7 @@ DEPLOY_SECONDS ?= 1500
 run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
-.PHONY: demo test test-mta test-deploy prepare-deploy vagrant-test lint lint-deploy bench format clean deb
+.PHONY: demo test test-mta test-deploy prepare-deploy vagrant-test lint lint-deploy bench bench-filters format clean deb
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -90,6 +90,12 @@ bench:
 	@.ci/packages bench
 	@$(MAKE) --no-print-directory .venv/ready
 	@$(ISOLATED) $(BIN)/python bench/throughput.py
+
+# What each type of filter costs, beside Postfix with the same milter. As root: Postfix runs.
+bench-filters:
+	@.ci/packages bench
+	@$(MAKE) --no-print-directory .venv/ready
+	@$(ISOLATED) $(BIN)/python -m bench.filters $(ARGS)
 
 lint: .venv/installed
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: make format"; $(BIN)/ruff format --diff --quiet .; exit 1; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.filter_lines import Failure
 from proxsmtp_tp.config.settings import FilterType
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ _ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  (nobody listens
 
 def advice(settings: Settings) -> list[str]:
     """One printable line for each, with what to write instead."""
-    return [*_open_to_everybody(settings), *_nothing_is_filtered(settings)]
+    return [*_open_to_everybody(settings), *_nothing_is_filtered(settings), *_nothing_is_kept(settings)]
 
 
 def _open_to_everybody(settings: Settings) -> list[str]:
@@ -34,3 +35,16 @@ def _nothing_is_filtered(settings: Settings) -> list[str]:
     if not settings.transparent or settings.filtered or settings.filter_type is FilterType.REJECT:
         return []
     return ["Filter: there is no filter, and no FilterCommand: all mail passes this gateway unjudged"]
+
+
+def _nothing_is_kept(settings: Settings) -> list[str]:
+    if settings.quarantine_directory is not None:
+        return []
+    names = ", ".join(line.name for line in settings.filter if line.failure is Failure.QUARANTINE)
+    if not names:
+        return []
+    text = (
+        f"Filter: failure=quarantine of {names}: there is no QuarantineDirectory, so such mail is refused with 550:"
+        " write QuarantineDirectory, or failure=tempfail"
+    )
+    return [text]

@@ -10,6 +10,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from proxsmtp_tp.filters.mail import joined
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 
@@ -92,7 +93,7 @@ async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream]
 
 async def _send(stream: Stream, question: Iterable[bytes]) -> None:
     try:
-        for piece in question:
+        for piece in joined(question):
             stream.writer.write(piece)
             await stream.writer.drain()
             await asyncio.sleep(0)  # drain gives way only where the server is slow

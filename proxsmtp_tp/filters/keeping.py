@@ -31,7 +31,7 @@ class Keeper(Protocol):
 
 
 class OnlySays:
-    """FilterMode monitor: every message passes, so none is kept. Only what would happen is said."""
+    """FilterMode monitor and try-filter: no message is kept. Only what would happen is said."""
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply

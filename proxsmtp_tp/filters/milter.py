@@ -14,7 +14,7 @@ from proxsmtp_tp.filters.edits import ReplaceBody
 from proxsmtp_tp.filters.member import Judgement
 from proxsmtp_tp.filters.milter_facts import message_for
 from proxsmtp_tp.filters.new_text import NewText, size_limit
-from proxsmtp_tp.filters.protocols.milter import MilterDialogue
+from proxsmtp_tp.filters.protocols.milter import OUTPUT, MilterDialogue
 from proxsmtp_tp.filters.protocols.milter_message import Decision
 from proxsmtp_tp.filters.protocols.milter_options import Actions, Stage, Steps
 from proxsmtp_tp.filters.scanner_endings import shown
@@ -22,6 +22,8 @@ from proxsmtp_tp.filters.streams import Servers
 from proxsmtp_tp.filters.verdict import Action
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
@@ -67,16 +69,30 @@ async def _talk(stream: Stream, dialogue: MilterDialogue, mail: Mail, body: NewT
     """The whole dialogue, until its outcome."""
     chunks = mail.chunks(mail.body_start)
     while dialogue.outcome is None:
-        if sent := dialogue.output():
+        if sent := _ready(dialogue, chunks):
             stream.writer.write(sent)
             await stream.writer.drain()
             await asyncio.sleep(0)  # drain gives way only where the filter is slow
-        elif dialogue.wants_body:
-            dialogue.body(next(chunks, b""))
         elif dialogue.waiting:
             await _hear(stream, dialogue)
             body.write(dialogue.take_body())
     return dialogue.outcome
+
+
+def _ready(dialogue: MilterDialogue, chunks: Iterator[bytes]) -> bytes:
+    """All that can be sent before the filter must answer, at most about OUTPUT and a chunk; b"" if it must answer now.
+
+    Each write wakes the filter.
+    """
+    ready = b""
+    while len(ready) < OUTPUT:
+        if sent := dialogue.output():
+            ready = ready + sent if ready else sent
+        elif dialogue.wants_body:
+            dialogue.body(next(chunks, b""))
+        else:
+            break
+    return ready
 
 
 async def _hear(stream: Stream, dialogue: MilterDialogue) -> None:

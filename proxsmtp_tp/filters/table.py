@@ -38,12 +38,15 @@ def make_filter(
     tally: Tally | None = None,
     places: Places | None = None,
     chain_places: ChainPlaces | None = None,
+    *,
+    keeps: bool = True,
 ) -> Filter | None:
     """Make the filter of one worker; None if no message text is judged (no Filter or FilterCommand, or FilterType
     reject).
 
     `tally` counts what all workers store, for SpoolLimit; `places` the filters that run, for FilterProcesses;
-    `chain_places` those of each filter of a chain. None: there is only this worker.
+    `chain_places` those of each filter of a chain. None: there is only this worker. With `keeps` false nothing is
+    written to QuarantineDirectory: the verdict says what would be kept.
 
     Raises ValueError for a FilterType that has no filter, or whose FilterCommand is not valid for it.
     """
@@ -51,7 +54,7 @@ def make_filter(
         return None
     space = SpoolSpace(settings.temp_directory, settings.spool_limit, tally)
     if settings.filter:
-        chain = _chain(settings, space, chain_places, _keeper(settings))
+        chain = _chain(settings, space, chain_places, _keeper(settings, keeps))
         return MonitorFilter(chain, space) if settings.filter_mode is FilterMode.MONITOR else chain
     make = _FILTERS.get(settings.filter_type)
     if make is None:
@@ -76,12 +79,12 @@ def _chain(settings: Settings, space: SpoolSpace, chain_places: ChainPlaces | No
     return ChainFilter(judging, Shadows(shadows), space, keeper)
 
 
-def _keeper(settings: Settings) -> Keeper:
+def _keeper(settings: Settings, keeps: bool) -> Keeper:
     if settings.quarantine_directory is None:
         return NoKeeper()
     code, _, text = settings.quarantine_reply.partition(" ")
     reply = Reply.quoting(int(code), text)
-    if settings.filter_mode is FilterMode.MONITOR:
+    if not keeps or settings.filter_mode is FilterMode.MONITOR:
         return OnlySays(reply)
     return Quarantine(
         settings.quarantine_directory,

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shlex
+import shutil
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters import stderr
 from proxsmtp_tp.filters.callbacks import callback
+from proxsmtp_tp.filters.mail import joined
 from proxsmtp_tp.filters.member import FilterFailedError
-from proxsmtp_tp.filters.process import LINGER, Child
+from proxsmtp_tp.filters.process import LINGER, SHELL, Child
 from proxsmtp_tp.filters.protocols.errors import ProtocolError, excerpt
 from proxsmtp_tp.filters.protocols.worker import HeadReader, WorkerAnswer, check_ready, parse_answer
 from proxsmtp_tp.telemetry.quoting import quoted
@@ -28,6 +32,16 @@ log = logging.getLogger(__name__)
 
 LEAVE = 5.0
 """Seconds that a process has to leave after the end of its input, before it gets a signal."""
+
+
+def _killed_with_us(command: str) -> str:
+    """The command, which the kernel kills when this process ends, whatever ends it (PR_SET_PDEATHSIG).
+
+    A process that is stopped, or hangs, would not see the end of its standard input. posix_spawn(3) cannot set it, so
+    setpriv(1) of util-linux does; where that is missing nothing does.
+    """
+    setpriv = shutil.which("setpriv", path=os.defpath)
+    return f"exec {setpriv} --pdeathsig KILL -- {SHELL} -c {shlex.quote(command)}" if setpriv is not None else command
 
 
 class WorkerProcess:
@@ -59,7 +73,7 @@ class WorkerProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._status: ExitStatus | None = None
-        self._child = Child(command, environment, self, piped=True, freed=self._freed)
+        self._child = Child(_killed_with_us(command), environment, self, piped=True, freed=self._freed)
 
     # The pool's methods.
 
@@ -125,7 +139,7 @@ class WorkerProcess:
 
     async def _write(self, question: Iterable[bytes]) -> None:
         """Write as fast as it reads. Raises FilterFailedError if it answers, or ends, before it has all."""
-        for piece in question:
+        for piece in joined(question):
             self._child.write(piece)
             while self._child.stalled and not self._waiting.done():
                 await self._some_is_taken()

@@ -65,6 +65,8 @@ def order(settings: Settings, **request: Any) -> dict[str, Any]:
         "timeout": settings.filter_timeout,
         "default": settings.filter_default.value,
         "temp_directory": settings.temp_directory,
+        "quarantine_directory": settings.quarantine_directory,
+        "quarantine_reply": settings.quarantine_reply,
         "request": request,
     }
 
@@ -91,9 +93,11 @@ async def _try(header: dict[str, Any], text: bytes) -> Trial:
         filter_timeout=header["timeout"],
         filter_default=FilterDefault(header["default"]),
         temp_directory=header["temp_directory"],
+        quarantine_directory=header["quarantine_directory"],
+        quarantine_reply=header["quarantine_reply"],
         filter_processes=1,
     )
-    judge = make_filter(settings)
+    judge = make_filter(settings, keeps=False)
     if judge is None:
         raise ValueError("there is no filter to try")
     try:

@@ -10,6 +10,7 @@ import signal
 import socket
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -66,6 +66,42 @@ async def _kill_one(daemon: Daemon, folder: Path) -> None:
         await until(lambda: "ended: signal SIGKILL" in daemon.log.read_text(), "it is logged")
         assert [await peers.admitted() for _ in range(len(lost) + 2)] == [True] * len(lost) + [False] * 2
         peers.close()
+
+
+def test_a_stopped_process_of_type_worker_ends_with_the_worker_of_the_daemon(tmp_path: Path) -> None:
+    """It cannot see the end of its standard input."""
+    command = f"printf 'proxsmtp-worker=1\\n\\n'; touch {tmp_path}/asked; exec sleep 1000"
+    started = Daemon(tmp_path, f"Filter: w worker {command}")
+    try:
+        run(_kill_the_one_with_a_stopped_process(started, tmp_path))
+    finally:
+        started.end()
+
+
+async def _kill_the_one_with_a_stopped_process(daemon: Daemon, folder: Path) -> None:
+    async with Mx(socket.AF_UNIX, str(folder / "mx")) as mx:
+        await until(lambda: daemon.ready, "the daemon is ready")
+        peers = DaemonPeers(folder, mx)
+        caller = await peers.caller()
+        await caller.client.say(DOT.removeprefix("Subject: one\n"))
+        await until((folder / "asked").exists, "the process of the filter")
+        (process,) = _children(caller.worker)
+        os.kill(process, signal.SIGSTOP)
+        os.kill(caller.worker, signal.SIGKILL)
+        await until(lambda: not _runs(process), "the process has ended")
+        caller.client.close()
+        peers.close()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    """It exists, and is no zombie."""
+    with suppress(FileNotFoundError):
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False
 
 
 OTHERS = (

@@ -88,6 +88,29 @@ def test_a_chain(run: Run) -> None:
     assert "\n  v: reject after 0." in out
 
 
+@pytest.mark.parametrize(
+    ("directives", "verdict", "reply"),
+    [
+        ({}, "reject", "550 5.7.1 The message is refused by a mail filter"),
+        ({"QuarantineDirectory": "DIR"}, "quarantine", "250 2.6.0 Held for review"),
+        ({"QuarantineDirectory": "DIR", "QuarantineReply": "550 5.7.1 Held"}, "reject", "550 5.7.1 Held"),
+        ({"QuarantineDirectory": "DIR", "KeepRefused": "a", "Filter": "a pipe echo 550 5.7.1 No >&2; exit 1"},
+         "reject", "550 5.7.1 No"),
+    ],
+)  # fmt: skip
+def test_nothing_is_kept(run: Run, tmp_path: Path, directives: dict[str, str], verdict: str, reply: str) -> None:
+    """It says what would happen."""
+    place = tmp_path / "quarantine"
+    place.mkdir()
+    lines = {name: text.replace("DIR", str(place)) for name, text in directives.items()}
+    lines = {"Filter": "a pipe kill -9 $$ failure=quarantine", **lines}
+    code, out, _ = run("", "--json", "DIR/a.eml", **lines)
+    answer = one(out)
+    assert (code, answer["verdict"], answer["reply"]) == (1, verdict, reply)
+    assert verdict != "quarantine" or str(answer["detail"]).startswith("would be kept: ")
+    assert not list(place.iterdir())
+
+
 def test_filter_default_and_timeout_are_those_of_the_file(run: Run) -> None:
     _, out, _ = run("exit 1", "--json", "DIR/a.eml", FilterDefault="defer")
     assert str(one(out)["reply"]).startswith("451 4.3.0")

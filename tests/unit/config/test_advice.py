@@ -46,3 +46,21 @@ def test_a_server_that_everybody_can_use_is_told(lines: list[str], told: bool) -
     assert [text.startswith("Listen: everybody who reaches this host can send mail") for text in said(*lines)] == (
         [True] if told else []
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            ["Filter: a pipe cat failure=quarantine", "Filter: b pipe cat", "Filter: c pipe cat failure=quarantine"],
+            "a, c",
+        ),
+        (["Filter: a pipe cat failure=quarantine", "QuarantineDirectory: /var/lib/q"], ""),
+        (["Filter: a pipe cat failure=reject"], ""),
+    ],
+)
+def test_a_quarantine_without_a_place_is_told(lines: list[str], told: str) -> None:
+    found = said("TransparentProxy: client", *lines)
+    assert [text.startswith(f"Filter: failure=quarantine of {told}: there is no Quarantine") for text in found] == (
+        [True] if told else []
+    )
