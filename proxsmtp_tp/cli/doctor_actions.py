@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.daemon import NoAnswerError, ask_daemon
-from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, may_be_a_filters, status_of
+from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, announce, may_be_a_filters, status_of
 from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, chosen_of, options_of, settings_of, store_of
 from proxsmtp_tp.cli.service_units import capabilities
 from proxsmtp_tp.config.reader import ConfigError, printable
@@ -65,6 +65,7 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
         status=partial(status_of, settings.instance),
         may_be_a_filters=may_be_a_filters,
         filter_asker=FILTER_ASKER,
+        announce=partial(announce, settings.instance),
         needs=tuple(capabilities(settings)),
     )
     waiting = None if args.json else _tell_waiting

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.filters import endings, scanner_endings
 from proxsmtp_tp.service.commands import SESSIONS_MAX
 from proxsmtp_tp.service.control import ControlError, ask
 from proxsmtp_tp.service.status import control_path, find_sockets, instance_of, read_status
+from proxsmtp_tp.service.unix_listener import read_answer
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.replies import Reply
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 FILTER_ASKER = "proxsmtp_tp.cli.filters_as_daemon"
 """The program that asks filters who they are."""
+
+_ANNOUNCED_SECONDS = 10.0
+"""Seconds in which the daemon accepts the connection: a step takes no longer."""
+_ANNOUNCING_SECONDS = 1.0
 
 _END_POINT = re.compile(r"\A\[?([0-9A-Fa-f.:]+?)\]?:[0-9]+\Z")  # `192.0.2.1:1024`, `[2001:db8::1]:1024`
 _NO_CODE = "Content Rejected"  # a filter's refusal without a code of its own (filters.stderr)
@@ -35,6 +42,18 @@ def status_of(instance: str) -> dict[str, Any] | None:
             if answer is not None:
                 return answer | {"clients": _connections_by_client(path)}
     return None
+
+
+def announce(instance: str, kind: str, number: int) -> None:
+    """Let a running instance keep a connection of doctor out of its log and its counters (`findings.Setup.announce`).
+
+    A daemon that cannot be told treats it like any other. One that hangs is not waited for: the step is about that.
+    """
+    fields = {"command": "probe", "seconds": _ANNOUNCED_SECONDS, kind: number}
+    for path in find_sockets():
+        if instance_of(path) == instance:
+            with suppress(OSError):
+                read_answer(control_path(path), json.dumps(fields).encode() + b"\n", seconds=_ANNOUNCING_SECONDS)
 
 
 def _connections_by_client(status: Path) -> dict[str, int]:

@@ -125,6 +125,8 @@ def _checked_host(host: str) -> str:
 
 PROBE_CLIENTS = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
 """The temporary client of `doctor --probe`, in networks for tests of devices (RFC 2544, RFC 5180)."""
+PROBE_HOST = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
+"""This host's addresses while a probe runs, from which it sends its own mails (RuleLocal)."""
 
 
 def client_of_address(ip: str) -> str:

@@ -7,6 +7,7 @@ back_pressure         which side of a connection is read; a slow side stops the 
 sides                 the two transports of a connection: asyncio's callbacks
 judging               the filter run of a connection's message, and the judged message that is read back
 reporting             log lines about a connection: the form of what the session reports
+doctor_sessions       which connections are those of doctor, which are not logged or counted
 measuring             counters and durations of a message
 session_row           what is shown of a connection in the table of sessions
 deadlines             the time limits of a connection

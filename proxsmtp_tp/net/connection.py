@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.back_pressure import BackPressure
 from proxsmtp_tp.net.deadlines import NEVER, Deadlines
+from proxsmtp_tp.net.doctor_sessions import is_of_doctor
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.measuring import FilterTimes, count_crash
 from proxsmtp_tp.net.opening import Opening
@@ -76,11 +77,13 @@ class Connection:
             clock=rfc5322_date,
             trace=Trace(self.trace_id, self.loop.time),
         )
-        self._measured, self._words = self.session.measured, context.metrics.words
+        self.quiet = is_of_doctor(context.admission.switches, sock, self._peer, self.local_ip)
+        self.metrics = context.unmeasured if self.quiet else context.metrics
+        self._measured, self._words = self.session.measured, self.metrics.words
         self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
         self.session.use_limits(self._limits)
         self.session.use_bypass(context.bypassed)
-        self.reporting = Reporting(context, self, self._peer.port if self._peer else 0)
+        self.reporting = Reporting(context, self, self.client_port, quiet=self.quiet)
         self._follow()
         self._upstream = Upstream(context, sock, self._peer)
         self._opening = Opening(self, context, self._upstream, sock, self._peer)
@@ -91,9 +94,7 @@ class Connection:
         self._crashed = False
         self.closing = False
         self._pressure = BackPressure(self)
-        self.judging: Judging = Judging(
-            self, context.filter, context.loop, context.remember, FilterTimes(context.metrics)
-        )
+        self.judging: Judging = Judging(self, context.filter, context.loop, context.remember, FilterTimes(self.metrics))
         now = self.loop.time()
         self.times = Deadlines(context.settings, context.limits, now)
         self._shown = ShownSession(context.sessions, self, self._peer, now)
@@ -235,7 +236,7 @@ class Connection:
         if self.server is not None:
             self.server.abort()
         if self.client is not None and not self.closing:
-            count_crash(self._context.metrics)
+            count_crash(self.metrics)
             self.client.write(answers.INTERNAL_ERROR.traced(self.trace_id).wire)
             self._close_client(effects.CloseClient())
         self.judging.release()
@@ -313,7 +314,8 @@ class Connection:
             self.times.message_ends()
 
     def _count(self, effect: effects.Count) -> None:
-        self._context.admission.counters.count(self._context.worker, effect.counter)
+        if not self.quiet:
+            self._context.admission.counters.count(self._context.worker, effect.counter)
 
     # Time.
 

@@ -6,11 +6,12 @@ Made by `proxy`, used by `connection` and `upstream`, which know nothing else ab
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters import stderr
 from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.telemetry.metrics import unread_row
 from proxsmtp_tp.telemetry.switches import Switch
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class WorkerContext:
     metrics: WorkerMetrics
     recent: WorkerMessages
     unreachable: WorkerUnreachable
+    unmeasured: WorkerMetrics = field(default_factory=unread_row)
+    """In place of `metrics` for sessions that are not counted (`doctor_sessions`)."""
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are accepted. RELOAD may later become STOP."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.upstream import Upstream
     from proxsmtp_tp.session.effects import Effect
     from proxsmtp_tp.session.session import Session
+    from proxsmtp_tp.telemetry.metrics import WorkerMetrics
 
 
 class OpeningOwner(ClientOwner, ServerOwner, Protocol):
@@ -38,6 +39,9 @@ class OpeningOwner(ClientOwner, ServerOwner, Protocol):
     server_port: int
     session: Session
     reporting: Reporting
+    metrics: WorkerMetrics
+    quiet: bool
+    """It is one of doctor: what happens is not counted."""
 
     def feed(self, event: events.Event) -> None:
         """Feed one event to the session."""
@@ -126,7 +130,7 @@ class Opening:
             sock, owner.server_ip = await self._upstream.dial(destination)
             owner.server_port = sock.getpeername()[1] if sock.family != socket.AF_UNIX else 0
         except DialError as error:
-            if not owner.session.ended:
+            if not owner.session.ended and not owner.quiet:
                 context.unreachable.failed(self._upstream.name(destination))
             owner.feed(events.ConnectFailed(str(error)))
             return
@@ -141,7 +145,7 @@ class Opening:
             return
         context.unreachable.reached(self._upstream.name(destination))
         self.seconds = context.loop.time() - began
-        context.metrics.observe(metrics.SERVER_CONNECT, self.seconds)
+        owner.metrics.observe(metrics.SERVER_CONNECT, self.seconds)
         # Shielded: if the client closes while the transport is being made, server_made closes it.
         # Not create_connection: with it, uvloop gives the socket to the transport only after connection_made. A
         # transport that is aborted in there would leave a socket object that later closes another socket's descriptor.

@@ -1,17 +1,14 @@
 """What a connection reports: log lines and events. The session gives facts; `telemetry.forms` makes lines of them.
 
 Nothing is formatted for a level that is not logged. `log_limit` limits the lines that one client may cause. Sessions of
-`doctor --probe` are logged with -d 4 only. They are recognised by the address of doctor's temporary client, which is
-routed only to it, and only while root has told the daemon that a probe runs. So no other client can avoid the log.
+`doctor` (`doctor_sessions`) are logged with -d 4 only.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Protocol
 
-from proxsmtp_tp.config.addresses import PROBE_CLIENTS
 from proxsmtp_tp.net.measuring import measure, measure_refusal
 from proxsmtp_tp.net.tracing import write_traced
 from proxsmtp_tp.telemetry import addresses, events
@@ -19,7 +16,6 @@ from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
 from proxsmtp_tp.telemetry.facts import REFUSED, REJECTED
-from proxsmtp_tp.telemetry.switches import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +31,6 @@ log = logging.getLogger(__name__)
 
 FAILED = "FILTER-ERROR"
 _REFUSED = frozenset({REFUSED, REJECTED})
-_PROBES = frozenset(PROBE_CLIENTS.values())
 
 
 class Reporter(Protocol):
@@ -55,14 +50,12 @@ class Reporting:
 
     __slots__ = ("_context", "_owner", "_quiet", "_who", "traced")
 
-    def __init__(self, context: WorkerContext, owner: Reporter, port: int) -> None:
+    def __init__(self, context: WorkerContext, owner: Reporter, port: int, *, quiet: bool) -> None:
+        """`quiet`: lines have the level debug, and there are no events."""
         self._context = context
         self._owner = owner
         self._who = Who(owner.name, owner.trace_id, owner.client_ip, port, context.settings.instance, context.worker)
-        switches = context.admission.switches
-        self._quiet = (
-            owner.client_ip.removeprefix("::ffff:") in _PROBES and time.monotonic_ns() < switches[Switch.PROBE_UNTIL]
-        )
+        self._quiet = quiet
         self.traced = False
         """All lines are written, at every log level (`tracing.Tracing.follows`)."""
 

@@ -15,6 +15,7 @@ from proxsmtp_tp.service import limit_commands
 from proxsmtp_tp.service.bypass import LONGEST, REASON_MAX
 from proxsmtp_tp.service.control import Command, ControlError
 from proxsmtp_tp.service.top_report import top_report
+from proxsmtp_tp.telemetry.switches import mark_of_port, mark_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +36,10 @@ _LONGEST = 30 * 86400.0
 
 SESSIONS_MAX = 2000
 """Sessions in one answer, which then has half a megabyte and takes the master a few hundredths of a second."""
+
+_MARKS = {"port": mark_of_port, "pid": mark_of_process}
+_DOCTOR_LONGEST = 60.0
+"""Seconds that one connection of doctor may be open: a step takes ten."""
 
 _TRACE = 600.0
 """Seconds that a client is traced, unless the request says how long."""
@@ -118,10 +123,23 @@ def _log_level(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 
 
 def _probe(daemon: Daemon, request: Request) -> Mapping[str, Any]:
-    """`seconds`: how long the sessions of `doctor --probe` are not logged, as information or worse."""
+    """`seconds`: how long the sessions of `doctor --probe` are not logged, as information or worse. With `port` or
+    `pid`: those of `doctor` from this port of this host, or of this process by a unix socket.
+    """
     seconds = _seconds(request) or 0.0
-    daemon.levels.expect_probe(seconds)
+    marks = [mark(_number(request, name)) for name, mark in _MARKS.items() if name in request]
+    for mark in marks:
+        daemon.levels.expect_doctor(mark, min(seconds, _DOCTOR_LONGEST))
+    if not marks:
+        daemon.levels.expect_probe(seconds)
     return {"seconds": seconds}
+
+
+def _number(request: Request, name: str) -> int:
+    number = request[name]
+    if type(number) is not int or not 0 < number < (65536 if name == "port" else 1 << 22):
+        raise ControlError(f"{number!r} is no {name}")
+    return number
 
 
 def _sessions(daemon: Daemon, request: Request) -> Mapping[str, Any]:
@@ -212,7 +230,7 @@ _COMMANDS: dict[str, _Row] = {
     "locks": _Row(limit_commands.locks, lambda request: "add" in request or "remove" in request),
     "explain": _Row(limit_commands.explain, lambda _request: False),
     "log-level": _Row(_log_level, lambda request: len(request) > 1),
-    "probe": _Row(_probe, lambda _request: True),
+    "probe": _Row(_probe, lambda request: not _MARKS.keys() & request.keys()),  # doctor leaves no line
     "try-filter": _Row(_try_filter, lambda _request: True),
     "bypass": _Row(_bypass, lambda request: len(request) > 1),
     "sessions": _Row(_sessions, lambda _request: False),

@@ -65,6 +65,10 @@ class LogLevels:
         self._trace(kept)
         return ended
 
+    def expect_doctor(self, mark: int, seconds: float) -> None:
+        """For this time, connections of `doctor` with this mark are not logged."""
+        self._switches.expect_doctor(mark, time.monotonic_ns() + int(seconds * 1e9))
+
     def expect_probe(self, seconds: float) -> None:
         """For this time, sessions of `doctor --probe` are not logged."""
         self._switches.set(Switch.PROBE_UNTIL, time.monotonic_ns() + int(seconds * 1e9))

@@ -83,14 +83,14 @@ class UnixListener:
                     self._path.unlink()
 
 
-def read_answer(path: Path, request: bytes = b"", most: float = float("inf")) -> bytes:
-    """Connect, send the request, and read until the daemon closes the connection: in SECONDS, and no more than `most`.
+def read_answer(path: Path, request: bytes = b"", most: float = float("inf"), seconds: float = SECONDS) -> bytes:
+    """Connect, send the request, and read until the daemon closes the connection: in `seconds`, no more than `most`.
 
     More octets than `most` are an error, as is a daemon that does not answer: OSError.
     """
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(SECONDS)
+        client.settimeout(seconds)
         _connect(client, path, end)
         if request:
             client.sendall(request)

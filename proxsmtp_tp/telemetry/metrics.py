@@ -239,6 +239,11 @@ class WorkerMetrics:
             words[histogram + _SUM] += int(seconds * _MICROSECONDS)
 
 
+def unread_row() -> WorkerMetrics:
+    """For sessions that are not counted: a row that nobody reads."""
+    return WorkerMetrics(memoryview(bytearray(SIZE * _WORD)).cast("Q"))
+
+
 def by_name(totals: list[int]) -> dict[str, dict[str, int]]:
     """Counters for `status`: by family, the value of each series by its labels, joined by a blank."""
     return {

@@ -23,6 +23,12 @@ _WORDS = 64  # more than are used: the memory page exists in any case
 _TRACED = struct.Struct("=II")  # CRC-32 and length of the text behind it
 _TRACED_SIZE = 4096
 
+_DOCTOR = 16
+_DOCTOR_MAX = 8
+"""The first word of marks, and their number: a connection of doctor is open for some seconds."""
+_MARK = (1 << 24) - 1
+_PROCESS = 1 << 23  # a process id has at most 22 bits (proc(5), pid_max)
+
 TRACED_MAX = 16
 """Networks that can be traced at once: an administrator looks at one or two clients."""
 
@@ -36,7 +42,7 @@ class Switch(IntEnum):
     LOG_LEVEL = 1
     """Lines of this level (of Python's logging) and above are written."""
     PROBE_UNTIL = 3
-    """Until then (nanoseconds) sessions of `doctor --probe` are not in the log."""
+    """Until then (nanoseconds) sessions of `doctor` are neither in the log nor counted."""
     BYPASS_UNTIL = 2
     """Until that time mail passes unjudged (`service.bypass`)."""
 
@@ -46,6 +52,16 @@ class Traced(NamedTuple):
 
     network: IPv4Network | IPv6Network
     until: int
+
+
+def mark_of_port(port: int) -> int:
+    """The mark of a TCP connection of doctor: the port that it connects from."""
+    return port
+
+
+def mark_of_process(pid: int) -> int:
+    """The mark of a connection of doctor to a unix socket: its process."""
+    return _PROCESS | pid
 
 
 class Switches:
@@ -65,6 +81,17 @@ class Switches:
         """Change a value, 0 to 2^64 - 1. Only the master may call this."""
         self._words[switch] = value
         self._words[Switch.CHANGES] += 1
+
+    def expect_doctor(self, mark: int, until: int) -> None:
+        """Until then (nanoseconds) connections with this mark are those of `doctor`. Only the master may call this."""
+        oldest = min(range(_DOCTOR, _DOCTOR + _DOCTOR_MAX), key=self._words.__getitem__)
+        self._words[oldest] = until & ~_MARK | mark  # one word, so no worker reads half of it
+        self._words[Switch.PROBE_UNTIL] = max(until, self._words[Switch.PROBE_UNTIL])
+
+    def is_doctor(self, mark: int, now: int) -> bool:
+        """Whether a connection with this mark is one of `doctor`."""
+        words = self._words[_DOCTOR : _DOCTOR + _DOCTOR_MAX].tolist()
+        return any(word & _MARK == mark and word > now for word in words)
 
     def set_traced(self, traced: tuple[Traced, ...]) -> None:
         """Trace these, and no others. Only the master may call this. Raises ValueError for more than TRACED_MAX."""

@@ -9,10 +9,11 @@ import subprocess
 import sysconfig
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, may_be_a_filters, status_of
+from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, announce, may_be_a_filters, status_of
 from proxsmtp_tp.config.reader import read_config
 from proxsmtp_tp.gateway import install
 from proxsmtp_tp.gateway.doctor import examination, probe
@@ -84,6 +85,7 @@ class DaemonHost:
             status=lambda: status_of(settings.instance),
             may_be_a_filters=may_be_a_filters,
             filter_asker=FILTER_ASKER,
+            announce=partial(announce, settings.instance),
             step_seconds=90.0,
         )
 

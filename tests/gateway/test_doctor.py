@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -728,6 +729,33 @@ def test_what_the_probe_tells_of_filter_and_daemon(redirect: DaemonHost) -> None
     redirect.run("nft delete table inet proxsmtp_setup")
     assert "before the rules are in place" in redirect.probe()[0].text
     redirect.install()
+
+
+def test_doctor_and_its_probe_are_silent() -> None:
+    """In the log, in events, and in all totals: also its connections to listeners, and this host's own mail."""
+    with closing(DaemonHost(TransparentProxy="client", RuleLocal="on", Instance="silent")) as host:
+        socket_path, events = host.folder / "listener", host.temp / "events"
+        host.folder.chmod(0o777)  # the daemon's user makes the socket
+        given = dict(host.instance.directives)
+        host.instance.directives = given | {"Listen": f"10025, {socket_path}", "EventLog": str(events)}
+        host.restart()
+        start = len(host.instance.log)
+        command = [str(program()), "doctor", "-f", str(host.instance.config), "--state-dir", str(host.state), "--json"]
+        for more in ([], ["--probe"]):
+            done = host.instance.host.run(*command, *more, seconds=PATIENCE, check=False)
+            found = json.loads(done.stdout)["findings"]
+            seen = {finding["step"] for finding in found if finding["state"] == "ok"}
+            assert {"daemon", f"listener, {socket_path}"} <= seen, found
+        assert {"probe, own mail, IPv4", "probe, own mail, IPv6", "probe, IPv4", "probe, IPv6"} <= seen
+        lines = host.instance.log[start:].splitlines()
+        assert [line for line in lines if "control: probe" not in line] == []
+        assert len(lines) == 2  # one at the beginning of the probe, and one at its end
+        assert not events.exists()
+        (status,) = json.loads(host.instance.command("status", "--json"))
+        counted = {name: number for series in status["totals"].values() for name, number in series.items() if number}
+        assert counted == {}
+        assert not any(status["counters"].values())
+        assert status["servers_down"] == []
 
 
 def test_an_interrupted_probe_leaves_nothing(redirect: DaemonHost) -> None:

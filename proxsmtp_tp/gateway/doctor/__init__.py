@@ -15,6 +15,7 @@ daemon_view  temp directory, as the daemon sees it
 filter_view  filters, as the daemon sees them
 daemon_access  the program that looks in the daemon's namespaces, as its user
 load         the daemon's status: connections, filters, workers, configuration, log
+own_connections  connections of doctor to the daemon, which is told of them before
 servers      the servers that the daemon connects to; who can connect to a daemon without rules
 probe        real mails from a temporary client through rules and daemon to a temporary server
 prober       the process that makes client and server, and sends the mails

@@ -62,6 +62,10 @@ def _no_status() -> None:
     return None
 
 
+def _nobody_is_told(_kind: str, _number: int) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What is examined. `config` is the configuration file as the administrator named it; the fixes use it.
@@ -79,6 +83,9 @@ class Setup:
     needs: tuple[str, ...] = ()
     filter_asker: str = ""
     """The module of a program that asks filters who they are, as the daemon's user (`filter_view`)."""
+    announce: Callable[[str, int], None] = _nobody_is_told
+    """Tell the daemon of a connection that doctor is about to make: `port` and the port that it comes from, or `pid`
+    and the process id. Raises nothing."""
     step_seconds: float = 10.0
     """Seconds that a step may take, so that an answer comes soon. The steps run at the same time."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.gateway import routing, survey
-from proxsmtp_tp.gateway.doctor import unit
+from proxsmtp_tp.gateway.doctor import own_connections, unit
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
 from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix
 from proxsmtp_tp.gateway.plan import Mode
@@ -280,17 +280,10 @@ def _waits_for_its_server(setup: Setup) -> bool:
 
 def _connection(setup: Setup, address: str) -> socket.socket:
     """Raises OSError."""
-    if not address.startswith("/"):
-        host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(address, address.strip("[]"))  # noqa: S104
-        return socket.create_connection((host, setup.plan.options.listen_port), ANSWER_SECONDS)
-    link = socket.socket(socket.AF_UNIX)
-    try:
-        link.settimeout(ANSWER_SECONDS)
-        link.connect(address)
-    except OSError:
-        link.close()
-        raise
-    return link
+    if address.startswith("/"):
+        return own_connections.connect(setup, address, ANSWER_SECONDS)
+    host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(address, address.strip("[]"))  # noqa: S104
+    return own_connections.connect(setup, (host, setup.plan.options.listen_port), ANSWER_SECONDS)
 
 
 def _end_and_start(setup: Setup, there: list[Listening]) -> Fix:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyroute2 import IPRoute
 
-from proxsmtp_tp.config.addresses import PROBE_CLIENTS
+from proxsmtp_tp.config.addresses import PROBE_CLIENTS, PROBE_HOST
 from proxsmtp_tp.gateway.doctor import mail_peers
 from proxsmtp_tp.gateway.namespaces import PR_SET_PDEATHSIG, Namespace, new_namespace
 
@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 
 CLIENT = PROBE_CLIENTS
 HOST_TO_CLIENT = {4: "198.18.254.1", 6: "2001:2:0:fe01::1"}
-HOST_TO_SERVER = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
+HOST_TO_SERVER = PROBE_HOST
 SERVER = {4: "198.18.254.14", 6: "2001:2:0:fe04::2"}
 # The routers' addresses: on the side of the host, and on the side of client or server.
 _CLIENT_ROUTER = ({4: "198.18.254.2", 6: "2001:2:0:fe01::2"}, {4: "198.18.254.9", 6: "2001:2:0:fe03::1"})

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
+from proxsmtp_tp.gateway.doctor import own_connections
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, unseen
 
 if TYPE_CHECKING:
@@ -156,14 +157,26 @@ def look_at_access(setup: Setup) -> Iterator[Finding]:
         elif settings.loopback:
             text = "each host that reaches it is connected with its own server: Clients limits that"
             yield Finding(step, True, text)
-        elif not settings.x_client and (said := _relays(host or "127.0.0.1", address.port)):
+        elif not settings.x_client and (said := _relays(setup, host or "127.0.0.1", address.port)):
             text = f"it is an open relay: without Clients, it accepts a recipient anywhere from anybody ({said})"
             yield Finding(step, False, f"{text}; set Clients, or Listen on an address that only they reach")
         else:
             yield Finding(step, True, "everybody who reaches it: it relays no foreign recipient")
 
 
-def _relays(host: str, port: int) -> str:
+class _Relay(smtplib.SMTP):
+    """A session with the daemon, with a QUIT at the end. It is announced."""
+
+    def __init__(self, setup: Setup, seconds: float) -> None:
+        self._setup = setup
+        super().__init__(local_hostname="client.doctor.invalid", timeout=seconds)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        """Where smtplib connects."""
+        return own_connections.connect(self._setup, (host, port), timeout)
+
+
+def _relays(setup: Setup, host: str, port: int) -> str:
     """The reply with which the server accepts a foreign recipient; empty: it refuses, or does not answer."""
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (to connect to)
     steps: list[Callable[[smtplib.SMTP], tuple[int, bytes]]] = [
@@ -173,7 +186,7 @@ def _relays(host: str, port: int) -> str:
         lambda link: link.rcpt(_FOREIGN[1]),
     ]
     try:  # with QUIT at the end
-        with smtplib.SMTP(local_hostname="client.doctor.invalid", timeout=RELAY_SECONDS / (len(steps) + 1)) as link:
+        with _Relay(setup, RELAY_SECONDS / (len(steps) + 1)) as link:
             for step in steps:
                 code, text = step(link)
                 if code >= 400:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
-import pytest
-
-from proxsmtp_tp.net import reporting
 from proxsmtp_tp.telemetry.quoting import fields
-from proxsmtp_tp.telemetry.switches import Switch
 from tests.unit.net.dialogue import DOT, address, meet, one_message, relayed
 from tests.unit.net.proxy_harness import Mx
 from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.unit.net.proxy_harness import StartProxy
 
 
@@ -76,31 +73,3 @@ async def test_what_is_not_logged_is_not_formatted(
         mx.serve(ModelServer)
         await one_message(await harness.client())
         await harness.empty()
-
-
-@pytest.mark.parametrize(
-    ("client", "probe", "silent"), [("198.18.254.10", 60, True), ("198.18.254.10", 0, False), ("127.0.0.1", 60, False)]
-)
-async def test_the_probe_of_doctor_is_silent(
-    start_proxy: StartProxy,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    client: str,
-    probe: int,
-    silent: bool,
-) -> None:
-    """Neither the address alone nor the announcement alone hides a session."""
-    caplog.set_level("INFO")
-    real = reporting.Reporting.__init__
-
-    def of_client(self: reporting.Reporting, context: object, owner: object, port: int) -> None:
-        owner.client_ip = client  # type: ignore[attr-defined]
-        real(self, context, owner, port)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(reporting.Reporting, "__init__", of_client)
-    async with Mx() as mx, start_proxy(mx) as harness:
-        harness.admission.switches.set(Switch.PROBE_UNTIL, time.monotonic_ns() + probe * 10**9)
-        mx.serve(ModelServer)
-        await one_message(await harness.client())
-        await harness.empty()
-    assert (not caplog.messages) is silent
