@@ -55,18 +55,23 @@ def report(
         "bypass": environment.bypass.report(),
         "filter": admission.recent_verdicts.report(),
         **activity(admission, current.settings),
-        "workers": [
-            {
-                "pid": worker.pid,
-                "phase": generation.phase.value,
-                "uptime": round(now - worker.born),
-                "connections": counts[worker.row],
-                "silent": round(worker.silent * PULSE),
-            }
-            for generation in generations
-            for worker in generation.workers.values()
-        ],
+        "workers": _workers(generations, counts, now),
     }
+
+
+def _workers(generations: Sequence[Generation], connections: Sequence[int], now: float) -> list[dict[str, Any]]:
+    """`connections`: of each worker, by its row."""
+    return [
+        {
+            "pid": worker.pid,
+            "phase": generation.phase.value,
+            "uptime": round(now - worker.born),
+            "connections": connections[worker.row],
+            "silent": round(worker.silent * PULSE),
+        }
+        for generation in generations
+        for worker in generation.workers.values()
+    ]
 
 
 def metrics(admission: Admission, status: dict[str, Any]) -> str:

@@ -51,60 +51,66 @@ def names(gauges: list[Plain]) -> set[str]:
 
 def gauges_of(report: dict[str, Any]) -> list[Plain]:
     """What is true now, from the report of the master."""
-    filters = report["filters"]
-    configuration, table = report["configuration"], report["client_table"]
+    failed = float(report["configuration"]["reload"]["state"] == "failed")
+    return [
+        *_of_the_daemon(report),
+        *_of_filters(report["filters"]),
+        *_of_servers_and_workers(report),
+        *_of_the_client_table(report["client_table"]),
+        *_of_locks(report["locks"]),
+        Plain("reload_failed", "gauge", "1 where the last reload failed.", [({}, failed)]),
+    ]
+
+
+def _of_the_daemon(report: dict[str, Any]) -> list[Plain]:
     sessions = [({"phase": phase}, float(number)) for phase, number in report["sessions"].items()]
-    workers = len([worker for worker in report["workers"] if worker["phase"] == "running"])
-    failed = float(configuration["reload"]["state"] == "failed")
     return [
         Plain("build_info", "gauge", "The version that runs.", [({"version": str(report["version"])}, 1.0)]),
         Plain("uptime_seconds", "gauge", "Time since the start of the daemon.", [({}, report["uptime"])]),
         Plain("connections_open", "gauge", "Connections of clients.", [({}, report["connections"])]),
         Plain("connections_limit", "gauge", "MaxConnections.", [({}, report["max_connections"])]),
         Plain("sessions", "gauge", "Sessions by what they do or wait for.", sessions),
+    ]
+
+
+def _of_filters(filters: dict[str, Any]) -> list[Plain]:
+    oldest = "How long the oldest of them waits."
+    return [
         Plain("filter_running", "gauge", "Messages at the filter.", [({}, filters["running"])]),
         Plain("filter_limit", "gauge", "FilterProcesses.", [({}, filters["limit"])]),
         Plain("filter_waiting", "gauge", "Messages that wait for the filter.", [({}, filters["waiting"])]),
-        Plain(
-            "filter_oldest_wait_seconds", "gauge", "How long the oldest of them waits.", [({}, filters["oldest_wait"])]
-        ),
-        Plain(
-            "servers_down", "gauge", "Servers that could not be reached lately.", [({}, len(report["servers_down"]))]
-        ),
-        Plain("workers", "gauge", "Workers that accept connections.", [({}, workers)]),
-        Plain(
-            "worker_restarts_total",
-            "counter",
-            "Workers that ended and were replaced.",
-            [({}, report["replaced_workers"])],
-        ),
-        Plain(
-            "loop_lag_seconds_max",
-            "gauge",
-            "How late a timer of a worker was, at most, in the last minute or two.",
-            [({}, report["loop_lag"])],
-        ),
+        Plain("filter_oldest_wait_seconds", "gauge", oldest, [({}, filters["oldest_wait"])]),
+    ]
+
+
+def _of_servers_and_workers(report: dict[str, Any]) -> list[Plain]:
+    down, running = len(report["servers_down"]), [each for each in report["workers"] if each["phase"] == "running"]
+    replaced, lag = report["replaced_workers"], "How late a timer of a worker was, at most, in the last minute or two."
+    return [
+        Plain("servers_down", "gauge", "Servers that could not be reached lately.", [({}, down)]),
+        Plain("workers", "gauge", "Workers that accept connections.", [({}, len(running))]),
+        Plain("worker_restarts_total", "counter", "Workers that ended and were replaced.", [({}, replaced)]),
+        Plain("loop_lag_seconds_max", "gauge", lag, [({}, report["loop_lag"])]),
+    ]
+
+
+def _of_the_client_table(table: dict[str, Any]) -> list[Plain]:
+    forgotten = "Clients that were forgotten for another one."
+    return [
         Plain("client_table_entries", "gauge", "Clients in the table of limits.", [({}, table["entries"])]),
         Plain("client_table_size", "gauge", "Clients that fit into it (ClientTableSize).", [({}, table["size"])]),
-        Plain(
-            "client_table_evictions_total",
-            "counter",
-            "Clients that were forgotten for another one.",
-            [({}, table["evictions"])],
-        ),
-        Plain(
-            "locks_active",
-            "gauge",
-            "Clients that are locked, by the limit that locked them.",
-            [({"reason": reason}, float(number)) for reason, number in report["locks"]["active"].items()],
-        ),
-        Plain(
-            "locks_total",
-            "counter",
-            "Locks that began, by the limit that locked.",
-            [({"reason": reason}, float(number)) for reason, number in report["locks"]["total"].items()],
-        ),
-        Plain("reload_failed", "gauge", "1 where the last reload failed.", [({}, failed)]),
+        Plain("client_table_evictions_total", "counter", forgotten, [({}, table["evictions"])]),
+    ]
+
+
+def _of_locks(locks: dict[str, dict[str, int]]) -> list[Plain]:
+    active, total = (
+        [({"reason": reason}, float(number)) for reason, number in locks[which].items()]
+        for which in ("active", "total")
+    )
+    return [
+        Plain("locks_active", "gauge", "Clients that are locked, by the limit that locked them.", active),
+        Plain("locks_total", "counter", "Locks that began, by the limit that locked.", total),
     ]
 
 
