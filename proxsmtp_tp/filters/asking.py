@@ -71,7 +71,7 @@ async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream]
     sender = asyncio.get_running_loop().create_task(_send(stream, question), name=f"question to {stream.address}")
     try:
         answer = await read(stream)
-        await asyncio.sleep(0)  # a sender that has written all may not have been called again
+        await asyncio.sleep(0)  # the sender may have written all, but not run to its end
         if not sender.done() or stream.writer.transport.get_write_buffer_size():
             raise ProtocolError("it answered before the end of the message was sent")
         sender.result()
@@ -87,7 +87,7 @@ async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream]
         sender.cancel()
         await asyncio.wait([sender])
         if not sender.cancelled():
-            sender.exception()  # it was looked at: the event loop need not log it
+            sender.exception()  # retrieved, so that the event loop does not log it
     return answer
 
 

@@ -48,7 +48,7 @@ class Breaker:
         return was_open
 
     def failed(self, now: float) -> bool:
-        """The filter could not be reached, or was too slow. True: a pause begins that was none before."""
+        """The filter could not be reached, or was too slow. True: with this failure a pause begins."""
         was_open = self.open
         if was_open and not self._probing:
             return False  # it was asked before the pause: no trial

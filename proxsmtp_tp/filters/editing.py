@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 EDITS_LIMIT = 1000
 """Edits of one filter for one message: no filter needs more."""
 WALKS_LIMIT = 200_000
-"""Fields that the edits of one filter may look at: to change or insert a field is a walk through the header, and all
-walks together take ten milliseconds. A header of 200 fields may have 1000 such edits, one of 10,000 fields 20. It is
-the sender who writes so many fields, so more is HeaderTooLargeError and no failure of the filter."""
+"""Fields that all edits of one filter may read: an edit that changes or inserts a field reads the header from its
+beginning. So many take ten milliseconds. A header of 200 fields may have 1000 such edits, one of 10,000 fields may have
+20. The sender writes the fields, so more is HeaderTooLargeError, and not a failure of the filter."""
 ADDED_LIMIT = 256 * 1024
 """Octets of header fields that one filter may write: four times what libmilter could send in one packet."""
 RECIPIENTS_LIMIT = 1000

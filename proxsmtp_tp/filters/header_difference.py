@@ -43,5 +43,5 @@ def _deleted(fields: Sequence[Field], at: int) -> Edit:
 
 
 def _inserted(fields: Sequence[Field], at: int) -> Edit:
-    """The field gets its place when all before it have theirs. Positions count a Received field of our own."""
+    """Insert a field when all fields before it are in place. Positions count a Received field of our own."""
     return InsertHeader(at + 1, fields[at].name, fields[at].raw_value, verbatim=True)

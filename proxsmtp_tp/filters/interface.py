@@ -66,8 +66,8 @@ class PlaceOwner(Protocol):
 
 
 class FilterOwner(PlaceOwner, Protocol):
-    """The user of a run. Callbacks come from the event loop, never from inside a call to the run, but for those of
-    PlaceOwner, which may come within `finish`.
+    """The user of a run. Callbacks come from the event loop, never from inside a call to the run. Only those of
+    PlaceOwner may come within `finish`.
     """
 
     def filter_verdict(self, verdict: Verdict) -> None:

@@ -141,7 +141,7 @@ class QuarantineFolder:
         return Entry(name, self.path / f"{name}.eml", facts)
 
     def delete(self, name: str) -> None:
-        """Remove an entry: first what makes it one."""
+        """Remove an entry: the JSON file first, because a message without one is no entry."""
         (self.path / f"{name}.json").unlink()
         (self.path / f"{name}.eml").unlink(missing_ok=True)
 

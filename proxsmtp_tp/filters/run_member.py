@@ -157,7 +157,7 @@ _UNREACHABLE = SCANNER_REPLIES[ScannerEnding.UNREACHABLE]
 
 
 def _judgement(verdict: Verdict) -> Judgement:
-    """A refusal. Raises FilterFailedError if it is none: a filter that judges says something."""
+    """A refusal. Raises FilterFailedError for a TEMPFAIL without words of the filter: it did not judge."""
     if verdict.action is Action.TEMPFAIL and not verdict.said:
         if verdict.reply == _NOT_ASKED:
             raise NotAskedError(verdict.detail, reply=verdict.reply)

@@ -54,8 +54,8 @@ class _Reading:
         return data
 
     def at(self, start: int, size: int) -> bytes:
-        """When it can be read: the octets from `start` on, fewer only at the end. OSError if the file has become
-        shorter. The place of `read` does not move.
+        """The octets from `start` on, fewer only at the end. Call it only when the text can be read. What `read` gives
+        next stays the same. OSError if the file has become shorter.
         """
         size = max(0, min(size, self.size - start))
         data = os.pread(self._file.fileno(), size, start) if self._file is not None else b""

@@ -5,9 +5,9 @@ are at most as many as messages are judged at once (max=). A process leaves afte
 seconds, or when it was idle for `idle` seconds and there are more than `min`.
 
 A process that does not get ready within `start` seconds makes the next start wait: 1 second, then twice as long each
-time, up to BACK_OFF. Until then messages that need a new process fail at once. A process that ends with a message does
-not: else a sender whose message makes the command fail could stop all others. `memory` is the limit of its address
-space (ulimit -v), also of all processes that it starts.
+time, up to BACK_OFF. Until then messages that need a new process fail at once. A process that ends while it judges does
+not delay the next start: otherwise a sender whose message makes the command fail could stop all mail. `memory` is the
+limit of its address space (ulimit -v), also of all processes that it starts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One process of a worker: it gets ready, judges messages one after the other, and leaves.
 
-What it does against the protocol ends it, with its whole session: what it writes without a message, or behind an
-answer, and an answer that is none. So an answer can never be taken for that to another message.
+A process that breaks the protocol is ended with its whole session: it writes without a message or after its answer, or
+its answer is not valid. So an answer can never be taken for that to another message.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class WorkerProcess:
         return errors.logged
 
     def leave(self) -> None:
-        """It is not needed any more: its input ends, and after LEAVE its session."""
+        """It is not needed any more: close its input. If it has not ended after LEAVE seconds, end its session."""
         if not self._finish():
             return
         self._child.close_input()
@@ -229,16 +229,16 @@ class WorkerProcess:
             self._waiting.set_exception(error)
 
     def _fail(self, reason: str) -> None:
-        """It broke the protocol, or is gone: whoever waits gets the reason."""
+        """It broke the protocol, or has ended: the coroutine that waits for it gets the reason."""
         if self._waiting.done():
-            if not self.over:  # between two messages: no message shows it
+            if not self.over:  # no message fails because of it, so only this line says it
                 log.warning("filter %s: a process is ended: %s", self._name, quoted(reason, stderr.LINE_LIMIT))
         else:
             self._waiting.set_exception(FilterFailedError(reason))
         self.end()
 
     def _finish(self) -> bool:
-        """It gets no more messages; whether that is new."""
+        """Give it no more messages. False if that was so already."""
         if self.over:
             return False
         self.over = True
@@ -255,4 +255,4 @@ class WorkerProcess:
         if not self._waiting.done():
             self._waiting.set_exception(FilterFailedError("it was ended"))
         if not self._waiting.cancelled():
-            self._waiting.exception()  # nobody may be there to look at it
+            self._waiting.exception()  # retrieved, so that the event loop does not log it
