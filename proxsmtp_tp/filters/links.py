@@ -17,6 +17,7 @@ from proxsmtp_tp.filters.breaker import Breaker
 from proxsmtp_tp.filters.chain_endings import HEADER_TOO_LARGE, NOT_CHECKED, OVERSIZE, REPLIES, USUAL, ChainEnding
 from proxsmtp_tp.filters.fields import HeaderTooLargeError
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError, PlacingMember
+from proxsmtp_tp.filters.protocols.errors import ProtocolError
 from proxsmtp_tp.filters.queueing import NoPlaceError, place
 from proxsmtp_tp.filters.stderr import LINE_LIMIT
 from proxsmtp_tp.filters.verdict import Action
@@ -152,7 +153,7 @@ class Link:
             raise NotAskedError(ChainEnding.NO_PLACE.value, reply=REPLIES[ChainEnding.NO_PLACE]) from None
         except TimeoutError:
             raise _failure(ChainEnding.TIMED_OUT, f"{self.line.timeout:g} s", timed_out=True) from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ProtocolError) as error:
             raise _failure(ChainEnding.FAILED, str(error) or type(error).__name__) from error
 
     # What it said.

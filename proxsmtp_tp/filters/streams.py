@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxsmtp_tp.config.addresses import UnixAddress
@@ -19,6 +20,9 @@ BUFFER = 64 * 1024
 
 RETURN = 30.0
 """Seconds after which the first address is tried again, when another one was used in place of it."""
+
+QUEUE_FULL = 0.02
+"""Seconds between two attempts at a unix socket whose queue is full."""
 
 
 class Stream(NamedTuple):
@@ -68,5 +72,28 @@ def _reason(error: OSError) -> str:
 
 async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if isinstance(address, UnixAddress):
-        return await asyncio.open_unix_connection(address.path, limit=BUFFER)
+        sock = await _unix_socket(address.path)
+        try:
+            return await asyncio.open_unix_connection(sock=sock, limit=BUFFER)
+        except BaseException:
+            sock.close()
+            raise
     return await asyncio.open_connection(address.host, address.port, limit=BUFFER)
+
+
+async def _unix_socket(path: str) -> socket.socket:
+    """Connect. A full queue of the listener gives EAGAIN at once (connect(2)), which event loops take for an error, or
+    for success: it is tried again until the caller's time has passed. libmilter's queue has 20 places.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(QUEUE_FULL)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
