@@ -96,6 +96,8 @@ def describe(answer: dict[str, Any]) -> str:
                 "the greeting of the server" if step == "connection" else _passed(step, answer)
             )
             lines.append(f"{step:<12}{said}")
+    if answer["filter"] is not None:
+        lines += [f"filter      {_of_filter(each)}" for each in answer["filter"].get("filters", ())]
     lines += [f"log         {reason}" for reason in answer["reasons"]]
     return "\n".join(printable(line) for line in lines)
 
@@ -117,8 +119,32 @@ def _passed(step: str, answer: dict[str, Any]) -> str:
         return f"passed to the server; {'the filter is bypassed' if answer['bypassed'] else 'no filter'}"
     monitored = ", which only monitors (FilterMode)" if filtering["mode"] == "monitor" else ""
     if filtering.get("chain"):
-        return f"the message goes to the filters {', '.join(filtering['chain'])}{monitored}"
+        skipped = {each["name"] for each in filtering.get("filters", ()) if each["skipped"]}
+        asked = ", ".join(name for name in filtering["chain"] if name not in skipped)
+        return f"the message goes to the filters {asked}{monitored}" if asked else "no filter gets it: all skip it"
     return f"the message goes to the filter: FilterType {filtering['type']}, {filtering['command']}{monitored}"
+
+
+_IF_IT_REFUSES = {
+    "enforce": "its refusal counts",
+    "tag": "its refusal becomes a header (mode=tag)",
+    "shadow": "its refusal is only logged (mode=shadow)",
+}
+_IF_IT_FAILS = {
+    "tempfail": "the message is deferred (failure=tempfail)",
+    "reject": "the message is refused (failure=reject)",
+    "pass": "the message goes on (failure=pass)",
+    "quarantine": "the message is quarantined (failure=quarantine)",
+}
+
+
+def _of_filter(each: dict[str, Any]) -> str:
+    if each["skipped"]:
+        return f"{each['name']}: skipped: the client is in skip="
+    words = f"{each['name']}: {_IF_IT_REFUSES[each['mode']]}"
+    if each["mode"] != "shadow":
+        words += f"; if it fails, {_IF_IT_FAILS[each['failure']]}"
+    return words + ("; skipped after a login (skip=authenticated)" if each["skipped_authenticated"] else "")
 
 
 def _ip(text: str) -> str:

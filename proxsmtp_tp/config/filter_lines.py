@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from enum import Enum
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress, parse_address, parse_port
@@ -133,6 +133,12 @@ class FilterLine:
     """The largest address space of a process (RLIMIT_AS of setrlimit(2)); 0: any."""
     start: float = 10.0
     """Until a new process must be ready."""
+
+    def skips(self, client: str, *, authenticated: bool) -> bool:
+        """Whether this filter does not get the messages of a client (IP address; "": by a unix socket)."""
+        if authenticated and self.skip_authenticated:
+            return True
+        return bool(self.skip and client) and any(ip_address(client) in network for network in self.skip)
 
     def __str__(self) -> str:
         """As the configuration file writes it, without what is the default."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.filter_lines import EditKind, Failure, Mode, Oversize
@@ -99,12 +98,7 @@ class Link:
             return self._unreadable(error, mail, request, judged)
 
     def _skips(self, request: FilterRequest) -> bool:
-        if self.line.skip_authenticated and request.authenticated:
-            return True
-        if not self.line.skip or not request.client:
-            return False
-        client = ip_address(request.client_address)
-        return any(client in network for network in self.line.skip)
+        return self.line.skips(request.client_address, authenticated=request.authenticated)
 
     def _oversize(self, mail: Mail, request: FilterRequest, judged: Callable[[str, str], FilterJudged]) -> Answer:
         text = f"{ChainEnding.TOO_LARGE.value}: {mail.size} octets"

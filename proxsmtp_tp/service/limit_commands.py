@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Network, IPv6Network
 
+    from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.client_table import ClientTable
@@ -142,12 +143,27 @@ def explanation(
     }
     if settings.filter:
         filtering["chain"] = [line.name for line in settings.filter]
+        filtering["filters"] = [filter_report(line, client) for line in settings.filter]
     return {
         "counted": shown,
         "answers": played.answers,
         "reasons": played.reasons,
         "filter": filtering if played.filtered else None,
         "bypassed": bypassed,
+    }
+
+
+def filter_report(line: FilterLine, client: str) -> dict[str, Any]:
+    """What a filter of the chain does with the messages of a client. `skipped`: it does not get them, or not if the
+    client logs in (`skipped_authenticated`).
+    """
+    return {
+        "name": line.name,
+        "type": line.type.value,
+        "mode": line.mode.value,
+        "failure": line.failure.value,
+        "skipped": line.skips(client, authenticated=False),
+        "skipped_authenticated": line.skips(client, authenticated=True),
     }
 
 

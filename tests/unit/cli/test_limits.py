@@ -237,15 +237,39 @@ def test_explain_with_a_wrong_configuration(tmp_path: Path, daemon: Daemon, caps
     assert cli.main(["explain", "-f", str(path), "192.0.2.7", "198.51.100.25"]) == 1
 
 
+def of(name: str, **more: object) -> dict[str, object]:
+    """What the daemon says of a filter of the chain."""
+    usual = {"type": "pipe", "mode": "enforce", "failure": "tempfail", "skipped": False, "skipped_authenticated": False}
+    return {"name": name} | usual | more
+
+
 @pytest.mark.parametrize(
     ("filtering", "bypassed", "shown"),
     [
         (None, True, "passed to the server; the filter is bypassed"),
+        (FILTER | {"chain": ["a", "b"], "filters": [of("a", skipped=True), of("b")]}, False, "to the filters b\n"),
+        (FILTER | {"chain": ["a"], "filters": [of("a", skipped=True)]}, False, "no filter gets it: all skip it"),
+        (FILTER | {"chain": ["a"], "filters": [of("a", skipped=True)]}, False, "a: skipped: the client is in skip="),
+        (
+            FILTER | {"chain": ["a"], "filters": [of("a", skipped_authenticated=True)]},
+            False,
+            "message is deferred (failure=tempfail); skipped after a login (skip=authenticated)\n",
+        ),
+        (
+            FILTER | {"chain": ["a"], "filters": [of("a", mode="tag", failure="pass")]},
+            False,
+            "a: its refusal becomes a header (mode=tag); if it fails, the message goes on (failure=pass)\n",
+        ),
+        (
+            FILTER | {"chain": ["a"], "filters": [of("a", mode="shadow")]},
+            False,
+            "filter      a: its refusal is only logged (mode=shadow)\n",
+        ),
         (FILTER | {"mode": "monitor"}, False, "FilterType pipe, cat, which only monitors (FilterMode)"),
     ],
 )
 def test_explain_a_filter_that_does_not_decide(
-    filtering: dict[str, str] | None, bypassed: bool, shown: str, daemon: Daemon, config: str,
+    filtering: dict[str, object] | None, bypassed: bool, shown: str, daemon: Daemon, config: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     daemon.answer = {"counted": None, "answers": PASSED, "reasons": [], "filter": filtering, "bypassed": bypassed}

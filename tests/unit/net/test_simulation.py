@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxsmtp_tp.config.filter_lines import Failure, FilterLine, MemberType, Mode
 from proxsmtp_tp.config.rates import AtOnce, LockReply, RateLimit
 from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
 from proxsmtp_tp.net.client_limits import WorkerLimits
@@ -33,11 +34,22 @@ RATES = st.none() | st.builds(
     RateLimit, st.integers(1, 9), st.sampled_from([1, 60, 3600]), st.integers(1, 9), shadow=st.booleans()
 )
 NETWORKS = st.sampled_from([(), (ip_network("192.0.2.0/24"),), (ip_network("203.0.113.0/24"),)])
+LINES = st.builds(
+    FilterLine,
+    st.sampled_from(["a", "b", "c"]),
+    st.just(MemberType.PIPE),
+    st.just("cat"),
+    skip=NETWORKS,
+    skip_authenticated=st.booleans(),
+    mode=st.sampled_from(Mode),
+    failure=st.sampled_from(Failure),
+)
 SETTINGS: st.SearchStrategy[Settings] = st.builds(
     Settings,
     transparent_proxy=st.sampled_from(TransparentProxy),
     filter_command=st.sampled_from([None, "cat"]),
     filter_type=st.sampled_from(FilterType),
+    filter=st.lists(LINES, max_size=3, unique_by=lambda line: line.name).map(tuple),
     clients=NETWORKS,
     client_except=NETWORKS,
     client_ipv4_prefix=st.just(32),
