@@ -31,7 +31,7 @@ from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -378,6 +378,7 @@ _PERFORMERS: dict[type, Callable[[Connection, Any], None]] = {
     effects.Count: Connection._count,  # noqa: SLF001
     effects.Log: lambda connection, effect: connection.reporting.log(effect),
     LimitHit: lambda connection, effect: connection.reporting.limit_hit(effect),
+    LimitRefusal: lambda connection, effect: connection.reporting.limit_refusal(effect),
     Refusal: lambda connection, effect: connection.reporting.refusal(effect),
     Transaction: lambda connection, effect: connection.reporting.transaction(effect),
     SessionEnd: lambda connection, effect: connection.reporting.session_end(effect),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.session import effects
     from proxsmtp_tp.session.session import Session
-    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, Seconds, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, Seconds, SessionEnd, Transaction
     from proxsmtp_tp.telemetry.forms import Line
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,12 @@ class Reporting:
         """The client has reached a limit, or is locked. The log line is another effect."""
         if self._context.events is not None and not self._quiet:
             self._context.events.write(events.limit(self._who, facts))
+
+    def limit_refusal(self, facts: LimitRefusal) -> None:
+        """A client over a limit was refused: a line of its own in forms that count such lines."""
+        if not self._quiet and self._writes(logging.INFO):
+            for line in self._context.form.limit_refusal(self._who, facts):
+                self._write(logging.INFO, line)
 
     def refusal(self, facts: Refusal) -> None:
         """The server has refused MAIL, RCPT or DATA."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.smtp.login import NO_LOGIN, Login
-from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.state import Wait
@@ -125,6 +125,7 @@ Effect = (
     | Count
     | Log
     | LimitHit
+    | LimitRefusal
     | Refusal
     | Transaction
     | SessionEnd

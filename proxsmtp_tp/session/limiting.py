@@ -19,7 +19,7 @@ from proxsmtp_tp.session import effects
 from proxsmtp_tp.session.limits import Locked
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.telemetry.counters import Counter
-from proxsmtp_tp.telemetry.facts import LimitHit
+from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
@@ -43,28 +43,30 @@ _NO_RECIPIENT_REFUSED = frozenset({500, 501, 502, 503, 504, 530, 535, 538, 552, 
 
 def at_greeting(d: Dialogue, server: str) -> Reply | None:
     """The reply in place of the greeting, if the client is locked or over a limit; None: it is served."""
-    return _reply(d, d.refusals.limits.connection(server), 421) if d.refusals.limits is not None else None
+    if d.refusals.limits is None:
+        return None
+    return _reply(d, d.refusals.limits.connection(server), 421, "CONNECT")
 
 
-def at_mail(d: Dialogue) -> Reply | None:
+def at_mail(d: Dialogue, sender: bytes) -> Reply | None:
     """The reply to MAIL, if it must be refused; None: it is sent to the server."""
     if d.refusals.limits is None:
         return None
     if not d.record.open:
         d.record.limits = []  # of a MAIL that was refused, and of the greeting: these have events of their own
-    reply = _reply(d, d.refusals.limits.message(), 450)
+    reply = _reply(d, d.refusals.limits.message(), 450, "MAIL", sender)
     d.refusals.mail_limited = reply is not None
     return reply
 
 
-def at_rcpt(d: Dialogue) -> Reply | None:
+def at_rcpt(d: Dialogue, recipient: bytes) -> Reply | None:
     """The reply to RCPT, if it must be refused; None: it is sent to the server.
 
     After a MAIL that was refused here RCPT is an error, which the server answers: no recipient is counted.
     """
     if d.refusals.limits is None or d.refusals.mail_limited:
         return None
-    return _reply(d, d.refusals.limits.recipient(), 450)
+    return _reply(d, d.refusals.limits.recipient(), 450, "RCPT", d.envelope.sender, recipient)
 
 
 def recipient_answered(d: Dialogue, reply: Reply) -> None:
@@ -92,7 +94,14 @@ def reply_to(refused: Exceeded | Locked, code: int) -> Reply:
     return answers.limited(code, refused.limit.value, refused.seconds)
 
 
-def _reply(d: Dialogue, finding: Finding | None, code: int) -> Reply | None:
+def _reply(  # noqa: PLR0913, PLR0917
+    d: Dialogue,
+    finding: Finding | None,
+    code: int,
+    command: str,
+    sender: bytes | None = None,
+    recipient: bytes | None = None,
+) -> Reply | None:
     if finding is None:
         return None
     for exceeded in finding.shadow:
@@ -101,6 +110,7 @@ def _reply(d: Dialogue, finding: Finding | None, code: int) -> Reply | None:
     if refused is None:
         return None
     reply = reply_to(refused, code)
+    d.unseen_effects.append(LimitRefusal(command, sender, recipient, reply.wire))
     if isinstance(refused, Locked):
         d.unseen_effects.append(effects.Count(Counter.LIMITED_LOCKED))
         text = f"refused with {reply.code}: locked until {refused.until} ({refused.reason})"

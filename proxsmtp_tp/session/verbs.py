@@ -57,7 +57,7 @@ def _mail(d: Dialogue, command: Command) -> None:
         d.unseen_effects.append(d.record.rejected(d, guess_mail(command).address, d.options.reject))
         return
     said = _envelope_command(d, command, read_mail, guess_mail)
-    if (limited := limiting.at_mail(d)) is not None:
+    if (limited := limiting.at_mail(d, said.address)) is not None:
         refusing.refuse_limited(d, limited)
         return
     if (ident := xclient.ident(d)) is not None:
@@ -110,7 +110,7 @@ def _rcpt(d: Dialogue, command: Command) -> None:
         d.record.recipient_refused(said.address, answers.TOO_MANY_RECIPIENTS.code)
         refusing.refuse_recipient(d, answers.TOO_MANY_RECIPIENTS)
         return
-    if (limited := limiting.at_rcpt(d)) is not None:
+    if (limited := limiting.at_rcpt(d, said.address)) is not None:
         d.record.recipient_refused(said.address, limited.code)
         refusing.refuse_recipient(d, limited)
         return

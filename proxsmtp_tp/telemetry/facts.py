@@ -77,6 +77,19 @@ class Refusal:
 
 
 @dataclass(slots=True)
+class LimitRefusal:
+    """A client over a limit, or locked, was refused: each time, while the event and the line in words come once in a
+    session. `command` is CONNECT, MAIL or RCPT; `recipient` is None, unless it was RCPT.
+    """
+
+    command: str
+    sender: bytes | None
+    recipient: bytes | None
+    reply: bytes
+    """With its CRLF."""
+
+
+@dataclass(slots=True)
 class Transaction:
     """One transaction, from MAIL to its end. `number` counts from 1 in a session.
 

@@ -14,7 +14,7 @@ from proxsmtp_tp.telemetry import events, log_lines, postfix_lines
 if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.addresses import Addresses
     from proxsmtp_tp.telemetry.events import Who
-    from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitRefusal, Refusal, SessionEnd, Transaction
 
 TEXT_MAX = 3600
 """Characters of a line without its name and id: `service.logging` cuts at 4000 octets, and the id must stay."""
@@ -40,6 +40,9 @@ class Form(Protocol):
     def refusal(self, who: Who, facts: Refusal) -> Line:
         """The server refused MAIL, RCPT or DATA."""
 
+    def limit_refusal(self, who: Who, facts: LimitRefusal) -> list[Line]:
+        """A client over a limit was refused; often no line: the first one in a session has a line in words."""
+
     def session_end(self, who: Who, facts: SessionEnd) -> Line:
         """The end of a session."""
 
@@ -61,6 +64,10 @@ class ProxsmtpdForm:
     def refusal(self, who: Who, facts: Refusal) -> Line:
         """Form."""
         return self.text(who, 0, log_lines.refusal(who.client, facts, self._addresses))
+
+    def limit_refusal(self, _who: Who, _facts: LimitRefusal) -> list[Line]:
+        """Form."""
+        return []
 
     def session_end(self, who: Who, facts: SessionEnd) -> Line:
         """Form."""
@@ -86,6 +93,10 @@ class PostfixForm:
         """Form."""
         return Line(postfix_lines.refusal(who, facts, self._addresses))
 
+    def limit_refusal(self, who: Who, facts: LimitRefusal) -> list[Line]:
+        """Form."""
+        return [Line(postfix_lines.limit_refusal(who, facts, self._addresses))]
+
     def session_end(self, who: Who, facts: SessionEnd) -> Line:
         """Form."""
         return Line(postfix_lines.session_end(who, facts))
@@ -108,6 +119,10 @@ class JsonForm:
     def refusal(self, who: Who, facts: Refusal) -> Line:
         """Form."""
         return Line("", fields=events.refusal(who, facts, self._addresses))
+
+    def limit_refusal(self, _who: Who, _facts: LimitRefusal) -> list[Line]:
+        """Form."""
+        return []
 
     def session_end(self, who: Who, facts: SessionEnd) -> Line:
         """Form."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.telemetry import events
+from proxsmtp_tp.telemetry.facts import Refusal
 from proxsmtp_tp.telemetry.log_lines import accepted
 from proxsmtp_tp.telemetry.quoting import LIMIT, printable
 
 if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.addresses import Addresses
     from proxsmtp_tp.telemetry.events import Who
-    from proxsmtp_tp.telemetry.facts import Refusal, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitRefusal, SessionEnd, Transaction
 
 _STATUS = {"delivered": "sent", "rejected": "bounced"}
 """Everything else is deferred: the client still has the message, and tries again."""
@@ -62,6 +63,14 @@ def refusal(who: Who, facts: Refusal, addresses: Addresses) -> str:
     sender = _address(facts.sender or b"", addresses)
     where = f"{facts.command} from {_host(who.client)}"
     return f"NOQUEUE: reject: {where}: {words}; from=<{sender}>{recipient} proto=ESMTP, id={who.trace_id}"
+
+
+def limit_refusal(who: Who, facts: LimitRefusal, addresses: Addresses) -> str:
+    """The line of a client over a limit: at its connection, at MAIL or at RCPT."""
+    if facts.command == "CONNECT":
+        words = safe(addresses.words(printable(facts.reply)))
+        return f"NOQUEUE: reject: CONNECT from {_host(who.client)}: {words}; proto=SMTP, id={who.trace_id}"
+    return refusal(who, Refusal(facts.command, "", facts.sender, facts.recipient, facts.reply), addresses)
 
 
 def session_end(who: Who, facts: SessionEnd) -> str:

@@ -23,7 +23,7 @@ from proxsmtp_tp.session.events import Connected
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.telemetry import log_lines
-from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
@@ -42,6 +42,7 @@ _QUIET = (
     effects.MessageClock,
     effects.Count,
     LimitHit,
+    LimitRefusal,
     Refusal,
     Transaction,
     SessionEnd,

@@ -17,6 +17,7 @@ from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.replies import Reply
 from proxsmtp_tp.telemetry.counters import Counter
+from proxsmtp_tp.telemetry.facts import LimitRefusal
 from tests.unit.session.playbook import C, Playbook, S, client, greeted, introduced, server
 
 if TYPE_CHECKING:
@@ -336,3 +337,21 @@ def test_the_reply_names_the_limit_and_the_time(code: int, limit: ClientLimit) -
     text = reply.wire.decode()
     assert text.startswith(f"{code} 4.7.1 ")
     assert f"({limit.value}), try again in 86400 s" in text
+
+
+def test_each_refusal_is_told_with_its_command() -> None:
+    """An event and a line in words come once in a session; pflogsumm counts each refusal."""
+    messages, recipients = over(ClientLimit.MESSAGES), over(ClientLimit.RECIPIENTS)
+    play = introduced(limits=Given(message=[messages, messages, None], recipient=[recipients]))
+    told = []
+    for line in (MAIL, MAIL, MAIL, RCPT):
+        given = play.session.feed(C(line))
+        if line == MAIL and not any(isinstance(effect, LimitRefusal) for effect in given):
+            given += play.session.feed(S("250 ok"))
+        told += [effect for effect in given if isinstance(effect, LimitRefusal)]
+    assert [(each.command, each.sender, each.recipient, each.reply[:9]) for each in told] == [
+        ("MAIL", b"a@client.example", None, b"450 4.7.1"),
+        ("MAIL", b"a@client.example", None, b"450 4.7.1"),
+        ("RCPT", b"a@client.example", b"b@mx.example", b"450 4.7.1"),
+    ]
+    assert play >> C("NOOP") << server("NOOP")

@@ -18,7 +18,7 @@ from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.telemetry import addresses, postfix_lines
 from proxsmtp_tp.telemetry.addresses import Addresses
 from proxsmtp_tp.telemetry.events import Who
-from proxsmtp_tp.telemetry.facts import Refusal, Seconds, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.facts import LimitRefusal, Refusal, Seconds, SessionEnd, Transaction
 from proxsmtp_tp.telemetry.forms import FORMS, TEXT_MAX
 
 if TYPE_CHECKING:
@@ -79,6 +79,27 @@ def test_pflogsumm_reads_it(tmp_path: Path) -> None:
     assert totals["bytes received"] == 4000
     assert totals["senders"] == 1
     assert totals["recipients"] == 2
+
+
+def test_pflogsumm_counts_what_limits_refuse(tmp_path: Path) -> None:
+    """Each refusal, and with which limit."""
+    form = FORMS["postfix"](FULL)
+    full = b"421 4.7.1 Too many connections from your address (ClientConnections), try again later\r\n"
+    many = b"450 4.7.1 Too many messages from your address (ClientMessages), try again in 8 s\r\n"
+    refusals = [LimitRefusal("CONNECT", None, None, full)] * 2
+    refusals += [LimitRefusal("MAIL", b"ann@c.example", None, many), LimitRefusal("MAIL", b"", None, many)]
+    refusals.append(LimitRefusal("RCPT", b"ann@c.example", b"bob@mx.example", many))
+    lines = [line for facts in refusals for line in form.limit_refusal(who(1), facts)]
+    assert summary(written(lines), tmp_path)["rejected"] == 5
+    command = ["pflogsumm", "--syslog-name=proxsmtp-tp", "--detail=9", str(tmp_path / "mail.log")]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    detail = shown[shown.index("message reject detail") :]
+    assert [re.search(rf"^  {stage}$", detail, re.MULTILINE) is not None for stage in ("CONNECT", "MAIL", "RCPT")] == [
+        True, True, True,
+    ]  # fmt: skip
+    assert "192.0.2.7" in detail
+    for name in ("proxsmtpd", "json"):
+        assert FORMS[name](FULL).limit_refusal(who(1), refusals[0]) == []
 
 
 def test_pflogsumm_names_the_reasons(tmp_path: Path) -> None:
