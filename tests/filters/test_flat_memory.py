@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from bench import flat_memory
 
-SECONDS = 20.0
+SECONDS = 12.0
+CONNECTIONS = 40
+"""What medians of a few seconds may differ by: 20 sessions. With a descriptor lost for each message it is hundreds."""
 
 
-def test_twenty_seconds() -> None:
+def test_some_seconds() -> None:
     samples = flat_memory.run(SECONDS)
     assert samples[-1].messages >= flat_memory.RUN
     before, after = flat_memory.growth(samples)["descriptors"]
-    assert after <= before + flat_memory.MORE_DESCRIPTORS
+    assert after <= before + CONNECTIONS
     before, after = flat_memory.growth(samples)["memory"]
     assert after <= before * 1.1  # caches still fill
     assert samples[-1].filters <= 2 * 16 + 1
