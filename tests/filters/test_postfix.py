@@ -12,6 +12,7 @@ import pytest
 
 from proxsmtp_tp.lab.network import Network
 from proxsmtp_tp.smtp.envelope import Envelope
+from tests.filters.reference import EDITS, MESSAGE, send_message
 from tests.real.postfix import Postfix
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.filters.scripted import Scripted
-
-FIELDS = b"A: 1\r\nB:2\r\nA:  3\r\n\t4\r\n  5\r\nC:\t6\r\nSubject: hello\r\n"
-MESSAGE = (
-    FIELDS
-    + b"From: a@example.org\r\nDate: Sat, 28 Nov 2026 09:00:00 +0000\r\nMessage-ID: <1@x>\r\n\r\nbody\r\n.\r\nend\r\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +38,8 @@ def postfix(directory: Path, scripted: Scripted) -> Iterator[Postfix]:
 
 def send(postfix: Postfix, text: bytes) -> bytes:
     """Give Postfix the message; its last reply."""
-    stuffed = re.sub(rb"(?m)^\.", b"..", text)
-    with postfix.host.connect("127.0.0.1", 25) as link, link.makefile("rb") as replies:
-        reply = replies.readline()
-        commands = (b"EHLO client.example\r\n", b"MAIL FROM:<a@example.org>\r\n", b"RCPT TO:<b@example.org>\r\n")
-        for command in (*commands, b"DATA\r\n", stuffed + b".\r\n"):
-            link.sendall(command)
-            reply = replies.readline()
-            while reply[3:4] == b"-":
-                reply = replies.readline()
-            if reply[:1] not in b"23":
-                break
-        link.sendall(b"QUIT\r\n")
-    return reply
+    with postfix.host.connect("127.0.0.1", 25) as link:
+        return send_message(link, text)
 
 
 def delivered(postfix: Postfix) -> list[bytes]:
@@ -103,28 +87,7 @@ def test_what_the_milter_is_shown_with_leading_space(scripted: Scripted, postfix
     assert shown[0] == shown[1]
 
 
-@pytest.mark.parametrize(
-    "edits",
-    [
-        [],
-        [["addheader", "X", "y"]],
-        [["addheader", "X", "y\n\tz"]],
-        [["addheader", "X", "y", 1]],
-        [["addheader", "X", "y", 2]],
-        [["addheader", "X", "y", 4]],
-        [["addheader", "X", "1", 1], ["addheader", "X", "2", 1], ["addheader", "X", "3"]],
-        [["addheader", "X", "y", 2147483647]],
-        [["chgheader", "a", 2, "new"]],
-        [["chgheader", "A", 1, "new\n folded"]],
-        [["chgheader", "C", 1, ""]],
-        [["chgheader", "A", 1, ""]],
-        [["chgheader", "A", 9, "new"]],
-        [["chgheader", "D", 1, ""]],
-        [["chgheader", "A", 2, ""], ["chgheader", "A", 1, ""]],
-        [["chgheader", "Subject", 1, "new"], ["addheader", "Subject", "second"]],
-        [["replacebody", "new\r\n.\r\nbody\r\n"]],
-    ],
-)
+@pytest.mark.parametrize("edits", EDITS)
 @pytest.mark.parametrize("steps", [0, 0x100000])
 def test_edits(scripted: Scripted, postfix: Postfix, edits: list[list[Any]], steps: int) -> None:
     ours, theirs = both(scripted, postfix, edits=edits, steps=steps)

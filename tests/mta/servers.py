@@ -251,13 +251,15 @@ def start_opensmtpd(folder: Path, place: Place) -> Mta:
     return _start("opensmtpd", place, root, ["/usr/sbin/smtpd", "-d"], "output", "var/spool/smtpd/queue")
 
 
-def start_sendmail(folder: Path, place: Place) -> Mta:
-    """Sendmail; its configuration is made with m4, as an administrator does."""
+def start_sendmail(folder: Path, place: Place, milter: str = "") -> Mta:
+    """Sendmail; its configuration is made with m4, as an administrator does. `milter`: a socket in its chroot."""
     root = _chroot(folder, place.name)
     (root / "etc/mail").mkdir(exist_ok=True)
     for part in ("var/spool/mqueue", "var/lib/sendmail", "run/sendmail/mta"):
         _own(root / part, 0)
     macros = SENDMAIL.format(place=place)
+    if milter:
+        macros += f"INPUT_MAIL_FILTER(`milter', `S=unix:{milter}, F=T, T=S:10s;R:60s;E:60s')\n"
     m4 = ["chroot", str(root), "/usr/bin/m4", "-D_CF_DIR_=/usr/share/sendmail/cf/"]
     made = subprocess.run(m4, input=macros.encode(), check=True, capture_output=True)
     (root / "etc/mail/sendmail.cf").write_bytes(made.stdout)
