@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from proxsmtp_tp.config.filter_lines import MemberType
 from proxsmtp_tp.config.settings import FilterDefault, FilterType, Settings
 from proxsmtp_tp.filters import table
 from proxsmtp_tp.filters.command import CommandFilter
 from proxsmtp_tp.filters.file import FileRun
 from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.pipe import PipeRun
+from proxsmtp_tp.filters.types import TYPES
 from proxsmtp_tp.net.admission import Admission
 
 
@@ -64,3 +66,7 @@ def test_a_kind_without_a_row_is_an_error_not_a_pass(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(table, "_FILTERS", {})
     with pytest.raises(ValueError, match="pipe"):
         table.make_filter(Settings(filter_command="cat"))
+
+
+def test_every_type_of_a_chain_has_a_row() -> None:
+    assert set(TYPES) == set(MemberType)
