@@ -150,7 +150,7 @@ def gateway() -> Iterator[Gateway]:
 
 
 def plain(reply: str) -> str:
-    """A reply without its id and its seconds, which pass."""
+    """A reply without its id, and without its seconds, which become fewer."""
     return re.sub(r"try again in \d+ s", "try again in N s", re.sub(r" \([0-9A-Z]{13}\)$", "", reply))
 
 

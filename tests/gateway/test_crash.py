@@ -135,7 +135,7 @@ def test_a_step_that_fails_is_undone(
 
     def failing(*arguments: Any) -> None:
         calls.append(arguments)
-        # The second of several, or the only one; the undoing works.
+        # The second of several steps, or the only one. The steps that undo it do not fail.
         if len(calls) == (1 if name == "load" else 2):
             raise GatewayError("the kernel said no")
         original(*arguments)

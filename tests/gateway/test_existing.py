@@ -21,7 +21,7 @@ BOTH = [(method, mode) for method in METHODS for mode in MODES]
 
 
 class Session:
-    """A connection of the client to the server, both ends in our hands."""
+    """A connection of the client to the server; the test has both ends."""
 
     def __init__(self, host: RulesHost, version: int, port: int = 25) -> None:
         self.version = version
@@ -55,7 +55,7 @@ class Session:
             return False
 
     def no_longer_passes(self) -> bool:
-        """Whether the client and the server are parted."""
+        """Whether nothing of the client reaches the server, or no answer comes back."""
         return not self.passes()
 
     def client_is_reset(self) -> bool:

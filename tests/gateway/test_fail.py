@@ -27,28 +27,28 @@ BOTH = [(method, mode) for method in METHODS for mode in MODES]
 
 
 class Heart:
-    """The heartbeat of a daemon, from the gateway of a test, ten a second."""
+    """Sends the heartbeat of a daemon on the gateway of a test, ten times a second."""
 
     def __init__(self, host: RulesHost) -> None:
-        self._sign = inside(host.net.gateway, lambda: Heartbeat(PORT))
+        self._heartbeat = inside(host.net.gateway, lambda: Heartbeat(PORT))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
     def _beat(self) -> None:
         while not self._stopped.wait(0.1):
-            self._sign.beat()
+            self._heartbeat.beat()
 
     def stop(self) -> None:
         """As a daemon that was killed, or hangs."""
         self._stopped.set()
         self._thread.join()
-        self._sign.close()
+        self._heartbeat.close()
 
 
 @pytest.fixture
 def hearts() -> Iterator[list[Heart]]:
-    """Hearts to be stopped at the end."""
+    """They are stopped at the end."""
     found: list[Heart] = []
     yield found
     for heart in found:
@@ -124,7 +124,7 @@ def test_open_lets_the_hosts_own_mail_pass_too(host: RulesHost, hearts: list[Hea
     daemon = host.daemon(Mode.TPROXY)
     hearts.append(Heart(host))
     host.install(method=method, mode=Mode.TPROXY, fail=Fail.OPEN, local=True, daemon_uid=65534)
-    # The signs come from root, who is not the daemon's user: they do not count.
+    # These heartbeats come from root, who is not the daemon's user: they do not count.
     assert within(SOON, lambda: greeting(host.net.gateway, SERVER[4]).startswith("server"))
     host.install(method=method, mode=Mode.TPROXY, fail=Fail.OPEN, local=False)
     assert within(SOON, lambda: greeting(host.net.client, SERVER[4]).startswith("daemon"))

@@ -54,7 +54,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[DaemonHost]:
 
 
 class Heard:
-    """A mail server that notes who came."""
+    """A mail server that records its clients."""
 
     def __init__(self, name: str) -> None:
         self.peers: list[str] = []

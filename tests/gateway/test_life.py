@@ -57,7 +57,7 @@ def test_whole_life(host: RulesHost, method: Method, mode: Mode) -> None:
     assert host.snapshot() == installed
 
     daemon.close()
-    # Refused, or with xtables' TPROXY dropped: one second tells that nothing comes.
+    # Refused; with xtables' TPROXY dropped: after one second without an answer.
     assert not [v for v in (4, 6) if "server" in greeting(net.client, SERVER[v], wait=1)]
 
     assert host.remove().changed

@@ -90,13 +90,13 @@ class Holder:
         self.pid = self._process.pid
 
     def end(self) -> None:
-        """Let go."""
+        """Release the lock."""
         self._process.communicate()
 
 
 @pytest.fixture
 def holder(host: RulesHost) -> Iterator[Holder]:
-    """Somebody at work on the gateway."""
+    """A process has the lock of the gateway."""
     found = Holder(host.net.gateway, host.state)
     yield found
     found.end()
@@ -153,7 +153,7 @@ def test_what_does_not_work_now_is_tried_again(host: RulesHost) -> None:
     assert (status, said) == (0, "rules of instance one: installed\n")
     assert complaint.count("interface late0 does not exist") == 1
     assert "trying again" in complaint
-    # What no time heals is said at once.
+    # An error that does not go away by waiting is reported at once.
     assert end(start(gateway, host.state, "install-rules", "--retry=600", "--port=0"), 20)[0] == 2
 
 

@@ -119,7 +119,7 @@ def test_dnat_of_others_is_no_way_out(host: RulesHost, method: Method, mode: Mod
     refuses(host, method=method, mode=mode)
     for version in (4, 6):
         assert heard(host, ELSEWHERE[version]) == REFUSED
-        # What they hand on from an address of the host was never ours.
+        # DNAT of connections to an address of the host: rules of ours never intercept these.
         assert heard(host, LAN[version]).startswith("server")
 
 

@@ -44,7 +44,7 @@ class Server:
                 link.sendall(b"250 %d\r\n" % port)
 
     def close(self) -> None:
-        """After its sessions."""
+        """Close, when its sessions have ended."""
         self._listener.shutdown(2)
         for thread in self._threads:
             thread.join()

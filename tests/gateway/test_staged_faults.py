@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PASS = "#!/bin/sh\ncat\n"
 LIMIT = 10
 NAMED_SECONDS = 10.0
-"""The promise."""
+"""What docs promise: within this time doctor names a fault."""
 HEALTHY_SECONDS = 1.5
 """A look at a gateway where nothing is wrong, on a machine with two cores and nothing else to do."""
 _healthy = [HEALTHY_SECONDS]
@@ -71,7 +71,7 @@ def typed(host: DaemonHost) -> tuple[int, list[dict[str, Any]]]:
 
 
 def limit() -> float:
-    """NAMED_SECONDS on this machine: longer as the slowest look at a healthy gateway was, when others keep it busy."""
+    """NAMED_SECONDS, and more on a busy machine: as many times more as the slowest look at a healthy gateway took."""
     return NAMED_SECONDS * max(_healthy) / HEALTHY_SECONDS
 
 
@@ -284,7 +284,7 @@ def test_a_second_instance_is_in_the_way(gateway: DaemonHost) -> None:
 
 @types("worker is stopped", "worker hangs")
 def test_a_worker_hangs(gateway: DaemonHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped by a signal, or silent for another reason, as a stopped one is where its state is not known."""
+    """Stopped by a signal; or silent for another reason: here a stopped one whose state doctor does not see."""
     before = workers(gateway)
     os.kill(before[0], signal.SIGSTOP)
     gateway.type(named(gateway, "workers", "is stopped by a signal"))

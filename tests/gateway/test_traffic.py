@@ -73,7 +73,7 @@ def test_exceptions_sources_and_ports(host: RulesHost, method: Method, mode: Mod
     assert heard(SERVER[4], source=CLIENT[4]) == filtered(4)
     assert heard(SERVER[6], 587, source=CLIENT[6]) == filtered(6)
     assert heard(SERVER[4], 2525) == direct(4)
-    # A port that only happens to be the daemon's is no business of ours when the server is meant.
+    # The daemon's port, but at the address of the server: not intercepted.
     assert heard(SERVER[4], PORT) == direct(4)
     assert heard(SERVER[6], PORT, source=CLIENT[6]) == direct(6)
     for source in ("192.0.2.66", "192.0.2.130"):

@@ -35,7 +35,7 @@ MEANT = [
     ("echo 421 closing >&2; exit 1", Action.TEMPFAIL, b"451 closing\r\n"),
     ("echo 250 Gone >&2; exit 1", Action.DISCARD, b"250 Gone\r\n"),
     ("cat; echo 550 judged whole >&2; exit 1", Action.REJECT, b"550 judged whole\r\n"),
-    # The shell's own exit statuses, meant: the script says so with a code.
+    # Exit statuses of the shell that a script uses to refuse: it writes a code.
     ("echo 550 quota >&2; exit 127", Action.REJECT, b"550 quota\r\n"),
     ("echo 550 quota >&2; exit 137", Action.REJECT, b"550 quota\r\n"),
     ("echo too much >&2; exit 137", Action.REJECT, b"550 Content Rejected; too much\r\n"),
@@ -55,7 +55,7 @@ NOT_MEANT = [
     ("cat >/dev/null; echo nothing to say >&2", Ending.OUTPUT_EMPTY, "nothing to say"),
 ]
 
-# What no one can know, as its status and text may be meant: FilterDefault says it. Command, what the log says of it.
+# Refusal or failure, which status and text do not tell: FilterDefault decides. Command, what the log says of it.
 WITHOUT_CODE = [
     ("exit 1", "exit status 1"),
     ("echo Bad Email >&2; exit 75", "exit status 75 Bad Email"),

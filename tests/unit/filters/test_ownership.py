@@ -114,7 +114,7 @@ def test_another_user_s_files_are_not_touched(tmp_path: Path, monkeypatch: pytes
     assert remove_abandoned(str(tmp_path)) == 1
 
 
-def test_a_directory_made_anew_is_claimed_anew(tmp_path: Path, ownership: Ownership) -> None:
+def test_a_directory_made_anew_is_locked_anew(tmp_path: Path, ownership: Ownership) -> None:
     """The lock is on the directory that an administrator has removed: the new one needs its own."""
     folder = tmp_path / "spool"
     folder.mkdir()
@@ -133,7 +133,7 @@ def test_a_directory_made_anew_is_claimed_anew(tmp_path: Path, ownership: Owners
 
 
 @pytest.mark.parametrize("supported", ["F_OFD_GETLK", "nothing"])
-def test_without_locks_nothing_is_claimed_and_nothing_removed(
+def test_without_locks_names_have_no_number_and_nothing_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: str
 ) -> None:
     """As on some network file systems."""

@@ -1,4 +1,4 @@
-"""Processes: what a command is born with, and that nothing of it stays, however it ends."""
+"""Child processes: what a command gets at its start, and that nothing of it is left, however it ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ GLIBC_SIGNALS = 0b11 << 31  # 32 and 33, which glibc's posix_spawn itself ignore
 STUBBORN = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 1000' & touch {ready}; while :; do sleep 1000; done"
 
 
-# Birth.
+# The start.
 
 
 def test_signals_session_and_descriptors(run: Run, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_scanner_that_takes_more_has_more_time(run_jumping: Run, tmp_path: Pat
 
 
 def test_the_limit_is_a_total_of_all_replies(run_jumping: Run, tmp_path: Path) -> None:
-    """A reply in time buys no new time."""
+    """A reply in time does not start the time again."""
 
     async def scene() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:

@@ -1,4 +1,4 @@
-"""What all messages may take together, and what is told where that is over."""
+"""How much space all messages may take together, and what clients get when there is none."""
 
 from __future__ import annotations
 

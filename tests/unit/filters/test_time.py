@@ -121,7 +121,7 @@ def test_a_filter_that_works_as_it_reads_has_the_limit_once_it_has_the_message(
     run_jumping(scene())
 
 
-def test_output_does_not_buy_time(run_jumping: Run, tmp_path: Path) -> None:
+def test_output_does_not_extend_the_limit(run_jumping: Run, tmp_path: Path) -> None:
     """1.10's limit is on inactivity: a byte a minute holds a session for ever."""
 
     async def scene() -> None:
