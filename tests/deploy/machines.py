@@ -100,11 +100,11 @@ class Machines:
         self.gateway.start()
 
     @contextmanager
-    def gateway_of(self, release: Release) -> Iterator[Container]:
-        """A fresh gateway of this release in the place of the first one, meanwhile."""
+    def gateway_of(self, release: Release, *layers: Path) -> Iterator[Container]:
+        """A fresh gateway of this release, with these layers over it, in the place of the first one, meanwhile."""
         first = self.gateway
         self.stop_gateway()
-        self.gateway = Container("gateway", self.directory / f"fresh{next(self._fresh)}", [release.root])
+        self.gateway = Container("gateway", self.directory / f"fresh{next(self._fresh)}", [*layers, release.root])
         self.gateway.mount()
         self._let_ansible_into(self.gateway)
         self.boot_gateway()
@@ -118,6 +118,9 @@ class Machines:
     def stop_gateway(self) -> None:
         """And its network is gone."""
         self.gateway.stop()
+        # The kernel removes a namespace in the background; until then its neighbours would keep their end of the cable.
+        for name in ("lan", "wan") if "gateway" in self.hosts else ():
+            subprocess.run(self.router.command("ip", "link", "del", name), capture_output=True, check=False)
         self._network.__exit__(None, None, None)
 
     def state(self) -> dict[str, list[str]]:

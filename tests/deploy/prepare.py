@@ -6,6 +6,7 @@ base/       a Debian 12 root by mmdebstrap, with the packages that come onto the
 newer/      the same of Debian 13
 ubuntu/     the same of Ubuntu 24.04
 mail/       what lies over it where a Postfix runs (an overlay layer)
+firewalls/  the same, where firewalld and ufw are installed, and not active
 wheels/     this project's dependencies, for the Python of all roots
 release/    this project, a next version of it, and one that does not come up: one wheel each
 packages/   Debian packages of this project, one for each root, and of the next version for Debian 12 and 13
@@ -41,6 +42,11 @@ apt-get install -q -y --no-install-recommends postfix
 apt-get clean
 systemctl disable postfix
 """
+# Not `apt-get clean`: the root's cache lies below.
+FIREWALLS = """
+apt-get install -q -y --no-install-recommends firewalld ufw nftables
+systemctl disable firewalld ufw
+"""
 PACKAGES = cache() / "packages"
 NEXT_VERSION = f"{VERSION}.post1"
 # Installs, reads every configuration, and does not come up: what a rollback is for.
@@ -70,6 +76,7 @@ def make_roots() -> None:
         make_root(UBUNTU_24_04)  # with keys of Debian 13's archive
         list(pool.map(download, wanted, wanted.values()))
     make_layer(DEBIAN_12.root, cache() / "mail", MAIL)
+    make_layer(DEBIAN_12.root, cache() / "firewalls", FIREWALLS)
 
 
 def make_wheels(wheels: Path, release: Path) -> None:

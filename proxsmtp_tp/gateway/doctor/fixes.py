@@ -45,9 +45,11 @@ FIXES = {
     ),
     "no heartbeat": "{restart}",
     # Other programs' firewalls.
+    # No reload: firewalld would forget what is not permanent, such as the zone of an interface.
     "firewalld": (
         'zone="$(firewall-cmd --get-zone-of-interface={interface} 2>&1)" || zone="$(firewall-cmd --get-default-zone)";'
-        ' firewall-cmd --permanent --zone="$zone" --add-port={port}/tcp && firewall-cmd --reload'
+        ' firewall-cmd --zone="$zone" --add-port={port}/tcp'
+        ' && firewall-cmd --permanent --zone="$zone" --add-port={port}/tcp'
     ),
     "ufw": "ufw allow in on {interface} to any port {port} proto tcp",
     "iptables drops": "{tool} -I INPUT -i {interface} -p tcp --dport {port} -j ACCEPT",
