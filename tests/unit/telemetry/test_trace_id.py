@@ -60,6 +60,21 @@ def test_a_stopped_clock_has_enough_ids() -> None:
     assert made == sorted(made)
 
 
+def test_two_million_sessions_of_a_daemon_that_restarts() -> None:
+    """2^21 ids, of four daemons one after the other, the clock of each behind that of the one before: all differ."""
+    last, used = "", -1
+    for restart in range(4):
+        table = TraceIds(1)
+        table.begin(used + 1)
+        ids = table.of(0, lambda: NOW - restart)  # noqa: B023  (used within the turn)
+        new = ids.new
+        for _ in range(1 << 19):
+            one = new()
+            assert one > last
+            last = one
+        used = table.used
+
+
 def test_a_clock_before_the_epoch() -> None:
     """A machine without a clock starts in 1970."""
     ids = TraceIds(1).of(0, lambda: 12.5)
