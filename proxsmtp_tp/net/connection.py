@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.net.context import WorkerContext
-    from proxsmtp_tp.telemetry.facts import Seconds
 
 
 def rfc5322_date() -> str:
@@ -242,10 +241,11 @@ class Connection:
         self.judging.release()
         self._maybe_finished()
 
-    def add_seconds(self, seconds: Seconds) -> None:
-        """A transaction has ended: add the durations that only this connection knows. Once for each transaction."""
-        seconds.connect = self._opening.seconds
-        seconds.wait = self.judging.waited()
+    def complete(self, facts: Transaction) -> None:
+        """A transaction has ended: add what only this connection knows. Once for each transaction."""
+        facts.port = self.server_port
+        facts.seconds.connect = self._opening.seconds
+        facts.seconds.wait = self.judging.waited()
 
     # Effects.
 

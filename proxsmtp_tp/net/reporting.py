@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.session import effects
     from proxsmtp_tp.session.session import Session
-    from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, Seconds, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
     from proxsmtp_tp.telemetry.forms import Line
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class Reporter(Protocol):
     client_ip: str
     session: Session
 
-    def add_seconds(self, seconds: Seconds) -> None:
-        """Add the durations of a transaction that the session does not know."""
+    def complete(self, facts: Transaction) -> None:
+        """Add what the session does not know of its transaction."""
 
 
 class Reporting:
@@ -76,7 +76,7 @@ class Reporting:
         """A transaction has ended."""
         if self._quiet:
             return
-        self._owner.add_seconds(facts.seconds)
+        self._owner.complete(facts)
         if self._context.events is not None:
             self._context.events.write(events.transaction(self._who, facts, addresses.current()))
         measure(self._context.metrics, facts)

@@ -60,7 +60,7 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> dict[str,
     event = _begin("message", who)
     event["message"] = facts.number
     event["client"]["helo"] = _cut(addresses.words(printable(facts.helo), known))
-    event["server"] = {"address": facts.server}
+    event["server"] = {"address": facts.server} | ({"port": facts.port} if facts.port else {})
     event["from"] = None if facts.sender is None else _cut(addresses.address(facts.sender))
     event |= _recipients(facts, addresses)
     event["status"] = outcome(facts)

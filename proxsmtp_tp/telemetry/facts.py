@@ -133,6 +133,8 @@ class Transaction:
     duplicate_risk: bool = False
     """The server has the whole message, and its reply is not known."""
     seconds: Seconds = field(default_factory=Seconds)
+    port: int = 0
+    """Of the server, which `net` knows; 0: a unix socket."""
 
 
 @dataclass(slots=True)

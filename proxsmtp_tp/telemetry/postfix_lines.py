@@ -46,7 +46,7 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> list[tupl
     lines.append(("qmgr", f"{queue_id}: from=<{sender}>, size={facts.size}, nrcpt={count} (queue active)"))
     status = _STATUS.get(events.outcome(facts), "deferred")
     dsn = (said or {}).get("enhanced") or _DSN[status]
-    relay = f"{safe(facts.server)}[{safe(facts.server)}]:25"
+    relay = f"{safe(facts.server)}[{safe(facts.server)}]:{facts.port or 25}"
     seconds = facts.seconds
     client, server = seconds.client or 0.0, seconds.server or 0.0
     delays = f"{client:.2f}/{seconds.filter or 0.0:.2f}/0/{server:.2f}"

@@ -134,6 +134,7 @@ async def test_only_a_message_that_a_filter_got_has_waited(start_proxy: StartPro
     """A sender that the server refuses, after a message that was judged."""
     path = tmp_path / "events.json"
     async with Mx() as mx, start_proxy(mx, filter_command="cat", event_log=str(path)) as harness:
+        port = mx.port
         client, server = await meet(harness, mx)
         await address(client, server)
         await client.ask("DATA")
@@ -147,7 +148,9 @@ async def test_only_a_message_that_a_filter_got_has_waited(start_proxy: StartPro
         client.close()
         await server.rest()
         await harness.empty()
-    judged, refused = (json.loads(line)["ms"] for line in path.read_text().splitlines())
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [event["server"] for event in events] == [{"address": "127.0.0.1", "port": port}] * 2
+    judged, refused = (event["ms"] for event in events)
     assert set(judged) == {"connect", "client", "wait", "filter", "server", "total"}
     assert set(refused) == {"connect", "total"}
     assert judged["connect"] == refused["connect"]

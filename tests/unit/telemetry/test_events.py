@@ -115,6 +115,7 @@ HITS = st.builds(
         changed=st.none() | st.booleans(),
         message_id=ANY,
         limits=st.lists(HITS, max_size=9),
+        port=st.integers(0, 65535),
         seconds=st.builds(
             Seconds,
             st.none() | st.floats(0, 9),

@@ -121,6 +121,12 @@ def test_each_message_of_a_session_has_its_queue_id() -> None:
         assert {line.partition(":")[0] for _, line in lines} == {queue_id}
 
 
+@pytest.mark.parametrize(("port", "shown"), [(587, 587), (0, 25)])
+def test_the_port_of_the_server(port: int, shown: int) -> None:
+    lines = [line for _, line in postfix_lines.transaction(who(1), message(1, OK, port=port), FULL)]
+    assert len([line for line in lines if f"relay=198.51.100.25[198.51.100.25]:{shown}, " in line]) == 2
+
+
 def test_a_transaction_that_has_no_message() -> None:
     made = message(1, NO, is_message=False)
     start, end = "NOQUEUE: reject: MAIL from unknown[192.0.2.7]: 550 5.7.1 not here; ", " proto=ESMTP helo=<c.example>"
