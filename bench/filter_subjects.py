@@ -74,28 +74,38 @@ class Subject:
     """Where messages wait that were accepted and are not yet at the sink."""
 
     def seconds(self) -> tuple[float, float]:
-        """CPU time until now, of the daemon and of its scanners."""
-        return cpu_seconds(self.pid), cpu_seconds(self.scanner) if self.scanner else 0.0
+        """CPU time until now: of the daemon, and of what judges: its scanners, and the commands that it starts."""
+        everything = cpu_seconds(self.pid)
+        scanner = cpu_seconds(self.scanner) if self.scanner else 0.0
+        if self.queue is not None:
+            return everything, scanner
+        own = sum(sum(_ticks(pid)[:2]) for pid in (self.pid, *children(self.pid))) / _TICKS
+        return own, everything - own + scanner
+
+
+def children(pid: int) -> list[int]:
+    """What a process has started, in any thread."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return []
 
 
 def tree(pid: int) -> list[int]:
     """The process and all that descend from it."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [pid, *(each for child in children for each in tree(child))]
+    return [pid, *(each for child in children(pid) for each in tree(child))]
 
 
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process, those that descend from it, and those of them that have ended (proc(5): stat)."""
-    ticks = 0
-    for each in tree(pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / _TICKS
+    return sum(sum(_ticks(each)) for each in tree(pid)) / _TICKS
+
+
+def _ticks(pid: int) -> list[int]:
+    """User and system time of a process, and of the children that it has waited for."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return list(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return []
 
 
 @contextlib.contextmanager

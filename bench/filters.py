@@ -6,7 +6,8 @@
 All daemons run beside each other before one smtp-sink (Postfix), and get the same load of smtp-source in turn, so what
 else the machine does hits all of them. A rate is that of the quickest round, CPU time that of the cheapest round: what
 else the machine does only ever makes them worse. For Postfix, which queues, the end is when the queue is empty again.
-CPU time is that of the daemon with all its processes; of the scanners beside it.
+CPU time is that of the daemon, of Postfix with all its processes; beside it that of what judges: scanners, and the
+commands that the daemon starts.
 
 Goals, also of the exit status: one worker or one milter takes at least half of the rate without a filter; `cat` as a
 worker at least five times the rate of `cat` as a pipe.
@@ -139,7 +140,7 @@ def goals(best: dict[str, dict[str, float]]) -> dict[str, tuple[float, float]]:
 
 def show(best: dict[str, dict[str, float]]) -> None:
     """The table and the goals."""
-    print("| filter | messages a second | CPU time of the daemon | of the scanner |\n|---|---:|---:|---:|")
+    print("| filter | messages a second | CPU time of the daemon | of what judges |\n|---|---:|---:|---:|")
     for name, figures in best.items():
         scanner = f"{figures['scanner_cpu_us']:.0f} us" if figures["scanner_cpu_us"] else ""
         print(f"| {name} | {figures['messages_per_second']:.0f} | {figures['daemon_cpu_us']:.0f} us | {scanner} |")

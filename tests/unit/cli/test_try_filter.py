@@ -6,7 +6,10 @@ import io
 import json
 import os
 import pwd
+import socket
 import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +89,33 @@ def test_a_chain(run: Run) -> None:
     assert code == 1
     assert out.startswith("DIR/a.eml: reject\n".replace("DIR", out.partition("/a.eml")[0]))
     assert "\n  v: reject after 0." in out
+
+
+def test_a_milter_is_told_what_the_file_says(run: Run) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = f"{folder}/milter"
+        listener.bind(path)
+        listener.listen()
+        Path(folder).chmod(0o755)
+        Path(path).chmod(0o777)
+        heard = bytearray()
+
+        def serve() -> None:
+            with listener.accept()[0] as connected:
+                connected.recv(17, socket.MSG_WAITALL)
+                connected.sendall(b"\0\0\0\x0dO\0\0\0\x06\0\0\0\0\0\x0f\xf0\x80")  # no reply to any event
+                while not heard.endswith(b"\0\0\0\1E"):
+                    heard.extend(connected.recv(65536) or b"\0\0\0\1E")
+                connected.sendall(b"\0\0\0\1a")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        macros = {"Hostname": "gw.example", "MilterMacro": "{test} of-%i"}
+        code, out, _ = run("", "--json", "--client", "192.0.2.7", "DIR/a.eml", Filter=f"m milter {path}", **macros)
+        thread.join(30)
+    assert (code, one(out)["verdict"]) == (0, "pass")
+    assert b"j\0gw.example\0" in heard
+    assert b"{test}\0of-192.0.2.7\0" in heard
 
 
 @pytest.mark.parametrize(
