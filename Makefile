@@ -9,8 +9,8 @@ ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 # containers less.
 # A test that takes too long ends its process, and with it the run: xdist would wait for the rest of that process's tests.
 TEST_PROCESSES ?= $(shell expr $$(nproc) + $(WAITING))
-WAITING := 2
-test-deploy: WAITING := 1
+WAITING := 3
+run-test-deploy: WAITING := 1
 PYTEST = $(BIN)/python -m pytest --tx "$(TEST_PROCESSES)*popen//python=$(ISOLATED) $(BIN)/python" --dist loadfile \
 	--no-loadscope-reorder --max-worker-restart=0 --durations=25
 # Options and paths for pytest: make test ARGS="tests/unit/session -k pipelining"
@@ -24,7 +24,8 @@ DEPLOY_SECONDS ?= 1500
 run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
-.PHONY: demo test test-mta test-deploy prepare-deploy vagrant-test lint lint-deploy bench bench-filters format clean deb
+.PHONY: demo test test-mta test-deploy run-test-deploy prepare-deploy \
+	vagrant-test lint lint-deploy bench bench-filters format clean deb
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -63,6 +64,10 @@ test-deploy:
 	@.ci/packages deploy
 	@$(MAKE) --no-print-directory .venv/deploy
 	@$(MAKE) --no-print-directory --jobs=2 lint-deploy prepare-deploy
+	@$(MAKE) --no-print-directory run-test-deploy
+
+# After `make prepare-deploy`.
+run-test-deploy: .venv/deploy
 	@$(call run-pytest,$(DEPLOY_SECONDS),$(or $(ARGS),tests/deploy))
 
 # One processor lints meanwhile.

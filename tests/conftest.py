@@ -13,10 +13,13 @@ sys.dont_write_bytecode = False
 
 LONG = (
     "tests/deploy/test_role.py",
-    "tests/deploy/test_newer.py",
+    "tests/deploy/test_role_package.py",
+    "tests/deploy/test_role_upgrade.py",
     "tests/deploy/test_package.py",
-    "tests/deploy/test_service.py",
+    "tests/deploy/test_newer.py",
     "tests/deploy/test_inventory.py",
+    "tests/deploy/test_service.py",
+    "tests/deploy/test_maintenance.py",
     "tests/mta/test_between.py",
     "tests/mta/test_envelope.py",
     "tests/mta/test_smuggling.py",

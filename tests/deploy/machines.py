@@ -115,6 +115,16 @@ class Machines:
             self.gateway = first
             self.boot_gateway()
 
+    def daemon_version(self) -> str:
+        """Of the daemon that runs on the gateway."""
+        (answer,) = json.loads(self.gateway.run("proxsmtp-tp", "status", "--json", check=False))
+        return str(answer["version"])
+
+    def rules_in_place(self) -> bool:
+        """What check-rules says on the gateway."""
+        command = ("proxsmtp-tp", "check-rules", "-f", "/etc/proxsmtp-tp/gateway.conf", "--json")
+        return '"in place"' in self.gateway.run(*command, check=False)
+
     def stop_gateway(self) -> None:
         """And its network is gone."""
         self.gateway.stop()

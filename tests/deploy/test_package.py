@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import zipfile
@@ -16,7 +15,7 @@ from proxsmtp_tp.lab.gateway import changes
 from proxsmtp_tp.lab.scenario import MAILS, Setup
 from tests.deploy import acceptance, documented_commands
 from tests.deploy.load import load
-from tests.deploy.machines import variables, wheel
+from tests.deploy.machines import wheel
 from tests.deploy.prepare import NEXT_VERSION, PACKAGES, READERS
 from tools.deb import TREE, VERSION, package
 from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
@@ -199,7 +198,7 @@ def look_at_an_upgrade(machines: Machines, release: Release) -> None:
     before = {unit: main_pid(gateway, unit) for unit in (*UNITS[2:], METRICS)}
     with load(machines):
         install(gateway, release, NEXT_VERSION)
-    assert daemon_version(gateway) == NEXT_VERSION
+    assert machines.daemon_version() == NEXT_VERSION
     assert served_version(gateway) == NEXT_VERSION
     assert active(gateway) == sorted((*UNITS, METRICS))
     for unit, pid in before.items():
@@ -247,12 +246,6 @@ def look_at_needrestart(gateway: Container) -> None:
     assert gateway.run("systemctl", "show", "-p", "MainPID", "proxsmtp-tp@gateway") == before
 
 
-def daemon_version(gateway: Container) -> str:
-    """Of the daemon that runs."""
-    (answer,) = json.loads(gateway.run("proxsmtp-tp", "status", "--json", check=False))
-    return str(answer["version"])
-
-
 def test_upgrades(machines: Machines) -> None:
     """Beside Debian's proxsmtpd 1.10, which has files of the same names."""
     release = DEBIAN_12
@@ -268,47 +261,10 @@ def test_upgrades(machines: Machines) -> None:
         name = package(release, PACKAGES, VERSION).name
         said = gateway.run("sh", "-ec", f"{APT} install --allow-downgrades /root/{name} 2>&1", seconds=300)
         assert "proxsmtp-tp@gateway.service is not restarted, the old version still runs" in said
-        assert daemon_version(gateway) == NEXT_VERSION
+        assert machines.daemon_version() == NEXT_VERSION
         acceptance.accept_dialogue(machines.site, Setup("redirect", "client"), MAILS[0])
         gateway.run("sh", "-ec", f"{APT} purge proxsmtp-tp")
         assert gateway.run("dpkg-query", "-W", "-f", "${Status}", "proxsmtp") == "install ok installed"
-
-
-def daemon_program(gateway: Container) -> str:
-    """The script that systemd has started as the daemon."""
-    pid = gateway.run("systemctl", "show", "-p", "MainPID", "--value", "proxsmtp-tp@gateway").strip()
-    words = gateway.run("cat", f"/proc/{pid}/cmdline").split("\0")
-    return next(word for word in words if word.endswith("/proxsmtp-tp"))
-
-
-def test_the_role_installs_the_package(machines: Machines) -> None:
-    with machines.gateway_of(UBUNTU_24_04) as gateway:
-        before = machines.state()
-        # The version is that of the package; what the role would take from an index is not asked for.
-        told = {**variables(), "wheel": "", "wheelhouse": "", "version": "0"}
-        told["package"] = str(package(UBUNTU_24_04, PACKAGES))
-        run = machines.play(**told)
-        assert run.status == 0, run.output
-        acceptance.accept(machines.site, Setup("redirect", "client"))
-        assert not (gateway.root / "opt/proxsmtp-tp/current").exists()
-        assert list(gateway.root.glob("etc/systemd/system/proxsmtp-tp*.service")) == []
-
-        # Wheels take its place, and it takes theirs, while mail flows.
-        with load(machines):
-            run = machines.play(**variables())
-            assert run.status == 0, run.output
-            assert "proxsmtp-tp" not in gateway.run("dpkg-query", "-W", "-f", "${Package}\n").split()
-            assert daemon_program(gateway) == "/usr/local/bin/proxsmtp-tp"
-            run = machines.play(**told)
-            assert run.status == 0, run.output
-            assert daemon_program(gateway) == "/usr/bin/proxsmtp-tp"
-        run = machines.play(**told)
-        assert (run.status, run.changes) == (0, []), run.output
-        assert not (gateway.root / "opt/proxsmtp-tp/current").is_symlink()
-        gateway.run("proxsmtp-tp", "check-rules", "-f", CONFIGURATION)
-        run = machines.play(**{**told, "state": "absent"})
-        assert run.status == 0, run.output
-        assert changes(before, machines.state()) == []
 
 
 def test_the_wheel_has_what_the_package_has() -> None:

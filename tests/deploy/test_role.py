@@ -1,5 +1,5 @@
 """The role's whole life on one gateway, in the order in which an administrator meets it: each test goes on from the
-last one's machine.
+last one's machine. Upgrades are in test_role_upgrade.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from proxsmtp_tp.service.privileges import CAP_NET_RAW
 from tests.deploy import acceptance
 from tests.deploy.load import load
 from tests.deploy.machines import Machines, variables
-from tests.deploy.prepare import BROKEN_VERSION, NEXT_VERSION
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -28,12 +27,6 @@ UNIT = "proxsmtp-tp@gateway.service"
 def before(machines: Machines) -> dict[str, list[str]]:
     """The gateway as it was."""
     return machines.state()
-
-
-def daemon_version(machines: Machines) -> str:
-    """Of the daemon that runs."""
-    (answer,) = json.loads(machines.gateway.run("proxsmtp-tp", "status", "--json"))
-    return str(answer["version"])
 
 
 def test_check_mode_on_a_fresh_machine_says_what_it_would_do(machines: Machines, before: dict[str, list[str]]) -> None:
@@ -108,15 +101,7 @@ def test_the_rules_survive_the_firewall(machines: Machines) -> None:
     machines.gateway.run("systemctl", "restart", "proxsmtp-tp-rules@gateway.service")
     for verb in ("reload", "restart", "stop"):
         machines.gateway.run("systemctl", verb, "nftables.service")
-        assert acceptance.wait_until(lambda: rules_in_place(machines)), f"{verb}: the rules are gone"
-
-
-def rules_in_place(machines: Machines) -> bool:
-    """What check-rules says."""
-    said = machines.gateway.run(
-        "proxsmtp-tp", "check-rules", "-f", "/etc/proxsmtp-tp/gateway.conf", "--json", check=False
-    )
-    return '"in place"' in said
+        assert acceptance.wait_until(machines.rules_in_place), f"{verb}: the rules are gone"
 
 
 def test_a_killed_daemon_comes_back(machines: Machines) -> None:
@@ -137,27 +122,9 @@ def test_the_gateway_comes_back_from_a_reboot(machines: Machines) -> None:
     acceptance.accept(machines.site, Setup("redirect", "client"))
 
 
-def test_an_upgrade_refuses_and_loses_no_mail(machines: Machines) -> None:
-    with load(machines):
-        run = machines.play(**variables(NEXT_VERSION))
-    assert run.status == 0, run.output
-    assert daemon_version(machines) == NEXT_VERSION
-    assert rules_in_place(machines)
-
-
-def test_an_upgrade_that_does_not_come_up_is_rolled_back(machines: Machines) -> None:
-    with load(machines):
-        run = machines.play(**variables(BROKEN_VERSION, max_connections=77))
-    assert run.status != 0
-    assert f"{NEXT_VERSION} runs as before" in run.output
-    assert daemon_version(machines) == NEXT_VERSION
-    assert "77" not in machines.gateway.run("cat", "/etc/proxsmtp-tp/gateway.conf")
-    assert rules_in_place(machines)
-
-
 @pytest.mark.parametrize(("mode", "method"), [("redirect", "nftables"), ("tproxy", "iptables")])
 def test_full_mode(machines: Machines, mode: str, method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = machines.play(**variables(NEXT_VERSION, transparent_proxy="full", rule_mode=mode, rule_method=method))
+    run = machines.play(**variables(transparent_proxy="full", rule_mode=mode, rule_method=method))
     assert run.status == 0, run.output
     assert ("proxsmtp" in machines.gateway.run("nft", "list", "tables")) == (method == "nftables")
     assert (":PXIN" in machines.gateway.run("iptables-legacy-save")) == (method == "iptables")
@@ -191,14 +158,14 @@ def test_a_second_instance_comes_fails_open_and_goes(machines: Machines) -> None
         "inbound": {"rule_interface": ["wan"], "listen": ["10026"], "rule_fail": "open", "drain_time_out": 1},
     }
     assert not filtered(machines)
-    run = machines.play(**variables(NEXT_VERSION, instances=instances))
+    run = machines.play(**variables(instances=instances))
     assert run.status == 0, run.output
     assert filtered(machines)
     machines.gateway.run("systemctl", "stop", "proxsmtp-tp@inbound.service")
     assert not filtered(machines)
     machines.gateway.run("systemctl", "start", "proxsmtp-tp@inbound.service")
     assert acceptance.wait_until(lambda: filtered(machines))
-    run = machines.play("--tags", "proxsmtp_tp_service,proxsmtp_tp_verify", **variables(NEXT_VERSION))
+    run = machines.play("--tags", "proxsmtp_tp_service,proxsmtp_tp_verify", **variables())
     assert run.status == 0, run.output
     assert not filtered(machines)
     assert "inbound" not in machines.gateway.run("find", "/etc", "/var/lib", "/var/log", "-name", "*inbound*")
