@@ -19,6 +19,8 @@ LONG = (
     "tests/deploy/test_newer.py",
     "tests/deploy/test_inventory.py",
     "tests/deploy/test_service.py",
+    "tests/deploy/test_firewalls.py",
+    "tests/deploy/test_first_upgrade.py",
     "tests/deploy/test_maintenance.py",
     "tests/mta/test_between.py",
     "tests/mta/test_envelope.py",
