@@ -83,18 +83,7 @@ def bash() -> str:
     """The file in bash-completion/completions."""
     top = program()
     paths = [" ".join(command.path) for command in top.everything() if command.path]
-    values, words = [], []
-    for command in top.everything():
-        path = " ".join(command.path)
-        for option in command.options:
-            if option.takes_value:
-                patterns = " | ".join(f'"{path}:{name}"' for name in option.names)
-                values.append(f"        {patterns})\n            {_bash_value(option)}\n            return ;;\n")
-        names = [name for option in command.options for name in option.names]
-        first = [below.path[-1] for below in command.commands]
-        more = "".join(f"\n            {_bash_value(option, '+')}" for option in command.positionals)
-        reply = f'COMPREPLY=($(compgen -W "{" ".join([*first, *names])}" -- "$current"))'
-        words.append(f'        "{path}")\n            {reply}{more} ;;\n')
+    values, words = _bash_cases(top)
     known = " | ".join(f'"{path}"' for path in paths)
     return f"""\
 # Completion of {PROGRAM}(8) for bash, written by tools/completion.py.
@@ -122,6 +111,23 @@ _proxsmtp_tp() {{
 
 complete -F _proxsmtp_tp {PROGRAM}
 """
+
+
+def _bash_cases(top: Command) -> tuple[list[str], list[str]]:
+    """Cases of the script: by command and option, the values of the option; by command, its words."""
+    values, words = [], []
+    for command in top.everything():
+        path = " ".join(command.path)
+        for option in command.options:
+            if option.takes_value:
+                patterns = " | ".join(f'"{path}:{name}"' for name in option.names)
+                values.append(f"        {patterns})\n            {_bash_value(option)}\n            return ;;\n")
+        names = [name for option in command.options for name in option.names]
+        first = [below.path[-1] for below in command.commands]
+        more = "".join(f"\n            {_bash_value(option, '+')}" for option in command.positionals)
+        reply = f'COMPREPLY=($(compgen -W "{" ".join([*first, *names])}" -- "$current"))'
+        words.append(f'        "{path}")\n            {reply}{more} ;;\n')
+    return values, words
 
 
 def zsh() -> str:
