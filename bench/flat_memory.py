@@ -38,7 +38,7 @@ MORE_MEMORY = 1.03
 MORE_DESCRIPTORS = 5
 """What the last third may have more: a median of open connections differs by a few."""
 _OF_A_PROCESS = 4
-RUN, LARGE = 500, 50
+RUN, LARGE = 200, 20
 """Messages of one run of smtp-source: small ones, large ones."""
 
 
