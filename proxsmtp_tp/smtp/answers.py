@@ -52,6 +52,12 @@ SERVER_WANTS_LOGIN: Final = Reply.of(
     451, "4.7.0 The server wants a login, which needs TLS, which is not available through this mail filter"
 )
 
+# In sessions in which the server's leg must have TLS (UpstreamTls; the enhanced codes are those of Postfix).
+UPSTREAM_TLS_NOT_OFFERED: Final = Reply.of(451, "4.7.4 TLS is required, but the server does not offer it")
+UPSTREAM_TLS_FAILED: Final = Reply.of(451, "4.7.5 TLS is required, but TLS with the server failed")
+UPSTREAM_NOT_VERIFIED: Final = Reply.of(451, "4.7.5 The certificate of the server is not verified")
+UPSTREAM_TLSA_UNKNOWN: Final = Reply.of(451, "4.7.5 The TLSA records of the server can not be looked up")
+
 # The message.
 START_DATA: Final = Reply.of(354, "Start mail input; end with <CRLF>.<CRLF>")
 BARE_NEWLINE_IN_TEXT: Final = Reply.of(550, "5.5.2 Message contains bare <CR> or <LF>")
