@@ -33,5 +33,6 @@ tls_stream            one TLS leg without I/O: bytes of the transport in, plain 
 tls_contexts          the settings of the TLS engine for both legs; one context for each certificate
 tls_alerts            what a TLS alert means, and those that we send ourselves; pure
 watching              tries such a server again until it accepts connections
+tls_certificates      the certificate that a client sees: own ones, and those that the minting process makes
 source_port           full mode: the client's address, with a port that the client does not use
 """
