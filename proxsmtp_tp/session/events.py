@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.session.state import Reason, Wait
+    from proxsmtp_tp.tls.client_hello import ClientHello
+    from proxsmtp_tp.tls.facts import Side, TlsFacts
 
 
 @dataclass(slots=True)
 class Connected:
-    """The upstream connection is established; `server` is the server's IP address, for filters and log lines."""
+    """The upstream connection is established; `server` is the server's IP address, for filters and log lines.
+
+    `port`: the server's, for the TLS policy; 0 for a unix socket.
+    """
 
     server: str
+    port: int = 0
 
 
 @dataclass(slots=True)
@@ -84,6 +90,45 @@ class MessageUnreadable:
 
 
 @dataclass(slots=True)
+class ClientHelloSeen:
+    """After PeekClientHello: the client begins TLS."""
+
+    hello: ClientHello
+
+
+@dataclass(slots=True)
+class ClientHelloFailed:
+    """After PeekClientHello: what the client sent is no ClientHello; `reason` is for the log."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class TlsStarted:
+    """After StartServerTls or StartClientTls: the handshake of this side is complete."""
+
+    side: Side
+    facts: TlsFacts
+
+
+@dataclass(slots=True)
+class TlsFailed:
+    """After StartServerTls or StartClientTls: there is no TLS on this side. `reason` is for the log."""
+
+    side: Side
+    reason: str
+
+
+@dataclass(slots=True)
+class PassingEnded:
+    """After PassTls: the passed connection has ended. `reason` is empty if a peer has closed it."""
+
+    from_client: int
+    from_server: int
+    reason: str = ""
+
+
+@dataclass(slots=True)
 class Continue:
     """Continue with the input that the last `feed` left (`Session.more`), after other connections were served."""
 
@@ -136,6 +181,11 @@ Event = (
     | MessageChunk
     | MessageEnd
     | MessageUnreadable
+    | ClientHelloSeen
+    | ClientHelloFailed
+    | TlsStarted
+    | TlsFailed
+    | PassingEnded
     | Continue
     | DeadlinePassed
     | MessageTimedOut

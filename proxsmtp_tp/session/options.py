@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TransparentProxy
+from proxsmtp_tp.tls.levels import UpstreamPolicy
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Network
     from proxsmtp_tp.smtp.replies import Reply
+    from proxsmtp_tp.tls.policy import TlsPolicy
 
 HIDDEN_NAME = b"smtp.passthru"
 """The name that replaces the server's in fixed and loopback mode: an MTA that reads its own name reports a loop."""
+
+NO_UPSTREAM_LINES = UpstreamPolicy(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class Options:
     """The largest message in octets; 0: no limit of our own."""
     hide_addresses: bool = False
     """What a client or server says is not logged as it is (LogAddresses): it may have addresses in any form."""
+    tls: TlsPolicy | None = None
+    """The Tls lines; None: there are none, and STARTTLS is removed."""
+    upstream_tls: UpstreamPolicy = NO_UPSTREAM_LINES
     trace: bool = False
     """Log every line of the dialogue, except secrets and message text."""
 

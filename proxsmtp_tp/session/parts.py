@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.headers import HeaderInserter
     from proxsmtp_tp.smtp.replies import Reply
+    from proxsmtp_tp.tls.facts import TlsFacts
+    from proxsmtp_tp.tls.policy import Candidates
 
 
 class PendingReply:
@@ -110,6 +112,27 @@ class RemovedOffers:
         self.tls = False
         self.auth = False
         """At least one mechanism of AUTH was removed."""
+
+
+class Tls:
+    """TLS of both legs. Without Tls lines in the configuration nothing of it changes."""
+
+    __slots__ = ("candidates", "client", "name", "port", "refusal", "rule", "server")
+
+    def __init__(self) -> None:
+        self.port = 0
+        """The server's."""
+        self.candidates: Candidates | None = None
+        """What the Tls lines say of these addresses; None: there are no such lines, or the server is not known yet."""
+        self.client: TlsFacts | None = None
+        """The client's leg; None: it is in clear. `server` likewise."""
+        self.server: TlsFacts | None = None
+        self.name = ""
+        """The server name in the ClientHello; "": none."""
+        self.rule = ""
+        """The Tls line that decided, for the log."""
+        self.refusal: Reply | None = None
+        """The server's leg is not as its level demands: the client gets this reply as soon as its own leg has TLS."""
 
 
 def _never() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import ehlo, limiting, measuring, message, without_tls, xclient
+from proxsmtp_tp.session import ehlo, limiting, measuring, message, starttls, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -33,6 +33,7 @@ def connected(d: Dialogue, event: events.Connected) -> None:
     """Connected: wait for the server's greeting."""
     d.record.measured.append(measuring.ACCEPTED)
     d.server = event.server
+    starttls.connected(d, event.port)
     d.trace("SERVER", b"connected: " + event.server.encode())
     d.outstanding.append(PendingReply(Expect.GREETING))
 
@@ -117,7 +118,7 @@ def _out_of_step(d: Dialogue, why: str) -> None:
 
 _OF_CLIENT = frozenset(
     {Expect.EHLO, Expect.HELO, Expect.MAIL, Expect.RCPT, Expect.DATA, Expect.RSET, Expect.QUIT, Expect.OTHER}
-    | {Expect.AUTH, Expect.XFORWARD}
+    | {Expect.AUTH, Expect.XFORWARD, Expect.STARTTLS}
 )
 """Commands of the client: their refusals are counted for the last line of the session."""
 
@@ -318,6 +319,7 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.QUIT: _quit,
     Expect.AUTH: _auth,
     Expect.XFORWARD: _xforward,
+    Expect.STARTTLS: starttls.replied,
     Expect.OTHER: _other,
     Expect.MESSAGE: message.final,
     Expect.OUR_DATA: message.our_data,

@@ -25,6 +25,8 @@ class Phase(_Name):
     DATA = "the client sends a message"
     SETTLING = "the message is complete and waits for its final reply; the client's bytes wait"
     SKIPPING = "the client sends a BDAT chunk that is discarded"
+    STARTING_TLS = "the client has its 220 to STARTTLS: it begins TLS, or TLS begins on both sides"
+    PASSING = "TLS of the client's own with the server is passed on unread"
     ENDED = "nothing more is read or written"
 
 
@@ -49,6 +51,8 @@ class Wait(_Name):
     VERDICT = "the filter's verdict"
     SENDING = "the server to take the message"
     READING = "the client to read its replies"
+    HANDSHAKE = "the TLS handshake"
+    PASSING = "the next octets of a passed TLS connection"
     NOTHING = "nothing"
 
 
@@ -73,6 +77,7 @@ class Expect(_Name):
     QUIT = "QUIT"
     AUTH = "AUTH"
     XFORWARD = "XFORWARD"
+    STARTTLS = "STARTTLS"
     OTHER = "another command"
     MESSAGE = "the end of data"
     # Commands of our own: their replies are not passed on to the client.
@@ -103,6 +108,7 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.QUIT: _USUAL,
     Expect.AUTH: frozenset({2, 3, 4, 5}),
     Expect.XFORWARD: _USUAL,
+    Expect.STARTTLS: _USUAL,
     Expect.OTHER: _USUAL,
     Expect.MESSAGE: _USUAL,
     Expect.OUR_DATA: frozenset({3, 4, 5}),
