@@ -213,9 +213,11 @@ def show_upstream(rule: UpstreamRule) -> str:
 
 
 def _shown(word: str, **settings: tuple[object, ...]) -> str:
-    return " ".join([word, *(f"{name}={','.join(map(_value, given))}" for name, given in settings.items() if given)])
+    return " ".join(
+        [word, *(f"{name}={','.join(map(show_value, given))}" for name, given in settings.items() if given)]
+    )
 
 
-def _value(value: object) -> str:
+def show_value(value: object) -> str:
     single = isinstance(value, IPv4Network | IPv6Network) and value.num_addresses == 1
     return str(value).partition("/")[0] if single else str(value)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
-from proxsmtp_tp.config.tls_lines import NO_NAME, TlsAction, TlsRule
+from proxsmtp_tp.config.tls_lines import NO_NAME, SUBMISSION_PORTS, TlsAction, TlsRule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ class TlsPolicy:
         """The decisions that are possible while the server name is not known."""
         found = []
         for rule in self._fitting(client, server, port):
-            found.append(Decision(rule.action, str(rule)))
+            found.append(Decision(_action(rule, port), str(rule)))
             if not rule.names:
                 return Candidates(tuple(found))
         return Candidates((*found, Decision(_UNDECIDED.action, "")))
@@ -73,8 +73,8 @@ class TlsPolicy:
         """
         for rule in self._fitting(client, server, port):
             if not rule.names or any(name_fits(pattern, name) for pattern in rule.names):
-                action = TlsAction.REFUSE if rule.action is TlsAction.STRIP else rule.action
-                return Decision(action, str(rule))
+                action = _action(rule, port)
+                return Decision(TlsAction.REFUSE if action is TlsAction.STRIP else action, str(rule))
         return Decision(_UNDECIDED.action, "")
 
     def _fitting(self, client: str, server: str, port: int) -> list[TlsRule]:
@@ -84,6 +84,12 @@ class TlsPolicy:
             for rule in self._rules
             if inside(from_, rule.clients) and inside(to, rule.servers) and (not rule.ports or port in rule.ports)
         ]
+
+
+def _action(rule: TlsRule, port: int) -> TlsAction:
+    """Ports of submission may be intercepted although no directive names them: there strip needs its word, too."""
+    unmeant = rule.action is TlsAction.STRIP and port in SUBMISSION_PORTS and not rule.submission
+    return TlsAction.REFUSE if unmeant else rule.action
 
 
 def name_fits(pattern: str, name: str) -> bool:

@@ -35,7 +35,7 @@ def actions(found: Candidates) -> list[str]:
         ("pass server=203.0.113.26", CLIENT, SERVER, 25, False),
         ("pass server=203.0.113.26", CLIENT, "", 25, False),
         ("pass port=25,587", CLIENT, SERVER, 587, True),
-        ("pass port=25,587", CLIENT, SERVER, 465, False),
+        ("pass port=25,587", CLIENT, SERVER, 2525, False),
         ("pass client=192.0.2.7 server=203.0.113.25 port=25", CLIENT, SERVER, 25, True),
         ("pass client=192.0.2.7 server=203.0.113.25 port=587", CLIENT, SERVER, 25, False),
     ],
@@ -82,6 +82,18 @@ def test_after_the_hello_nothing_is_stripped() -> None:
     """check-config refuses such a table; if it came here, a session in TLS must not become one in clear."""
     table = policy("pass name=mx.example", "strip")
     assert table.decide(CLIENT, SERVER, 25, "other.example") == Decision(TlsAction.REFUSE, "strip")
+
+
+def test_submission_is_not_stripped_without_its_word() -> None:
+    """Rules of the host may intercept port 587 although RulePort does not name it."""
+    assert [policy("strip").by_address(CLIENT, SERVER, port).certain for port in (25, 465, 587)] == [
+        Decision(TlsAction.STRIP, "strip"),
+        Decision(TlsAction.REFUSE, "strip"),
+        Decision(TlsAction.REFUSE, "strip"),
+    ]
+    assert policy("strip submission").by_address(CLIENT, SERVER, 587).certain == (
+        Decision(TlsAction.STRIP, "strip submission")
+    )
 
 
 def test_without_a_line_that_fits_nothing_is_done() -> None:
