@@ -21,6 +21,7 @@ The transport stays plain, so half-close, pausing, deadlines and resets work as 
 
 from __future__ import annotations
 
+import re
 import ssl
 import sys
 from contextlib import suppress
@@ -291,9 +292,18 @@ class TlsStream:
 
     def _explained(self, error: ssl.SSLError) -> tuple[str, Alert | None]:
         """A sentence, and the alert if the peer sent one."""
-        reason = error.reason or ""
+        reason = error.reason or _reason_in(error)
         if (alert := received_alert(reason)) is not None:
             return meaning(alert, self._side), alert
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the certificate of the {self._side.value} is not accepted: {error.verify_message}", None
-        return f"TLS with the {self._side.value} failed: {reason.lower().replace('_', ' ') or error.args[-1]}", None
+        return f"TLS with the {self._side.value} failed: {reason.lower().replace('_', ' ')}", None
+
+
+_TEXT = re.compile(r"(?:\[.*?\] )?(.*?)(?: \(_ssl\.c:\d+\))?")
+
+
+def _reason_in(error: ssl.SSLError) -> str:
+    """The reason out of the text: Python knows not every name, such as that of the alert 120."""
+    match = _TEXT.fullmatch(str(error.args[-1]))
+    return match.group(1).upper().replace(" ", "_") if match else ""
