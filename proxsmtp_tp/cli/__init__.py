@@ -31,6 +31,9 @@ quarantine      quarantine
 release         sends a message from quarantine
 events          the events in the file that EventLog names
 explain         explain
+tls_policy      tls-policy
+tls_text        what lines about TLS mean, for check-config and tls-policy
+addresses       addresses of clients and servers as they are typed
 daemon          asks a running daemon at its control socket
 durations       times as they are typed and shown
 rules           install-rules, remove-rules, check-rules: their options

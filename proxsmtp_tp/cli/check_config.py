@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.cli import tls_text
 from proxsmtp_tp.cli.instances import add_options, choose
 from proxsmtp_tp.config.advice import advice
 from proxsmtp_tp.config.directives.table import DIRECTIVES
@@ -84,6 +85,7 @@ def in_force(settings: Settings) -> list[str]:
         f"listens on {_addresses(settings)} for {_clients(settings)}, at most {settings.max_connections} connections",
         f"mail goes to {_server(settings)}",
         f"filter: {_filter(settings)}",
+        *tls_text.in_force(settings),
         f"rules: {_rules(settings)}",
     ]
     return [printable(line) for line in lines]

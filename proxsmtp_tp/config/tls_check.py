@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,9 @@ def _not_for_everybody(settings: Settings) -> Iterator[Finding]:
 def _strip_after_a_name(settings: Settings) -> Iterator[Finding]:
     for first, later in _pairs(settings.tls):
         if first.names and later.action is TlsAction.STRIP and _overlap(first, later):
+            between = settings.tls[settings.tls.index(first) + 1 : settings.tls.index(later)]
+            if any(_covers(rule, replace(first, names=())) for rule in between):
+                continue  # what has no such name is decided there
             text = f"comes after `{first}` for the same connections: the name is known only after STARTTLS was offered"
             yield "tls", f"Tls: {later}: {text}: give one of them client=, server= or port= that the other has not"
 

@@ -55,6 +55,10 @@ def test_nothing_to_say(lines: tuple[str, ...]) -> None:
             ["Tls: pass server=192.0.2.0/24 name=*.example", "Tls: strip server=192.0.2.7", "Tls: terminate"],
             "Tls: strip server=192.0.2.7: comes after",
         ),
+        (
+            ["Tls: pass server=192.0.2.0/24 name=*.example", "Tls: refuse server=192.0.2.0/25", "Tls: strip"],
+            "Tls: strip: comes after",
+        ),
         (["RulePort: 25, 587", "Tls: strip"], "Tls: strip: not on port 587, which is for submission"),
         (["RulePort: 465", "Tls: strip"], "Tls: strip: not on port 465, which is for submission"),
         (["Tls: strip port=587", "Tls: terminate"], "Tls: strip port=587: not on port 587"),
@@ -74,6 +78,7 @@ def test_problems(lines: list[str], problem: str) -> None:
         ["RulePort: 25, 587", "Tls: strip submission"],
         ["RulePort: 25, 587", "Tls: terminate port=587", "Tls: strip"],
         ["Tls: pass server=192.0.2.0/24 name=*.example", "Tls: strip server=198.51.100.0/24", "Tls: terminate"],
+        ["Tls: pass server=192.0.2.0/24 name=*.example", "Tls: terminate server=192.0.2.0/24", "Tls: strip"],
         ["Tls: pass server=192.0.2.1 port=25 name=*.example", "Tls: strip port=2525", "Tls: terminate"],
         [
             "Tls: pass server=192.0.2.1 client=2001:db8::1 name=a.example",
