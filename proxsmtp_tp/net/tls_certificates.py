@@ -1,6 +1,6 @@
 """The certificate that a client sees, as a context for its leg: own ones, and those that the minting process makes.
 
-`Certificates` is a worker's. It keeps the contexts: a client that comes again waits for nothing.
+`Certificates` is a worker's. It keeps what was made: a client of the same server waits for nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from proxsmtp_tp.certificates.requests import ANSWER_MAX, Request, decode_answer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
 log = logging.getLogger(__name__)
 
-CONTEXTS_MAX: Final = 1000
-"""Contexts that a worker keeps, the least recently used go first. One with a P-256 certificate has about 20 KiB."""
+KEPT_MAX: Final = 10_000
+"""Certificates that a worker keeps, the least recently used go first. One has about 2 KiB, and takes half a millisecond to
+make."""
 RENEW: Final = 14 * 86_400.0
 """Seconds before its end at which a leaf is made anew: half of its life (`certificates.leaf.AHEAD`)."""
 ASK_SECONDS: Final = 5.0
@@ -55,41 +56,50 @@ class OwnCertificate:
 class Certificates:
     """The contexts for clients' legs in one worker.
 
-    `minting` is the socket to the minting process (`service.tls_minting`), None: there is none. `make` makes a
-    context of a chain and its key.
+    `minting` is the socket to the minting process (`service.tls_minting`), None: there is none. `make` makes a context
+    of a chain and its key, for a client with these versions of TLS; its ValueError says why it cannot.
     """
 
     def __init__(
         self,
         own: Sequence[OwnCertificate],
         minting: socket.socket | None,
-        make: Callable[[Material], ssl.SSLContext],
+        make: Callable[[Material, Collection[int]], ssl.SSLContext],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._own = [(each, make(each.material)) for each in own]
+        self._own = tuple(own)
         self._minting = minting
         self._make = make
         self._clock = clock
-        self._kept: OrderedDict[Request, tuple[float, ssl.SSLContext]] = OrderedDict()
+        self._kept: OrderedDict[Request, tuple[float, Material]] = OrderedDict()
         """With the time, in seconds since the epoch, at which it is made anew."""
-        self._asked: dict[Request, asyncio.Task[ssl.SSLContext]] = {}
+        self._asked: dict[Request, asyncio.Task[Material]] = {}
 
     def __len__(self) -> int:
-        """How many contexts are kept, without those of own certificates."""
+        """How many made certificates are kept."""
         return len(self._kept)
 
-    async def context(self, server_names: tuple[str, ...], verified: bool, server_ip: str, port: int) -> ssl.SSLContext:
-        """The context for a client of this server. Raises CertificateError.
+    async def context(
+        self, server_names: tuple[str, ...], verified: bool, server_ip: str, port: int, versions: Collection[int] = ()
+    ) -> ssl.SSLContext:
+        """The context for a client of this server; `versions`: of the client's hello. Raises CertificateError.
 
-        An own certificate for the server comes first. `server_names`: the name in the client's ClientHello, if the
-        server's certificate is for it or the server is not `verified`, then the names of the server's certificate.
-        `verified` decides which CA signs: True only for a server that is (`examining.Finding.trusted`).
+        An own certificate for the server comes first. `server_names`: the name in the client's hello, if the server's
+        certificate is for it or the server is not `verified`, then the names of the server's certificate. `verified`
+        decides which CA signs: True only for a server that is (`examining.Finding.trusted`).
         """
         _ = port
-        for own, ready in self._own:
-            if own.fits(server_ip):
-                return ready
-        request = Request(_usable(server_names) or (server_ip,), verified)
+        material = self.own(server_ip) or await self._made(Request(_usable(server_names) or (server_ip,), verified))
+        try:
+            return self._make(material, versions)
+        except ValueError as error:
+            raise CertificateError(str(error)) from error
+
+    def own(self, server: str) -> Material | None:
+        """The first own certificate for the address of a server; None: there is none, so one must be made."""
+        return next((own.material for own in self._own if own.fits(server)), None)
+
+    async def _made(self, request: Request) -> Material:
         renew_at, kept = self._kept.get(request, (0.0, None))
         if kept is not None and self._clock() < renew_at:
             self._kept.move_to_end(request)
@@ -99,15 +109,15 @@ class Certificates:
             task.add_done_callback(lambda _: self._asked.pop(request, None))
         return await asyncio.shield(task)  # a client that leaves takes it from no other client
 
-    async def _mint(self, request: Request) -> ssl.SSLContext:
+    async def _mint(self, request: Request) -> Material:
         if self._minting is None:
             raise CertificateError("there is no CA, and no TlsCertificate for this server")
         material = await _ask(self._minting, encode_request(request))
-        context = self._make(material)
-        self._kept[request] = (min(material.ends - RENEW, self._clock() + RENEW), context)
-        while len(self._kept) > CONTEXTS_MAX:
+        self._kept[request] = (min(material.ends - RENEW, self._clock() + RENEW), material)
+        self._kept.move_to_end(request)
+        while len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
-        return context
+        return material
 
 
 def _usable(names: tuple[str, ...]) -> tuple[str, ...]:
