@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.certificates import names
+from proxsmtp_tp.certificates.path_check import check_below
 from proxsmtp_tp.tls.facts import Verified
+from proxsmtp_tp.tls.tlsa import matches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxsmtp_tp.certificates.path_check import Anchors
+    from proxsmtp_tp.tls.tlsa import Tlsa
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,27 @@ def examine(chain: Sequence[bytes], wanted: Sequence[str], anchors: Anchors) -> 
     if not names.first_match(found, wanted):
         return Finding(Verified.TRUSTED, f"it is for {_listed(found)}, not for {_listed(wanted)}", found)
     return Finding(Verified.NAME, "", found)
+
+
+def examine_dane(chain: Sequence[bytes], wanted: Sequence[str], records: Sequence[Tlsa]) -> Finding:
+    """The same by usable TLSA records. `wanted`: the names of `net.tls_resolver.Dane`.
+
+    Usage 3 compares the server's certificate alone, without names and dates; usage 2 needs a valid path to the
+    certificate that a record names, and a name (RFC 7671 section 5).
+    """
+    found = names.dns_names(chain[0]) if chain else ()
+    match = matches(records, chain)
+    if match.leaf is not None:
+        return Finding(Verified.DANE, "", found)
+    reason = "no TLSA record matches it"
+    for place, record in match.anchors:
+        problem = check_below(chain[place], chain)
+        if not problem and not names.first_match(found, wanted):
+            problem = f"it is for {_listed(found)}, not for {_listed(wanted)}"
+        if not problem:
+            return Finding(Verified.DANE, "", found)
+        reason = f"TLSA {record} matches an issuer, but {problem}"
+    return Finding(Verified.NO, reason, found)
 
 
 _SHOWN = 3  # names in a line of the log

@@ -1,4 +1,4 @@
-"""Names and the public key in a certificate, read from its octets (DER), and whether a name matches.
+"""Names in a certificate, read from its octets (DER), and whether a name matches.
 
 A certificate comes from a stranger: what is not as RFC 5280 says gives no names, and no exception. Only DNS names of
 the extension subjectAltName count, never the subject's common name (RFC 6125 section 6.4.4).
@@ -18,9 +18,8 @@ _LABEL: Final = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 _SEQUENCE, _OBJECT_ID, _OCTETS, _BOOLEAN = 0x30, 0x06, 0x04, 0x01
-_VERSION, _EXTENSIONS, _DNS_NAME = 0xA0, 0xA3, 0x82  # [0] and [3] of TBSCertificate, [2] of GeneralName
+_EXTENSIONS, _DNS_NAME = 0xA3, 0x82  # [3] of TBSCertificate, [2] of GeneralName (RFC 5280)
 _SUBJECT_ALT_NAME: Final = bytes.fromhex("551d11")  # 2.5.29.17
-_BEFORE_KEY: Final = 5  # serialNumber, signature, issuer, validity, subject (RFC 5280 section 4.1)
 
 
 def dns_names(certificate: bytes) -> tuple[str, ...]:
@@ -30,16 +29,6 @@ def dns_names(certificate: bytes) -> tuple[str, ...]:
     except _DerError:
         return ()
     return tuple(dict.fromkeys(found))[:NAMES_MAX]
-
-
-def public_key(certificate: bytes) -> bytes:
-    """The subjectPublicKeyInfo of a certificate, octet by octet (for TLSA selector 1); b"": it cannot be read."""
-    try:
-        fields = list(_items(_to_be_signed(certificate)))
-        _, _, whole = fields[_BEFORE_KEY + (fields[0][0] == _VERSION)]
-    except (IndexError, _DerError):
-        return b""
-    return whole
 
 
 def as_name(octets: bytes) -> str:
@@ -75,11 +64,10 @@ class _DerError(ValueError):
     """The octets are not a certificate."""
 
 
-def _items(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """The values in a constructed one: tag, content, and the whole encoding."""
+def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The values in a constructed one: tag and content."""
     at = 0
     while at < len(data):
-        begin = at
         if at + 2 > len(data) or data[at] & 0x1F == 0x1F:
             raise _DerError
         tag, length = data[at], data[at + 1]
@@ -92,7 +80,7 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             at += count
         if at + length > len(data):
             raise _DerError
-        yield tag, data[at : at + length], data[begin : at + length]
+        yield tag, data[at : at + length]
         at += length
 
 
@@ -105,20 +93,20 @@ def _only(data: bytes, tag: int) -> bytes:
 
 
 def _to_be_signed(certificate: bytes) -> bytes:
-    tag, content, _ = next(_items(_only(certificate, _SEQUENCE)), (0, b"", b""))
+    tag, content = next(_items(_only(certificate, _SEQUENCE)), (0, b""))
     if tag != _SEQUENCE:
         raise _DerError
     return content
 
 
 def _alternative_names(certificate: bytes) -> Iterator[bytes]:
-    for tag, content, _ in _items(_to_be_signed(certificate)):
+    for tag, content in _items(_to_be_signed(certificate)):
         if tag != _EXTENSIONS:
             continue
-        for _, extension, _ in _items(_only(content, _SEQUENCE)):
-            parts = [(kind, value) for kind, value, _ in _items(extension) if kind != _BOOLEAN]
+        for _, extension in _items(_only(content, _SEQUENCE)):
+            parts = [(kind, value) for kind, value in _items(extension) if kind != _BOOLEAN]
             if [kind for kind, _ in parts] != [_OBJECT_ID, _OCTETS]:
                 raise _DerError
             if parts[0][1] == _SUBJECT_ALT_NAME:
-                yield from (name for kind, name, _ in _items(_only(parts[1][1], _SEQUENCE)) if kind == _DNS_NAME)
+                yield from (name for kind, name in _items(_only(parts[1][1], _SEQUENCE)) if kind == _DNS_NAME)
                 return

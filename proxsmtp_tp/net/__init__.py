@@ -34,5 +34,6 @@ tls_contexts          the settings of the TLS engine for both legs; one context 
 tls_alerts            what a TLS alert means, and those that we send ourselves; pure
 watching              tries such a server again until it accepts connections
 tls_certificates      the certificate that a client sees: own ones, and those that the minting process makes
+tls_resolver          TLSA records of a server, from a resolver of this host that validates DNSSEC
 source_port           full mode: the client's address, with a port that the client does not use
 """

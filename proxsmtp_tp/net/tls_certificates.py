@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEPT_MAX: Final = 10_000
-"""Certificates that a worker keeps, the least recently used go first. One has about 2 KiB, and takes half a millisecond to
-make."""
+"""Certificates that a worker keeps, the least recently used go first. One has about 2 KiB, and takes half a millisecond
+to make."""
 RENEW: Final = 14 * 86_400.0
 """Seconds before its end at which a leaf is made anew: half of its life (`certificates.leaf.AHEAD`)."""
 ASK_SECONDS: Final = 5.0

@@ -1,4 +1,4 @@
-"""Names and keys in certificates, from any octets."""
+"""Names in certificates, from any octets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.certificates.names import as_name, dns_names, first_match, matches, public_key
-from tests.unit.certificates.fixtures import Ca, make_ca
+from proxsmtp_tp.certificates.names import as_name, dns_names, first_match, matches
+from tests.unit.certificates.fixtures import make_ca
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def test_the_key_is_that_of_openssl(ca: Ca, tmp_path: Path) -> None:
-    leaf = ca.leaf("mx.example.org")
-    (tmp_path / "leaf.der").write_bytes(leaf)
-    command = f"openssl x509 -inform DER -in {tmp_path}/leaf.der -noout -pubkey | openssl pkey -pubin -outform DER"
-    assert public_key(leaf) == subprocess.run(command, shell=True, capture_output=True, check=True).stdout
 
 
 def self_signed(folder: Path, names: str) -> bytes:
@@ -44,7 +37,6 @@ def test_the_common_name_is_no_name(tmp_path: Path) -> None:
 @given(st.binary(max_size=300))
 def test_any_octets_are_read(octets: bytes) -> None:
     assert dns_names(octets) in {(), dns_names(octets)}
-    assert isinstance(public_key(octets), bytes)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +47,6 @@ def leaf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_a_cut_certificate_has_no_names(leaf: bytes) -> None:
     assert all(dns_names(leaf[:length]) == () for length in range(len(leaf)))
-    assert all(public_key(leaf[:length]) == b"" for length in range(len(leaf)))
 
 
 def test_any_changed_octet_is_read(leaf: bytes) -> None:
@@ -63,7 +54,6 @@ def test_any_changed_octet_is_read(leaf: bytes) -> None:
         changed = bytearray(leaf)
         changed[at] ^= 0x81
         dns_names(bytes(changed))
-        public_key(bytes(changed))
 
 
 @pytest.mark.parametrize(
