@@ -17,9 +17,9 @@ VERSIONS = {TLS_1_2: ssl.TLSVersion.TLSv1_2, TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
 
 @functools.cache
-def self_signed(name: str = "mx.example", key: str = "ec") -> Certificate:
-    """A certificate for this name, of its own key: `ec` (P-256) or `rsa` (2048 bit)."""
-    new_key = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if key == "ec" else [f"{key}:2048"]
+def self_signed(name: str = "mx.example", key: str = "ec", bits: int = 2048) -> Certificate:
+    """A certificate for this name, of its own key: `ec` (P-256) or `rsa`."""
+    new_key = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if key == "ec" else [f"{key}:{bits}"]
     with tempfile.TemporaryDirectory() as directory:
         chain, private = Path(directory, "chain.pem"), Path(directory, "key.pem")
         wanted = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "2", "-nodes"]
