@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxsmtp_tp.tls.client_hello import LIMIT, ClientHello, ClientHelloReader, NotTlsError
 from tests.unit.smtp.chunking import PROPERTY, bytewise
-from tests.unit.tls import hellos
+from tests.unit.tls import captured, hellos
 
 
 def read(*chunks: bytes) -> ClientHello | None:
@@ -51,6 +51,16 @@ def test_of_openssl() -> None:
 def test_of_openssl_without_a_name_and_with_old_versions_only() -> None:
     data = from_openssl(None, maximum_version=ssl.TLSVersion.TLSv1_2)
     assert read(data) == ClientHello("", (), (0x0303,), False, data)
+
+
+@pytest.mark.parametrize("program", captured.HELLOS)
+def test_of_other_programs(program: str) -> None:
+    data = captured.HELLOS[program]
+    found = read(*bytewise(data))
+    assert found is not None
+    assert (found.server_name, found.ech, found.octets) == ("mx.example.org", False, data)
+    assert found.alpn == ((b"smtp",) if program.startswith("OpenSSL") else ())
+    assert found.versions[:2] == (0x0304, 0x0303)
 
 
 def test_a_hybrid_key_share_over_several_segments_and_records() -> None:
