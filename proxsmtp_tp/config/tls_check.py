@@ -130,7 +130,7 @@ def _within(inner: tuple[Network, ...], outer: tuple[Network, ...]) -> bool:
 
 
 def _subnet(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.network_address in other and one.prefixlen >= other.prefixlen
+    return one.network_address in other and one.prefixlen >= other.prefixlen
 
 
 def _overlap(one: TlsRule, other: TlsRule) -> bool:

@@ -80,8 +80,6 @@ class ClientHelloReader:
             self._message += fragment
             if (body := self._body()) is not None:
                 return _hello(body, bytes(self._octets))
-        if len(self._octets) >= LIMIT:
-            raise NotTlsError(f"the ClientHello is not complete after {LIMIT} octets")
         return None
 
     def _fragment(self) -> bytes | None:

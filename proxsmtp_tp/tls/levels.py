@@ -101,7 +101,7 @@ class Demand:
         return Outcome(answers.UPSTREAM_NOT_VERIFIED, reason=reason)
 
     def _clear_or(self, refusal: Reply, reason: str) -> Outcome:
-        if self.unknown is None and self.level is TlsLevel.MAY:
+        if self.level is TlsLevel.MAY:
             return Outcome(clear=True, reason=reason)
         return Outcome(refusal, reason=f"{reason}, and UpstreamTls demands {self.level.value}")
 
