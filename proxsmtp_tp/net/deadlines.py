@@ -35,14 +35,6 @@ RFC_5321 = {
 }
 """The shortest waits that RFC 5321 allows, in seconds: of a client for replies, of a server for the next command."""
 
-HANDSHAKE = 60.0
-"""Seconds from the 220 to STARTTLS until both sides have TLS: four round trips and a look-up of names. A handshake
-occupies one of the places for handshakes, so it has less than the 300 s of a command."""
-
-PASSED_IDLE = 600.0
-"""Seconds in which neither side of a passed TLS connection sends anything. Nobody here knows what the two wait for, and
-the longest wait of RFC 5321 is 600 s (section 4.5.3.2.6)."""
-
 NOOP_SECONDS = 60.0
 """Seconds between two KeepAlives, at least: a session has only eight NOOPs (`session.timing.NOOPS_LIMIT`)."""
 
@@ -72,8 +64,8 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
     limits = dict(RFC_5321) if time_out is None else dict.fromkeys(RFC_5321, time_out)
     limits[Wait.FINAL] = max(limits[Wait.FINAL], RFC_5321[Wait.FINAL])
     limits[Wait.QUIT] = min(limits[Wait.COMMAND], PARTING)
-    limits[Wait.HANDSHAKE] = min(limits[Wait.COMMAND], HANDSHAKE)
-    limits[Wait.PASSING] = max(limits[Wait.FINAL], PASSED_IDLE)
+    limits[Wait.HANDSHAKE] = settings.tls_handshake_time_out
+    limits[Wait.PASSING] = settings.tls_pass_idle_time_out
     limits[Wait.VERDICT] = NEVER
     limits[Wait.NOTHING] = NEVER
     return limits
@@ -116,6 +108,10 @@ class Deadlines:
             self._left = None
         self.wait = wait
         self.octets = 0
+
+    def passing_begins(self, now: float) -> None:
+        """The client's TLS is passed on: TlsPassTimeOut in place of SessionTimeOut."""
+        self.session = now + self._settings.tls_pass_time_out
 
     def pause_text(self, now: float) -> None:
         """The client is not read at the moment: stop its deadline."""

@@ -13,6 +13,7 @@ import logging
 import socket
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import client_of_address
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.net.tls_worker import WorkerTls
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +64,15 @@ class Proxy:
     """What a worker runs. Made inside its event loop."""
 
     def __init__(
-        self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        admission: Admission,
+        worker: int,
+        *,
+        tls: WorkerTls | None = None,
     ) -> None:
+        """`worker` is the row in the tables. `tls`: not None if there are Tls lines."""
         refusals = Refusals(settings)
         self.context = WorkerContext(
             settings=settings,
@@ -73,7 +82,7 @@ class Proxy:
             listening_ports=frozenset(
                 int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
             ),
-            options=session_options(settings),
+            options=session_options(settings) if tls is not None else replace(session_options(settings), tls=None),
             limits=limits_of(settings),
             filter=make_filter(
                 settings,
@@ -94,6 +103,7 @@ class Proxy:
             client_limits=WorkerLimits(
                 settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)
             ),
+            tls=tls,
         )
         self._loop = self.context.loop
         self._admission = admission

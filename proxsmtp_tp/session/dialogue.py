@@ -270,6 +270,7 @@ class Dialogue:
                 self.send(b"QUIT\r\n")
             self.drop_server(abort=not polite)
         self.release_filter()
+        self.tls.give_place_back()
         self.effects.append(effects.CloseClient(reset))
         self.unseen_effects.append(self.record.session_end(self, how))
         self.phase = Phase.ENDED

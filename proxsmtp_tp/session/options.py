@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TransparentProxy
 from proxsmtp_tp.tls.levels import UpstreamPolicy
+from proxsmtp_tp.tls.policy import TlsPolicy
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Network
     from proxsmtp_tp.smtp.replies import Reply
-    from proxsmtp_tp.tls.policy import TlsPolicy
 
 HIDDEN_NAME = b"smtp.passthru"
 """The name that replaces the server's in fixed and loopback mode: an MTA that reads its own name reports a loop."""
@@ -65,5 +65,7 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         auth_without_tls=settings.auth_without_tls,
         size_limit=settings.message_size_limit,
         hide_addresses=settings.log_addresses is not LogAddresses.FULL,
+        tls=TlsPolicy(settings.tls) if settings.tls else None,
+        upstream_tls=UpstreamPolicy(settings.upstream_tls),
         trace=trace,
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from proxsmtp_tp.filters.verdict import Verdict
+    from proxsmtp_tp.session.limits import HandshakePlace
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.headers import HeaderInserter
     from proxsmtp_tp.smtp.replies import Reply
@@ -117,13 +118,15 @@ class RemovedOffers:
 class Tls:
     """TLS of both legs. Without Tls lines in the configuration nothing of it changes."""
 
-    __slots__ = ("candidates", "client", "name", "port", "refusal", "rule", "server")
+    __slots__ = ("candidates", "client", "name", "place", "port", "refusal", "rule", "server")
 
     def __init__(self) -> None:
         self.port = 0
         """The server's."""
         self.candidates: Candidates | None = None
         """What the Tls lines say of these addresses; None: there are no such lines, or the server is not known yet."""
+        self.place: HandshakePlace | None = None
+        """None: handshakes are not limited."""
         self.client: TlsFacts | None = None
         """The client's leg; None: it is in clear. `server` likewise."""
         self.server: TlsFacts | None = None
@@ -133,6 +136,11 @@ class Tls:
         """The Tls line that decided, for the log."""
         self.refusal: Reply | None = None
         """The server's leg is not as its level demands: the client gets this reply as soon as its own leg has TLS."""
+
+    def give_place_back(self) -> None:
+        """The handshakes of this connection are over, or do not come."""
+        if self.place is not None:
+            self.place.end()
 
 
 def _never() -> bool:

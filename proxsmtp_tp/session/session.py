@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.session.effects import Effect
-    from proxsmtp_tp.session.limits import ClientLimits
+    from proxsmtp_tp.session.limits import ClientLimits, HandshakePlace
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
@@ -157,6 +157,10 @@ class Session:
     def use_bypass(self, bypass: Callable[[], bool]) -> None:
         """`bypass` tells at each DATA whether the filter is bypassed; without this call it never is."""
         self._d.data.bypass = bypass
+
+    def use_handshakes(self, place: HandshakePlace) -> None:
+        """How STARTTLS takes a place for its handshakes; without this call they are not limited."""
+        self._d.tls.place = place
 
     def check_limits(self, server_ip: str) -> list[Effect]:
         """Before the server is dialled: end the connection if the client is locked or over a limit of connections.

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 ACCESS_DENIED = 49
 """The alert for a hello that the configuration refuses: RFC 8446 section 6.2."""
 
+NO_APPLICATION_PROTOCOL = 120
+"""The alert for a client that speaks other protocols only (RFC 7301 section 3.2): a browser, for example, that somebody
+has sent here, must not get our certificate for its own purposes (ALPACA)."""
+
+_SMTP = b"smtp"
+
 _KNOWN = frozenset({Verified.NAME, Verified.DANE})
 """Somebody vouches that the server is the one that the client named."""
 
@@ -94,6 +100,9 @@ def command(d: Dialogue, said: Command) -> None:
         d.log(f"client={d.client}, server={d.server}: STARTTLS is refused (Tls: {certain.rule})", logging.WARNING)
         d.end_after_replies = answers.TLS_REFUSED
         return
+    if d.tls.place is not None and (busy := d.tls.place.begin()):
+        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING)
+        raise SmtpError(answers.TLS_BUSY)
     d.ask(PendingReply(Expect.STARTTLS, said.line))
 
 
@@ -102,6 +111,7 @@ def replied(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     where = f"client={d.client}, server={d.server}"
     if not reply.positive:
         d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {quoted_reply(reply.wire)}", logging.WARNING)
+        d.tls.give_place_back()
         d.pass_on(reply)
     elif len(d.replies):
         d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR)
@@ -169,7 +179,11 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
     d.tls.rule = decision.rule
     if decision.action is TlsAction.PASS:
         d.phase = Phase.PASSING
+        d.tls.give_place_back()
         d.effects.append(effects.PassTls())
+    elif decision.action is TlsAction.TERMINATE and event.hello.alpn and _SMTP not in event.hello.alpn:
+        d.effects.append(effects.RefuseTls(NO_APPLICATION_PROTOCOL))
+        _fails(d, "the client's TLS is for another protocol (ALPN)")
     elif decision.action is TlsAction.TERMINATE:
         d.effects.append(effects.StartServerTls(d.tls.name, demand(d).rule))
     else:
@@ -235,6 +249,7 @@ def _refuse_inside(d: Dialogue, refusal: Reply, reason: str) -> None:
 def _client_started(d: Dialogue, facts: TlsFacts) -> None:
     d.tls.client = facts
     d.phase = Phase.COMMAND
+    d.tls.give_place_back()
     _forget(d)
     if d.tls.refusal is not None:
         d.end(d.tls.refusal)

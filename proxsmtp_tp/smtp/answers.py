@@ -62,6 +62,7 @@ UPSTREAM_TLSA_UNKNOWN: Final = Reply.of(451, "4.7.5 The TLSA records of the serv
 TLS_ALREADY: Final = Reply.of(503, "5.5.1 Error: TLS is already active")
 TLS_NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: the server does not offer STARTTLS")
 STARTTLS_SYNTAX: Final = Reply.of(501, "5.5.4 Syntax: STARTTLS takes no argument")
+TLS_BUSY: Final = Reply.of(454, "4.7.0 Too many TLS handshakes at once, try again later")
 TLS_REFUSED: Final = Reply.of(554, "5.7.1 TLS is refused here")
 BEHIND_STARTTLS: Final = Reply.of(
     421, "4.5.0 Closing: STARTTLS must be the last command of a group"
