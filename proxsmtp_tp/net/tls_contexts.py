@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 CONTEXTS_MAX = 1024
 """Certificates that are kept loaded: about 25 KiB each. Loading one again takes less than a millisecond."""
 _TLS_1_3 = 0x0304
-_CLIENT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!SHA1"
-"""TLS 1.2 from clients: forward secrecy always. CBC with SHA-2 is what Exchange on Windows Server 2012 R2 has with an
-RSA key.
+_CLIENT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""TLS 1.2 from clients: forward secrecy, and no CBC (Lucky Thirteen). Exchange on Windows Server 2012 R2, out of
+support, has these only with an EC key: give it a TlsCertificate of that kind, or none.
 """
 _SERVER_CIPHERS = "HIGH:!aNULL:!eNULL:!MD5:!DSS:!PSK:!SRP"
 """TLS 1.2 to servers: a server with old ciphers is better than mail that cannot be sent. Never anonymous: then nothing

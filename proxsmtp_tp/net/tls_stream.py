@@ -32,7 +32,7 @@ from proxsmtp_tp.net.tls_alerts import CERTIFICATE_REJECTED, Alert, meaning, rec
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 
 RECORDS_PER_CALL = 64
-"""A record of one octet costs about 3 microseconds, a KeyUpdate 30: at most about 2 milliseconds in a row."""
+"""A record of one octet costs about 3 microseconds, a KeyUpdate 50: at most about 3 milliseconds in a row."""
 OCTETS_PER_CALL = 128 * 1024
 """Received octets in one call: less than a millisecond."""
 HANDSHAKE_RECORDS_MAX = 1024

@@ -114,6 +114,9 @@ def test_options() -> None:
         assert context.options & ssl.OP_NO_COMPRESSION
         assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    used = client_leg(TLS_1_2)._tls.context.get_ciphers()
+    assert {c["name"].partition("-")[0] for c in used if c["protocol"] == "TLSv1.2"} == {"ECDHE"}
+    assert all(c["aead"] for c in used)
     assert not any("NULL" in c["name"] or "ADH" in c["name"] for c in server_context(verify=False).get_ciphers())
 
 
