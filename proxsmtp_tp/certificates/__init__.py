@@ -11,5 +11,5 @@ material    a certificate chain with its key, and the errors
 libraries   the optional libraries of the extra `tls`, and what to install where they are missing
 
 A leaf of the CA that clients trust is made only for a server that was verified. The key of a CA is read by the minting
-process only (`service.tls_minting`).
+process only (`service.minting`).
 """

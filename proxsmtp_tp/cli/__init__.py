@@ -32,6 +32,7 @@ release         sends a message from quarantine
 events          the events in the file that EventLog names
 explain         explain
 tls_policy      tls-policy
+tls_ca          tls-ca
 tls_text        what lines about TLS mean, for check-config and tls-policy
 addresses       addresses of clients and servers as they are typed
 daemon          asks a running daemon at its control socket

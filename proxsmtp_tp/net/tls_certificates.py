@@ -20,7 +20,7 @@ from proxsmtp_tp.certificates.requests import ANSWER_MAX, Request, decode_answer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
     from ipaddress import IPv4Network, IPv6Network
 
 log = logging.getLogger(__name__)
@@ -53,22 +53,28 @@ class OwnCertificate:
         return any(address in network for network in self.servers)
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerKeys:
+    """What a worker has from its master: own certificates, and the socket to the minting process, if there is one."""
+
+    own: tuple[OwnCertificate, ...] = ()
+    minting: socket.socket | None = None
+
+
 class Certificates:
     """The contexts for clients' legs in one worker.
 
-    `minting` is the socket to the minting process (`service.tls_minting`), None: there is none. `make` makes a context
-    of a chain and its key, for a client with these versions of TLS; its ValueError says why it cannot.
+    `make` makes a context of a chain and its key, for a client with these versions of TLS; its ValueError says why it
+    cannot.
     """
 
     def __init__(
         self,
-        own: Sequence[OwnCertificate],
-        minting: socket.socket | None,
+        keys: WorkerKeys,
         make: Callable[[Material, Collection[int]], ssl.SSLContext],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._own = tuple(own)
-        self._minting = minting
+        self._keys = keys
         self._make = make
         self._clock = clock
         self._kept: OrderedDict[Request, tuple[float, Material]] = OrderedDict()
@@ -97,7 +103,7 @@ class Certificates:
 
     def own(self, server: str) -> Material | None:
         """The first own certificate for the address of a server; None: there is none, so one must be made."""
-        return next((own.material for own in self._own if own.fits(server)), None)
+        return next((own.material for own in self._keys.own if own.fits(server)), None)
 
     async def _made(self, request: Request) -> Material:
         renew_at, kept = self._kept.get(request, (0.0, None))
@@ -110,9 +116,9 @@ class Certificates:
         return await asyncio.shield(task)  # a client that leaves takes it from no other client
 
     async def _mint(self, request: Request) -> Material:
-        if self._minting is None:
+        if self._keys.minting is None:
             raise CertificateError("there is no CA, and no TlsCertificate for this server")
-        material = await _ask(self._minting, encode_request(request))
+        material = await _ask(self._keys.minting, encode_request(request))
         self._kept[request] = (min(material.ends - RENEW, self._clock() + RENEW), material)
         self._kept.move_to_end(request)
         while len(self._kept) > KEPT_MAX:
