@@ -61,7 +61,6 @@ def policy(settings: Settings, client: str, server: str, port: int, name: str | 
         "client": client,
         "server": server,
         "port": port,
-        "wrapped": port in settings.tls_wrapped,
         "name": name,
         "decisions": decisions,
         "upstream": {
@@ -89,8 +88,7 @@ def _decisions(settings: Settings, client: str, server: str, port: int, name: st
 
 def describe(answer: dict[str, Any]) -> str:
     """For people: a few lines, those of several decisions in the order in which they are tried."""
-    start = "TLS from the first octet" if answer["wrapped"] else "TLS by STARTTLS"
-    lines = [f"connection   {answer['client']} to {answer['server']}, port {answer['port']}, {start}"]
+    lines = [f"connection   {answer['client']} to {answer['server']}, port {answer['port']}"]
     for each in answer["decisions"]:
         rule = f" (Tls: {each['rule']})" if each["rule"] else ""
         lines.append(f"TLS          {each['action']}{rule}: {each['meaning']}")
@@ -101,6 +99,5 @@ def describe(answer: dict[str, Any]) -> str:
     lines.append(f"to server    {rule}")
     if answer["certificate"]:
         lines.append(f"             for a client with TLS: {upstream['tls']}")
-    if not answer["wrapped"]:
-        lines.append(f"             for a client in clear: {upstream['clear']}")
+    lines.append(f"             for a client in clear: {upstream['clear']}")
     return "\n".join(printable(line) for line in lines)

@@ -95,13 +95,6 @@ class TlsDane(Enum):
     TERMINATE = "terminate"
 
 
-class TlsRejected(Enum):
-    """What happens after a client has rejected our certificate."""
-
-    FAIL = "fail"
-    PASS = "pass"  # noqa: S105  (no password)
-
-
 class RuleMethod(Enum):
     """Which firewall gets the rules."""
 
@@ -230,8 +223,6 @@ class Settings:
     tls_untrusted_ca: KeyPair | None = None
     """None: one of our own, in the state directory."""
     tls_dane: TlsDane = TlsDane.PASS
-    tls_rejected: TlsRejected = TlsRejected.FAIL
-    tls_wrapped: tuple[int, ...] = ()
     tls_handshakes: int = 64
     """In one worker; 0: any number."""
     tls_client_handshakes: int = 16

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Finding = tuple[str, str]
 """Field of `Settings`, text."""
 
+_WRAPPED = 465
+"""RFC 8314 section 7.3."""
 _NEVER_CLEAR = frozenset({TlsLevel.ENCRYPT, TlsLevel.VERIFY, TlsLevel.SECURE})
 _OF_TERMINATE = {
     "tls_certificate": "TlsCertificate",
@@ -34,8 +36,6 @@ def tls_problems(settings: Settings) -> Iterator[Finding]:
                 "upstream_tls",
                 "UpstreamTls: write Tls lines, too; `Tls: strip` leaves clients in clear, as 1.10 does",
             )
-        if settings.tls_wrapped:
-            yield "tls_wrapped", "TlsWrapped: write Tls lines, too: without them there is no TLS"
         return
     yield from _not_for_everybody(settings)
     yield from _strip_after_a_name(settings)
@@ -47,6 +47,9 @@ def tls_problems(settings: Settings) -> Iterator[Finding]:
 def tls_warnings(settings: Settings) -> Iterator[Finding]:
     """What is accepted, but has consequences that the lines do not show."""
     rules = settings.tls
+    if rules and _WRAPPED in settings.rule_port:
+        text = "TLS begins with the first octet there; this version knows STARTTLS only: remove the port"
+        yield "rule_port", f"RulePort: {_WRAPPED}: {text}"
     for rule in rules:
         if rule.action is TlsAction.STRIP:
             text = "mail of these connections crosses the network in clear, and senders that insist on TLS cannot send"
@@ -82,16 +85,12 @@ def _strip_after_a_name(settings: Settings) -> Iterator[Finding]:
 
 
 def _strip_of_submission(settings: Settings) -> Iterator[Finding]:
-    used = {*settings.rule_port, *settings.tls_wrapped, *(port for rule in settings.tls for port in rule.ports)}
+    used = {*settings.rule_port, *(port for rule in settings.tls for port in rule.ports)}
     if isinstance(settings.out_address, InetAddress):
         used.add(settings.out_address.port)
-    for port in sorted(used & {*SUBMISSION_PORTS, *settings.tls_wrapped}):
+    for port in sorted(used.intersection(SUBMISSION_PORTS)):
         for rule in _reachable(settings.tls, port):
-            if rule.action is not TlsAction.STRIP:
-                continue
-            if port in settings.tls_wrapped:
-                yield "tls", f"Tls: {rule}: not on port {port}: with TlsWrapped there is no STARTTLS to remove"
-            elif not rule.submission:
+            if rule.action is TlsAction.STRIP and not rule.submission:
                 text = "people's passwords would cross the network in clear: write `strip submission` if you mean it"
                 yield "tls", f"Tls: {rule}: not on port {port}, which is for submission: {text}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxsmtp_tp.config import values
 from proxsmtp_tp.config.directives.directive import Directive
-from proxsmtp_tp.config.settings import TlsDane, TlsRejected
+from proxsmtp_tp.config.settings import TlsDane
 
 TLS: tuple[Directive, ...] = (
     Directive(
@@ -78,23 +78,6 @@ TLS: tuple[Directive, ...] = (
         "What the action terminate does where the server name in the client's hello has TLSA records that DNSSEC"
         " secures, and is the name of this server: a client that compares them accepts no certificate but the server's"
         " own. pass: the connection passes unjudged. refuse: it is refused. terminate: such a client cannot send.",
-        since="2.1",
-    ),
-    Directive(
-        "TlsRejected",
-        "tls_rejected",
-        values.choice(TlsRejected),
-        "What happens after a client has rejected the daemon's certificate. fail: it is logged, and the next"
-        " connection is the same. pass: for some time connections of this client to this server pass unjudged; a"
-        " client can reject on purpose.",
-        since="2.1",
-    ),
-    Directive(
-        "TlsWrapped",
-        "tls_wrapped",
-        values.PORTS,
-        "Ports of servers where TLS begins with the first octet (RFC 8314: 465), in place of STARTTLS. Needs a Tls"
-        " line.",
         since="2.1",
     ),
     Directive(

@@ -27,7 +27,7 @@ def warnings(*lines: str) -> list[str]:
         ("Tls: terminate",),
         ("Tls: pass server=192.0.2.0/24", "Tls: terminate"),
         ("Tls: pass server=192.0.2.0/24 name=*.example", "Tls: refuse"),
-        ("RulePort: 25, 465, 587", "TlsWrapped: 465", "Tls: terminate"),
+        ("RulePort: 25, 587", "Tls: terminate"),
         ("UpstreamTls: encrypt", "Tls: terminate"),
         ("TlsCa: /ca.pem", "TlsUntrustedCa: /other.pem", "Tls: terminate"),
     ],
@@ -40,7 +40,6 @@ def test_nothing_to_say(lines: tuple[str, ...]) -> None:
     ("lines", "problem"),
     [
         (["UpstreamTls: encrypt"], "UpstreamTls: write Tls lines, too"),
-        (["TlsWrapped: 465"], "TlsWrapped: write Tls lines, too"),
         (["Tls: terminate client=192.0.2.0/24"], "Tls: no line is for all other connections"),
         (["Tls: pass name=*.example"], "Tls: no line is for all other connections"),
         (
@@ -63,8 +62,6 @@ def test_nothing_to_say(lines: tuple[str, ...]) -> None:
         (["RulePort: 465", "Tls: strip"], "Tls: strip: not on port 465, which is for submission"),
         (["Tls: strip port=587", "Tls: terminate"], "Tls: strip port=587: not on port 587"),
         (["OutAddress: 192.0.2.1:587", "Tls: strip"], "Tls: strip: not on port 587"),
-        (["TlsWrapped: 465", "Tls: strip submission"], "Tls: strip submission: not on port 465: with TlsWrapped"),
-        (["TlsWrapped: 2465", "Tls: strip"], "Tls: strip: not on port 2465: with TlsWrapped"),
     ],
 )
 def test_problems(lines: list[str], problem: str) -> None:
@@ -108,6 +105,10 @@ def test_strip_where_it_is_possible_is_a_warning(lines: list[str]) -> None:
         (
             ["Tls: pass client=192.0.2.0/24 port=25,26", "Tls: refuse client=192.0.2.7 port=25", "Tls: terminate"],
             "Tls: refuse client=192.0.2.7 port=25: never used, because `pass client=192.0.2.0/24 port=25,26` is first",
+        ),
+        (
+            ["RulePort: 25, 465", "Tls: terminate"],
+            "RulePort: 465: TLS begins with the first octet there; this version knows STARTTLS only: remove the port",
         ),
         (["TlsCa: /ca.pem", "Tls: pass"], "TlsCa: never used: no Tls line says terminate"),
         (["TlsCertificate: /mx.pem", "Tls: pass"], "TlsCertificate: never used: no Tls line says terminate"),
