@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import time
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -158,5 +159,8 @@ async def _ask_once(minting: socket.socket, question: bytes) -> bytes:
     with ours:
         ours.setblocking(False)
         with theirs:
-            socket.send_fds(minting, [question], [theirs.fileno()], socket.MSG_DONTWAIT)
+            right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [theirs.fileno()]))
+            minting.sendmsg(
+                [question], [right], socket.MSG_DONTWAIT
+            )  # send_fds of Python 3.11 ignores its flags
         return await asyncio.get_running_loop().sock_recv(ours, ANSWER_MAX)
