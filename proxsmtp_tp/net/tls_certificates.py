@@ -160,7 +160,5 @@ async def _ask_once(minting: socket.socket, question: bytes) -> bytes:
         ours.setblocking(False)
         with theirs:
             right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [theirs.fileno()]))
-            minting.sendmsg(
-                [question], [right], socket.MSG_DONTWAIT
-            )  # send_fds of Python 3.11 ignores its flags
+            minting.sendmsg([question], [right], socket.MSG_DONTWAIT)  # send_fds of Python 3.11 ignores its flags
         return await asyncio.get_running_loop().sock_recv(ours, ANSWER_MAX)
