@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.smtp.login import NO_LOGIN, Login
 from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, SessionEnd, Transaction
+from proxsmtp_tp.tls.facts import NO_TLS, Legs
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.state import Wait
@@ -98,6 +99,7 @@ class StartFilter:
     authenticated: bool = False
     """The server has accepted AUTH."""
     login: Login = NO_LOGIN
+    tls: Legs = NO_TLS
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final, NamedTuple
 
 
 class Side(Enum):
@@ -42,8 +43,19 @@ class TlsFacts:
         return self.version if side is Side.CLIENT else f"{self.version}/{self.verified.value}"
 
 
-def environment(client: TlsFacts | None, server: TlsFacts | None) -> dict[str, str]:
-    """The variables of filters, always all of them: without TLS they are empty, never inherited."""
+class Legs(NamedTuple):
+    """Both legs of a session; None: the leg is in clear."""
+
+    client: TlsFacts | None = None
+    server: TlsFacts | None = None
+
+
+NO_TLS: Final = Legs()
+
+
+def environment(legs: Legs) -> dict[str, str]:
+    """The variables of filters. All of them, so that none is inherited: those of a leg in clear are empty."""
+    client, server = legs
     return {
         "CLIENT_TLS": client.version if client else "",
         "CLIENT_TLS_CIPHER": client.cipher if client else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified, environment
+from proxsmtp_tp.tls.facts import NO_TLS, Legs, Side, TlsFacts, Verified, environment
 
 CLIENT = TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example")
 SERVER = TlsFacts("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", "mx.example", Verified.NAME)
@@ -16,7 +16,7 @@ def test_log_values() -> None:
 
 
 def test_the_environment_has_all_variables_in_every_case() -> None:
-    assert environment(CLIENT, SERVER) == {
+    assert environment(Legs(CLIENT, SERVER)) == {
         "CLIENT_TLS": "TLSv1.3",
         "CLIENT_TLS_CIPHER": "TLS_AES_256_GCM_SHA384",
         "CLIENT_TLS_NAME": "mx.example",
@@ -25,4 +25,4 @@ def test_the_environment_has_all_variables_in_every_case() -> None:
         "SERVER_TLS_NAME": "mx.example",
         "SERVER_TLS_VERIFIED": "verified",
     }
-    assert environment(None, None) == dict.fromkeys(environment(CLIENT, SERVER), "")
+    assert environment(NO_TLS) == dict.fromkeys(environment(Legs(CLIENT, SERVER)), "")
