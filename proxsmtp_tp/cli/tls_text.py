@@ -64,8 +64,6 @@ def demanded(rule: UpstreamRule, *, client_tls: bool) -> str:
 
 def _level(rule: UpstreamRule, tlsa: TlsaState, *, client_tls: bool) -> str:
     level = Demand(rule, client_tls, tlsa).level
-    if not client_tls and level is not TlsLevel.MAY:
-        return f"451, mail in clear is refused ({level.value})"
     names = ", ".join(rule.match) or "the server name that the client gives"
     return {
         TlsLevel.MAY: "in clear, too (may)",

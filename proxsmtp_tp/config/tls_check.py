@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress
-from proxsmtp_tp.config.tls_lines import SUBMISSION_PORTS, TlsAction, TlsLevel, TlsRule
+from proxsmtp_tp.config.tls_lines import SUBMISSION_PORTS, TlsAction, TlsRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,6 @@ Finding = tuple[str, str]
 
 _WRAPPED = 465
 """RFC 8314 section 7.3."""
-_NEVER_CLEAR = frozenset({TlsLevel.ENCRYPT, TlsLevel.VERIFY, TlsLevel.SECURE})
 _OF_TERMINATE = {
     "tls_certificate": "TlsCertificate",
     "tls_ca": "TlsCa",
@@ -57,7 +56,6 @@ def tls_warnings(settings: Settings) -> Iterator[Finding]:
         if rule.action is TlsAction.PASS and rule.names and not rule.servers:
             text = "any client can say this name to any server and is not judged then: add server="
             yield "tls", f"Tls: {rule}: {text}"
-    yield from _strip_of_what_must_have_tls(settings)
     for first, later in _pairs(rules):
         if _covers(first, later):
             yield "tls", f"Tls: {later}: never used, because `{first}` is first"
@@ -93,19 +91,6 @@ def _strip_of_submission(settings: Settings) -> Iterator[Finding]:
             if rule.action is TlsAction.STRIP and not rule.submission:
                 text = "people's passwords would cross the network in clear: write `strip submission` if you mean it"
                 yield "tls", f"Tls: {rule}: not on port {port}, which is for submission: {text}"
-
-
-def _strip_of_what_must_have_tls(settings: Settings) -> Iterator[Finding]:
-    for upstream, (at, rule) in product(settings.upstream_tls, enumerate(settings.tls)):
-        same = TlsRule(rule.action, rule.clients, upstream.servers, upstream.ports)
-        if (
-            rule.action is TlsAction.STRIP
-            and upstream.level in _NEVER_CLEAR
-            and _overlap(same, rule)
-            and not any(_covers(before, same) for before in settings.tls[:at])
-        ):
-            text = f"mail of clients that `{rule}` leaves in clear is refused with 451"
-            yield "upstream_tls", f"UpstreamTls: {upstream}: {text}"
 
 
 def _reachable(rules: Sequence[TlsRule], port: int) -> Iterator[TlsRule]:

@@ -13,7 +13,6 @@ import logging
 import socket
 import time
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import client_of_address
@@ -82,7 +81,7 @@ class Proxy:
             listening_ports=frozenset(
                 int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
             ),
-            options=session_options(settings) if tls is not None else replace(session_options(settings), tls=None),
+            options=session_options(settings),
             limits=limits_of(settings),
             filter=make_filter(
                 settings,

@@ -21,11 +21,13 @@ from proxsmtp_tp.net.tls_worker import certificate_names, hello_name
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.tls.client_hello import ClientHelloReader, NotTlsError
 from proxsmtp_tp.tls.facts import Side, Verified
+from proxsmtp_tp.tls.levels import TlsaState
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
+    from proxsmtp_tp.config.tls_lines import UpstreamRule
     from proxsmtp_tp.net.deadlines import Deadlines
     from proxsmtp_tp.net.tls_worker import WorkerTls
     from proxsmtp_tp.session.session import Session
@@ -109,7 +111,11 @@ class Legs:
         except NotTlsError as error:
             owner.feed(events.ClientHelloFailed(error.reason))
             return
-        if self._hello is not None:
+        if self._hello is None:
+            return
+        if self._worker.asks_for_names and self._hello.reliable_name:
+            self._begin(self._look_up(self._hello))
+        else:
             owner.feed(events.ClientHelloSeen(self._hello))
 
     # Effects.
@@ -139,6 +145,9 @@ class Legs:
     def start_server(self, effect: effects.StartServerTls) -> None:
         """TLS with the server, then look at its certificate."""
         owner = self._owner
+        if owner.server is None:
+            return  # its end is being told
+        transport = owner.server.transport if isinstance(owner.server, Muted) else owner.server
         name = hello_name(effect.name, effect.rule)
         try:
             stream = TlsStream(self._worker.server_context, Side.SERVER, name)
@@ -147,14 +156,28 @@ class Legs:
             return
 
         def examine() -> None:
-            self._finding = self._worker.examine(stream.chain(), name, effect.rule)
-            owner.feed(events.TlsStarted(Side.SERVER, stream.facts(self._finding.verified)))
+            self._begin(self._examine(stream, name, effect.rule))
 
         server = _ServerInTls(owner, examine)
-        server.leg = Leg(owner.server.transport, stream, server, owner.loop)
+        owner.server = server.leg = Leg(transport, stream, server, owner.loop)
         _set_owner(owner.server, server)
-        owner.server = server.leg
         server.leg.start()
+
+    async def _examine(self, stream: TlsStream, name: str, rule: UpstreamRule) -> None:
+        """What the server's certificate proves: by a CA, or by TLSA records where the level is dane."""
+        owner = self._owner
+        dane = await self._worker.dane_of_level(rule, name, owner.server_port, owner.server_ip)
+        self._finding = self._worker.examine(stream.chain(), name, rule, dane)
+        if not owner.session.ended:
+            facts = stream.facts(self._finding.verified)
+            owner.feed(events.TlsStarted(Side.SERVER, facts, dane.state))
+
+    async def _look_up(self, hello: ClientHello) -> None:
+        """The client has said a name: has it TLSA records, and is it this server's?"""
+        owner = self._owner
+        dane = await self._worker.look_up(hello.reliable_name, owner.server_port, owner.server_ip)
+        if not owner.session.ended:
+            owner.feed(events.ClientHelloSeen(hello, dane.bound and dane.state is TlsaState.USABLE))
 
     def _later(self, event: events.Event) -> None:
         """Feed an event after the effects that are being performed."""

@@ -109,12 +109,13 @@ def make_proxy(
     admission: Admission,
     worker: int,
     *,
-    keys: WorkerKeys = NO_KEYS,  # noqa: ARG001  (for the TLS of connections)
+    keys: WorkerKeys = NO_KEYS,
 ) -> ProxyLike:
     """Make a `Proxy`. Its module is imported before privileges are dropped: afterwards its file may not be readable."""
     from proxsmtp_tp.net.proxy import Proxy  # noqa: PLC0415
+    from proxsmtp_tp.net.tls_worker import make_worker_tls  # noqa: PLC0415
 
-    return Proxy(settings, listeners, admission, worker)
+    return Proxy(settings, listeners, admission, worker, tls=make_worker_tls(settings, keys))
 
 
 def run_worker(job: Job, pulse: int, master: int) -> NoReturn:

@@ -56,6 +56,7 @@ _WAITS_BY_PHASE = {
     Phase.SETTLING: Wait.VERDICT,
     Phase.SKIPPING: Wait.TEXT,
     Phase.STARTING_TLS: Wait.HANDSHAKE,
+    Phase.ENCRYPTING: Wait.HANDSHAKE,
     Phase.PASSING: Wait.PASSING,
     Phase.ENDED: Wait.NOTHING,
 }
@@ -71,7 +72,7 @@ _WAITS_BY_EXPECT = {
 _TLS_PHASES = frozenset({Phase.STARTING_TLS, Phase.PASSING})
 """Both peers expect TLS, which the session has not: nothing may be said to them."""
 
-_NO_QUIT = frozenset({Phase.GREETING, Phase.AUTH}) | _TLS_PHASES
+_NO_QUIT = frozenset({Phase.GREETING, Phase.AUTH, Phase.ENCRYPTING}) | _TLS_PHASES
 """In AUTH the server would read QUIT as the next line of the exchange."""
 
 

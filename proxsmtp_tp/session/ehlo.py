@@ -75,15 +75,16 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
         d.removed.tls = d.removed.tls or (d.capabilities.tls and shown is TlsShown.REMOVED)
         d.removed.auth = d.removed.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
         if d.tracing.on:
-            _log_removed(d)
+            _log_removed(d, shown)
     d.helo = helo
     d.new_transaction()
     d.pass_on(reply)
 
 
-def _log_removed(d: Dialogue) -> None:
+def _log_removed(d: Dialogue, shown: TlsShown) -> None:
     """With -d 4: log each keyword that is removed from the reply, once in a connection."""
-    for keyword in d.capabilities.keywords.keys() & REMOVED.keys():
+    kept = {b"STARTTLS"} if shown is TlsShown.OFFERED else set()
+    for keyword in d.capabilities.keywords.keys() & REMOVED.keys() - kept:
         text = f"client={d.client}, server={d.server}: {keyword.decode()} is not offered: {REMOVED[keyword]}"
         d.log_once(b"250 " + keyword, text, logging.DEBUG)
 

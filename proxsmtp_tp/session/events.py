@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.tls.levels import TlsaState
+
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.session.state import Reason, Wait
@@ -91,9 +93,13 @@ class MessageUnreadable:
 
 @dataclass(slots=True)
 class ClientHelloSeen:
-    """After PeekClientHello: the client begins TLS."""
+    """After PeekClientHello: the client begins TLS.
+
+    `dane`: the name in the hello has usable TLSA records, and is the name of this server, both secured by DNSSEC.
+    """
 
     hello: ClientHello
+    dane: bool = False
 
 
 @dataclass(slots=True)
@@ -105,10 +111,14 @@ class ClientHelloFailed:
 
 @dataclass(slots=True)
 class TlsStarted:
-    """After StartServerTls or StartClientTls: the handshake of this side is complete."""
+    """After StartServerTls or StartClientTls: the handshake of this side is complete.
+
+    `tlsa`: what DNS has of the server; NONE also where the level does not ask for it.
+    """
 
     side: Side
     facts: TlsFacts
+    tlsa: TlsaState = TlsaState.NONE
 
 
 @dataclass(slots=True)
@@ -117,6 +127,7 @@ class TlsFailed:
 
     side: Side
     reason: str
+    tlsa: TlsaState = TlsaState.NONE
 
 
 @dataclass(slots=True)

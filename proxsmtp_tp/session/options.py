@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TransparentProxy
+from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TlsDane, TransparentProxy
 from proxsmtp_tp.tls.levels import UpstreamPolicy
 from proxsmtp_tp.tls.policy import TlsPolicy
 
@@ -44,6 +44,8 @@ class Options:
     """What a client or server says is not logged as it is (LogAddresses): it may have addresses in any form."""
     tls: TlsPolicy | None = None
     """The Tls lines; None: there are none, and STARTTLS is removed."""
+    tls_dane: TlsDane = TlsDane.PASS
+    """With terminate: what is done where the server's name has TLSA records."""
     upstream_tls: UpstreamPolicy = NO_UPSTREAM_LINES
     trace: bool = False
     """Log every line of the dialogue, except secrets and message text."""
@@ -66,6 +68,7 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         size_limit=settings.message_size_limit,
         hide_addresses=settings.log_addresses is not LogAddresses.FULL,
         tls=TlsPolicy(settings.tls) if settings.tls else None,
+        tls_dane=settings.tls_dane,
         upstream_tls=UpstreamPolicy(settings.upstream_tls),
         trace=trace,
     )

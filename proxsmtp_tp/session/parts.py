@@ -118,7 +118,7 @@ class RemovedOffers:
 class Tls:
     """TLS of both legs. Without Tls lines in the configuration nothing of it changes."""
 
-    __slots__ = ("candidates", "client", "name", "place", "port", "refusal", "rule", "server")
+    __slots__ = ("candidates", "client", "name", "place", "port", "refusal", "rule", "server", "waiting")
 
     def __init__(self) -> None:
         self.port = 0
@@ -136,6 +136,9 @@ class Tls:
         """The Tls line that decided, for the log."""
         self.refusal: Reply | None = None
         """The server's leg is not as its level demands: the client gets this reply as soon as its own leg has TLS."""
+
+        self.waiting: Command | None = None
+        """The client's command that waits until the server's leg has TLS (UpstreamTls)."""
 
     def give_place_back(self) -> None:
         """The handshakes of this connection are over, or do not come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import ehlo, limiting, measuring, message, starttls, without_tls, xclient
+from proxsmtp_tp.session import ehlo, encrypting, limiting, measuring, message, starttls, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -327,6 +327,8 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.OUR_NOOP: _our_noop,
     Expect.OUR_XCLIENT: ehlo.our_xclient,
     Expect.OUR_EHLO: ehlo.our_ehlo,
+    Expect.OUR_STARTTLS: encrypting.our_starttls,
+    Expect.OUR_EHLO_IN_TLS: encrypting.our_ehlo_in_tls,
     Expect.OUR_RESTART: message.our_envelope,
     Expect.OUR_XFORWARD_AGAIN: message.our_envelope,
     Expect.OUR_MAIL: message.our_envelope,

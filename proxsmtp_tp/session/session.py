@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.session import client, events, limiting, message, server, starttls, timing
+from proxsmtp_tp.session import client, encrypting, events, limiting, message, server, starttls, timing
 from proxsmtp_tp.session.dialogue import Dialogue
 from proxsmtp_tp.session.measuring import REFUSED, limited
 from proxsmtp_tp.session.record import Trace
@@ -98,6 +98,12 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
         events.ClientHelloFailed: starttls.no_hello,
         events.TlsStarted: starttls.started,
         events.TlsFailed: starttls.failed,
+    },
+    Phase.ENCRYPTING: _ANY_PHASE
+    | {
+        events.ServerData: starttls.server_in_clear,
+        events.TlsStarted: encrypting.encrypted,
+        events.TlsFailed: encrypting.not_encrypted,
     },
     Phase.PASSING: _ANY_PHASE
     | {

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.session import effects
 from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
 from proxsmtp_tp.session.state import Expect, Phase
@@ -25,7 +26,7 @@ from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown as quoted_reply
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
-from proxsmtp_tp.tls.levels import Demand
+from proxsmtp_tp.tls.levels import Demand, TlsaState
 from proxsmtp_tp.tls.policy import TlsAction
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ def connected(d: Dialogue, port: int) -> None:
     """The server is known: find the Tls lines that fit."""
     d.tls.port = port
     if d.options.tls is not None:
-        d.tls.candidates = d.options.tls.by_address(d.client, _address(d.server), port)
+        d.tls.candidates = d.options.tls.by_address(d.client, address(d), port)
 
 
-def _address(server: str) -> str:
-    """The server for the policy; "" is a unix socket."""
-    return "" if server.startswith("/") else server
+def address(d: Dialogue) -> str:
+    """The server's address for the policy; "": it is a unix socket."""
+    return "" if d.server.startswith("/") else d.server
 
 
 def in_policy(d: Dialogue) -> bool:
@@ -72,6 +73,8 @@ def shown(d: Dialogue) -> TlsShown:
     """What the client sees of TLS in the reply to EHLO."""
     if d.tls.client is not None:
         return TlsShown.VERIFIED if verified(d) else TlsShown.STARTED
+    if d.tls.server is not None:
+        return TlsShown.SERVER_ONLY
     return TlsShown.OFFERED if in_policy(d) else TlsShown.REMOVED
 
 
@@ -139,8 +142,8 @@ def client_in_clear(d: Dialogue, _event: events.ClientData) -> None:
 
 
 def server_in_clear(d: Dialogue, _event: events.ServerData) -> None:
-    """ServerData in STARTING_TLS: the server says something in clear, or by TLS before it was asked."""
-    _fails(d, "the server sends octets behind its reply to STARTTLS")
+    """ServerData in STARTING_TLS and ENCRYPTING: the server says something in clear, or by TLS before it was asked."""
+    _fails(d, "the server sends octets behind its reply to STARTTLS", answers.SERVER_BEHIND_STARTTLS)
 
 
 def client_closed(d: Dialogue, _event: events.ClientClosed) -> None:
@@ -165,9 +168,11 @@ def no_hello(d: Dialogue, event: events.ClientHelloFailed) -> None:
     _fails(d, f"the client does not begin TLS after STARTTLS: {event.reason}")
 
 
-def _fails(d: Dialogue, why: str) -> None:
+def _fails(d: Dialogue, why: str, last: Reply | None = None) -> None:
+    """`last`: for a client that is in clear; one that expects TLS gets nothing (`Dialogue.end`)."""
     d.log(f"client={d.client}, server={d.server}: {why}: closing", logging.WARNING)
-    d.end(None)
+    d.drop_server(abort=True)
+    d.end(last)
 
 
 def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
@@ -175,9 +180,17 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
     if d.options.tls is None:
         raise RuntimeError("a ClientHello without a TLS policy")
     d.tls.name = event.hello.server_name
-    decision = d.options.tls.decide(d.client, _address(d.server), d.tls.port, event.hello.reliable_name)
+    decision = d.options.tls.decide(d.client, address(d), d.tls.port, event.hello.reliable_name)
     d.tls.rule = decision.rule
-    if decision.action is TlsAction.PASS:
+    dane = d.options.tls_dane if event.dane and decision.action is TlsAction.TERMINATE else TlsDane.TERMINATE
+    if dane is TlsDane.REFUSE:
+        text = f"TLS is refused: the server's name has TLSA records (TlsDane): sni={_name(d)}"
+        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+        d.effects.append(effects.RefuseTls(ACCESS_DENIED))
+        d.end(None)
+    elif decision.action is TlsAction.PASS or dane is TlsDane.PASS:
+        if dane is TlsDane.PASS:
+            d.tls.rule = f"{decision.rule}, TlsDane: pass"
         d.phase = Phase.PASSING
         d.tls.give_place_back()
         d.effects.append(effects.PassTls())
@@ -201,24 +214,25 @@ def _name(d: Dialogue) -> str:
 # Both legs are terminated.
 
 
-def demand(d: Dialogue) -> Demand:
+def demand(d: Dialogue, tlsa: TlsaState = TlsaState.NONE) -> Demand:
     """What the server's leg must have; with an own TLS of the client at least encrypt."""
-    return Demand(d.options.upstream_tls.rule_for(_address(d.server), d.tls.port), client_tls=True)
+    return Demand(d.options.upstream_tls.rule_for(address(d), d.tls.port), client_tls=True, tlsa=tlsa)
 
 
 def started(d: Dialogue, event: events.TlsStarted) -> None:
     """TlsStarted: after the server's side comes the client's, then the new session."""
     if event.side is Side.SERVER:
-        _server_started(d, event.facts)
+        _server_started(d, event)
     elif d.tls.server is None and d.tls.refusal is None:
         raise RuntimeError("TLS with the client before TLS with the server")
     else:
         _client_started(d, event.facts)
 
 
-def _server_started(d: Dialogue, facts: TlsFacts) -> None:
-    d.tls.server = facts
-    outcome = demand(d).handshake_done(facts.verified)
+def _server_started(d: Dialogue, event: events.TlsStarted) -> None:
+    d.tls.server = facts = event.facts
+    wanted = demand(d, event.tlsa)
+    outcome = wanted.unknown or wanted.handshake_done(facts.verified)
     if outcome.refusal is not None:
         _refuse_inside(d, outcome.refusal, outcome.reason)
     else:
@@ -230,7 +244,7 @@ def failed(d: Dialogue, event: events.TlsFailed) -> None:
     if event.side is Side.CLIENT:
         _fails(d, f"TLS with the client failed: {event.reason}")
         return
-    outcome = demand(d).failed(f"TLS with the server failed: {event.reason}")
+    outcome = demand(d, event.tlsa).failed(f"TLS with the server failed: {event.reason}")
     _refuse_inside(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason)
 
 

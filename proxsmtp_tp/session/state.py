@@ -26,6 +26,7 @@ class Phase(_Name):
     SETTLING = "the message is complete and waits for its final reply; the client's bytes wait"
     SKIPPING = "the client sends a BDAT chunk that is discarded"
     STARTING_TLS = "the client has its 220 to STARTTLS: it begins TLS, or TLS begins on both sides"
+    ENCRYPTING = "TLS begins with the server only; the client's lines wait"
     PASSING = "TLS of the client's own with the server is passed on unread"
     ENDED = "nothing more is read or written"
 
@@ -87,6 +88,8 @@ class Expect(_Name):
     OUR_XCLIENT = "our XCLIENT"
     OUR_EHLO = "our second EHLO"
     OUR_XFORWARD = "our XFORWARD"
+    OUR_STARTTLS = "our STARTTLS"
+    OUR_EHLO_IN_TLS = "our EHLO within TLS"
     OUR_RESTART = "our RSET before a changed envelope"
     OUR_XFORWARD_AGAIN = "the client's XFORWARD again"
     OUR_MAIL = "our MAIL"
@@ -116,6 +119,8 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_NOOP: _USUAL,
     Expect.OUR_XCLIENT: _USUAL,
     Expect.OUR_EHLO: _USUAL,
+    Expect.OUR_STARTTLS: _USUAL,
+    Expect.OUR_EHLO_IN_TLS: _USUAL,
     Expect.OUR_RESTART: _USUAL,
     Expect.OUR_XFORWARD: _USUAL,
     Expect.OUR_XFORWARD_AGAIN: _USUAL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, in_clear, limiting, message, refusing, size, starttls, without_tls, xclient
+from proxsmtp_tp.session import effects, limiting, message, refusing, size, starttls, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
@@ -56,7 +56,6 @@ def _mail(d: Dialogue, command: Command) -> None:
         d.record.begin()
         d.unseen_effects.append(d.record.rejected(d, guess_mail(command).address, d.options.reject))
         return
-    in_clear.check(d, command)
     said = _envelope_command(d, command, read_mail, guess_mail)
     if (limited := limiting.at_mail(d)) is not None:
         refusing.refuse_limited(d, limited)
@@ -105,7 +104,6 @@ def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
 def _rcpt(d: Dialogue, command: Command) -> None:
     if refusing.rejected(d, b"RCPT"):
         return
-    in_clear.check(d, command)
     said = _envelope_command(d, command, read_rcpt, guess_rcpt)
     told = d.recipient_octets + len(said.address) + 1
     kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
@@ -160,7 +158,6 @@ def _quit(d: Dialogue, command: Command) -> None:
 def _auth(d: Dialogue, command: Command) -> None:
     if without_tls.shows_password_here(d, command):
         raise SmtpError(answers.AUTH_NEEDS_TLS)
-    in_clear.check(d, command)
     d.login_exchange = LoginExchange(command.argument)
     d.ask(PendingReply(Expect.AUTH, command.line))
 

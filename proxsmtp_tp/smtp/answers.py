@@ -54,7 +54,6 @@ SERVER_WANTS_LOGIN: Final = Reply.of(
 
 # In sessions in which the server's leg must have TLS (UpstreamTls; the enhanced codes are those of Postfix).
 UPSTREAM_TLS_NOT_OFFERED: Final = Reply.of(451, "4.7.4 TLS is required, but the server does not offer it")
-UPSTREAM_IN_CLEAR: Final = Reply.of(451, "4.7.4 TLS is required for mail to this server")
 UPSTREAM_TLS_FAILED: Final = Reply.of(451, "4.7.5 TLS is required, but TLS with the server failed")
 UPSTREAM_NOT_VERIFIED: Final = Reply.of(451, "4.7.5 The certificate of the server is not verified")
 UPSTREAM_TLSA_UNKNOWN: Final = Reply.of(451, "4.7.5 The TLSA records of the server can not be looked up")

@@ -180,6 +180,7 @@ class TlsShown(Enum):
 
     REMOVED = "STARTTLS is removed"
     OFFERED = "STARTTLS is kept"
+    SERVER_ONLY = "the server's leg has TLS, the client's is in clear: no login of that leg, no REQUIRETLS"
     STARTED = "both legs have TLS, and the server is not verified: no REQUIRETLS"
     VERIFIED = "both legs have TLS, and the server is verified"
 
@@ -280,6 +281,8 @@ def _shown_with_tls(text: bytes, shown: bytes | None, tls: TlsShown) -> bytes | 
     keyword, parameters = _split(text)
     if tls is TlsShown.OFFERED:
         return text if keyword == b"STARTTLS" else shown
+    if tls is TlsShown.SERVER_ONLY and keyword in AUTH_VERBS:
+        return None
     if shown is None or (keyword == b"REQUIRETLS" and tls is not TlsShown.VERIFIED):
         return None
     mechanisms = parameters.split()

@@ -118,21 +118,5 @@ def test_warnings(lines: list[str], warning: str) -> None:
     assert warnings(*lines) == [warning]
 
 
-def test_strip_where_the_server_must_have_tls() -> None:
-    lines = ["Tls: terminate server=192.0.2.0/24", "Tls: strip", "UpstreamTls: {} server={}"]
-    for level, server, told in (
-        ("encrypt", "198.51.100.1", True),
-        ("secure match=a.example", "198.51.100.1", True),
-        ("dane", "198.51.100.1", False),
-        ("may", "198.51.100.1", False),
-    ):
-        found = warnings(*lines[:2], lines[2].format(level, server))
-        assert len(found) == 1 + told, found
-    assert len(warnings(*lines[:2], "UpstreamTls: encrypt server=192.0.2.7")) == 1
-    assert warnings("Tls: strip client=192.0.2.1", "Tls: terminate", "UpstreamTls: encrypt")[1] == (
-        "UpstreamTls: encrypt: mail of clients that `strip client=192.0.2.1` leaves in clear is refused with 451"
-    )
-
-
 def test_a_wrong_line_is_told_alone() -> None:
     assert problems("Tls: drop", "UpstreamTls: encrypt") == ["Tls: 'drop' is not one of terminate, pass, strip, refuse"]
