@@ -44,6 +44,7 @@ watch_rules     watch-rules
 doctor          doctor: its options
 doctor_actions  what it does
 doctor_daemon    status and replies of the daemon, for doctor
+doctor_tls      what doctor says of TLS: certificates, keys, the resolver
 filters_as_daemon  asks filters who they are, as the daemon's user: a program of doctor
 service         install-service, remove-service
 service_metrics  install-service --metrics: where the numbers are served

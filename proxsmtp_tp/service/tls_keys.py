@@ -11,11 +11,13 @@ import logging
 import os
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.certificates import authority
 from proxsmtp_tp.certificates.libraries import MissingLibraryError, load
 from proxsmtp_tp.certificates.material import CertificateError
+from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError
 from proxsmtp_tp.certificates.pem import certificates_of, end_of
 from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel
@@ -36,7 +38,6 @@ from proxsmtp_tp.service.minting import Minting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.config.tls_files import CertificateLine
@@ -69,10 +70,15 @@ def needs_resolver(settings: Settings) -> bool:
 
 
 def load_libraries(settings: Settings) -> None:
-    """Import what these settings need: later their files may not be readable. Raises MissingLibraryError."""
+    """Import what these settings need: later their files may not be readable.
+
+    Raises MissingLibraryError; PathCheckError if UpstreamCaFile, or OpenSSL's library, cannot be used.
+    """
     if terminates(settings):
         for module in _CRYPTOGRAPHY:
             load(f"cryptography.{module}", "Tls: terminate")
+    if settings.tls:
+        Anchors(Path(settings.upstream_ca_file) if settings.upstream_ca_file else None)
     if needs_resolver(settings):
         for module in ("message", "asyncquery", "flags", "rdatatype", "rcode", "exception", "rdtypes.ANY.TLSA"):
             load(f"dns.{module}", RESOLVER_PURPOSE)
@@ -90,7 +96,7 @@ class TlsKeys:
         self._settings = settings
         try:
             load_libraries(settings)
-        except MissingLibraryError as error:
+        except (MissingLibraryError, PathCheckError) as error:
             raise KeyFileError(str(error)) from None
         if terminates(settings):
             self._own = {line: read_own(line, self._groups, _now()) for line in settings.tls_certificate}
@@ -108,7 +114,7 @@ class TlsKeys:
         """Look whether new settings can be used. Raises KeyFileError. The result puts them in force."""
         try:
             load_libraries(settings)
-        except MissingLibraryError as error:
+        except (MissingLibraryError, PathCheckError) as error:
             raise KeyFileError(str(error)) from None
         if needs_ca(settings) and self.minting is None:
             raise KeyFileError("Tls: terminate needs a CA, whose key is read when the daemon starts: restart it")

@@ -206,3 +206,10 @@ def test_a_missing_library_is_an_error_that_says_what_to_install(
     load_libraries(Settings())
     with pytest.raises(KeyFileError, match=f"apt install {package}, or pip install 'proxsmtp-tp\\[tls\\]'"):
         TlsKeys(TERMINATE, tmp_path)
+
+
+def test_cas_of_servers_that_cannot_be_read_end_the_start_and_the_reload(own: Own, tmp_path: Path) -> None:
+    wrong = replace(own.settings, upstream_ca_file=str(tmp_path / "missing.pem"))
+    for use in (lambda: TlsKeys(wrong, tmp_path), lambda: TlsKeys(own.settings, tmp_path).read_again(wrong)):
+        with pytest.raises(KeyFileError, match=r"missing\.pem: no certificates in PEM can be read from it"):
+            use()
