@@ -18,7 +18,7 @@ from proxsmtp_tp.certificates.pem import certificates_of, end_of
 from proxsmtp_tp.gateway.doctor.findings import Finding, unseen
 from proxsmtp_tp.net.tls_resolver import RESOLV_CONF, Resolver, local_nameservers
 from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, ca_files, open_key, read_certificates, read_own
-from proxsmtp_tp.service.privileges import PrivilegeError, look_up_user
+from proxsmtp_tp.service.privileges import groups_of
 from proxsmtp_tp.service.state_directory import state_directory
 from proxsmtp_tp.service.tls_keys import (
     CA_SOON,
@@ -59,12 +59,7 @@ def examine(settings: Settings, resolv_conf: Path = RESOLV_CONF) -> Iterator[Fin
 
 
 def _own(settings: Settings) -> Iterator[Finding]:
-    groups: set[int] = set()
-    try:
-        user = look_up_user(settings.user) if settings.user else None
-        groups = set(os.getgrouplist(user.pw_name, user.pw_gid)) if user else {os.getegid()}
-    except PrivilegeError:
-        pass  # another step says it
+    groups = groups_of(settings)
     for line in settings.tls_certificate:
         step = f"certificate {line.files.certificate}"
         try:

@@ -36,6 +36,10 @@ class KeyFileError(Exception):
     """A file cannot be used. The text says what to do."""
 
 
+class NotReadableError(KeyFileError):
+    """The file is not there, or this user may not read it."""
+
+
 @dataclass(frozen=True, slots=True)
 class CaFiles:
     """The files of a CA. `ours`: we make it where it is missing. `trusted`: clients trust it."""
@@ -63,7 +67,7 @@ def open_key(path: Path, groups: Collection[int] = ()) -> int:
     try:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from None
+        raise NotReadableError(f"{path}: {error.strerror}") from None
     try:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
@@ -90,7 +94,7 @@ def read_certificates(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(FILE_MAX)
     except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from None
+        raise NotReadableError(f"{path}: {error.strerror}") from None
 
 
 def read_own(line: CertificateLine, groups: Collection[int], now: dt.datetime) -> OwnCertificate:

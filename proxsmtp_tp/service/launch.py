@@ -41,7 +41,7 @@ from proxsmtp_tp.service.log_levels import LogLevels
 from proxsmtp_tp.service.master import Master, StartError
 from proxsmtp_tp.service.metrics_socket import MetricsSocket
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
-from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
+from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, groups_of, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
 from proxsmtp_tp.service.reload import with_workers
 from proxsmtp_tp.service.state_directory import prepare, pseudonym_keys, state_directory
@@ -231,7 +231,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     kept = state_directory(settings.instance)
     if user is not None:
         _prepare_state(kept, user)
-    tls = TlsKeys(settings, kept, _groups(user))
+    tls = TlsKeys(settings, kept, groups_of(settings))
     cleanup.callback(tls.close)
     _drop_rights(wanted, settings, user, pid_file)
     status.open()
@@ -242,13 +242,6 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     _check_temp_directory(settings)
     opened = _Opened(pid_file, status, control, metrics, notifier, starter, tls)
     return Master(settings, listeners, _environment(wanted, settings, opened, kept, cleanup))
-
-
-def _groups(user: pwd.struct_passwd | None) -> set[int]:
-    """The groups of the user that the daemon becomes, or is."""
-    if user is None:
-        return {os.getegid(), *os.getgroups()}
-    return set(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
 def _drop_rights(wanted: Launch, settings: Settings, user: pwd.struct_passwd | None, pid_file: PidFile) -> None:

@@ -26,6 +26,7 @@ from proxsmtp_tp.net.tls_resolver import PURPOSE as RESOLVER_PURPOSE
 from proxsmtp_tp.service.key_files import (
     CaFiles,
     KeyFileError,
+    NotReadableError,
     ca_files,
     open_key,
     read_all,
@@ -194,6 +195,38 @@ def expiring(settings: Settings, kept: Path, now: float) -> Iterator[tuple[Path,
         if end - now < (CA_SOON if is_ca else OWN_SOON):
             then = "restart the daemon; before that, clients must trust the new CA" if is_ca else "reload the daemon"
             yield path, f"{dt.datetime.fromtimestamp(end, dt.UTC):%Y-%m-%d}", f"renew it, and {then}"
+
+
+def problems(settings: Settings, groups: Collection[int]) -> Iterator[str]:
+    """What would end the start of the daemon, as far as this user may read the files."""
+    try:
+        load_libraries(settings)
+    except (MissingLibraryError, PathCheckError) as error:
+        yield str(error)
+        return
+    for line in settings.tls_certificate if terminates(settings) else ():
+        try:
+            read_own(line, groups, _now())
+        except NotReadableError:
+            continue
+        except KeyFileError as error:
+            yield str(error)
+    for given in (settings.tls_ca, settings.tls_untrusted_ca) if needs_ca(settings) else ():
+        if given is not None:
+            yield from _problem_of_ca(Path(given.certificate), Path(given.key))
+
+
+def _problem_of_ca(certificate: Path, key: Path) -> Iterator[str]:
+    try:
+        descriptor = open_key(key)
+        try:
+            authority.read(read_certificates(certificate), read_all(descriptor), str(certificate), _now())
+        finally:
+            os.close(descriptor)
+    except NotReadableError:
+        return
+    except (CertificateError, KeyFileError) as error:
+        yield str(error)
 
 
 # CAs of our own.

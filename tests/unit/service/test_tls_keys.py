@@ -15,7 +15,15 @@ from proxsmtp_tp.config.settings import Settings, TlsDane
 from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel, TlsRule, UpstreamRule
 from proxsmtp_tp.service.key_files import KeyFileError, ca_files, open_key, read_own
-from proxsmtp_tp.service.tls_keys import TlsKeys, expiring, load_libraries, needs_ca, needs_resolver, prepare_cas
+from proxsmtp_tp.service.tls_keys import (
+    TlsKeys,
+    expiring,
+    load_libraries,
+    needs_ca,
+    needs_resolver,
+    prepare_cas,
+    problems,
+)
 from tests.unit.certificates.fixtures import make_ca
 
 if TYPE_CHECKING:
@@ -213,3 +221,18 @@ def test_cas_of_servers_that_cannot_be_read_end_the_start_and_the_reload(own: Ow
     for use in (lambda: TlsKeys(wrong, tmp_path), lambda: TlsKeys(own.settings, tmp_path).read_again(wrong)):
         with pytest.raises(KeyFileError, match=r"missing\.pem: no certificates in PEM can be read from it"):
             use()
+
+
+def test_check_config_names_files_that_end_the_start(own: Own, tmp_path: Path) -> None:
+    assert list(problems(own.settings, ())) == []
+    own.key.chmod(0o644)
+    assert list(problems(own.settings, ())) == [f"{own.key}: others may read this key: chmod 600 {own.key}"]
+    given = KeyPair(str(own.certificate), str(own.key))
+    own.key.chmod(0o600)
+    wrong = replace(TERMINATE, tls_ca=given)
+    assert list(problems(wrong, ())) == [f"{own.certificate}: it is no certificate of a CA (basicConstraints)"]
+    missing = KeyPair("/nonexistent/a.pem", "/nonexistent/a.key")
+    unread = replace(TERMINATE, tls_ca=missing, tls_certificate=(CertificateLine(missing),))
+    assert list(problems(unread, ())) == []
+    ca = KeyPair(str(own.certificate), "/nonexistent/a.key")
+    assert list(problems(replace(TERMINATE, tls_ca=ca), ())) == []
