@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.tls.daemon import NAME, Daemon, MailServer, certificate_files, daemon, mail_server, run
+from tests.tls.daemon import COMMAND, NAME, Daemon, MailServer, certificate_files, daemon, mail_server, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,3 +245,68 @@ def test_a_server_below_the_level_gets_no_mail(tmp_path: Path, level: str) -> No
             assert status != 0, said
             assert "4.7.4" in said + running.log if level == "encrypt" else "4.7.5" in said + running.log, said
         assert not server.messages
+
+
+# Certificates that the daemon makes, and servers that inject.
+
+
+def exported_ca(tmp_path: Path) -> str:
+    """The file that clients would have in their trust stores."""
+    status, said = run(
+        str(COMMAND), "tls-ca", "export", "-f", str(tmp_path / "conf"), STATE_DIRECTORY=str(tmp_path / "state")
+    )
+    assert status == 0, said
+    file = tmp_path / "exported.pem"
+    file.write_text(said)
+    return str(file)
+
+
+def test_a_verified_server_has_a_certificate_that_clients_trust(tmp_path: Path, server: MailServer) -> None:
+    trust = f"UpstreamCaFile: {tmp_path}/{NAME}.pem\n"
+    with daemon(tmp_path, server.port, f"Tls: terminate\n{trust}FilterCommand: cat\n") as running:
+        options = ("-CAfile", exported_ca(tmp_path), "-verify_return_error", "-verify_hostname", NAME)
+        said = s_client(running.port, *options)
+        assert "Verification: OK" in said, said + running.log
+        status, said = swaks(running.port, "--tls")
+        assert status == 0, said
+        running.logged("status=FILTERED")
+    assert [message.tls for message in server.messages] == [True]
+
+
+def test_an_unverified_server_has_none(tmp_path: Path, server: MailServer) -> None:
+    """A client that verifies fails, as it would without us; one that does not has TLS."""
+    with daemon(tmp_path, server.port, "Tls: terminate\nFilterCommand: cat\n") as running:
+        said = s_client(running.port, "-CAfile", exported_ca(tmp_path), "-verify_return_error")
+        assert "Verification: OK" not in said, said
+        running.logged("the client rejects our certificate")
+        status, said = swaks(running.port, "--tls")
+        assert status == 0, said
+    assert [message.tls for message in server.messages] == [True]
+
+
+@pytest.mark.parametrize("behind", [b"250 injected\r\n", b"250-inj", b"2"])
+def test_nothing_may_be_behind_the_220_of_the_server(tmp_path: Path, behind: bytes) -> None:
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b"220 mx.example\r\n")
+            for line in lines:
+                heard.append(line)
+                if line.startswith(b"EHLO"):
+                    connection.sendall(b"250-mx.example\r\n250 STARTTLS\r\n")
+                elif line.startswith(b"STARTTLS"):
+                    connection.sendall(b"220 go\r\n" + behind)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        rest = f"Tls: terminate\n{own_certificate(tmp_path)}FilterCommand: cat\n"
+        with daemon(tmp_path, listener.getsockname()[1], rest) as running:
+            thread.start()
+            client = Clear(running.port)
+            with client.sock:
+                answer = client.ask(b"STARTTLS\r\n")
+                assert answer[:1] in {b"4", b""}, answer
+            thread.join(20)
+    assert [line[:4].upper() for line in heard] == [b"EHLO", b"STAR"]
