@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.tls.daemon import COMMAND, NAME, Daemon, MailServer, certificate_files, daemon, mail_server, run
+from tests.unit.net.tls_legs import server_leg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def own_certificate(folder: Path) -> str:
@@ -310,3 +313,31 @@ def test_nothing_may_be_behind_the_220_of_the_server(tmp_path: Path, behind: byt
                 assert answer[:1] in {b"4", b""}, answer
             thread.join(20)
     assert [line[:4].upper() for line in heard] == [b"EHLO", b"STAR"]
+
+
+def test_aborts_at_each_step_leave_nothing(terminating: Daemon, server: MailServer) -> None:
+    """200 clients that reset after the 220, within the hello, behind it, and behind the handshake."""
+    pid = terminating.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+    def descriptors() -> int:
+        return sum(len(list(Path(f"/proc/{child}/fd").iterdir())) for child in children)
+
+    assert swaks(terminating.port, "--tls")[0] == 0
+    before = descriptors()
+    hello = server_leg().to_send()
+    for at in range(200):
+        client = Clear(terminating.port)
+        if at % 4 == 3:
+            client.sock = client.tls()
+        else:
+            assert client.ask(b"STARTTLS\r\n").startswith(b"220")
+            client.sock.sendall((b"", hello[:50], hello)[at % 4])
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sock.close()
+    end = time.monotonic() + 20
+    while descriptors() > before and time.monotonic() < end:
+        time.sleep(0.1)
+    assert descriptors() <= before
+    assert swaks(terminating.port, "--tls")[0] == 0
+    assert len(server.messages) == 2
