@@ -15,7 +15,7 @@ from proxsmtp_tp.smtp import answers
 from tests.unit.net.dialogue import DOT, MESSAGE, meet
 from tests.unit.net.proxy_harness import Mx, StartProxy, until
 from tests.unit.net.tls_certificate import OneCertificate
-from tests.unit.net.tls_peers import READY, TlsPeer, asked, client_side, in_tls, terminated
+from tests.unit.net.tls_peers import READY, TlsPeer, asked, client_side, in_tls, server_side, terminated
 
 if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import Peer, ProxyHarness
@@ -69,6 +69,25 @@ async def test_terminate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixtu
         assert server.goodbye
     assert source(harness).asked == [(("mx.example", "mx.example"), True)]
     assert any("server_tls=TLSv1.3/verified, sni=mx.example" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("end", ["close_notify", "FIN alone"])
+async def test_tls_1_2_on_both_legs(end: str, start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        clear, other = await asked(harness, mx)
+        ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), server_side("mx.example", ssl.TLSVersion.TLSv1_2)
+        ours.check_hostname, ours.verify_mode = False, ssl.CERT_NONE
+        ours.maximum_version = ssl.TLSVersion.TLSv1_2
+        client = TlsPeer(clear, ours, server_side=False, name="mx.example")
+        server = TlsPeer(other, theirs, server_side=True, name=None)
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        assert client.tls.version() == server.tls.version() == "TLSv1.2"
+        await send_one(client, server)
+        if end == "close_notify":
+            await client.say_goodbye()
+        client.close()
+        await server.rest()
+        await harness.empty()
 
 
 async def test_pass(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:

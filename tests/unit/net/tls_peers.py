@@ -106,9 +106,10 @@ class TlsPeer(Peer):
 
 
 @functools.cache
-def server_side(name: str = "mx.example") -> ssl.SSLContext:
-    """The context of a server."""
+def server_side(name: str = "mx.example", version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    """The context of a server that knows this version at most."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = version
     certificate = self_signed(name)
     with tempfile.NamedTemporaryFile() as file:
         file.write(certificate.chain + certificate.key)
