@@ -1,6 +1,6 @@
 """TLS on both legs through this project and haproxy, side by side in one run.
 
-    .venv/bin/python -m bench.tls                the table in docs/tls.md
+    .venv/bin/python -m bench.tls                the table
     .venv/bin/python -m bench.tls --help         other loads
 
 haproxy knows no STARTTLS: through it clients and the server have TLS from the first octet, through us STARTTLS (one
