@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.config.tls_lines import SUBMISSION_PORTS, TlsAction, TlsLevel
-from proxsmtp_tp.tls.levels import Demand, TlsaState
+from proxsmtp_tp.tls.levels import Demand
 from proxsmtp_tp.tls.policy import address_of, inside
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ def in_force(settings: Settings) -> list[str]:
     if not settings.upstream_tls:
         lines.append("TLS to the server: may, and encrypt for clients with TLS")
     if any(rule.action is TlsAction.TERMINATE for rule in settings.tls):
+        lines.append(
+            f"TLS to a server with TLSA records for the client's server name: {settings.tls_dane.value} (TlsDane)"
+        )
         lines += [f"certificate for clients: {line}" for line in settings.tls_certificate]
         lines.append(
             f"certificate for clients{' of other servers' if settings.tls_certificate else ''}: {ca(settings)}"
@@ -57,17 +60,17 @@ def certificate(settings: Settings, server: str) -> str:
 
 def demanded(rule: UpstreamRule, *, client_tls: bool) -> str:
     """What the server must have for a client with TLS, or in clear."""
-    if rule.level is TlsLevel.DANE:
-        return f"as its TLSA records say; without them: {_level(rule, TlsaState.NONE, client_tls=client_tls)}"
-    return _level(rule, TlsaState.NONE, client_tls=client_tls)
-
-
-def _level(rule: UpstreamRule, tlsa: TlsaState, *, client_tls: bool) -> str:
-    level = Demand(rule, client_tls, tlsa).level
-    names = ", ".join(rule.match) or "the server name that the client gives"
-    return {
-        TlsLevel.MAY: "in clear, too (may)",
-        TlsLevel.ENCRYPT: "TLS with any certificate (encrypt)",
-        TlsLevel.VERIFY: f"TLS with a trusted certificate for {names} (verify)",
-        TlsLevel.SECURE: f"TLS with a trusted certificate for {names} (secure)",
-    }[level]
+    level = Demand(rule, client_tls).level
+    known = ", ".join(rule.match) or rule.server_name or ("the server name that the client gives" if client_tls else "")
+    if level is TlsLevel.VERIFY and not known:
+        return "451: no name is known to verify (verify without match= and sni=)"
+    records = "as its TLSA records say; without them: " if rule.level is TlsLevel.DANE and client_tls else ""
+    return (
+        records
+        + {
+            TlsLevel.MAY: "in clear, too (may)",
+            TlsLevel.ENCRYPT: "TLS with any certificate (encrypt)",
+            TlsLevel.VERIFY: f"TLS with a trusted certificate for {known} (verify)",
+            TlsLevel.SECURE: f"TLS with a trusted certificate for {known} (secure)",
+        }[level]
+    )

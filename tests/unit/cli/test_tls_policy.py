@@ -46,7 +46,7 @@ def test_what_is_possible_before_the_hello(say: Any) -> None:
         "certificate  /etc/mx.pem",
         "to server    UpstreamTls: dane server=198.51.100.0/24",
         "             for a client with TLS: as its TLSA records say; without them: TLS with any certificate (encrypt)",
-        "             for a client in clear: as its TLSA records say; without them: in clear, too (may)",
+        "             for a client in clear: in clear, too (may)",
     ]
 
 
@@ -86,6 +86,23 @@ def test_what_the_server_must_have(say: Any) -> None:
     assert "to server    no UpstreamTls line\n" in say(LINES, CLIENT, "203.0.113.1")
 
 
+@pytest.mark.parametrize(
+    ("line", "clear", "tls"),
+    [
+        ("encrypt", "TLS with any certificate (encrypt)", "TLS with any certificate (encrypt)"),
+        (
+            "verify",
+            "451: no name is known to verify (verify without match= and sni=)",
+            "TLS with a trusted certificate for the server name that the client gives (verify)",
+        ),
+        ("verify match=a.example", *["TLS with a trusted certificate for a.example (verify)"] * 2),
+    ],
+)
+def test_levels(say: Any, line: str, clear: str, tls: str) -> None:
+    found = json.loads(say(f"Tls: terminate\nUpstreamTls: {line}\n", CLIENT, SERVER, "--json"))["upstream"]
+    assert (found["clear"], found["tls"]) == (clear, tls)
+
+
 def test_certificates(say: Any) -> None:
     def certificate(text: str, server: str) -> Any:
         return json.loads(say(text, CLIENT, server, "--json"))["certificate"]
@@ -113,6 +130,7 @@ def test_the_table_of_check_config(say: Any) -> None:
         "TLS 4: terminate: TLS on both legs, messages are judged",
         "TLS to the server 1: dane server=198.51.100.0/24",
         "TLS to the server 2: secure port=587 match=mx.example",
+        "TLS to a server with TLSA records for the client's server name: pass (TlsDane)",
         "certificate for clients: /etc/mx.pem /etc/mx.key server=198.51.100.25",
         "certificate for clients of other servers: made for each server, signed by the CA in the state directory",
     ]
