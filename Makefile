@@ -35,7 +35,7 @@ run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	@touch $@
 
 .venv/installed: .venv/ready
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,iptables]' --group dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,iptables,tls]' --group dev
 	@touch $@
 
 .venv/deploy: .venv/installed

@@ -7,7 +7,9 @@ net        sockets: accepts clients, connects to servers, and performs what the 
 gateway    the rules of the host: installed, removed, checked and examined
 session    the SMTP dialogue of one connection; pure
 filters    what judges a message before the server gets it
+certificates  own ones, those that our CA makes, and what the certificate of a server proves
 smtp       SMTP as bytes and values; pure
+tls        TLS as bytes and values: ClientHello, records, TLSA, the policy of TLS
 telemetry  what the daemon counts
 config     the configuration file
 worker     for filters in Python: judge messages that the daemon gives to a process of a pool

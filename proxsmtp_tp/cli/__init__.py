@@ -31,6 +31,10 @@ quarantine      quarantine
 release         sends a message from quarantine
 events          the events in the file that EventLog names
 explain         explain
+tls_policy      tls-policy
+tls_ca          tls-ca
+tls_text        what lines about TLS mean, for check-config and tls-policy
+addresses       addresses of clients and servers as they are typed
 daemon          asks a running daemon at its control socket
 durations       times as they are typed and shown
 rules           install-rules, remove-rules, check-rules: their options
@@ -40,6 +44,7 @@ watch_rules     watch-rules
 doctor          doctor: its options
 doctor_actions  what it does
 doctor_daemon    status and replies of the daemon, for doctor
+doctor_tls      what doctor says of TLS: certificates, keys, the resolver
 filters_as_daemon  asks filters who they are, as the daemon's user: a program of doctor
 service         install-service, remove-service
 service_first_upgrade  the restart of a daemon of release 2.0.0, which gives systemd no sockets

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.cli import tls_text
 from proxsmtp_tp.cli.instances import add_options, choose
 from proxsmtp_tp.config.advice import advice
 from proxsmtp_tp.config.directives.table import DIRECTIVES
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     for warning in configuration.warnings:
         print(f"{printable(path)}:{warning.line}: warning: {warning.text}", file=sys.stderr)
-    for text in advice(configuration.settings):
+    for text in (*advice(configuration.settings), *_key_problems(configuration.settings)):
         print(f"{printable(path)}: warning: {text}", file=sys.stderr)
     if args.show:
         print("\n".join(show(configuration.settings)))
@@ -55,6 +56,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join([f"{printable(path)}: ok", *(f"  {line}" for line in in_force(configuration.settings))]))
     return 0
+
+
+def _key_problems(settings: Settings) -> list[str]:
+    """What is wrong with the files of certificates and keys, as far as this user may read them."""
+    if not settings.tls:
+        return []
+    from proxsmtp_tp.service.privileges import groups_of  # noqa: PLC0415  (with TLS only: they import much)
+    from proxsmtp_tp.service.tls_keys import problems  # noqa: PLC0415
+
+    return list(problems(settings, groups_of(settings)))
 
 
 def show(settings: Settings) -> list[str]:
@@ -84,6 +95,7 @@ def in_force(settings: Settings) -> list[str]:
         f"listens on {_addresses(settings)} for {_clients(settings)}, at most {settings.max_connections} connections",
         f"mail goes to {_server(settings)}",
         f"filter: {_filter(settings)}",
+        *tls_text.in_force(settings),
         f"rules: {_rules(settings)}",
     ]
     return [printable(line) for line in lines]

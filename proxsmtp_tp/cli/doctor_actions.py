@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.cli import doctor_tls
 from proxsmtp_tp.cli.daemon import NoAnswerError, ask_daemon
 from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, announce, may_be_a_filters, status_of
 from proxsmtp_tp.cli.rule_actions import EXIT_FAILED, EXIT_USAGE, chosen_of, options_of, settings_of, store_of
@@ -70,6 +71,7 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
     )
     waiting = None if args.json else _tell_waiting
     found = _say(args, examination.examine(setup, waiting))
+    found += _say(args, doctor_tls.examine(settings))
     if args.probe:
         _expect_probe(args, _PROBE_SECONDS)
         found += _say(args, examination.send_probe(setup, waiting))

@@ -6,18 +6,19 @@ runs, the answer is that of a daemon that has just started with this configurati
 
 from __future__ import annotations
 
-import argparse
 import json
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.cli.addresses import ip, server_and_port
 from proxsmtp_tp.cli.daemon import NoAnswerError, NoDaemonError, ask_daemon, complain
 from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.cli.limits import usage
-from proxsmtp_tp.config.addresses import InetAddress, parse_address
 from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     from proxsmtp_tp.config.settings import Settings
 
 _STEPS = ("connection", "MAIL", "RCPT", "DATA")
@@ -26,9 +27,12 @@ _STEPS = ("connection", "MAIL", "RCPT", "DATA")
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `explain`."""
     parser = subparsers.add_parser("explain", help="say what the rules, the limits and the filter do with a connection")
-    parser.add_argument("client", metavar="CLIENT", type=_ip, help="the IP address of a client")
+    parser.add_argument("client", metavar="CLIENT", type=ip, help="the IP address of a client")
     parser.add_argument(
-        "server", metavar="SERVER[:PORT]", type=_server, help="the IP address that it connects to, and the port (25)"
+        "server",
+        metavar="SERVER[:PORT]",
+        type=server_and_port,
+        help="the IP address that it connects to, and the port (25)",
     )
     add_options(parser)
     parser.add_argument("--from", metavar="ADDRESS", dest="sender", help="the sender of a message")
@@ -145,20 +149,3 @@ def _of_filter(each: dict[str, Any]) -> str:
     if each["mode"] != "shadow":
         words += f"; if it fails, {_IF_IT_FAILS[each['failure']]}"
     return words + ("; skipped after a login (skip=authenticated)" if each["skipped_authenticated"] else "")
-
-
-def _ip(text: str) -> str:
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
-
-
-def _server(text: str) -> tuple[str, int]:
-    try:
-        address = parse_address(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text, 25)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if not isinstance(address, InetAddress):
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address")
-    return _ip(address.host), address.port

@@ -35,6 +35,8 @@ SUBCOMMANDS = {
     "limits": ("limits", "show what a client has used of its limits, or forget it"),
     "locks": ("locks", "list the clients that are locked, lock one, or unlock one"),
     "explain": ("explain", "say what the rules, the limits and the filter do with a connection"),
+    "tls-policy": ("tls_policy", "say which Tls and UpstreamTls lines count for a client and a server"),
+    "tls-ca": ("tls_ca", "show the CA that clients must trust, or write it for trust stores"),
     "demo": ("demo", "send real mail through a whole gateway, in namespaces of its own"),
 }
 """Each subcommand: the module in this package, and what the command does."""

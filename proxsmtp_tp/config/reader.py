@@ -23,6 +23,7 @@ from proxsmtp_tp.config import values
 from proxsmtp_tp.config.chain_check import chain_problems, quarantine_problems
 from proxsmtp_tp.config.directives.table import BY_NAME, DIRECTIVES
 from proxsmtp_tp.config.settings import FilterMode, FilterType, Settings
+from proxsmtp_tp.config.tls_check import tls_problems, tls_warnings
 from proxsmtp_tp.config.values import INSTANCE_MAX, parse_instance
 
 if TYPE_CHECKING:
@@ -218,6 +219,15 @@ class _Parser:
             self._problem(line, "MessageTimeOut: longer than SessionTimeOut: lower it, or raise SessionTimeOut")
         self._check_filters(settings)
         self._check_client_limits(settings)
+        self._check_tls(settings)
+
+    def _check_tls(self, settings: Settings) -> None:
+        if not self._fine("tls", "upstream_tls", "rule_port", "out_address"):
+            return
+        for field, text in tls_problems(settings):
+            self._problem(self.lines[field], text)
+        for field, text in tls_warnings(settings):
+            self._warn(self.lines[field], text)
 
     def _check_filters(self, settings: Settings) -> None:
         if settings.filter_mode is FilterMode.MONITOR and self._fine("filter_command", "filter_type"):

@@ -12,6 +12,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
 from proxsmtp_tp.config.filter_lines import FilterLine  # noqa: TC001  (fields of Settings are read at run time)
 from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockDuration, LockReply, RateLimit
+from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair  # noqa: TC001  (fields are read at run time)
+from proxsmtp_tp.config.tls_lines import TlsRule, UpstreamRule  # noqa: TC001  (fields are read at run time)
 
 Network = IPv4Network | IPv6Network
 
@@ -83,6 +85,14 @@ class BareNewline(Enum):
 
     NORMALIZE = "normalize"
     REJECT = "reject"
+
+
+class TlsDane(Enum):
+    """What `Tls: terminate` does with a server that has TLSA records."""
+
+    PASS = "pass"  # noqa: S105  (no password)
+    REFUSE = "refuse"
+    TERMINATE = "terminate"
 
 
 class RuleMethod(Enum):
@@ -202,6 +212,24 @@ class Settings:
     x_client_required: bool = True
     x_forward_clients: tuple[Network, ...] = ()
     """Empty: nobody with `x_client`, otherwise everybody."""
+    tls: tuple[TlsRule, ...] = ()
+    """Empty: STARTTLS is removed, as in 1.10."""
+    upstream_tls: tuple[UpstreamRule, ...] = ()
+    upstream_ca_file: str | None = None
+    """None: the CAs of the system."""
+    tls_certificate: tuple[CertificateLine, ...] = ()
+    tls_ca: KeyPair | None = None
+    """None: one of our own, in the state directory."""
+    tls_untrusted_ca: KeyPair | None = None
+    """None: one of our own, in the state directory."""
+    tls_dane: TlsDane = TlsDane.PASS
+    tls_handshakes: int = 64
+    """In one worker; 0: any number."""
+    tls_client_handshakes: int = 16
+    """Of one client in one worker; 0: any number."""
+    tls_handshake_time_out: float = 60
+    tls_pass_idle_time_out: float = 660
+    tls_pass_time_out: float = 14400
     pid_file: str | None = None
     log_level: int = 3
     """As -d, which overrides it."""

@@ -16,6 +16,8 @@ from proxsmtp_tp.config.filter_lines import parse_filter, show_filter
 from proxsmtp_tp.config.parsing import one_of, whole_number
 from proxsmtp_tp.config.rates import ClientLimit, parse_at_once, parse_lock_duration, parse_rate
 from proxsmtp_tp.config.settings import LISTEN_PORT, SMTP_PORT, TransparentProxy
+from proxsmtp_tp.config.tls_files import parse_certificate, parse_key_pair
+from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,6 +261,17 @@ FILTER = Kind(
     repeatable=True,
     free_text=True,
 )
+TLS = Kind("action condition=value ...", parse_tls, lambda rules: "; ".join(map(str, rules)), repeatable=True)
+UPSTREAM_TLS = Kind(
+    "level condition=value ...", parse_upstream, lambda rules: "; ".join(map(str, rules)), repeatable=True
+)
+TLS_CERTIFICATE = Kind(
+    "certificate [key] [server=network,...]",
+    parse_certificate,
+    lambda lines: "; ".join(map(str, lines)),
+    repeatable=True,
+)
+KEY_PAIR = Kind("certificate [key]", parse_key_pair)
 LOCK_DURATION = Kind("duration", parse_lock_duration)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from proxsmtp_tp.smtp.login import NO_LOGIN, Login
+from proxsmtp_tp.tls.facts import NO_TLS, Legs
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
@@ -41,6 +42,7 @@ class FilterRequest:
     """Our own address, to which the client is connected; empty for a unix socket."""
     login: Login = NO_LOGIN
     """Of that AUTH: the mechanism, and the name if it was sent in clear."""
+    tls: Legs = NO_TLS
 
     @property
     def client_address(self) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters.ownership import Ownership, remove_abandoned
 from proxsmtp_tp.filters.process import Child
+from proxsmtp_tp.tls.facts import NO_TLS, environment
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import FilterRequest
@@ -36,6 +37,7 @@ _OWN_VARIABLES = frozenset(
         b"EMAIL",
         b"TMPDIR",
         b"TRACE_ID",
+        *(name.encode() for name in environment(NO_TLS)),
     )
 )
 
@@ -126,5 +128,6 @@ def _variables(request: FilterRequest) -> dict[bytes, bytes]:
         b"REMOTE": request.remote,
         b"REMOTE_HELO": request.remote_helo,
         b"TRACE_ID": request.trace_id.encode(),
+        **{name.encode(): value.encode() for name, value in environment(request.tls).items()},
     }
     return {name: value for name, value in known.items() if value}

@@ -45,6 +45,7 @@ def _filled(value: str, request: FilterRequest) -> bytes:
 def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:
     """Macros that have a value (sendmail's cf/README; Postfix' MILTER_README)."""
     client, server = request.client_address.encode(), request.server_address.encode()
+    tls = request.tls.client
     known = {
         b"j": hostname,
         b"{daemon_name}": hostname,
@@ -62,6 +63,8 @@ def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:
         b"{daemon_addr}": server,
         b"{if_addr}": server,
         b"{daemon_port}": b"%d" % request.server_port if request.server_port else b"",
+        b"{tls_version}": tls.version.encode() if tls else b"",
+        b"{cipher}": tls.cipher.encode() if tls else b"",
         b"{auth_type}": (request.login.mechanism or b"unknown") if request.authenticated else b"",
         b"{auth_authen}": request.login.name if request.authenticated else b"",
     }

@@ -4,6 +4,10 @@ proxy                 one worker's part of the proxy: accepts clients, keeps the
 connection            one client and its server: performs the effects of the session; only it writes to a peer
 opening               the beginning of a connection: its client, its destination, the connection to its server
 back_pressure         which side of a connection is read; a slow side stops the other one
+tls_legs              TLS of a connection: performs the effects of session.starttls
+tls_leg               one side in TLS: between its plain transport and the connection
+tls_passing           TLS of a client with its server, passed on unread, while it is TLS
+tls_worker            what the connections of a worker need for TLS
 sides                 the two transports of a connection: asyncio's callbacks
 judging               the filter run of a connection's message, and the judged message that is read back
 reporting             log lines about a connection: the form of what the session reports
@@ -29,6 +33,12 @@ refused_destinations  original destinations that are refused: not a server's add
 own_addresses         whether an address belongs to this host
 dialling              connects to the first address that answers
 refusals              makes the rules refuse new connections to a server that cannot be reached
+handshake_limits      how many TLS handshakes run at once in a worker, and how many of one client
+tls_stream            one TLS leg without I/O: bytes of the transport in, plain text out, and the reverse
+tls_contexts          the settings of the TLS engine for both legs; one context for each certificate
+tls_alerts            what a TLS alert means, and those that we send ourselves; pure
 watching              tries such a server again until it accepts connections
+tls_certificates      the certificate that a client sees: own ones, and those that the minting process makes
+tls_resolver          TLSA records of a server, from a resolver of this host that validates DNSSEC
 source_port           full mode: the client's address, with a port that the client does not use
 """

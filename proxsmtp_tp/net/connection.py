@@ -25,6 +25,8 @@ from proxsmtp_tp.net.original_destination import endpoint
 from proxsmtp_tp.net.reporting import Reporting
 from proxsmtp_tp.net.session_row import ShownSession
 from proxsmtp_tp.net.sides import reset, was_reset
+from proxsmtp_tp.net.tls_legs import Legs
+from proxsmtp_tp.net.tls_worker import Place
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.record import Trace
@@ -84,6 +86,10 @@ class Connection:
         self.session.use_bypass(context.bypassed)
         self.reporting = Reporting(context, self, self.client_port, quiet=self.quiet)
         self._follow()
+        self._legs: Legs | None = None
+        self._place = Place(context.tls.handshakes, self.client_ip) if context.tls is not None else None
+        if self._place is not None:
+            self.session.use_handshakes(self._place)
         self._upstream = Upstream(context, sock, self._peer)
         self._opening = Opening(self, context, self._upstream, sock, self._peer)
         self.client: Any = None
@@ -122,7 +128,7 @@ class Connection:
         if self.session.ended:
             transport.abort()
             return
-        self.feed(events.Connected(self.server_ip))
+        self.feed(events.Connected(self.server_ip, self.server_port))
 
     def dialled(self) -> None:
         """Connecting to the server has succeeded, failed or was cancelled."""
@@ -164,13 +170,22 @@ class Connection:
             self.times.octets += len(data)
             self.feed(events.ClientData(data))
 
-    def client_eof(self) -> None:
-        """The client has closed its sending half."""
+    def client_eof(self, *, clean: bool = True) -> None:
+        """The client has closed its sending half. Not `clean`: it has not said so in TLS, so it is lost."""
         self._client_finished = True
         if self.closing:
             self.client.close()
         else:
-            self.feed(events.ClientClosed(half=True))
+            self.feed(events.ClientClosed(half=clean))
+
+    def client_finishes(self) -> None:
+        """The client of a passed connection has closed its sending half."""
+        self._client_finished = True
+
+    def tls_broken(self, side: str, reason: str) -> None:
+        """TLS of a side has failed after its handshake."""
+        text = f"client={self.client_ip}, server={self.server_ip}: TLS with the {side} has failed: {reason}"
+        self.reporting.say(logging.WARNING, text)
 
     def client_lost(self) -> None:
         """The client's connection has ended."""
@@ -291,6 +306,13 @@ class Connection:
             else:
                 self.server.close()
 
+    def _tls(self) -> Legs:
+        if self._legs is None:
+            if self._context.tls is None:
+                raise RuntimeError("the session starts TLS without a TLS policy")
+            self._legs = Legs(self, self._context.tls)
+        return self._legs
+
     def _start_filter(self, effect: effects.StartFilter) -> None:
         self._shown.judging_begins()
         self.judging.start(effect)
@@ -359,6 +381,10 @@ class Connection:
         self.judging.release()
         self._upstream.forget()
         self._limits.leave()
+        if self._place is not None:
+            self._place.end()
+        if self._legs is not None:
+            self._legs.close()
         self._shown.end()
         self._on_finished(self)
 
@@ -368,6 +394,11 @@ _PERFORMERS: dict[type, Callable[[Connection, Any], None]] = {
     effects.SendServer: Connection._send_server,  # noqa: SLF001
     effects.CloseClient: Connection._close_client,  # noqa: SLF001
     effects.CloseServer: Connection._close_server,  # noqa: SLF001
+    effects.PeekClientHello: lambda connection, effect: connection._tls().peek(effect),  # noqa: SLF001
+    effects.StartServerTls: lambda connection, effect: connection._tls().start_server(effect),  # noqa: SLF001
+    effects.StartClientTls: lambda connection, effect: connection._tls().start_client(effect),  # noqa: SLF001
+    effects.RefuseTls: lambda connection, effect: connection._tls().refuse(effect),  # noqa: SLF001
+    effects.PassTls: lambda connection, effect: connection._tls().pass_on(effect),  # noqa: SLF001
     effects.StartFilter: Connection._start_filter,  # noqa: SLF001
     effects.FilterData: lambda connection, effect: connection.judging.write(effect.text),
     effects.FilterFinish: Connection._filter_finish,  # noqa: SLF001

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.client_limits import WorkerLimits
     from proxsmtp_tp.net.log_limit import LogLimit
     from proxsmtp_tp.net.refusals import Refusals
+    from proxsmtp_tp.net.tls_worker import WorkerTls
     from proxsmtp_tp.net.tracing import Tracing
     from proxsmtp_tp.net.watching import Watch
     from proxsmtp_tp.session.options import Options
@@ -64,6 +65,8 @@ class WorkerContext:
     unreachable: WorkerUnreachable
     unmeasured: WorkerMetrics = field(default_factory=unread_row)
     """In place of `metrics` for sessions that are not counted (`doctor_sessions`)."""
+    tls: WorkerTls | None = None
+    """None: there are no Tls lines."""
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are accepted. RELOAD may later become STOP."""
 

@@ -64,6 +64,8 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
     limits = dict(RFC_5321) if time_out is None else dict.fromkeys(RFC_5321, time_out)
     limits[Wait.FINAL] = max(limits[Wait.FINAL], RFC_5321[Wait.FINAL])
     limits[Wait.QUIT] = min(limits[Wait.COMMAND], PARTING)
+    limits[Wait.HANDSHAKE] = settings.tls_handshake_time_out
+    limits[Wait.PASSING] = settings.tls_pass_idle_time_out
     limits[Wait.VERDICT] = NEVER
     limits[Wait.NOTHING] = NEVER
     return limits
@@ -106,6 +108,10 @@ class Deadlines:
             self._left = None
         self.wait = wait
         self.octets = 0
+
+    def passing_begins(self, now: float) -> None:
+        """The client's TLS is passed on: TlsPassTimeOut in place of SessionTimeOut."""
+        self.session = now + self._settings.tls_pass_time_out
 
     def pause_text(self, now: float) -> None:
         """The client is not read at the moment: stop its deadline."""

@@ -93,6 +93,7 @@ class Judging:
             trace_id=owner.trace_id,
             authenticated=effect.authenticated,
             login=effect.login,
+            tls=effect.tls,
             client_port=owner.client_port,
             server_port=owner.server_port,
         )

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.net.tls_worker import WorkerTls
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,15 @@ class Proxy:
     """What a worker runs. Made inside its event loop."""
 
     def __init__(
-        self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        admission: Admission,
+        worker: int,
+        *,
+        tls: WorkerTls | None = None,
     ) -> None:
+        """`worker` is the row in the tables. `tls`: not None if there are Tls lines."""
         refusals = Refusals(settings)
         self.context = WorkerContext(
             settings=settings,
@@ -94,6 +102,7 @@ class Proxy:
             client_limits=WorkerLimits(
                 settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)
             ),
+            tls=tls,
         )
         self._loop = self.context.loop
         self._admission = admission

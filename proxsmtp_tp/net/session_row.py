@@ -27,6 +27,8 @@ _PHASES: dict[Wait, int] = {
     Wait.VERDICT: int(SessionPhase.WAITING),
     Wait.SENDING: int(SessionPhase.SENDING),
     Wait.READING: int(SessionPhase.READING),
+    Wait.HANDSHAKE: int(SessionPhase.TLS),
+    Wait.PASSING: int(SessionPhase.PASSING),
     Wait.NOTHING: int(SessionPhase.CONNECTING),
 }
 _VERDICT = Wait.VERDICT

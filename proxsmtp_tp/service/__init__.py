@@ -29,6 +29,9 @@ commands    the commands of the control socket
 top_report  what top shows
 filter_trials  the daemon tries a filter, for try-filter
 trial_link  messages and verdicts between try-filter and the process that tries the filter
+key_files   files of certificates and keys: who may read a key, our CAs, own certificates
+tls_keys    what TLS with clients needs, in the master
+minting     the process that alone has the keys of our CAs, and makes certificates
 id_lease    trace ids stay unique over restarts, even if the clock goes back
 bypass      for a time mail passes without the filter
 log_levels  the log level, and clients whose sessions are traced

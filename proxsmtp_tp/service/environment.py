@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.service.metrics_socket import MetricsSocket
     from proxsmtp_tp.service.readiness import Notifier
     from proxsmtp_tp.service.status import StatusSocket
+    from proxsmtp_tp.service.tls_keys import TlsKeys
     from proxsmtp_tp.service.worker import ProxyFactory
 
 
@@ -45,6 +46,7 @@ class Environment:
     levels: LogLevels
     id_lease: IdLease
     bypass: Bypass
+    tls: TlsKeys
     on_ready: Callable[[], None]
     on_stop: Callable[[], None]
     close_in_worker: Callable[[], None]

@@ -34,17 +34,19 @@ from proxsmtp_tp.service.fail_open import FailOpen
 from proxsmtp_tp.service.id_lease import FILE as ID_FILE
 from proxsmtp_tp.service.id_lease import IdLease
 from proxsmtp_tp.service.in_force import InForce
+from proxsmtp_tp.service.key_files import KeyFileError
 from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
 from proxsmtp_tp.service.locks import Locks
 from proxsmtp_tp.service.log_levels import LogLevels
 from proxsmtp_tp.service.master import Master, StartError
 from proxsmtp_tp.service.metrics_socket import MetricsSocket
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
-from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, look_up_user
+from proxsmtp_tp.service.privileges import PrivilegeError, drop_privileges, groups_of, look_up_user
 from proxsmtp_tp.service.readiness import Notifier
 from proxsmtp_tp.service.reload import with_workers
 from proxsmtp_tp.service.state_directory import prepare, pseudonym_keys, state_directory
 from proxsmtp_tp.service.status import StatusSocket
+from proxsmtp_tp.service.tls_keys import TlsKeys
 from proxsmtp_tp.service.version import VERSION
 from proxsmtp_tp.service.worker import GRACE, make_proxy
 from proxsmtp_tp.telemetry.last_error import LastErrorHandler
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CANNOT_START = (ListenError, PidFileError, PrivilegeError, StartError)
+_CANNOT_START = (KeyFileError, ListenError, PidFileError, PrivilegeError, StartError)
 # Python imports these only when they are first used: names with non-ASCII letters are looked up by idna.
 _PRELOADED = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "uvloop")
 _DESCRIPTORS_CONNECTION = 2  # the client's and the server's socket
@@ -196,6 +198,7 @@ class _Opened:
     metrics: MetricsSocket
     notifier: Notifier
     starter: _Starter
+    tls: TlsKeys
 
     def ready(self) -> None:
         """All workers are ready."""
@@ -206,6 +209,7 @@ class _Opened:
         """Close all of it in a process that was just forked."""
         for opened in (self.notifier, self.status, self.control, self.metrics, self.pid_file, self.starter):
             opened.close()
+        self.tls.close_in_worker()
 
 
 def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: ExitStack) -> Master:
@@ -227,6 +231,8 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     kept = state_directory(settings.instance)
     if user is not None:
         _prepare_state(kept, user)
+    tls = TlsKeys(settings, kept, groups_of(settings))
+    cleanup.callback(tls.close)
     _drop_rights(wanted, settings, user, pid_file)
     status.open()
     control = ControlSocket(status.control())
@@ -234,7 +240,7 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     metrics = MetricsSocket(status.metrics())
     cleanup.callback(metrics.close, remove=True)
     _check_temp_directory(settings)
-    opened = _Opened(pid_file, status, control, metrics, notifier, starter)
+    opened = _Opened(pid_file, status, control, metrics, notifier, starter, tls)
     return Master(settings, listeners, _environment(wanted, settings, opened, kept, cleanup))
 
 
@@ -275,6 +281,7 @@ def _environment(wanted: Launch, settings: Settings, opened: _Opened, kept: Path
         levels=LogLevels(admission.switches, wanted.level, settings.log_level),
         id_lease=id_lease,
         bypass=Bypass(admission.switches, admission.counters, kept / BYPASS_FILE),
+        tls=opened.tls,
         on_ready=opened.ready,
         on_stop=opened.pid_file.stopping,
         close_in_worker=opened.close_in_worker,

@@ -19,6 +19,7 @@ import select
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.net.listening import close_listeners, stop_listening
@@ -29,6 +30,7 @@ from proxsmtp_tp.service.commands import commands_of
 from proxsmtp_tp.service.filter_trials import FilterTrials
 from proxsmtp_tp.service.generation import Generation, Phase, RowAllocator
 from proxsmtp_tp.service.kept_listeners import KeptListeners
+from proxsmtp_tp.service.key_files import KeyFileError
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.reload import NewConfiguration, NotReadError, read_again, with_workers
 from proxsmtp_tp.service.signals import SignalSocket
@@ -86,6 +88,7 @@ class Master:
         self._signals = SignalSocket()
         with self._signals.receiving():
             self._kept.keep(self._current.listeners)
+            self._environment.tls.step(self._close_in_minting)  # before the first worker asks it
             self._current.start()
             while not self._has_ended():
                 self._step()
@@ -179,6 +182,7 @@ class Master:
         self.bypass.step()
         self._environment.id_lease.step()
         self._environment.locks.step()
+        self._environment.tls.step(self._close_in_minting)
         for handler in syslog.in_use():
             handler.retry()
 
@@ -200,6 +204,7 @@ class Master:
         )
         environment = self._environment
         others = (*others, environment.control.due(), environment.locks.due(), self.levels.due(), self.bypass.due())
+        others = (*others, environment.tls.due())
         due = min(self._pulse_at, environment.fail_open.due(), *others)
         pause = min(max(0.0, due - time.monotonic()), (self._environment.notifier.watchdog or PULSE * 2) / 2)
         for descriptor, _ in poll.poll(pause * 1000 + 1):
@@ -230,7 +235,8 @@ class Master:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 ours = any(generation.reaped(*ended) for generation in self._generations())
-                _ = ours or self._trials.reaped(ended[0]) or self._environment.locks.reaped(*ended)
+                ours = ours or self._trials.reaped(ended[0]) or self._environment.tls.reaped(*ended)
+                _ = ours or self._environment.locks.reaped(*ended)
 
     def _go_on(self) -> None:
         """Do what the phases of the generations need next."""
@@ -263,9 +269,14 @@ class Master:
         current = self._current
         try:
             new = read_again(self._environment.load, current.settings, current.listeners, len(self._rows))
+            keys = self._environment.tls.read_again(new.settings)
         except NotReadError as error:
             self._not_used(error.problems)
+        except KeyFileError as error:
+            self._close_unused(new.listeners)
+            self._not_used([str(error)])
         else:
+            keys()
             self._read = new
             self._next = self._generation(new.settings, new.listeners)
             self._next.start()
@@ -359,7 +370,8 @@ class Master:
 
     def _generation(self, settings: Settings, listeners: Listeners) -> Generation:
         shared = (self._environment.admission, self._rows)
-        made = Generation(settings, listeners, shared, self._environment.make_proxy, self._close_in_worker)
+        make_proxy = partial(self._environment.make_proxy, keys=self._environment.tls.of_worker())
+        made = Generation(settings, listeners, shared, make_proxy, self._close_in_worker)
         made.kept = self._kept.possible
         return made
 
@@ -377,6 +389,12 @@ class Master:
             os.close(worker.pulse)
         self._environment.fail_open.close_in_worker()
         self._environment.close_in_worker()
+
+    def _close_in_minting(self) -> None:
+        for generation in self._generations():
+            for listener in generation.listeners.values():
+                listener.close()
+        self._close_in_worker()
 
     def _ready(self, status: str) -> None:
         log.debug("%s", status)

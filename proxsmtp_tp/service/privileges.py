@@ -22,6 +22,10 @@ import logging
 import os
 import pwd
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.config.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,15 @@ def look_up_user(user: str) -> pwd.struct_passwd:
         raise PrivilegeError(
             f"couldn't look up user: {user}: make it with `adduser --system --group {user}`, or change User"
         ) from None
+
+
+def groups_of(settings: Settings) -> set[int]:
+    """The groups of the user that the daemon becomes, or is; none if there is no such user."""
+    try:
+        user = look_up_user(settings.user) if settings.user is not None else None
+    except PrivilegeError:
+        return set()
+    return {os.getegid(), *os.getgroups()} if user is None else set(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
 def drop_privileges(user: str | None, net_raw: bool) -> None:

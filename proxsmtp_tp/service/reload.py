@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIXED = {"user": "User", "pid_file": "PidFile", "instance": "Instance", "client_table_size": "ClientTableSize"}
-"""Directives that a reload does not change: they need privileges, are names that others use, or size shared memory."""
+FIXED = {
+    "user": "User",
+    "pid_file": "PidFile",
+    "instance": "Instance",
+    "client_table_size": "ClientTableSize",
+    "tls_ca": "TlsCa",
+    "tls_untrusted_ca": "TlsUntrustedCa",
+}
+"""Directives that a reload does not change: they need privileges, are names that others use, size shared memory, or are
+keys that only root may read."""
 
 
 class ReloadError(Exception):

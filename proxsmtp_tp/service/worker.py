@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 
 from proxsmtp_tp.net.listening import stop_listening
+from proxsmtp_tp.net.tls_certificates import WorkerKeys
 from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.state_directory import pseudonym_keys
@@ -57,6 +58,9 @@ STOP_NOW = signal.SIGUSR2
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+NO_KEYS = WorkerKeys()
+
+
 class ProxyLike(Protocol):
     """What a worker runs: `net.proxy.Proxy`."""
 
@@ -74,7 +78,13 @@ class ProxyFactory(Protocol):
     """Makes what a worker runs, inside its event loop."""
 
     def __call__(
-        self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        admission: Admission,
+        worker: int,
+        *,
+        keys: WorkerKeys = NO_KEYS,
     ) -> ProxyLike:
         """Make it. `worker` is the row in the table."""
 
@@ -93,11 +103,19 @@ class Job:
     """The service manager keeps the listening sockets for the next daemon, even if this one crashes."""
 
 
-def make_proxy(settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int) -> ProxyLike:
+def make_proxy(
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    admission: Admission,
+    worker: int,
+    *,
+    keys: WorkerKeys = NO_KEYS,
+) -> ProxyLike:
     """Make a `Proxy`. Its module is imported before privileges are dropped: afterwards its file may not be readable."""
     from proxsmtp_tp.net.proxy import Proxy  # noqa: PLC0415
+    from proxsmtp_tp.net.tls_worker import make_worker_tls  # noqa: PLC0415
 
-    return Proxy(settings, listeners, admission, worker)
+    return Proxy(settings, listeners, admission, worker, tls=make_worker_tls(settings, keys))
 
 
 def run_worker(job: Job, pulse: int, master: int) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import message, refusing, verbs, without_tls, xclient
+from proxsmtp_tp.session import encrypting, message, refusing, verbs, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -20,6 +20,7 @@ from proxsmtp_tp.smtp.replies import SmtpError
 if TYPE_CHECKING:
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.smtp.commands import Command
 
 LINES_PER_FEED = 50
 """Lines handled in one feed: a few milliseconds at most, then other connections are served."""
@@ -91,6 +92,9 @@ def pump(d: Dialogue) -> None:
         elif d.data.waiting is not None:
             command, d.data.waiting = d.data.waiting, None
             verbs.data(d, command)
+        elif d.tls.waiting is not None:
+            command, d.tls.waiting = d.tls.waiting, None
+            _handled(d, command)
         elif not _next_line(d):
             if d.client_gone and not d.outstanding:
                 d.end(None)
@@ -109,7 +113,7 @@ def _readable(d: Dialogue) -> bool:
         if not d.outstanding:
             d.end(d.end_after_replies or d.end_after_transaction)
         return False
-    if d.data.waiting is not None:
+    if d.data.waiting is not None or d.tls.waiting is not None:
         return not d.outstanding and not d.queued
     return not d.queued and not d.flow.client_full and d.may_ask()
 
@@ -139,6 +143,14 @@ def _next_line(d: Dialogue) -> bool:
     return True
 
 
+def _handled(d: Dialogue, command: Command) -> None:
+    """The command that has waited for TLS with the server."""
+    try:
+        verbs.handle(d, command)
+    except SmtpError as error:
+        _fault(d, error)
+
+
 def _line(d: Dialogue, line: bytes) -> None:
     try:
         command = parse_command(line)
@@ -160,7 +172,8 @@ def _line(d: Dialogue, line: bytes) -> None:
     if not d.client_known and command.verb not in xclient.BEFORE | REFUSED_VERBS | {b"LHLO"}:
         d.log_once(b"EHLO", f"client={d.client}: {command.verb.decode()} before EHLO or HELO is refused (XClient)")
         raise SmtpError(answers.EHLO_FIRST)
-    verbs.handle(d, command)
+    if d.options.tls is None or not encrypting.encrypts_first(d, command):
+        verbs.handle(d, command)
 
 
 def _fault(d: Dialogue, error: SmtpError) -> None:

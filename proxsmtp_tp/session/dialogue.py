@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects, measuring
 from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
-from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
+from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers, Tls
 from proxsmtp_tp.session.record import INTERRUPTED, Record, Trace
 from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
 from proxsmtp_tp.session.tracing import Tracing
@@ -55,6 +55,9 @@ _WAITS_BY_PHASE = {
     Phase.DATA: Wait.TEXT,
     Phase.SETTLING: Wait.VERDICT,
     Phase.SKIPPING: Wait.TEXT,
+    Phase.STARTING_TLS: Wait.HANDSHAKE,
+    Phase.ENCRYPTING: Wait.HANDSHAKE,
+    Phase.PASSING: Wait.PASSING,
     Phase.ENDED: Wait.NOTHING,
 }
 
@@ -64,6 +67,13 @@ _WAITS_BY_EXPECT = {
     Expect.OUR_DATA: Wait.START,
     Expect.MESSAGE: Wait.FINAL,
 }
+
+
+_TLS_PHASES = frozenset({Phase.STARTING_TLS, Phase.PASSING})
+"""Both peers expect TLS, which the session has not: nothing may be said to them."""
+
+_NO_QUIT = frozenset({Phase.GREETING, Phase.AUTH, Phase.ENCRYPTING}) | _TLS_PHASES
+"""In AUTH the server would read QUIT as the next line of the exchange."""
 
 
 class Dialogue:
@@ -87,8 +97,7 @@ class Dialogue:
         self.sync = False
         """No other command may be sent before the reply to the last one."""
         self.capabilities = Capabilities()
-        self.ours = OwnCommands()
-        self.removed = RemovedOffers()
+        self.ours, self.removed, self.tls = OwnCommands(), RemovedOffers(), Tls()
         self.envelope = Envelope()
         self.recipient_octets = self.recipient_lines = 0
         self.message: Message | None = None
@@ -241,7 +250,7 @@ class Dialogue:
         """End the connection on both sides, after a last reply to the client (None: without one).
 
         A server in the middle of a message gets no end of data, so that it discards the message. An idle server gets
-        QUIT.
+        QUIT. A peer that expects TLS gets no line in clear.
         """
         if self.phase is Phase.ENDED:
             return
@@ -252,19 +261,17 @@ class Dialogue:
                 self._log_possible_duplicate()
         elif self.record.open:
             self.report_unfinished(reply)
-        if reply is not None:
+        if reply is not None and self.phase not in _TLS_PHASES:
             self.pass_on(reply)
         if not self.server_gone:
-            speaks = self.phase not in {
-                Phase.GREETING,
-                Phase.AUTH,
-            }  # in AUTH the server would read QUIT as the next line of the exchange
+            speaks = self.phase not in _NO_QUIT
             polite = speaks and not self.outstanding and not self.server_in_text()
             if polite:
                 self.trace("SERVER >", b"QUIT")
                 self.send(b"QUIT\r\n")
             self.drop_server(abort=not polite)
         self.release_filter()
+        self.tls.give_place_back()
         self.effects.append(effects.CloseClient(reset))
         self.unseen_effects.append(self.record.session_end(self, how))
         self.phase = Phase.ENDED

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.smtp.login import NO_LOGIN, Login
 from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
+from proxsmtp_tp.tls.facts import NO_TLS, Legs
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.state import Wait
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.telemetry.counters import Counter
+    from proxsmtp_tp.tls.levels import UpstreamRule
 
 
 @dataclass(slots=True)
@@ -46,6 +48,47 @@ class CloseServer:
 
 
 @dataclass(slots=True)
+class PeekClientHello:
+    """The client has its 220 to STARTTLS: read its ClientHello; the answer is ClientHelloSeen or ClientHelloFailed.
+
+    From here to TlsStarted of both sides, or to PassTls, no octet of the client is ClientData.
+    """
+
+
+@dataclass(slots=True)
+class StartServerTls:
+    """Begin TLS with the server, as its client; the answer is TlsStarted or TlsFailed of this side.
+
+    `name` is the client's server name ("": it sent none), `rule` what the server's certificate will have to fulfil.
+    """
+
+    name: str
+    rule: UpstreamRule
+
+
+@dataclass(slots=True)
+class StartClientTls:
+    """Begin TLS with the client, as its server; the answer is TlsStarted or TlsFailed of this side.
+
+    `verified`: the server is verified, so the client may get a certificate of the CA that it trusts.
+    """
+
+    verified: bool
+
+
+@dataclass(slots=True)
+class RefuseTls:
+    """Answer the ClientHello with a fatal alert (RFC 8446 section 6.2, its number). CloseClient follows."""
+
+    alert: int
+
+
+@dataclass(slots=True)
+class PassTls:
+    """From now on pass on what both sides send, from the ClientHello on; the answer is PassingEnded."""
+
+
+@dataclass(slots=True)
 class StartFilter:
     """Begin to judge a message."""
 
@@ -56,6 +99,7 @@ class StartFilter:
     authenticated: bool = False
     """The server has accepted AUTH."""
     login: Login = NO_LOGIN
+    tls: Legs = NO_TLS
 
 
 @dataclass(slots=True)
@@ -115,6 +159,11 @@ Effect = (
     | SendServer
     | CloseClient
     | CloseServer
+    | PeekClientHello
+    | StartServerTls
+    | StartClientTls
+    | RefuseTls
+    | PassTls
     | StartFilter
     | FilterData
     | FilterFinish

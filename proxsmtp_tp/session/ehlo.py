@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import xclient
+from proxsmtp_tp.session import starttls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import REMOVED, hide_greeting, rewrite_ehlo
+from proxsmtp_tp.smtp.capabilities import REMOVED, TlsShown, hide_greeting, rewrite_ehlo
 from proxsmtp_tp.smtp.login import NO_LOGIN
 from proxsmtp_tp.telemetry.quoting import shown
 
@@ -62,26 +62,29 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
         if d.options.hidden_name is not None:
             reply = hide_greeting(reply, d.options.hidden_name)
     else:
-        clear_auth = d.options.auth_without_tls
+        shown = starttls.shown(d)
+        clear_auth = d.options.auth_without_tls or shown is not TlsShown.REMOVED
         reply, d.capabilities = rewrite_ehlo(
             reply,
             hide_name=d.options.hidden_name,
             xforward=xclient.may_forward(d),
             clear_auth=clear_auth,
             size_limit=d.options.size_limit,
+            tls=shown,
         )
-        d.removed.tls = d.removed.tls or d.capabilities.tls
+        d.removed.tls = d.removed.tls or (d.capabilities.tls and shown is TlsShown.REMOVED)
         d.removed.auth = d.removed.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
         if d.tracing.on:
-            _log_removed(d)
+            _log_removed(d, shown)
     d.helo = helo
     d.new_transaction()
     d.pass_on(reply)
 
 
-def _log_removed(d: Dialogue) -> None:
+def _log_removed(d: Dialogue, shown: TlsShown) -> None:
     """With -d 4: log each keyword that is removed from the reply, once in a connection."""
-    for keyword in d.capabilities.keywords.keys() & REMOVED.keys():
+    kept = {b"STARTTLS"} if shown is TlsShown.OFFERED else set()
+    for keyword in d.capabilities.keywords.keys() & REMOVED.keys() - kept:
         text = f"client={d.client}, server={d.server}: {keyword.decode()} is not offered: {REMOVED[keyword]}"
         d.log_once(b"250 " + keyword, text, logging.DEBUG)
 

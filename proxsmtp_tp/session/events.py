@@ -5,16 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.tls.levels import TlsaState
+
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.session.state import Reason, Wait
+    from proxsmtp_tp.tls.client_hello import ClientHello
+    from proxsmtp_tp.tls.facts import Side, TlsFacts
 
 
 @dataclass(slots=True)
 class Connected:
-    """The upstream connection is established; `server` is the server's IP address, for filters and log lines."""
+    """The upstream connection is established; `server` is the server's IP address, for filters and log lines.
+
+    `port`: the server's, for the TLS policy; 0 for a unix socket.
+    """
 
     server: str
+    port: int = 0
 
 
 @dataclass(slots=True)
@@ -84,6 +92,54 @@ class MessageUnreadable:
 
 
 @dataclass(slots=True)
+class ClientHelloSeen:
+    """After PeekClientHello: the client begins TLS.
+
+    `dane`: the name in the hello has usable TLSA records, and is the name of this server, both secured by DNSSEC.
+    """
+
+    hello: ClientHello
+    dane: bool = False
+
+
+@dataclass(slots=True)
+class ClientHelloFailed:
+    """After PeekClientHello: what the client sent is no ClientHello; `reason` is for the log."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class TlsStarted:
+    """After StartServerTls or StartClientTls: the handshake of this side is complete.
+
+    `tlsa`: what DNS has of the server; NONE also where the level does not ask for it.
+    """
+
+    side: Side
+    facts: TlsFacts
+    tlsa: TlsaState = TlsaState.NONE
+
+
+@dataclass(slots=True)
+class TlsFailed:
+    """After StartServerTls or StartClientTls: there is no TLS on this side. `reason` is for the log."""
+
+    side: Side
+    reason: str
+    tlsa: TlsaState = TlsaState.NONE
+
+
+@dataclass(slots=True)
+class PassingEnded:
+    """After PassTls: the passed connection has ended. `reason` is empty if a peer has closed it."""
+
+    from_client: int
+    from_server: int
+    reason: str = ""
+
+
+@dataclass(slots=True)
 class Continue:
     """Continue with the input that the last `feed` left (`Session.more`), after other connections were served."""
 
@@ -136,6 +192,11 @@ Event = (
     | MessageChunk
     | MessageEnd
     | MessageUnreadable
+    | ClientHelloSeen
+    | ClientHelloFailed
+    | TlsStarted
+    | TlsFailed
+    | PassingEnded
     | Continue
     | DeadlinePassed
     | MessageTimedOut

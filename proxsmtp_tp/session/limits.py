@@ -40,6 +40,16 @@ class Finding:
     shadow: tuple[Exceeded, ...] = ()
 
 
+class HandshakePlace(Protocol):
+    """The place of this connection among the TLS handshakes of the worker (`net.handshake_limits`)."""
+
+    def begin(self) -> str:
+        """Take it, unless it is taken already. Returns why there is none; "": it is taken."""
+
+    def end(self) -> None:
+        """Give it back. Idempotent."""
+
+
 class ClientLimits(Protocol):
     """The limits of one session's client. In the usual case the methods return None: there is nothing to do."""
 

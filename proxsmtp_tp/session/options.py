@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TransparentProxy
+from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TlsDane, TransparentProxy
+from proxsmtp_tp.tls.levels import UpstreamPolicy
+from proxsmtp_tp.tls.policy import TlsPolicy
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Network
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 HIDDEN_NAME = b"smtp.passthru"
 """The name that replaces the server's in fixed and loopback mode: an MTA that reads its own name reports a loop."""
+
+NO_UPSTREAM_LINES = UpstreamPolicy(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Options:
     """The largest message in octets; 0: no limit of our own."""
     hide_addresses: bool = False
     """What a client or server says is not logged as it is (LogAddresses): it may have addresses in any form."""
+    tls: TlsPolicy | None = None
+    """The Tls lines; None: there are none, and STARTTLS is removed."""
+    tls_dane: TlsDane = TlsDane.PASS
+    """With terminate: what is done where the server's name has TLSA records."""
+    upstream_tls: UpstreamPolicy = NO_UPSTREAM_LINES
     trace: bool = False
     """Log every line of the dialogue, except secrets and message text."""
 
@@ -58,5 +67,8 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         auth_without_tls=settings.auth_without_tls,
         size_limit=settings.message_size_limit,
         hide_addresses=settings.log_addresses is not LogAddresses.FULL,
+        tls=TlsPolicy(settings.tls) if settings.tls else None,
+        tls_dane=settings.tls_dane,
+        upstream_tls=UpstreamPolicy(settings.upstream_tls),
         trace=trace,
     )

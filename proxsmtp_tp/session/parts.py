@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from proxsmtp_tp.filters.verdict import Verdict
+    from proxsmtp_tp.session.limits import HandshakePlace
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.headers import HeaderInserter
     from proxsmtp_tp.smtp.replies import Reply
+    from proxsmtp_tp.tls.facts import TlsFacts
+    from proxsmtp_tp.tls.policy import Candidates
 
 
 class PendingReply:
@@ -110,6 +113,37 @@ class RemovedOffers:
         self.tls = False
         self.auth = False
         """At least one mechanism of AUTH was removed."""
+
+
+class Tls:
+    """TLS of both legs. Without Tls lines in the configuration nothing of it changes."""
+
+    __slots__ = ("candidates", "client", "name", "place", "port", "refusal", "rule", "server", "waiting")
+
+    def __init__(self) -> None:
+        self.port = 0
+        """The server's."""
+        self.candidates: Candidates | None = None
+        """What the Tls lines say of these addresses; None: there are no such lines, or the server is not known yet."""
+        self.place: HandshakePlace | None = None
+        """None: handshakes are not limited."""
+        self.client: TlsFacts | None = None
+        """The client's leg; None: it is in clear. `server` likewise."""
+        self.server: TlsFacts | None = None
+        self.name = ""
+        """The server name in the ClientHello; "": none."""
+        self.rule = ""
+        """The Tls line that decided, for the log."""
+        self.refusal: Reply | None = None
+        """The server's leg is not as its level demands: the client gets this reply as soon as its own leg has TLS."""
+
+        self.waiting: Command | None = None
+        """The client's command that waits until the server's leg has TLS (UpstreamTls)."""
+
+    def give_place_back(self) -> None:
+        """The handshakes of this connection are over, or do not come."""
+        if self.place is not None:
+            self.place.end()
 
 
 def _never() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import ehlo, limiting, measuring, message, without_tls, xclient
+from proxsmtp_tp.session import ehlo, encrypting, limiting, measuring, message, starttls, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -33,6 +33,7 @@ def connected(d: Dialogue, event: events.Connected) -> None:
     """Connected: wait for the server's greeting."""
     d.record.measured.append(measuring.ACCEPTED)
     d.server = event.server
+    starttls.connected(d, event.port)
     d.trace("SERVER", b"connected: " + event.server.encode())
     d.outstanding.append(PendingReply(Expect.GREETING))
 
@@ -117,7 +118,7 @@ def _out_of_step(d: Dialogue, why: str) -> None:
 
 _OF_CLIENT = frozenset(
     {Expect.EHLO, Expect.HELO, Expect.MAIL, Expect.RCPT, Expect.DATA, Expect.RSET, Expect.QUIT, Expect.OTHER}
-    | {Expect.AUTH, Expect.XFORWARD}
+    | {Expect.AUTH, Expect.XFORWARD, Expect.STARTTLS}
 )
 """Commands of the client: their refusals are counted for the last line of the session."""
 
@@ -318,6 +319,7 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.QUIT: _quit,
     Expect.AUTH: _auth,
     Expect.XFORWARD: _xforward,
+    Expect.STARTTLS: starttls.replied,
     Expect.OTHER: _other,
     Expect.MESSAGE: message.final,
     Expect.OUR_DATA: message.our_data,
@@ -325,6 +327,8 @@ _HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
     Expect.OUR_NOOP: _our_noop,
     Expect.OUR_XCLIENT: ehlo.our_xclient,
     Expect.OUR_EHLO: ehlo.our_ehlo,
+    Expect.OUR_STARTTLS: encrypting.our_starttls,
+    Expect.OUR_EHLO_IN_TLS: encrypting.our_ehlo_in_tls,
     Expect.OUR_RESTART: message.our_envelope,
     Expect.OUR_XFORWARD_AGAIN: message.our_envelope,
     Expect.OUR_MAIL: message.our_envelope,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.session import client, events, limiting, message, server, timing
+from proxsmtp_tp.session import client, encrypting, events, limiting, message, server, starttls, timing
 from proxsmtp_tp.session.dialogue import Dialogue
 from proxsmtp_tp.session.measuring import REFUSED, limited
 from proxsmtp_tp.session.record import Trace
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.session.effects import Effect
-    from proxsmtp_tp.session.limits import ClientLimits
+    from proxsmtp_tp.session.limits import ClientLimits, HandshakePlace
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
@@ -53,6 +53,14 @@ _ANY_PHASE: dict[type, Any] = {
     events.ClientClosed: client.closed,
 }
 
+_OF_TLS = (
+    events.ClientHelloSeen,
+    events.ClientHelloFailed,
+    events.TlsStarted,
+    events.TlsFailed,
+    events.PassingEnded,
+)
+
 TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
     Phase.GREETING: _ANY_PHASE | {events.Connected: server.connected, events.ConnectFailed: server.connect_failed},
     Phase.COMMAND: _ANY_PHASE,
@@ -80,7 +88,32 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
         events.ClientClosed: client.closed_in_text,
         events.MessageTimedOut: timing.message_timed_out,
     },
-    Phase.ENDED: dict.fromkeys([*_ANY_PHASE, events.Connected, events.ConnectFailed], _ignore),
+    Phase.STARTING_TLS: _ANY_PHASE
+    | {
+        events.ClientData: starttls.client_in_clear,
+        events.ClientClosed: starttls.client_closed,
+        events.ServerData: starttls.server_in_clear,
+        events.ServerClosed: starttls.server_closed,
+        events.ClientHelloSeen: starttls.hello,
+        events.ClientHelloFailed: starttls.no_hello,
+        events.TlsStarted: starttls.started,
+        events.TlsFailed: starttls.failed,
+    },
+    Phase.ENCRYPTING: _ANY_PHASE
+    | {
+        events.ServerData: starttls.server_in_clear,
+        events.TlsStarted: encrypting.encrypted,
+        events.TlsFailed: encrypting.not_encrypted,
+    },
+    Phase.PASSING: _ANY_PHASE
+    | {
+        events.ClientData: _ignore,
+        events.ServerData: _ignore,
+        events.ClientClosed: starttls.peer_of_passed_lost,
+        events.ServerClosed: starttls.peer_of_passed_lost,
+        events.PassingEnded: starttls.passing_ended,
+    },
+    Phase.ENDED: dict.fromkeys([*_ANY_PHASE, events.Connected, events.ConnectFailed, *_OF_TLS], _ignore),
 }
 
 
@@ -130,6 +163,10 @@ class Session:
     def use_bypass(self, bypass: Callable[[], bool]) -> None:
         """`bypass` tells at each DATA whether the filter is bypassed; without this call it never is."""
         self._d.data.bypass = bypass
+
+    def use_handshakes(self, place: HandshakePlace) -> None:
+        """How STARTTLS takes a place for its handshakes; without this call they are not limited."""
+        self._d.tls.place = place
 
     def check_limits(self, server_ip: str) -> list[Effect]:
         """Before the server is dialled: end the connection if the client is locked or over a limit of connections.

@@ -25,6 +25,9 @@ class Phase(_Name):
     DATA = "the client sends a message"
     SETTLING = "the message is complete and waits for its final reply; the client's bytes wait"
     SKIPPING = "the client sends a BDAT chunk that is discarded"
+    STARTING_TLS = "the client has its 220 to STARTTLS: it begins TLS, or TLS begins on both sides"
+    ENCRYPTING = "TLS begins with the server only; the client's lines wait"
+    PASSING = "TLS of the client's own with the server is passed on unread"
     ENDED = "nothing more is read or written"
 
 
@@ -49,6 +52,8 @@ class Wait(_Name):
     VERDICT = "the filter's verdict"
     SENDING = "the server to take the message"
     READING = "the client to read its replies"
+    HANDSHAKE = "the TLS handshake"
+    PASSING = "the next octets of a passed TLS connection"
     NOTHING = "nothing"
 
 
@@ -73,6 +78,7 @@ class Expect(_Name):
     QUIT = "QUIT"
     AUTH = "AUTH"
     XFORWARD = "XFORWARD"
+    STARTTLS = "STARTTLS"
     OTHER = "another command"
     MESSAGE = "the end of data"
     # Commands of our own: their replies are not passed on to the client.
@@ -82,6 +88,8 @@ class Expect(_Name):
     OUR_XCLIENT = "our XCLIENT"
     OUR_EHLO = "our second EHLO"
     OUR_XFORWARD = "our XFORWARD"
+    OUR_STARTTLS = "our STARTTLS"
+    OUR_EHLO_IN_TLS = "our EHLO within TLS"
     OUR_RESTART = "our RSET before a changed envelope"
     OUR_XFORWARD_AGAIN = "the client's XFORWARD again"
     OUR_MAIL = "our MAIL"
@@ -103,6 +111,7 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.QUIT: _USUAL,
     Expect.AUTH: frozenset({2, 3, 4, 5}),
     Expect.XFORWARD: _USUAL,
+    Expect.STARTTLS: _USUAL,
     Expect.OTHER: _USUAL,
     Expect.MESSAGE: _USUAL,
     Expect.OUR_DATA: frozenset({3, 4, 5}),
@@ -110,6 +119,8 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_NOOP: _USUAL,
     Expect.OUR_XCLIENT: _USUAL,
     Expect.OUR_EHLO: _USUAL,
+    Expect.OUR_STARTTLS: _USUAL,
+    Expect.OUR_EHLO_IN_TLS: _USUAL,
     Expect.OUR_RESTART: _USUAL,
     Expect.OUR_XFORWARD: _USUAL,
     Expect.OUR_XFORWARD_AGAIN: _USUAL,

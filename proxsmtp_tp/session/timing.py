@@ -23,6 +23,8 @@ _OVERDUE = {
     Wait.TEXT: answers.CLIENT_TIMED_OUT,
     Wait.VERDICT: answers.FILTER_TIMED_OUT,
     Wait.READING: answers.CLIENT_TIMED_OUT,
+    Wait.HANDSHAKE: answers.CLIENT_TIMED_OUT,
+    Wait.PASSING: answers.CLIENT_TIMED_OUT,
     Wait.NOTHING: answers.SHUTTING_DOWN,
 }
 
@@ -37,7 +39,8 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     if event.wait is Wait.GREETING:
         d.end_unserved(answers.SERVER_TIMED_OUT)
     else:
-        d.end((d.end_after_transaction if event.wait is Wait.QUIT else None) or _OVERDUE[event.wait])
+        last = (d.end_after_transaction if event.wait is Wait.QUIT else None) or _OVERDUE[event.wait]
+        d.end(last, reset=event.wait is Wait.PASSING)
 
 
 def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
@@ -68,8 +71,13 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
 
     After a reload, connections accepted before it may finish one transaction and send QUIT; then they get 421. (421 in
     place of the greeting would refuse the connection, and some clients take 421 in place of 221 for a refused message.)
-    When the daemon stops, idle connections get 421 at once.
+    When the daemon stops, idle connections get 421 at once. A passed connection may go on until Shutdown: nobody here
+    knows where its transactions end. Only SessionTimeOut ends it.
     """
+    if d.phase is Phase.PASSING and event.reason is Reason.AGE:
+        d.log(f"client={d.client}, server={d.server}: the passed connection has lasted too long", logging.WARNING)
+        d.end(None, reset=True)
+        return
     d.first_transaction_allowed = event.reason is Reason.RELOAD and d.end_after_transaction is None
     if d.phase is Phase.GREETING and not d.first_transaction_allowed:
         d.end(answers.SHUTTING_DOWN)
@@ -83,6 +91,6 @@ def shutdown(d: Dialogue, event: events.Shutdown) -> None:
     """Shutdown: end with 421 now, even in the middle of a message, which then was not accepted."""
     if event.by_administrator:
         d.log(f"client={d.client}, server={d.server}: closed by an administrator (sessions kill)", logging.WARNING)
-        d.end(answers.CLOSED_BY_ADMINISTRATOR)
+        d.end(answers.CLOSED_BY_ADMINISTRATOR, reset=d.phase is Phase.PASSING)
     else:
-        d.end(answers.SHUTTING_DOWN)
+        d.end(answers.SHUTTING_DOWN, reset=d.phase is Phase.PASSING)

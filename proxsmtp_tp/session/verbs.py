@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, limiting, message, refusing, size, without_tls, xclient
+from proxsmtp_tp.session import effects, limiting, message, refusing, size, starttls, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
@@ -86,7 +86,9 @@ def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
     """Raise SmtpError for a parameter that cannot be honoured: REQUIRETLS, or one of an extension that is not
     offered.
     """
-    if any(word.partition(b"=")[0] == b"REQUIRETLS" for word in parameters.upper().split()):
+    if not starttls.verified(d) and any(
+        word.partition(b"=")[0] == b"REQUIRETLS" for word in parameters.upper().split()
+    ):
         d.log_once(b"REQUIRETLS", f"client={d.client}: MAIL with REQUIRETLS is refused: there is no TLS to the server")
         raise SmtpError(answers.NO_REQUIRETLS)
     refused = refused_parameter(parameters)
@@ -188,6 +190,13 @@ def _not_offered(d: Dialogue, command: Command) -> None:
     refusing.refuse(d, _NOT_OFFERED.get(command.verb, answers.NOT_OFFERED))
 
 
+def _starttls(d: Dialogue, command: Command) -> None:
+    if starttls.in_policy(d):
+        starttls.command(d, command)
+    else:
+        _not_offered(d, command)
+
+
 def _xclient(d: Dialogue, command: Command) -> None:
     d.log_once(command.verb, f"client={d.client}: XCLIENT from a client is refused", logging.WARNING)
     refusing.refuse(d, answers.XCLIENT_REFUSED)
@@ -236,6 +245,7 @@ _HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {
     **dict.fromkeys(AUTH_VERBS, _auth),
     b"XFORWARD": _xforward,
     **dict.fromkeys(REFUSED_VERBS, _not_offered),
+    b"STARTTLS": _starttls,
     b"BDAT": _bdat,
     b"XCLIENT": _xclient,
 }

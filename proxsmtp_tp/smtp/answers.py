@@ -52,6 +52,23 @@ SERVER_WANTS_LOGIN: Final = Reply.of(
     451, "4.7.0 The server wants a login, which needs TLS, which is not available through this mail filter"
 )
 
+# In sessions in which the server's leg must have TLS (UpstreamTls; the enhanced codes are those of Postfix).
+UPSTREAM_TLS_NOT_OFFERED: Final = Reply.of(451, "4.7.4 TLS is required, but the server does not offer it")
+UPSTREAM_TLS_FAILED: Final = Reply.of(451, "4.7.5 TLS is required, but TLS with the server failed")
+UPSTREAM_NOT_VERIFIED: Final = Reply.of(451, "4.7.5 The certificate of the server is not verified")
+UPSTREAM_TLSA_UNKNOWN: Final = Reply.of(451, "4.7.5 The TLSA records of the server can not be looked up")
+
+# STARTTLS, where it is offered.
+TLS_ALREADY: Final = Reply.of(503, "5.5.1 Error: TLS is already active")
+TLS_NOT_OFFERED: Final = Reply.of(502, "5.5.1 Error: the server does not offer STARTTLS")
+STARTTLS_SYNTAX: Final = Reply.of(501, "5.5.4 Syntax: STARTTLS takes no argument")
+TLS_BUSY: Final = Reply.of(454, "4.7.0 Too many TLS handshakes at once, try again later")
+TLS_REFUSED: Final = Reply.of(554, "5.7.1 TLS is refused here")
+BEHIND_STARTTLS: Final = Reply.of(
+    421, "4.5.0 Closing: STARTTLS must be the last command of a group"
+)  # RFC 3207 section 4
+SERVER_BEHIND_STARTTLS: Final = Reply.of(421, "4.7.0 The server sends octets behind its reply to STARTTLS, closing")
+
 # The message.
 START_DATA: Final = Reply.of(354, "Start mail input; end with <CRLF>.<CRLF>")
 BARE_NEWLINE_IN_TEXT: Final = Reply.of(550, "5.5.2 Message contains bare <CR> or <LF>")
@@ -84,6 +101,11 @@ DESTINATION_REFUSED: Final = Reply.of(421, "4.7.1 This is a transparent proxy: i
 CLIENT_NOT_SERVED: Final = Reply.of(554, "5.7.1 Access denied: not one of the clients of this proxy")
 TOO_MANY_OF_CLIENT: Final = Reply.of(421, "4.7.0 Too many connections from your address, try again later")
 TOO_MANY_CONNECTIONS: Final = Reply.of(421, "4.7.0 Too many connections, try again later")
+
+
+def closing(reply: Reply) -> Reply:
+    """The same words with 421, because the connection ends with it."""
+    return Reply.of(421, *reply.texts)
 
 
 def server_leaves(words: str) -> Reply:

@@ -16,6 +16,7 @@ the name there (as proxsmtpd 1.10 does).
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Final, NamedTuple
 
 from proxsmtp_tp.smtp.commands import AUTH_VERBS
@@ -174,6 +175,16 @@ def shows_password(mechanism: bytes) -> bool:
     return _HIDES_PASSWORD.fullmatch(mechanism) is None
 
 
+class TlsShown(Enum):
+    """What the client sees of TLS in the reply to EHLO."""
+
+    REMOVED = "STARTTLS is removed"
+    OFFERED = "STARTTLS is kept"
+    SERVER_ONLY = "the server's leg has TLS, the client's is in clear: no login of that leg, no REQUIRETLS"
+    STARTED = "both legs have TLS, and the server is not verified: no REQUIRETLS"
+    VERIFIED = "both legs have TLS, and the server is verified"
+
+
 class Capabilities:
     """What the server offered, before keywords were removed.
 
@@ -202,19 +213,21 @@ def _split(text: bytes) -> tuple[bytes, bytes]:
     return text[:end].strip().upper(), text[end:].strip(b" \t=")
 
 
-def rewrite_ehlo(
+def rewrite_ehlo(  # noqa: PLR0913  (one argument for each thing that is rewritten)
     reply: Reply,
     *,
     hide_name: bytes | None,
     xforward: bool = True,
     clear_auth: bool = True,
     size_limit: int = 0,
+    tls: TlsShown = TlsShown.REMOVED,
 ) -> tuple[Reply, Capabilities]:
     """The server's reply to EHLO as the client may see it, and what the server offered.
 
     `hide_name` replaces the server's name and the text after it on the first line; None keeps them. `xforward`: keep
     XFORWARD. `clear_auth`: keep AUTH mechanisms that show the password although STARTTLS is removed. `size_limit`: our
-    own limit in octets, 0 for none; SIZE shows it if it is lower. A refusal is returned unchanged, and so is a reply
+    own limit in octets, 0 for none; SIZE shows it if it is lower. `tls`: what is shown of STARTTLS, REQUIRETLS and
+    mechanisms that need the client's own TLS with the server. A refusal is returned unchanged, and so is a reply
     without any change.
     """
     if not reply.positive:
@@ -229,6 +242,8 @@ def rewrite_ehlo(
     capabilities = Capabilities(keywords)
     clear_auth = clear_auth or not capabilities.tls
     lines = [_shown(_lowered(text, size_limit), xforward=xforward, clear_auth=clear_auth) for text in texts[1:]]
+    if tls is not TlsShown.REMOVED:
+        lines = [_shown_with_tls(text, line, tls) for text, line in zip(texts[1:], lines, strict=True)]
     kept = [hide_name or texts[0], *(line for line in lines if line is not None)]
     if lines and lines[-1] is None:
         kept.append(FILTERED)
@@ -259,6 +274,33 @@ def _shown(text: bytes, *, xforward: bool, clear_auth: bool) -> bytes | None:
         return text
     left = b" ".join(mechanism for mechanism in mechanisms if not shows_password(mechanism))
     return text.lstrip()[: len(keyword) + 1] + left if left else None
+
+
+def _shown_with_tls(text: bytes, shown: bytes | None, tls: TlsShown) -> bytes | None:
+    """The same where STARTTLS is not removed; `shown` is what `_shown` says."""
+    keyword, parameters = _split(text)
+    if tls is TlsShown.OFFERED:
+        return text if keyword == b"STARTTLS" else shown
+    if tls is TlsShown.SERVER_ONLY and keyword in AUTH_VERBS:
+        return None
+    if shown is None or (keyword == b"REQUIRETLS" and tls is not TlsShown.VERIFIED):
+        return None
+    mechanisms = parameters.split()
+    if keyword not in AUTH_VERBS or mechanisms == (left := _over_two_legs(mechanisms)):
+        return shown
+    return text.lstrip()[: len(keyword) + 1] + b" ".join(left) if left else None
+
+
+def _over_two_legs(mechanisms: list[bytes]) -> list[bytes]:
+    """The SASL mechanisms that work if the client's TLS ends at the proxy.
+
+    EXTERNAL needs the client's own certificate (RFC 4422 appendix A), and -PLUS binds the login to the TLS connection
+    (RFC 5802 section 6). A client that could have used -PLUS says so in the same mechanism without it, and the server
+    refuses that as a downgrade; so that goes too, if another one is left.
+    """
+    plus = {name.upper().removesuffix(b"-PLUS") for name in mechanisms if name.upper().endswith(b"-PLUS")}
+    left = [name for name in mechanisms if name.upper() != b"EXTERNAL" and not name.upper().endswith(b"-PLUS")]
+    return [name for name in left if name.upper() not in plus] or left
 
 
 def hide_greeting(reply: Reply, name: bytes) -> Reply:

@@ -70,6 +70,10 @@ class SessionPhase(IntEnum):
     """The client to read its replies."""
     CLOSING = 11
     """The other side to close the connection."""
+    TLS = 12
+    """The TLS handshake of either side."""
+    PASSING = 13
+    """TLS of the client with the server is passed on, not judged."""
 
 
 _CONNECTING = int(SessionPhase.CONNECTING)

@@ -5,6 +5,7 @@ directive  what is said of one directive
 filters    FilterCommand, the filter chain (Filter), quarantine, Header, KeepAlives
 clients    Listen, MaxConnections, Clients; the limits of a client (Client...) and its locks (Lock...)
 sessions   OutAddress, TransparentProxy, time and size limits, User, XCLIENT and XFORWARD
+tls        Tls, UpstreamTls, certificates and CAs, limits of handshakes and of connections that pass
 daemon     PidFile, logging, Workers, Instance
 rules      interception (Rule...)
 

@@ -114,6 +114,7 @@ def test_a_file_that_is_fine(config: Path, capsys: pytest.CaptureFixture[str]) -
         "  listens on 127.0.0.1:10025 for everybody, at most 64 connections",
         "  mail goes to 127.0.0.1:25",
         "  filter: none, all mail passes",
+        "  TLS: STARTTLS is removed, mail is in clear: there is no Tls line",
         "  rules: none (RuleInterface)",
     ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.tls.facts import Legs, TlsFacts, Verified
 from tests.unit.filters.filter_harness import filtering, judge
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ NAMES = (
     b"TMPDIR",
     b"HELO",
     b"TRACE_ID",
+    b"CLIENT_TLS",
+    b"CLIENT_TLS_CIPHER",
+    b"CLIENT_TLS_NAME",
+    b"SERVER_TLS",
+    b"SERVER_TLS_CIPHER",
+    b"SERVER_TLS_NAME",
+    b"SERVER_TLS_VERIFIED",
 )
 
 
@@ -59,6 +67,20 @@ def test_all_that_is_known(run: Run, tmp_path: Path) -> None:
         b"TMPDIR": bytes(tmp_path),
         b"HELO": b"me",
         b"TRACE_ID": b"01JD8Q3K7C2VA",
+    }
+
+
+def test_tls_of_both_legs(run: Run, tmp_path: Path) -> None:
+    client = TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example")
+    legs = Legs(client, TlsFacts("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", verified=Verified.DANE))
+    environment = seen(run, tmp_path, tls=legs)
+    assert {name: value for name, value in of_ours(environment).items() if b"TLS" in name} == {
+        b"CLIENT_TLS": b"TLSv1.3",
+        b"CLIENT_TLS_CIPHER": b"TLS_AES_256_GCM_SHA384",
+        b"CLIENT_TLS_NAME": b"mx.example",
+        b"SERVER_TLS": b"TLSv1.2",
+        b"SERVER_TLS_CIPHER": b"ECDHE-RSA-AES128-GCM-SHA256",
+        b"SERVER_TLS_VERIFIED": b"dane",
     }
 
 

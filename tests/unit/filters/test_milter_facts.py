@@ -14,6 +14,7 @@ from proxsmtp_tp.filters.protocols.milter_macros import macros_packet
 from proxsmtp_tp.filters.protocols.milter_options import Stage
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.smtp.login import Login
+from proxsmtp_tp.tls.facts import Legs, TlsFacts
 from tests.unit.filters.member_harness import TEXT, request
 
 if TYPE_CHECKING:
@@ -62,3 +63,10 @@ def test_a_login(tmp_path: Path) -> None:
     assert known[b"{auth_type}"] == b"CRAM-MD5"
     assert b"{auth_authen}" not in known
     assert b"{auth_type}" not in macros(tmp_path, login=login)
+
+
+def test_tls_of_the_client(tmp_path: Path) -> None:
+    facts = TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example")
+    known = macros(tmp_path, tls=Legs(client=facts))
+    assert (known[b"{tls_version}"], known[b"{cipher}"]) == (b"TLSv1.3", b"TLS_AES_256_GCM_SHA384")
+    assert b"{tls_version}" not in macros(tmp_path, tls=Legs(server=facts))

@@ -25,6 +25,7 @@ from proxsmtp_tp.net.listening import open_listeners
 from proxsmtp_tp.net.proxy import Proxy
 from tests.child_processes import child_processes
 from tests.trace_ids import ids, without_ids
+from tests.unit.net.tls_certificate import worker_tls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -109,11 +110,16 @@ class Peer:
             except ConnectionResetError:
                 self.was_reset = True
                 return False
+        before = len(self.heard)
         self.heard += data
-        if data.endswith(b")\r\n"):
+        self._without_ids(before)
+        return bool(data)
+
+    def _without_ids(self, before: int) -> None:
+        """What came since then is heard without trace ids."""
+        if len(self.heard) > before and self.heard.endswith(b")\r\n"):
             self.trace_ids += ids(bytes(self.heard[self._at :]))
             self.heard[self._at :] = without_ids(bytes(self.heard[self._at :]))
-        return bool(data)
 
     async def line(self) -> bytes:
         """The next line, without its CRLF; b"" at the end."""
@@ -324,7 +330,8 @@ async def running_proxy(
     admission = Admission(settings.max_connections, workers)
     admission.prepare_filters(line.name for line in settings.filter)
     # One loop: each worker has descriptors of its own for the same sockets, as over fork.
-    proxies = [Proxy(settings, [sock.dup() for sock in listeners], admission, row) for row in range(workers)]
+    tls = worker_tls(settings)
+    proxies = [Proxy(settings, [sock.dup() for sock in listeners], admission, row, tls=tls) for row in range(workers)]
     async with AsyncExitStack() as closing:
         for proxy in proxies:
             for sock in proxy._listeners:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import os
 import subprocess
 import sys
@@ -18,19 +19,25 @@ import time
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.config.reader import ConfigError, load_config
+from proxsmtp_tp.net.tls_certificates import Certificates
 from proxsmtp_tp.service import worker
 from proxsmtp_tp.service.launch import Launch, launch
+from proxsmtp_tp.service.worker import NO_KEYS
 from proxsmtp_tp.session.state import Reason
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Sequence
 
+    from proxsmtp_tp.certificates.material import Material
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.net.tls_certificates import WorkerKeys
 
 
 class Turn(Enum):
@@ -45,8 +52,15 @@ class FakeProxy:
     """What a worker runs here. While PATH exists, `Header: X-Fail: PATH` makes its start fail, `X-Wait: PATH` wait."""
 
     def __init__(
-        self, settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        admission: Admission,
+        worker: int,
+        *,
+        keys: WorkerKeys = NO_KEYS,
     ) -> None:
+        self.keys = keys
         what, _, path = (settings.header or "").partition(": ")
         if what == "X-Fail" and Path(path).exists():
             raise RuntimeError("asked to fail\nat the start")
@@ -102,9 +116,12 @@ class FakeProxy:
         if not words:
             self.end(client, b"")
         for word in words:
+            if word.startswith("MINT="):
+                self.minted = self.loop.create_task(self.mint(client, word.partition("=")[2]))
+                continue
             client.send(self.answer(client, word).encode() + b"\n")
 
-    def answer(self, client: socket.socket, word: str) -> str:
+    def answer(self, client: socket.socket, word: str) -> str:  # noqa: C901  (one case for each word)
         if word == "DIE":
             os._exit(7)
         if word == "HANG":
@@ -117,6 +134,11 @@ class FakeProxy:
             return " ".join(line.replace("\t", "") for line in lines.splitlines() if line.startswith("Cap"))
         if word == "FILES":
             return " ".join(str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+        if word.startswith("READ="):
+            try:
+                return f"{len(Path(word.partition('=')[2]).read_bytes())} octets"
+            except OSError as error:
+                return str(error.strerror)
         if word == "USER":
             return f"{os.getresuid()} {os.getresgid()} {os.getgroups()}"
         if word in {"BUSY", "DONE"}:
@@ -124,6 +146,16 @@ class FakeProxy:
         if word == "DONE" and self.reason:
             self.loop.call_soon(self.end, client, b"421 draining\n")
         return f"250 {word}"
+
+    async def mint(self, client: socket.socket, name: str) -> None:
+        """The certificate (base64 of PEM) of the CA that clients trust, or why there is none."""
+        certificates = Certificates(self.keys, lambda material, _: cast("ssl.SSLContext", material))
+        try:
+            made = cast("Material", await certificates.context((name,), True, "192.0.2.1", 25))
+            said = base64.b64encode(made.chain).decode()
+        except CertificateError as error:
+            said = f"none: {error}"
+        client.send(f"{said}\n".encode())
 
     def end(self, client: socket.socket, text: bytes) -> None:
         if self.clients.pop(client, None) is not None:

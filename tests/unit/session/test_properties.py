@@ -136,7 +136,12 @@ def test_any_story_has_an_end(options: Options, story: list[events.Event]) -> No
 
 
 def test_every_phase_knows_every_event() -> None:
-    always = set(events.Event.__args__) - {events.Connected, events.ConnectFailed}
+    of_tls = {events.ClientHelloSeen, events.ClientHelloFailed, events.TlsStarted, events.TlsFailed}
+    of_tls |= {events.PassingEnded}
+    always = set(events.Event.__args__) - {events.Connected, events.ConnectFailed} - of_tls
+    for phase in set(Phase) - {Phase.STARTING_TLS, Phase.ENCRYPTING, Phase.PASSING, Phase.ENDED}:
+        assert not of_tls & set(TRANSITIONS[phase]), phase
+    assert of_tls <= set(TRANSITIONS[Phase.ENDED])
     for phase in Phase:
         missing = always - set(TRANSITIONS[phase])
         assert not missing, f"{phase}: {missing}"

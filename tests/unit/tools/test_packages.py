@@ -20,7 +20,11 @@ from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04
 if TYPE_CHECKING:
     from pathlib import Path
 
-ONLY_WITH = {"LockOn": ("ClientRejects",), "KeepRefused": ("Filter", "QuarantineDirectory")}
+ONLY_WITH = {
+    "LockOn": ("ClientRejects",),
+    "KeepRefused": ("Filter", "QuarantineDirectory"),
+    "UpstreamTls": ("Tls",),
+}
 """A directive that is wrong without others."""
 IN_PLACE_OF = {"Filter": "FilterCommand"}
 """A directive that is wrong with another."""

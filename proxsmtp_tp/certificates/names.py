@@ -1,0 +1,112 @@
+"""Names in a certificate, read from its octets (DER), and whether a name matches.
+
+A certificate comes from a stranger: what is not as RFC 5280 says gives no names, and no exception. Only DNS names of
+the extension subjectAltName count, never the subject's common name (RFC 6125 section 6.4.4).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+NAMES_MAX: Final = 100
+"""DNS names of one certificate that are looked at: public CAs put in no more."""
+_LABEL: Final = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+
+_SEQUENCE, _OBJECT_ID, _OCTETS, _BOOLEAN = 0x30, 0x06, 0x04, 0x01
+_EXTENSIONS, _DNS_NAME = 0xA3, 0x82  # [3] of TBSCertificate, [2] of GeneralName (RFC 5280)
+_SUBJECT_ALT_NAME: Final = bytes.fromhex("551d11")  # 2.5.29.17
+
+
+def dns_names(certificate: bytes) -> tuple[str, ...]:
+    """The DNS names of a certificate, in lower case, in its order. Wildcards only as the whole first label."""
+    try:
+        found = [name for octets in _alternative_names(certificate) if (name := as_name(octets))]
+    except _DerError:
+        return ()
+    return tuple(dict.fromkeys(found))[:NAMES_MAX]
+
+
+def as_name(octets: bytes) -> str:
+    """A DNS name in lower case without the last dot; "": it is none."""
+    text = octets.decode("ascii", "replace").lower().removesuffix(".")
+    return text if len(text) <= 253 and _NAME.fullmatch(text) else ""
+
+
+def matches(name: str, wanted: str) -> bool:
+    """Whether a name of a certificate is for the wanted name; `*.example` stands for exactly one more label.
+
+    `wanted` may have such a wildcard, too (`match` of UpstreamTls). Both in lower case.
+    """
+    if name == wanted:
+        return True
+    for pattern, other in ((name, wanted), (wanted, name)):
+        first, _, rest = other.partition(".")
+        if pattern.startswith("*.") and first and first != "*" and "." in rest and pattern[2:] == rest:
+            return True
+    return False
+
+
+def first_match(names: Iterable[str], wanted: Iterable[str]) -> str:
+    """The first of the wanted names that one of the names of a certificate is for; "": none."""
+    of_certificate = tuple(names)
+    return next((each for each in wanted if any(matches(name, each.lower()) for name in of_certificate)), "")
+
+
+# DER (ITU-T X.690), as far as a certificate needs it.
+
+
+class _DerError(ValueError):
+    """The octets are not a certificate."""
+
+
+def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The values in a constructed one: tag and content."""
+    at = 0
+    while at < len(data):
+        if at + 2 > len(data) or data[at] & 0x1F == 0x1F:
+            raise _DerError
+        tag, length = data[at], data[at + 1]
+        at += 2
+        if length >= 0x80:
+            count = length & 0x7F
+            if not 1 <= count <= 4 or at + count > len(data):
+                raise _DerError
+            length = int.from_bytes(data[at : at + count])
+            at += count
+        if at + length > len(data):
+            raise _DerError
+        yield tag, data[at : at + length]
+        at += length
+
+
+def _only(data: bytes, tag: int) -> bytes:
+    """The content of the only value in `data`."""
+    found = list(_items(data))
+    if len(found) != 1 or found[0][0] != tag:
+        raise _DerError
+    return found[0][1]
+
+
+def _to_be_signed(certificate: bytes) -> bytes:
+    tag, content = next(_items(_only(certificate, _SEQUENCE)), (0, b""))
+    if tag != _SEQUENCE:
+        raise _DerError
+    return content
+
+
+def _alternative_names(certificate: bytes) -> Iterator[bytes]:
+    for tag, content in _items(_to_be_signed(certificate)):
+        if tag != _EXTENSIONS:
+            continue
+        for _, extension in _items(_only(content, _SEQUENCE)):
+            parts = [(kind, value) for kind, value in _items(extension) if kind != _BOOLEAN]
+            if [kind for kind, _ in parts] != [_OBJECT_ID, _OCTETS]:
+                raise _DerError
+            if parts[0][1] == _SUBJECT_ALT_NAME:
+                yield from (name for kind, name in _items(_only(parts[1][1], _SEQUENCE)) if kind == _DNS_NAME)
+                return

@@ -1,0 +1,101 @@
+"""What doctor says of TLS: libraries, certificates and keys and their end, the CAs of servers, the resolver.
+
+The files are looked at, not the daemon: what it has read may be older. Only the resolver of this host is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import time
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.certificates.libraries import MissingLibraryError
+from proxsmtp_tp.certificates.material import CertificateError
+from proxsmtp_tp.certificates.path_check import PathCheckError
+from proxsmtp_tp.certificates.pem import certificates_of, end_of
+from proxsmtp_tp.gateway.doctor.findings import Finding, unseen
+from proxsmtp_tp.net.tls_resolver import RESOLV_CONF, Resolver, local_nameservers
+from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, ca_files, open_key, read_certificates, read_own
+from proxsmtp_tp.service.privileges import groups_of
+from proxsmtp_tp.service.state_directory import state_directory
+from proxsmtp_tp.service.tls_keys import (
+    CA_SOON,
+    OWN_SOON,
+    load_libraries,
+    needs_ca,
+    needs_resolver,
+    terminates,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from proxsmtp_tp.config.settings import Settings
+
+
+def examine(settings: Settings, resolv_conf: Path = RESOLV_CONF) -> Iterator[Finding]:
+    """One finding for each file and for the resolver; nothing without Tls lines."""
+    if not settings.tls:
+        return
+    try:
+        load_libraries(settings)
+    except MissingLibraryError as error:
+        yield Finding("TLS libraries", False, str(error))
+        return
+    except PathCheckError as error:
+        yield Finding("CAs of servers", False, str(error))
+    else:
+        yield Finding("CAs of servers", True, settings.upstream_ca_file or "those of the system")
+    if terminates(settings):
+        yield from _own(settings)
+    if needs_ca(settings):
+        for files in ca_files(settings, state_directory(settings.instance)):
+            yield _ca(files)
+    if needs_resolver(settings):
+        yield _resolver(local_nameservers(resolv_conf))
+
+
+def _own(settings: Settings) -> Iterator[Finding]:
+    groups = groups_of(settings)
+    for line in settings.tls_certificate:
+        step = f"certificate {line.files.certificate}"
+        try:
+            own = read_own(line, groups, dt.datetime.now(dt.UTC))
+        except KeyFileError as error:
+            yield Finding(step, False, str(error))
+        else:
+            yield _ends(step, own.material.ends, OWN_SOON, "its renewal has failed: renew it, and reload the daemon")
+
+
+def _ca(files: CaFiles) -> Finding:
+    step = f"CA {files.certificate}" if files.trusted else f"untrusted CA {files.certificate}"
+    if files.ours and not files.certificate.exists():
+        return unseen(step, "there is none yet, or its folder cannot be read; the daemon makes it when it starts")
+    try:
+        end = end_of(certificates_of(read_certificates(files.certificate), str(files.certificate))[0])
+        os.close(open_key(files.key))
+    except (CertificateError, KeyFileError) as error:
+        return Finding(step, False, str(error))
+    return _ends(step, end.timestamp(), CA_SOON, "make the next one known to clients, then restart the daemon with it")
+
+
+def _ends(step: str, end: float, soon: float, what: str) -> Finding:
+    day = f"{dt.datetime.fromtimestamp(end, dt.UTC):%Y-%m-%d}"
+    if end - time.time() < soon:
+        return Finding(step, False, f"it expires on {day}: {what}")
+    return Finding(step, True, f"valid until {day}")
+
+
+def _resolver(servers: tuple[tuple[str, int], ...]) -> Finding:
+    step = "resolver for TLSA records"
+    if not servers:
+        text = f"none on a loopback address in {RESOLV_CONF}: install one that validates DNSSEC (apt install unbound)"
+        return Finding(step, False, f"{text}; until then no server has TLSA records")
+    shown = ", ".join(address for address, _ in servers)
+    if not asyncio.run(Resolver(servers).validates()):
+        text = f"{shown} does not answer, or does not validate DNSSEC: until it does, no server has TLSA records"
+        return Finding(step, False, text)
+    return Finding(step, True, f"{shown} validates DNSSEC")

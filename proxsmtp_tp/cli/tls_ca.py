@@ -1,0 +1,89 @@
+"""proxsmtp-tp tls-ca: the CA that signs the certificates which clients get (TlsCa), shown, or for their trust stores.
+
+Reads files of certificates only, never a key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import ssl
+import sys
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.certificates.libraries import MissingLibraryError
+from proxsmtp_tp.certificates.material import CertificateError
+from proxsmtp_tp.certificates.pem import certificates_of, end_of
+from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
+from proxsmtp_tp.config.reader import printable
+from proxsmtp_tp.service.key_files import KeyFileError, ca_files, read_certificates
+from proxsmtp_tp.service.state_directory import state_directory
+from proxsmtp_tp.service.tls_keys import needs_ca
+
+if TYPE_CHECKING:
+    import argparse
+
+    from proxsmtp_tp.service.key_files import CaFiles
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `tls-ca`."""
+    parser = subparsers.add_parser("tls-ca", help="show the CA that clients must trust, or write it for trust stores")
+    parser.add_argument(
+        "what",
+        choices=("show", "export"),
+        help="show: both CAs, the end of their validity, their fingerprints. export: the certificate in PEM",
+    )
+    add_options(parser)
+    parser.set_defaults(func=run)
+
+
+@prints_config_errors
+def run(args: argparse.Namespace) -> int:
+    """0: done. 1: there is no CA yet, or it cannot be read. 2: usage or configuration."""
+    settings = chosen_settings(args)
+    trusted, untrusted = ca_files(settings, state_directory(settings.instance))
+    try:
+        if args.what == "export":
+            sys.stdout.write(_first(trusted))
+        else:
+            print("\n".join([*describe(trusted), "", *describe(untrusted)]))
+    except (CertificateError, KeyFileError, MissingLibraryError) as error:
+        print(f"proxsmtp-tp: {printable(str(error))}", file=sys.stderr)
+        if trusted.ours and not trusted.certificate.exists():
+            print(f"proxsmtp-tp: {_when_made(needs_ca(settings))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _when_made(needed: bool) -> str:
+    if needed:
+        return "it is made when the daemon starts for the first time"
+    return "none is needed: it is made where `Tls: terminate` has no TlsCertificate for all servers"
+
+
+def _first(files: CaFiles) -> str:
+    """The certificate of the CA itself, in PEM. Raises KeyFileError."""
+    text = read_certificates(files.certificate).decode("ascii", "replace")
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    found = text[text.find(begin) :].partition(end)
+    if not found[1] or not found[0].startswith(begin):
+        raise KeyFileError(f"{files.certificate}: there is no certificate in PEM in it")
+    return f"{found[0]}{end}\n"
+
+
+def describe(files: CaFiles) -> list[str]:
+    """One CA, for people. Raises KeyFileError, CertificateError."""
+    pem = _first(files)
+    certificate = certificates_of(pem.encode(), str(files.certificate))[0]
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()
+    end = end_of(certificate)
+    what = "verified servers: clients must trust it" if files.trusted else "other servers: no client may trust it"
+    lines = [
+        f"CA for {what}",
+        f"  file      {files.certificate}",
+        f"  subject   {certificate.subject.rfc4514_string()}",
+        f"  until     {end:%Y-%m-%d} ({(end - dt.datetime.now(dt.UTC)).days} days)",
+        f"  SHA-256   {':'.join(digest[at : at + 2] for at in range(0, len(digest), 2))}",
+    ]
+    return [printable(line) for line in lines]

@@ -1,0 +1,160 @@
+"""What the connections of one worker need for TLS: contexts, certificates, checks of servers, places for handshakes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from proxsmtp_tp.certificates import names
+from proxsmtp_tp.certificates.examining import Finding, examine, examine_dane
+from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError
+from proxsmtp_tp.config.settings import TlsDane
+from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel
+from proxsmtp_tp.net.handshake_limits import Busy, Handshake, HandshakeLimits
+from proxsmtp_tp.net.tls_certificates import Certificates
+from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts, server_context
+from proxsmtp_tp.net.tls_resolver import Dane, Resolver, local_nameservers
+from proxsmtp_tp.tls.facts import Verified
+from proxsmtp_tp.tls.levels import TlsaState
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Collection, Sequence
+
+    from proxsmtp_tp.certificates.material import Material
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.config.tls_lines import UpstreamRule
+    from proxsmtp_tp.net.tls_certificates import WorkerKeys
+
+
+log = logging.getLogger(__name__)
+
+NO_DANE = Dane(TlsaState.NONE)
+
+
+class CertificateSource(Protocol):
+    """Where the context of a client's leg comes from (`tls_certificates.Certificates`)."""
+
+    async def context(
+        self, server_names: tuple[str, ...], verified: bool, server_ip: str, port: int, versions: Collection[int] = ()
+    ) -> ssl.SSLContext:
+        """Raises CertificateError."""
+
+
+class ClientContextMaker:
+    """Makes the contexts that `tls_certificates.Certificates` gives out; keeps them by certificate."""
+
+    def __init__(self) -> None:
+        self._contexts = ClientContexts()
+
+    def __call__(self, material: Material, versions: Collection[int]) -> ssl.SSLContext:
+        """ValueError: the certificate cannot be used; says why."""
+        return self._contexts.get(Certificate(material.chain, material.key), versions)
+
+
+class WorkerTls:
+    """One for each worker that has Tls lines."""
+
+    def __init__(
+        self,
+        certificates: CertificateSource,
+        anchors: Anchors | None,
+        handshakes: HandshakeLimits,
+        resolver: Resolver | None = None,
+        *,
+        asks_for_names: bool = False,
+    ) -> None:
+        """`anchors`: the CAs that verify servers; None: no server is verified. `resolver`: for TLSA records; None:
+        nobody has any. `asks_for_names`: TlsDane wants to know of each name that a client says.
+        """
+        self._resolver = resolver
+        self.asks_for_names = asks_for_names and resolver is not None
+        self.certificates = certificates
+        self.handshakes = handshakes
+        self.server_context = server_context(verify=False)
+        """For all legs to servers: the handshake asks for no proof, `examine` looks at the certificate behind it."""
+        self._anchors = anchors
+
+    def examine(self, chain: Sequence[bytes], name: str, rule: UpstreamRule, dane: Dane = NO_DANE) -> Finding:
+        """What the server's certificates (DER) prove. `name`: in our hello; `match` of the rule comes first."""
+        if dane.state is TlsaState.USABLE:
+            return examine_dane(chain, dane.names, dane.records)
+        if self._anchors is None:
+            found = names.dns_names(chain[0]) if chain else ()
+            return Finding(Verified.NO, "there is no CA to check it with", found)
+        wanted = rule.match or ((name,) if name else ())
+        return examine(chain, wanted, self._anchors)
+
+    async def dane_of_level(self, rule: UpstreamRule, name: str, port: int, server: str) -> Dane:
+        """The TLSA records of a server, where UpstreamTls asks for them.
+
+        A name of a client that is not the server's own is no evidence: then there are none.
+        """
+        if rule.level is not TlsLevel.DANE or not name:
+            return NO_DANE
+        found = await self.look_up(name, port, server)
+        return found if found.bound or found.state is TlsaState.FAILED else NO_DANE
+
+    async def look_up(self, name: str, port: int, server: str) -> Dane:
+        """What DNS says of a server's name; never raises."""
+        return NO_DANE if self._resolver is None else await self._resolver.look_up(name, port, server)
+
+
+def make_worker_tls(settings: Settings, keys: WorkerKeys) -> WorkerTls | None:
+    """What a worker's connections need; None: there are no Tls lines."""
+    if not settings.tls:
+        return None
+    try:
+        anchors = Anchors(Path(settings.upstream_ca_file) if settings.upstream_ca_file else None)
+    except PathCheckError as error:  # the file has been changed since it was checked
+        log.error("no server can be verified: %s", error)  # noqa: TRY400  (the text says all)
+        anchors = None
+    dane = any(rule.level is TlsLevel.DANE for rule in settings.upstream_tls)
+    terminates = any(rule.action is TlsAction.TERMINATE for rule in settings.tls)
+    asks = terminates and settings.tls_dane is not TlsDane.TERMINATE
+    servers = local_nameservers() if dane or asks else ()
+    return WorkerTls(
+        Certificates(keys, ClientContextMaker()),
+        anchors,
+        HandshakeLimits(settings.tls_handshakes, settings.tls_client_handshakes),
+        Resolver(servers) if servers else None,
+        asks_for_names=asks,
+    )
+
+
+def hello_name(client_name: str, rule: UpstreamRule) -> str:
+    """The server name in our hello: the client's own, otherwise the one of the rule."""
+    if client_name or rule.server_name:
+        return client_name or rule.server_name
+    return next((name for name in rule.match if not name.startswith("*.")), "")
+
+
+def certificate_names(client_name: str, finding: Finding) -> tuple[str, ...]:
+    """The names of the certificate that the client gets: a name of its own wish only if the server has it, too."""
+    wished = not finding.trusted or bool(names.first_match(finding.names, (client_name,)))
+    return ((client_name,) if client_name and wished else ()) + finding.names
+
+
+class Place:
+    """A connection's place for a handshake (`session.limits.HandshakePlace`)."""
+
+    def __init__(self, limits: HandshakeLimits, client_ip: str) -> None:
+        self._limits = limits
+        self._client_ip = client_ip
+        self._taken: Handshake | None = None
+
+    def begin(self) -> str:
+        """Take a place, if this connection has none; returns why there is none."""
+        if self._taken is None:
+            taken = self._limits.begin(self._client_ip)
+            if isinstance(taken, Busy):
+                return taken.value
+            self._taken = taken
+        return ""
+
+    def end(self) -> None:
+        """Give it back. Idempotent."""
+        if self._taken is not None:
+            self._taken.end()
+            self._taken = None

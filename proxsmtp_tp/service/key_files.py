@@ -1,0 +1,142 @@
+"""Files of certificates and keys (PEM): who may read a key, our two CAs, and own certificates.
+
+A key of a CA may be read by its owner only. Started as root, the daemon makes its CAs as root, before it becomes its
+user: no worker and no filter can read their keys. The key of an own certificate is in every worker; its file may also
+be read by the group of the daemon's user, so that a reload can read it again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from proxsmtp_tp.certificates.libraries import load
+from proxsmtp_tp.certificates.material import CertificateError, Material
+from proxsmtp_tp.certificates.pem import certificates_of, end_of, public_octets
+from proxsmtp_tp.net.tls_certificates import OwnCertificate
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Collection
+
+    from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.config.tls_files import CertificateLine
+
+FOLDER: Final = "tls"
+"""In the state directory, for the CAs that we make."""
+FILE_MAX: Final = 1 << 20
+"""Octets: a chain of certificates has some thousand."""
+
+
+class KeyFileError(Exception):
+    """A file cannot be used. The text says what to do."""
+
+
+class NotReadableError(KeyFileError):
+    """The file is not there, or this user may not read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaFiles:
+    """The files of a CA. `ours`: we make it where it is missing. `trusted`: clients trust it."""
+
+    certificate: Path
+    key: Path
+    ours: bool
+    trusted: bool
+
+
+def ca_files(settings: Settings, kept: Path) -> tuple[CaFiles, CaFiles]:
+    """The CA that clients trust, and the untrusted one. `kept` is the state directory."""
+    found = []
+    for given, trusted in ((settings.tls_ca, True), (settings.tls_untrusted_ca, False)):
+        if given is not None:
+            found.append(CaFiles(Path(given.certificate), Path(given.key), False, trusted))
+            continue
+        name = "ca" if trusted else "untrusted-ca"
+        found.append(CaFiles(kept / FOLDER / f"{name}.pem", kept / FOLDER / f"{name}.key", True, trusted))
+    return found[0], found[1]
+
+
+def open_key(path: Path, groups: Collection[int] = ()) -> int:
+    """A descriptor of a key's file that only its owner may read, or a group in `groups`. Raises KeyFileError."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotReadableError(f"{path}: {error.strerror}") from None
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise KeyFileError(f"{path}: no file")
+        group_reads = stat.S_IRGRP if found.st_gid in groups else 0
+        if stat.S_IMODE(found.st_mode) & 0o077 & ~group_reads:
+            raise KeyFileError(f"{path}: others may read this key: chmod 600 {path}")
+        if found.st_uid not in {0, os.geteuid()} and os.geteuid() == 0 and not groups:
+            raise KeyFileError(f"{path}: the key of a CA must belong to root: chown root {path}")
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
+
+
+def read_all(descriptor: int) -> bytes:
+    """The whole file, at most FILE_MAX octets."""
+    return os.pread(descriptor, FILE_MAX, 0)
+
+
+def read_certificates(path: Path) -> bytes:
+    """Raises KeyFileError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(FILE_MAX)
+    except OSError as error:
+        raise NotReadableError(f"{path}: {error.strerror}") from None
+
+
+def read_own(line: CertificateLine, groups: Collection[int], now: dt.datetime) -> OwnCertificate:
+    """An own certificate, checked: the key is that of the certificate, which is valid now. Raises KeyFileError."""
+    certificate, key = Path(line.files.certificate), Path(line.files.key)
+    descriptor = open_key(key, groups)
+    try:
+        key_pem = read_all(descriptor)
+    finally:
+        os.close(descriptor)
+    chain = read_certificates(certificate)
+    try:
+        leaf = certificates_of(chain, str(certificate))[0]
+        if public_octets(_loaded(key_pem, key).public_key()) != public_octets(leaf.public_key()):
+            raise KeyFileError(f"{key}: this is not the key of {certificate}")
+    except CertificateError as error:
+        raise KeyFileError(str(error)) from None
+    ends = end_of(leaf)
+    if ends <= now:
+        raise KeyFileError(f"{certificate}: it has expired on {ends:%Y-%m-%d}: renew it")
+    return OwnCertificate(Material(chain, key_pem, ends.timestamp()), line.servers)
+
+
+def _loaded(pem: bytes, path: Path) -> Any:
+    forms = load("cryptography.hazmat.primitives.serialization", "TlsCertificate")
+    try:
+        return forms.load_pem_private_key(pem, password=None)
+    except (TypeError, ValueError) as error:
+        raise KeyFileError(f"{path}: no key without a passphrase can be read from it: {error}") from None
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Make a file in one step; an older one is replaced. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    with suppress(FileNotFoundError):
+        new.unlink()
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    new.rename(path)

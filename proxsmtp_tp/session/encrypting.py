@@ -1,0 +1,111 @@
+"""UpstreamTls for a client that stays in clear: the server's leg gets TLS before the first address or login goes to it.
+
+The client's MAIL or AUTH waits for our STARTTLS, the handshake, and our EHLO within TLS. Where TLS is demanded and
+cannot be had, the client gets 451 or 421, and nothing goes to the server in clear.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.session import effects, starttls
+from proxsmtp_tp.session.parts import PendingReply
+from proxsmtp_tp.session.state import Expect, Phase
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.capabilities import Capabilities, rewrite_ehlo
+from proxsmtp_tp.smtp.commands import AUTH_VERBS
+from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
+from proxsmtp_tp.telemetry.quoting import shown as quoted_reply
+from proxsmtp_tp.tls.facts import Side
+from proxsmtp_tp.tls.levels import Demand, TlsaState
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session import events
+    from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.smtp.commands import Command
+    from proxsmtp_tp.smtp.replies import Reply
+
+_ENCRYPTED_FIRST = frozenset({b"MAIL", b"SEND", b"SOML", b"SAML", b"RCPT"}) | AUTH_VERBS
+"""Commands that carry addresses, messages or logins: none of them goes to the server in clear."""
+
+
+def encrypts_first(d: Dialogue, said: Command) -> bool:
+    """Whether this command must wait until the server's leg has TLS. SmtpError: it never will."""
+    if said.verb not in _ENCRYPTED_FIRST or d.tls.server is not None:
+        return False
+    wanted = _demand_in_clear(d)
+    if not wanted.wants_tls:
+        return False
+    if b"STARTTLS" not in d.capabilities.keywords:
+        outcome = wanted.not_offered()
+        d.log_once(b"UpstreamTls", f"client={d.client}, server={d.server}: no TLS: {outcome.reason}", logging.WARNING)
+        raise SmtpError(outcome.refusal or answers.UPSTREAM_TLS_NOT_OFFERED)
+    if d.options.xclient:
+        text = "no TLS: UpstreamTls does not encrypt for clients in clear with XClient"
+        d.log_once(b"UpstreamTls", f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+        raise SmtpError(answers.UPSTREAM_TLS_FAILED)
+    if d.tls.place is not None and (busy := d.tls.place.begin()):
+        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING)
+        raise SmtpError(answers.TLS_BUSY)
+    d.tls.waiting = said
+    d.ask(PendingReply(Expect.OUR_STARTTLS, b"STARTTLS\r\n"))
+    return True
+
+
+def _demand_in_clear(d: Dialogue, tlsa: TlsaState = TlsaState.NONE) -> Demand:
+    return Demand(d.options.upstream_tls.rule_for(starttls.address(d), d.tls.port), tlsa=tlsa)
+
+
+def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
+    """The server's reply to our own STARTTLS."""
+    where = f"client={d.client}, server={d.server}"
+    if not reply.positive:
+        d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {quoted_reply(reply.wire)}", logging.WARNING)
+        d.tls.give_place_back()
+        d.tls.waiting = None
+        d.pass_on(answers.UPSTREAM_TLS_FAILED)
+    elif len(d.replies):
+        d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR)
+        d.drop_server(abort=True)
+        d.end(answers.SERVER_BEHIND_STARTTLS)
+    else:
+        d.phase = Phase.ENCRYPTING
+        rule = _demand_in_clear(d).rule
+        d.effects.append(effects.StartServerTls("", rule))
+
+
+def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
+    """TlsStarted in ENCRYPTING: say EHLO again, then the command that has waited."""
+    wanted = _demand_in_clear(d, event.tlsa)
+    outcome = wanted.unknown or wanted.handshake_done(event.facts.verified)
+    if outcome.refusal is not None:
+        _end_unencrypted(d, outcome.refusal, outcome.reason)
+        return
+    d.tls.give_place_back()
+    d.tls.server = event.facts
+    d.phase = Phase.COMMAND
+    d.replies = ReplyReader()
+    d.capabilities = Capabilities()
+    d.log(f"client={d.client}, server={d.server}: TLS with the server only: {event.facts.log_value(Side.SERVER)}")
+    d.ask(PendingReply(Expect.OUR_EHLO_IN_TLS, b"EHLO " + d.helo + b"\r\n"))
+
+
+def not_encrypted(d: Dialogue, event: events.TlsFailed) -> None:
+    """TlsFailed in ENCRYPTING."""
+    outcome = _demand_in_clear(d, event.tlsa).failed(event.reason)
+    _end_unencrypted(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason)
+
+
+def _end_unencrypted(d: Dialogue, refusal: Reply, reason: str) -> None:
+    d.log(f"client={d.client}, server={d.server}: no TLS with the server: {reason}: closing", logging.WARNING)
+    d.drop_server(abort=True)
+    d.end(answers.closing(refusal))
+
+
+def our_ehlo_in_tls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
+    """The server's reply to our EHLO within TLS: the client is not told, and its command goes on."""
+    if reply.positive:
+        d.capabilities = rewrite_ehlo(reply, hide_name=None)[1]
+    else:
+        _end_unencrypted(d, answers.UPSTREAM_TLS_FAILED, f"EHLO within TLS is refused: {quoted_reply(reply.wire)}")

@@ -1,0 +1,315 @@
+"""STARTTLS (RFC 3207), where a Tls line of the configuration says more than strip.
+
+The client's STARTTLS goes to the server, the server's 220 to the client, and then the client's hello decides:
+
+pass       both sides keep their own TLS, and nothing is judged any more
+terminate  first TLS with the server, then TLS with the client; then both begin a new session (RFC 3207 section 4.2)
+refuse     an alert, and the end
+
+No octet that came in clear is acted on after STARTTLS: octets of the client behind it, or of the server behind its 220,
+end the connection. From the 220 on nothing more is said in clear to either side.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.config.settings import TlsDane
+from proxsmtp_tp.session import effects
+from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
+from proxsmtp_tp.session.state import Expect, Phase
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.capabilities import Capabilities, TlsShown
+from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
+from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
+from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
+from proxsmtp_tp.telemetry.quoting import shown as quoted_reply
+from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
+from proxsmtp_tp.tls.levels import Demand, TlsaState
+from proxsmtp_tp.tls.policy import TlsAction
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session import events
+    from proxsmtp_tp.session.dialogue import Dialogue
+    from proxsmtp_tp.smtp.commands import Command
+    from proxsmtp_tp.smtp.replies import Reply
+
+ACCESS_DENIED = 49
+"""The alert for a hello that the configuration refuses: RFC 8446 section 6.2."""
+
+NO_APPLICATION_PROTOCOL = 120
+"""The alert for a client that speaks other protocols only (RFC 7301 section 3.2): a browser, for example, that somebody
+has sent here, must not get our certificate for its own purposes (ALPACA)."""
+
+_SMTP = b"smtp"
+
+_KNOWN = frozenset({Verified.NAME, Verified.DANE})
+"""Somebody vouches that the server is the one that the client named."""
+
+
+# Before STARTTLS.
+
+
+def connected(d: Dialogue, port: int) -> None:
+    """The server is known: find the Tls lines that fit."""
+    d.tls.port = port
+    if d.options.tls is not None:
+        d.tls.candidates = d.options.tls.by_address(d.client, address(d), port)
+
+
+def address(d: Dialogue) -> str:
+    """The server's address for the policy; "": it is a unix socket."""
+    return "" if d.server.startswith("/") else d.server
+
+
+def in_policy(d: Dialogue) -> bool:
+    """Whether a Tls line other than strip may apply; otherwise STARTTLS is removed."""
+    candidates = d.tls.candidates
+    return candidates is not None and any(each.action is not TlsAction.STRIP for each in candidates.decisions)
+
+
+def shown(d: Dialogue) -> TlsShown:
+    """What the client sees of TLS in the reply to EHLO."""
+    if d.tls.client is not None:
+        return TlsShown.VERIFIED if verified(d) else TlsShown.STARTED
+    if d.tls.server is not None:
+        return TlsShown.SERVER_ONLY
+    return TlsShown.OFFERED if in_policy(d) else TlsShown.REMOVED
+
+
+def verified(d: Dialogue) -> bool:
+    """Whether both legs have TLS, and the server is known by its certificate: then REQUIRETLS can be honoured."""
+    return d.tls.client is not None and d.tls.server is not None and d.tls.server.verified in _KNOWN
+
+
+# STARTTLS.
+
+
+def command(d: Dialogue, said: Command) -> None:
+    """The client's STARTTLS. SmtpError: it is refused with this reply."""
+    if d.tls.client is not None:
+        raise SmtpError(answers.TLS_ALREADY)
+    if b"STARTTLS" not in d.capabilities.keywords:
+        raise SmtpError(answers.TLS_NOT_OFFERED)
+    if said.argument:
+        raise SmtpError(answers.STARTTLS_SYNTAX)
+    if len(d.lines):
+        d.log(f"client={d.client}: octets behind STARTTLS: closing", logging.WARNING)
+        d.end_after_replies = answers.BEHIND_STARTTLS
+        return
+    certain = d.tls.candidates.certain if d.tls.candidates is not None else None
+    if certain is not None and certain.action is TlsAction.REFUSE:
+        d.log(f"client={d.client}, server={d.server}: STARTTLS is refused (Tls: {certain.rule})", logging.WARNING)
+        d.end_after_replies = answers.TLS_REFUSED
+        return
+    if d.tls.place is not None and (busy := d.tls.place.begin()):
+        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING)
+        raise SmtpError(answers.TLS_BUSY)
+    d.ask(PendingReply(Expect.STARTTLS, said.line))
+
+
+def replied(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
+    """The server's reply to STARTTLS. After a refusal the client may go on in clear, or not (UpstreamTls)."""
+    where = f"client={d.client}, server={d.server}"
+    if not reply.positive:
+        d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {quoted_reply(reply.wire)}", logging.WARNING)
+        d.tls.give_place_back()
+        d.pass_on(reply)
+    elif len(d.replies):
+        d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR)
+        d.drop_server(abort=True)
+        d.end(answers.SERVER_BEHIND_STARTTLS)
+    elif len(d.lines):  # they came while the server was asked
+        d.log(f"client={d.client}: octets behind STARTTLS: closing", logging.WARNING)
+        d.drop_server(abort=True)
+        d.end(answers.BEHIND_STARTTLS)
+    elif d.client_gone:
+        d.drop_server(abort=True)
+        d.end(None)
+    else:
+        d.pass_on(reply)
+        d.phase = Phase.STARTING_TLS
+        d.effects.append(effects.PeekClientHello())
+
+
+# After the 220.
+
+
+def client_in_clear(d: Dialogue, _event: events.ClientData) -> None:
+    """ClientData in STARTING_TLS: octets that were read before the driver began to look for the hello."""
+    _fails(d, "the client goes on in clear after STARTTLS")
+
+
+def server_in_clear(d: Dialogue, _event: events.ServerData) -> None:
+    """ServerData in STARTING_TLS and ENCRYPTING: the server says something in clear, or by TLS before it was asked."""
+    _fails(d, "the server sends octets behind its reply to STARTTLS", answers.SERVER_BEHIND_STARTTLS)
+
+
+def client_closed(d: Dialogue, _event: events.ClientClosed) -> None:
+    """ClientClosed in STARTING_TLS. A half close is no different: TLS needs both directions."""
+    d.client_gone = True
+    _fails(d, "the client left while TLS was started")
+
+
+def server_closed(d: Dialogue, _event: events.ServerClosed) -> None:
+    """ServerClosed in STARTING_TLS. A client whose own TLS starts hears it within that."""
+    if d.server_gone:
+        return  # we have closed this connection ourselves
+    d.server_gone = d.record.server_left = True
+    if d.tls.server is None:
+        _fails(d, "the server left while TLS was started")
+    else:
+        d.tls.server, d.tls.refusal = None, answers.SERVER_LOST
+
+
+def no_hello(d: Dialogue, event: events.ClientHelloFailed) -> None:
+    """ClientHelloFailed: the client asked for TLS, and sends something else."""
+    _fails(d, f"the client does not begin TLS after STARTTLS: {event.reason}")
+
+
+def _fails(d: Dialogue, why: str, last: Reply | None = None) -> None:
+    """`last`: for a client that is in clear; one that expects TLS gets nothing (`Dialogue.end`)."""
+    d.log(f"client={d.client}, server={d.server}: {why}: closing", logging.WARNING)
+    d.drop_server(abort=True)
+    d.end(last)
+
+
+def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
+    """ClientHelloSeen: decide."""
+    if d.options.tls is None:
+        raise RuntimeError("a ClientHello without a TLS policy")
+    d.tls.name = event.hello.server_name
+    decision = d.options.tls.decide(d.client, address(d), d.tls.port, event.hello.reliable_name)
+    d.tls.rule = decision.rule
+    dane = d.options.tls_dane if event.dane and decision.action is TlsAction.TERMINATE else TlsDane.TERMINATE
+    if dane is TlsDane.REFUSE:
+        text = f"TLS is refused: the server's name has TLSA records (TlsDane): sni={_name(d)}"
+        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+        d.effects.append(effects.RefuseTls(ACCESS_DENIED))
+        d.end(None)
+    elif decision.action is TlsAction.PASS or dane is TlsDane.PASS:
+        if dane is TlsDane.PASS:
+            d.tls.rule = f"{decision.rule}, TlsDane: pass"
+        d.phase = Phase.PASSING
+        d.tls.give_place_back()
+        d.effects.append(effects.PassTls())
+    elif decision.action is TlsAction.TERMINATE and event.hello.alpn and _SMTP not in event.hello.alpn:
+        d.effects.append(effects.RefuseTls(NO_APPLICATION_PROTOCOL))
+        _fails(d, "the client's TLS is for another protocol (ALPN)")
+    elif decision.action is TlsAction.TERMINATE:
+        d.effects.append(effects.StartServerTls(d.tls.name, demand(d).rule))
+    else:
+        text = f"TLS is refused by the server name (Tls: {decision.rule}): sni={_name(d)}"
+        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+        d.effects.append(effects.RefuseTls(ACCESS_DENIED))
+        d.end(None)
+
+
+def _name(d: Dialogue) -> str:
+    """The server name, for the log. It is the client's word, and no more than a name (`ClientHello`)."""
+    return d.tls.name or "-"
+
+
+# Both legs are terminated.
+
+
+def demand(d: Dialogue, tlsa: TlsaState = TlsaState.NONE) -> Demand:
+    """What the server's leg must have; with an own TLS of the client at least encrypt."""
+    return Demand(d.options.upstream_tls.rule_for(address(d), d.tls.port), client_tls=True, tlsa=tlsa)
+
+
+def started(d: Dialogue, event: events.TlsStarted) -> None:
+    """TlsStarted: after the server's side comes the client's, then the new session."""
+    if event.side is Side.SERVER:
+        _server_started(d, event)
+    elif d.tls.server is None and d.tls.refusal is None:
+        raise RuntimeError("TLS with the client before TLS with the server")
+    else:
+        _client_started(d, event.facts)
+
+
+def _server_started(d: Dialogue, event: events.TlsStarted) -> None:
+    d.tls.server = facts = event.facts
+    wanted = demand(d, event.tlsa)
+    outcome = wanted.unknown or wanted.handshake_done(facts.verified)
+    if outcome.refusal is not None:
+        _refuse_inside(d, outcome.refusal, outcome.reason)
+    else:
+        d.effects.append(effects.StartClientTls(verified=facts.verified in _KNOWN))
+
+
+def failed(d: Dialogue, event: events.TlsFailed) -> None:
+    """TlsFailed: never clear again. The client hears of the server's failure by a reply within its own TLS."""
+    if event.side is Side.CLIENT:
+        _fails(d, f"TLS with the client failed: {event.reason}")
+        return
+    outcome = demand(d, event.tlsa).failed(f"TLS with the server failed: {event.reason}")
+    _refuse_inside(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason)
+
+
+def _refuse_inside(d: Dialogue, refusal: Reply, reason: str) -> None:
+    """Start TLS with the client, only to say why the session ends. An alert would tell it nothing, and some clients
+    then try again in clear (Postfix with level may).
+    """
+    text = f"TLS is started with the client only to refuse it: {reason}; sni={_name(d)}"
+    d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+    d.tls.refusal = answers.closing(refusal)
+    d.tls.server = None
+    d.drop_server(abort=True)
+    d.effects.append(effects.StartClientTls(verified=False))
+
+
+def _client_started(d: Dialogue, facts: TlsFacts) -> None:
+    d.tls.client = facts
+    d.phase = Phase.COMMAND
+    d.tls.give_place_back()
+    _forget(d)
+    if d.tls.refusal is not None:
+        d.end(d.tls.refusal)
+    elif d.tls.server is not None:
+        legs = f"client_tls={facts.log_value(Side.CLIENT)}, server_tls={d.tls.server.log_value(Side.SERVER)}"
+        d.log(f"client={d.client}, server={d.server}: TLS is terminated: {legs}, sni={_name(d)}")
+
+
+def _forget(d: Dialogue) -> None:
+    """Forget all that was said in clear (RFC 3207 section 4.2); the server forgets it, too. Only counters of errors
+    stay.
+    """
+    d.new_transaction()
+    d.lines, d.replies = LineBuffer(AUTH_LIMIT), ReplyReader()
+    d.outstanding.clear()
+    d.queued.clear()
+    d.sync = False
+    d.capabilities = Capabilities()
+    d.ours, d.removed = OwnCommands(), RemovedOffers()
+    d.helo = b""
+    d.ident_refused = d.authenticated = False
+    d.login, d.login_exchange = NO_LOGIN, LoginExchange(b"")
+    d.xclient_sent = False
+    d.client_known = not d.options.xclient
+    bypass, d.data = d.data.bypass, DataCommand()
+    d.data.bypass = bypass
+    d.flow.asked_octets = 0
+
+
+# The client's TLS is passed on.
+
+
+def peer_of_passed_lost(d: Dialogue, _event: events.ClientClosed | events.ServerClosed) -> None:
+    """The driver tells the end of a passed connection by PassingEnded, before its transports are gone."""
+    _end_passed(d)
+
+
+def passing_ended(d: Dialogue, event: events.PassingEnded) -> None:
+    """PassingEnded: the one log line of a passed connection."""
+    octets = f"from_client={event.from_client}, from_server={event.from_server}, sni={_name(d)}"
+    d.log(f"client={d.client}, server={d.server}: TLS passed on, not judged (Tls: {d.tls.rule}): {octets}")
+    if event.reason:
+        d.log(f"client={d.client}, server={d.server}: the passed connection is reset: {event.reason}", logging.WARNING)
+    _end_passed(d, reset=bool(event.reason))
+
+
+def _end_passed(d: Dialogue, *, reset: bool = False) -> None:
+    d.drop_server(abort=reset)
+    d.end(None, reset=reset)

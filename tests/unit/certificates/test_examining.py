@@ -1,0 +1,142 @@
+"""What the certificate of a server proves."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.certificates.examining import examine, examine_dane
+from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError, check_below
+from proxsmtp_tp.tls.facts import Verified
+from proxsmtp_tp.tls.tlsa import Tlsa, public_key_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.certificates.fixtures import Ca
+
+PAST = dt.datetime.now(dt.UTC) - dt.timedelta(days=200)
+
+
+def test_a_certificate_of_a_trusted_ca_for_the_name(ca: Ca) -> None:
+    found = examine([ca.leaf("mx.example.org", "mail.example.org")], ["mail.example.org"], ca.anchors)
+    assert (found.verified, found.reason) == (Verified.NAME, "")
+    assert found.names == ("mx.example.org", "mail.example.org")
+    assert found.trusted
+
+
+def test_a_certificate_of_another_ca(ca: Ca, other_ca: Ca) -> None:
+    found = examine([other_ca.leaf("mx.example.org")], ["mx.example.org"], ca.anchors)
+    assert (found.verified, found.reason) == (Verified.NO, "unable to get local issuer certificate")
+    assert not found.trusted
+
+
+def test_a_certificate_for_another_name(ca: Ca) -> None:
+    found = examine([ca.leaf("a.example", "b.example", "c.example", "d.example")], ["mx.example.org"], ca.anchors)
+    assert found.verified is Verified.TRUSTED
+    assert found.reason == "it is for a.example, b.example, c.example and 1 more, not for mx.example.org"
+    assert not found.trusted
+
+
+def test_without_a_name_nothing_is_verified(ca: Ca) -> None:
+    found = examine([ca.leaf("mx.example.org")], [], ca.anchors)
+    assert found.verified is Verified.TRUSTED
+    assert not found.trusted
+
+
+def test_an_expired_certificate(ca: Ca) -> None:
+    found = examine([ca.leaf("mx.example.org", now=PAST)], ["mx.example.org"], ca.anchors)
+    assert (found.verified, found.reason) == (Verified.NO, "certificate has expired")
+
+
+def test_a_ca_is_no_server(ca: Ca) -> None:
+    assert ca.anchors.check([ca.der]) != ""
+
+
+@pytest.mark.parametrize("chain", [[], [b""], [b"\x30\x80\0\0"], [b"\xff" * 100]])
+def test_what_is_no_certificate_is_not_verified(ca: Ca, chain: list[bytes]) -> None:
+    assert examine(chain, ["mx.example.org"], ca.anchors).verified is Verified.NO
+
+
+def test_octets_behind_a_certificate_make_it_none(ca: Ca) -> None:
+    leaf = ca.leaf("mx.example.org")
+    assert ca.anchors.check([leaf]) == ""
+    assert ca.anchors.check([leaf + b"\0"]) == "a certificate cannot be read"
+    assert ca.anchors.check([leaf, ca.der + b"\0"]) == "a certificate cannot be read"
+
+
+def test_a_chain_without_an_end_is_not_looked_at(ca: Ca) -> None:
+    assert ca.anchors.check([ca.leaf("mx.example.org"), *[ca.der] * 16]) == "more than 16 certificates"
+
+
+def test_a_path_below_one_certificate_of_the_chain(ca: Ca, other_ca: Ca) -> None:
+    leaf = ca.leaf("mx.example.org")
+    assert check_below(ca.der, [leaf, ca.der]) == ""
+    assert check_below(other_ca.der, [leaf, other_ca.der]) != ""
+    assert check_below(b"nothing", [leaf]) == "a certificate cannot be read"
+
+
+def test_a_file_without_certificates(tmp_path: Path) -> None:
+    with pytest.raises(PathCheckError, match=r"missing\.pem"):
+        Anchors(tmp_path / "missing.pem")
+
+
+def test_the_cas_of_the_system_do_not_trust_ours(ca: Ca) -> None:
+    assert examine([ca.leaf("mx.example.org"), ca.der], ["mx.example.org"], Anchors()).verified is Verified.NO
+
+
+def record(usage: int, selector: int, certificate: bytes) -> Tlsa:
+    """A TLSA record with SHA-256 for a certificate, or its key."""
+    data = public_key_of(certificate) if selector else certificate
+    return Tlsa(usage, selector, 1, hashlib.sha256(data).digest())
+
+
+@pytest.mark.parametrize("selector", [0, 1])
+def test_dane_ee_compares_the_certificate_without_name_date_and_path(ca: Ca, selector: int) -> None:
+    leaf = ca.leaf("other.example", now=PAST)
+    assert examine_dane([leaf], ["mx.example.org"], [record(3, selector, leaf)]).verified is Verified.DANE
+
+
+def test_dane_ee_is_for_the_servers_certificate_only(ca: Ca) -> None:
+    found = examine_dane([ca.leaf("mx.example.org"), ca.der], ["mx.example.org"], [record(3, 1, ca.der)])
+    assert (found.verified, found.reason) == (Verified.NO, "no TLSA record matches it")
+
+
+@pytest.mark.parametrize("selector", [0, 1])
+def test_dane_ta_needs_a_path_and_a_name(ca: Ca, selector: int) -> None:
+    records = [record(2, selector, ca.der)]
+    chain = [ca.leaf("mx.example.org"), ca.der]
+    assert examine_dane(chain, ["mx.example.org"], records).verified is Verified.DANE
+    other = examine_dane(chain, ["mx.example.net"], records)
+    assert other.verified is Verified.NO
+    assert other.reason.endswith("matches an issuer, but it is for mx.example.org, not for mx.example.net")
+
+
+def test_dane_ta_and_a_certificate_that_its_issuer_did_not_sign(ca: Ca, other_ca: Ca) -> None:
+    """Anybody can send the right issuer along."""
+    found = examine_dane([other_ca.leaf("mx.example.org"), ca.der], ["mx.example.org"], [record(2, 0, ca.der)])
+    assert found.verified is Verified.NO
+    assert found.reason.endswith("unable to get local issuer certificate")
+
+
+def test_dane_ta_and_an_expired_certificate(ca: Ca) -> None:
+    found = examine_dane([ca.leaf("mx.example.org", now=PAST), ca.der], ["mx.example.org"], [record(2, 0, ca.der)])
+    assert found.reason.endswith("certificate has expired")
+
+
+def test_dane_ta_is_no_pin_of_the_server_itself(ca: Ca) -> None:
+    leaf = ca.leaf("mx.example.org")
+    assert examine_dane([leaf], ["mx.example.org"], [record(2, 0, leaf)]).verified is Verified.NO
+
+
+def test_one_record_that_matches_is_enough(ca: Ca, other_ca: Ca) -> None:
+    leaf = ca.leaf("mx.example.org")
+    assert examine_dane([leaf], [], [record(3, 1, other_ca.der), record(3, 1, leaf)]).verified is Verified.DANE
+
+
+@pytest.mark.parametrize("chain", [[], [b"nothing"]])
+def test_dane_without_a_certificate(ca: Ca, chain: list[bytes]) -> None:
+    assert examine_dane(chain, ["mx.example.org"], [record(3, 1, ca.der)]).verified is Verified.NO

@@ -1,0 +1,80 @@
+"""tls-ca: the CA of an instance, for people and for trust stores."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.cli.main import main
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.config.tls_lines import TlsAction, TlsRule
+from proxsmtp_tp.service.key_files import ca_files
+from proxsmtp_tp.service.tls_keys import prepare_cas
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A configuration that needs a CA, which is not made yet."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    path = tmp_path / "d.conf"
+    path.write_text("Listen: 127.0.0.1:10025\nOutAddress: 127.0.0.1:25\nTls: terminate\n")
+    return str(path)
+
+
+def make(folder: Path) -> None:
+    """As the first start does."""
+    prepare_cas(ca_files(Settings(tls=(TlsRule(TlsAction.TERMINATE),)), folder / "state"))
+
+
+def test_export_is_the_certificate_that_clients_must_trust(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    assert main(["tls-ca", "export", "-f", file]) == 0
+    assert capsys.readouterr().out == (tmp_path / "state" / "tls" / "ca.pem").read_text()
+
+
+def test_show_names_both_with_their_fingerprints(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path)
+    assert main(["tls-ca", "show", "-f", file]) == 0
+    said = capsys.readouterr().out
+    assert "CA for verified servers: clients must trust it" in said
+    assert "CA for other servers: no client may trust it" in said
+    for name in ("ca", "untrusted-ca"):
+        path = tmp_path / "state" / "tls" / f"{name}.pem"
+        shown = subprocess.run(
+            ["openssl", "x509", "-in", path, "-noout", "-fingerprint", "-sha256"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stdout.strip().partition("=")[2] in said
+        assert str(path) in said
+
+
+@pytest.mark.parametrize("what", ["show", "export"])
+def test_before_the_first_start(file: str, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    assert main(["tls-ca", what, "-f", file]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "No such file or directory" in said.err
+    assert "it is made when the daemon starts for the first time" in said.err
+
+
+def test_where_none_is_needed(tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "d.conf").write_text("Listen: 127.0.0.1:10025\nOutAddress: 127.0.0.1:25\n")
+    assert main(["tls-ca", "export", "-f", file]) == 1
+    assert "none is needed" in capsys.readouterr().err
+
+
+def test_a_file_without_a_certificate(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path)
+    (tmp_path / "state" / "tls" / "ca.pem").write_text("nothing")
+    for what in ("show", "export"):
+        assert main(["tls-ca", what, "-f", file]) == 1
+        assert "there is no certificate in PEM in it" in capsys.readouterr().err

@@ -1,0 +1,373 @@
+"""STARTTLS over real sockets: terminated, passed, refused; what ends a connection, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
+from proxsmtp_tp.session.state import Reason
+from proxsmtp_tp.smtp import answers
+from tests.unit.net.dialogue import DOT, MESSAGE, meet
+from tests.unit.net.proxy_harness import Mx, StartProxy, until
+from tests.unit.net.tls_certificate import OneCertificate
+from tests.unit.net.tls_peers import READY, TlsPeer, asked, client_side, in_tls, server_side, terminated
+
+if TYPE_CHECKING:
+    from tests.unit.net.proxy_harness import Peer, ProxyHarness
+
+TERMINATE: dict[str, Any] = {"tls": parse_tls("terminate")}
+PASS: dict[str, Any] = {"tls": parse_tls("pass")}
+
+
+def source(harness: ProxyHarness) -> OneCertificate:
+    """Where the certificates come from."""
+    assert harness.proxy.context.tls is not None
+    found = harness.proxy.context.tls.certificates
+    assert isinstance(found, OneCertificate)
+    return found
+
+
+def running(harness: ProxyHarness) -> int:
+    """Handshakes that run now."""
+    assert harness.proxy.context.tls is not None
+    return harness.proxy.context.tls.handshakes.running
+
+
+async def send_one(client: Peer, server: Peer, text: str = DOT, heard: bytes = MESSAGE) -> None:
+    """One message by the filter."""
+    for command in ("MAIL FROM:<a@c.example>", "RCPT TO:<b@mx.example>"):
+        await client.say(command)
+        assert await server.line() == command.encode()
+        await server.say("250 ok")
+        assert await client.reply() == b"250 ok"
+    assert (await client.ask("DATA")).startswith(b"354")
+    await client.say(text)
+    assert await server.line() == b"DATA"
+    await server.say("354 go")
+    assert await server.text() == heard + b".\r\n"
+    await server.say("250 queued")
+    assert await client.reply() == b"250 queued"
+
+
+async def test_terminate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await terminated(harness, mx)
+        await send_one(client, server)
+        await send_one(client, server)
+        await client.say("QUIT")
+        assert await server.line() == b"QUIT"
+        await server.say("221 bye")
+        assert await client.reply() == b"221 bye"
+        assert await client.rest() == b""
+        assert client.goodbye
+        assert await server.rest() == b""
+        assert server.goodbye
+    assert source(harness).asked == [(("mx.example", "mx.example"), True)]
+    assert any("server_tls=TLSv1.3/verified, sni=mx.example" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("end", ["close_notify", "FIN alone"])
+async def test_tls_1_2_on_both_legs(end: str, start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        clear, other = await asked(harness, mx)
+        ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), server_side("mx.example", ssl.TLSVersion.TLSv1_2)
+        ours.check_hostname, ours.verify_mode = False, ssl.CERT_NONE
+        ours.maximum_version = ssl.TLSVersion.TLSv1_2
+        client = TlsPeer(clear, ours, server_side=False, name="mx.example")
+        server = TlsPeer(other, theirs, server_side=True, name=None)
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        assert client.tls.version() == server.tls.version() == "TLSv1.2"
+        await send_one(client, server)
+        if end == "close_notify":
+            await client.say_goodbye()
+        client.close()
+        await server.rest()
+        await harness.empty()
+
+
+async def test_pass(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **PASS) as harness:
+        client, server = in_tls(*await asked(harness, mx), ca="mx.example")
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await client.say("EHLO c.example\nMAIL FROM:<a@x>")
+        assert await server.line() == b"EHLO c.example"
+        assert await server.line() == b"MAIL FROM:<a@x>"
+        await server.say("250-REQUIRETLS\n250 ok")
+        assert await client.reply() == b"250-REQUIRETLS\r\n250 ok"
+        await client.say_goodbye()
+        client.finish()
+        assert await server.rest() == b""
+        assert server.goodbye
+        await server.say("221 bye")
+        server.close()
+        assert await client.rest() == b"221 bye\r\n"
+        await harness.empty()
+    assert any("TLS passed on, not judged (Tls: pass): from_client=" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_what_is_no_tls_is_not_passed_on(side: str, start_proxy: StartProxy) -> None:
+    """Attack 5: both peers agree on STARTTLS, and then speak plain SMTP."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **PASS) as harness:
+        client, server = in_tls(*await asked(harness, mx))
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        first, other = (client, server) if side == "client" else (server, client)
+        await super(TlsPeer, first).say("250 clear")
+        heard = bytes(other.heard)
+        assert await other.rest() == heard == b""
+        await harness.empty()
+        assert client.was_reset or side == "client"
+
+
+async def test_plain_smtp_behind_starttls_is_not_passed_on(start_proxy: StartProxy) -> None:
+    for tls in (PASS, TERMINATE):
+        async with Mx() as mx, start_proxy(mx, filter_command="cat", **tls) as harness:
+            client, server = await asked(harness, mx)
+            await client.say("EHLO c.example")
+            assert await server.rest() == b""
+            assert await client.rest() == b""
+            await harness.empty()
+
+
+async def test_a_server_that_answers_a_hello_in_clear(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **PASS) as harness:
+        client, server = await asked(harness, mx)
+        client = TlsPeer(client, client_side(), server_side=False, name="mx.example")
+        shaking = asyncio.create_task(client.shake())
+        assert await server._more()  # the hello
+        await server.say("250 I am in clear")
+        assert not await shaking
+        await harness.empty()
+
+
+async def test_refuse_by_name(start_proxy: StartProxy) -> None:
+    lines = parse_tls("refuse name=bad.example") + parse_tls("terminate")
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", tls=lines) as harness:
+        client, _ = in_tls(*await asked(harness, mx), name="bad.example")
+        assert not await client.shake()
+        assert "ACCESS_DENIED" in client.alert
+        await harness.empty()
+        await terminated(harness, mx)
+
+
+async def test_octets_behind_starttls_and_behind_the_220(start_proxy: StartProxy) -> None:
+    """Attacks 1 and 2."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await meet(harness, mx, "STARTTLS", "SIZE")
+        await client.say("STARTTLS\nMAIL FROM:<evil@x>")
+        assert await client.reply() == answers.BEHIND_STARTTLS.wire[:-2]
+        assert await client.rest() == b""
+        assert await server.line() == b"QUIT"
+        client, server = await meet(harness, mx, "STARTTLS", "SIZE")
+        await client.say("STARTTLS")
+        assert await server.line() == b"STARTTLS"
+        harness.errors_expected = True
+        await server.say(f"{READY}\n250 injected")
+        assert await client.reply() == answers.SERVER_BEHIND_STARTTLS.wire[:-2]
+        assert await client.rest() == b""
+        await harness.empty()
+
+
+async def test_a_message_in_pieces_and_a_large_one(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await terminated(harness, mx)
+        large = "Subject: large\n\n" + "\n".join("x" * 70 for _ in range(60_000))
+        await send_one(client, server, f"{large}\n.", large.replace("\n", "\r\n").encode() + b"\r\n")
+        client.close()
+        await harness.empty()
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["close_notify", "FIN alone"])
+async def test_the_end_within_a_message_is_never_the_end_of_it(half: bool, start_proxy: StartProxy) -> None:
+    """Attack 12."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await terminated(harness, mx)
+        for command in ("MAIL FROM:<a@c.example>", "RCPT TO:<b@mx.example>"):
+            await client.say(command)
+            assert await server.line() == command.encode()
+            await server.say("250 ok")
+            assert await client.reply() == b"250 ok"
+        assert (await client.ask("DATA")).startswith(b"354")
+        await client.say("Subject: cut\n\nhalf of a\n")
+        if half:
+            await client.say_goodbye()
+        client.finish()
+        assert await server.rest() in {b"", b"RSET\r\n", b"QUIT\r\n"}
+        await harness.empty()
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["close_notify", "FIN alone"])
+async def test_a_client_that_closes_its_half_still_gets_its_reply(clean: bool, start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await terminated(harness, mx)
+        await client.say("NOOP")
+        assert await server.line() == b"NOOP"
+        if clean:
+            await client.say_goodbye()
+        client.finish()
+        if clean:
+            await server.say("250 noop")
+            assert await client.rest() == b"250 noop\r\n"
+        else:
+            assert await client.rest() == b""
+        await harness.empty()
+
+
+async def test_a_server_that_leaves_within_tls(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await terminated(harness, mx)
+        server.close()
+        assert await client.reply() == answers.SERVER_LOST.wire[:-2]
+        assert await client.rest() == b""
+        assert client.goodbye
+
+
+async def test_a_server_whose_handshake_fails(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await asked(harness, mx)
+        client = TlsPeer(client, client_side(), server_side=False, name="mx.example")
+        shaking = asyncio.create_task(client.shake())
+        await server.say(bytes((21, 3, 3, 0, 2, 2, 40)))
+        assert await shaking
+        await client.say("EHLO c.example")
+        assert (await client.reply()).startswith(b"421 4.7.5 TLS is required, but TLS with the server failed")
+        assert await client.rest() == b""
+    assert source(harness).asked == [(("mx.example",), False)]
+
+
+async def test_a_server_that_is_not_verified(start_proxy: StartProxy) -> None:
+    lines = TERMINATE | {"upstream_tls": parse_upstream("verify")}
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
+        client, server = in_tls(*await asked(harness, mx), name="other.example")
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await client.say("EHLO c.example")
+        assert (await client.reply()).startswith(b"421 4.7.5 The certificate of the server is not verified")
+        assert await server.rest() == b""
+    assert source(harness).asked == [(("other.example", "mx.example"), False)]
+
+
+async def test_a_client_that_rejects_our_certificate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = in_tls(*await asked(harness, mx), ca="mx.example")
+        ours, theirs = await asyncio.gather(client.shake(), server.shake())
+        assert theirs
+        assert not ours
+        await harness.empty()
+    assert any("unknown CA: the client rejects our certificate" in line for line in caplog.messages)
+
+
+async def test_no_certificate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        source(harness).missing = "none"
+        client, server = in_tls(*await asked(harness, mx))
+        ours, theirs = await asyncio.gather(client.shake(), server.shake())
+        assert theirs
+        assert not ours
+        assert "INTERNAL_ERROR" in client.alert
+        await harness.empty()
+    assert any("there is no certificate for it: none" in line for line in caplog.messages)
+
+
+async def test_another_protocol_gets_no_certificate(start_proxy: StartProxy) -> None:
+    """Attack 9."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        peer, _ = await asked(harness, mx)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        client = TlsPeer(peer, context, server_side=False, name="mx.example")
+        assert not await client.shake()
+        assert client.raw == bytes((21, 3, 3, 0, 2, 2, 120))  # the alert, and nothing else
+        await harness.empty()
+
+
+async def test_the_handshake_has_a_deadline(start_proxy: StartProxy) -> None:
+    lines = TERMINATE | {"tls_handshake_time_out": 0.3}
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
+        client, server = await asked(harness, mx)
+        assert await client.rest() == b""
+        assert await server.rest() == b""
+        client, server = in_tls(*await asked(harness, mx))
+        assert not await client.shake()  # the server never answers
+        await harness.empty()
+
+
+async def test_handshakes_are_limited(start_proxy: StartProxy) -> None:
+    """Attack 17."""
+    lines = TERMINATE | {"tls_handshakes": 2}
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
+        first, second = await asked(harness, mx), await asked(harness, mx)
+        client, server = await meet(harness, mx, "STARTTLS", "SIZE")
+        assert await client.ask("STARTTLS") == answers.TLS_BUSY.wire[:-2]
+        peers = in_tls(*first)
+        assert all(await asyncio.gather(*(peer.shake() for peer in peers)))
+        second[0].reset()
+        await until(lambda: not running(harness), "no handshake runs")
+        await client.say("STARTTLS")
+        assert await server.line() == b"STARTTLS"
+
+
+async def test_a_drain_ends_terminated_connections_and_lets_passed_ones_go_on(start_proxy: StartProxy) -> None:
+    lines = parse_tls("pass name=pass.example") + parse_tls("terminate")
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", tls=lines, drain_time_out=2) as harness:
+        client, _ = await terminated(harness, mx)
+        passed, server = in_tls(*await asked(harness, mx), name="pass.example")
+        assert all(await asyncio.gather(passed.shake(), server.shake()))
+        harness.proxy.drain(Reason.STOP)
+        assert await client.reply() == answers.SHUTTING_DOWN.wire[:-2]
+        await passed.say("NOOP")
+        assert await server.line() == b"NOOP"
+        await harness.ended()
+        assert await passed.rest() == b""
+        assert passed.was_reset
+
+
+STEPS = ["starttls", "ready", "hello", "server", "tls", "ehlo"]
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_nothing_is_left_of_a_connection_that_is_reset(step: str, who: str, start_proxy: StartProxy) -> None:
+    """What is left would fail the fixture; each of many rounds, too."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        for _ in range(5):
+            client, server = await reached(step, harness, mx)
+            (client if who == "client" else server).reset()
+            if who == "server" and isinstance(client, TlsPeer) and step in {"hello", "server"}:
+                await client.shake()  # it hears of it within TLS
+            await (client if who == "server" else server).rest()
+            client.close()
+            server.close()
+            await harness.empty()
+        assert not running(harness)
+
+
+async def reached(step: str, harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
+    """Client and server after this step."""
+    if step == "ehlo":
+        return await terminated(harness, mx)
+    if step == "starttls":
+        client, server = await meet(harness, mx, "STARTTLS", "SIZE")
+        await client.say("STARTTLS")
+        assert await server.line() == b"STARTTLS"
+        return client, server
+    clear, other = await asked(harness, mx)
+    if step == "ready":
+        return clear, other
+    client, server = in_tls(clear, other)
+    with suppress(ssl.SSLWantReadError):
+        client.tls.do_handshake()
+    await client.flush()
+    if step == "hello":
+        assert await server._feed()
+    elif step == "server":
+        assert await server.shake()
+    else:
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+    return client, server

@@ -1,0 +1,62 @@
+"""What a worker of the harness has for TLS: one certificate for all clients, and the CA that verifies servers."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsmtp_tp.certificates.material import CertificateError
+from proxsmtp_tp.certificates.path_check import Anchors
+from proxsmtp_tp.net.handshake_limits import HandshakeLimits
+from proxsmtp_tp.net.tls_contexts import ClientContexts
+from proxsmtp_tp.net.tls_worker import WorkerTls
+from tests.unit.net.tls_legs import self_signed
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Collection
+
+    from proxsmtp_tp.config.settings import Settings
+
+SERVER_NAME = "mx.example"
+"""The certificate of the server is for this name, and is its own CA."""
+
+
+class OneCertificate:
+    """A source of certificates that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[str, ...], bool]] = []
+        self.missing = ""
+        """There is none: why."""
+        self._contexts = ClientContexts()
+
+    async def context(
+        self, server_names: tuple[str, ...], verified: bool, server_ip: str, port: int, versions: Collection[int] = ()
+    ) -> ssl.SSLContext:
+        """The same certificate in any case."""
+        assert server_ip == "127.0.0.1"
+        assert port
+        self.asked.append((server_names, verified))
+        if self.missing:
+            raise CertificateError(self.missing)
+        return self._contexts.get(self_signed("proxy.example"), versions)
+
+
+@functools.cache
+def anchors() -> Anchors:
+    """Only the server's own certificate."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(self_signed(SERVER_NAME).chain)
+        file.flush()
+        return Anchors(Path(file.name))
+
+
+def worker_tls(settings: Settings) -> WorkerTls | None:
+    """None: there are no Tls lines."""
+    if not settings.tls:
+        return None
+    limits = HandshakeLimits(settings.tls_handshakes, settings.tls_client_handshakes)
+    return WorkerTls(OneCertificate(), anchors(), limits)

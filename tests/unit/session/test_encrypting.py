@@ -1,0 +1,113 @@
+"""UpstreamTls for clients in clear: nothing of a message or login goes to the server in clear."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxsmtp_tp.config.tls_lines import parse_upstream
+from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.session.effects import CloseClient, CloseServer
+from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.tls.facts import Side, Verified
+from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
+from tests.unit.session.test_starttls import READY, options, tls
+
+MAIL = "MAIL FROM:<a@x>"
+ENCRYPT = options("terminate", upstream=("encrypt",))
+RULE = parse_upstream("encrypt")[0]
+
+
+def asked(command: str = MAIL) -> Playbook:
+    """The server has accepted our STARTTLS."""
+    play = introduced(ENCRYPT, "STARTTLS", "PIPELINING", "AUTH PLAIN")
+    return play >> C(command) << server("STARTTLS") >> S(READY) << effects.StartServerTls("", RULE)
+
+
+@pytest.mark.parametrize("line", ["terminate", "strip", "pass"])
+@pytest.mark.parametrize("command", [MAIL, "AUTH PLAIN AGEAYg=="])
+def test_the_command_waits_until_the_servers_leg_has_tls(line: str, command: str) -> None:
+    given = options(line, upstream=("encrypt",), auth_without_tls=True)
+    assert (
+        introduced(given, "STARTTLS", "AUTH PLAIN")
+        >> C(command) << server("STARTTLS")
+        >> S(READY) << effects.StartServerTls("", RULE)
+        >> tls(Side.SERVER) << server("EHLO client.example")
+        >> S("250-mx\n250 SIZE") << server(command)
+        >> S("250 ok") << client("250 ok")
+    )  # fmt: skip
+
+
+def test_a_group_waits_too_and_goes_on_as_the_server_says_within_tls() -> None:
+    assert (
+        asked(f"{MAIL}\nRCPT TO:<b@y>\nRSET")
+        >> tls(Side.SERVER) << server("EHLO client.example")
+        >> S("250-mx\n250 SIZE") << server(MAIL)  # PIPELINING is not offered any more
+        >> S("250 ok") << client("250 ok") << server("RCPT TO:<b@y>")
+        >> S("250 ok") << client("250 ok") << server("RSET")
+    )  # fmt: skip
+
+
+def test_it_happens_once() -> None:
+    play = asked() >> tls(Side.SERVER) << server("EHLO client.example") >> S("250 mx") << server(MAIL)
+    assert play >> S("550 no") << client("550 no") >> C(MAIL) << server(MAIL)
+
+
+def test_without_the_level_nothing_changes() -> None:
+    assert introduced(options("terminate", upstream=("may",)), "STARTTLS") >> C(MAIL) << server(MAIL)
+    assert introduced(options("terminate"), "STARTTLS") >> C(MAIL) << server(MAIL)
+
+
+@pytest.mark.parametrize("level", ["encrypt", "verify", "secure match=mx.example"])
+def test_a_server_without_starttls_gets_no_mail(level: str) -> None:
+    """Attack 4: STARTTLS was taken out of the server's reply."""
+    play = introduced(options("terminate", upstream=(level,)), "SIZE", "AUTH PLAIN")
+    refused = client(answers.UPSTREAM_TLS_NOT_OFFERED.wire)
+    assert play >> C(MAIL) << refused >> C("AUTH PLAIN AGEAYg==") << refused >> C("NOOP") << server("NOOP")
+
+
+@pytest.mark.parametrize("reply", ["454 4.7.0 not now", "502 what"])
+def test_a_server_that_refuses_starttls_gets_no_mail(reply: str) -> None:
+    play = introduced(ENCRYPT, "STARTTLS") >> C(MAIL) << server("STARTTLS")
+    assert play >> S(reply) << client(answers.UPSTREAM_TLS_FAILED.wire) >> C("NOOP") << server("NOOP")
+
+
+def test_a_failed_handshake_ends_the_session() -> None:
+    play = asked() >> events.TlsFailed(Side.SERVER, "handshake failure") << CloseServer(abort=True)
+    assert play << client(answers.closing(answers.UPSTREAM_TLS_FAILED).wire) << CloseClient()
+
+
+@pytest.mark.parametrize("verified", [Verified.NO, Verified.TRUSTED])
+def test_so_does_a_server_that_is_not_verified(verified: Verified) -> None:
+    given = options("strip", upstream=("secure match=mx.example",))
+    play = introduced(given, "STARTTLS") >> C(MAIL) << server("STARTTLS") >> S(READY)
+    play = play << effects.StartServerTls("", parse_upstream("secure match=mx.example")[0])
+    play = play >> tls(Side.SERVER, verified) << CloseServer(abort=True)
+    assert play << client(answers.closing(answers.UPSTREAM_NOT_VERIFIED).wire) << CloseClient()
+
+
+@pytest.mark.parametrize("behind", [b"2", b"250 ok\r\n"])
+def test_octets_behind_the_220_end_the_session(behind: bytes) -> None:
+    play = introduced(ENCRYPT, "STARTTLS") >> C(MAIL) << server("STARTTLS")
+    play = play >> S(READY.encode() + b"\r\n" + behind) << CloseServer(abort=True)
+    assert play << client(answers.SERVER_BEHIND_STARTTLS.wire) << CloseClient()
+    play = asked() >> S(behind) << CloseServer(abort=True)
+    assert play << client(answers.SERVER_BEHIND_STARTTLS.wire) << CloseClient()
+
+
+def test_a_server_that_leaves() -> None:
+    assert asked() >> events.ServerClosed() << client(answers.SERVER_LOST.wire) << CloseClient()
+
+
+def test_a_client_that_leaves() -> None:
+    assert asked() >> events.ClientClosed(half=False) << CloseServer(abort=True) << CloseClient()
+
+
+def test_a_client_in_clear_is_offered_no_login_of_the_encrypted_leg() -> None:
+    """Attack 15."""
+    play = asked() >> tls(Side.SERVER) << server("EHLO client.example") >> S("250-mx\n250 AUTH PLAIN") << server(MAIL)
+    assert (
+        play
+        >> S("250 ok") << client("250 ok")
+        >> C("EHLO c") << server("EHLO c")
+        >> S("250-mx\n250-AUTH PLAIN\n250-REQUIRETLS\n250 SIZE") << client("250-mx\n250 SIZE")
+    )  # fmt: skip
