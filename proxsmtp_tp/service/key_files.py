@@ -126,12 +126,28 @@ def _loaded(pem: bytes, path: Path) -> Any:
         raise KeyFileError(f"{path}: no key without a passphrase can be read from it: {error}") from None
 
 
-def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Make a file in one step; an older one is replaced. Raises OSError."""
-    new = path.with_name(path.name + ".new")
+def open_own_folder(path: Path) -> int:
+    """A descriptor of a folder, made if it is missing, in which no other user can write. Raises KeyFileError, OSError.
+
+    The state directory belongs to the daemon's user: a filter could put a link of this name there for root to follow.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o755)
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if (owner := os.fstat(opened).st_uid) != os.geteuid():
+        os.close(opened)
+        raise KeyFileError(f"{path}: it belongs to user {owner}: remove it, and the daemon makes it again")
+    return opened
+
+
+def write_new(name: str, data: bytes, mode: int, folder: int) -> None:
+    """Make a file in one step, in an open folder; an older one is replaced. Raises OSError."""
+    new = f"{name}.new"
     with suppress(FileNotFoundError):
-        new.unlink()
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        os.unlink(new, dir_fd=folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(new, flags, mode, dir_fd=folder)
     try:
         os.fchmod(descriptor, mode)  # whatever the umask is
         with open(descriptor, "wb", closefd=False) as file:
@@ -139,4 +155,4 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    new.rename(path)
+    os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -29,6 +29,7 @@ from proxsmtp_tp.service.key_files import (
     NotReadableError,
     ca_files,
     open_key,
+    open_own_folder,
     read_all,
     read_certificates,
     read_own,
@@ -276,9 +277,12 @@ def _try(files: CaFiles) -> None:
 
 
 def _make(files: CaFiles) -> None:
-    files.key.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     host = socket.gethostname()
     name = f"mail gateway {host}" if files.trusted else f"UNTRUSTED server, by mail gateway {host}"
     certificate, key = authority.make(name, _now())
-    write_new(files.key, key, 0o600)
-    write_new(files.certificate, certificate, 0o644)
+    folder = open_own_folder(files.key.parent)
+    try:
+        write_new(files.key.name, key, 0o600, folder)
+        write_new(files.certificate.name, certificate, 0o644, folder)
+    finally:
+        os.close(folder)

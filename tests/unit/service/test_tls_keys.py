@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sys
 from dataclasses import replace
 from ipaddress import ip_network
@@ -25,6 +26,7 @@ from proxsmtp_tp.service.tls_keys import (
     problems,
 )
 from tests.unit.certificates.fixtures import make_ca
+from tests.unit.service.test_user import may_become_nobody
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,8 +156,6 @@ def test_who_may_read_a_key(own: Own, mode: int, groups: bool, allowed: bool) ->
 
 
 def test_a_folder_or_a_pipe_is_no_key(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(KeyFileError, match="no file"):
@@ -236,3 +236,20 @@ def test_check_config_names_files_that_end_the_start(own: Own, tmp_path: Path) -
     assert list(problems(unread, ())) == []
     ca = KeyPair(str(own.certificate), "/nonexistent/a.key")
     assert list(problems(replace(TERMINATE, tls_ca=ca), ())) == []
+
+
+def test_root_follows_no_link_that_a_filter_may_have_made(tmp_path: Path) -> None:
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    state.mkdir()
+    elsewhere.mkdir()
+    (state / "tls").symlink_to(elsewhere)
+    with pytest.raises(KeyFileError, match="a CA cannot be made: "):
+        prepare_cas(ca_files(TERMINATE, state))
+    assert list(elsewhere.iterdir()) == []
+    (state / "tls").unlink()
+    if may_become_nobody():
+        (state / "tls").mkdir()
+        os.chown(state / "tls", 65534, 65534)
+        with pytest.raises(KeyFileError, match="it belongs to user 65534: remove it"):
+            prepare_cas(ca_files(TERMINATE, state))
+        assert list((state / "tls").iterdir()) == []
