@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Finding:
     """`reason`: why it is not NAME or DANE, for the log, in one line; "": it is.
 
-    `names`: the DNS names of the certificate, which ours must have, too.
+    `names`: what ours must have, too: the DNS names of the certificate; with DANE those of the TLSA records.
     """
 
     verified: Verified
@@ -57,19 +57,20 @@ def examine_dane(chain: Sequence[bytes], wanted: Sequence[str], records: Sequenc
     """The same by usable TLSA records. `wanted`: the names of `net.tls_resolver.Dane`.
 
     Usage 3 compares the server's certificate alone, without names and dates; usage 2 needs a valid path to the
-    certificate that a record names, and a name (RFC 7671 section 5).
+    certificate that a record names, and a name (RFC 7671 section 5). Nobody vouches for other names in the certificate:
+    whoever publishes the record can write any name there. So `names` are those of the record.
     """
     found = names.dns_names(chain[0]) if chain else ()
     match = matches(records, chain)
     if match.leaf is not None:
-        return Finding(Verified.DANE, "", found)
+        return Finding(Verified.DANE, "", tuple(wanted))
     reason = "no TLSA record matches it"
     for place, record in match.anchors:
         problem = check_below(chain[place], chain)
         if not problem and not names.first_match(found, wanted):
             problem = f"it is for {_listed(found)}, not for {_listed(wanted)}"
         if not problem:
-            return Finding(Verified.DANE, "", found)
+            return Finding(Verified.DANE, "", tuple(wanted))
         reason = f"TLSA {record} matches an issuer, but {problem}"
     return Finding(Verified.NO, reason, found)
 

@@ -140,3 +140,15 @@ def test_one_record_that_matches_is_enough(ca: Ca, other_ca: Ca) -> None:
 @pytest.mark.parametrize("chain", [[], [b"nothing"]])
 def test_dane_without_a_certificate(ca: Ca, chain: list[bytes]) -> None:
     assert examine_dane(chain, ["mx.example.org"], [record(3, 1, ca.der)]).verified is Verified.NO
+
+
+@pytest.mark.parametrize("usage", [2, 3])
+def test_dane_proves_only_the_names_of_its_records(ca: Ca, usage: int) -> None:
+    """Whoever publishes the record chooses the other names of the certificate: ours, of a CA that clients trust, must
+    not have them.
+    """
+    leaf = ca.leaf("mx.attacker.example", "mx.bank.example")
+    of_record = leaf if usage == 3 else ca.der
+    found = examine_dane([leaf, ca.der], ["mx.attacker.example"], [record(usage, 1, of_record)])
+    assert found.trusted
+    assert found.names == ("mx.attacker.example",)
