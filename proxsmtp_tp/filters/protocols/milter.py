@@ -24,17 +24,17 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from proxsmtp_tp.filters.protocols import milter_message as asked
 from proxsmtp_tp.filters.protocols.errors import ProtocolError, excerpt
 from proxsmtp_tp.filters.protocols.milter_edits import parse_edit
 from proxsmtp_tp.filters.protocols.milter_macros import macros_packet, recipient_values, sender_values
 from proxsmtp_tp.filters.protocols.milter_message import (
     DATA_SINCE,
-    NOT_WANTED,
-    SILENT,
     Decision,
     Event,
     MilterMessage,
     Outcome,
+    Question,
 )
 from proxsmtp_tp.filters.protocols.milter_options import OFFER, Options, Stage, Steps, parse_options
 from proxsmtp_tp.filters.protocols.milter_packets import (
@@ -98,7 +98,11 @@ class MilterDialogue:
         self._reader = PacketReader()
         self._awaited = False
         self._refusals: list[Reply] = []
-        self._skip: set[Event] = set()
+        self._unwanted = 0
+        """Bits of `Steps`: events that the filter does not want, or has skipped for this message."""
+        self._silent = 0
+        """Bits of `Steps`: events that it does not answer."""
+        self._asked: Question | None = None
         self._chunk = b""
         self._edits = _Edits()
         self._steps = self._negotiation()
@@ -137,73 +141,66 @@ class MilterDialogue:
 
     def _transaction(self) -> Iterator[bytes]:
         message = self._message
-        yield from self._macros(Stage.CONNECT)
-        yield from self._ask(Event.CONNECT, Command.CONNECT, _connect(message))
-        yield from self._macros(Stage.HELO)
+        yield self._macros(Stage.CONNECT)
+        yield self._ask(asked.CONNECT, _connect(message))
+        yield self._macros(Stage.HELO)
         if message.helo:
-            yield from self._ask(Event.HELO, Command.HELO, strings(message.helo))
+            yield self._ask(asked.HELO, strings(message.helo))
         yield from self._envelope(message.envelope)
         if self._options.version >= DATA_SINCE:
-            yield from self._macros(Stage.DATA)
-            yield from self._ask(Event.DATA, Command.DATA, b"")
+            yield self._macros(Stage.DATA)
+            yield self._ask(asked.DATA, b"")
         yield from self._headers(message.fields)
-        yield from self._macros(Stage.END_OF_HEADER)
-        yield from self._ask(Event.END_OF_HEADER, Command.END_OF_HEADER, b"")
+        yield self._macros(Stage.END_OF_HEADER)
+        yield self._ask(asked.END_OF_HEADER, b"")
         yield from self._body()
-        yield from self._macros(Stage.END)
-        self.event = Event.END
-        self._awaited = True
-        yield packet(Command.END)
+        yield self._macros(Stage.END)
+        yield self._ask(asked.END, b"")
 
     def _envelope(self, envelope: Envelope) -> Iterator[bytes]:
         sender = envelope.sender or b""
-        yield from self._macros(Stage.MAIL, sender_values(sender))
-        arguments = strings(b"<%s>" % sender, *envelope.sender_parameters.split())
-        yield from self._ask(Event.MAIL, Command.MAIL, arguments)
+        yield self._macros(Stage.MAIL, sender_values(sender))
+        yield self._ask(asked.MAIL, strings(b"<%s>" % sender, *envelope.sender_parameters.split()))
         parameters = envelope.recipient_parameters or [b""] * len(envelope.recipients)
         for recipient, given in zip(envelope.recipients, parameters, strict=True):
-            yield from self._macros(Stage.RCPT, recipient_values(recipient))
-            yield from self._ask(Event.RCPT, Command.RCPT, strings(b"<%s>" % recipient, *given.split()))
+            yield self._macros(Stage.RCPT, recipient_values(recipient))
+            yield self._ask(asked.RCPT, strings(b"<%s>" % recipient, *given.split()))
         if self._refusals:
             self._refuse(self._refusals)
             yield b""
 
     def _headers(self, fields: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
-        if Steps.NO_HEADERS in self._options.steps:
+        if self._unwanted & Steps.NO_HEADERS.value:
             return
         leading_space = Steps.LEADING_SPACE in self._options.steps
         for name, value in fields:
-            shown = strings(name, value if leading_space else value.removeprefix(b" "))
-            shown = shown.replace(b"\r\n", b"\n")
+            shown = strings(name, value if leading_space else value.removeprefix(b" ")).replace(b"\r\n", b"\n")
             if len(shown) > SENT_LIMIT:
                 self.outcome = Outcome(Decision.REFUSE, Event.HEADER, FIELD_TOO_LONG)
                 yield b""
-            yield from self._ask(Event.HEADER, Command.HEADER, shown)
+            yield self._ask(asked.HEADER, shown)
 
     def _body(self) -> Iterator[bytes]:
-        while Steps.NO_BODY not in self._options.steps and Event.BODY not in self._skip:
+        while not self._unwanted & Steps.NO_BODY.value:
             self.wants_body = True
             yield b""
             chunk, self._chunk = self._chunk, b""
             if not chunk:
                 return
             for at in range(0, len(chunk), SENT_LIMIT):
-                yield from self._ask(Event.BODY, Command.BODY, chunk[at : at + SENT_LIMIT])
+                yield self._ask(asked.BODY, chunk[at : at + SENT_LIMIT])
 
-    def _ask(self, event: Event, command: bytes, payload: bytes) -> Iterator[bytes]:
-        """The packet of an event, if the filter wants it."""
-        steps = self._options.steps
-        if NOT_WANTED[event] in steps or event in self._skip:
-            return
-        self.event = event
-        self._awaited = SILENT[event] not in steps
-        yield packet(command, payload)
+    def _ask(self, question: Question, payload: bytes) -> bytes:
+        """The packet of an event; b"" if the filter does not want it."""
+        if question.not_wanted & self._unwanted:
+            return b""
+        self._asked, self.event = question, question.event
+        self._awaited = not question.silent & self._silent
+        return packet(question.command, payload)
 
-    def _macros(self, stage: Stage, values: Mapping[bytes, bytes] | None = None) -> Iterator[bytes]:
+    def _macros(self, stage: Stage, values: Mapping[bytes, bytes] | None = None) -> bytes:
         known = self._message.macros
-        sent = macros_packet(stage, self._options.macros, {**known, **values} if values else known)
-        if sent:
-            yield sent
+        return macros_packet(stage, self._options.macros, {**known, **values} if values else known)
 
     @property
     def _options(self) -> Options:
@@ -247,6 +244,7 @@ class MilterDialogue:
         if answer.code != Answer.OPTIONS:
             raise ProtocolError(f"no answer to the options: {excerpt(answer.code + answer.payload)}")
         self.options = parse_options(answer.payload)
+        self._unwanted = self._silent = self.options.steps.value
         self._awaited = False
 
     def _take_edit(self, answer: Packet) -> bool:
@@ -273,11 +271,11 @@ class MilterDialogue:
         match answer.code:
             case Answer.CONTINUE if not at_end:
                 return
-            case Answer.SKIP if not at_end:
-                self._skip.add(self.event)
+            case Answer.SKIP if not at_end and self._asked is not None:
+                self._unwanted |= self._asked.not_wanted
             case Answer.CONTINUE | Answer.ACCEPT:
                 self._pass()
-            case Answer.DISCARD if self.event not in {Event.CONNECT, Event.HELO}:
+            case Answer.DISCARD if self.event not in (Event.CONNECT, Event.HELO):
                 self.outcome = Outcome(Decision.DISCARD, self.event)
             case Answer.CONNECTION_FAILED:
                 raise ProtocolError("the filter says that its own connection failed")

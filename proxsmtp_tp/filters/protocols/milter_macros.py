@@ -5,13 +5,14 @@ Each stage has a default list; a filter may name another list in the negotiation
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.filters.protocols.milter_options import Stage
 from proxsmtp_tp.filters.protocols.milter_packets import SENT_LIMIT, Command, packet, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _CONNECT: Final = (
     *(b"j", b"_", b"v", b"b", b"r", b"s", b"Z", b"{daemon_name}", b"{daemon_addr}", b"{daemon_port}"),
@@ -55,14 +56,20 @@ def macros_packet(stage: Stage, chosen: Mapping[Stage, tuple[bytes, ...]], value
     names = chosen.get(stage, DEFAULT[stage])
     if stage is Stage.CONNECT and stage not in chosen:
         names = (*names, *(name for name in values if name not in _KNOWN))  # of MilterMacro
-    payload = _CODES[stage]
-    for name in names:
-        value = values.get(name)
-        if value is not None:
-            pair = strings(name, value)
-            if len(payload) + len(pair) <= SENT_LIMIT:
-                payload += pair
+    pairs = [(name, value) for name in names if (value := values.get(name)) is not None]
+    payload = _CODES[stage] + strings(*chain.from_iterable(pairs))
+    if len(payload) > SENT_LIMIT:
+        payload = _cut(_CODES[stage], pairs)
     return packet(Command.MACRO, payload) if len(payload) > 1 else b""
+
+
+def _cut(payload: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Without what a packet cannot take."""
+    for name, value in pairs:
+        pair = strings(name, value)
+        if len(payload) + len(pair) <= SENT_LIMIT:
+            payload += pair
+    return payload
 
 
 def sender_values(address: bytes) -> dict[bytes, bytes]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxsmtp_tp.filters.protocols.milter_options import Steps
+from proxsmtp_tp.filters.protocols.milter_packets import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,26 +32,29 @@ class Event(Enum):
     END = "end of message"
 
 
-NOT_WANTED: Final = {
-    Event.CONNECT: Steps.NO_CONNECT,
-    Event.HELO: Steps.NO_HELO,
-    Event.MAIL: Steps.NO_MAIL,
-    Event.RCPT: Steps.NO_RCPT,
-    Event.DATA: Steps.NO_DATA,
-    Event.HEADER: Steps.NO_HEADERS,
-    Event.END_OF_HEADER: Steps.NO_END_OF_HEADER,
-    Event.BODY: Steps.NO_BODY,
-}
-SILENT: Final = {
-    Event.CONNECT: Steps.SILENT_CONNECT,
-    Event.HELO: Steps.SILENT_HELO,
-    Event.MAIL: Steps.SILENT_MAIL,
-    Event.RCPT: Steps.SILENT_RCPT,
-    Event.DATA: Steps.SILENT_DATA,
-    Event.HEADER: Steps.SILENT_HEADERS,
-    Event.END_OF_HEADER: Steps.SILENT_END_OF_HEADER,
-    Event.BODY: Steps.SILENT_BODY,
-}
+class Question(NamedTuple):
+    """An event as it is asked: its command, and the bits of `Steps` with which a filter does not want, or does not
+    answer it (numbers, because an operation on IntFlag takes a microsecond).
+    """
+
+    event: Event
+    command: bytes
+    not_wanted: int
+    silent: int
+
+
+CONNECT: Final = Question(Event.CONNECT, Command.CONNECT, Steps.NO_CONNECT.value, Steps.SILENT_CONNECT.value)
+HELO: Final = Question(Event.HELO, Command.HELO, Steps.NO_HELO.value, Steps.SILENT_HELO.value)
+MAIL: Final = Question(Event.MAIL, Command.MAIL, Steps.NO_MAIL.value, Steps.SILENT_MAIL.value)
+RCPT: Final = Question(Event.RCPT, Command.RCPT, Steps.NO_RCPT.value, Steps.SILENT_RCPT.value)
+DATA: Final = Question(Event.DATA, Command.DATA, Steps.NO_DATA.value, Steps.SILENT_DATA.value)
+HEADER: Final = Question(Event.HEADER, Command.HEADER, Steps.NO_HEADERS.value, Steps.SILENT_HEADERS.value)
+END_OF_HEADER: Final = Question(
+    Event.END_OF_HEADER, Command.END_OF_HEADER, Steps.NO_END_OF_HEADER.value, Steps.SILENT_END_OF_HEADER.value
+)
+BODY: Final = Question(Event.BODY, Command.BODY, Steps.NO_BODY.value, Steps.SILENT_BODY.value)
+END: Final = Question(Event.END, Command.END, 0, 0)
+
 DATA_SINCE = 4
 """The version that knows DATA."""
 

@@ -7,6 +7,7 @@ filter is configured never to use it. A filter may choose an older version; then
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
@@ -94,11 +95,13 @@ class Options:
     macros: dict[Stage, tuple[bytes, ...]] = field(default_factory=dict)
 
 
+@functools.lru_cache(16)
 def parse_options(payload: bytes) -> Options:
     """Read the answer to OFFER. Raises ProtocolError.
 
     Bits that we did not offer are ignored, because rspamd answers with all bits that it knows: none of them asks us to
-    do something that the filter could not do without.
+    do something that the filter could not do without. A filter answers each message's offer with the same octets, which
+    are read once.
     """
     if len(payload) < _THREE.size:
         raise ProtocolError(f"options of {len(payload)} octets")

@@ -71,6 +71,9 @@ def packet(code: bytes, payload: bytes = b"") -> bytes:
 
 def strings(*texts: bytes) -> bytes:
     """Texts as the protocol's strings. NUL in a text is shown as a space: it would end the string."""
+    joined = b"\0".join((*texts, b""))
+    if joined.count(b"\0") == len(texts):
+        return joined
     return b"".join(text.replace(b"\0", b" ") + b"\0" for text in texts)
 
 
