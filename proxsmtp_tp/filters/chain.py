@@ -176,7 +176,8 @@ class ChainRun:
             if answer.refusal is not None:
                 return await self._refused(link.name, answer, mail, request, answers)
             mail = answer.mail
-            request = replace(request, envelope=answer.envelope)
+            if answer.envelope is not request.envelope:
+                request = replace(request, envelope=answer.envelope)
             if answer.quarantine is not None:
                 quarantine, unjudged = answer.quarantine, answer.unjudged
         if quarantine is not None:

@@ -64,6 +64,8 @@ class Edited:
 def apply(mail: Mail, envelope: Envelope, edits: Iterable[Edit]) -> Edited:
     """Apply edits in order. Raises EditError, HeaderTooLargeError, and OSError if the message is lost."""
     edits = tuple(edits)
+    if not edits:
+        return Edited(mail, envelope)
     if len(edits) > EDITS_LIMIT:
         raise EditError(f"more than {EDITS_LIMIT} edits")
     fields: _Fields | None = None

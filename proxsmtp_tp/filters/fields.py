@@ -31,13 +31,20 @@ class Field(NamedTuple):
     @property
     def name(self) -> bytes:
         """As it is written, without white space before the colon."""
-        return self.octets.partition(b":")[0].rstrip(b" \t")
+        return self.shown[0]
 
     @property
     def raw_value(self) -> bytes:
         """All octets after the colon, folds included, without the last line end."""
-        value = self.octets.partition(b":")[2]
-        return value.removesuffix(b"\n").rstrip(b"\r") if value.endswith(b"\n") else value
+        return self.shown[1]
+
+    @property
+    def shown(self) -> tuple[bytes, bytes]:
+        """`name` and `raw_value`."""
+        name, _, value = self.octets.partition(b":")
+        if value.endswith(b"\n"):
+            value = value[:-1].rstrip(b"\r")
+        return name.rstrip(b" \t"), value
 
     @property
     def value(self) -> bytes:

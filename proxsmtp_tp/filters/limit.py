@@ -11,6 +11,7 @@ once to come back.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections import Counter
@@ -34,6 +35,11 @@ OVERLOAD_WAIT = 2.0
 
 LOOK = 0.25
 """Seconds after which a worker with waiting messages looks for a place without being woken: who should wake it died."""
+
+
+@functools.lru_cache(1024)
+def _key(client: str) -> bytes:
+    return client_key(client_of_address(client))
 
 
 class ProcessLimit:
@@ -74,7 +80,10 @@ class ProcessLimit:
         """Take a place: True if it is taken now; otherwise `granted` is called from the event loop once it is."""
         if self.closed:
             return False
-        self._waiting.setdefault(client_key(client_of_address(client)), {})[granted] = time.monotonic()
+        key = _key(client)
+        if not self._waiting and self._take_free(key):
+            return True
+        self._waiting.setdefault(key, {})[granted] = time.monotonic()
         now = self._serve()
         if granted in now:
             now.remove(granted)
@@ -85,7 +94,7 @@ class ProcessLimit:
 
     def forget(self, granted: Callable[[], None], client: str = "") -> None:
         """Stop waiting. If a place was already granted, `granted` is still called and must give the place back."""
-        key = client_key(client_of_address(client))
+        key = _key(client)
         if granted in self._waiting.get(key, ()):
             self._stop_waiting(key, granted)
             self._call(self._serve())
@@ -99,15 +108,28 @@ class ProcessLimit:
     def leave(self, client: str = "") -> None:
         """Give a place of that client back."""
         self.taken -= 1
-        with self._places.lock:
-            self._places.give_back(client_key(client_of_address(client)))
-        self._call(self._serve())
+        places = self._places
+        with places.lock:
+            places.give_back(_key(client))
+            waited_for = bool(self._waiting) or places.others_wait()
+        if waited_for:
+            self._call(self._serve())
 
     def _call(self, granted: list[Callable[[], None]]) -> None:
         for each in granted:
             asyncio.get_running_loop().call_soon(each)  # not now: starts that fail must not nest
 
     # Which client gets a free place.
+
+    def _take_free(self, client: bytes) -> bool:
+        """Take a place that nobody waits for, here or at another worker: there is nothing to compare or to publish."""
+        places = self._places
+        with places.lock:
+            if places.others_wait() or places.taken() >= self.maximum:
+                return False
+            places.take(client)
+        self.taken += 1
+        return True
 
     def _serve(self) -> list[Callable[[], None]]:
         """Give free places to the clients that are next here, and wake the worker where the next one waits. Returns who

@@ -179,7 +179,7 @@ class Link:
 
     def _forbidden(self, wanted: tuple[Edit, ...]) -> EditKind | None:
         """What one of the edits changes that `edits=` does not name."""
-        if self.line.edits == frozenset(EditKind):
+        if not wanted or self.line.edits == _ALL_KINDS:
             return None
         needed = {kind for edit in wanted for kind in _KINDS.get(type(edit), ())}
         return min(needed - self.line.edits, key=lambda kind: kind.value, default=None)
@@ -249,6 +249,8 @@ class Link:
             refusal = Judgement(Action.TEMPFAIL, reply, str(error), unjudged=True)
         return Answer(note, mail, request.envelope, None, refusal)
 
+
+_ALL_KINDS = frozenset(EditKind)
 
 _PRINTABLE = bytes(octet if 32 <= octet < 127 else 63 for octet in range(256))
 

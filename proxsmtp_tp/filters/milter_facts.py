@@ -5,6 +5,7 @@ Names are not looked up, so a client's name is its address in brackets, as Postf
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from email.utils import formatdate
@@ -31,8 +32,9 @@ def message_for(
         return MilterMessage("", 0, b"localhost", b"", Envelope(b""), ())
     client = request.client_address
     name = f"[{client}]".encode() if client else b"localhost"
-    fields = ((field.name, field.raw_value) for field in mail.header.fields)
-    macros = _macros(request, hostname.encode()) | {name.encode(): _filled(value, request) for name, value in own}
+    fields = (field.shown for field in mail.header.fields)
+    macros = _macros(request, hostname.encode())
+    macros.update((name.encode(), _filled(value, request)) for name, value in own)
     return MilterMessage(client, request.client_port, name, request.helo, request.envelope, fields, macros)
 
 
@@ -40,6 +42,11 @@ def _filled(value: str, request: FilterRequest) -> bytes:
     """A value of MilterMacro, with its placeholders."""
     known = {"i": request.client, "l": request.local, "s": request.server, "%": "%"}
     return re.sub(r"%([ils%])", lambda found: known[found[1]], value).encode()
+
+
+@functools.lru_cache(1)
+def _date(now: int) -> bytes:
+    return formatdate(now, localtime=True).encode()
 
 
 def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:
@@ -50,7 +57,7 @@ def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:
         b"j": hostname,
         b"{daemon_name}": hostname,
         b"v": b"proxsmtp-tp",
-        b"b": formatdate(time.time(), localtime=True).encode(),
+        b"b": _date(int(time.time())),
         b"r": b"ESMTP",
         b"s": request.helo,
         b"i": request.trace_id.encode(),

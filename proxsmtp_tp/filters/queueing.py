@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.callbacks import callback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from proxsmtp_tp.filters.interface import PlaceOwner
     from proxsmtp_tp.filters.limit import ProcessLimit
 
@@ -19,36 +16,37 @@ class NoPlaceError(Exception):
     """No place became free in time."""
 
 
-@asynccontextmanager
-async def place(
-    limit: ProcessLimit, client: str, seconds: float, owner: PlaceOwner | None = None
-) -> AsyncIterator[None]:
-    """Hold a place; wait for it for so many seconds at most. `owner` is told of it. Raises NoPlaceError."""
-    await _Waiter(limit, client).entered(seconds, owner)
-    try:
-        if owner is not None:
-            owner.filter_started()
-        yield
-    finally:
-        limit.leave(client)
+class place:  # noqa: N801  (used like a function)
+    """An asynchronous context: hold a place; wait for it for so many seconds at most. `owner` is told of it.
 
+    Raises NoPlaceError.
+    """
 
-class _Waiter:
-    """Waits for one place."""
-
-    def __init__(self, limit: ProcessLimit, client: str) -> None:
+    def __init__(self, limit: ProcessLimit, client: str, seconds: float, owner: PlaceOwner | None = None) -> None:
         self._limit = limit
         self._client = client
+        self._seconds = seconds
+        self._owner = owner
         self._free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def entered(self, seconds: float, owner: PlaceOwner | None) -> None:
-        """Have a place. Raises NoPlaceError."""
-        if self._limit.enter(self._granted, self._client):
-            return
+    async def __aenter__(self) -> None:
+        if not self._limit.enter(self._granted, self._client):
+            await self._waited()
+        if self._owner is not None:
+            try:
+                self._owner.filter_started()
+            except BaseException:
+                self._limit.leave(self._client)
+                raise
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._limit.leave(self._client)
+
+    async def _waited(self) -> None:
         try:
-            if owner is not None:
-                owner.filter_waits()
-            async with asyncio.timeout(self._limit.wait(seconds)):
+            if self._owner is not None:
+                self._owner.filter_waits()
+            async with asyncio.timeout(self._limit.wait(self._seconds)):
                 await self._free
         except BaseException as error:
             self._limit.forget(self._granted, self._client)

@@ -19,6 +19,7 @@ Everything else, and an answer to no question, is a ProtocolError: the failure o
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 from dataclasses import dataclass, field
@@ -317,6 +318,11 @@ def _connect(message: MilterMessage) -> bytes:
     """The payload of CONNECT: name, family, port, address; for a client on a unix socket, the family U (unknown)."""
     if not message.client:
         return strings(message.name) + b"U"
-    address = ipaddress.ip_address(message.client)
-    family, shown = (b"4", str(address)) if address.version == 4 else (b"6", f"IPv6:{address}")
-    return strings(message.name) + family + _PORT.pack(message.port) + strings(shown.encode())
+    family, address = _family(message.client)
+    return strings(message.name) + family + _PORT.pack(message.port) + strings(address)
+
+
+@functools.lru_cache(1024)
+def _family(client: str) -> tuple[bytes, bytes]:
+    address = ipaddress.ip_address(client)
+    return (b"4", str(address).encode()) if address.version == 4 else (b"6", f"IPv6:{address}".encode())
