@@ -1,6 +1,6 @@
 """UpstreamTls for a client that stays in clear: the server's leg gets TLS before the first address or login goes to it.
 
-The client's MAIL or AUTH waits for our STARTTLS, the handshake, and our EHLO within TLS. Where TLS is demanded and
+The client's MAIL or AUTH, or what else may tell something, waits for our STARTTLS, the handshake, and our EHLO within TLS. Where TLS is demanded and
 cannot be had, the client gets 451 or 421, and nothing goes to the server in clear.
 """
 
@@ -13,8 +13,7 @@ from proxsmtp_tp.session import effects, starttls
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import Capabilities, rewrite_ehlo
-from proxsmtp_tp.smtp.commands import AUTH_VERBS
+from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS, Capabilities, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown as quoted_reply
 from proxsmtp_tp.tls.facts import Side
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.replies import Reply
 
-_ENCRYPTED_FIRST = frozenset({b"MAIL", b"SEND", b"SOML", b"SAML", b"RCPT"}) | AUTH_VERBS
-"""Commands that carry addresses, messages or logins: none of them goes to the server in clear."""
+_CLEAR = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"HELP", b"QUIT", b"LHLO"}) | REFUSED_VERBS
+"""Commands that may go to the server in clear, or never go to it. All others may carry addresses, messages or logins,
+and the server forgets with TLS what they said before (RFC 3207 section 4.2), such as XFORWARD."""
 
 
 def encrypts_first(d: Dialogue, said: Command) -> bool:
     """Whether this command must wait until the server's leg has TLS. SmtpError: it never will."""
-    if said.verb not in _ENCRYPTED_FIRST or d.tls.server is not None:
+    if said.verb in _CLEAR or d.tls.server is not None:
         return False
     wanted = _demand_in_clear(d)
     if not wanted.wants_tls:

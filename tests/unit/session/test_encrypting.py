@@ -111,3 +111,28 @@ def test_a_client_in_clear_is_offered_no_login_of_the_encrypted_leg() -> None:
         >> C("EHLO c") << server("EHLO c")
         >> S("250-mx\n250-AUTH PLAIN\n250-REQUIRETLS\n250 SIZE") << client("250-mx\n250 SIZE")
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["XFORWARD ADDR=192.0.2.77", "VRFY a@x", "EXPN list", "ETRN x.example", "XADR a@x"])
+def test_what_the_server_would_forget_or_others_may_not_read_waits_too(command: str) -> None:
+    """With TLS the server forgets what was said before (RFC 3207 section 4.2): XFORWARD, too."""
+    play = introduced(ENCRYPT, "STARTTLS", "XFORWARD ADDR") >> C(command) << server("STARTTLS")
+    play = play >> S(READY) << effects.StartServerTls("", RULE)
+    assert (
+        play
+        >> tls(Side.SERVER) << server("EHLO client.example")
+        >> S("250-mx\n250 XFORWARD ADDR") << server(command)
+        >> S("250 ok") << client("250 ok")
+        >> C(MAIL) << server(MAIL)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["EHLO c", "HELO c", "NOOP", "RSET", "HELP", "QUIT"])
+def test_what_says_nothing_does_not_wait(command: str) -> None:
+    assert introduced(ENCRYPT, "STARTTLS") >> C(command) << server(command)
+
+
+def test_data_without_an_envelope_is_no_way_for_a_message_in_clear() -> None:
+    """A server that answers 354 all the same would get the text in clear."""
+    refused = client(answers.UPSTREAM_TLS_NOT_OFFERED.wire)
+    assert introduced(options("terminate", upstream=("encrypt",)), "SIZE") >> C("DATA") << refused
