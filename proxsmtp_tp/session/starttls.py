@@ -90,7 +90,7 @@ def command(d: Dialogue, said: Command) -> None:
     """The client's STARTTLS. SmtpError: it is refused with this reply."""
     if d.tls.client is not None:
         raise SmtpError(answers.TLS_ALREADY)
-    if b"STARTTLS" not in d.capabilities.keywords:
+    if b"STARTTLS" not in d.capabilities.keywords or d.tls.server is not None:  # UpstreamTls has begun it already
         raise SmtpError(answers.TLS_NOT_OFFERED)
     if said.argument:
         raise SmtpError(answers.STARTTLS_SYNTAX)

@@ -136,3 +136,10 @@ def test_data_without_an_envelope_is_no_way_for_a_message_in_clear() -> None:
     """A server that answers 354 all the same would get the text in clear."""
     refused = client(answers.UPSTREAM_TLS_NOT_OFFERED.wire)
     assert introduced(options("terminate", upstream=("encrypt",)), "SIZE") >> C("DATA") << refused
+
+
+def test_no_second_starttls_where_the_server_offers_it_within_tls() -> None:
+    """No server may (RFC 3207 section 4.2), but one that does must not make us start TLS within TLS."""
+    play = asked() >> tls(Side.SERVER) << server("EHLO client.example") >> S("250-mx\n250 STARTTLS") << server(MAIL)
+    refused = client(answers.TLS_NOT_OFFERED.wire)
+    assert play >> S("250 ok") << client("250 ok") >> C("STARTTLS") << refused
