@@ -1,7 +1,8 @@
 """UpstreamTls for a client that stays in clear: the server's leg gets TLS before the first address or login goes to it.
 
-The client's MAIL or AUTH, or what else may tell something, waits for our STARTTLS, the handshake, and our EHLO within TLS. Where TLS is demanded and
-cannot be had, the client gets 451 or 421, and nothing goes to the server in clear.
+The client's first command that may tell something, such as MAIL or AUTH, waits for our STARTTLS, the handshake, and our
+EHLO within TLS. Where TLS is demanded and cannot be had, the client gets 451 or 421, and nothing goes to the server in
+clear.
 """
 
 from __future__ import annotations
