@@ -87,6 +87,8 @@ class Leg(Muted):
         """Octets of the peer that came while the leg is paused, or has complete records left."""
         self._paused = False
         self._continuing = False
+        self._silent = False
+        """Our FIN is sent: the engine's answers to what the peer still sends (RFC 8446 section 4.6.3) are dropped."""
         self._over = False
         """The owner knows that the peer sends no more, or that TLS has failed."""
 
@@ -113,6 +115,7 @@ class Leg(Muted):
     def write_eof(self) -> None:
         """Send no more: a close_notify, then a FIN."""
         self._say_goodbye()
+        self._silent = True
         super().write_eof()
 
     def close(self) -> None:
@@ -126,7 +129,7 @@ class Leg(Muted):
 
     def _flush(self) -> None:
         data = self.stream.to_send()
-        if data and not self.transport.is_closing():
+        if data and not self._silent and not self.transport.is_closing():
             self.transport.write(data)
 
     def pause_reading(self) -> None:
