@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """For people, in 80 columns: two lines for each session, three with an envelope."""
+    """For people, in 80 columns: two lines for each session, one more with TLS, and one with an envelope."""
     sessions, total = answer["sessions"], int(answer["total"])
     lines = ["no session" if not total else f"{total} session{'s' if total > 1 else ''}, longest in its phase first"]
     for each in sessions:
@@ -55,6 +55,8 @@ def describe(answer: dict[str, Any]) -> str:
             f"connected for {shown(each['seconds'])}, messages {each['messages']}"
         )
         lines.append(f"    {each['client']} ({each['helo'] or 'no EHLO yet'}) -> {each['server'] or 'no server yet'}")
+        if tls := [f"{side} {value}" for side in ("client", "server") if (value := each.get(f"{side}_tls"))]:
+            lines.append(f"    TLS: {', '.join(tls)}")
         if each["from"] is not None:
             more = f" and {each['recipients'] - 1} more" if each["recipients"] > 1 else ""
             lines.append(f"    from {each['from'] or '<>'} to {each['to'] or 'nobody yet'}{more}")

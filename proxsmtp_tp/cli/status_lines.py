@@ -26,6 +26,8 @@ def activity(answer: dict[str, Any]) -> Iterator[str]:
     for name, title in _TOTALS.items():
         if name in totals:
             yield from _counts(title, totals[name], "none")
+    if any((tls := totals.get("tls_total", {})).values()):
+        yield from _counts("TLS", tls, "none")
     if any((locks := answer.get("locks", {}).get("active", {})).values()):
         yield from _counts("clients locked", locks, "none")
     log = answer.get("log")

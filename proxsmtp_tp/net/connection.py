@@ -28,7 +28,7 @@ from proxsmtp_tp.net.sides import reset, was_reset
 from proxsmtp_tp.net.tls_legs import Legs
 from proxsmtp_tp.net.tls_worker import Place
 from proxsmtp_tp.net.upstream import Upstream
-from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.session import effects, events, measuring
 from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
@@ -186,6 +186,7 @@ class Connection:
         """TLS of a side has failed after its handshake."""
         text = f"client={self.client_ip}, server={self.server_ip}: TLS with the {side} has failed: {reason}"
         self.reporting.say(logging.WARNING, text)
+        self.metrics.count(measuring.tls(side, "terminate", "broken"))
 
     def client_lost(self) -> None:
         """The client's connection has ended."""

@@ -116,6 +116,7 @@ class ShownSession:
 
     def _shown(self) -> Shown:
         helo, envelope = self._owner.session.introduced
+        client_tls, server_tls = self._owner.session.legs.told
         return Shown(
             id=self._owner.trace_id,
             client=self._client,
@@ -126,4 +127,6 @@ class ShownSession:
             recipients=len(envelope.recipients),
             recipient=envelope.recipients[0] if envelope.recipients else b"",
             opened=self._opened,
+            client_tls=client_tls.short if client_tls else "",
+            server_tls=server_tls.short if server_tls else "",
         )

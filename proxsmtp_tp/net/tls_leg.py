@@ -33,7 +33,7 @@ class LegOwner(Protocol):
     def handshaken(self) -> None:
         """The handshake is complete."""
 
-    def broken(self, reason: str) -> None:
+    def broken(self, reason: str, *, rejected: bool) -> None:
         """TLS has failed, in the handshake or later: nothing more can be said or heard."""
 
     def failed(self, error: Exception) -> None:
@@ -108,7 +108,7 @@ class Leg(Muted):
         try:
             self.stream.write(data)
         except TlsStreamError as error:
-            self._broken(error.reason)
+            self._broken(error.reason, rejected=error.certificate_rejected)
         else:
             self._flush()
 
@@ -173,7 +173,7 @@ class Leg(Muted):
         try:
             plain = self.stream.receive(data)
         except TlsStreamError as error:
-            self._broken(error.reason)
+            self._broken(error.reason, rejected=error.certificate_rejected)
             return
         self._flush()
         if began and not self.stream.handshaking:
@@ -218,13 +218,13 @@ class Leg(Muted):
         else:
             self.transport.resume_reading()
 
-    def _broken(self, reason: str) -> None:
+    def _broken(self, reason: str, *, rejected: bool = False) -> None:
         if self._over:
             return
         self._over = True
         self._flush()  # our alert
         self._waiting = b""
-        self._owner.broken(reason)
+        self._owner.broken(reason, rejected=rejected)
 
     def failed(self, error: Exception) -> None:
         """A bug in a callback of this object."""

@@ -291,11 +291,11 @@ class _ClientInTls(_InTls):
         """The client sends no more."""
         self._owner.client_eof(clean=clean)
 
-    def broken(self, reason: str) -> None:
+    def broken(self, reason: str, *, rejected: bool) -> None:
         """TLS has failed: for the session the client is lost."""
         owner = self._owner
         if self.leg.stream.handshaking:
-            owner.feed(events.TlsFailed(Side.CLIENT, reason))
+            owner.feed(events.TlsFailed(Side.CLIENT, reason, rejected=rejected))
         elif not owner.closing:
             owner.tls_broken("client", reason)
             owner.feed(events.ClientClosed(half=False))
@@ -331,8 +331,9 @@ class _ServerInTls(_InTls):
         _ = clean
         self._owner.server_eof()
 
-    def broken(self, reason: str) -> None:
+    def broken(self, reason: str, *, rejected: bool) -> None:
         """TLS has failed: nothing more can be answered."""
+        _ = rejected  # that is what a client does
         owner = self._owner
         if self.leg.stream.handshaking:
             owner.feed(events.TlsFailed(Side.SERVER, reason))

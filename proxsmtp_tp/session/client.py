@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import encrypting, message, refusing, verbs, without_tls, xclient
+from proxsmtp_tp.session import encrypting, message, refusing, starttls, verbs, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -46,6 +46,7 @@ def closed(d: Dialogue, event: events.ClientClosed) -> None:
     """ClientClosed while commands are read. If the client may still read (a half close), pending replies are sent."""
     d.client_gone = True
     without_tls.client_leaves(d)
+    starttls.client_leaves(d)
     if not event.half:
         d.end(None)
 

@@ -309,15 +309,17 @@ class Dialogue:
 
     # Logging, and the deadline.
 
-    def log(self, text: str, level: int = logging.INFO) -> None:
-        """Write a log line."""
+    def log(self, text: str, level: int = logging.INFO, counts: int | None = None) -> None:
+        """Write a log line; `counts`: the counter that grows with it (`telemetry.metrics`)."""
         self.unseen_effects.append(effects.Log(level, text))
+        if counts is not None:
+            self.record.measured.append(counts)
 
-    def log_once(self, key: bytes, text: str, level: int = logging.INFO) -> None:
+    def log_once(self, key: bytes, text: str, level: int = logging.INFO, counts: int | None = None) -> None:
         """Write a log line, but only once for each key in a connection."""
         if key not in self.logged_once:
             self.logged_once.add(key)
-            self.log(text, level)
+            self.log(text, level, counts)
 
     def trace(self, who: str, line: bytes) -> None:
         """Log a line of the dialogue, while it is traced. The caller must leave secrets out."""

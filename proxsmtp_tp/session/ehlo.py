@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import starttls, xclient
+from proxsmtp_tp.session import measuring, starttls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -72,7 +72,9 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
             size_limit=d.options.size_limit,
             tls=shown,
         )
-        d.removed.tls = d.removed.tls or (d.capabilities.tls and shown is TlsShown.REMOVED)
+        if d.capabilities.tls and shown is TlsShown.REMOVED and not d.removed.tls:
+            d.removed.tls = True
+            d.record.measured.append(measuring.tls("client", "strip", "removed"))
         d.removed.auth = d.removed.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
         if d.tracing.on:
             _log_removed(d, shown)

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects, starttls
+from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -40,14 +41,19 @@ def encrypts_first(d: Dialogue, said: Command) -> bool:
         return False
     if b"STARTTLS" not in d.capabilities.keywords:
         outcome = wanted.not_offered()
-        d.log_once(b"UpstreamTls", f"client={d.client}, server={d.server}: no TLS: {outcome.reason}", logging.WARNING)
+        counts = counter("server", "clear", "not_offered", wanted.level)
+        d.log_once(
+            b"UpstreamTls", f"client={d.client}, server={d.server}: no TLS: {outcome.reason}", logging.WARNING, counts
+        )
         raise SmtpError(outcome.refusal or answers.UPSTREAM_TLS_NOT_OFFERED)
     if d.options.xclient:
         text = "no TLS: UpstreamTls does not encrypt for clients in clear with XClient"
-        d.log_once(b"UpstreamTls", f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+        counts = counter("server", "clear", "xclient")
+        d.log_once(b"UpstreamTls", f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
         raise SmtpError(answers.UPSTREAM_TLS_FAILED)
     if d.tls.place is not None and (busy := d.tls.place.begin()):
-        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING)
+        counts = counter("client", "clear", "busy")
+        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING, counts)
         raise SmtpError(answers.TLS_BUSY)
     d.tls.waiting = said
     d.ask(PendingReply(Expect.OUR_STARTTLS, b"STARTTLS\r\n"))
@@ -62,12 +68,14 @@ def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """The server's reply to our own STARTTLS."""
     where = f"client={d.client}, server={d.server}"
     if not reply.positive:
-        d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {quoted_reply(reply.wire)}", logging.WARNING)
+        words, counts = quoted_reply(reply.wire), counter("server", "clear", "refused")
+        d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {words}", logging.WARNING, counts)
         d.tls.give_place_back()
         d.tls.waiting = None
         d.pass_on(answers.UPSTREAM_TLS_FAILED)
     elif len(d.replies):
-        d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR)
+        counts = counter("server", "clear", "octets_behind")
+        d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR, counts)
         d.drop_server(abort=True)
         d.end(answers.SERVER_BEHIND_STARTTLS)
     else:
@@ -81,25 +89,29 @@ def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
     wanted = _demand_in_clear(d, event.tlsa)
     outcome = wanted.unknown or wanted.handshake_done(event.facts.verified)
     if outcome.refusal is not None:
-        _end_unencrypted(d, outcome.refusal, outcome.reason)
+        counts = counter("server", "clear", "unverified", wanted.level)
+        _end_unencrypted(d, outcome.refusal, outcome.reason, counts)
         return
     d.tls.give_place_back()
     d.tls.server = event.facts
     d.phase = Phase.COMMAND
     d.replies = ReplyReader()
     d.capabilities = Capabilities()
-    d.log(f"client={d.client}, server={d.server}: TLS with the server only: {event.facts.log_value(Side.SERVER)}")
+    text = f"client={d.client}, server={d.server}: TLS with the server only: {event.facts.log_value(Side.SERVER)}"
+    d.log(text, logging.INFO, counter("server", "clear", "started", wanted.level))
     d.ask(PendingReply(Expect.OUR_EHLO_IN_TLS, b"EHLO " + d.helo + b"\r\n"))
 
 
 def not_encrypted(d: Dialogue, event: events.TlsFailed) -> None:
     """TlsFailed in ENCRYPTING."""
-    outcome = _demand_in_clear(d, event.tlsa).failed(event.reason)
-    _end_unencrypted(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason)
+    wanted = _demand_in_clear(d, event.tlsa)
+    outcome = wanted.failed(event.reason)
+    counts = counter("server", "clear", "failed", wanted.level)
+    _end_unencrypted(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason, counts)
 
 
-def _end_unencrypted(d: Dialogue, refusal: Reply, reason: str) -> None:
-    d.log(f"client={d.client}, server={d.server}: no TLS with the server: {reason}: closing", logging.WARNING)
+def _end_unencrypted(d: Dialogue, refusal: Reply, reason: str, counts: int) -> None:
+    d.log(f"client={d.client}, server={d.server}: no TLS with the server: {reason}: closing", logging.WARNING, counts)
     d.drop_server(abort=True)
     d.end(answers.closing(refusal))
 
@@ -109,4 +121,6 @@ def our_ehlo_in_tls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
         d.capabilities = rewrite_ehlo(reply, hide_name=None)[1]
     else:
-        _end_unencrypted(d, answers.UPSTREAM_TLS_FAILED, f"EHLO within TLS is refused: {quoted_reply(reply.wire)}")
+        counts = counter("server", "clear", "ehlo_refused")
+        words = quoted_reply(reply.wire)
+        _end_unencrypted(d, answers.UPSTREAM_TLS_FAILED, f"EHLO within TLS is refused: {words}", counts)

@@ -123,11 +123,15 @@ class TlsStarted:
 
 @dataclass(slots=True)
 class TlsFailed:
-    """After StartServerTls or StartClientTls: there is no TLS on this side. `reason` is for the log."""
+    """After StartServerTls or StartClientTls: there is no TLS on this side. `reason` is for the log.
+
+    `rejected`: the client does not accept our certificate, as its alert says.
+    """
 
     side: Side
     reason: str
     tlsa: TlsaState = TlsaState.NONE
+    rejected: bool = False
 
 
 @dataclass(slots=True)

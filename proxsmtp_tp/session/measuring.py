@@ -1,13 +1,17 @@
-"""Which counters are incremented (`telemetry.metrics`); for a 421, the one of the reason for the close."""
+"""Which counters are incremented (`telemetry.metrics`): for a 421 the one of the reason for the close, and for each
+outcome of TLS one.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.telemetry.metrics import CLOSED, CONNECTIONS
+from proxsmtp_tp.telemetry.metrics import CLOSED, CONNECTIONS, TLS
+from proxsmtp_tp.telemetry.tls_outcomes import NO_LEVEL
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.config.tls_lines import TlsLevel
     from proxsmtp_tp.smtp.replies import Reply
 
 _REASONS: dict[bytes, str] = {
@@ -56,3 +60,8 @@ def closed(reply: Reply) -> int:
 def limited(reply: Reply) -> int:
     """The counter of a connection that is answered with this reply because of a limit or a lock of its client."""
     return CONNECTIONS["locked" if b" is locked until " in reply.wire else "limit"]
+
+
+def tls(side: str, action: str, reason: str, level: TlsLevel | None = None) -> int:
+    """The counter of an outcome of TLS (`telemetry.tls_outcomes`); `level`: what the server's leg had to have."""
+    return TLS[side, action, level.value if level is not None else NO_LEVEL, reason]

@@ -22,7 +22,6 @@ from proxsmtp_tp.smtp.headers import HeaderInserter
 from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.facts import REFUSED
 from proxsmtp_tp.telemetry.quoting import shown
-from proxsmtp_tp.tls.facts import Legs
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
@@ -62,8 +61,9 @@ def tells_envelope(d: Dialogue) -> bool:
 
 def begin_filtered(d: Dialogue) -> None:
     """The server has accepted sender and recipients: answer 354 ourselves, and send the message to the filter."""
-    legs = Legs(d.tls.client, d.tls.server)
-    d.effects.append(effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo, d.authenticated, d.login, legs))
+    d.effects.append(
+        effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo, d.authenticated, d.login, d.tls.legs)
+    )
     d.pass_on(answers.START_DATA)
     _begin(d, Sink.FILTER)
 

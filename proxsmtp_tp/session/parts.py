@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session.state import Expect, Sink
 from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
+from proxsmtp_tp.tls.facts import NO_TLS, Legs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from proxsmtp_tp.config.tls_lines import TlsLevel
     from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.session.limits import HandshakePlace
     from proxsmtp_tp.smtp.commands import Command
@@ -118,7 +120,21 @@ class RemovedOffers:
 class Tls:
     """TLS of both legs. Without Tls lines in the configuration nothing of it changes."""
 
-    __slots__ = ("candidates", "client", "name", "place", "port", "refusal", "rule", "server", "waiting")
+    __slots__ = (
+        "action",
+        "candidates",
+        "client",
+        "level",
+        "name",
+        "passed",
+        "place",
+        "port",
+        "refusal",
+        "rule",
+        "server",
+        "unused",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.port = 0
@@ -130,8 +146,16 @@ class Tls:
         self.client: TlsFacts | None = None
         """The client's leg; None: it is in clear. `server` likewise."""
         self.server: TlsFacts | None = None
+        self.unused = False
+        """The client's leg has TLS, and the client has not said EHLO in it."""
         self.name = ""
         """The server name in the ClientHello; "": none."""
+        self.action = "undecided"
+        """What the client's hello has led to, for counters."""
+        self.level: TlsLevel | None = None
+        """What the server's leg had to have."""
+        self.passed = False
+        """The client's TLS is passed on, and the octets have not been logged."""
         self.rule = ""
         """The Tls line that decided, for the log."""
         self.refusal: Reply | None = None
@@ -139,6 +163,11 @@ class Tls:
 
         self.waiting: Command | None = None
         """The client's command that waits until the server's leg has TLS (UpstreamTls)."""
+
+    @property
+    def legs(self) -> Legs:
+        """What is known of both."""
+        return Legs(self.client, self.server) if self.client or self.server else NO_TLS
 
     def give_place_back(self) -> None:
         """The handshakes of this connection are over, or do not come."""

@@ -15,7 +15,7 @@ from proxsmtp_tp.telemetry import facts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxsmtp_tp.session.parts import Message
+    from proxsmtp_tp.session.parts import Message, Tls
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
 
@@ -48,6 +48,7 @@ class Recorded(Protocol):
     envelope: Envelope
     message: Message | None
     client_gone: bool
+    tls: Tls
 
 
 class TextRecord:
@@ -195,6 +196,7 @@ class Record:
     def transaction(self, state: Recorded, status: str, reply: Reply | None, filtered: str) -> facts.Transaction:
         """The transaction that ends now. `filtered`: how the filter ended, or what it said."""
         message, envelope, text = state.message, state.envelope, self.text
+        client_tls, server_tls = state.tls.legs.told
         verdict = message.verdict if message is not None else None
         if reply is not None and reply.positive and message is not None:
             self.delivered += 1
@@ -223,6 +225,8 @@ class Record:
             limits=self.limits,
             duplicate_risk=message is not None and message.sent and not message.answered and status == INTERRUPTED,
             seconds=self.seconds(),
+            client_tls=client_tls,
+            server_tls=server_tls,
         )
 
     def rejected(self, state: Recorded, sender: bytes, reply: Reply | None) -> facts.Transaction:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
+    from proxsmtp_tp.tls.facts import Legs
 
 Handler = "Callable[[Dialogue, Any], None]"
 
@@ -113,7 +114,8 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
         events.ServerClosed: starttls.peer_of_passed_lost,
         events.PassingEnded: starttls.passing_ended,
     },
-    Phase.ENDED: dict.fromkeys([*_ANY_PHASE, events.Connected, events.ConnectFailed, *_OF_TLS], _ignore),
+    Phase.ENDED: dict.fromkeys([*_ANY_PHASE, events.Connected, events.ConnectFailed, *_OF_TLS], _ignore)
+    | {events.PassingEnded: starttls.passing_ended},
 }
 
 
@@ -214,6 +216,11 @@ class Session:
     def introduced(self) -> tuple[bytes, Envelope]:
         """The name that the client gave in EHLO or HELO, and the envelope as the server has accepted it so far."""
         return self._d.helo, self._d.envelope
+
+    @property
+    def legs(self) -> Legs:
+        """What is known of TLS on both legs."""
+        return self._d.tls.legs
 
     @property
     def idle(self) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.session import effects
+from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
@@ -43,6 +44,8 @@ NO_APPLICATION_PROTOCOL = 120
 has sent here, must not get our certificate for its own purposes (ALPACA)."""
 
 _SMTP = b"smtp"
+
+_BEHIND = counter("client", "undecided", "octets_behind")
 
 _KNOWN = frozenset({Verified.NAME, Verified.DANE})
 """Somebody vouches that the server is the one that the client named."""
@@ -95,16 +98,20 @@ def command(d: Dialogue, said: Command) -> None:
     if said.argument:
         raise SmtpError(answers.STARTTLS_SYNTAX)
     if len(d.lines):
-        d.log(f"client={d.client}: octets behind STARTTLS: closing", logging.WARNING)
+        d.log(f"client={d.client}: octets behind STARTTLS: closing", logging.WARNING, _BEHIND)
         d.end_after_replies = answers.BEHIND_STARTTLS
         return
     certain = d.tls.candidates.certain if d.tls.candidates is not None else None
     if certain is not None and certain.action is TlsAction.REFUSE:
-        d.log(f"client={d.client}, server={d.server}: STARTTLS is refused (Tls: {certain.rule})", logging.WARNING)
+        counts = counter("client", "refuse", "address")
+        d.log(
+            f"client={d.client}, server={d.server}: STARTTLS is refused (Tls: {certain.rule})", logging.WARNING, counts
+        )
         d.end_after_replies = answers.TLS_REFUSED
         return
     if d.tls.place is not None and (busy := d.tls.place.begin()):
-        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING)
+        counts = counter("client", "undecided", "busy")
+        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING, counts)
         raise SmtpError(answers.TLS_BUSY)
     d.ask(PendingReply(Expect.STARTTLS, said.line))
 
@@ -113,15 +120,17 @@ def replied(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """The server's reply to STARTTLS. After a refusal the client may go on in clear, or not (UpstreamTls)."""
     where = f"client={d.client}, server={d.server}"
     if not reply.positive:
-        d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {quoted_reply(reply.wire)}", logging.WARNING)
+        words, counts = quoted_reply(reply.wire), counter("server", "undecided", "refused")
+        d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {words}", logging.WARNING, counts)
         d.tls.give_place_back()
         d.pass_on(reply)
     elif len(d.replies):
-        d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR)
+        counts = counter("server", "undecided", "octets_behind")
+        d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR, counts)
         d.drop_server(abort=True)
         d.end(answers.SERVER_BEHIND_STARTTLS)
     elif len(d.lines):  # they came while the server was asked
-        d.log(f"client={d.client}: octets behind STARTTLS: closing", logging.WARNING)
+        d.log(f"client={d.client}: octets behind STARTTLS: closing", logging.WARNING, _BEHIND)
         d.drop_server(abort=True)
         d.end(answers.BEHIND_STARTTLS)
     elif d.client_gone:
@@ -138,18 +147,19 @@ def replied(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 def client_in_clear(d: Dialogue, _event: events.ClientData) -> None:
     """ClientData in STARTING_TLS: octets that were read before the driver began to look for the hello."""
-    _fails(d, "the client goes on in clear after STARTTLS")
+    _fails(d, "the client goes on in clear after STARTTLS", counter("client", "undecided", "in_clear"))
 
 
 def server_in_clear(d: Dialogue, _event: events.ServerData) -> None:
     """ServerData in STARTING_TLS and ENCRYPTING: the server says something in clear, or by TLS before it was asked."""
-    _fails(d, "the server sends octets behind its reply to STARTTLS", answers.SERVER_BEHIND_STARTTLS)
+    counts = counter("server", _action(d), "octets_behind")
+    _fails(d, "the server sends octets behind its reply to STARTTLS", counts, answers.SERVER_BEHIND_STARTTLS)
 
 
 def client_closed(d: Dialogue, _event: events.ClientClosed) -> None:
     """ClientClosed in STARTING_TLS. A half close is no different: TLS needs both directions."""
     d.client_gone = True
-    _fails(d, "the client left while TLS was started")
+    _fails(d, "the client left while TLS was started", counter("client", d.tls.action, "left"))
 
 
 def server_closed(d: Dialogue, _event: events.ServerClosed) -> None:
@@ -158,19 +168,35 @@ def server_closed(d: Dialogue, _event: events.ServerClosed) -> None:
         return  # we have closed this connection ourselves
     d.server_gone = d.record.server_left = True
     if d.tls.server is None:
-        _fails(d, "the server left while TLS was started")
+        _fails(d, "the server left while TLS was started", counter("server", d.tls.action, "left"))
     else:
         d.tls.server, d.tls.refusal = None, answers.SERVER_LOST
+        text = f"client={d.client}, server={d.server}: the server left while TLS was started with the client"
+        d.log(text, logging.WARNING, counter("server", "terminate", "left"))
 
 
 def no_hello(d: Dialogue, event: events.ClientHelloFailed) -> None:
     """ClientHelloFailed: the client asked for TLS, and sends something else."""
-    _fails(d, f"the client does not begin TLS after STARTTLS: {event.reason}")
+    counts = counter("client", "undecided", "no_hello")
+    _fails(d, f"the client does not begin TLS after STARTTLS: {event.reason}", counts)
 
 
-def _fails(d: Dialogue, why: str, last: Reply | None = None) -> None:
+def timed_out(d: Dialogue) -> int:
+    """The counter for a handshake, or a passed connection, whose deadline has passed."""
+    if d.phase is Phase.PASSING:
+        return counter("both", "pass", "timed_out")
+    server = d.tls.action == "terminate" and d.tls.server is None and d.tls.refusal is None
+    return counter("server" if server or d.phase is Phase.ENCRYPTING else "client", _action(d), "timed_out")
+
+
+def _action(d: Dialogue) -> str:
+    """For counters: `clear` if TLS is started with the server only."""
+    return "clear" if d.phase is Phase.ENCRYPTING else d.tls.action
+
+
+def _fails(d: Dialogue, why: str, counts: int, last: Reply | None = None) -> None:
     """`last`: for a client that is in clear; one that expects TLS gets nothing (`Dialogue.end`)."""
-    d.log(f"client={d.client}, server={d.server}: {why}: closing", logging.WARNING)
+    d.log(f"client={d.client}, server={d.server}: {why}: closing", logging.WARNING, counts)
     d.drop_server(abort=True)
     d.end(last)
 
@@ -185,23 +211,25 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
     dane = d.options.tls_dane if event.dane and decision.action is TlsAction.TERMINATE else TlsDane.TERMINATE
     if dane is TlsDane.REFUSE:
         text = f"TLS is refused: the server's name has TLSA records (TlsDane): sni={_name(d)}"
-        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counter("client", "refuse", "dane"))
         d.effects.append(effects.RefuseTls(ACCESS_DENIED))
         d.end(None)
     elif decision.action is TlsAction.PASS or dane is TlsDane.PASS:
         if dane is TlsDane.PASS:
             d.tls.rule = f"{decision.rule}, TlsDane: pass"
         d.phase = Phase.PASSING
+        d.tls.passed = True
         d.tls.give_place_back()
         d.effects.append(effects.PassTls())
     elif decision.action is TlsAction.TERMINATE and event.hello.alpn and _SMTP not in event.hello.alpn:
         d.effects.append(effects.RefuseTls(NO_APPLICATION_PROTOCOL))
-        _fails(d, "the client's TLS is for another protocol (ALPN)")
+        _fails(d, "the client's TLS is for another protocol (ALPN)", counter("client", "terminate", "other_protocol"))
     elif decision.action is TlsAction.TERMINATE:
+        d.tls.action = "terminate"
         d.effects.append(effects.StartServerTls(d.tls.name, demand(d).rule))
     else:
         text = f"TLS is refused by the server name (Tls: {decision.rule}): sni={_name(d)}"
-        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counter("client", "refuse", "name"))
         d.effects.append(effects.RefuseTls(ACCESS_DENIED))
         d.end(None)
 
@@ -233,8 +261,10 @@ def _server_started(d: Dialogue, event: events.TlsStarted) -> None:
     d.tls.server = facts = event.facts
     wanted = demand(d, event.tlsa)
     outcome = wanted.unknown or wanted.handshake_done(facts.verified)
+    d.tls.level = wanted.level
     if outcome.refusal is not None:
-        _refuse_inside(d, outcome.refusal, outcome.reason)
+        why = "tlsa_unknown" if wanted.unknown else "unverified"
+        _refuse_inside(d, outcome.refusal, outcome.reason, counter("server", "terminate", why, wanted.level))
     else:
         d.effects.append(effects.StartClientTls(verified=facts.verified in _KNOWN))
 
@@ -242,18 +272,21 @@ def _server_started(d: Dialogue, event: events.TlsStarted) -> None:
 def failed(d: Dialogue, event: events.TlsFailed) -> None:
     """TlsFailed: never clear again. The client hears of the server's failure by a reply within its own TLS."""
     if event.side is Side.CLIENT:
-        _fails(d, f"TLS with the client failed: {event.reason}")
+        counts = counter("client", "terminate", "certificate_rejected" if event.rejected else "failed")
+        _fails(d, f"TLS with the client failed: {event.reason}", counts)
         return
-    outcome = demand(d, event.tlsa).failed(f"TLS with the server failed: {event.reason}")
-    _refuse_inside(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason)
+    wanted = demand(d, event.tlsa)
+    outcome = wanted.failed(f"TLS with the server failed: {event.reason}")
+    counts = counter("server", "terminate", "failed", wanted.level)
+    _refuse_inside(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason, counts)
 
 
-def _refuse_inside(d: Dialogue, refusal: Reply, reason: str) -> None:
+def _refuse_inside(d: Dialogue, refusal: Reply, reason: str, counts: int) -> None:
     """Start TLS with the client, only to say why the session ends. An alert would tell it nothing, and some clients
     then try again in clear (Postfix with level may).
     """
     text = f"TLS is started with the client only to refuse it: {reason}; sni={_name(d)}"
-    d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+    d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
     d.tls.refusal = answers.closing(refusal)
     d.tls.server = None
     d.drop_server(abort=True)
@@ -269,7 +302,17 @@ def _client_started(d: Dialogue, facts: TlsFacts) -> None:
         d.end(d.tls.refusal)
     elif d.tls.server is not None:
         legs = f"client_tls={facts.log_value(Side.CLIENT)}, server_tls={d.tls.server.log_value(Side.SERVER)}"
-        d.log(f"client={d.client}, server={d.server}: TLS is terminated: {legs}, sni={_name(d)}")
+        counts = counter("both", "terminate", "started", d.tls.level)
+        d.log(f"client={d.client}, server={d.server}: TLS is terminated: {legs}, sni={_name(d)}", logging.INFO, counts)
+        d.tls.unused = True
+
+
+def client_leaves(d: Dialogue) -> None:
+    """The client closes, or says QUIT: log it if this is all that it has done in TLS."""
+    if d.tls.unused:
+        text = "the client left after the TLS handshake: it probably does not accept the certificate"
+        counts = counter("client", "terminate", "unused")
+        d.log_once(b"TLS unused", f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
 
 
 def _forget(d: Dialogue) -> None:
@@ -302,12 +345,18 @@ def peer_of_passed_lost(d: Dialogue, _event: events.ClientClosed | events.Server
 
 
 def passing_ended(d: Dialogue, event: events.PassingEnded) -> None:
-    """PassingEnded: the one log line of a passed connection."""
+    """PassingEnded: the one log line of a passed connection, also of one that a deadline or Shutdown has ended."""
+    if not d.tls.passed:
+        return
+    d.tls.passed = False
+    where = f"client={d.client}, server={d.server}"
     octets = f"from_client={event.from_client}, from_server={event.from_server}, sni={_name(d)}"
-    d.log(f"client={d.client}, server={d.server}: TLS passed on, not judged (Tls: {d.tls.rule}): {octets}")
-    if event.reason:
-        d.log(f"client={d.client}, server={d.server}: the passed connection is reset: {event.reason}", logging.WARNING)
-    _end_passed(d, reset=bool(event.reason))
+    passed, not_tls = counter("both", "pass", "passed"), counter("both", "pass", "not_tls")
+    d.log(f"{where}: TLS passed on, not judged (Tls: {d.tls.rule}): {octets}", logging.INFO, passed)
+    if event.reason and d.phase is Phase.PASSING:
+        d.log(f"{where}: the passed connection is reset: {event.reason}", logging.WARNING, not_tls)
+    if d.phase is Phase.PASSING:
+        _end_passed(d, reset=bool(event.reason))
 
 
 def _end_passed(d: Dialogue, *, reset: bool = False) -> None:

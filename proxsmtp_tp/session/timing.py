@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.session import measuring, starttls
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase, Reason, Wait
 from proxsmtp_tp.smtp import answers
@@ -28,6 +29,8 @@ _OVERDUE = {
     Wait.NOTHING: answers.SHUTTING_DOWN,
 }
 
+_OF_TLS = frozenset({Wait.HANDSHAKE, Wait.PASSING})
+
 
 def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     """DeadlinePassed: end with 421, which names the slow side. Before the greeting: see `end_unserved`."""
@@ -35,7 +38,10 @@ def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
     if event.wait is not d.current_wait() and not sending:
         return  # in the meantime the session waits for something else
     if event.wait is not Wait.QUIT:
-        d.log(f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING)
+        counts = starttls.timed_out(d) if event.wait in _OF_TLS else None
+        d.log(
+            f"client={d.client}, server={d.server}: timed out waiting for {event.wait.value}", logging.WARNING, counts
+        )
     if event.wait is Wait.GREETING:
         d.end_unserved(answers.SERVER_TIMED_OUT)
     else:
@@ -75,7 +81,8 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
     knows where its transactions end. Only SessionTimeOut ends it.
     """
     if d.phase is Phase.PASSING and event.reason is Reason.AGE:
-        d.log(f"client={d.client}, server={d.server}: the passed connection has lasted too long", logging.WARNING)
+        text = f"client={d.client}, server={d.server}: the passed connection has lasted too long"
+        d.log(text, logging.WARNING, measuring.tls("both", "pass", "too_long"))
         d.end(None, reset=True)
         return
     d.first_transaction_allowed = event.reason is Reason.RELOAD and d.end_after_transaction is None

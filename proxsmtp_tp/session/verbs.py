@@ -46,6 +46,7 @@ def handle(d: Dialogue, command: Command) -> None:
 
 
 def _ehlo(d: Dialogue, command: Command) -> None:
+    d.tls.unused = False
     expect = Expect.EHLO if command.verb == b"EHLO" else Expect.HELO
     d.ask(PendingReply(expect, command.line, command.argument))
 
@@ -152,6 +153,7 @@ def _quit(d: Dialogue, command: Command) -> None:
         d.end(answers.BYE)
         return
     without_tls.client_leaves(d)
+    starttls.client_leaves(d)
     d.ask(PendingReply(Expect.QUIT, command.line))
 
 

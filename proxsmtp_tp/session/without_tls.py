@@ -11,6 +11,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final
 
+from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.state import Expect
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import shows_password
@@ -57,7 +58,8 @@ def made_temporary(d: Dialogue, pending: PendingReply, reply: Reply) -> Reply:
     else:
         return reply
     text = f"the server requires {lack}: {shown(reply.wire)}; {_EXCEPT.format(server=d.server)}"
-    d.log_once(b"530", f"client={d.client}, server={d.server}: {text}", logging.WARNING)
+    counts = counter("server", "strip", "required") if instead is answers.SERVER_WANTS_TLS else None
+    d.log_once(b"530", f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
     return instead
 
 
@@ -65,4 +67,5 @@ def client_leaves(d: Dialogue) -> None:
     """The client closes: log it if it did not send MAIL, because then it probably requires TLS."""
     if d.removed.tls and not d.said_mail and not d.authenticated:
         text = "the client left without MAIL, and STARTTLS is not offered: it probably requires TLS"
-        d.log_once(b"QUIT", f"client={d.client}, server={d.server}: {text}; {_EXCEPT.format(server=d.server)}")
+        counts, instead = counter("client", "strip", "left"), _EXCEPT.format(server=d.server)
+        d.log_once(b"QUIT", f"client={d.client}, server={d.server}: {text}; {instead}", logging.INFO, counts)

@@ -18,6 +18,7 @@ metrics           what is measured: counters with labels, histograms
 loop_lag          how late the event loops of the workers were
 sessions          the sessions that run now, in shared memory
 exposition        metrics as text for Prometheus
+tls_outcomes      what can become of TLS in a session, for counters
 last_error        the last error of the log
 unreachable       servers that could not be reached lately
 record_lock       a lock between processes

@@ -16,7 +16,7 @@ from proxsmtp_tp.telemetry.quoting import printable
 
 if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.addresses import Addresses
-    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, Seconds, SessionEnd, Transaction
+    from proxsmtp_tp.telemetry.facts import LimitHit, Refusal, Seconds, SessionEnd, TlsLeg, Transaction
 
 VERSION = 1
 RECIPIENTS_MAX = 10
@@ -61,6 +61,9 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> dict[str,
     event["message"] = facts.number
     event["client"]["helo"] = _cut(addresses.words(printable(facts.helo), known))
     event["server"] = {"address": facts.server} | ({"port": facts.port} if facts.port else {})
+    for side, leg in (("client", facts.client_tls), ("server", facts.server_tls)):
+        if leg is not None:
+            event[side]["tls"] = _tls(leg)
     event["from"] = None if facts.sender is None else _cut(addresses.address(facts.sender))
     event |= _recipients(facts, addresses)
     event["status"] = outcome(facts)
@@ -89,6 +92,11 @@ def transaction(who: Who, facts: Transaction, addresses: Addresses) -> dict[str,
     event["ms"] = _milliseconds(facts.seconds)
     event["duplicate_risk"] = facts.duplicate_risk
     return event
+
+
+def _tls(leg: TlsLeg) -> dict[str, Any]:
+    known = {"version": leg.version, "cipher": leg.cipher, "server_name": _cut(leg.server_name)}
+    return known | ({"verified": leg.verified} if leg.verified else {})
 
 
 def refusal(who: Who, facts: Refusal, addresses: Addresses) -> dict[str, Any]:

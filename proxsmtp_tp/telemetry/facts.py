@@ -64,6 +64,24 @@ class LimitHit:
     """The end of the lock (RFC 3339)."""
 
 
+@dataclass(frozen=True, slots=True)
+class TlsLeg:
+    """TLS between the proxy and one peer."""
+
+    version: str
+    """As OpenSSL names it: TLSv1.3."""
+    cipher: str
+    server_name: str
+    """In the ClientHello; empty: none."""
+    verified: str = ""
+    """How well the server is known: unverified, trusted, verified or dane; empty: the leg to the client."""
+
+    @property
+    def short(self) -> str:
+        """For log lines: `TLSv1.3` of a client, `TLSv1.3/verified` of a server."""
+        return f"{self.version}/{self.verified}" if self.verified else self.version
+
+
 @dataclass(slots=True)
 class Refusal:
     """The server refused MAIL, RCPT or DATA; `command` is the verb. `recipient` is None, unless it was RCPT."""
@@ -133,6 +151,9 @@ class Transaction:
     duplicate_risk: bool = False
     """The server has the whole message, and its reply is not known."""
     seconds: Seconds = field(default_factory=Seconds)
+    client_tls: TlsLeg | None = None
+    """None: the leg is in clear. `server_tls` likewise."""
+    server_tls: TlsLeg | None = None
     port: int = 0
     """Of the server, which `net` knows; 0: a unix socket."""
 

@@ -40,6 +40,12 @@ def transaction(client: str, facts: Transaction, addresses: Addresses = _FULL) -
     return ", ".join(parts)
 
 
+def _tls(facts: Transaction) -> list[str]:
+    """The legs that have TLS."""
+    legs = (("client_tls", facts.client_tls), ("server_tls", facts.server_tls))
+    return [f"{name}={quoted(leg.short)}" for name, leg in legs if leg is not None]
+
+
 def _recipients(recipients: list[bytes], addresses: Addresses) -> list[str]:
     parts, left = [], RECIPIENT_CHARACTERS
     for recipient in recipients[:LOGGED_RECIPIENTS]:
@@ -59,6 +65,7 @@ def _of_message(facts: Transaction, addresses: Addresses) -> list[str]:
         parts.append(f"helo={quoted(addresses.words(printable(facts.helo)))}")
     if facts.message_id:
         parts.append(f"message-id={quoted(addresses.address(facts.message_id))}")
+    parts += _tls(facts)
     if facts.changed is not None:
         parts.append(f"changed={'yes' if facts.changed else 'no'}")
     if facts.judged:

@@ -14,6 +14,8 @@ import mmap
 from bisect import bisect_left
 from typing import NamedTuple
 
+from proxsmtp_tp.telemetry.tls_outcomes import OUTCOMES
+
 _WORD = 8
 _MICROSECONDS = 1e6
 
@@ -60,6 +62,15 @@ def _two(name: str, text: str, labels: tuple[str, str], first: tuple[str, ...], 
     family = Family(name, text, labels, tuple((one, two) for one in first for two in second), _size())
     FAMILIES.append(family)
     return [family.first + place * len(second) for place in range(len(first))]
+
+
+def _series(
+    name: str, text: str, labels: tuple[str, ...], values: tuple[tuple[str, ...], ...]
+) -> dict[tuple[str, ...], int]:
+    """A counter with these series only. Returns the index of each, by the values of its labels."""
+    family = Family(name, text, labels, values, _size())
+    FAMILIES.append(family)
+    return {each: family.first + place for place, each in enumerate(values)}
 
 
 def _single(name: str, text: str) -> int:
@@ -174,6 +185,13 @@ CLOSED = _counter(
     "other",
 )
 """server: the server said 421 itself."""
+
+TLS = _series(
+    "tls_total",
+    "Outcomes of TLS; level: what UpstreamTls demanded of the server's leg, in force for this session.",
+    ("side", "action", "level", "reason"),
+    OUTCOMES,
+)
 
 FILTER_WAIT = _histogram("filter_wait_seconds", "Time that messages waited for a place for the filter.")
 FILTER = _histogram("filter_seconds", "Time from the start of the filter to its verdict.")

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 _CHUNK = 64
 """Rows that a worker takes at a time, so that it needs the lock for one session in 64 at most."""
-_TEXT = 384
+_TEXT = 416
 """Octets of a row's text, with its checksum and length. The longest have both addresses cut (ADDRESS_MAX)."""
 _HEAD = struct.Struct("=IH")
 _PHASE_BITS = 8
 _NEW = "\0\0" + "0\0" + "0\0"  # no server, no message, no recipient (`_packed`)
+_NO_TLS = "\0\0"
 _ATTEMPTS = 5  # a text is changed in a microsecond, and not again in the same second
 
 ADDRESS_MAX = 110
@@ -93,6 +94,9 @@ class Shown(NamedTuple):
     """The first of them."""
     opened: int
     """When the client connected."""
+    client_tls: str = ""
+    """`TlsLeg.short`; empty: the leg is in clear. `server_tls` likewise."""
+    server_tls: str = ""
 
 
 class SessionTable:
@@ -188,6 +192,8 @@ class SessionTable:
                 "from": None if shown.sender is None else _text(shown.sender),
                 "recipients": shown.recipients,
                 "to": _text(shown.recipient),
+                "client_tls": shown.client_tls or None,
+                "server_tls": shown.server_tls or None,
             }
             for _, state, shown in rows
         ]
@@ -225,7 +231,7 @@ class WorkerSessions:
         if not self._free:
             return None
         row = self._free.pop()
-        self._table.write_text(row, f"{identifier}\0{client}{_NEW}{int(now * 1000)}\0\0\1\0".encode())
+        self._table.write_text(row, f"{identifier}\0{client}{_NEW}{int(now * 1000)}{_NO_TLS}\0\0\1\0".encode())
         begun = SessionRow(self._table, row, identifier)
         begun.enter(_CONNECTING, now)
         return begun
@@ -280,19 +286,22 @@ def _packed(shown: Shown) -> bytes:
     """Fields with a NUL between them, which no address has: NUL in a command line is refused."""
     sender = b"\1" if shown.sender is None else shown.sender[:ADDRESS_MAX]
     numbers = f"{shown.id}\0{shown.client}\0{shown.server}\0{shown.messages}\0{shown.recipients}\0{shown.opened}\0"
+    numbers += f"{shown.client_tls}\0{shown.server_tls}\0"
     rest = b"\0".join((shown.helo[: ADDRESS_MAX // 3], sender, shown.recipient[:ADDRESS_MAX]))
     return (numbers.encode() + rest)[: _TEXT - _HEAD.size]
 
 
 def _unpacked(text: bytes) -> Shown | None:
-    fields = text.split(b"\0", 8)
-    if len(fields) != 9:
+    fields = text.split(b"\0", 10)
+    if len(fields) != 11:
         return None
     identifier, client, server = (field.decode() for field in fields[:3])
     messages, recipients, opened = (int(field) for field in fields[3:6])
-    helo, sender, recipient = fields[6:]
+    client_tls, server_tls = (field.decode() for field in fields[6:8])
+    helo, sender, recipient = fields[8:]
     whole = None if sender == b"\1" else sender
-    return Shown(identifier, client, server, helo, messages, whole, recipients, recipient, opened)
+    tls = client_tls, server_tls
+    return Shown(identifier, client, server, helo, messages, whole, recipients, recipient, opened, *tls)
 
 
 def _text(data: bytes) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
+from proxsmtp_tp.telemetry.facts import TlsLeg
+
 
 class Side(Enum):
     """A leg of a session: to the client (we are the TLS server), or to the server (we are the TLS client)."""
@@ -39,8 +41,13 @@ class TlsFacts:
     """On the server's leg. We ask no client for a certificate."""
 
     def log_value(self, side: Side) -> str:
-        """As the log line has it: `TLSv1.3` of a client, `TLSv1.3/verified` of a server."""
-        return self.version if side is Side.CLIENT else f"{self.version}/{self.verified.value}"
+        """As log lines have it."""
+        return self.told(side).short
+
+    def told(self, side: Side) -> TlsLeg:
+        """For the log, events and `sessions`."""
+        verified = "" if side is Side.CLIENT else self.verified.value
+        return TlsLeg(self.version, self.cipher, self.server_name, verified)
 
 
 class Legs(NamedTuple):
@@ -48,6 +55,12 @@ class Legs(NamedTuple):
 
     client: TlsFacts | None = None
     server: TlsFacts | None = None
+
+    @property
+    def told(self) -> tuple[TlsLeg | None, TlsLeg | None]:
+        """Both for the log, events and `sessions`."""
+        client, server = self
+        return client.told(Side.CLIENT) if client else None, server.told(Side.SERVER) if server else None
 
 
 NO_TLS: Final = Legs()

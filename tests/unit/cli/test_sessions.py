@@ -27,8 +27,12 @@ ONE = {
     "from": "a@c.example",
     "recipients": 3,
     "to": "b@mx.example",
+    "client_tls": "TLSv1.2",
+    "server_tls": "TLSv1.3/verified",
 }
 EARLY = {**ONE, "id": "2", "server": "", "phase": "connecting", "helo": "", "from": None, "recipients": 0, "to": ""}
+del EARLY["client_tls"]  # a daemon before 2.1
+EARLY["server_tls"] = None
 
 
 @pytest.fixture
@@ -50,6 +54,7 @@ def test_what_is_asked_and_shown(asked: list[dict[str, Any]], capsys: pytest.Cap
         "5 sessions, longest in its phase first\n"
         "01JD8Q3K7C2VA  waiting for 1 min 15 s, connected for 1 h 1 min, messages 2\n"
         "    192.0.2.7:4711 (c.example) -> 198.51.100.25\n"
+        "    TLS: client TLSv1.2, server TLSv1.3/verified\n"
         "    from a@c.example to b@mx.example and 2 more\n"
         "2  connecting for 1 min 15 s, connected for 1 h 1 min, messages 2\n"
         "    192.0.2.7:4711 (no EHLO yet) -> no server yet\n"
@@ -70,7 +75,7 @@ def test_usage(arguments: list[str], asked: list[dict[str, Any]]) -> None:
 def test_nothing_of_a_peer_controls_the_terminal() -> None:
     shown = describe({"total": 1, "sessions": [{**ONE, "helo": "\x1b[2J", "from": "a\r\nb\x9b", "to": "\u202e"}]})
     assert all(line.isprintable() for line in shown.split("\n"))
-    assert len(shown.split("\n")) == 4
+    assert len(shown.split("\n")) == 5
 
 
 def test_no_session() -> None:

@@ -33,6 +33,16 @@ def test_what_is_shown() -> None:
     assert " ".join(line.strip() for line in counts).count("status") == 12
 
 
+def test_outcomes_of_tls_have_a_line_where_there_are_some() -> None:
+    counted = {"both terminate encrypt started": 12, "client terminate none certificate_rejected": 1, "x": 0}
+    lines = list(activity({"totals": {"tls_total": counted}}))
+    assert lines == [
+        "TLS: both terminate encrypt started 12,",
+        "    client terminate none certificate rejected 1",
+    ]
+    assert not list(activity({"totals": {"tls_total": {"x": 0}}}))
+
+
 def test_what_an_answer_does_not_have_has_no_line() -> None:
     assert list(activity({})) == []
     quiet: dict[str, Any] = {"log": {"level": 3, "source": "-d", "left": None, "traced": []}, "last_error": None}

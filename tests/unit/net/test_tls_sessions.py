@@ -13,12 +13,13 @@ from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
 from tests.unit.net.dialogue import DOT, MESSAGE, meet
-from tests.unit.net.proxy_harness import Mx, StartProxy, until
+from tests.unit.net.proxy_harness import Mx, Peer, StartProxy, until
+from tests.unit.net.test_measuring import counted
 from tests.unit.net.tls_certificate import OneCertificate
 from tests.unit.net.tls_peers import READY, TlsPeer, asked, client_side, in_tls, server_side, terminated
 
 if TYPE_CHECKING:
-    from tests.unit.net.proxy_harness import Peer, ProxyHarness
+    from tests.unit.net.proxy_harness import ProxyHarness
 
 TERMINATE: dict[str, Any] = {"tls": parse_tls("terminate")}
 PASS: dict[str, Any] = {"tls": parse_tls("pass")}
@@ -258,7 +259,47 @@ async def test_a_client_that_rejects_our_certificate(start_proxy: StartProxy, ca
         assert theirs
         assert not ours
         await harness.empty()
+        assert counted(harness)["tls_total"] == {"client terminate none certificate_rejected": 1}
     assert any("unknown CA: the client rejects our certificate" in line for line in caplog.messages)
+
+
+async def test_a_client_that_leaves_after_it_has_seen_our_certificate(
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does that compares the name after the handshake: there is no alert."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = in_tls(*await asked(harness, mx))
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await client.say_goodbye()
+        client.close()
+        await server.rest()
+        await harness.empty()
+        seen = counted(harness)["tls_total"]
+    assert seen == {"both terminate encrypt started": 1, "client terminate none unused": 1}
+    assert any("it probably does not accept the certificate" in line for line in caplog.messages)
+
+
+async def test_tls_that_breaks_is_counted(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, _server = await terminated(harness, mx)
+        await Peer.say(client, "NOOP")
+        await harness.empty()
+        seen = counted(harness)["tls_total"]
+    assert seen == {"both terminate encrypt started": 1, "client terminate none broken": 1}
+
+
+async def test_a_message_and_its_session_say_how_both_legs_are(
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await terminated(harness, mx)
+        await send_one(client, server)
+        table = harness.proxy.context.sessions._table
+        await until(lambda: table.listed(1)[0]["client_tls"], "the table of sessions shows TLS")
+        [shown] = table.listed(1)
+        assert (shown["client_tls"], shown["server_tls"]) == ("TLSv1.3", "TLSv1.3/verified")
+    [line] = (line for line in caplog.messages if "status=FILTERED" in line)
+    assert ", client_tls=TLSv1.3, server_tls=TLSv1.3/verified, changed=" in line
 
 
 async def test_no_certificate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:

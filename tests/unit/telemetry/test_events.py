@@ -18,7 +18,7 @@ from proxsmtp_tp.telemetry import event_log, events
 from proxsmtp_tp.telemetry.addresses import Addresses
 from proxsmtp_tp.telemetry.event_log import BACKLOG_MAX, EventLog
 from proxsmtp_tp.telemetry.events import OCTETS_MAX, Who, encoded
-from proxsmtp_tp.telemetry.facts import FilterJudged, LimitHit, Seconds, Transaction
+from proxsmtp_tp.telemetry.facts import FilterJudged, LimitHit, Seconds, TlsLeg, Transaction
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/event.schema.json").read_text("utf-8"))
 KINDS = {kind["properties"]["event"]["const"]: kind for kind in SCHEMA["oneOf"]}
@@ -116,6 +116,9 @@ HITS = st.builds(
         message_id=ANY,
         limits=st.lists(HITS, max_size=9),
         port=st.integers(0, 65535),
+        client_tls=st.none() | st.builds(TlsLeg, st.just("TLSv1.3"), st.text(max_size=30), st.text(max_size=300)),
+        server_tls=st.none()
+        | st.builds(TlsLeg, st.just("TLSv1.2"), st.just("x"), st.text(max_size=300), st.sampled_from(["unverified"])),
         seconds=st.builds(
             Seconds,
             st.none() | st.floats(0, 9),
@@ -170,6 +173,18 @@ def test_recipients_that_are_not_shown_are_counted(
     made = facts(recipients=[b"bob%d@mx.example" % number for number in range(recipients)], refused_more=refused_more)
     event = events.transaction(WHO, made, Addresses())
     assert (len(event["to"]), event.get("to_more")) == (told, more)
+
+
+def test_tls_of_both_legs() -> None:
+    client = TlsLeg("TLSv1.3", "TLS_AES_256_GCM_SHA384", "")
+    server = TlsLeg("TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384", "n" * 999, "dane")
+    event = events.transaction(WHO, facts(client_tls=client, server_tls=server), Addresses())
+    check(event, KINDS["message"])
+    assert event["client"]["tls"] == {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "server_name": ""}
+    assert event["server"]["tls"]["verified"] == "dane"
+    assert len(encoded(event)) < OCTETS_MAX
+    clear = events.transaction(WHO, facts(), Addresses())
+    assert "tls" not in clear["client"] | clear["server"]
 
 
 class Lost:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxsmtp_tp.telemetry import log_lines
-from proxsmtp_tp.telemetry.facts import Refusal, Seconds, SessionEnd, Transaction
+from proxsmtp_tp.telemetry.facts import Refusal, Seconds, SessionEnd, TlsLeg, Transaction
 from proxsmtp_tp.telemetry.quoting import LIMIT, fields, printable, quoted, shown
 
 WORDS = st.one_of(
@@ -70,16 +70,19 @@ def test_no_field_of_a_message_is_forged(
         size=7,
         changed=changed,
         message_id=message_id,
+        client_tls=TlsLeg("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example"),
+        server_tls=TlsLeg("TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384", "mx.example", "verified"),
         seconds=Seconds(filter=0.5, total=1.0),
     )
     line = log_lines.transaction("192.0.2.10", facts)
     optional = {"reply": reply, "filter": printable(said).encode(), "helo": helo, "message-id": message_id}
     expected = ["client", "from", "to", "to", "status", "server", "reply", "filter", "size", "helo", "message-id"]
-    expected += ["changed", "filter-seconds", "seconds"]
+    expected += ["client_tls", "server_tls", "changed", "filter-seconds", "seconds"]
     found = fields(line)
     assert [name for name, _ in found] == [name for name in expected if optional.get(name, b"x")]
     assert dict(found)["from"] == (printable(sender) or "<>")
     assert dict(found)["server"] == "198.51.100.25"
+    assert (dict(found)["client_tls"], dict(found)["server_tls"]) == ("TLSv1.3", "TLSv1.2/verified")
 
 
 @given(WORDS, WORDS, WORDS, WORDS)

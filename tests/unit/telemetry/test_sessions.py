@@ -44,7 +44,7 @@ def begin(table: SessionTable, worker: int, shown: Shown):  # type: ignore[no-un
 
 def test_a_session_is_seen_with_all_that_it_says() -> None:
     table = SessionTable(ROWS)
-    row = begin(table, 0, session(opened=int((time.monotonic() - 100) * 1000)))
+    row = begin(table, 0, session(opened=int((time.monotonic() - 100) * 1000), server_tls="TLSv1.3/verified"))
     row.enter(SessionPhase.FILTER, time.monotonic() - 5)
     [seen] = table.listed(10)
     assert 5 <= seen.pop("phase_seconds") < 15
@@ -59,6 +59,8 @@ def test_a_session_is_seen_with_all_that_it_says() -> None:
         "from": "a@c.example",
         "recipients": 3,
         "to": "b@mx.example",
+        "client_tls": None,
+        "server_tls": "TLSv1.3/verified",
     }
     row.show(session(sender=None, helo=b"\xff", recipient=b""))
     assert (table.listed(1)[0]["from"], table.listed(1)[0]["helo"]) == (None, "\\xff")
@@ -82,6 +84,8 @@ def test_a_session_that_has_just_begun() -> None:
         "from": None,
         "recipients": 0,
         "to": "",
+        "client_tls": None,
+        "server_tls": None,
     }
 
 
