@@ -26,9 +26,10 @@ _CLIENT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 from clients: forward secrecy, and no CBC (Lucky Thirteen). Exchange on Windows Server 2012 R2, out of
 support, has these only with an EC key: give it a TlsCertificate of that kind, or none.
 """
-_SERVER_CIPHERS = "HIGH:!aNULL:!eNULL:!MD5:!DSS:!PSK:!SRP"
+_SERVER_CIPHERS = "HIGH:!aNULL:!eNULL:!MD5:!DSS:!PSK:!SRP:!kDHE"
 """TLS 1.2 to servers: a server with old ciphers is better than mail that cannot be sent. Never anonymous: then nothing
-is known.
+is known. No DHE: the server chooses the prime, and with one of 10000 bit a handshake takes a second of our processor
+time (CVE-2002-20001), in which the worker serves nobody. Servers that have DHE without ECDHE have RSA, too.
 """
 _UNVERIFIED = "@SECLEVEL=1"
 """Where nobody verifies, a short key is no reason to refuse the server: keys of 1024 bit are still in use (Debian's

@@ -120,6 +120,15 @@ def test_options() -> None:
     assert not any("NULL" in c["name"] or "ADH" in c["name"] for c in server_context(verify=False).get_ciphers())
 
 
+def test_no_server_chooses_how_long_our_key_exchange_takes() -> None:
+    """DHE with a prime of 10000 bit keeps the worker busy for a second."""
+    for verify in (False, True):
+        names = [c["name"] for c in server_context(verify=verify).get_ciphers()]
+        assert not any(name.startswith(("DHE-", "EDH-", "ADH-")) for name in names)
+        assert "ECDHE-RSA-AES256-GCM-SHA384" in names
+        assert "AES256-GCM-SHA384" in names  # for servers without ECDHE
+
+
 def test_each_certificate_is_loaded_once_and_the_oldest_is_forgotten() -> None:
     contexts = ClientContexts(limit=2)
     a, b, c = (contexts_of(contexts, name) for name in ("a.example", "b.example", "a.example"))
