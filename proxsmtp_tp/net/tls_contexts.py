@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxsmtp_tp.net.tls_alerts import MAIL_PROTOCOLS
+from proxsmtp_tp.net.tls_groups import limit_groups
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -73,6 +74,7 @@ def client_context(certificate: Certificate) -> ssl.SSLContext:
     """For legs to clients that know TLS 1.3. ValueError: the certificate cannot be used; says why."""
     context = _client_settings()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    limit_groups(context)
     load(context, certificate)
     return context
 
@@ -86,6 +88,7 @@ def server_context(*, verify: bool, check_name: bool = False, ca_file: str = "")
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _common(context)
+    limit_groups(context)
     context.check_hostname = verify and check_name
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     context.verify_flags = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST  # alike in all versions: 3.13 has stricter helpers
