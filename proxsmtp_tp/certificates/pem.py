@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 from typing import Any
 
 from proxsmtp_tp.certificates.libraries import load
@@ -23,6 +24,13 @@ def certificates_of(pem: bytes, where: str) -> list[Any]:
     if not found:
         raise CertificateError(f"{where}: there is no certificate in PEM in it")
     return found
+
+
+def der_chain(pem: bytes) -> tuple[bytes, ...]:
+    """The same without the library, and each in DER. `pem` has been read before."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    parts = pem.decode("ascii", "replace").split(end)[:-1]
+    return tuple(ssl.PEM_cert_to_DER_cert(part[part.find(begin) :] + end) for part in parts)
 
 
 def end_of(certificate: Any) -> dt.datetime:

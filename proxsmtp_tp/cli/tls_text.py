@@ -33,9 +33,9 @@ def in_force(settings: Settings) -> list[str]:
     if not settings.upstream_tls:
         lines.append("TLS to the server: may, and encrypt for clients with TLS")
     if any(rule.action is TlsAction.TERMINATE for rule in settings.tls):
-        lines.append(
-            f"TLS to a server with TLSA records for the client's server name: {settings.tls_dane.value} (TlsDane)"
-        )
+        records = "TLS to a server with TLSA records for the client's server name"
+        own = ", and terminate where they name its TlsCertificate" if settings.tls_certificate else ""
+        lines.append(f"{records}: {settings.tls_dane.value} (TlsDane){own}")
         lines += [f"certificate for clients: {line}" for line in settings.tls_certificate]
         lines.append(
             f"certificate for clients{' of other servers' if settings.tls_certificate else ''}: {ca(settings)}"

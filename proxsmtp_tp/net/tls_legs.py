@@ -21,7 +21,6 @@ from proxsmtp_tp.net.tls_worker import certificate_names, hello_name
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.tls.client_hello import ClientHelloReader, NotTlsError
 from proxsmtp_tp.tls.facts import Side, Verified
-from proxsmtp_tp.tls.levels import TlsaState
 
 if TYPE_CHECKING:
     import asyncio
@@ -173,11 +172,11 @@ class Legs:
             owner.feed(events.TlsStarted(Side.SERVER, facts, dane.state))
 
     async def _look_up(self, hello: ClientHello) -> None:
-        """The client has said a name: has it TLSA records, and is it this server's?"""
+        """The client has said a name: may it accept no certificate but the server's (TlsDane)?"""
         owner = self._owner
-        dane = await self._worker.look_up(hello.reliable_name, owner.server_port, owner.server_ip)
+        dane = await self._worker.only_servers_own(hello.reliable_name, owner.server_port, owner.server_ip)
         if not owner.session.ended:
-            owner.feed(events.ClientHelloSeen(hello, dane.bound and dane.state is TlsaState.USABLE))
+            owner.feed(events.ClientHelloSeen(hello, dane))
 
     def _later(self, event: events.Event) -> None:
         """Feed an event after the effects that are being performed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxsmtp_tp.certificates import names
 from proxsmtp_tp.certificates.examining import Finding, examine, examine_dane
 from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError
+from proxsmtp_tp.certificates.pem import der_chain
 from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel
 from proxsmtp_tp.net.handshake_limits import Busy, Handshake, HandshakeLimits
@@ -40,6 +41,9 @@ class CertificateSource(Protocol):
         self, server_names: tuple[str, ...], verified: bool, server_ip: str, port: int, versions: Collection[int] = ()
     ) -> ssl.SSLContext:
         """Raises CertificateError."""
+
+    def own(self, server: str) -> Material | None:
+        """The own certificate (TlsCertificate) for a server."""
 
 
 class ClientContextMaker:
@@ -95,6 +99,17 @@ class WorkerTls:
             return NO_DANE
         found = await self.look_up(name, port, server)
         return found if found.bound or found.state is TlsaState.FAILED else NO_DANE
+
+    async def only_servers_own(self, name: str, port: int, server: str) -> bool:
+        """Whether a client that compares the TLSA records of this name accepts no certificate but the server's.
+
+        A TlsCertificate that the records name is as good for it.
+        """
+        dane = await self.look_up(name, port, server)
+        if not dane.bound or dane.state is not TlsaState.USABLE:
+            return False
+        own = self.certificates.own(server)
+        return own is None or not examine_dane(der_chain(own.chain), dane.names, dane.records).trusted
 
     async def look_up(self, name: str, port: int, server: str) -> Dane:
         """What DNS says of a server's name; never raises."""

@@ -108,8 +108,11 @@ class Postfix:
         domains: tuple[str, ...],
         routes: Mapping[str, str],
         others: Mapping[str, str] | None = None,
+        services: str = "",
     ) -> Postfix:
         """Start in an empty directory that everybody may enter, with `others` among its settings.
+
+        `services`: more lines of master.cf.
 
         It takes mail a few seconds later.
         """
@@ -120,7 +123,7 @@ class Postfix:
         os.chown(directory / "data", owner.pw_uid, owner.pw_gid)
         os.chown(directory / "mail", MAILBOX_USER, MAILBOX_USER)
         (directory / "conf/main.cf").write_text(_main(name, directory, domains, routes, others or {}))
-        (directory / "conf/master.cf").write_text(MASTER)
+        (directory / "conf/master.cf").write_text(MASTER + services)
         (directory / "conf/dynamicmaps.cf").touch()
         process = host.start("postfix", "-c", directory / "conf", "start-fg")
         return cls(host, directory, process)

@@ -6,6 +6,7 @@ Run it under `proxsmtp_tp.lab.isolate`: port 53 is that of the namespace.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,8 @@ import dns.query
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
+
+    from proxsmtp_tp.lab.network import Host
 
 START_SECONDS = 60.0
 """knot makes keys and signs; the machine may be busy."""
@@ -56,7 +59,7 @@ zone:
 
 _UNBOUND = """
 server:
-    interface: 127.0.0.1
+{interfaces}
     port: {port}
     username: ""
     chroot: ""
@@ -65,7 +68,7 @@ server:
     use-syslog: no
     verbosity: 0
     do-not-query-localhost: no
-    access-control: 127.0.0.0/8 allow
+    access-control: 0.0.0.0/0 allow
     module-config: "{modules}"
     trust-anchor-file: "{folder}/root.key"
     num-threads: 1
@@ -86,7 +89,10 @@ bogus. 60 DS 1 13 2 {"00" * 32}
 
 
 class Dns:
-    """As a context: both run. `records` are lines of the root zone, `others` of the zones `insecure.` and `bogus.`."""
+    """As a context: both run. `records` are lines of the root zone, `others` of the zones `insecure.` and `bogus.`.
+
+    `host`: where in the lab both run, if not here; the resolver then listens on `addresses`, too.
+    """
 
     def __init__(
         self,
@@ -98,7 +104,11 @@ class Dns:
         port: int = 53,
         authority_port: int = 5300,
         validates: bool = True,
+        host: Host | None = None,
+        addresses: tuple[str, ...] = (),
     ) -> None:
+        self._host = host
+        self._addresses = ("127.0.0.1", *addresses)
         self._authority = authority_port
         self.nameserver = ("127.0.0.1", port)
         self._folder = folder
@@ -137,15 +147,24 @@ class Dns:
 
     def _start(self, *command: str) -> None:
         with (self._folder / f"{command[0]}.log").open("wb") as log:
-            self._processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+            words = self._host.command(*command) if self._host else command
+            self._processes.append(subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT))
+
+    def _ask(self, kind: str, port: int) -> dns.message.Message:
+        """A question for the root zone. Raises OSError or EOFError."""
+        question = dns.message.make_query(".", kind, want_dnssec=True)
+        where = ("127.0.0.1", port)
+        link = self._host.connect(*where, 5) if self._host else socket.create_connection(where, 5)
+        with link:
+            link.setblocking(False)  # so dnspython wants it
+            return dns.query.tcp(question, where[0], timeout=5, sock=link)
 
     def _wait_for_keys(self) -> None:
         """Until knot has signed the root zone; its key becomes the trust anchor."""
-        question = dns.message.make_query(".", "DNSKEY", want_dnssec=True)
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             try:
-                answer = dns.query.tcp(question, "127.0.0.1", timeout=5, port=self._authority)
+                answer = self._ask("DNSKEY", self._authority)
             except (OSError, EOFError):
                 time.sleep(0.1)
                 continue
@@ -158,15 +177,15 @@ class Dns:
 
     def _start_resolver(self) -> None:
         port = self.nameserver[1]
-        text = _UNBOUND.format(port=port, folder=self._folder, modules=self._modules)
+        interfaces = "\n".join(f"    interface: {address}" for address in self._addresses)
+        text = _UNBOUND.format(port=port, folder=self._folder, modules=self._modules, interfaces=interfaces)
         text += "".join(_STUB.format(zone=zone, port=self._authority) for zone, _ in self._zones.values())
         (self._folder / "unbound.conf").write_text(text)
         self._start("unbound", "-d", "-c", str(self._folder / "unbound.conf"))
-        question = dns.message.make_query(".", "NS", want_dnssec=True)
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             try:
-                answer = dns.query.tcp(question, "127.0.0.1", timeout=5, port=port)
+                answer = self._ask("NS", port)
             except (OSError, EOFError):
                 time.sleep(0.1)
                 continue

@@ -77,7 +77,8 @@ TLS: tuple[Directive, ...] = (
         values.choice(TlsDane),
         "What the action terminate does where the server name in the client's hello has TLSA records that DNSSEC"
         " secures, and is the name of this server: a client that compares them accepts no certificate but the server's"
-        " own. pass: the connection passes unjudged. refuse: it is refused. terminate: such a client cannot send.",
+        " own, or a TlsCertificate that the records name; with such a TlsCertificate it is terminated in any case."
+        " pass: the connection passes unjudged. refuse: it is refused. terminate: such a client cannot send.",
         since="2.1",
     ),
     Directive(

@@ -122,6 +122,7 @@ def test_without_a_line(say: Any) -> None:
 
 def test_the_table_of_check_config(say: Any) -> None:
     text = LINES + "Filter: virus clamd /run/clamd\n"
+    records = "TLS to a server with TLSA records for the client's server name: pass (TlsDane)"
     said = [line.strip() for line in say(text.replace("Tls: strip", "Tls: terminate")).splitlines()]
     assert [line for line in said if "TLS" in line or "certificate" in line] == [
         "TLS 1: pass server=198.51.100.0/24 name=*.bank.example: nothing is judged, the client has TLS with the server",
@@ -130,12 +131,13 @@ def test_the_table_of_check_config(say: Any) -> None:
         "TLS 4: terminate: TLS on both legs, messages are judged",
         "TLS to the server 1: dane server=198.51.100.0/24",
         "TLS to the server 2: secure port=587 match=mx.example",
-        "TLS to a server with TLSA records for the client's server name: pass (TlsDane)",
+        f"{records}, and terminate where they name its TlsCertificate",
         "certificate for clients: /etc/mx.pem /etc/mx.key server=198.51.100.25",
         "certificate for clients of other servers: made for each server, signed by the CA in the state directory",
     ]
     assert "TLS on ports 465 and 587: strip without the word submission refuses, like refuse" in say("Tls: strip\n")
     assert "TLS on ports" not in say("Tls: strip submission\n")
+    assert f"{records}\n" in say("Tls: terminate\n")
 
 
 @pytest.mark.parametrize("arguments", [["mx.example", SERVER], [CLIENT, "mx.example"], [CLIENT]])

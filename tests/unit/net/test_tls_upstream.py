@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxsmtp_tp.certificates.material import Material
 from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 from proxsmtp_tp.net.tls_resolver import Dane
@@ -138,6 +139,21 @@ async def test_a_name_with_tlsa_records(dane: TlsDane, bound: bool, start_proxy:
             assert shaken == [False, True]  # our certificate is not the one that the client trusts
             assert source(harness).asked
         assert resolver.asked == ([] if dane is TlsDane.TERMINATE else ["mx.example"])
+
+
+@pytest.mark.parametrize("dane", [TlsDane.PASS, TlsDane.REFUSE])
+@pytest.mark.parametrize("own", ["mx.example", "another.example"])
+async def test_an_own_certificate_that_the_records_name_is_shown(
+    dane: TlsDane, own: str, start_proxy: StartProxy
+) -> None:
+    """Then a client that compares them accepts it, and is judged; with another one TlsDane says what is done."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", tls_dane=dane, **TERMINATE) as harness:
+        with_resolver(harness, records(right=True))
+        source(harness).own_material = Material(*self_signed(own), ends=0.0)
+        client, server = in_tls(*await asked(harness, mx), ca="mx.example")
+        await asyncio.gather(client.shake(), server.shake())
+        assert bool(source(harness).asked) == (own == "mx.example")
+        assert ("ACCESS_DENIED" in client.alert) == (dane is TlsDane.REFUSE and own == "another.example")
         client.close()
         server.close()
         await harness.empty()

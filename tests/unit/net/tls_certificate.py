@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Collection
 
+    from proxsmtp_tp.certificates.material import Material
     from proxsmtp_tp.config.settings import Settings
 
 SERVER_NAME = "mx.example"
@@ -31,6 +32,7 @@ class OneCertificate:
         self.asked: list[tuple[tuple[str, ...], bool]] = []
         self.missing = ""
         """There is none: why."""
+        self.own_material: Material | None = None
         self._contexts = ClientContexts()
 
     async def context(
@@ -43,6 +45,11 @@ class OneCertificate:
         if self.missing:
             raise CertificateError(self.missing)
         return self._contexts.get(self_signed("proxy.example"), versions)
+
+    def own(self, server: str) -> Material | None:
+        """A TlsCertificate, where the test has one."""
+        assert server == "127.0.0.1"
+        return self.own_material
 
 
 @functools.cache
