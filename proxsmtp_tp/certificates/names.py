@@ -7,6 +7,7 @@ the extension subjectAltName count, never the subject's common name (RFC 6125 se
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 NAMES_MAX: Final = 100
 """DNS names of one certificate that are looked at: public CAs put in no more."""
+_LOOKED_AT: Final = 4 * NAMES_MAX
+"""Names of any kind that are looked at: a server can send a certificate with 30 000, which would take 0.1 s."""
+_EXTENSIONS_MAX: Final = 100
+"""Extensions of one certificate, for the same reason: usual ones have about ten."""
 _LABEL: Final = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
@@ -103,10 +108,11 @@ def _alternative_names(certificate: bytes) -> Iterator[bytes]:
     for tag, content in _items(_to_be_signed(certificate)):
         if tag != _EXTENSIONS:
             continue
-        for _, extension in _items(_only(content, _SEQUENCE)):
+        for _, extension in islice(_items(_only(content, _SEQUENCE)), _EXTENSIONS_MAX):
             parts = [(kind, value) for kind, value in _items(extension) if kind != _BOOLEAN]
             if [kind for kind, _ in parts] != [_OBJECT_ID, _OCTETS]:
                 raise _DerError
             if parts[0][1] == _SUBJECT_ALT_NAME:
-                yield from (name for kind, name in _items(_only(parts[1][1], _SEQUENCE)) if kind == _DNS_NAME)
+                names = islice(_items(_only(parts[1][1], _SEQUENCE)), _LOOKED_AT)
+                yield from (name for kind, name in names if kind == _DNS_NAME)
                 return

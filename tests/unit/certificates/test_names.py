@@ -86,3 +86,24 @@ def test_the_first_wanted_name_that_fits() -> None:
 )
 def test_what_is_no_name(octets: bytes) -> None:
     assert as_name(octets) == ""
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    return bytes([tag, 0x83]) + len(content).to_bytes(3) + content
+
+
+def certificate(names: bytes, *, other_extensions: int = 0) -> bytes:
+    """As much of a certificate as has names."""
+    others = _der(0x30, _der(6, b"\x55\x1d\x0e") + _der(4, b"")) * other_extensions
+    extension = _der(0x30, _der(6, b"\x55\x1d\x11") + _der(4, _der(0x30, names)))
+    return _der(0x30, _der(0x30, _der(0xA3, _der(0x30, others + extension))))
+
+
+def test_the_work_for_a_certificate_is_limited() -> None:
+    """A server can send 100 KiB of names, which would keep the worker busy for a tenth of a second."""
+    name, address = _der(0x82, b"mx.example"), _der(0x87, b"\xc0\0\2\1")
+    assert dns_names(certificate(address * 399 + name)) == ("mx.example",)
+    assert dns_names(certificate(address * 400 + name)) == ()
+    assert dns_names(certificate(_der(0x82, b"no name!") * 400 + name)) == ()
+    assert dns_names(certificate(name, other_extensions=99)) == ("mx.example",)
+    assert dns_names(certificate(name, other_extensions=100)) == ()
