@@ -49,7 +49,8 @@ editing             applies edits to a message and its envelope
 
 streams             connections to servers that judge, with failover
 asking              a question on a connection: time limits, ends, reading answers
-milter              type milter: one connection for each message
+milter              type milter
+milter_connections  its connections, which wait for the next message of the same client
 milter_facts        what a milter is told of a connection and a message
 clamd               type clamd
 spamd               type spamd

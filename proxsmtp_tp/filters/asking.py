@@ -7,7 +7,6 @@ is limited: no more is written than the server reads. Whatever happens, the conn
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from proxsmtp_tp.filters.mail import joined
@@ -15,7 +14,7 @@ from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from proxsmtp_tp.filters.streams import Servers, Stream
 
@@ -43,23 +42,35 @@ class Reader(Protocol):
         """The server has closed the connection."""
 
 
-@asynccontextmanager
-async def connection(servers: Servers) -> AsyncIterator[Stream]:
-    """A connection for one question. What goes wrong with it, or is no answer, is raised as FilterFailedError."""
-    stream = await servers.open()
-    transport = stream.writer.transport
-    try:
-        yield stream
-    except ProtocolError as error:
-        raise FilterFailedError(f"{stream.address}: {error}") from error
-    except (ConnectionError, asyncio.IncompleteReadError) as error:
-        raise FilterFailedError(f"{stream.address}: {_reason(error)}") from error
-    else:
-        if transport.get_write_buffer_size() <= LAST_WORDS:
-            stream.writer.close()  # the rest is sent, because the server has read the question
-    finally:
+class connection:  # noqa: N801  (used like a function)
+    """An asynchronous context: a connection for one question. `stream`: one that there is already.
+
+    What goes wrong with it, or is no answer, is raised as FilterFailedError. At the end it is closed, unless `kept`.
+    """
+
+    def __init__(self, servers: Servers, stream: Stream | None = None) -> None:
+        self.kept = False
+        self._servers = servers
+        self._stream = stream
+
+    async def __aenter__(self) -> Stream:
+        self._stream = self._stream or await self._servers.open()
+        return self._stream
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _at: object) -> None:
+        if self._stream is None:
+            raise AssertionError("the end of a connection without its beginning")
+        transport = self._stream.writer.transport
+        if error is None and self.kept:
+            return
+        if error is None and transport.get_write_buffer_size() <= LAST_WORDS:
+            self._stream.writer.close()  # the rest is sent, because the server has read the question
         if not transport.is_closing():
             transport.abort()
+        if isinstance(error, ProtocolError):
+            raise FilterFailedError(f"{self._stream.address}: {error}") from error
+        if isinstance(error, ConnectionError | asyncio.IncompleteReadError):
+            raise FilterFailedError(f"{self._stream.address}: {_reason(error)}") from error
 
 
 async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream], Awaitable[_Answer]]) -> _Answer:

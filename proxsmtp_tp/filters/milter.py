@@ -1,7 +1,8 @@
-"""Filter type milter: any program that speaks sendmail's milter protocol, on one connection for each message.
+"""Filter type milter: any program that speaks sendmail's milter protocol.
 
-The connection is made when the message is complete: the filter is not kept waiting by slow clients. The protocol, and
-what each answer means: `protocols.milter`. A message that is refused at one recipient is refused.
+A connection is made when the message is complete: the filter is not kept waiting by slow clients. It is used again for
+the next messages of the same client (`milter_connections`). The protocol, and what each answer means:
+`protocols.milter`. A message that is refused at one recipient is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.asking import READ_SIZE, connection
 from proxsmtp_tp.filters.edits import ReplaceBody
-from proxsmtp_tp.filters.member import Judgement
+from proxsmtp_tp.filters.member import FilterFailedError, Judgement
+from proxsmtp_tp.filters.milter_connections import MilterConnections
 from proxsmtp_tp.filters.milter_facts import message_for
 from proxsmtp_tp.filters.new_text import NewText, size_limit
 from proxsmtp_tp.filters.protocols.milter import OUTPUT, MilterDialogue
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
+    from proxsmtp_tp.filters.milter_connections import Kept
     from proxsmtp_tp.filters.parts import Parts
-    from proxsmtp_tp.filters.protocols.milter_message import Outcome
+    from proxsmtp_tp.filters.protocols.milter_message import MilterMessage, Outcome
     from proxsmtp_tp.filters.protocols.milter_options import Options
     from proxsmtp_tp.filters.streams import Stream
 
@@ -40,16 +43,53 @@ class MilterMember:
         self._servers = Servers(line.addresses, line.connect)
         self._space = parts.space
         self._hostname, self._own_macros = parts.hostname, parts.macros
+        self._connections = MilterConnections(line.max)
+        self._in_use = 0
 
     async def judge(self, mail: Mail, request: FilterRequest) -> Judgement:
         """Member."""
         with NewText(self._space, size_limit(mail.size)) as body:
-            async with connection(self._servers) as stream:
-                dialogue = MilterDialogue(message_for(mail, request, self._hostname, self._own_macros))
-                outcome = await _talk(stream, dialogue, mail, body)
-                stream.writer.write(dialogue.goodbye())
+            self._in_use += 1
+            try:
+                outcome = await self._outcome(mail, request, body)
+            finally:
+                self._in_use -= 1
             body.finish()
             return _judgement(outcome, body)
+
+    async def _outcome(self, mail: Mail, request: FilterRequest, body: NewText) -> Outcome:
+        """What the filter says, on a connection that knows the client already if there is one."""
+        kept = self._connections.take(request)
+        if kept is not None:
+            dialogue = MilterDialogue(self._shown(mail, request), kept.options)
+            try:
+                return await self._talked(dialogue, mail, request, body, kept)
+            except FilterFailedError:
+                self._connections.pause()
+                if dialogue.heard:
+                    raise
+                # It had closed the connection, and said nothing of this message: ask it on another one.
+            except BaseException:
+                self._connections.pause()
+                raise
+        self._connections.make_space(self._in_use)
+        return await self._talked(MilterDialogue(self._shown(mail, request)), mail, request, body)
+
+    def _shown(self, mail: Mail, request: FilterRequest) -> MilterMessage:
+        return message_for(mail, request, self._hostname, self._own_macros)
+
+    async def _talked(
+        self, dialogue: MilterDialogue, mail: Mail, request: FilterRequest, body: NewText, kept: Kept | None = None
+    ) -> Outcome:
+        """The whole dialogue, and the end of the connection, unless it can be used again."""
+        began = kept.began if kept is not None else asyncio.get_running_loop().time()
+        used = connection(self._servers, kept.stream if kept is not None else None)
+        async with used as stream:
+            outcome = await _talk(stream, dialogue, mail, body)
+            used.kept = self._connections.give(request, stream, dialogue, began, self._in_use - 1)
+            if not used.kept:
+                stream.writer.write(dialogue.goodbye())
+        return outcome
 
     async def describe(self) -> list[str]:
         """Negotiate: what the filter speaks, may do, and wants. Raises FilterFailedError."""
@@ -62,7 +102,8 @@ class MilterMember:
             return _described(dialogue.options, str(stream.address))
 
     def close(self) -> None:
-        """Member: no connection is kept."""
+        """Member."""
+        self._connections.close()
 
 
 async def _talk(stream: Stream, dialogue: MilterDialogue, mail: Mail, body: NewText) -> Outcome:

@@ -13,6 +13,9 @@ from proxsmtp_tp.config.addresses import UnixAddress
 from proxsmtp_tp.filters.member import FilterFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import SupportsIndex
+
     from proxsmtp_tp.config.addresses import Address
 
 BUFFER = 64 * 1024
@@ -25,10 +28,41 @@ QUEUE_FULL = 0.02
 """Seconds between two attempts at a unix socket whose queue is full."""
 
 
+class StreamReader(asyncio.StreamReader):
+    """Knows what has come and is not read. Only `read` is used."""
+
+    def __init__(self) -> None:
+        super().__init__(BUFFER, asyncio.get_running_loop())
+        self._unread = 0
+        self._closed = False
+
+    @property
+    def spoke(self) -> bool:
+        """Whether octets have come that nobody has read, or the end."""
+        return self._unread > 0 or self._closed
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        """Of StreamReaderProtocol."""
+        octets = bytes(data)
+        self._unread += len(octets)
+        super().feed_data(octets)
+
+    def feed_eof(self) -> None:
+        """Of StreamReaderProtocol."""
+        self._closed = True
+        super().feed_eof()
+
+    async def read(self, n: int = -1) -> bytes:
+        """The next octets; b"" at the end."""
+        data = await super().read(n)
+        self._unread -= len(data)
+        return data
+
+
 class Stream(NamedTuple):
     """A connection. Write, then `await writer.drain()`: a server that does not read must not fill the memory."""
 
-    reader: asyncio.StreamReader
+    reader: StreamReader
     writer: asyncio.StreamWriter
     address: Address
 
@@ -70,15 +104,20 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
-async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connected(address: Address) -> tuple[StreamReader, asyncio.StreamWriter]:
+    loop, reader = asyncio.get_running_loop(), StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport: asyncio.WriteTransport
     if isinstance(address, UnixAddress):
         sock = await _unix_socket(address.path)
         try:
-            return await asyncio.open_unix_connection(sock=sock, limit=BUFFER)
+            transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock)
         except BaseException:
             sock.close()
             raise
-    return await asyncio.open_connection(address.host, address.port, limit=BUFFER)
+    else:
+        transport, _ = await loop.create_connection(lambda: protocol, address.host, address.port)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 async def _unix_socket(path: str) -> socket.socket:

@@ -71,13 +71,13 @@ def test_the_mode_of_the_socket_is_what_the_script_of_debian_reads() -> None:
 
 
 def test_passes(amavis: Path) -> None:
-    judged = asyncio.run(judge(f"m milter {amavis}", TEXT, "/tmp"))
+    judged = asyncio.run(judge(f"m milter {amavis}", TEXT, "/tmp", after=TEXT))
     assert judged.judgement.action is Action.PASS
     assert judged.text.startswith(b"X-Amavis-Alert: BAD HEADER SECTION, Missing required header field")
     assert judged.text.endswith(TEXT)
 
 
 def test_refuses(amavis: Path) -> None:
-    judgement = asyncio.run(judge(f"m milter {amavis}", BANNED, "/tmp")).judgement
+    judgement = asyncio.run(judge(f"m milter {amavis}", BANNED, "/tmp", after=TEXT)).judgement
     assert judgement.action is Action.REJECT
     assert "BANNED" in judgement.said

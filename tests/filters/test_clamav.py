@@ -66,7 +66,7 @@ def clamav(directory: Path) -> Iterator[Path]:
 def ask(clamav: Path, kind: str, text: bytes) -> Judged:
     """What clamd, or clamav-milter, says of a message."""
     addresses = {"unix": f"clamd {clamav}/clamd", "tcp": f"clamd 127.0.0.1:{PORT}", "milter": f"milter {clamav}/milter"}
-    return asyncio.run(judge(f"v {addresses[kind]}", text, str(clamav)))
+    return asyncio.run(judge(f"v {addresses[kind]}", text, str(clamav), after=TEXT))
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])

@@ -99,7 +99,7 @@ def filters(directory: Path) -> Iterator[Path]:
 
 def ask(filters: Path, name: str, text: bytes, **known: object) -> Judged:
     """What a filter says of a message."""
-    return asyncio.run(judge(f"d milter {filters}/{name}", text, str(filters), **known))
+    return asyncio.run(judge(f"d milter {filters}/{name}", text, str(filters), after=TEXT, **known))
 
 
 def valid(filters: Path, text: bytes) -> bool:

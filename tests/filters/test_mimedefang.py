@@ -84,7 +84,7 @@ def mimedefang(directory: Path) -> Iterator[Path]:
 
 def ask(mimedefang: Path, text: bytes) -> Judged:
     """What the filter says of a message."""
-    return asyncio.run(judge(f"m milter {mimedefang}", text, "/tmp"))
+    return asyncio.run(judge(f"m milter {mimedefang}", text, "/tmp", after=TEXT))
 
 
 def about(subject: bytes) -> bytes:

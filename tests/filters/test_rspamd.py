@@ -11,7 +11,7 @@ import pytest
 from proxsmtp_tp.filters.verdict import Action
 from tests.filters.daemons import daemon
 from tests.filters.recipes import fragment
-from tests.unit.filters.member_harness import Judged, describe, judge
+from tests.unit.filters.member_harness import TEXT, Judged, describe, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +126,7 @@ def both(directory: Path, text: bytes) -> tuple[Judged, Judged]:
     """What rspamd says by milter, and by HTTP."""
 
     async def case() -> tuple[Judged, Judged]:
-        by_milter = await judge(f"m milter {directory}/milter", text, str(directory))
+        by_milter = await judge(f"m milter {directory}/milter", text, str(directory), after=TEXT)
         return by_milter, await judge(f"h rspamd {directory}/http", text, str(directory))
 
     return asyncio.run(case())

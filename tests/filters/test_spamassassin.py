@@ -132,12 +132,12 @@ def test_check(spamassassin: Path) -> None:
 
 
 def test_milter(spamassassin: Path) -> None:
-    judged = asyncio.run(judge(f"m milter {spamassassin}/milter", TEXT, str(spamassassin)))
+    judged = asyncio.run(judge(f"m milter {spamassassin}/milter", TEXT, str(spamassassin), after=TEXT))
     assert judged.judgement.action is Action.PASS
     assert re.search(rb"^X-Spam-Status: No, score=0\.", judged.text, re.MULTILINE)
     assert TEXT.split(b"\r\n\r\n")[1] in judged.text
 
 
 def test_milter_rejects(spamassassin: Path) -> None:
-    judged = asyncio.run(judge(f"m milter {spamassassin}/milter", SPAM, str(spamassassin)))
+    judged = asyncio.run(judge(f"m milter {spamassassin}/milter", SPAM, str(spamassassin), after=TEXT))
     assert judged.judgement.action is Action.REJECT

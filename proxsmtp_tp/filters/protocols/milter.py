@@ -1,8 +1,9 @@
-"""The milter protocol from the mail server's side, for one message on one connection, without a socket.
+"""The milter protocol from the mail server's side, for one message, without a socket.
 
 The order of events is libmilter's: CONNECT, HELO, MAIL, RCPT for each recipient, DATA, each header field, end of
 header, body in chunks, end. The message is complete before the first event, so all are sent one after the other; only
-an event that the filter answers is waited for.
+an event that the filter answers is waited for. On a connection that had a message of the same client before, ABORT is
+sent in place of negotiation, CONNECT and HELO (as Postfix does after each message).
 
     CONTINUE            the next event; after the end: the message passes, with the edits
     ACCEPT              the message passes
@@ -23,6 +24,7 @@ import functools
 import ipaddress
 import struct
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.filters.protocols import milter_message as asked
@@ -88,7 +90,8 @@ class MilterDialogue:
     socket takes, so memory is limited.
     """
 
-    def __init__(self, message: MilterMessage) -> None:
+    def __init__(self, message: MilterMessage, options: Options | None = None) -> None:
+        """`options`: what the filter chose before a message of the same client on this connection."""
         self.outcome: Outcome | None = None
         self.options: Options | None = None
         self.wants_body = False
@@ -97,6 +100,8 @@ class MilterDialogue:
         """The event that was sent last."""
         self._message = message
         self._reader = PacketReader()
+        self.heard = False
+        """The filter has sent something in this dialogue."""
         self._awaited = False
         self._refusals: list[Reply] = []
         self._unwanted = 0
@@ -106,7 +111,11 @@ class MilterDialogue:
         self._asked: Question | None = None
         self._chunk = b""
         self._edits = _Edits()
-        self._steps = self._negotiation()
+        if options is None:
+            self._steps = self._negotiation()
+        else:
+            self._choose(options)
+            self._steps = chain((packet(Command.ABORT),), self._mail())
 
     # What we send.
 
@@ -134,6 +143,20 @@ class MilterDialogue:
         ended = self.outcome is not None and self.event is Event.END
         return (b"" if ended else packet(Command.ABORT)) + packet(Command.QUIT)
 
+    @property
+    def reusable(self) -> Options | None:
+        """The options for the next message of the same client on this connection; None: it must be ended.
+
+        An answer to CONNECT or HELO is one to the whole session. A filter that refuses for now may have a fault, or
+        want to end the session (421).
+        """
+        outcome = self.outcome
+        if outcome is None or self.event in (Event.OPTIONS, Event.CONNECT, Event.HELO):
+            return None
+        if outcome.reply is not None and (outcome.reply.transient or outcome.reply is FIELD_TOO_LONG):
+            return None
+        return self.options
+
     def _negotiation(self) -> Iterator[bytes]:
         self._awaited = True
         yield OFFER
@@ -147,6 +170,10 @@ class MilterDialogue:
         yield self._macros(Stage.HELO)
         if message.helo:
             yield self._ask(asked.HELO, strings(message.helo))
+        yield from self._mail()
+
+    def _mail(self) -> Iterator[bytes]:
+        message = self._message
         yield from self._envelope(message.envelope)
         if self._options.version >= DATA_SINCE:
             yield self._macros(Stage.DATA)
@@ -213,6 +240,7 @@ class MilterDialogue:
 
     def feed(self, data: bytes) -> None:
         """Take what the filter sent, in chunks of any size. Raises ProtocolError."""
+        self.heard = True
         self._reader.feed(data)
         while self.outcome is None and (answer := self._reader.next()) is not None:
             self._take(answer)
@@ -244,9 +272,12 @@ class MilterDialogue:
     def _negotiated(self, answer: Packet) -> None:
         if answer.code != Answer.OPTIONS:
             raise ProtocolError(f"no answer to the options: {excerpt(answer.code + answer.payload)}")
-        self.options = parse_options(answer.payload)
-        self._unwanted = self._silent = self.options.steps.value
+        self._choose(parse_options(answer.payload))
         self._awaited = False
+
+    def _choose(self, options: Options) -> None:
+        self.options = options
+        self._unwanted = self._silent = options.steps.value
 
     def _take_edit(self, answer: Packet) -> bool:
         """Keep an edit; whether it was one."""

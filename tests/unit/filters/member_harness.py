@@ -13,6 +13,7 @@ from proxsmtp_tp.filters.edits import ReplaceBody, ReplaceMessage
 from proxsmtp_tp.filters.interface import FilterRequest
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.mail import Mail
+from proxsmtp_tp.filters.milter import MilterMember
 from proxsmtp_tp.filters.parts import Parts
 from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.spool_space import SpoolSpace
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from proxsmtp_tp.filters.member import Judgement
+    from proxsmtp_tp.filters.member import Judgement, Member, PlacingMember
 
 TEXT = b"Received: from a\r\n\tby b\r\nSubject: hello\r\nFrom: <a@example.org>\r\n\r\nGood morning.\r\n"
 PATIENCE = 30.0
@@ -51,8 +52,12 @@ def request(**known: Any) -> FilterRequest:
     return replace(usual, **known)
 
 
-async def judge(line: str | FilterLine, text: bytes = TEXT, directory: str = "/tmp", **known: Any) -> Judged:
-    """Judge one message. Nothing may be left of it: neither stored octets nor connections."""
+async def judge(
+    line: str | FilterLine, text: bytes = TEXT, directory: str = "/tmp", *, after: bytes | None = None, **known: Any
+) -> Judged:
+    """Judge one message. Nothing may be left of it: neither stored octets nor connections. `after`: the same client had
+    this message judged before.
+    """
     filter_line = line if isinstance(line, FilterLine) else parse_filter(line)[0]
     space = SpoolSpace(directory)
     stored = Spool(space)
@@ -62,6 +67,8 @@ async def judge(line: str | FilterLine, text: bytes = TEXT, directory: str = "/t
     asked = request(**known)
     try:
         async with asyncio.timeout(PATIENCE):
+            if after is not None:
+                await _judge_before(member, after, asked, space)
             judgement = await member.judge(Mail.of(stored), asked)
         edited = editing.apply(Mail.of(stored), asked.envelope, judgement.edits)
         after = b"".join(edited.mail.chunks()) if judgement.action is Action.PASS else b""
@@ -75,6 +82,19 @@ async def judge(line: str | FilterLine, text: bytes = TEXT, directory: str = "/t
     assert space.memory == 0
     assert space._tally.total == 0
     return judged
+
+
+async def _judge_before(member: Member | PlacingMember, text: bytes, asked: FilterRequest, space: SpoolSpace) -> None:
+    stored = Spool(space)
+    stored.write(text)
+    stored.complete()
+    earlier = await member.judge(Mail.of(stored), asked)
+    for edit in earlier.edits:
+        if isinstance(edit, ReplaceBody | ReplaceMessage):
+            edit.text.close()
+    stored.close()
+    if isinstance(member, MilterMember):
+        assert earlier.action is not Action.PASS or member._connections._kept
 
 
 async def describe(line: str) -> list[str]:

@@ -16,7 +16,7 @@ from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.filters import milter
 from proxsmtp_tp.filters.asking import READ_SIZE, read_whole
 from proxsmtp_tp.filters.member import FilterFailedError
-from proxsmtp_tp.filters.streams import Stream
+from proxsmtp_tp.filters.streams import Stream, StreamReader
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
 from tests.child_processes import child_processes
@@ -82,7 +82,7 @@ def test_a_flood_of_an_answer_is_read_in_turns(read: Callable[[Stream, Any], Cor
     """What was read ahead comes without waiting: other connections are served in between."""
 
     async def case() -> Recorder:
-        reader = asyncio.StreamReader()
+        reader = StreamReader()
         reader.feed_data(b"x" * 131072)
         recorder = Recorder(131072)
         await read(Stream(reader, cast("Any", None), UnixAddress("/x")), recorder)
