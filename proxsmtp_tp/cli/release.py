@@ -1,6 +1,8 @@
 """Sends a message from quarantine by SMTP to the server that its client meant, with the client's envelope.
 
-All recipients or none: if the server refuses one, the message is not sent. STARTTLS is used where it is offered.
+All recipients or none: if the server refuses one, the message is not sent. STARTTLS is used where it is offered. A
+message of a session with TLS is never sent in clear. The server's certificate is not verified, so a message with
+REQUIRETLS (RFC 8689) is not sent.
 
 With RuleLocal the rules would redirect this connection to the daemon, whose filters would keep the message again. They
 let connections of the daemon's user pass (`meta skuid`, xt_owner: the user who opened the socket).
@@ -58,6 +60,8 @@ def release(entry: Entry, server: str | None, user: int | None = None) -> str:
     envelope = facts.get("envelope")
     if envelope is None:
         raise ReleaseError("its envelope is not known")
+    if "REQUIRETLS" in envelope["sender_parameters"].upper().split():
+        raise ReleaseError("its sender demands TLS with a verified server (REQUIRETLS), and no server is verified here")
     with entry.open() as file:
         text = file.read()
     if len(text) != facts.get("size"):
@@ -73,6 +77,8 @@ def release(entry: Entry, server: str | None, user: int | None = None) -> str:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as any opportunistic client
                 peer.starttls(context=context)
                 peer.ehlo()
+            elif facts.get("tls"):
+                raise ReleaseError("its session was encrypted, and the server does not offer STARTTLS: try again later")
             reply = _sent(peer, envelope, text)
             with suppress(smtplib.SMTPException, OSError):
                 peer.docmd("QUIT")

@@ -274,6 +274,7 @@ def _facts(kind: str, request: FilterRequest, edited: Envelope, reason: str) -> 
         "server": request.server,
         "server_port": request.server_port,
         "helo": _text(request.helo),
+        "tls": request.tls.client is not None or request.tls.server is not None,
         "envelope": _shown(envelope),
     }
     return facts if edited is envelope else facts | {"edited_envelope": _shown(edited)}

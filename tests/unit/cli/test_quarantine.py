@@ -93,15 +93,15 @@ def server() -> Iterator[Server]:
     started.end()
 
 
-def kept(folder: QuarantineFolder, port: int) -> str:
+def kept(folder: QuarantineFolder, port: int, *, tls: bool = False, parameters: str = "") -> str:
     envelope = {
         "sender": "a@x.example",
-        "sender_parameters": "SIZE=9 BODY=8BITMIME AUTH=<>",
+        "sender_parameters": f"SIZE=9 BODY=8BITMIME AUTH=<> {parameters}".strip(),
         "recipients": ["b@y.example", "c\udcff@y.example"],
         "recipient_parameters": ["NOTIFY=NEVER", ""],
     }
     facts = {"id": "01AB", "kind": "quarantine", "reason": "vi\nrus", "server": "127.0.0.1", "server_port": port}
-    return folder.add(Mail.of(Octets(TEXT)), facts | {"envelope": envelope})
+    return folder.add(Mail.of(Octets(TEXT)), facts | {"envelope": envelope, "tls": tls})
 
 
 def test_list_and_show(folder: QuarantineFolder, config: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +165,25 @@ def test_a_refused_release_keeps_the_message(
     assert " no" in said
     assert folder.entry(name).path.exists()
     assert server.message == (TEXT.replace(b"\r\n.", b"\r\n..") if refuse == b"." else b"")
+
+
+def test_what_came_encrypted_is_not_sent_in_clear(
+    folder: QuarantineFolder, config: str, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever takes STARTTLS out of the server's reply to EHLO must not get the message."""
+    name = kept(folder, server.port, tls=True)
+    assert main(["quarantine", "release", name, "-f", config]) == 1
+    assert "its session was encrypted, and the server does not offer STARTTLS" in capsys.readouterr().err
+    assert [line[:4] for line in server.lines] == [b"ehlo"]
+    assert folder.entry(name).path.exists()
+
+
+def test_a_message_that_demands_a_verified_server_is_not_sent(
+    folder: QuarantineFolder, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = kept(folder, 1, tls=True, parameters="RequireTLS")
+    assert main(["quarantine", "release", name, "-f", config]) == 1
+    assert "demands TLS with a verified server" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["show", "release"])

@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.replies import Reply
 from proxsmtp_tp.telemetry.quoting import quoted
+from proxsmtp_tp.tls.facts import NO_TLS, Legs, TlsFacts
 from tests.unit.filters.filter_harness import TEXT, judge, until
 from tests.unit.filters.filter_harness import request as requested
 
@@ -48,9 +50,19 @@ def keeper(place: Path, **more: Any) -> quarantine.Quarantine:
     return quarantine.Quarantine(str(place), **(known | more))
 
 
-async def kept(into: Keeper, text: bytes = TEXT, reason: str = "it is bad") -> Verdict:
+async def kept(into: Keeper, text: bytes = TEXT, reason: str = "it is bad", tls: Legs = NO_TLS) -> Verdict:
     edited = Envelope(b"new@x.example", b"", [b"b@y.example"], [b""])
-    return await into.quarantine(Mail.of(Octets(text)), REQUEST, edited, reason=reason)
+    return await into.quarantine(Mail.of(Octets(text)), replace(REQUEST, tls=tls), edited, reason=reason)
+
+
+_LEG = TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+
+
+@pytest.mark.parametrize(("legs", "encrypted"), [(NO_TLS, False), (Legs(_LEG, _LEG), True), (Legs(server=_LEG), True)])
+def test_a_message_says_whether_its_session_was_encrypted(legs: Legs, encrypted: bool, run: Run, place: Path) -> None:
+    run(kept(keeper(place), tls=legs))
+    (entry,) = QuarantineFolder(str(place)).entries()
+    assert entry.facts["tls"] is encrypted
 
 
 def test_a_message_is_kept_with_what_was_known(run: Run, place: Path) -> None:
