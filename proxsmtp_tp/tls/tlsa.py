@@ -77,14 +77,20 @@ def matches(records: Sequence[Tlsa], chain: Sequence[bytes], keys: Sequence[byte
     if keys is None:
         keys = [public_key_of(certificate) for certificate in chain]
     pairs = list(zip(chain, keys, strict=True))
+    known: dict[tuple[int, int, int], bytes] = {}
     leaf = None
     anchors = []
     for record in usable(records):
-        if record.usage == DANE_EE:
-            if leaf is None and pairs and _is(record, *pairs[0]):
-                leaf = record
-            continue
-        anchors += [(place, record) for place, pair in enumerate(pairs) if place and _is(record, *pair)]
+        for place in range(len(pairs))[:1] if record.usage == DANE_EE else range(1, len(pairs)):
+            wanted = place, record.selector, record.matching
+            if wanted not in known:  # once for all records: one answer of DNS can have hundreds
+                known[wanted] = _associated(record, pairs[place][record.selector])
+            if not known[wanted] or known[wanted] != record.data:
+                continue
+            if record.usage == DANE_EE:
+                leaf = leaf or record
+            else:
+                anchors.append((place, record))
     return Match(leaf, tuple(anchors))
 
 
@@ -96,11 +102,11 @@ def _known(record: Tlsa) -> bool:
     return record.matching in _DIGESTS and len(record.data) == _DIGESTS[record.matching]().digest_size
 
 
-def _is(record: Tlsa, certificate: bytes, key: bytes) -> bool:
-    selected = key if record.selector == _KEY else certificate
-    if record.matching == _FULL:
-        return bool(selected) and selected == record.data
-    return bool(selected) and _DIGESTS[record.matching](selected).digest() == record.data
+def _associated(record: Tlsa, selected: bytes) -> bytes:
+    """What the record would have to be for this certificate or key; b"": nothing can match."""
+    if record.matching == _FULL or not selected:
+        return selected
+    return _DIGESTS[record.matching](selected).digest()
 
 
 # The key of a certificate, without a library for ASN.1 (X.690 section 8, RFC 5280 section 4.1).

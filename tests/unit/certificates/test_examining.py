@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxsmtp_tp.certificates import examining
 from proxsmtp_tp.certificates.examining import examine, examine_dane
 from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError, check_below
 from proxsmtp_tp.tls.facts import Verified
@@ -152,3 +153,18 @@ def test_dane_proves_only_the_names_of_its_records(ca: Ca, usage: int) -> None:
     found = examine_dane([leaf, ca.der], ["mx.attacker.example"], [record(usage, 1, of_record)])
     assert found.trusted
     assert found.names == ("mx.attacker.example",)
+
+
+def test_the_paths_that_are_checked_are_few(ca: Ca, other_ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes processor time, and a server's owner decides how many records match how many certificates."""
+    checked: list[bytes] = []
+
+    def check(anchor: bytes, _chain: object) -> str:
+        checked.append(anchor)
+        return "no"
+
+    monkeypatch.setattr(examining, "check_below", check)
+    leaf, issuers = ca.leaf("mx.example.org"), [ca.der, other_ca.der, *(ca.leaf(f"{n}.example") for n in range(10))]
+    records = [record(2, selector, issuer) for selector in (0, 1) for issuer in issuers]
+    assert examine_dane([leaf, *issuers], ["mx.example.org"], records).verified is Verified.NO
+    assert checked == issuers[:3]

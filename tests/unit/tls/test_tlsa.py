@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxsmtp_tp.tls import tlsa
 from proxsmtp_tp.tls.tlsa import Match, Tlsa, matches, public_key_of, usable
 from tests.unit.smtp.chunking import PROPERTY
 from tests.unit.tls import certificates
@@ -123,3 +124,17 @@ def test_every_cut_certificate_has_no_key(tmp_path: Path) -> None:
 
 def test_text() -> None:
     assert str(Tlsa(3, 1, 1, bytes(range(32)))) == "3 1 1 0001020304050607.."
+
+
+def test_many_records_cost_one_digest_for_each_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's owner can publish a thousand, and send a chain of 100 KiB."""
+    made: list[bytes] = []
+
+    def counted(data: bytes = b"") -> object:
+        made.extend([data] if data else [])
+        return hashlib.sha256(data)
+
+    records = [record(2, 0, 1, CHAIN[2]), *(Tlsa(2, 0, 1, number.to_bytes(32)) for number in range(1000))]
+    monkeypatch.setitem(tlsa._DIGESTS, 1, counted)
+    assert matches(records, CHAIN, KEYS).anchors == ((2, records[0]),)
+    assert made == CHAIN[1:]
