@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiosmtpd.controller import Controller
 
+from tests.tls.capture import Capture, check_legs
 from tests.unit.net.tls_legs import self_signed
 
 if TYPE_CHECKING:
@@ -102,8 +103,19 @@ class Daemon:
 
 @contextmanager
 def daemon(folder: Path, server: int, rest: str) -> Iterator[Daemon]:
-    """Fixed mode: all clients come to this server. `rest`: further directives."""
+    """Fixed mode: all clients come to this server. `rest`: further directives.
+
+    At the end: nothing was in clear to the server that was not so from the client.
+    """
     port = free_port()
+    with Capture() as capture, _daemon(folder, port, server, rest) as running:
+        yield running
+    legs = {end: [each for each in capture.streams if each.port == end] for end in (port, server)}
+    check_legs(legs[port], legs[server])
+
+
+@contextmanager
+def _daemon(folder: Path, port: int, server: int, rest: str) -> Iterator[Daemon]:
     (folder / "temp").mkdir(exist_ok=True)
     (folder / "conf").write_text(
         f"Listen: 127.0.0.1:{port}\nOutAddress: 127.0.0.1:{server}\nWorkers: 1\nTempDirectory: {folder}/temp\n{rest}\n"

@@ -19,6 +19,7 @@ from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.lab.network import LAN_V4
 from tests.real.postfix import Postfix
 from tests.tls import public_ca
+from tests.tls.capture import Capture
 from tests.tls.dns import Dns
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proxsmtp_tp.lab.network import GatewayNetwork
+    from tests.tls.capture import Stream
 
+SMTP = 25
 SECONDS = 60.0
 """Until the last message is delivered or deferred, on a busy machine."""
 
@@ -277,18 +280,33 @@ def _start_sender(network: GatewayNetwork, directory: Path, certificate: public_
     )
 
 
-def all_outcomes(network: GatewayNetwork, directory: Path) -> tuple[dict[tuple[str, str], Outcome], str]:
-    """Of each level and action, and the gateway's log."""
-    with open_lab(network, directory) as lab:
-        found: dict[tuple[str, str], Outcome] = {}
-        log = ""
-        direct, *others = ACTIONS
-        found |= lab.outcomes(LEVELS, [direct])
+@dataclass(frozen=True)
+class Found:
+    """Of each level and action what became of it; the gateway's log, and what was on the wire on both sides of it."""
+
+    outcomes: dict[tuple[str, str], Outcome]
+    log: str
+    clients: list[Stream]
+    servers: list[Stream]
+
+
+def find_all(network: GatewayNetwork, directory: Path) -> Found:
+    """Try all."""
+    outcomes: dict[tuple[str, str], Outcome] = {}
+    log = ""
+    direct, *others = ACTIONS
+    with (
+        open_lab(network, directory) as lab,
+        Capture("lan", network.gateway) as clients,
+        Capture("wan", network.gateway) as servers,
+    ):
+        outcomes |= lab.outcomes(LEVELS, [direct])
         for dane in ("pass", "terminate"):
             levels = [level for level in LEVELS if level.dane == dane]
             instance = lab.instance(dane)
             with instance.running():
                 lab.trust((instance.state / "tls/ca.pem").read_text())
-                found |= lab.outcomes(levels, others)
+                outcomes |= lab.outcomes(levels, others)
             log += instance.log
-        return found, log
+    to_mail = [[each for each in leg.streams if each.port == SMTP] for leg in (clients, servers)]
+    return Found(outcomes, log, *to_mail)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from proxsmtp_tp.lab.network import gateway_network
-from tests.tls.levels import ACTIONS, LEVELS, Outcome, all_outcomes
+from tests.tls.levels import ACTIONS, LEVELS, Outcome, find_all
 
 PAGE = Path(__file__).parents[2] / "docs/tls.md"
 BEGIN, END = "<!-- made by tests/tls/table.py -->\n", "<!-- end -->\n"
@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="proxsmtp-tls.") as name, gateway_network() as network:
         directory = Path(name)
         directory.chmod(0o755)
-        outcomes, _ = all_outcomes(network, directory)
+        outcomes = find_all(network, directory).outcomes
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     PAGE.write_text(before + BEGIN + table(outcomes) + END + rest.partition(END)[2], "utf-8")
 
