@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from bench.throughput import BIN, free_port, running
 from tests.filters.daemons import daemon
@@ -160,10 +160,15 @@ class Scanner:
 
 
 @contextlib.contextmanager
-def accepting_milter(folder: Path) -> Iterator[Scanner]:
+def accepting_milter(folder: Path, language: Literal["C", "Python"]) -> Iterator[Scanner]:
     """The real libmilter: it accepts."""
-    path = folder / "milter"
-    with daemon(["/usr/bin/python3", BENCH / "accepting_milter.py", path], path) as process:
+    path = folder / f"milter-{language}"
+    command: list[str | Path] = ["/usr/bin/python3", BENCH / "accepting_milter.py"]
+    if language == "C":
+        command = [folder / "accepting_milter"]
+        source = BENCH / "accepting_milter.c"
+        subprocess.run(["cc", "-O2", "-pthread", "-o", command[0], source, "-lmilter"], check=True)
+    with daemon([*command, path], path) as process:
         path.chmod(0o777)
         yield Scanner(process.pid, (path,))
 

@@ -129,7 +129,7 @@ def run(seconds: float) -> list[Sample]:
         folder.chmod(0o755)
         os.environ["RUNTIME_DIRECTORY"] = os.environ["STATE_DIRECTORY"] = name
         to = stack.enter_context(sink())
-        milter = stack.enter_context(accepting_milter(folder))
+        milter = stack.enter_context(accepting_milter(folder, "Python"))
         virus = stack.enter_context(clamd(folder))
         lines = (
             f"Filter: m milter {milter.sockets[0]} wait=60 timeout=60\n"
