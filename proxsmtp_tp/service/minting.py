@@ -158,9 +158,19 @@ def serve(questions: socket.socket, cas: dict[bool, Authority]) -> None:
             return
         if not descriptors:
             continue  # without a way to answer
-        with socket.socket(fileno=descriptors[0]) as asker, suppress(OSError):  # it has not waited
-            asker.setblocking(False)
-            asker.send(answer(data, cas, key))
+        _reply(descriptors[0], answer(data, cas, key))
+
+
+def _reply(descriptor: int, octets: bytes) -> None:
+    """Send it; whoever has asked may be gone, or may have sent something that is no socket."""
+    try:
+        asker = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        return
+    with asker, suppress(OSError):
+        asker.setblocking(False)
+        asker.send(octets)
 
 
 def answer(data: bytes, cas: dict[bool, Authority], key: LeafKey) -> bytes:
@@ -168,5 +178,5 @@ def answer(data: bytes, cas: dict[bool, Authority], key: LeafKey) -> bytes:
     try:
         request = decode_request(data)
         return encode_answer(mint(cas[request.verified], request.names, key, dt.datetime.now(dt.UTC)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         return encode_refusal(str(error))

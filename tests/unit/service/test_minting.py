@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import os
+import select
 import signal
+import socket
 import ssl
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.certificates.names import dns_names
+from proxsmtp_tp.certificates.requests import Request, encode_request
+from proxsmtp_tp.service.minting import serve
 from tests.unit.certificates.fixtures import make_ca
 from tests.unit.service.conftest import eventually, is_alive
 from tests.unit.service.test_user import may_become_nobody
@@ -220,3 +225,24 @@ def test_files_that_cannot_be_used_end_the_start(terminating: Daemon, change: ob
     terminating.launch()
     assert terminating.wait() == 1
     assert problem in terminating.log()
+
+
+def test_odd_questions_do_not_end_it() -> None:
+    """A worker that is taken over must not take the certificates from the others."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    serving = threading.Thread(target=serve, args=(theirs, {}), daemon=True)
+    serving.start()
+    reading, writing = os.pipe()
+    answers, asker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    answers.settimeout(20)
+    with ours, theirs, answers, asker:
+        socket.send_fds(ours, [b"{}"], [writing])  # no socket
+        os.close(writing)
+        assert select.select([reading], [], [], 20)[0], "it is kept"
+        os.close(reading)
+        for question in (b"[" * 30_000, b"[]", b"\xff", b"{}", encode_request(Request(("mx.example",), verified=True))):
+            socket.send_fds(ours, [question], [asker.fileno()])
+            assert b"refused" in answers.recv(1 << 17)
+        ours.close()
+        serving.join(20)
+    assert not serving.is_alive()
