@@ -96,7 +96,9 @@ class Certificates:
         decides which CA signs: True only for a server that is (`examining.Finding.trusted`).
         """
         _ = port
-        material = self.own(server_ip) or await self._made(Request(_usable(server_names) or (server_ip,), verified))
+        usable = _usable(server_names)  # an address is never verified, and never the name of a server that is
+        wanted = Request(usable, verified) if usable else Request((server_ip,), verified=False)
+        material = self.own(server_ip) or await self._made(wanted)
         try:
             return self._make(material, versions)
         except ValueError as error:
@@ -130,9 +132,11 @@ class Certificates:
 def _usable(names: tuple[str, ...]) -> tuple[str, ...]:
     """What a certificate can have, each once, in one order: the same names are the same certificate.
 
-    The first stays the first: it is the certificate's common name.
+    The first stays the first: it is the certificate's common name. Digits behind the last dot are of an address, which
+    some servers write as a name: ours would say more than theirs, or could not be made.
     """
-    good = list(dict.fromkeys(filter(None, (as_name(name.encode("utf-8", "replace")) for name in names))))[:NAMES_MAX]
+    found = (as_name(name.encode("utf-8", "replace")) for name in names)
+    good = list(dict.fromkeys(name for name in found if not name.rpartition(".")[2].isdecimal() and name))[:NAMES_MAX]
     return (*good[:1], *sorted(good[1:]))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from proxsmtp_tp.certificates.material import CertificateError, Material
-from proxsmtp_tp.certificates.requests import decode_request, encode_answer, encode_refusal
+from proxsmtp_tp.certificates.requests import Request, decode_request, encode_answer, encode_refusal
 from proxsmtp_tp.net import tls_certificates
 from proxsmtp_tp.net.tls_certificates import KEPT_MAX, RENEW, Certificates, OwnCertificate, WorkerKeys
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-    from proxsmtp_tp.certificates.requests import Request
 
 DAY = 86400.0
 LIFE = 28 * DAY
@@ -102,6 +101,16 @@ def test_a_server_without_a_name_has_its_address() -> None:
     with minter() as (made, minting):
         asyncio.run(get(certificates(minting), "not a name", "", verified=False, server="2001:db8::1"))
     assert made.requests[0].names == ("2001:db8::1",)
+
+
+@pytest.mark.parametrize("odd", ["192.0.2.9", "host.123", "1"])
+def test_a_name_that_is_an_address_or_none_is_left_out(odd: str) -> None:
+    """A server's certificate can have it as a DNS name; as an address ours would vouch for another host."""
+    with minter() as (made, minting):
+        kept = certificates(minting)
+        asyncio.run(get(kept, "mx.example", odd))
+        asyncio.run(get(kept, odd))
+    assert made.requests == [Request(("mx.example",), verified=True), Request(("192.0.2.25",), verified=False)]
 
 
 def test_clients_at_once_ask_once() -> None:
