@@ -185,7 +185,7 @@ def _server_name(data: bytes) -> str:
     if outer or names or kind != b"\0":
         raise NotTlsError("the server name is not one host name")
     try:
-        ip_address(name.decode("ascii", "replace"))
+        ip_address(name.decode("ascii", "replace").removesuffix("."))
     except ValueError:
         if len(name) > 255 or not _NAME.fullmatch(name):
             raise NotTlsError("the server name is no host name") from None

@@ -133,7 +133,13 @@ def test_with_ech_the_name_is_not_reliable() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [(b"MX.example.", "mx.example"), (b"_x-y.example", "_x-y.example"), (b"192.0.2.1", ""), (b"2001:db8::1", "")],
+    [
+        (b"MX.example.", "mx.example"),
+        (b"_x-y.example", "_x-y.example"),
+        (b"192.0.2.1", ""),
+        (b"192.0.2.1.", ""),
+        (b"2001:db8::1", ""),
+    ],
 )
 def test_names(name: bytes, expected: str) -> None:
     found = read(hellos.hello(hellos.server_name(name)))
