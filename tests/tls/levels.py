@@ -78,22 +78,22 @@ def _level(level: str, **others: str) -> dict[str, str]:
 
 
 _RECORDS, _NONE = ", server with TLSA records", ", server without TLSA records"
-_TERMINATE = "`TlsDane: terminate`"
+_FIXED = ", `TlsDane: terminate`"
 LEVELS = (
-    Level("none", "`none`", _level("none")),
-    Level("may", "`may`", _level("may")),
-    Level("encrypt", "`encrypt`", _level("encrypt")),
-    Level("dane", f"`dane`{_RECORDS}", _level("dane")),
-    Level("dane-plain", f"`dane`{_NONE}", _level("dane"), records=False),
-    Level("dane-only", f"`dane-only`{_RECORDS}", _level("dane-only")),
-    Level("dane-only-plain", f"`dane-only`{_NONE}", _level("dane-only"), records=False),
-    Level("dane-terminated", f"`dane`{_RECORDS}, {_TERMINATE}", _level("dane"), dane="terminate"),
-    Level("dane-only-terminated", f"`dane-only`{_RECORDS}, {_TERMINATE}", _level("dane-only"), dane="terminate"),
-    Level("fingerprint", "`fingerprint`", _level("fingerprint", smtp_tls_fingerprint_digest="sha256")),
-    Level("verify", "`verify`", _level("verify")),
-    Level("secure", "`secure`", _level("secure")),
+    Level("none", "Postfix `none`", _level("none")),
+    Level("may", "Postfix `may`", _level("may")),
+    Level("encrypt", "Postfix `encrypt`", _level("encrypt")),
+    Level("dane", f"Postfix `dane`{_RECORDS}", _level("dane")),
+    Level("dane-plain", f"Postfix `dane`{_NONE}", _level("dane"), records=False),
+    Level("dane-only", f"Postfix `dane-only`{_RECORDS}", _level("dane-only")),
+    Level("dane-only-plain", f"Postfix `dane-only`{_NONE}", _level("dane-only"), records=False),
+    Level("dane-terminated", f"Postfix `dane`{_RECORDS}{_FIXED}", _level("dane"), dane="terminate"),
+    Level("dane-only-terminated", f"Postfix `dane-only`{_RECORDS}{_FIXED}", _level("dane-only"), dane="terminate"),
+    Level("fingerprint", "Postfix `fingerprint`", _level("fingerprint", smtp_tls_fingerprint_digest="sha256")),
+    Level("verify", "Postfix `verify`", _level("verify")),
+    Level("secure", "Postfix `secure`", _level("secure")),
     Level(
-        "mta-sts", "`secure` with the server name in its hello (MTA-STS `enforce`)",
+        "mta-sts", "Postfix `secure` with the server name in its hello (MTA-STS `enforce`)",
         _level("secure", smtp_tls_secure_cert_match="hostname", smtp_tls_servername="hostname"), records=False,
     ),
 )  # fmt: skip
@@ -126,7 +126,7 @@ class Outcome:
     def shown(self) -> str:
         """For the table."""
         if self.status != "sent":
-            return f"{_NOT_SENT[self.status]} {self.code}"
+            return f"{_NOT_SENT[self.status]} {self.code}".rstrip()
         assert self.server_tls or not self.client_tls, self
         clear = "" if self.client_tls else ", in clear to the gateway" if self.server_tls else ", in clear"
         return ("judged" if self.judged else "not judged") + clear
@@ -176,8 +176,12 @@ class Lab:
             time.sleep(0.2)
         sent = sum(status == "sent" for _, status, _ in statuses.values())
         self.server.wait_mailbox(sent, SECONDS)
-        arrived = dict(map(_arrived, (file.read_bytes() for file in self.server.mailbox())))
-        return {wanted[to]: _outcome(statuses[to], arrived.get(to)) for to in wanted}
+        arrived = self.arrived()
+        return {wanted[to]: outcome(statuses[to], arrived.get(to)) for to in wanted}
+
+    def arrived(self) -> dict[str, Arrived]:
+        """What the server has, by recipient."""
+        return dict(map(_arrived, (file.read_bytes() for file in self.server.mailbox())))
 
     def _statuses(self) -> dict[str, tuple[str, str, str]]:
         """The first of each recipient; without bounces, which come back to the sender."""
@@ -185,8 +189,12 @@ class Lab:
         return {to: (code, status, said) for to, code, status, said in found if not to.endswith("@sender.example")}
 
 
-def _arrived(text: bytes) -> tuple[str, tuple[bool, bool, bool]]:
-    """The recipient; whether it was judged, and TLS on the client's and the server's leg."""
+Arrived = tuple[bool, bool, bool]
+"""Whether it was judged, and TLS on the client's and the server's leg."""
+
+
+def _arrived(text: bytes) -> tuple[str, Arrived]:
+    """With the recipient."""
     to = _RECIPIENT.search(text)
     assert to is not None, text
     received = text[text.index(b"\nReceived: ") :].partition(b" by mx.example ")[0]
@@ -198,7 +206,8 @@ def _arrived(text: bytes) -> tuple[str, tuple[bool, bool, bool]]:
     return to[1].decode(), (True, bool(judged[1]), server_tls)
 
 
-def _outcome(status: tuple[str, str, str], arrived: tuple[bool, bool, bool] | None) -> Outcome:
+def outcome(status: tuple[str, str, str], arrived: Arrived | None) -> Outcome:
+    """`status`: the enhanced code, Postfix's word, and the rest, of the sender's log."""
     code, word, said = status
     assert (arrived is not None) == (word == "sent"), status
     return Outcome(word, code, said, *(arrived or ()))
