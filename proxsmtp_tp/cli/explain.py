@@ -1,4 +1,4 @@
-"""proxsmtp-tp explain: what the rules, the limits and the filter do with a connection, and the replies to the client.
+"""proxsmtp-tp explain: what rules, limits, TLS lines and filters do with a connection, and the replies to the client.
 
 The running daemon answers, with its configuration and its counters; the question itself is not counted. If no daemon
 runs, the answer is that of a daemon that has just started with this configuration.
@@ -14,6 +14,7 @@ from proxsmtp_tp.cli.addresses import ip, server_and_port
 from proxsmtp_tp.cli.daemon import NoAnswerError, NoDaemonError, ask_daemon, complain
 from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.cli.limits import usage
+from proxsmtp_tp.cli.tls_text import decision
 from proxsmtp_tp.config.reader import printable
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from proxsmtp_tp.service.control import ControlError  # noqa: PLC0415  (not for --help)
 
     server, port = args.server
-    request = {"client": args.client, "server": server}
+    request = {"client": args.client, "server": server, "port": port}
     given = {"from": args.sender, "to": args.recipient}
     request |= {name: value for name, value in given.items() if value is not None}
     settings = chosen_settings(args)
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         answer = _asked(args, settings, request)
     except (NoAnswerError, ControlError) as error:
         return complain(error if isinstance(error, NoAnswerError) else NoAnswerError(str(error)))
-    answer = {**request, "port": port, "rules": rules(settings, args.client, server, port), **answer}
+    answer = {**request, "rules": rules(settings, args.client, server, port), **answer}
     print(json.dumps(answer) if args.json else describe(answer))
     return 0
 
@@ -94,6 +95,7 @@ def describe(answer: dict[str, Any]) -> str:
     if not intercepted["intercepted"]:
         lines.append("            what follows is for a connection that reaches the daemon nevertheless")
     lines += _client_lines(answer["counted"])
+    lines += [f"TLS         {decision(each['action'], each['rule'])}" for each in answer.get("tls", ())]
     for step in _STEPS:
         if step in answer["answers"]:
             said = answer["answers"][step] or (

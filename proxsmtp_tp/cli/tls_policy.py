@@ -15,7 +15,7 @@ from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_confi
 from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.config.tls_lines import NO_NAME, TlsAction
 from proxsmtp_tp.tls.levels import UpstreamPolicy
-from proxsmtp_tp.tls.policy import Decision, TlsPolicy
+from proxsmtp_tp.tls.policy import Decision, TlsPolicy, possible
 
 if TYPE_CHECKING:
     import argparse
@@ -73,25 +73,21 @@ def policy(settings: Settings, client: str, server: str, port: int, name: str | 
 
 
 def _decisions(settings: Settings, client: str, server: str, port: int, name: str | None) -> list[dict[str, str]]:
-    if not settings.tls:
-        return [{"action": TlsAction.STRIP.value, "rule": "", "meaning": tls_text.REMOVED}]
-    table = TlsPolicy(settings.tls)
-    candidates = table.by_address(client, server, port)
+    candidates = possible(settings.tls, client, server, port)
     found: tuple[Decision, ...] = candidates.decisions
     if name is not None and candidates.offers_tls:
         said = "" if name.lower() == NO_NAME else name.lower().removesuffix(".")
-        found = (table.decide(client, server, port, said),)
+        found = (TlsPolicy(settings.tls).decide(client, server, port, said),)
     return [
-        {"action": each.action.value, "rule": each.rule, "meaning": tls_text.MEANING[each.action]} for each in found
+        {"action": each.action.value, "rule": each.rule, "meaning": tls_text.meaning(each.action, each.rule)}
+        for each in found
     ]
 
 
 def describe(answer: dict[str, Any]) -> str:
     """For people: a few lines, those of several decisions in the order in which they are tried."""
     lines = [f"connection   {answer['client']} to {answer['server']}, port {answer['port']}"]
-    for each in answer["decisions"]:
-        rule = f" (Tls: {each['rule']})" if each["rule"] else ""
-        lines.append(f"TLS          {each['action']}{rule}: {each['meaning']}")
+    lines += [f"TLS          {tls_text.decision(each['action'], each['rule'])}" for each in answer["decisions"]]
     upstream = answer["upstream"]
     if answer["certificate"]:
         lines.append(f"certificate  {answer['certificate']}")

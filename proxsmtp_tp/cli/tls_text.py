@@ -21,6 +21,16 @@ MEANING: Final = {
 REMOVED: Final = "STARTTLS is removed, mail is in clear: there is no Tls line"
 
 
+def meaning(action: TlsAction, rule: str) -> str:
+    """What a decision means. `rule`: its Tls line, "": there is none."""
+    return REMOVED if action is TlsAction.STRIP and not rule else MEANING[action]
+
+
+def decision(action: str, rule: str) -> str:
+    """A decision in one line: the action, the Tls line, and what it means."""
+    return f"{action}{f' (Tls: {rule})' if rule else ''}: {meaning(TlsAction(action), rule)}"
+
+
 def in_force(settings: Settings) -> list[str]:
     """The table of check-config, one line each."""
     if not settings.tls:

@@ -1,7 +1,7 @@
-"""What the daemon would answer a client (`explain`): a simulated session, with a server that accepts everything.
+"""What the daemon would answer a client (`explain`): a simulated session.
 
-The session is that of the daemon, so decisions and replies are the same. It has no socket, and counts in a copy of the
-state of the client's limits.
+The client stays in clear, and the server accepts everything. The session is that of the daemon, so decisions and
+replies are the same. It has no socket, and counts in a copy of the state of the client's limits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.limits import Finding
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.rates import ClientLimit
@@ -117,13 +118,16 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Who connects (IP addresses), and the envelope of the message. `bypassed`: the filter is bypassed now."""
+    """Who connects (IP addresses), and the envelope of the message. `bypassed`: the filter is bypassed now; `port`: the
+    server's.
+    """
 
     client: str
     server: str
     sender: str = SENDER
     recipient: str = RECIPIENT
     bypassed: bool = False
+    port: int = 25
 
 
 def simulate(settings: Settings, question: Question, limits: SimulatedLimits) -> Simulation:
@@ -146,7 +150,7 @@ def simulate(settings: Settings, question: Question, limits: SimulatedLimits) ->
     session.use_bypass(lambda: question.bypassed)
     if not simulated.take("connection", session.check_limits(server if settings.transparent else "")):
         return simulated.result
-    session.feed(events.Connected(server))
+    session.feed(events.Connected(server, question.port))
     simulated.server("220 server ESMTP")
     simulated.ask("", "EHLO client.example.org")
     if simulated.ask("MAIL", f"MAIL FROM:<{question.sender}>") and simulated.ask(
@@ -170,13 +174,18 @@ class _SimulatedSession:
             self._collect_reasons(given)
             given = []
             for command in commands.splitlines():
-                given += self.server(_accepting(command))
+                given += self._answer(command)
             if step and not any(isinstance(effect, effects.SendServer) for effect in given):
-                self._collect_reasons(given)
-                self.result.answers[step] = ""
-                return True
+                return self.take(step, given)
         self.result.filtered |= any(isinstance(effect, effects.StartFilter) for effect in given)
         return self.take(step, given)
+
+    def _answer(self, command: bytes) -> list[Effect]:
+        """The server accepts a command, also STARTTLS (UpstreamTls): then its certificate is valid."""
+        given = self.server(_accepting(command))
+        for begun in [effect for effect in given if isinstance(effect, effects.StartServerTls)]:
+            given += self.session.feed(events.TlsStarted(Side.SERVER, _certified(begun)))
+        return given
 
     def server(self, reply: str) -> list[Effect]:
         """The server sends a reply."""
@@ -197,9 +206,15 @@ class _SimulatedSession:
         ]
 
 
+def _certified(begun: effects.StartServerTls) -> TlsFacts:
+    """The server's leg: a trusted certificate for the right name, if a name is known."""
+    named = begun.name or begun.rule.match or begun.rule.server_name
+    return TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", verified=Verified.NAME if named else Verified.TRUSTED)
+
+
 def _accepting(command: bytes) -> str:
     """The reply of the server to a command."""
     verb = command[:4].upper()
     if verb == b"EHLO":
-        return "250-server\r\n250 XCLIENT ADDR NAME"
-    return {b"XCLI": "220 server ESMTP", b"DATA": "354 go ahead"}.get(verb, "250 2.0.0 Ok")
+        return "250-server\r\n250-STARTTLS\r\n250 XCLIENT ADDR NAME"
+    return {b"XCLI": "220 server ESMTP", b"STAR": "220 go ahead", b"DATA": "354 go ahead"}.get(verb, "250 2.0.0 Ok")

@@ -17,6 +17,7 @@ from proxsmtp_tp.net.limit_decision import locked, show_until, usage
 from proxsmtp_tp.net.serving import turned_away
 from proxsmtp_tp.net.simulation import RECIPIENT, SENDER, ClientState, Question, SimulatedLimits, simulate
 from proxsmtp_tp.service.control import ControlError
+from proxsmtp_tp.tls.policy import possible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +109,7 @@ def locks(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 
 
 def explain(daemon: Daemon, request: Request) -> Mapping[str, Any]:
-    """`client`, `server` (IP addresses); `from`, `to` (addresses of mail)."""
+    """`client`, `server` (IP addresses), `port`; `from`, `to` (addresses of mail)."""
     answer = explanation(daemon.locks.settings, request, daemon.locks, bypassed=daemon.bypass.active)
     if not daemon.admission.would_enter(client_of_address(_address(request, "client"))):
         reply = turned_away(full=daemon.admission.full)
@@ -134,7 +135,8 @@ def explanation(
             "limits": usage(settings, state.words, state.now, state.connections),
             "lock": {"until": lock.until, "reason": lock.reason} if lock is not None else None,
         }
-    question = Question(client, server, *envelope, bypassed=bypassed)
+    question = Question(client, server, *envelope, bypassed=bypassed, port=_port(request))
+    tls = possible(settings.tls, client, server, question.port)
     played = simulate(settings, question, SimulatedLimits(settings, state))
     filtering: dict[str, Any] = {
         "type": settings.filter_type.value,
@@ -146,6 +148,7 @@ def explanation(
         filtering["filters"] = [filter_report(line, client) for line in settings.filter]
     return {
         "counted": shown,
+        "tls": [{"action": each.action.value, "rule": each.rule} for each in tls.decisions],
         "answers": played.answers,
         "reasons": played.reasons,
         "filter": filtering if played.filtered else None,
@@ -196,6 +199,13 @@ def _address(request: Request, name: str) -> str:
         return str(ip_address(str(request.get(name, ""))))
     except ValueError:
         raise ControlError(f"{request.get(name)!r} is no IP address") from None
+
+
+def _port(request: Request) -> int:
+    port = request.get("port", 25)
+    if type(port) is not int or not 0 < port < 65536:
+        raise ControlError(f"{port!r} is no port")
+    return port
 
 
 def _seconds(request: Request) -> int | None:

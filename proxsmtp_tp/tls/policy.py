@@ -49,6 +49,14 @@ class Candidates:
         return any(each.action in _TLS_IS_OFFERED for each in self.decisions)
 
 
+_NO_RULES: Final = Candidates((Decision(TlsAction.STRIP, ""),))
+
+
+def possible(rules: Sequence[TlsRule], client: str, server: str, port: int) -> Candidates:
+    """The same for a configuration that may have no Tls line: then STARTTLS is removed."""
+    return TlsPolicy(rules).by_address(client, server, port) if rules else _NO_RULES
+
+
 class TlsPolicy:
     """All Tls lines. Addresses are literals without brackets; "" (a unix socket) is in no network."""
 

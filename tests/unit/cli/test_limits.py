@@ -172,18 +172,22 @@ def test_explain_for_people(daemon: Daemon, config: str, capsys: pytest.CaptureF
     answers = {"connection": "", "MAIL": "450 4.7.1 Too many"}
     daemon.answer = {
         "counted": COUNTED,
+        "tls": [{"action": "terminate", "rule": "terminate"}],
         "answers": answers,
         "reasons": ["client=192.0.2.7: refused"],
         "filter": None,
         "bypassed": False,
     }
     assert cli.main(["explain", "-f", config, "192.0.2.7", "198.51.100.25", "--from", "a@b"]) == 0
-    assert daemon.asked == [{"command": "explain", "client": "192.0.2.7", "server": "198.51.100.25", "from": "a@b"}]
+    assert daemon.asked == [
+        {"command": "explain", "client": "192.0.2.7", "server": "198.51.100.25", "port": 25, "from": "a@b"}
+    ]
     assert capsys.readouterr().out == (
         "rules       intercepted: if it comes in by lan0 (RuleInterface)\n"
         "limits      192.0.2.7\n"
         "            ClientSpam 5/10m: 5 of 5 used, reached for 2 min 5 s\n"
         "lock        2026-11-28T05:00:00Z (ClientSpam)\n"
+        "TLS         terminate (Tls: terminate): TLS on both legs, messages are judged\n"
         "connection  the greeting of the server\n"
         "MAIL        450 4.7.1 Too many\n"
         "log         client=192.0.2.7: refused\n"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxsmtp_tp.config.filter_lines import Failure, FilterLine, MemberType, Mode
 from proxsmtp_tp.config.rates import AtOnce, LockReply, RateLimit
 from proxsmtp_tp.config.settings import FilterType, Settings, TransparentProxy
+from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.client_table import WINDOW, ClientTable, Word
 from proxsmtp_tp.net.gcra import SECOND
@@ -24,6 +25,7 @@ from proxsmtp_tp.service.limit_commands import client_state, explanation
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 
 CLIENT, SERVER = "192.0.2.7", "198.51.100.25"
 KEY = bytes(10) + b"\xff\xff\xc0\x00\x02\x07"
@@ -55,6 +57,10 @@ SETTINGS: st.SearchStrategy[Settings] = st.builds(
     client_ipv4_prefix=st.just(32),
     lock_reply=st.sampled_from(LockReply),
     x_client=st.booleans(),
+    tls=st.sampled_from([(), parse_tls("strip"), parse_tls("terminate"), parse_tls("refuse")]),
+    upstream_tls=st.sampled_from(
+        [(), *(parse_upstream(level) for level in ("may", "encrypt", "verify", "secure match=mx.example"))]
+    ),
     message_size_limit=st.sampled_from([0, 1000]),
     client_connections=st.none() | st.builds(AtOnce, st.integers(1, 3), shadow=st.booleans()),
     **{limit.field: RATES for limit in WORDS},
@@ -102,7 +108,7 @@ class Daemon:
         session.use_bypass(lambda: bypassed)
         self.take(session.check_limits(SERVER if self.settings.transparent else ""))
         if not session.ended:
-            session.feed(events.Connected(SERVER))
+            session.feed(events.Connected(SERVER, 25))
             session.feed(events.ServerData(b"220 mx\r\n"))
             self.say(session, "EHLO c.example")
         return session
@@ -123,11 +129,17 @@ class Daemon:
         if not asked:
             return own
         while asked:
-            answer = b"250-mx\r\n250 XCLIENT ADDR\r\n" if asked[:4] == b"EHLO" else b"250 ok\r\n"
+            answer = b"250-mx\r\n250-STARTTLS\r\n250 XCLIENT ADDR\r\n" if asked[:4] == b"EHLO" else b"250 ok\r\n"
             answer = {b"XCLI": b"220 mx\r\n", b"DATA": b"354 go\r\n"}.get(asked[:4], answer)
             if own and session.ended:
                 return own
             given = session.feed(events.ServerData(answer))
+            for effect in [each for each in given if isinstance(each, effects.StartServerTls)]:
+                verified = Verified.NAME if effect.rule.match else Verified.TRUSTED
+                given += session.feed(events.TlsStarted(Side.SERVER, TlsFacts("TLSv1.3", "", "", verified)))
+            own = self.take(given)
+            if own[:1] in {b"4", b"5"}:  # the server accepts everything
+                return own
             asked = b"".join(effect.data for effect in given if isinstance(effect, effects.SendServer))
         return b""
 

@@ -11,6 +11,7 @@ import pytest
 
 from proxsmtp_tp.config.rates import AtOnce, ClientLimit, RateLimit
 from proxsmtp_tp.config.settings import FilterType, Settings
+from proxsmtp_tp.config.tls_lines import TlsRule, parse_tls, parse_upstream
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.service import limit_commands
@@ -124,12 +125,41 @@ def test_a_long_list_says_how_many_there_are(tmp_path: Path, monkeypatch: pytest
         ("explain", {"client": CLIENT}, "no IP address"),
         ("explain", {"client": "mx.example", "server": SERVER}, "'mx.example' is no IP address"),
         ("explain", {"client": CLIENT, "server": SERVER, "from": "a\r\nRSET"}, "one line"),
+        ("explain", {"client": CLIENT, "server": SERVER, "port": 0}, "0 is no port"),
+        ("explain", {"client": CLIENT, "server": SERVER, "port": "25"}, "'25' is no port"),
     ],
 )
 def test_what_is_refused_says_why(command: str, request_: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ControlError, match=words):
         getattr(limit_commands, command)(Daemon(tmp_path), request_)
     assert not (tmp_path / FILE).exists()
+
+
+TLS_LINES = (*parse_tls("pass port=2525"), *parse_tls("terminate name=mx.example"), *parse_tls("strip"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "port", "found"),
+    [
+        ((), 25, [("strip", "")]),
+        (TLS_LINES, 25, [("terminate", "terminate name=mx.example"), ("strip", "strip")]),
+        (TLS_LINES, 2525, [("pass", "pass port=2525")]),
+    ],
+)
+def test_explain_names_the_tls_lines_of_the_port(
+    lines: tuple[TlsRule, ...], port: int, found: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    answer = limit_commands.explain(Daemon(tmp_path, tls=lines), {"client": CLIENT, "server": SERVER, "port": port})
+    assert [(each["action"], each["rule"]) for each in answer["tls"]] == found
+
+
+def test_explain_names_the_reply_where_tls_to_the_server_is_demanded(tmp_path: Path) -> None:
+    """The server offers STARTTLS; no name is known that its certificate could be verified for."""
+    settings = {"tls": parse_tls("terminate"), "upstream_tls": parse_upstream("verify port=2525")}
+    asked = {"client": CLIENT, "server": SERVER}
+    daemon = Daemon(tmp_path, **settings)
+    assert limit_commands.explain(daemon, asked | {"port": 25})["answers"]["MAIL"] == ""
+    assert limit_commands.explain(daemon, asked | {"port": 2525})["answers"]["MAIL"][:9] == "421 4.7.5"
 
 
 def test_explain_answers_with_the_configuration_in_force_and_what_was_counted(tmp_path: Path) -> None:
