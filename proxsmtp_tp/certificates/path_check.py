@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _PURPOSE_SSL_SERVER = 2  # openssl/x509v3.h, X509_PURPOSE_SSL_SERVER
 _PARTIAL_CHAIN = 0x80000  # openssl/x509_vfy.h
 _TRUSTED_FIRST = 0x8000
+_AUTH_LEVEL = 2
+"""Keys and signatures of at least 112 bit (SSL_CTX_set_security_level(3)): no SHA-1, no RSA of 1024 bit. The level of
+Debian for connections; without it any is taken here."""
 _CHAIN_MAX = 16  # certificates: no real chain has more than six; each costs a check of a signature
 
 
@@ -94,6 +97,7 @@ def _check(crypto: ctypes.CDLL, store: int, chain: Sequence[bytes], flags: int) 
         parameters = crypto.X509_STORE_CTX_get0_param(context)
         crypto.X509_VERIFY_PARAM_set_purpose(parameters, _PURPOSE_SSL_SERVER)
         crypto.X509_VERIFY_PARAM_set_flags(parameters, flags | _TRUSTED_FIRST)
+        crypto.X509_VERIFY_PARAM_set_auth_level(parameters, _AUTH_LEVEL)
         if crypto.X509_verify_cert(context) == 1:
             return ""
         number = crypto.X509_STORE_CTX_get_error(context)
@@ -130,6 +134,7 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "X509_STORE_load_locations": (c_int, (c_void_p, _TEXT, _TEXT)),
     "X509_STORE_new": (c_void_p, ()),
     "X509_STORE_set_default_paths": (c_int, (c_void_p,)),
+    "X509_VERIFY_PARAM_set_auth_level": (None, (c_void_p, c_int)),
     "X509_VERIFY_PARAM_set_flags": (c_int, (c_void_p, c_ulong)),
     "X509_VERIFY_PARAM_set_purpose": (c_int, (c_void_p, c_int)),
     "X509_free": (None, (c_void_p,)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import ssl
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +53,24 @@ def test_without_a_name_nothing_is_verified(ca: Ca) -> None:
 def test_an_expired_certificate(ca: Ca) -> None:
     found = examine([ca.leaf("mx.example.org", now=PAST)], ["mx.example.org"], ca.anchors)
     assert (found.verified, found.reason) == (Verified.NO, "certificate has expired")
+
+
+@pytest.mark.parametrize(
+    ("key", "digest", "reason"),
+    [
+        ("rsa:2048", "-sha256", ""),
+        ("rsa:1024", "-sha256", "EE certificate key too weak"),
+        ("rsa:2048", "-sha1", "CA signature digest algorithm too weak"),
+    ],
+)
+def test_weak_keys_and_signatures_prove_nothing(ca: Ca, tmp_path: Path, key: str, digest: str, reason: str) -> None:
+    """Whoever can break them is any server."""
+    (tmp_path / "ca.key").write_bytes(ca.key)
+    request = ["openssl", "req", "-new", "-newkey", key, "-nodes", "-keyout", "leaf.key", "-subj", "/CN=mx.example.org"]
+    sign = ["openssl", "x509", "-req", "-CA", str(ca.file), "-CAkey", "ca.key", "-CAcreateserial", digest, "-days", "2"]
+    asked = subprocess.run(request, check=True, capture_output=True, cwd=tmp_path)
+    made = subprocess.run(sign, input=asked.stdout, check=True, capture_output=True, cwd=tmp_path)
+    assert ca.anchors.check([ssl.PEM_cert_to_DER_cert(made.stdout.decode())]) == reason
 
 
 def test_a_ca_is_no_server(ca: Ca) -> None:
