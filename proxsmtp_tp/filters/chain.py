@@ -26,6 +26,7 @@ from proxsmtp_tp.filters.verdict import Action, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from proxsmtp_tp.filters.edits import Edit
     from proxsmtp_tp.filters.interface import FilterOwner, FilterRequest
     from proxsmtp_tp.filters.keeping import Keeper
     from proxsmtp_tp.filters.links import Answer, Link
@@ -76,8 +77,12 @@ class ChainRun:
         self._settled = False
         self._aborted = False
         self._judged: Reader | None = None
-        self.edits: tuple[str, ...] = ()
+        self._edits: list[tuple[str, Edit]] = []
+
+    @property
+    def edits(self) -> tuple[str, ...]:
         """For a trial: what the filters wanted to change, one line for each edit."""
+        return tuple(f"{name}: {shown_edit(edit)}" for name, edit in self._edits)
 
     # FilterRun.
 
@@ -172,7 +177,7 @@ class ChainRun:
         for link in self._chain.links:
             answer = await link.ask(mail, request, self._texts.append, self)
             answers.append(answer)
-            self.edits += tuple(f"{link.name}: {shown_edit(edit)}" for edit in answer.edits)
+            self._edits += [(link.name, edit) for edit in answer.edits]
             if answer.refusal is not None:
                 return await self._refused(link.name, answer, mail, request, answers)
             mail = answer.mail

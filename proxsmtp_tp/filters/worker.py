@@ -127,7 +127,8 @@ class WorkerMember:
             return
         process.idle_since = now
         self._idle.append(process)
-        self._watch_the_idle()
+        if self._timer is None or self._end_of(len(self._idle) - 1, process) < self._timer.when():
+            self._watch_the_idle()
 
     def _idle_one(self) -> WorkerProcess | None:
         """The idle process that was used last. One that has just ended may still be in the list."""
@@ -148,7 +149,9 @@ class WorkerMember:
         return old if at < self._line.min else min(old, process.idle_since + self._line.idle)
 
     def _watch_the_idle(self) -> None:
-        """Let those leave that are due, and look again when the next one is."""
+        """Let those leave that are due, and look again when the next one may be: one that was used in between stays
+        longer.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -164,6 +167,7 @@ class WorkerMember:
 
     @callback
     def _time_is_up(self) -> None:
+        self._timer = None
         self._watch_the_idle()
 
     def failed(self, error: Exception) -> None:

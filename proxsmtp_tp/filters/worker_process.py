@@ -115,6 +115,8 @@ class WorkerProcess:
 
     def take_errors(self) -> str:
         """What it has written to standard error since the last call, as one line for the log."""
+        if not self.errors.size:
+            return ""
         errors, self.errors = self.errors, stderr.ErrorOutput()
         return errors.logged
 

@@ -52,6 +52,7 @@ LINES_LIMIT = EDITS_LIMIT + 100
 """Lines of a head: each costs a microsecond, in the event loop."""
 
 _ENCODED = re.compile(rb"[^ -$&-~]")
+_ENCODED_IN_LINES = re.compile(rb"[^ -$&-~\n]")
 _AS_WRITTEN = [b"%%%02X" % octet if _ENCODED.match(bytes((octet,))) else bytes((octet,)) for octet in range(256)]
 _END = re.compile(rb"\n\r?\n")
 _NAME = re.compile(rb"[a-z][a-z-]*")
@@ -89,6 +90,10 @@ def decode(value: bytes) -> bytes:
 
 def request_head(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The head of a message: the octets follow."""
+    lines = tuple(lines)
+    plain = b"\n".join(map(b"=".join, lines))
+    if plain.count(b"\n") == len(lines) - 1 and not _ENCODED_IN_LINES.search(plain):
+        return plain + b"\n\n"
     return b"".join(name + b"=" + encode(value) + b"\n" for name, value in lines) + b"\n"
 
 
