@@ -3,7 +3,8 @@
 Here the callbacks of a filter enter the connection: a bug in one ends it, with 421.
 
 message text ──▶ filter       stored as it arrives, judged when it is complete
-judged message ──▶ session    read back in chunks, one in a loop iteration, while the server reads them
+judged message ──▶ session    read back in chunks, one in a loop iteration, while the server reads them;
+                              the end goes with the last one, so that most messages are one packet
 """
 
 from __future__ import annotations
@@ -152,16 +153,20 @@ class Judging:
             return
         try:
             chunk = self.run.read(CHUNK)
+            more = self.run.read(CHUNK) if 0 < len(chunk) < CHUNK else chunk
         except OSError as error:
             self._reading = False
             owner.feed(events.MessageUnreadable(str(error)))
             return
-        if chunk:
-            owner.feed(events.MessageChunk(chunk))
+        if not chunk:
+            self._reading = False
+            owner.feed(events.MessageEnd())
+        elif more:
+            owner.feed(events.MessageChunk(chunk if more is chunk else chunk + more))
             self._loop.call_soon(self._pump)
         else:
             self._reading = False
-            owner.feed(events.MessageEnd())
+            owner.feed(events.MessageChunk(chunk, last=True))
 
     # FilterOwner.
 

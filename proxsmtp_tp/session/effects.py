@@ -121,7 +121,9 @@ class FilterAbort:
 
 @dataclass(slots=True)
 class ReadMessage:
-    """Feed the judged message as MessageChunk events, as fast as the server accepts it, then MessageEnd."""
+    """Feed the judged message as MessageChunk events, as fast as the server accepts it, the last one so
+    marked, or then MessageEnd.
+    """
 
 
 @dataclass(slots=True)

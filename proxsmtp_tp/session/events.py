@@ -77,11 +77,13 @@ class MessageChunk:
     """The next bytes of a message that passed, after ReadMessage."""
 
     data: bytes
+    last: bool = False
+    """No more follow, and no MessageEnd."""
 
 
 @dataclass(slots=True)
 class MessageEnd:
-    """The message that passed has been read to its end."""
+    """The message that passed has been read to its end, after a chunk that was not known to be the last, or none."""
 
 
 @dataclass(slots=True)

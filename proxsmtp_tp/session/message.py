@@ -258,14 +258,17 @@ def _encoded(message: Message, text: bytes, *, last: bool) -> bytes:
 
 
 def chunk(d: Dialogue, event: events.MessageChunk) -> None:
-    """MessageChunk: send it to the server."""
+    """MessageChunk: send it to the server, the last one with the end of data."""
     message = _message(d)
     if not message.reading:
         return
     d.progress = True
     if d.record.text is not None:
         d.record.text.read_back(event.data)
-    _send(d, message, _encoded(message, event.data, last=False))
+    _send(d, message, _encoded(message, event.data, last=event.last))
+    if event.last:
+        d.release_filter()
+        _end_sent(d, message)
 
 
 def chunks_end(d: Dialogue, _event: events.MessageEnd) -> None:

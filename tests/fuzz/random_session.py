@@ -95,7 +95,10 @@ class RandomSession:
 
     def _read(self) -> Event:
         if self._output:
-            return events.MessageChunk(self._output.popleft())
+            chunk = self._output.popleft()
+            last = not self._output and self.random.random() < 0.5
+            self._reading, self._ending = not last, last
+            return events.MessageChunk(chunk, last=last)
         self._reading = False
         self._ending = True
         return events.MessageEnd()

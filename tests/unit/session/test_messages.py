@@ -107,6 +107,11 @@ class TestFiltered:
         play = play >> MessageChunk(b".\r\n.b") << server(b"..\r\n..b")
         assert play >> MessageEnd() << server(b"\r\n.\r\n") << FilterAbort()
 
+    def test_the_end_goes_with_the_last_chunk(self) -> None:
+        play = sending() >> MessageChunk(b".\r\n.b") << server(b"..\r\n..b")
+        play = play >> MessageChunk(b"\r\nc", last=True) << server(b"\r\nc\r\n.\r\n") << FilterAbort()
+        assert play >> MessageEnd() >> S("250 2.0.0 queued as 1") << client("250 2.0.0 queued as 1")
+
     def test_a_group_is_answered_in_order(self) -> None:
         group = "MAIL FROM:<a@x.example>\nRCPT TO:<b@y.example>\nRCPT TO:<c@y.example>"
         play = introduced(FILTERED, "PIPELINING") >> C(group + "\nDATA") << server(group)

@@ -106,6 +106,7 @@ EVENTS = st.one_of(
             events.FilterVerdict(Verdict(Action.PASS, None, "exit 0")),
             events.FilterVerdict(Verdict(Action.REJECT, Reply.of(550, "no"), "exit 1")),
             events.MessageChunk(b"chunk\r\n.\r\n"),
+            events.MessageChunk(b"chunk\r\n.\r\n", last=True),
             events.MessageEnd(),
             events.MessageUnreadable("disk"),
             events.MessageTimedOut(),
