@@ -143,8 +143,8 @@ class Lab:
     sender: Postfix
     server: Postfix
 
-    def instance(self, dane: str) -> Instance:
-        """The gateway with a Tls line for each action."""
+    def instance(self, dane: str, **others: str) -> Instance:
+        """The gateway with a Tls line for each action, and other directives."""
         lines = [f"{action.tls} server={self.addresses[action.name]}" for action in ACTIONS if action.tls]
         own, verified = (self.addresses[name] for name in ("own", "verified"))
         directives = {
@@ -153,7 +153,7 @@ class Lab:
             "Tls": "\nTls: ".join([*lines, "terminate"]), "TlsDane": dane,
             "TlsCertificate": f"{self.certificate.chain} {self.certificate.key} server={own}",
             "UpstreamTls": f"verify server={verified} match=mx.verified.example,mx.verified-plain.example",
-            "UpstreamCaFile": str(self.certificate.ca),
+            "UpstreamCaFile": str(self.certificate.ca), **others,
         }  # fmt: skip
         return Instance(self.network.gateway, self.directory, directives, "gateway")
 
@@ -164,6 +164,8 @@ class Lab:
     def outcomes(self, levels: Sequence[Level], actions: Sequence[Action]) -> dict[tuple[str, str], Outcome]:
         """Send one message for each, and wait until it is delivered or deferred."""
         wanted = {level.recipient(action): (level.name, action.name) for level in levels for action in actions}
+        start = len(self.sender.log)
+        self.server.empty_mailbox()
         with Client(self.network.sender, "127.0.0.1") as client:
             client.ehlo()
             for to in wanted:
@@ -171,7 +173,7 @@ class Lab:
                 reply = client.submit(f"{to.replace('@', '.at.')}@sender.example", [to], text.encode())
                 assert reply.startswith("250 "), reply
         end = time.monotonic() + SECONDS
-        while missing := wanted.keys() - (statuses := self._statuses()).keys():
+        while missing := wanted.keys() - (statuses := self._statuses(start)).keys():
             assert time.monotonic() < end, f"{sorted(missing)}\n{self.sender.log[-4000:]}"
             time.sleep(0.2)
         sent = sum(status == "sent" for _, status, _ in statuses.values())
@@ -180,12 +182,12 @@ class Lab:
         return {wanted[to]: outcome(statuses[to], arrived.get(to)) for to in wanted}
 
     def arrived(self) -> dict[str, Arrived]:
-        """What the server has, by recipient."""
+        """What the server has of this round, by recipient."""
         return dict(map(_arrived, (file.read_bytes() for file in self.server.mailbox())))
 
-    def _statuses(self) -> dict[str, tuple[str, str, str]]:
-        """The first of each recipient; without bounces, which come back to the sender."""
-        found = reversed(_STATUS.findall(self.sender.log))
+    def _statuses(self, start: int) -> dict[str, tuple[str, str, str]]:
+        """The first of each recipient since then; without bounces, which come back to the sender."""
+        found = reversed(_STATUS.findall(self.sender.log[start:]))
         return {to: (code, status, said) for to, code, status, said in found if not to.endswith("@sender.example")}
 
 
@@ -214,9 +216,10 @@ def outcome(status: tuple[str, str, str], arrived: Arrived | None) -> Outcome:
 
 
 @contextmanager
-def open_lab(network: GatewayNetwork, directory: Path) -> Iterator[Lab]:
-    """Start the servers. `directory` must be open to everybody."""
-    addresses = {action.name: f"198.51.100.{30 + n}" for n, action in enumerate(ACTIONS)}
+def open_lab(network: GatewayNetwork, directory: Path, version: int = 4) -> Iterator[Lab]:
+    """Start the servers. `directory` must be open to everybody. `version` of IP: the only one that servers have."""
+    prefix, length = ("198.51.100.", 24) if version == 4 else ("2001:db8:2::", 64)
+    addresses = {action.name: f"{prefix}{30 + n}" for n, action in enumerate(ACTIONS)}
     domains = [f"{action.name}{suffix}.example" for action in ACTIONS for suffix in ("", "-plain")]
     certificate = public_ca.make(directory / "certificate", [f"mx.{domain}" for domain in domains])
     (directory / "judge").write_text(FILTER)
@@ -226,8 +229,8 @@ def open_lab(network: GatewayNetwork, directory: Path) -> Iterator[Lab]:
         (directory / name).mkdir()
     with ExitStack() as stack:
         for address in addresses.values():
-            network.mx.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
-            stack.callback(network.mx.run, "ip", "addr", "del", f"{address}/24", "dev", "eth0")
+            network.mx.run("ip", "addr", "add", f"{address}/{length}", "dev", "eth0")
+            stack.callback(network.mx.run, "ip", "addr", "del", f"{address}/{length}", "dev", "eth0")
         stack.enter_context(_resolvers(directory / "resolv.conf"))
         records = _zone(addresses, certificate.tlsa)
         stack.enter_context(Dns(directory / "dns", records, host=network.gateway, addresses=(LAN_V4,)))
@@ -257,7 +260,7 @@ def _zone(addresses: dict[str, str], tlsa: str) -> str:
     lines = []
     for name, address in addresses.items():
         for domain in (f"{name}.example.", f"{name}-plain.example."):
-            lines += [f"{domain} 60 MX 10 mx.{domain}", f"mx.{domain} 60 A {address}"]
+            lines += [f"{domain} 60 MX 10 mx.{domain}", f"mx.{domain} 60 {'AAAA' if ':' in address else 'A'} {address}"]
         lines.append(f"_25._tcp.mx.{name}.example. 60 TLSA {tlsa}")
     return "\n".join(lines)
 

@@ -46,6 +46,13 @@ def test_a_filter_judges_all_but_what_passes(found: Found) -> None:
     assert len(re.findall(r"status=FILTERED", found.log)) == sum(outcome.judged for outcome in outcomes.values())
 
 
+def test_a_client_that_does_not_accept_our_certificate_is_named(found: Found) -> None:
+    """Postfix sends no alert: it leaves after the handshake."""
+    rejected = sum(outcome.said == "Server certificate not verified" for outcome in found.outcomes.values())
+    assert rejected
+    assert found.log.count("it probably does not accept the certificate") == rejected
+
+
 def test_every_level_sends_directly_and_where_it_passes(found: Found) -> None:
     """What keeps mail from being sent is the gateway's action, and nothing in the lab."""
     for level in LEVELS:
