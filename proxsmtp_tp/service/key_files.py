@@ -62,10 +62,36 @@ def ca_files(settings: Settings, kept: Path) -> tuple[CaFiles, CaFiles]:
     return found[0], found[1]
 
 
-def open_key(path: Path, groups: Collection[int] = ()) -> int:
+def open_ca(files: CaFiles) -> tuple[bytes, int]:
+    """The certificate of a CA, and a descriptor of its key. Raises KeyFileError.
+
+    Of a CA that we have made, both are in a folder of our own, and no link is followed: a filter that puts a folder of
+    its own in its place must not exchange the two CAs.
+    """
+    if not files.ours:
+        return read_certificates(files.certificate), open_key(files.key)
+    try:
+        folder = _opened_own(files.key.parent)
+    except OSError as error:
+        raise NotReadableError(f"{files.key.parent}: {error.strerror}") from None
+    try:
+        return read_certificates(files.certificate, folder), open_key(files.key, folder=folder)
+    finally:
+        os.close(folder)
+
+
+def _open(path: Path, folder: int | None) -> int:
+    """`folder`: a descriptor of the one in which it must be, and be no link."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    if folder is None:
+        return os.open(path, flags)
+    return os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+
+
+def open_key(path: Path, groups: Collection[int] = (), folder: int | None = None) -> int:
     """A descriptor of a key's file that only its owner may read, or a group in `groups`. Raises KeyFileError."""
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        opened = _open(path, folder)
     except OSError as error:
         raise NotReadableError(f"{path}: {error.strerror}") from None
     try:
@@ -88,10 +114,10 @@ def read_all(descriptor: int) -> bytes:
     return os.pread(descriptor, FILE_MAX, 0)
 
 
-def read_certificates(path: Path) -> bytes:
+def read_certificates(path: Path, folder: int | None = None) -> bytes:
     """Raises KeyFileError."""
     try:
-        with path.open("rb") as file:
+        with open(_open(path, folder), "rb") as file:
             return file.read(FILE_MAX)
     except OSError as error:
         raise NotReadableError(f"{path}: {error.strerror}") from None
@@ -134,6 +160,10 @@ def open_own_folder(path: Path) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         path.mkdir(mode=0o755)
+    return _opened_own(path)
+
+
+def _opened_own(path: Path) -> int:
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     if (owner := os.fstat(opened).st_uid) != os.geteuid():
         os.close(opened)

@@ -23,7 +23,7 @@ from proxsmtp_tp.certificates.leaf import LeafKey, mint
 from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.certificates.requests import REQUEST_MAX, decode_request, encode_answer, encode_refusal
 from proxsmtp_tp.service.generation import STABLE, backoff, ending
-from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, open_key, read_all, read_certificates
+from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, open_ca, read_all
 from proxsmtp_tp.service.worker import settle
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ class Minting:
     """
 
     def __init__(self, files: Sequence[CaFiles]) -> None:
-        self._certificates = [(each, read_certificates(each.certificate)) for each in files]
+        self._certificates: list[tuple[CaFiles, bytes]] = []
         self._keys: list[int] = []
         try:
             for each in files:
-                self._keys.append(open_key(each.key))
+                certificate, key = open_ca(each)
+                self._certificates.append((each, certificate))
+                self._keys.append(key)
         except KeyFileError:
             self._close_keys()
             raise

@@ -28,6 +28,7 @@ from proxsmtp_tp.service.key_files import (
     KeyFileError,
     NotReadableError,
     ca_files,
+    open_ca,
     open_key,
     open_own_folder,
     read_all,
@@ -272,8 +273,8 @@ def _prepare_in_child(files: Collection[CaFiles], missing: Collection[CaFiles], 
 
 
 def _try(files: CaFiles) -> None:
-    key = open_key(files.key)
-    authority.read(read_certificates(files.certificate), read_all(key), str(files.certificate), _now())
+    certificate, key = open_ca(files)
+    authority.read(certificate, read_all(key), str(files.certificate), _now())
 
 
 def _make(files: CaFiles) -> None:

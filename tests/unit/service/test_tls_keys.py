@@ -16,6 +16,7 @@ from proxsmtp_tp.config.settings import Settings, TlsDane
 from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel, TlsRule, UpstreamRule
 from proxsmtp_tp.service.key_files import KeyFileError, ca_files, open_key, read_own
+from proxsmtp_tp.service.minting import Minting
 from proxsmtp_tp.service.tls_keys import (
     TlsKeys,
     expiring,
@@ -253,3 +254,31 @@ def test_root_follows_no_link_that_a_filter_may_have_made(tmp_path: Path) -> Non
         with pytest.raises(KeyFileError, match="it belongs to user 65534: remove it"):
             prepare_cas(ca_files(TERMINATE, state))
         assert list((state / "tls").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["links to the files", "a link to the folder", "a folder of another user"])
+def test_nobody_exchanges_the_two_cas_by_links(how: str, tmp_path: Path) -> None:
+    """The state directory belongs to the daemon's user. The trusted CA must not sign what is for unverified servers."""
+    files = ca_files(TERMINATE, tmp_path)
+    prepare_cas(files)
+    folder, moved = tmp_path / "tls", tmp_path / "moved"
+    folder.rename(moved)
+    if how == "a link to the folder":
+        folder.symlink_to(moved)
+    else:
+        folder.mkdir()
+        for name, other in (("ca", "untrusted-ca"), ("untrusted-ca", "ca")):
+            for kind in ("pem", "key"):
+                made = folder / f"{name}.{kind}"
+                if how == "links to the files":
+                    made.symlink_to(moved / f"{other}.{kind}")
+                else:
+                    made.hardlink_to(moved / f"{other}.{kind}")
+        if how == "a folder of another user":
+            if not may_become_nobody():
+                return
+            os.chown(folder, 65534, 65534)
+    with pytest.raises(KeyFileError, match="/tls"):
+        prepare_cas(files)
+    with pytest.raises(KeyFileError, match="/tls"):
+        Minting(files)
