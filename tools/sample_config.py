@@ -50,6 +50,7 @@ WITHOUT_DEFAULT = {
     "TlsCertificate": "/etc/proxsmtp-tp/mx.example.pem /etc/proxsmtp-tp/mx.example.key server=198.51.100.25",
     "TlsCa": "/etc/proxsmtp-tp/ca.pem /etc/proxsmtp-tp/ca.key",
     "TlsUntrustedCa": "/etc/proxsmtp-tp/untrusted-ca.pem /etc/proxsmtp-tp/untrusted-ca.key",
+    "TlsWrapped": "465",
     "PidFile": "/run/proxsmtp-tp/gateway.pid",
     "Instance": "gateway",
     "RuleSource": "192.0.2.0/24",

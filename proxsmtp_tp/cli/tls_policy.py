@@ -61,6 +61,7 @@ def policy(settings: Settings, client: str, server: str, port: int, name: str | 
         "client": client,
         "server": server,
         "port": port,
+        "wrapped": port in settings.tls_wrapped,
         "name": name,
         "decisions": decisions,
         "upstream": {
@@ -86,7 +87,8 @@ def _decisions(settings: Settings, client: str, server: str, port: int, name: st
 
 def describe(answer: dict[str, Any]) -> str:
     """For people: a few lines, those of several decisions in the order in which they are tried."""
-    lines = [f"connection   {answer['client']} to {answer['server']}, port {answer['port']}"]
+    start = "TLS from the first octet" if answer["wrapped"] else "TLS by STARTTLS"
+    lines = [f"connection   {answer['client']} to {answer['server']}, port {answer['port']}, {start}"]
     lines += [f"TLS          {tls_text.decision(each['action'], each['rule'])}" for each in answer["decisions"]]
     upstream = answer["upstream"]
     if answer["certificate"]:
@@ -95,5 +97,6 @@ def describe(answer: dict[str, Any]) -> str:
     lines.append(f"to server    {rule}")
     if answer["certificate"]:
         lines.append(f"             for a client with TLS: {upstream['tls']}")
-    lines.append(f"             for a client in clear: {upstream['clear']}")
+    if not answer["wrapped"]:
+        lines.append(f"             for a client in clear: {upstream['clear']}")
     return "\n".join(printable(line) for line in lines)

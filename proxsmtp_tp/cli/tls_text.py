@@ -39,6 +39,8 @@ def in_force(settings: Settings) -> list[str]:
     if any(rule.action is TlsAction.STRIP and not rule.submission for rule in settings.tls):
         ports = " and ".join(map(str, SUBMISSION_PORTS))
         lines.append(f"TLS on ports {ports}: strip without the word submission refuses, like refuse")
+    if settings.tls_wrapped:
+        lines.append(f"TLS from the first octet on port {', '.join(map(str, settings.tls_wrapped))}")
     lines += [f"TLS to the server {number}: {rule}" for number, rule in enumerate(settings.upstream_tls, 1)]
     if not settings.upstream_tls:
         lines.append("TLS to the server: may, and encrypt for clients with TLS")

@@ -222,7 +222,7 @@ class _Parser:
         self._check_tls(settings)
 
     def _check_tls(self, settings: Settings) -> None:
-        if not self._fine("tls", "upstream_tls", "rule_port", "out_address"):
+        if not self._fine("tls", "tls_wrapped", "upstream_tls", "rule_port", "out_address"):
             return
         for field, text in tls_problems(settings):
             self._problem(self.lines[field], text)

@@ -223,6 +223,7 @@ class Settings:
     tls_untrusted_ca: KeyPair | None = None
     """None: one of our own, in the state directory."""
     tls_dane: TlsDane = TlsDane.PASS
+    tls_wrapped: tuple[int, ...] = ()
     tls_handshakes: int = 64
     """In one worker; 0: any number."""
     tls_client_handshakes: int = 16

@@ -19,7 +19,9 @@ Finding = tuple[str, str]
 """Field of `Settings`, text."""
 
 _WRAPPED = 465
-"""RFC 8314 section 7.3."""
+"""TLS begins with the first octet there (RFC 8314 section 7.3)."""
+_GREETED_IN_CLEAR = (25, 587)
+"""There a server greets first (RFC 5321 section 3.1, RFC 6409)."""
 _OF_TERMINATE = {
     "tls_certificate": "TlsCertificate",
     "tls_ca": "TlsCa",
@@ -35,6 +37,8 @@ def tls_problems(settings: Settings) -> Iterator[Finding]:
                 "upstream_tls",
                 "UpstreamTls: write Tls lines, too; `Tls: strip` leaves clients in clear, as 1.10 does",
             )
+        if settings.tls_wrapped:
+            yield "tls_wrapped", "TlsWrapped: write Tls lines, too: without them there is no TLS"
         return
     yield from _not_for_everybody(settings)
     yield from _strip_after_a_name(settings)
@@ -46,9 +50,7 @@ def tls_problems(settings: Settings) -> Iterator[Finding]:
 def tls_warnings(settings: Settings) -> Iterator[Finding]:
     """What is accepted, but has consequences that the lines do not show."""
     rules = settings.tls
-    if rules and _WRAPPED in settings.rule_port:
-        text = "TLS begins with the first octet there; this version knows STARTTLS only: remove the port"
-        yield "rule_port", f"RulePort: {_WRAPPED}: {text}"
+    yield from _wrapped_ports(settings)
     for rule in rules:
         if rule.action is TlsAction.STRIP:
             text = "mail of these connections crosses the network in clear, and senders that insist on TLS cannot send"
@@ -63,6 +65,22 @@ def tls_warnings(settings: Settings) -> Iterator[Finding]:
         for field, name in _OF_TERMINATE.items():
             if getattr(settings, field):
                 yield field, f"{name}: never used: no Tls line says terminate"
+
+
+def _wrapped_ports(settings: Settings) -> Iterator[Finding]:
+    """A port on which both sides would wait for the other."""
+    if _WRAPPED not in settings.tls_wrapped:
+        text = f"TLS begins with the first octet there, and no mail passes: write TlsWrapped: {_WRAPPED}"
+        text += "" if settings.tls else " and Tls lines, or take the port out"
+        if _WRAPPED in settings.rule_port:
+            yield "rule_port", f"RulePort: {_WRAPPED}: {text}"
+        fixed = None if settings.transparent else settings.out_address
+        if isinstance(fixed, InetAddress) and fixed.port == _WRAPPED:
+            yield "out_address", f"OutAddress: {fixed}: {text}"
+    for port in settings.tls_wrapped:
+        if port in _GREETED_IN_CLEAR:
+            text = "servers greet in clear there, and TLS begins with STARTTLS: every connection would fail"
+            yield "tls_wrapped", f"TlsWrapped: {port}: {text}"
 
 
 def _not_for_everybody(settings: Settings) -> Iterator[Finding]:
@@ -83,12 +101,16 @@ def _strip_after_a_name(settings: Settings) -> Iterator[Finding]:
 
 
 def _strip_of_submission(settings: Settings) -> Iterator[Finding]:
-    used = {*settings.rule_port, *(port for rule in settings.tls for port in rule.ports)}
+    used = {*settings.rule_port, *settings.tls_wrapped, *(port for rule in settings.tls for port in rule.ports)}
     if isinstance(settings.out_address, InetAddress):
         used.add(settings.out_address.port)
-    for port in sorted(used.intersection(SUBMISSION_PORTS)):
+    for port in sorted(used & {*SUBMISSION_PORTS, *settings.tls_wrapped}):
         for rule in _reachable(settings.tls, port):
-            if rule.action is TlsAction.STRIP and not rule.submission:
+            if rule.action is not TlsAction.STRIP:
+                continue
+            if port in settings.tls_wrapped:
+                yield "tls", f"Tls: {rule}: not on port {port}: with TlsWrapped there is no STARTTLS to remove"
+            elif not rule.submission:
                 text = "people's passwords would cross the network in clear: write `strip submission` if you mean it"
                 yield "tls", f"Tls: {rule}: not on port {port}, which is for submission: {text}"
 

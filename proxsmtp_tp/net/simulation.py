@@ -1,7 +1,8 @@
 """What the daemon would answer a client (`explain`): a simulated session.
 
-The client stays in clear, and the server accepts everything. The session is that of the daemon, so decisions and
-replies are the same. It has no socket, and counts in a copy of the state of the client's limits.
+The client stays in clear, except on a port of TlsWrapped, and the server accepts everything. The session is that of the
+daemon, so decisions and replies are the same. It has no socket, and counts in a copy of the state of the client's
+limits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.limits import Finding
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.tls.client_hello import ClientHello
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.limit_decision import Rule, Windows
     from proxsmtp_tp.session.effects import Effect
+
+CLOSED = "closed without a reply: TLS begins with the first octet (TlsWrapped)"
+PASSED = "TLS passed on, not judged"
 
 DATE = "Thu, 01 Jan 1970 00:00:00 +0000"
 SENDER = "sender@example.org"
@@ -148,9 +153,12 @@ def simulate(settings: Settings, question: Question, limits: SimulatedLimits) ->
         return simulated.result
     session.use_limits(limits)
     session.use_bypass(lambda: question.bypassed)
-    if not simulated.take("connection", session.check_limits(server if settings.transparent else "")):
+    begun = session.check_limits(server if settings.transparent else "", question.port)
+    if not simulated.take("connection", begun) or simulated.silent():
         return simulated.result
-    session.feed(events.Connected(server, question.port))
+    begun = session.feed(events.Connected(server, question.port))
+    if any(isinstance(effect, effects.PeekClientHello) for effect in begun) and not simulated.wrapped(begun):
+        return simulated.result
     simulated.server("220 server ESMTP")
     simulated.ask("", "EHLO client.example.org")
     if simulated.ask("MAIL", f"MAIL FROM:<{question.sender}>") and simulated.ask(
@@ -186,6 +194,29 @@ class _SimulatedSession:
         for begun in [effect for effect in given if isinstance(effect, effects.StartServerTls)]:
             given += self.session.feed(events.TlsStarted(Side.SERVER, _certified(begun)))
         return given
+
+    def silent(self) -> bool:
+        """Whether the connection has ended without a reply, as on a port of TlsWrapped."""
+        if self.session.ended:
+            self.result.answers["connection"] = CLOSED
+        return self.session.ended
+
+    def wrapped(self, given: list[Effect]) -> bool:
+        """TLS from the first octet, of a client that says no server name. Returns whether the session goes on."""
+        self.take("connection", given)
+        if self.silent():
+            return False
+        given = self.session.feed(events.ClientHelloSeen(ClientHello("", (), (), False, b"")))
+        for begun in given:
+            if isinstance(begun, effects.StartServerTls):
+                given = self.session.feed(events.TlsStarted(Side.SERVER, _certified(begun)))
+        if any(isinstance(effect, effects.StartClientTls) for effect in given):
+            given += self.session.feed(events.TlsStarted(Side.CLIENT, TlsFacts("TLSv1.3", "")))
+        if any(isinstance(effect, effects.PassTls) for effect in given):
+            self.result.answers["connection"] = ""
+            self.result.reasons.append(PASSED)
+            return False
+        return self.take("connection", given) and not self.silent()
 
     def server(self, reply: str) -> list[Effect]:
         """The server sends a reply."""

@@ -67,13 +67,15 @@ class TlsOwner(ClientOwner, ServerOwner, Protocol):
 
 
 class Legs:
-    """TLS of one connection, from the client's STARTTLS on."""
+    """TLS of one connection, from the client's STARTTLS on, or from its first octet (TlsWrapped)."""
 
     def __init__(self, owner: TlsOwner, worker: WorkerTls) -> None:
         self._owner = owner
         self._worker = worker
         self._reader = ClientHelloReader()
         self._hello: ClientHello | None = None
+        self._early = b""
+        """What the client sent before `peek`."""
         self._behind = b""
         """What the client sent behind its hello."""
         self._finding = Finding(Verified.NO)
@@ -85,19 +87,28 @@ class Legs:
             self._work.cancel()
             self._work = None
 
-    def peek(self, _effect: effects.PeekClientHello) -> None:
-        """The client has its 220: from now on nothing is written in clear to either side."""
+    def peek(self, effect: effects.PeekClientHello) -> None:
+        """The client has its 220, or TLS begins with the first octet: nothing is written in clear any more."""
         owner = self._owner
         if owner.client is None or owner.server is None:
             return  # their ends are being told
         owner.client, owner.server = Muted(owner.client), Muted(owner.server)
         _set_owner(owner.client, _WaitingClient(owner, self))
+        if effect.octets:
+            self._early = effect.octets
+            self._begin(self._feed_early())
+
+    async def _feed_early(self) -> None:
+        """What had come before `peek`, after the effects that are being performed, unless more has come meanwhile."""
+        if self._early:
+            self.client_octets(b"")
 
     # The client, until its TLS begins.
 
     def client_octets(self, data: bytes) -> None:
         """What the client sends after its STARTTLS, and before TLS with it begins."""
         owner = self._owner
+        data, self._early = self._early + data, b""
         if owner.closing:
             return
         if self._hello is not None:

@@ -23,6 +23,7 @@ measuring    which counters a reply belongs to
 tracing      what a trace shows of commands and replies: everything but secrets
 timing       decisions when a deadline passes, and when the worker stops
 starttls     STARTTLS where it is not removed: pass, terminate or refuse, and what both sides then forget
+wrapped      TLS from the first octet (port 465): how it begins
 encrypting   UpstreamTls for a client in clear: the server's leg gets TLS before MAIL, AUTH and the like
 without_tls  decisions where the proxy has removed STARTTLS
 xclient      XCLIENT, which the proxy sends, and XFORWARD, which clients send

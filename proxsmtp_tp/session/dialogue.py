@@ -261,7 +261,7 @@ class Dialogue:
                 self._log_possible_duplicate()
         elif self.record.open:
             self.report_unfinished(reply)
-        if reply is not None and self.phase not in _TLS_PHASES:
+        if reply is not None and self.phase not in _TLS_PHASES and (not self.tls.wrapped or self.tls.client):
             self.pass_on(reply)
         if not self.server_gone:
             speaks = self.phase not in _NO_QUIT

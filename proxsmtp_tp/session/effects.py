@@ -51,8 +51,11 @@ class CloseServer:
 class PeekClientHello:
     """The client has its 220 to STARTTLS: read its ClientHello; the answer is ClientHelloSeen or ClientHelloFailed.
 
-    From here to TlsStarted of both sides, or to PassTls, no octet of the client is ClientData.
+    From here to TlsStarted of both sides, or to PassTls, no octet of the client is ClientData. `octets`: what it has
+    sent already, where TLS begins with its first octet (TlsWrapped).
     """
+
+    octets: bytes = b""
 
 
 @dataclass(slots=True)

@@ -46,6 +46,8 @@ class Options:
     """The Tls lines; None: there are none, and STARTTLS is removed."""
     tls_dane: TlsDane = TlsDane.PASS
     """With terminate: what is done where the server's name has TLSA records."""
+    tls_wrapped: frozenset[int] = frozenset()
+    """Ports of servers on which TLS begins with the first octet."""
     upstream_tls: UpstreamPolicy = NO_UPSTREAM_LINES
     trace: bool = False
     """Log every line of the dialogue, except secrets and message text."""
@@ -69,6 +71,7 @@ def options_of(settings: Settings, reject: Reply | None, *, trace: bool = False)
         hide_addresses=settings.log_addresses is not LogAddresses.FULL,
         tls=TlsPolicy(settings.tls) if settings.tls else None,
         tls_dane=settings.tls_dane,
+        tls_wrapped=frozenset(settings.tls_wrapped),
         upstream_tls=UpstreamPolicy(settings.upstream_tls),
         trace=trace,
     )

@@ -134,11 +134,14 @@ class Tls:
         "server",
         "unused",
         "waiting",
+        "wrapped",
     )
 
     def __init__(self) -> None:
         self.port = 0
         """The server's."""
+        self.wrapped = False
+        """TLS begins with the first octet (TlsWrapped): nothing may be said to the client in clear."""
         self.candidates: Candidates | None = None
         """What the Tls lines say of these addresses; None: there are no such lines, or the server is not known yet."""
         self.place: HandshakePlace | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import ehlo, encrypting, limiting, measuring, message, starttls, without_tls, xclient
+from proxsmtp_tp.session import ehlo, encrypting, limiting, measuring, message, starttls, without_tls, wrapped, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
@@ -30,12 +30,15 @@ OCTETS_PER_FEED = 65536
 
 
 def connected(d: Dialogue, event: events.Connected) -> None:
-    """Connected: wait for the server's greeting."""
+    """Connected: wait for the server's greeting, or, with TlsWrapped, for the client's hello."""
     d.record.measured.append(measuring.ACCEPTED)
     d.server = event.server
     starttls.connected(d, event.port)
     d.trace("SERVER", b"connected: " + event.server.encode())
-    d.outstanding.append(PendingReply(Expect.GREETING))
+    if wrapped.applies(d):
+        wrapped.begin(d)
+    else:
+        d.outstanding.append(PendingReply(Expect.GREETING))
 
 
 def connect_failed(d: Dialogue, event: events.ConnectFailed) -> None:

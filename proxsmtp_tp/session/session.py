@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.session import client, encrypting, events, limiting, message, server, starttls, timing
+from proxsmtp_tp.session import client, encrypting, events, limiting, message, server, starttls, timing, wrapped
 from proxsmtp_tp.session.dialogue import Dialogue
 from proxsmtp_tp.session.measuring import REFUSED, limited
 from proxsmtp_tp.session.record import Trace
@@ -170,12 +170,14 @@ class Session:
         """How STARTTLS takes a place for its handshakes; without this call they are not limited."""
         self._d.tls.place = place
 
-    def check_limits(self, server_ip: str) -> list[Effect]:
+    def check_limits(self, server_ip: str, port: int = 0) -> list[Effect]:
         """Before the server is dialled: end the connection if the client is locked or over a limit of connections.
 
-        `server_ip` is the original destination; "" where the configuration says where mail goes.
+        `server_ip` is the original destination; "" where the configuration says where mail goes. `port` is the port
+        that will be dialled, if it is known: on one of TlsWrapped no reply is given in clear, not even a refusal.
         """
         d = self._d
+        wrapped.expect(d, port)
         reply = limiting.at_greeting(d, server_ip)
         if reply is not None:
             d.server_gone = True

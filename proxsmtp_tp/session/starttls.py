@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 ACCESS_DENIED = 49
 """The alert for a hello that the configuration refuses: RFC 8446 section 6.2."""
 
+INTERNAL_ERROR = 80
+"""The alert for a client that may try again: too many handshakes run (RFC 8446 section 6.2)."""
+
 NO_APPLICATION_PROTOCOL = 120
 """The alert for a client that speaks other protocols only (RFC 7301 section 3.2): a browser, for example, that somebody
 has sent here, must not get our certificate for its own purposes (ALPACA)."""
@@ -150,8 +153,18 @@ def client_in_clear(d: Dialogue, _event: events.ClientData) -> None:
     _fails(d, "the client goes on in clear after STARTTLS", counter("client", "undecided", "in_clear"))
 
 
-def server_in_clear(d: Dialogue, _event: events.ServerData) -> None:
-    """ServerData in STARTING_TLS and ENCRYPTING: the server says something in clear, or by TLS before it was asked."""
+def server_in_clear(d: Dialogue, event: events.ServerData) -> None:
+    """ServerData in STARTING_TLS and ENCRYPTING: the server says something in clear, or by TLS before it was asked.
+
+    With TlsWrapped its greeting comes by TLS, and waits for the client's.
+    """
+    if d.tls.wrapped and d.tls.action == "terminate":
+        d.replies.feed(event.data)
+        return
+    if d.tls.wrapped:
+        counts = counter("server", "undecided", "in_clear")
+        _fails(d, "the server speaks in clear where TLS begins with the first octet (TlsWrapped)", counts)
+        return
     counts = counter("server", _action(d), "octets_behind")
     _fails(d, "the server sends octets behind its reply to STARTTLS", counts, answers.SERVER_BEHIND_STARTTLS)
 
@@ -166,6 +179,9 @@ def server_closed(d: Dialogue, _event: events.ServerClosed) -> None:
     """ServerClosed in STARTING_TLS. A client whose own TLS starts hears it within that."""
     if d.server_gone:
         return  # we have closed this connection ourselves
+    if d.tls.wrapped and d.tls.server is not None and len(d.replies):
+        d.flow.server_closing = True  # the client gets what the server has said
+        return
     d.server_gone = d.record.server_left = True
     if d.tls.server is None:
         _fails(d, "the server left while TLS was started", counter("server", d.tls.action, "left"))
@@ -178,7 +194,8 @@ def server_closed(d: Dialogue, _event: events.ServerClosed) -> None:
 def no_hello(d: Dialogue, event: events.ClientHelloFailed) -> None:
     """ClientHelloFailed: the client asked for TLS, and sends something else."""
     counts = counter("client", "undecided", "no_hello")
-    _fails(d, f"the client does not begin TLS after STARTTLS: {event.reason}", counts)
+    when = "with its first octet (TlsWrapped)" if d.tls.wrapped else "after STARTTLS"
+    _fails(d, f"the client does not begin TLS {when}: {event.reason}", counts)
 
 
 def timed_out(d: Dialogue) -> int:
@@ -295,9 +312,14 @@ def _refuse_inside(d: Dialogue, refusal: Reply, reason: str, counts: int) -> Non
 
 def _client_started(d: Dialogue, facts: TlsFacts) -> None:
     d.tls.client = facts
-    d.phase = Phase.COMMAND
     d.tls.give_place_back()
-    _forget(d)
+    if d.tls.wrapped:
+        d.phase = Phase.GREETING
+        d.outstanding.append(PendingReply(Expect.GREETING))
+        d.flow.replies_left = len(d.replies) > 0
+    else:
+        d.phase = Phase.COMMAND
+        _forget(d)
     if d.tls.refusal is not None:
         d.end(d.tls.refusal)
     elif d.tls.server is not None:

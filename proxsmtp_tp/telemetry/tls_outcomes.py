@@ -17,7 +17,7 @@ _LEVELS: Final = ("encrypt", "dane", "verify", "secure")
 
 _WITHOUT_LEVEL: Final = (
     ("client", "undecided", "busy octets_behind in_clear no_hello left timed_out"),
-    ("server", "undecided", "refused octets_behind left"),
+    ("server", "undecided", "refused octets_behind in_clear left"),
     ("client", "terminate", "certificate_rejected failed other_protocol left timed_out unused broken"),
     ("server", "terminate", "octets_behind left timed_out broken"),
     ("both", "pass", "passed not_tls timed_out too_long"),

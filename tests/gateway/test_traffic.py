@@ -48,14 +48,14 @@ def test_exceptions_sources_and_ports(host: RulesHost, method: Method, mode: Mod
         run(client, "ip", "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
     run(host.net.server, "ip", "addr", "add", "198.51.100.77/24", "dev", "eth0")
     run(host.net.server, "ip", "addr", "add", "2001:db8:2::77/64", "dev", "eth0", "nodad")
-    for port in (25, 587, 2525):
+    for port in (25, 465, 587, 2525):
         host.server(port)
     host.server(PORT)
     host.daemon(mode)
     given: dict[str, Any] = {
         "method": method,
         "mode": mode,
-        "ports": (25, 587),
+        "ports": (25, 465, 587),
         "sources": (ip_network("192.0.2.0/25"), ip_network("2001:db8:1:0:0::/65")),
         "except_sources": (ip_network("192.0.2.66"), ip_network("2001:db8:1::66")),
         "except_destinations": (ip_network("198.51.100.77"), ip_network("2001:db8:2::77")),
@@ -71,7 +71,9 @@ def test_exceptions_sources_and_ports(host: RulesHost, method: Method, mode: Mod
         return said
 
     assert heard(SERVER[4], source=CLIENT[4]) == filtered(4)
-    assert heard(SERVER[6], 587, source=CLIENT[6]) == filtered(6)
+    for version in (4, 6):
+        for port in (465, 587):
+            assert heard(SERVER[version], port, source=CLIENT[version]) == filtered(version)
     assert heard(SERVER[4], 2525) == direct(4)
     # The daemon's port, but at the address of the server: not intercepted.
     assert heard(SERVER[4], PORT) == direct(4)

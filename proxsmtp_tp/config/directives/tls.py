@@ -82,10 +82,19 @@ TLS: tuple[Directive, ...] = (
         since="2.1",
     ),
     Directive(
+        "TlsWrapped",
+        "tls_wrapped",
+        values.PORTS,
+        "Ports of servers where TLS begins with the first octet (RFC 8314: 465), in place of STARTTLS. Needs a Tls"
+        " line.",
+        since="2.1",
+    ),
+    Directive(
         "TlsHandshakes",
         "tls_handshakes",
         values.integer(0, 100_000),
-        "How many TLS handshakes run at once in one worker; 0 means no limit. Above it STARTTLS gets 454.",
+        "How many TLS handshakes run at once in one worker; 0 means no limit. Above it STARTTLS gets 454, and a client"
+        " on a port of TlsWrapped an alert.",
         since="2.1",
     ),
     Directive(

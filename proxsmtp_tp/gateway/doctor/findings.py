@@ -102,6 +102,12 @@ class Setup:
         return bool(self.plan.options.interfaces) or self.plan.options.local
 
     @property
+    def probe_port(self) -> int | None:
+        """The port of the probe's mails, which begin in clear; None: all intercepted ports are of TlsWrapped."""
+        wrapped = self.settings.tls_wrapped if self.settings.tls else ()
+        return next((port for port in self.plan.options.ports if port not in wrapped), None)
+
+    @property
     def unit(self) -> str | None:
         """The daemon's unit, without `.service`; None: systemd does not run, or has none for this configuration."""
         return unit_name(self.config, self.plan.options.instance)

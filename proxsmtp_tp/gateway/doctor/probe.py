@@ -42,6 +42,10 @@ def probe(setup: Setup) -> Iterator[Finding]:
         yield Finding("probe", False, "there is nothing to test before the rules are in place")
         return
     yield from firewall.look_at_rule_paths(setup)
+    if setup.probe_port is None:
+        text = "no mail is sent: on each intercepted port TLS begins with the first octet (TlsWrapped)"
+        yield unseen("probe", text)
+        return
     reports = _send(setup)
     answered = setup.status()
     for name, report in reports.items():
@@ -55,7 +59,7 @@ def _send(setup: Setup) -> dict[str, Any]:
     job = {
         "client_link": setup.plan.numbers.probe,
         "server_link": f"pxserve{setup.plan.numbers.slot}",
-        "port": setup.plan.options.ports[0],
+        "port": setup.probe_port,
         "reply_port": setup.settings.out_address.port if looped else 0,  # type: ignore[union-attr]
         "messages": [BARE, ordinary] if setup.settings.transparent or looped else [""],
         "versions": routing.versions(),
@@ -88,7 +92,7 @@ class _Way:
     def findings(self, report: dict[str, Any]) -> Iterator[Finding]:
         """`report` is the prober's, for this way."""
         first, *more = report["mails"]
-        way = f"client {self._source} to {SERVER[self._version]} port {self._setup.plan.options.ports[0]}"
+        way = f"client {self._source} to {SERVER[self._version]} port {self._setup.probe_port}"
         if not first["greeting"]:
             text = f"{way}: no greeting within {STEP_SECONDS:.0f} s ({first.get('error', 'closed')})"
             hint = f": the rules, the firewall for interface {self._setup.plan.numbers.probe}, or the daemon's listener"

@@ -40,7 +40,7 @@ def _say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 def test_what_is_possible_before_the_hello(say: Any) -> None:
     passed = "nothing is judged, the client has TLS with the server"
     assert say(LINES, CLIENT, SERVER).splitlines() == [
-        "connection   192.0.2.7 to 198.51.100.25, port 25",
+        "connection   192.0.2.7 to 198.51.100.25, port 25, TLS by STARTTLS",
         f"TLS          pass (Tls: pass server=198.51.100.0/24 name=*.bank.example): {passed}",
         "TLS          terminate (Tls: terminate server=198.51.100.0/24): TLS on both legs, messages are judged",
         "certificate  /etc/mx.pem",
@@ -120,8 +120,14 @@ def test_without_a_line(say: Any) -> None:
     )
 
 
+def test_wrapped(say: Any) -> None:
+    answer = say("Tls: terminate\nTlsWrapped: 465\nRulePort: 465\n", CLIENT, f"{SERVER}:465")
+    assert answer.splitlines()[0] == "connection   192.0.2.7 to 198.51.100.25, port 465, TLS from the first octet"
+    assert "in clear" not in answer
+
+
 def test_the_table_of_check_config(say: Any) -> None:
-    text = LINES + "Filter: virus clamd /run/clamd\n"
+    text = LINES + "Filter: virus clamd /run/clamd\nTlsWrapped: 2465\n"
     records = "TLS to a server with TLSA records for the client's server name: pass (TlsDane)"
     said = [line.strip() for line in say(text.replace("Tls: strip", "Tls: terminate")).splitlines()]
     assert [line for line in said if "TLS" in line or "certificate" in line] == [
@@ -129,6 +135,7 @@ def test_the_table_of_check_config(say: Any) -> None:
         "TLS 2: terminate server=198.51.100.0/24: TLS on both legs, messages are judged",
         "TLS 3: refuse client=192.0.2.66: a client that asks for TLS is refused",
         "TLS 4: terminate: TLS on both legs, messages are judged",
+        "TLS from the first octet on port 2465",
         "TLS to the server 1: dane server=198.51.100.0/24",
         "TLS to the server 2: secure port=587 match=mx.example",
         f"{records}, and terminate where they name its TlsCertificate",

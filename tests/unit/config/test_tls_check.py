@@ -15,6 +15,9 @@ def problems(*lines: str) -> list[str]:
     return [problem.text for problem in caught.value.problems]
 
 
+SILENT = "TLS begins with the first octet there, and no mail passes: write TlsWrapped: 465"
+
+
 def warnings(*lines: str) -> list[str]:
     found = parse_config("\n".join(["TransparentProxy: client", *lines]).encode(), "gateway.conf")
     return [warning.text for warning in found.warnings]
@@ -27,9 +30,11 @@ def warnings(*lines: str) -> list[str]:
         ("Tls: terminate",),
         ("Tls: pass server=192.0.2.0/24", "Tls: terminate"),
         ("Tls: pass server=192.0.2.0/24 name=*.example", "Tls: refuse"),
-        ("RulePort: 25, 587", "Tls: terminate"),
+        ("RulePort: 25, 465, 587", "TlsWrapped: 465", "Tls: terminate"),
         ("UpstreamTls: encrypt", "Tls: terminate"),
         ("TlsCa: /ca.pem", "TlsUntrustedCa: /other.pem", "Tls: terminate"),
+        ("TlsWrapped: 465", "Tls: terminate"),
+        ("RulePort: 587",),
     ],
 )
 def test_nothing_to_say(lines: tuple[str, ...]) -> None:
@@ -40,6 +45,7 @@ def test_nothing_to_say(lines: tuple[str, ...]) -> None:
     ("lines", "problem"),
     [
         (["UpstreamTls: encrypt"], "UpstreamTls: write Tls lines, too"),
+        (["TlsWrapped: 465"], "TlsWrapped: write Tls lines, too"),
         (["Tls: terminate client=192.0.2.0/24"], "Tls: no line is for all other connections"),
         (["Tls: pass name=*.example"], "Tls: no line is for all other connections"),
         (
@@ -62,6 +68,8 @@ def test_nothing_to_say(lines: tuple[str, ...]) -> None:
         (["RulePort: 465", "Tls: strip"], "Tls: strip: not on port 465, which is for submission"),
         (["Tls: strip port=587", "Tls: terminate"], "Tls: strip port=587: not on port 587"),
         (["OutAddress: 192.0.2.1:587", "Tls: strip"], "Tls: strip: not on port 587"),
+        (["TlsWrapped: 465", "Tls: strip submission"], "Tls: strip submission: not on port 465: with TlsWrapped"),
+        (["TlsWrapped: 2465", "Tls: strip"], "Tls: strip: not on port 2465: with TlsWrapped"),
     ],
 )
 def test_problems(lines: list[str], problem: str) -> None:
@@ -108,7 +116,15 @@ def test_strip_where_it_is_possible_is_a_warning(lines: list[str]) -> None:
         ),
         (
             ["RulePort: 25, 465", "Tls: terminate"],
-            "RulePort: 465: TLS begins with the first octet there; this version knows STARTTLS only: remove the port",
+            f"RulePort: 465: {SILENT}",
+        ),
+        (
+            ["RulePort: 25, 465"],
+            f"RulePort: 465: {SILENT} and Tls lines, or take the port out",
+        ),
+        (
+            ["TlsWrapped: 465, 587", "Tls: terminate"],
+            "TlsWrapped: 587: servers greet in clear there, and TLS begins with STARTTLS: every connection would fail",
         ),
         (["TlsCa: /ca.pem", "Tls: pass"], "TlsCa: never used: no Tls line says terminate"),
         (["TlsCertificate: /mx.pem", "Tls: pass"], "TlsCertificate: never used: no Tls line says terminate"),
@@ -120,3 +136,10 @@ def test_warnings(lines: list[str], warning: str) -> None:
 
 def test_a_wrong_line_is_told_alone() -> None:
     assert problems("Tls: drop", "UpstreamTls: encrypt") == ["Tls: 'drop' is not one of terminate, pass, strip, refuse"]
+
+
+@pytest.mark.parametrize(("wrapped", "warned"), [("465", False), ("2465", True)])
+def test_a_fixed_server_on_port_465(wrapped: str, warned: bool) -> None:
+    text = f"OutAddress: 192.0.2.1:465\nTls: terminate\nTlsWrapped: {wrapped}\n"
+    found = [warning.text for warning in parse_config(text.encode(), "gateway.conf").warnings]
+    assert (f"OutAddress: 192.0.2.1:465: {SILENT}" in found) is warned

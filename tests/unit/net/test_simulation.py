@@ -20,7 +20,7 @@ from proxsmtp_tp.net.client_table import WINDOW, ClientTable, Word
 from proxsmtp_tp.net.gcra import SECOND
 from proxsmtp_tp.net.limit_decision import ADMINISTRATOR, WORDS
 from proxsmtp_tp.net.serving import is_served, session_options
-from proxsmtp_tp.net.simulation import Question, SimulatedLimits, simulate
+from proxsmtp_tp.net.simulation import CLOSED, Question, SimulatedLimits, simulate
 from proxsmtp_tp.service.limit_commands import client_state, explanation
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
@@ -31,6 +31,7 @@ CLIENT, SERVER = "192.0.2.7", "198.51.100.25"
 KEY = bytes(10) + b"\xff\xff\xc0\x00\x02\x07"
 NOW, WALL = 10**15, 1_795_000_000
 ENVELOPE = ("a@client.example", "b@mx.example")
+REFUSED_INSIDE = "421 4.7.5 The certificate of the server is not verified"
 
 RATES = st.none() | st.builds(
     RateLimit, st.integers(1, 9), st.sampled_from([1, 60, 3600]), st.integers(1, 9), shadow=st.booleans()
@@ -256,3 +257,33 @@ def test_who_is_not_counted_and_who_has_no_space_have_no_state() -> None:
         assert full.enter(0, bytes([*bytes(15), number + 1])) is not None
     assert client_state(Settings(), CLIENT, SERVER, full) is None
     assert client_state(Settings(), CLIENT, SERVER, ClientTable(8, 1)) is not None
+
+
+@pytest.mark.parametrize(
+    ("lines", "upstream", "answered", "reason"),
+    [
+        (("terminate",), (), {"connection": "", "MAIL": "", "RCPT": "", "DATA": ""}, "TLS is terminated: "),
+        (("pass",), (), {"connection": ""}, "TLS passed on, not judged"),
+        (("refuse",), (), {"connection": CLOSED}, "TLS from the first octet is refused (Tls: refuse)"),
+        (("pass name=a.example", "refuse"), (), {"connection": CLOSED}, "TLS is refused by the server name"),
+        (("terminate",), ("verify",), {"connection": REFUSED_INSIDE}, "the server's certificate is trusted"),
+    ],
+)
+def test_tls_from_the_first_octet(
+    lines: tuple[str, ...], upstream: tuple[str, ...], answered: dict[str, str], reason: str
+) -> None:
+    rules = tuple(rule for line in lines for rule in parse_tls(line))
+    levels = tuple(rule for line in upstream for rule in parse_upstream(line))
+    configured = Settings(
+        transparent_proxy=TransparentProxy.CLIENT,
+        tls=rules,
+        upstream_tls=levels,
+        tls_wrapped=(465,),
+        filter_command="cat",
+    )
+    told = simulate(configured, Question(CLIENT, SERVER, port=465), SimulatedLimits(configured, None))
+    assert told.answers == answered
+    assert told.filtered is ("DATA" in answered)
+    assert any(reason in line for line in told.reasons), told.reasons
+    clear = simulate(configured, Question(CLIENT, SERVER, port=25), SimulatedLimits(configured, None))
+    assert not any("TLS" in line for line in clear.reasons) or upstream

@@ -83,6 +83,13 @@ STORIES: list[tuple[str, Callable[[], tuple[Playbook, list[Event]]]]] = [
     ("server undecided none refused", lambda: (begin(), [C("STARTTLS"), S("454 no"), C("STARTTLS"), S("454 no")])),
     ("server undecided none octets_behind", lambda: (begin(), [C("STARTTLS"), S(READY + "\r\n250 ok")])),
     ("server undecided none octets_behind", lambda: (told(ready()), [S("250 ok")])),
+    (
+        "server undecided none in_clear",
+        lambda: (
+            told(Playbook(options("terminate", tls_wrapped=frozenset({465})))),
+            [events.Connected("198.51.100.25", 465), S("220 mx")],
+        ),
+    ),
     ("server undecided none left", lambda: (told(ready()), [events.ServerClosed()])),
     (
         "client terminate none certificate_rejected",

@@ -24,6 +24,7 @@ ONLY_WITH = {
     "LockOn": ("ClientRejects",),
     "KeepRefused": ("Filter", "QuarantineDirectory"),
     "UpstreamTls": ("Tls",),
+    "TlsWrapped": ("Tls",),
 }
 """A directive that is wrong without others."""
 IN_PLACE_OF = {"Filter": "FilterCommand"}
