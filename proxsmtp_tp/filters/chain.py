@@ -193,8 +193,15 @@ class ChainRun:
             return _summed(Verdict(Action.DISCARD, USUAL[Action.DISCARD], text, said=text), answers)
         self._judged = Reader(mail)
         changed = request.envelope is not self._request.envelope
-        envelope = request.envelope if changed else None
-        return _summed(Verdict(Action.PASS, None, "passed", mail.size, envelope=envelope), answers)
+        return Verdict(
+            Action.PASS,
+            None,
+            "passed",
+            mail.size,
+            errors=_errors(answers),
+            envelope=request.envelope if changed else None,
+            judged=tuple(answer.judged for answer in answers),
+        )
 
     async def _refused(
         self, name: str, answer: Answer, mail: Mail, request: FilterRequest, answers: list[Answer]
@@ -232,5 +239,8 @@ def _lost(error: OSError) -> Verdict:
 
 def _summed(verdict: Verdict, answers: list[Answer]) -> Verdict:
     """With what each filter said."""
-    errors = "; ".join(f"{answer.judged.name}: {answer.errors}" for answer in answers if answer.errors)
-    return replace(verdict, errors=errors, judged=tuple(answer.judged for answer in answers))
+    return replace(verdict, errors=_errors(answers), judged=tuple(answer.judged for answer in answers))
+
+
+def _errors(answers: list[Answer]) -> str:
+    return "; ".join(f"{answer.judged.name}: {answer.errors}" for answer in answers if answer.errors)

@@ -113,7 +113,8 @@ async def _talk(stream: Stream, dialogue: MilterDialogue, mail: Mail, body: NewT
         if sent := _ready(dialogue, chunks):
             stream.writer.write(sent)
             await stream.writer.drain()
-            await asyncio.sleep(0)  # drain gives way only where the filter is slow
+            if not dialogue.waiting:
+                await asyncio.sleep(0)  # drain gives way only where the filter is slow
         elif dialogue.waiting:
             await _hear(stream, dialogue)
             body.write(dialogue.take_body())
@@ -140,7 +141,8 @@ async def _hear(stream: Stream, dialogue: MilterDialogue) -> None:
     data = await stream.reader.read(READ_SIZE)
     if data:
         dialogue.feed(data)
-        await asyncio.sleep(0)  # more may have been read ahead
+        if dialogue.outcome is None:
+            await asyncio.sleep(0)  # more may have been read ahead
     else:
         dialogue.closed()
 

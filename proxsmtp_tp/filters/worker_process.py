@@ -141,13 +141,16 @@ class WorkerProcess:
 
     async def _write(self, question: Iterable[bytes]) -> None:
         """Write as fast as it reads. Raises FilterFailedError if it answers, or ends, before it has all."""
-        for piece in joined(question):
+        for at, piece in enumerate(joined(question)):
+            if at:
+                await asyncio.sleep(0)
+                if self._waiting.done():
+                    break
             self._child.write(piece)
             while self._child.stalled and not self._waiting.done():
                 await self._some_is_taken()
             if self._waiting.done():
                 break
-            await asyncio.sleep(0)
 
     async def _some_is_taken(self) -> None:
         self._taken.clear()

@@ -100,6 +100,7 @@ class MilterDialogue:
         """The event that was sent last."""
         self._message = message
         self._reader = PacketReader()
+        self._shown_macros: dict[tuple[bytes, ...], bytes] = {}
         self.heard = False
         """The filter has sent something in this dialogue."""
         self._awaited = False
@@ -201,12 +202,17 @@ class MilterDialogue:
         if self._unwanted & Steps.NO_HEADERS.value:
             return
         leading_space = Steps.LEADING_SPACE in self._options.steps
+        ready = bytearray()
         for name, value in fields:
             shown = strings(name, value if leading_space else value.removeprefix(b" ")).replace(b"\r\n", b"\n")
             if len(shown) > SENT_LIMIT:
                 self.outcome = Outcome(Decision.REFUSE, Event.HEADER, FIELD_TOO_LONG)
                 yield b""
-            yield self._ask(asked.HEADER, shown)
+            ready += self._ask(asked.HEADER, shown)
+            if self._awaited or len(ready) >= OUTPUT:
+                yield bytes(ready)
+                ready.clear()
+        yield bytes(ready)
 
     def _body(self) -> Iterator[bytes]:
         while not self._unwanted & Steps.NO_BODY.value:
@@ -228,7 +234,9 @@ class MilterDialogue:
 
     def _macros(self, stage: Stage, values: Mapping[bytes, bytes] | None = None) -> bytes:
         known = self._message.macros
-        return macros_packet(stage, self._options.macros, {**known, **values} if values else known)
+        if values is not None:
+            return macros_packet(stage, self._options.macros, {**known, **values})
+        return macros_packet(stage, self._options.macros, known, self._shown_macros)
 
     @property
     def _options(self) -> Options:

@@ -51,23 +51,39 @@ _CODES: Final = {
 }
 
 
-def macros_packet(stage: Stage, chosen: Mapping[Stage, tuple[bytes, ...]], values: Mapping[bytes, bytes]) -> bytes:
-    """The packet with the macros of a stage; b"" if none has a value. It is sent also for an event that is not."""
+def macros_packet(
+    stage: Stage,
+    chosen: Mapping[Stage, tuple[bytes, ...]],
+    values: Mapping[bytes, bytes],
+    made: dict[tuple[bytes, ...], bytes] | None = None,
+) -> bytes:
+    """The packet with the macros of a stage; b"" if none has a value. It is sent also for an event that is not.
+
+    `made`: payloads by names, which this function keeps for the same values.
+    """
     names = chosen.get(stage, DEFAULT[stage])
     if stage is Stage.CONNECT and stage not in chosen:
         names = (*names, *(name for name in values if name not in _KNOWN))  # of MilterMacro
+    payload = made.get(names, b"") if made is not None else b""
+    if not payload:
+        payload = _payload(names, values)
+        if made is not None:
+            made[names] = payload
+    return packet(Command.MACRO, _CODES[stage] + payload) if payload else b""
+
+
+def _payload(names: tuple[bytes, ...], values: Mapping[bytes, bytes]) -> bytes:
     pairs = [(name, value) for name in names if (value := values.get(name)) is not None]
-    payload = _CODES[stage] + strings(*chain.from_iterable(pairs))
-    if len(payload) > SENT_LIMIT:
-        payload = _cut(_CODES[stage], pairs)
-    return packet(Command.MACRO, payload) if len(payload) > 1 else b""
+    payload = strings(*chain.from_iterable(pairs))
+    return payload if len(payload) < SENT_LIMIT else _cut(pairs)
 
 
-def _cut(payload: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Without what a packet cannot take."""
+def _cut(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Without what a packet cannot take behind the code of the stage."""
+    payload = b""
     for name, value in pairs:
         pair = strings(name, value)
-        if len(payload) + len(pair) <= SENT_LIMIT:
+        if len(payload) + len(pair) < SENT_LIMIT:
             payload += pair
     return payload
 

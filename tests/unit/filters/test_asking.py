@@ -49,6 +49,8 @@ def run(
 class Recorder:
     """A reader of an answer: what it is given at once, and whether others had their turn in between."""
 
+    outcome = None
+
     def __init__(self, octets: int) -> None:
         self._missing = octets
         self.sizes: list[int] = []
