@@ -76,6 +76,11 @@ _NO_QUIT = frozenset({Phase.GREETING, Phase.AUTH, Phase.ENCRYPTING}) | _TLS_PHAS
 """In AUTH the server would read QUIT as the next line of the exchange."""
 
 
+_GOES_ON = frozenset({Phase.SETTLING, Phase.STARTING_TLS, Phase.ENCRYPTING})
+"""While the client does not read: a complete message gets its final reply first, and a handshake, which has a place of
+few, its own deadline."""
+
+
 class Dialogue:
     """The state of one session between one client and one server."""
 
@@ -341,7 +346,7 @@ class Dialogue:
     def current_wait(self) -> Wait:
         """What the connection waits for now."""
         message = self.message
-        if self.flow.client_full and self.phase is not Phase.SETTLING:  # a complete message gets its final reply first
+        if self.flow.client_full and self.phase not in _GOES_ON:
             return Wait.READING
         if message is not None and message.reading:
             return Wait.SENDING

@@ -392,6 +392,16 @@ def test_a_client_that_has_left_gets_no_220() -> None:
     assert play >> S(READY) << CloseServer(abort=True) << CloseClient()
 
 
+def test_a_client_that_does_not_read_has_no_more_time_for_the_handshake() -> None:
+    """It holds a place for handshakes, of which one client has few."""
+    play = ready()
+    assert play
+    play.session.feed(events.ClientFull(full=True))
+    assert play.session._d.current_wait() is Wait.HANDSHAKE
+    play.session.feed(events.DeadlinePassed(Wait.HANDSHAKE))
+    assert play.session.ended
+
+
 def test_the_handshake_has_a_deadline() -> None:
     play = ready()
     assert play
