@@ -56,7 +56,7 @@ class Stream:
 
     @property
     def clear(self) -> Commands:
-        """MAIL, RCPT and AUTH before TLS begins, or between its records."""
+        """MAIL, RCPT and AUTH before TLS begins, or between its records; in capital letters."""
         begin = _TLS.search(self.octets)
         at = begin.start() if begin else len(self.octets)
         clear = self.octets[:at]
@@ -66,7 +66,7 @@ class Stream:
                 clear += b"\n" + self.octets[at:]
                 break
             at += 5 + length
-        return Counter(_SECRET.findall(clear))
+        return Counter(each.upper() for each in _SECRET.findall(clear))
 
 
 class Capture:

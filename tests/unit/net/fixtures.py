@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
+from tests.tls.capture import Stream, check_legs
 from tests.unit.net.proxy_harness import PATIENCE, Mx, ProxyHarness, descriptors, running_proxy
 
 if TYPE_CHECKING:
@@ -96,7 +97,14 @@ def start_proxy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> StartProxy:
     ) -> AsyncIterator[ProxyHarness]:
         async with running_proxy(mx, listen, temp_directory, workers, directives) as harness:
             yield harness
+        if isinstance(mx, Mx) and harness.settings.tls:
+            check_legs(*([Stream(0, bytes(octets)) for octets in leg] for leg in _on_the_wire(harness, mx)))
         errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert harness.errors_expected or not errors, errors
 
     return open_it
+
+
+def _on_the_wire(harness: ProxyHarness, mx: Mx) -> tuple[list[bytearray], list[bytearray]]:
+    """What clients have said without TLS, and what came to servers."""
+    return [client.said for client in harness.clients], [server.wire for server in mx.peers]

@@ -74,12 +74,17 @@ class Peer:
         """All that came, without trace ids at the end of refusals."""
         self.trace_ids: list[str] = []
         """Those, in order."""
+        self.wire = bytearray()
+        """All that came, as it came."""
+        self.said = bytearray()
+        """All that `say` has sent in clear."""
         self.was_reset = False
         self._at = 0
         self._loop = asyncio.get_running_loop()
 
     async def say(self, text: str | bytes) -> None:
         """Send all of it."""
+        self.said += wire(text)
         async with asyncio.timeout(PATIENCE):
             await self._loop.sock_sendall(self.sock, wire(text))
 
@@ -111,6 +116,7 @@ class Peer:
                 self.was_reset = True
                 return False
         before = len(self.heard)
+        self.wire += data
         self.heard += data
         self._without_ids(before)
         return bool(data)

@@ -25,6 +25,7 @@ class TlsPeer(Peer):
 
     def __init__(self, peer: Peer, context: ssl.SSLContext, *, server_side: bool, name: str | None) -> None:
         super().__init__(peer.sock)
+        self.wire = peer.wire
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side, server_hostname=name)
         self.alert = ""
@@ -65,6 +66,7 @@ class TlsPeer(Peer):
                 self.was_reset = True
                 return False
         self.raw += data
+        self.wire += data
         self._incoming.write(data)
         return bool(data)
 
