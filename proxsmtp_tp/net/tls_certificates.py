@@ -97,7 +97,7 @@ class Certificates:
         """
         _ = port
         usable = _usable(server_names)  # an address is never verified, and never the name of a server that is
-        wanted = Request(usable, verified) if usable else Request((server_ip,), verified=False)
+        wanted = Request(usable, verified) if usable else Request((_address(server_ip),), verified=False)
         material = self.own(server_ip) or await self._made(wanted)
         try:
             return self._make(material, versions)
@@ -127,6 +127,14 @@ class Certificates:
         while len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
         return material
+
+
+def _address(server: str) -> str:
+    """What stands for a server without a name; one on a unix socket has no address either."""
+    try:
+        return str(ip_address(server))
+    except ValueError:
+        return "localhost"
 
 
 def _usable(names: tuple[str, ...]) -> tuple[str, ...]:

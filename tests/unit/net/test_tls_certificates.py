@@ -97,10 +97,13 @@ def test_the_same_names_are_one_certificate_and_both_cas_are_two() -> None:
     assert [request.verified for request in made.requests] == [True, False, True]
 
 
-def test_a_server_without_a_name_has_its_address() -> None:
+@pytest.mark.parametrize(
+    ("server", "name"), [("2001:db8::1", "2001:db8::1"), ("", "localhost"), ("/run/mta/smtp", "localhost")]
+)
+def test_a_server_without_a_name_has_its_address(server: str, name: str) -> None:
     with minter() as (made, minting):
-        asyncio.run(get(certificates(minting), "not a name", "", verified=False, server="2001:db8::1"))
-    assert made.requests[0].names == ("2001:db8::1",)
+        asyncio.run(get(certificates(minting), "not a name", "", verified=False, server=server))
+    assert made.requests[0].names == (name,)
 
 
 @pytest.mark.parametrize("odd", ["192.0.2.9", "host.123", "1"])
