@@ -125,7 +125,7 @@ def _release(args: argparse.Namespace, folder: QuarantineFolder, entry: Entry, s
 
     try:
         user = user_id(settings.user) if settings.rule_local and settings.user else None
-        reply = release(entry, args.server, user)
+        reply = release(entry, args.server, user, wrapped=settings.tls_wrapped)
     except (ReleaseError, PlanError) as error:
         print(printable(f"{entry.name}: not released: {error}"), file=sys.stderr)
         return 1

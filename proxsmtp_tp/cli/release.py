@@ -22,7 +22,7 @@ from proxsmtp_tp.config.addresses import InetAddress, parse_address
 from proxsmtp_tp.config.settings import SMTP_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from proxsmtp_tp.filters.quarantine import Entry
 
@@ -50,8 +50,10 @@ def as_user(user: int | None) -> Iterator[None]:
         os.seteuid(0)
 
 
-def release(entry: Entry, server: str | None, user: int | None = None) -> str:
+def release(entry: Entry, server: str | None, user: int | None = None, *, wrapped: Sequence[int] = ()) -> str:
     """Send it; returns the server's reply. `server`: instead of the original one. `user`: whose socket it is.
+
+    `wrapped`: ports on which TLS begins with the first octet.
 
     Raises ReleaseError, OSError.
     """
@@ -69,15 +71,13 @@ def release(entry: Entry, server: str | None, user: int | None = None) -> str:
     try:
         # Not as a context manager: an odd answer to QUIT would be an error, after the server has taken the message.
         with as_user(user):
-            link = smtplib.SMTP(host, port, local_hostname=socket.gethostname(), timeout=SECONDS)
+            link = _connected(host, port, wrapped=port in wrapped)
         with closing(link) as peer:
             peer.ehlo_or_helo_if_needed()
             if peer.has_extn("starttls"):
-                context = ssl.create_default_context()
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as any opportunistic client
-                peer.starttls(context=context)
+                peer.starttls(context=_context())
                 peer.ehlo()
-            elif facts.get("tls"):
+            elif facts.get("tls") and port not in wrapped:
                 raise ReleaseError("its session was encrypted, and the server does not offer STARTTLS: try again later")
             reply = _sent(peer, envelope, text)
             with suppress(smtplib.SMTPException, OSError):
@@ -87,6 +87,20 @@ def release(entry: Entry, server: str | None, user: int | None = None) -> str:
         raise ReleaseError(_words(error.smtp_code, error.smtp_error)) from None
     except (smtplib.SMTPException, OSError) as error:
         raise ReleaseError(f"{host}:{port}: {error}") from None
+
+
+def _connected(host: str, port: int, *, wrapped: bool) -> smtplib.SMTP:
+    name = socket.gethostname()
+    if wrapped:
+        return smtplib.SMTP_SSL(host, port, local_hostname=name, timeout=SECONDS, context=_context())
+    return smtplib.SMTP(host, port, local_hostname=name, timeout=SECONDS)
+
+
+def _context() -> ssl.SSLContext:
+    """As of any opportunistic client: nobody is verified."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _server(facts: dict[str, Any], server: str | None) -> tuple[str, int]:

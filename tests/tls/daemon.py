@@ -65,12 +65,14 @@ def certificate_files(folder: Path, name: str = NAME) -> tuple[str, str]:
 
 
 @contextmanager
-def mail_server(folder: Path, *, tls: bool = True) -> Iterator[MailServer]:
-    """With STARTTLS or without."""
+def mail_server(folder: Path, *, tls: bool = True, wrapped: bool = False) -> Iterator[MailServer]:
+    """With STARTTLS or without, or, `wrapped`, with TLS from the first octet."""
     server = MailServer(free_port())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate_files(folder))
-    options: dict[str, Any] = {"tls_context": context} if tls else {}
+    options: dict[str, Any] = {"tls_context": context} if tls and not wrapped else {}
+    if wrapped:
+        options["ssl_context"] = context
     controller = Controller(server, hostname="127.0.0.1", port=server.port, server_hostname=NAME, **options)
     controller.start()
     try:

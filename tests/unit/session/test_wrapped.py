@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given as examples
+from hypothesis import strategies as st
 
 from proxsmtp_tp.config.tls_lines import parse_upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.effects import CloseClient, CloseServer, PassTls, PeekClientHello, RefuseTls
 from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.session.session import TRANSITIONS, Session
 from proxsmtp_tp.session.state import Reason, Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.facts import Side, Verified
@@ -200,3 +203,37 @@ def test_a_worker_that_ends(reason: Reason) -> None:
     else:
         play = play << client(GREETING.encode() + b"\r\n" + answers.SHUTTING_DOWN.wire)
         assert play << server("QUIT") << CloseServer() << CloseClient()
+
+
+EVENTS = st.lists(
+    st.sampled_from([
+        C("EHLO c"), C(b"\x16\x03\x01\x00"), S("220 mx"), S(b"22"), S("421 no"), events.ClientClosed(half=True),
+        events.ClientClosed(half=False), events.ServerClosed(), hello(), FOREIGN, events.ClientHelloFailed("x"),
+        tls(Side.SERVER), tls(Side.SERVER, Verified.NAME), tls(Side.CLIENT), events.TlsFailed(Side.SERVER, "x"),
+        events.TlsFailed(Side.CLIENT, "x", rejected=True), events.DeadlinePassed(Wait.HANDSHAKE),
+        events.DeadlinePassed(Wait.GREETING), events.WindDown(Reason.STOP), events.WindDown(Reason.AGE),
+        events.Shutdown(), events.Shutdown(by_administrator=True), CONNECTED, events.ConnectFailed("x"),
+    ]),
+    max_size=12,
+)  # fmt: skip
+
+
+@examples(EVENTS, st.sampled_from(["terminate", "pass", "refuse", "pass name=mx.example\nterminate"]))
+def test_nothing_is_said_in_clear_whatever_happens(story: list[events.Event], line: str) -> None:
+    session = Session(wrapped(*line.split("\n")), client_ip="192.0.2.10", local_ip="", clock=str)
+    session.check_limits("198.51.100.25", PORT)
+    begun = {Side.CLIENT: False, Side.SERVER: False}
+    started: set[type] = set()
+    for event in story:
+        if isinstance(event, events.TlsStarted | events.TlsFailed):
+            wanted = effects.StartServerTls if event.side is Side.SERVER else effects.StartClientTls
+            if wanted not in started:
+                continue
+            started.discard(wanted)
+            begun[event.side] |= isinstance(event, events.TlsStarted)
+        if type(event) not in TRANSITIONS[session._d.phase]:
+            continue
+        for effect in fed(session, event):
+            started.add(type(effect))
+            assert not isinstance(effect, effects.SendClient) or begun[Side.CLIENT]
+            assert not isinstance(effect, effects.SendServer) or begun[Side.SERVER]
