@@ -7,15 +7,16 @@
 
 #include <libmilter/mfapi.h>
 
-/* Events that are not answered, as rspamd and opendkim choose it. */
-#define SILENT (SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_RCPT | SMFIP_NR_DATA | SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY)
+/* As accepting_milter.py: header and body, which are not answered, and the end. */
+#define STEPS (SMFIP_NOCONNECT | SMFIP_NOHELO | SMFIP_NOMAIL | SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOEOH | SMFIP_NOUNKNOWN | \
+               SMFIP_NR_HDR | SMFIP_NR_BODY)
 
 static sfsistat negotiate(SMFICTX *context, unsigned long actions, unsigned long steps, unsigned long more, unsigned long rest,
                           unsigned long *our_actions, unsigned long *our_steps, unsigned long *our_more, unsigned long *our_rest)
 {
     (void)context, (void)actions, (void)more, (void)rest;
     *our_actions = *our_more = *our_rest = 0;
-    *our_steps = steps & SILENT;
+    *our_steps = steps & STEPS;
     return SMFIS_CONTINUE;
 }
 
