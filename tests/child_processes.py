@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_earlier: set[int] = set()
+
 
 def child_processes() -> set[int]:
-    """Their ids (proc_pid_task_children(5))."""
+    """The ids of those that this test has started."""
+    return _all() - _earlier
+
+
+def a_test_begins() -> None:
+    """What a failed test has left is not the next one's."""
+    _earlier.clear()
+    _earlier.update(_all())
+
+
+def _all() -> set[int]:
+    """See proc_pid_task_children(5)."""
     while True:
         try:
             return {int(pid) for task in _tasks() for pid in (task / "children").read_text().split()}

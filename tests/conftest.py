@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import child_processes
+
 # The tests start thousands of processes. Where each compiles the package again, a daemon takes twice as long to start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -47,3 +49,9 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest first. The order in a file stays."""
     items.sort(key=lambda item: next((at for at, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before the fixtures of the test."""
+    child_processes.a_test_begins()
