@@ -34,6 +34,7 @@ explain         explain
 tls_policy      tls-policy
 tls_ca          tls-ca
 tls_text        what lines about TLS mean, for check-config and tls-policy
+state_files     where the daemon keeps its files, for commands of root
 addresses       addresses of clients and servers as they are typed
 daemon          asks a running daemon at its control socket
 durations       times as they are typed and shown

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     for warning in configuration.warnings:
         print(f"{printable(path)}:{warning.line}: warning: {warning.text}", file=sys.stderr)
-    for text in (*advice(configuration.settings), *_key_problems(configuration.settings)):
+    for text in (*advice(configuration.settings), *_key_problems(path, configuration.settings)):
         print(f"{printable(path)}: warning: {text}", file=sys.stderr)
     if args.show:
         print("\n".join(show(configuration.settings)))
@@ -58,14 +58,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _key_problems(settings: Settings) -> list[str]:
+def _key_problems(path: str, settings: Settings) -> list[str]:
     """What is wrong with the files of certificates and keys, as far as this user may read them."""
     if not settings.tls:
         return []
-    from proxsmtp_tp.service.privileges import groups_of  # noqa: PLC0415  (with TLS only: they import much)
+    from proxsmtp_tp.cli.state_files import owners_of  # noqa: PLC0415  (with TLS only: they import much)
+    from proxsmtp_tp.service.privileges import groups_of  # noqa: PLC0415
     from proxsmtp_tp.service.tls_keys import problems  # noqa: PLC0415
 
-    return list(problems(settings, groups_of(settings)))
+    return list(problems(settings, groups_of(settings), owners_of(path, settings)))
 
 
 def show(settings: Settings) -> list[str]:

@@ -71,7 +71,7 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
     )
     waiting = None if args.json else _tell_waiting
     found = _say(args, examination.examine(setup, waiting))
-    found += _say(args, doctor_tls.examine(settings))
+    found += _say(args, doctor_tls.examine(chosen_of(args).path, settings))
     if args.probe:
         _expect_probe(args, _PROBE_SECONDS)
         found += _say(args, examination.send_probe(setup, waiting))

@@ -15,11 +15,11 @@ from proxsmtp_tp.certificates.libraries import MissingLibraryError
 from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.certificates.path_check import PathCheckError
 from proxsmtp_tp.certificates.pem import certificates_of, end_of
+from proxsmtp_tp.cli.state_files import directory_of, owners_of
 from proxsmtp_tp.gateway.doctor.findings import Finding, unseen
 from proxsmtp_tp.net.tls_resolver import RESOLV_CONF, Resolver, local_nameservers
-from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, ca_files, open_key, read_certificates, read_own
+from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, ca_files, open_ca, read_own
 from proxsmtp_tp.service.privileges import groups_of
-from proxsmtp_tp.service.state_directory import state_directory
 from proxsmtp_tp.service.tls_keys import (
     CA_SOON,
     OWN_SOON,
@@ -30,14 +30,14 @@ from proxsmtp_tp.service.tls_keys import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from proxsmtp_tp.config.settings import Settings
 
 
-def examine(settings: Settings, resolv_conf: Path = RESOLV_CONF) -> Iterator[Finding]:
-    """One finding for each file and for the resolver; nothing without Tls lines."""
+def examine(path: str, settings: Settings, resolv_conf: Path = RESOLV_CONF) -> Iterator[Finding]:
+    """One finding for each file and for the resolver; nothing without Tls lines. `path`: the configuration file."""
     if not settings.tls:
         return
     try:
@@ -52,8 +52,8 @@ def examine(settings: Settings, resolv_conf: Path = RESOLV_CONF) -> Iterator[Fin
     if terminates(settings):
         yield from _own(settings)
     if needs_ca(settings):
-        for files in ca_files(settings, state_directory(settings.instance)):
-            yield _ca(files)
+        for files in ca_files(settings, directory_of(path, settings)):
+            yield _ca(files, owners_of(path, settings))
     if needs_resolver(settings):
         yield _resolver(local_nameservers(resolv_conf))
 
@@ -70,13 +70,14 @@ def _own(settings: Settings) -> Iterator[Finding]:
             yield _ends(step, own.material.ends, OWN_SOON, "its renewal has failed: renew it, and reload the daemon")
 
 
-def _ca(files: CaFiles) -> Finding:
+def _ca(files: CaFiles, owners: Collection[int]) -> Finding:
     step = f"CA {files.certificate}" if files.trusted else f"untrusted CA {files.certificate}"
     if files.ours and not files.certificate.exists():
         return unseen(step, "there is none yet, or its folder cannot be read; the daemon makes it when it starts")
     try:
-        end = end_of(certificates_of(read_certificates(files.certificate), str(files.certificate))[0])
-        os.close(open_key(files.key))
+        certificate, key = open_ca(files, owners)
+        os.close(key)
+        end = end_of(certificates_of(certificate, str(files.certificate))[0])
     except (CertificateError, KeyFileError) as error:
         return Finding(step, False, str(error))
     return _ends(step, end.timestamp(), CA_SOON, "make the next one known to clients, then restart the daemon with it")

@@ -12,8 +12,8 @@ import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
-from proxsmtp_tp.config.reader import printable
+from proxsmtp_tp.cli.instances import add_options, choose, prints_config_errors
+from proxsmtp_tp.config.reader import load_config, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -41,9 +41,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 @prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: shown. 1: there is no file to show. 2: which instance, or its configuration is wrong."""
-    settings = chosen_settings(args)
+    path = choose(args.file, args.instance).path
+    settings = load_config(path).settings
     if args.address is not None:
-        return _pseudonyms(settings, args.address)
+        return _pseudonyms(path, settings, args.address)
     if (instead := _elsewhere(settings.event_log)) is not None:
         print(instead, file=sys.stderr)
         return 1
@@ -145,11 +146,12 @@ def _what(event: dict[str, Any]) -> str:
     return f"unlocked ({event['ended']}): {event['reason']}"
 
 
-def _pseudonyms(settings: Settings, address: str) -> int:
+def _pseudonyms(config: str, settings: Settings, address: str) -> int:
+    from proxsmtp_tp.cli.state_files import name_of  # noqa: PLC0415
     from proxsmtp_tp.service.state_directory import pseudonym_keys  # noqa: PLC0415
     from proxsmtp_tp.telemetry.pseudonyms import pseudonym, read_keys  # noqa: PLC0415
 
-    path = pseudonym_keys(settings.instance)
+    path = pseudonym_keys(name_of(config, settings))
     try:
         keys = read_keys(path)
     except OSError as error:

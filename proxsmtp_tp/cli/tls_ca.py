@@ -1,12 +1,13 @@
 """proxsmtp-tp tls-ca: the CA that signs the certificates which clients get (TlsCa), shown, or for their trust stores.
 
-Reads files of certificates only, never a key.
+Reads files of certificates only, never a key, and follows no link in the state directory. Writes no file.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import os
 import ssl
 import sys
 from typing import TYPE_CHECKING
@@ -14,14 +15,15 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.certificates.libraries import MissingLibraryError
 from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.certificates.pem import certificates_of, end_of
-from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
-from proxsmtp_tp.config.reader import printable
-from proxsmtp_tp.service.key_files import KeyFileError, ca_files, read_certificates
-from proxsmtp_tp.service.state_directory import state_directory
+from proxsmtp_tp.cli.instances import add_options, choose, prints_config_errors
+from proxsmtp_tp.cli.state_files import directory_of, owners_of
+from proxsmtp_tp.config.reader import load_config, printable
+from proxsmtp_tp.service.key_files import KeyFileError, ca_files, read_ca
 from proxsmtp_tp.service.tls_keys import needs_ca
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
 
     from proxsmtp_tp.service.key_files import CaFiles
 
@@ -41,13 +43,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 @prints_config_errors
 def run(args: argparse.Namespace) -> int:
     """0: done. 1: there is no CA yet, or it cannot be read. 2: usage or configuration."""
-    settings = chosen_settings(args)
-    trusted, untrusted = ca_files(settings, state_directory(settings.instance))
+    path = choose(args.file, args.instance).path
+    settings = load_config(path).settings
+    trusted, untrusted = ca_files(settings, directory_of(path, settings))
+    owners = owners_of(path, settings)
     try:
         if args.what == "export":
-            sys.stdout.write(_first(trusted))
+            sys.stdout.write(_first(trusted, owners))
         else:
-            print("\n".join([*describe(trusted), "", *describe(untrusted)]))
+            print("\n".join([*describe(trusted, owners), "", *describe(untrusted, owners)]))
     except (CertificateError, KeyFileError, MissingLibraryError) as error:
         print(f"proxsmtp-tp: {printable(str(error))}", file=sys.stderr)
         if trusted.ours and not trusted.certificate.exists():
@@ -57,14 +61,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _when_made(needed: bool) -> str:
+    text = "none is needed: it is made where `Tls: terminate` has no TlsCertificate for all servers"
     if needed:
-        return "it is made when the daemon starts for the first time"
-    return "none is needed: it is made where `Tls: terminate` has no TlsCertificate for all servers"
+        text = "it is made when the daemon starts for the first time"
+    return text if os.geteuid() == 0 else f"{text}; where root or systemd starts the daemon, type this as root"
 
 
-def _first(files: CaFiles) -> str:
+def _first(files: CaFiles, owners: Collection[int]) -> str:
     """The certificate of the CA itself, in PEM. Raises KeyFileError."""
-    text = read_certificates(files.certificate).decode("ascii", "replace")
+    text = read_ca(files, owners).decode("ascii", "replace")
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     found = text[text.find(begin) :].partition(end)
     if not found[1] or not found[0].startswith(begin):
@@ -72,9 +77,9 @@ def _first(files: CaFiles) -> str:
     return f"{found[0]}{end}\n"
 
 
-def describe(files: CaFiles) -> list[str]:
-    """One CA, for people. Raises KeyFileError, CertificateError."""
-    pem = _first(files)
+def describe(files: CaFiles, owners: Collection[int]) -> list[str]:
+    """One CA, for people. `owners`: see `key_files.open_ca`. Raises KeyFileError, CertificateError."""
+    pem = _first(files, owners)
     certificate = certificates_of(pem.encode(), str(files.certificate))[0]
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()
     end = end_of(certificate)

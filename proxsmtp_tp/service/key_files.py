@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,7 @@ from proxsmtp_tp.net.tls_certificates import OwnCertificate
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.config.tls_files import CertificateLine
@@ -62,20 +62,35 @@ def ca_files(settings: Settings, kept: Path) -> tuple[CaFiles, CaFiles]:
     return found[0], found[1]
 
 
-def open_ca(files: CaFiles) -> tuple[bytes, int]:
+def open_ca(files: CaFiles, owners: Collection[int] = ()) -> tuple[bytes, int]:
     """The certificate of a CA, and a descriptor of its key. Raises KeyFileError.
 
     Of a CA that we have made, both are in a folder of our own, and no link is followed: a filter that puts a folder of
-    its own in its place must not exchange the two CAs.
+    its own in its place must not exchange the two CAs. A command of root names in `owners` the user that a daemon under
+    systemd has from its start: the folder and the keys are this user's.
     """
+    with _folder_of(files, owners) as folder:
+        return read_certificates(files.certificate, folder), open_key(files.key, folder=folder, owners=owners)
+
+
+def read_ca(files: CaFiles, owners: Collection[int] = ()) -> bytes:
+    """The certificate of a CA, without its key; else as `open_ca`. Raises KeyFileError."""
+    with _folder_of(files, owners) as folder:
+        return read_certificates(files.certificate, folder)
+
+
+@contextmanager
+def _folder_of(files: CaFiles, owners: Collection[int]) -> Iterator[int | None]:
+    """The folder of a CA that we have made, opened; None for files of the operator's, whose links are followed."""
     if not files.ours:
-        return read_certificates(files.certificate), open_key(files.key)
+        yield None
+        return
     try:
-        folder = _opened_own(files.key.parent)
+        folder = _opened_own(files.key.parent, owners)
     except OSError as error:
         raise NotReadableError(f"{files.key.parent}: {error.strerror}") from None
     try:
-        return read_certificates(files.certificate, folder), open_key(files.key, folder=folder)
+        yield folder
     finally:
         os.close(folder)
 
@@ -88,8 +103,11 @@ def _open(path: Path, folder: int | None) -> int:
     return os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
 
 
-def open_key(path: Path, groups: Collection[int] = (), folder: int | None = None) -> int:
-    """A descriptor of a key's file that only its owner may read, or a group in `groups`. Raises KeyFileError."""
+def open_key(path: Path, groups: Collection[int] = (), folder: int | None = None, owners: Collection[int] = ()) -> int:
+    """A descriptor of a key's file that only its owner may read, or a group in `groups`. Raises KeyFileError.
+
+    For root, without `groups`, the owner is root or in `owners`.
+    """
     try:
         opened = _open(path, folder)
     except OSError as error:
@@ -101,7 +119,7 @@ def open_key(path: Path, groups: Collection[int] = (), folder: int | None = None
         group_reads = stat.S_IRGRP if found.st_gid in groups else 0
         if stat.S_IMODE(found.st_mode) & 0o077 & ~group_reads:
             raise KeyFileError(f"{path}: others may read this key: chmod 600 {path}")
-        if found.st_uid not in {0, os.geteuid()} and os.geteuid() == 0 and not groups:
+        if os.geteuid() == 0 and not groups and found.st_uid not in {0, *owners}:
             raise KeyFileError(f"{path}: the key of a CA must belong to root: chown root {path}")
     except BaseException:
         os.close(opened)
@@ -163,9 +181,9 @@ def open_own_folder(path: Path) -> int:
     return _opened_own(path)
 
 
-def _opened_own(path: Path) -> int:
+def _opened_own(path: Path, owners: Collection[int] = ()) -> int:
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if (owner := os.fstat(opened).st_uid) != os.geteuid():
+    if (owner := os.fstat(opened).st_uid) not in {os.geteuid(), *owners}:
         os.close(opened)
         raise KeyFileError(f"{path}: it belongs to user {owner}: remove it, and the daemon makes it again")
     return opened

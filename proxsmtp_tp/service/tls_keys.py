@@ -199,8 +199,8 @@ def expiring(settings: Settings, kept: Path, now: float) -> Iterator[tuple[Path,
             yield path, f"{dt.datetime.fromtimestamp(end, dt.UTC):%Y-%m-%d}", f"renew it, and {then}"
 
 
-def problems(settings: Settings, groups: Collection[int]) -> Iterator[str]:
-    """What would end the start of the daemon, as far as this user may read the files."""
+def problems(settings: Settings, groups: Collection[int], owners: Collection[int] = ()) -> Iterator[str]:
+    """What would end the start of the daemon, as far as this user may read the files. `owners`: see `open_ca`."""
     try:
         load_libraries(settings)
     except (MissingLibraryError, PathCheckError) as error:
@@ -215,12 +215,12 @@ def problems(settings: Settings, groups: Collection[int]) -> Iterator[str]:
             yield str(error)
     for given in (settings.tls_ca, settings.tls_untrusted_ca) if needs_ca(settings) else ():
         if given is not None:
-            yield from _problem_of_ca(Path(given.certificate), Path(given.key))
+            yield from _problem_of_ca(Path(given.certificate), Path(given.key), owners)
 
 
-def _problem_of_ca(certificate: Path, key: Path) -> Iterator[str]:
+def _problem_of_ca(certificate: Path, key: Path, owners: Collection[int]) -> Iterator[str]:
     try:
-        descriptor = open_key(key)
+        descriptor = open_key(key, owners=owners)
         try:
             authority.read(read_certificates(certificate), read_all(descriptor), str(certificate), _now())
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,16 @@ import pytest
 
 from proxsmtp_tp.certificates.leaf import LeafKey, mint
 from proxsmtp_tp.cli import doctor_tls
+from proxsmtp_tp.cli.state_files import owners_of
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsRule
+from proxsmtp_tp.gateway.doctor import unit
 from proxsmtp_tp.service.key_files import ca_files
-from proxsmtp_tp.service.tls_keys import prepare_cas
+from proxsmtp_tp.service.tls_keys import prepare_cas, problems
 from tests.tls.dns import Dns
 from tests.unit.certificates.fixtures import make_ca
+from tests.unit.service.test_user import may_become_nobody
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +39,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def said(settings: Settings, folder: Path) -> dict[str, tuple[str, str]]:
     """Each step with its state and its text; paths are shortened."""
-    found = doctor_tls.examine(settings, folder / "resolv.conf")
+    found = doctor_tls.examine(str(folder / "d.conf"), settings, folder / "resolv.conf")
     return {
         each.step.replace(str(folder), ""): (each.state.value, each.text.replace(str(folder), "")) for each in found
     }
@@ -52,7 +56,7 @@ def own(folder: Path, age_days: int = 0) -> CertificateLine:
 
 
 def test_without_tls_there_is_nothing_to_say() -> None:
-    assert list(doctor_tls.examine(Settings())) == []
+    assert list(doctor_tls.examine("/srv/d.conf", Settings())) == []
 
 
 def test_a_resolver_that_validates(tmp_path: Path, state: Path) -> None:
@@ -88,6 +92,32 @@ def test_a_key_that_others_may_read(tmp_path: Path, state: Path) -> None:
     (state / "tls" / "ca.key").chmod(0o640)
     found = said(TERMINATE, tmp_path)["CA /state/tls/ca.pem"]
     assert found == ("WRONG", "/state/tls/ca.key: others may read this key: chmod 600 /state/tls/ca.key")
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_the_key_of_a_ca_belongs_to_the_user_of_the_unit_or_to_root(
+    systemd: bool, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root types doctor. Under systemd the daemon, as its user, has made the CAs."""
+    monkeypatch.setattr(unit, "SYSTEMD", tmp_path if systemd else tmp_path / "none")
+    monkeypatch.setattr(unit, "CONFIGURATION", tmp_path)
+    prepare_cas(ca_files(TERMINATE, state))
+    given = make_ca(tmp_path / "given")
+    key = given.folder / "ca.key"
+    key.touch(0o600)
+    key.write_bytes(given.key)
+    if not may_become_nobody():
+        return
+    for path in (state / "tls", *(state / "tls").iterdir(), *(tmp_path / "given").iterdir()):
+        os.chown(path, 65534, 65534)
+    ours = replace(TERMINATE, user="nobody")
+    theirs = replace(ours, tls_ca=KeyPair(str(given.file), str(key)))
+    for settings, name in ((ours, "CA /state/tls/ca.pem"), (theirs, "CA /given/ca.pem")):
+        assert said(settings, tmp_path)[name][0] == ("ok" if systemd else "WRONG"), name
+    owners = owners_of(str(tmp_path / "d.conf"), theirs)
+    assert [each.partition(": ")[2] for each in problems(theirs, (), owners)] == (
+        [] if systemd else [f"the key of a CA must belong to root: chown root {key}"]
+    )
 
 
 def test_own_certificates(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ import pytest
 from proxsmtp_tp.cli.main import main
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsRule
+from proxsmtp_tp.gateway.doctor import unit
 from proxsmtp_tp.service.key_files import ca_files
 from proxsmtp_tp.service.tls_keys import prepare_cas
+from tests.unit.service.test_user import may_become_nobody
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,3 +81,41 @@ def test_a_file_without_a_certificate(file: str, tmp_path: Path, capsys: pytest.
     for what in ("show", "export"):
         assert main(["tls-ca", what, "-f", file]) == 1
         assert "there is no certificate in PEM in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["show", "export"])
+@pytest.mark.parametrize("linked", ["folder", "file"])
+def test_a_link_in_the_state_directory_is_not_followed(
+    what: str, linked: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The directory belongs to the daemon's user: a filter must not give its own CA to the clients."""
+    make(tmp_path)
+    folder, moved = tmp_path / "state" / "tls", tmp_path / "moved"
+    if linked == "folder":
+        folder.rename(moved)
+        folder.symlink_to(moved)
+    else:
+        (folder / "ca.pem").rename(moved)
+        (folder / "ca.pem").symlink_to(moved)
+    assert main(["tls-ca", what, "-f", file]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "/state/tls" in said.err
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_the_folder_is_of_the_user_of_the_unit(
+    systemd: bool, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under systemd the daemon has its user from the start. Started by root, its CAs are root's."""
+    monkeypatch.setattr(unit, "SYSTEMD", tmp_path if systemd else tmp_path / "none")
+    monkeypatch.setattr(unit, "CONFIGURATION", tmp_path)
+    with (tmp_path / "d.conf").open("a") as configuration:
+        configuration.write("User: nobody\n")
+    make(tmp_path)
+    if may_become_nobody():
+        os.chown(tmp_path / "state" / "tls", 65534, 65534)
+        assert main(["tls-ca", "export", "-f", file]) == (0 if systemd else 1)
+        said = capsys.readouterr()
+        assert ("BEGIN CERTIFICATE" in said.out) == systemd
+        assert ("it belongs to user 65534" in said.err) != systemd
