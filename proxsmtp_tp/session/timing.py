@@ -78,7 +78,7 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
     After a reload, connections accepted before it may finish one transaction and send QUIT; then they get 421. (421 in
     place of the greeting would refuse the connection, and some clients take 421 in place of 221 for a refused message.)
     When the daemon stops, idle connections get 421 at once. A passed connection may go on until Shutdown: nobody here
-    knows where its transactions end. Only SessionTimeOut ends it.
+    knows where its transactions end. Only TlsPassTimeOut ends it.
     """
     if d.phase is Phase.PASSING and event.reason is Reason.AGE:
         text = f"client={d.client}, server={d.server}: the passed connection has lasted too long"
