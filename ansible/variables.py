@@ -7,6 +7,7 @@ meta/argument_specs.yml (what Ansible checks).
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,13 +57,14 @@ def names() -> str:
     head = (
         "---\n"
         "# Written by ansible/variables.py. `name` in the file, `field` in the variables of this role; `lines`: the\n"
-        "# file has a line for each value, because a comma is part of a value.\n"
+        "# file has a line for each value, because a value may have blanks and commas.\n"
     )
     return f"{head}proxsmtp_tp_directives:\n{''.join(rows)}"
 
 
 def _lines(row: Directive) -> str:
-    return ", lines: true" if row.kind is values.FILTER else ""
+    several_in_a_line = re.fullmatch(r"\w+ \.\.\.", row.kind.syntax)  # `port ...`
+    return ", lines: true" if row.kind.repeatable and not several_in_a_line else ""
 
 
 def defaults() -> str:

@@ -37,6 +37,15 @@ def test_what_is_written_from_the_table_is_up_to_date(variables: Any) -> None:
         assert path.read_text() == text, f"{path.name} is not what the table says: {HINT}"
 
 
+def test_each_value_with_blanks_has_a_line_of_its_own() -> None:
+    """Joined by commas in one line, the second `Tls` would be a condition of the first."""
+    lined = names("vars/main/directives.yml", r"\{name: (\w+), .*lines: true\}$")
+    assert lined == ["Filter", "MilterMacro", "Tls", "UpstreamTls", "TlsCertificate"]
+    assert [
+        row.name for row in DIRECTIVES if row.kind.repeatable and " " in row.kind.syntax.removesuffix(" ...")
+    ] == lined
+
+
 def test_every_directive_has_a_documented_variable_and_a_specification(variables: Any) -> None:
     wanted = [variables.variable(row) for row in DIRECTIVES]
     own = names("defaults/main/role.yml", r"^proxsmtp_tp_(\w+):")
