@@ -35,7 +35,7 @@ class Scripted:
     @property
     def events(self) -> list[list[Any]]:
         """What it has seen of the last message, when it has closed the connection."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 100
         while True:
             if self.seen.exists():
                 found: list[list[Any]]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from contextlib import suppress
+from pathlib import Path
 
 _CODE = "import sys; from proxsmtp_tp.cli.main import main; sys.exit(main())"
 
@@ -34,6 +32,17 @@ def start(namespace: str, state: Path, command: str, *arguments: str) -> subproc
     return subprocess.Popen(
         command_line(namespace, state, command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def watchdogs(state: Path) -> dict[int, float]:
+    """Processes that wait for the end of a trial (`gateway.confirm`): when that is, in seconds of CLOCK_BOOTTIME."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_text().split("\0")
+            if "proxsmtp_tp.gateway.confirm" in words and str(state) in words:
+                found[int(folder.name)] = float(words[words.index("--state-dir") - 1])
+    return found
 
 
 def end(process: subprocess.Popen[str], seconds: float = 120.0) -> tuple[int, str, str]:

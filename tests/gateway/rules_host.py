@@ -31,7 +31,7 @@ METHODS = [Method.NFTABLES, Method.IPTABLES]
 MODES = [Mode.REDIRECT, Mode.TPROXY]
 
 
-SOON = HEARTBEAT_HOLD + 12.0
+SOON = HEARTBEAT_HOLD + 50.0
 """Seconds within which mail must pass: until the heartbeat expires, and more for a busy machine."""
 
 

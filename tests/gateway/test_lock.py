@@ -13,8 +13,9 @@ import pytest
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import SLOTS, preferred_slot
 from proxsmtp_tp.gateway.state import Store
-from tests.gateway.commands import end, start
+from tests.gateway.commands import end, start, watchdogs
 from tests.gateway.network import inside, run
+from tests.gateway.rules_host import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,9 @@ def test_another_network_namespace_is_not_waited_for(host: RulesHost, holder: Ho
 def test_a_trial_whose_time_has_passed_before_its_turn_changes_nothing(host: RulesHost, holder: Holder) -> None:
     before = host.snapshot()
     waiting = start(host.net.gateway, host.state, "install-rules", "--confirm=1", *rules_of("one"))
-    time.sleep(3)
+    assert within(60, lambda: bool(watchdogs(host.state)))
+    (deadline,) = watchdogs(host.state).values()
+    assert within(60, lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > deadline)
     holder.end()
     status, _, complaint = end(waiting)
     assert (status, "time to confirm had passed" in complaint) == (1, True)
@@ -147,12 +150,16 @@ def test_what_does_not_work_now_is_tried_again(host: RulesHost) -> None:
     arguments = ["--interface=late0", "--instance=one"]
     assert end(start(gateway, host.state, "install-rules", *arguments))[0] == 1
     waiting = start(gateway, host.state, "install-rules", "--retry=60", *arguments)
-    time.sleep(2)
+    assert waiting.stderr is not None
+    told = ""
+    while "trying again" not in told:
+        line = waiting.stderr.readline()
+        assert line, told
+        told += line
     run(gateway, "ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
     status, said, complaint = end(waiting)
     assert (status, said) == (0, "rules of instance one: installed\n")
-    assert complaint.count("interface late0 does not exist") == 1
-    assert "trying again" in complaint
+    assert (told + complaint).count("interface late0 does not exist") == 1
     # An error that does not go away by waiting is reported at once.
     assert end(start(gateway, host.state, "install-rules", "--retry=600", "--port=0"), 20)[0] == 2
 

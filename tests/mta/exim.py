@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 USER = 301
 """Debian-exim, in the chroot's /etc/passwd."""
-SECONDS = 30.0
+SECONDS = 90.0
 """For a start, and for a delivery on a busy machine."""
 
 CONFIGURATION = """\

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NAME = "mx.example"
 """What all of them call themselves, and append to an address without a domain."""
 
-START = 30
+START = 90
 """Seconds that a server may take until it greets."""
 
 USERS = """\

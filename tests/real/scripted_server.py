@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.lab.network import Host
 
-SECONDS = 10.0
+SECONDS = 60.0
 """A command that has not come by then will not come: the proxy waits for a reply that this server withholds."""
 
 

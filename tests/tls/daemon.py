@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COMMAND = Path(sys.executable).parent / "proxsmtp-tp"
-PATIENCE = 20.0
+PATIENCE = 60.0
 NAME = "mx.example"
 
 

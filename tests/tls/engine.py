@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for anything that does not come."""
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pwd
+import re
 import socket
 import sys
 import tempfile
@@ -88,7 +89,7 @@ def test_a_chain(run: Run) -> None:
     )
     assert code == 1
     assert out.startswith("DIR/a.eml: reject\n".replace("DIR", out.partition("/a.eml")[0]))
-    assert "\n  v: reject after 0." in out
+    assert re.search(r"\n  v: reject after \d+\.\d", out)
 
 
 def test_a_milter_is_told_what_the_file_says(run: Run) -> None:
@@ -144,11 +145,11 @@ def test_nothing_is_kept(run: Run, tmp_path: Path, directives: dict[str, str], v
 def test_filter_default_and_timeout_are_those_of_the_file(run: Run) -> None:
     _, out, _ = run("exit 1", "--json", "DIR/a.eml", FilterDefault="defer")
     assert str(one(out)["reply"]).startswith("451 4.3.0")
-    _, out, _ = run("echo thinking >&2; sleep 30", "--json", "DIR/a.eml", FilterTimeout="1")
+    _, out, _ = run("echo thinking >&2; sleep 30", "--json", "DIR/a.eml", FilterTimeout="4")
     answer = one(out)
     assert "timed out" in str(answer["reply"])
     assert answer["errors"] == "thinking\n"
-    assert 0.9 < float(str(answer["seconds"])) < 20
+    assert 3.9 < float(str(answer["seconds"])) < 60
 
 
 def test_the_environment_is_that_of_a_message(run: Run) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that a test waits for what must come. Far more than it takes on a busy machine."""
 
 TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"

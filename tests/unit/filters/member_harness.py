@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.member import Judgement, Member, PlacingMember
 
 TEXT = b"Received: from a\r\n\tby b\r\nSubject: hello\r\nFrom: <a@example.org>\r\n\r\nGood morning.\r\n"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 Handler = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
 
@@ -71,8 +71,8 @@ async def judge(
                 await _judge_before(member, after, asked, space)
             judgement = await member.judge(Mail.of(stored), asked)
         edited = editing.apply(Mail.of(stored), asked.envelope, judgement.edits)
-        after = b"".join(edited.mail.chunks()) if judgement.action is Action.PASS else b""
-        judged = Judged(judgement, after, edited.envelope, edited.quarantine)
+        passed = b"".join(edited.mail.chunks()) if judgement.action is Action.PASS else b""
+        judged = Judged(judgement, passed, edited.envelope, edited.quarantine)
         for edit in judgement.edits:
             if isinstance(edit, ReplaceBody | ReplaceMessage):
                 edit.text.close()

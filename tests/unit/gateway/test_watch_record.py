@@ -13,6 +13,8 @@ from proxsmtp_tp.gateway.watch_record import STALE, Record, describe, forget, pa
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 
 def test_an_old_or_damaged_record_counts_for_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
@@ -39,7 +41,9 @@ def test_an_old_or_damaged_record_counts_for_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_status_is_wrong_where_rules_are_not_in_place() -> None:
+def test_status_is_wrong_where_rules_are_not_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     lines, wrong = describe(Record("in place", (), time.time(), time.time()))
     assert not wrong
     assert lines[0].startswith("rules: in place (seen 0 s ago; put back at 20")

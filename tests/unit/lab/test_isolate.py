@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SECONDS = 20.0
+SECONDS = 60.0
 ISOLATE = (sys.executable, "-m", "proxsmtp_tp.lab.isolate")
 # A shell can not trap what was ignored when it began, such as SIGHUP where the tests run under nohup.
 DEFAULTS = ("env", "--default-signal")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.lab.network import Host
 
-SECONDS = 20.0
+SECONDS = 60.0
 OCTETS = bytes(value for value in range(256) if value not in b"\r\n")
 
 

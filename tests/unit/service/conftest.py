@@ -23,7 +23,7 @@ from proxsmtp_tp.service.status import read_status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that anything may take on a loaded machine. Nothing waits that long unless it fails."""
 
 
