@@ -76,7 +76,7 @@ def policy(settings: Settings, client: str, server: str, port: int, name: str | 
 def _decisions(settings: Settings, client: str, server: str, port: int, name: str | None) -> list[dict[str, str]]:
     candidates = possible(settings.tls, client, server, port)
     found: tuple[Decision, ...] = candidates.decisions
-    if name is not None and candidates.offers_tls:
+    if name is not None and candidates.keeps_starttls:
         said = "" if name.lower() == NO_NAME else name.lower().removesuffix(".")
         found = (TlsPolicy(settings.tls).decide(client, server, port, said),)
     return [

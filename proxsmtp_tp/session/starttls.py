@@ -71,8 +71,7 @@ def address(d: Dialogue) -> str:
 
 def in_policy(d: Dialogue) -> bool:
     """Whether a Tls line other than strip may apply; otherwise STARTTLS is removed."""
-    candidates = d.tls.candidates
-    return candidates is not None and any(each.action is not TlsAction.STRIP for each in candidates.decisions)
+    return d.tls.candidates is not None and d.tls.candidates.keeps_starttls
 
 
 def shown(d: Dialogue) -> TlsShown:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidates", "Decision", "TlsAction", "TlsPolicy", "TlsRule"]
 
-_TLS_IS_OFFERED: Final = frozenset({TlsAction.TERMINATE, TlsAction.PASS})
 _UNDECIDED: Final = TlsRule(TlsAction.REFUSE)
 """Where no line fits. check-config demands a last line that fits always."""
 
@@ -44,9 +43,11 @@ class Candidates:
         return self.decisions[0] if len({each.action for each in self.decisions}) == 1 else None
 
     @property
-    def offers_tls(self) -> bool:
-        """Whether the client may see STARTTLS: some server name leads to TLS."""
-        return any(each.action in _TLS_IS_OFFERED for each in self.decisions)
+    def keeps_starttls(self) -> bool:
+        """Whether the client sees the server's STARTTLS: for some server name the action is not strip. With refuse it
+        sees STARTTLS and gets an error in its place.
+        """
+        return any(each.action is not TlsAction.STRIP for each in self.decisions)
 
 
 _NO_RULES: Final = Candidates((Decision(TlsAction.STRIP, ""),))

@@ -61,7 +61,7 @@ def test_a_name_may_still_decide() -> None:
     found = table.by_address(CLIENT, SERVER, 25)
     assert actions(found) == ["pass", "refuse", "terminate"]
     assert found.certain is None
-    assert found.offers_tls
+    assert found.keeps_starttls
     assert table.decide(CLIENT, SERVER, 25, "mx.bank.example") == Decision(TlsAction.PASS, "pass name=*.bank.example")
     assert table.decide(CLIENT, SERVER, 25, "").action is TlsAction.REFUSE
     assert table.decide(CLIENT, SERVER, 25, "mx.example") == Decision(TlsAction.TERMINATE, "terminate")
@@ -72,10 +72,10 @@ def test_a_name_that_changes_nothing_is_certain() -> None:
     assert found.certain == Decision(TlsAction.TERMINATE, "terminate name=mx.example")
 
 
-def test_tls_is_not_offered_where_no_name_leads_to_it() -> None:
-    assert not policy("strip").by_address(CLIENT, SERVER, 25).offers_tls
-    assert not policy("refuse name=mx.example", "refuse").by_address(CLIENT, SERVER, 25).offers_tls
-    assert policy("pass name=mx.example", "refuse").by_address(CLIENT, SERVER, 25).offers_tls
+def test_starttls_is_removed_only_where_every_name_leads_to_strip() -> None:
+    assert not policy("strip").by_address(CLIENT, SERVER, 25).keeps_starttls
+    assert policy("refuse name=mx.example", "refuse").by_address(CLIENT, SERVER, 25).keeps_starttls
+    assert policy("pass name=mx.example", "refuse").by_address(CLIENT, SERVER, 25).keeps_starttls
 
 
 def test_after_the_hello_nothing_is_stripped() -> None:
