@@ -25,7 +25,7 @@ from proxsmtp_tp.net.original_destination import endpoint
 from proxsmtp_tp.net.reporting import Reporting
 from proxsmtp_tp.net.session_row import ShownSession
 from proxsmtp_tp.net.sides import reset, was_reset
-from proxsmtp_tp.net.tls_legs import Legs
+from proxsmtp_tp.net.tls_legs import ConnectionTls
 from proxsmtp_tp.net.tls_worker import Place
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events, measuring
@@ -86,7 +86,7 @@ class Connection:
         self.session.use_bypass(context.bypassed)
         self.reporting = Reporting(context, self, self.client_port, quiet=self.quiet)
         self._follow()
-        self._legs: Legs | None = None
+        self._connection_tls: ConnectionTls | None = None
         self._place = Place(context.tls.handshakes, self.client_ip) if context.tls is not None else None
         if self._place is not None:
             self.session.use_handshakes(self._place)
@@ -307,12 +307,12 @@ class Connection:
             else:
                 self.server.close()
 
-    def _tls(self) -> Legs:
-        if self._legs is None:
+    def _tls(self) -> ConnectionTls:
+        if self._connection_tls is None:
             if self._context.tls is None:
                 raise RuntimeError("the session starts TLS without a TLS policy")
-            self._legs = Legs(self, self._context.tls)
-        return self._legs
+            self._connection_tls = ConnectionTls(self, self._context.tls)
+        return self._connection_tls
 
     def _start_filter(self, effect: effects.StartFilter) -> None:
         self._shown.judging_begins()
@@ -384,8 +384,8 @@ class Connection:
         self._limits.leave()
         if self._place is not None:
             self._place.end()
-        if self._legs is not None:
-            self._legs.close()
+        if self._connection_tls is not None:
+            self._connection_tls.close()
         self._shown.end()
         self._on_finished(self)
 

@@ -116,7 +116,7 @@ class ShownSession:
 
     def _shown(self) -> Shown:
         helo, envelope = self._owner.session.introduced
-        client_tls, server_tls = self._owner.session.legs.told
+        client_tls, server_tls = self._owner.session.legs.reported
         return Shown(
             id=self._owner.trace_id,
             client=self._client,

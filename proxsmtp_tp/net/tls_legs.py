@@ -66,7 +66,7 @@ class TlsOwner(ClientOwner, ServerOwner, Protocol):
         """A bug: end the connection."""
 
 
-class Legs:
+class ConnectionTls:
     """TLS of one connection, from the client's STARTTLS on, or from its first octet (TlsWrapped)."""
 
     def __init__(self, owner: TlsOwner, worker: WorkerTls) -> None:
@@ -243,9 +243,9 @@ def _set_owner(side: Muted, owner: ClientOwner | ServerOwner) -> None:
 class _WaitingClient:
     """The client between its STARTTLS and TLS with it."""
 
-    def __init__(self, owner: TlsOwner, legs: Legs) -> None:
+    def __init__(self, owner: TlsOwner, tls: ConnectionTls) -> None:
         self._owner = owner
-        self._legs = legs
+        self._tls = tls
         self.client_lost = owner.client_lost
         self.client_eof = owner.client_eof
         self.client_full = owner.client_full
@@ -256,7 +256,7 @@ class _WaitingClient:
     @callback
     def client_data(self, data: bytes) -> None:
         """Octets of the ClientHello."""
-        self._legs.client_octets(data)
+        self._tls.client_octets(data)
 
     def failed(self, error: Exception) -> None:
         """A bug in a callback of this object."""

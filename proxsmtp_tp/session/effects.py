@@ -1,6 +1,6 @@
 """What the driver must do, in the given order, without awaiting anything in between.
 
-The last three are facts for the log and for events (`telemetry.facts`).
+Those of `telemetry.facts` are facts for the log and for events.
 """
 
 from __future__ import annotations

@@ -62,30 +62,30 @@ def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
         if d.options.hidden_name is not None:
             reply = hide_greeting(reply, d.options.hidden_name)
     else:
-        shown = starttls.shown(d)
-        clear_auth = d.options.auth_without_tls or shown is not TlsShown.REMOVED
+        tls = starttls.tls_shown(d)
+        clear_auth = d.options.auth_without_tls or tls is not TlsShown.REMOVED
         reply, d.capabilities = rewrite_ehlo(
             reply,
             hide_name=d.options.hidden_name,
             xforward=xclient.may_forward(d),
             clear_auth=clear_auth,
             size_limit=d.options.size_limit,
-            tls=shown,
+            tls=tls,
         )
-        if d.capabilities.tls and shown is TlsShown.REMOVED and not d.removed.tls:
+        if d.capabilities.tls and tls is TlsShown.REMOVED and not d.removed.tls:
             d.removed.tls = True
             d.record.measured.append(measuring.tls("client", "strip", "removed"))
         d.removed.auth = d.removed.auth or (d.capabilities.tls and d.capabilities.clear_auth and not clear_auth)
         if d.tracing.on:
-            _log_removed(d, shown)
+            _log_removed(d, tls)
     d.helo = helo
     d.new_transaction()
     d.pass_on(reply)
 
 
-def _log_removed(d: Dialogue, shown: TlsShown) -> None:
+def _log_removed(d: Dialogue, tls: TlsShown) -> None:
     """With -d 4: log each keyword that is removed from the reply, once in a connection."""
-    kept = {b"STARTTLS"} if shown is TlsShown.OFFERED else set()
+    kept = {b"STARTTLS"} if tls is TlsShown.OFFERED else set()
     for keyword in d.capabilities.keywords.keys() & REMOVED.keys() - kept:
         text = f"client={d.client}, server={d.server}: {keyword.decode()} is not offered: {REMOVED[keyword]}"
         d.log_once(b"250 " + keyword, text, logging.DEBUG)

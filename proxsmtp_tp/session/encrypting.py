@@ -17,7 +17,7 @@ from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS, Capabilities, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
-from proxsmtp_tp.telemetry.quoting import shown as quoted_reply
+from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.facts import Side
 from proxsmtp_tp.tls.levels import Demand, TlsaState
 
@@ -68,7 +68,7 @@ def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """The server's reply to our own STARTTLS."""
     where = f"client={d.client}, server={d.server}"
     if not reply.positive:
-        words, counts = quoted_reply(reply.wire), counter("server", "clear", "refused")
+        words, counts = shown(reply.wire), counter("server", "clear", "refused")
         d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {words}", logging.WARNING, counts)
         d.tls.give_place_back()
         d.tls.waiting = None
@@ -122,5 +122,5 @@ def our_ehlo_in_tls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
         d.capabilities = rewrite_ehlo(reply, hide_name=None)[1]
     else:
         counts = counter("server", "clear", "ehlo_refused")
-        words = quoted_reply(reply.wire)
+        words = shown(reply.wire)
         _end_unencrypted(d, answers.UPSTREAM_TLS_FAILED, f"EHLO within TLS is refused: {words}", counts)

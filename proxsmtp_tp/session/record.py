@@ -196,7 +196,7 @@ class Record:
     def transaction(self, state: Recorded, status: str, reply: Reply | None, filtered: str) -> facts.Transaction:
         """The transaction that ends now. `filtered`: how the filter ended, or what it said."""
         message, envelope, text = state.message, state.envelope, self.text
-        client_tls, server_tls = state.tls.legs.told
+        client_tls, server_tls = state.tls.legs.reported
         verdict = message.verdict if message is not None else None
         if reply is not None and reply.positive and message is not None:
             self.delivered += 1

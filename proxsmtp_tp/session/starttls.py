@@ -25,7 +25,7 @@ from proxsmtp_tp.smtp.capabilities import Capabilities, TlsShown
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
-from proxsmtp_tp.telemetry.quoting import shown as quoted_reply
+from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 from proxsmtp_tp.tls.levels import Demand, TlsaState
 from proxsmtp_tp.tls.policy import TlsAction
@@ -74,7 +74,7 @@ def in_policy(d: Dialogue) -> bool:
     return d.tls.candidates is not None and d.tls.candidates.keeps_starttls
 
 
-def shown(d: Dialogue) -> TlsShown:
+def tls_shown(d: Dialogue) -> TlsShown:
     """What the client sees of TLS in the reply to EHLO."""
     if d.tls.client is not None:
         return TlsShown.VERIFIED if verified(d) else TlsShown.STARTED
@@ -122,7 +122,7 @@ def replied(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     """The server's reply to STARTTLS. After a refusal the client may go on in clear, or not (UpstreamTls)."""
     where = f"client={d.client}, server={d.server}"
     if not reply.positive:
-        words, counts = quoted_reply(reply.wire), counter("server", "undecided", "refused")
+        words, counts = shown(reply.wire), counter("server", "undecided", "refused")
         d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {words}", logging.WARNING, counts)
         d.tls.give_place_back()
         d.pass_on(reply)

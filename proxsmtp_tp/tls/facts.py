@@ -42,9 +42,9 @@ class TlsFacts:
 
     def log_value(self, side: Side) -> str:
         """As log lines have it."""
-        return self.told(side).short
+        return self.reported(side).short
 
-    def told(self, side: Side) -> TlsLeg:
+    def reported(self, side: Side) -> TlsLeg:
         """For the log, events and `sessions`."""
         verified = "" if side is Side.CLIENT else self.verified.value
         return TlsLeg(self.version, self.cipher, self.server_name, verified)
@@ -57,10 +57,10 @@ class Legs(NamedTuple):
     server: TlsFacts | None = None
 
     @property
-    def told(self) -> tuple[TlsLeg | None, TlsLeg | None]:
+    def reported(self) -> tuple[TlsLeg | None, TlsLeg | None]:
         """Both for the log, events and `sessions`."""
         client, server = self
-        return client.told(Side.CLIENT) if client else None, server.told(Side.SERVER) if server else None
+        return client.reported(Side.CLIENT) if client else None, server.reported(Side.SERVER) if server else None
 
 
 NO_TLS: Final = Legs()
