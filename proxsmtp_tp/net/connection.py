@@ -186,7 +186,7 @@ class Connection:
         """TLS of a side has failed after its handshake."""
         text = f"client={self.client_ip}, server={self.server_ip}: TLS with the {side} has failed: {reason}"
         self.reporting.say(logging.WARNING, text)
-        self.metrics.count(measuring.tls(side, "terminate", "broken"))
+        self.metrics.count(measuring.tls(side, self.session.tls_action, "broken"))
 
     def client_lost(self) -> None:
         """The client's connection has ended."""

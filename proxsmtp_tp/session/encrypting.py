@@ -80,6 +80,7 @@ def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
         d.end(answers.SERVER_BEHIND_STARTTLS)
     else:
         d.phase = Phase.ENCRYPTING
+        d.tls.action = "clear"
         rule = _demand_in_clear(d).rule
         d.effects.append(effects.StartServerTls("", rule))
 

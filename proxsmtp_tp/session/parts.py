@@ -154,7 +154,7 @@ class Tls:
         self.name = ""
         """The server name in the ClientHello; "": none."""
         self.action = "undecided"
-        """What the client's hello has led to, for counters."""
+        """For counters: what the client's hello has led to; `clear` if TLS is started with the server only."""
         self.level: TlsLevel | None = None
         """What the server's leg had to have."""
         self.passed = False

@@ -225,6 +225,11 @@ class Session:
         return self._d.tls.legs
 
     @property
+    def tls_action(self) -> str:
+        """What TLS is used for, as counters name it (`telemetry.tls_outcomes`)."""
+        return self._d.tls.action
+
+    @property
     def idle(self) -> bool:
         """Whether no transaction is running."""
         d = self._d

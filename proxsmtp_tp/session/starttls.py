@@ -164,7 +164,7 @@ def server_in_clear(d: Dialogue, event: events.ServerData) -> None:
         counts = counter("server", "undecided", "in_clear")
         _fails(d, "the server speaks in clear where TLS begins with the first octet (TlsWrapped)", counts)
         return
-    counts = counter("server", _action(d), "octets_behind")
+    counts = counter("server", d.tls.action, "octets_behind")
     _fails(d, "the server sends octets behind its reply to STARTTLS", counts, answers.SERVER_BEHIND_STARTTLS)
 
 
@@ -202,12 +202,7 @@ def timed_out(d: Dialogue) -> int:
     if d.phase is Phase.PASSING:
         return counter("both", "pass", "timed_out")
     server = d.tls.action == "terminate" and d.tls.server is None and d.tls.refusal is None
-    return counter("server" if server or d.phase is Phase.ENCRYPTING else "client", _action(d), "timed_out")
-
-
-def _action(d: Dialogue) -> str:
-    """For counters: `clear` if TLS is started with the server only."""
-    return "clear" if d.phase is Phase.ENCRYPTING else d.tls.action
+    return counter("server" if server or d.phase is Phase.ENCRYPTING else "client", d.tls.action, "timed_out")
 
 
 def _fails(d: Dialogue, why: str, counts: int, last: Reply | None = None) -> None:

@@ -25,7 +25,7 @@ _WITHOUT_LEVEL: Final = (
     ("client", "strip", "removed left"),
     ("server", "strip", "required"),
     ("client", "clear", "busy"),
-    ("server", "clear", "xclient refused octets_behind ehlo_refused timed_out"),
+    ("server", "clear", "xclient refused octets_behind ehlo_refused timed_out broken"),
 )
 _BY_LEVEL: Final = (
     ("both", "terminate", "started"),

@@ -95,6 +95,20 @@ async def test_the_mail_of_a_client_in_clear_is_encrypted(action: str, start_pro
         await send_one(client, server)
         client.close()
         await harness.empty()
+async def test_tls_that_breaks_is_counted_for_a_client_in_clear(start_proxy: StartProxy) -> None:
+    lines: dict[str, Any] = {"tls": parse_tls("terminate"), "upstream_tls": parse_upstream("encrypt")}
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
+        client, clear = await encrypting(harness, mx)
+        server = TlsPeer(clear, server_side(), server_side=True, name=None)
+        assert await server.shake()
+        assert await server.line() == b"EHLO c.example"
+        await Peer.say(server, "250 in clear")
+        await client.rest()
+        await harness.empty()
+        seen = counted(harness)["tls_total"]
+    assert seen == {"server clear encrypt started": 1, "server clear none broken": 1}
+
+
 
 
 async def test_a_client_in_clear_hears_of_a_failed_handshake(start_proxy: StartProxy) -> None:
