@@ -71,7 +71,7 @@ class Demand:
 
     @property
     def wants_tls(self) -> bool:
-        """Whether a client that stays in clear gets TLS to the server, too (UpstreamTls: encrypt or more)."""
+        """Whether a client that stays in clear gets TLS to the server, too (UpstreamTls: encrypt, verify, secure)."""
         return self.level is not TlsLevel.MAY
 
     @property

@@ -29,9 +29,9 @@ TLS: tuple[Directive, ...] = (
         "What the daemon's connection to the server must have; clients get 451 where it has not. may: nothing;"
         " encrypt: TLS with any certificate; dane: what the server's TLSA records say (without records as may);"
         " verify: a certificate of a trusted CA for the name in the client's hello, or in match=; secure: the same,"
-        " for a name in match= only. A client with TLS makes it at least encrypt, and with encrypt or more the mail of"
-        " a client in clear is encrypted, too. Conditions server= and port= as in Tls; sni= is the name to ask for if"
-        " the client gave none. The first line that fits counts. Needs a Tls line.",
+        " for a name in match= only. A client with TLS makes it at least encrypt. The mail of a client in clear is"
+        " encrypted, too, with encrypt, verify and secure; dane is may for it. Conditions server= and port= as in Tls;"
+        " sni= is the name to ask for if the client gave none. The first line that fits counts. Needs a Tls line.",
         since="2.1",
         default_text="may, and encrypt for clients with TLS",
     ),
