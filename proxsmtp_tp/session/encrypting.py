@@ -1,8 +1,8 @@
 """UpstreamTls for a client that stays in clear: the server's leg gets TLS before the first address or login goes to it.
 
 The client's first command that may tell something, such as MAIL or AUTH, waits for our STARTTLS, the handshake, and our
-EHLO within TLS. Where TLS is demanded and cannot be had, the client gets 451 or 421, and nothing goes to the server in
-clear.
+EHLO within TLS. Where TLS is demanded and cannot be had, the client gets 451, 454 or 421, and nothing goes to the
+server in clear. The level dane is may here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, starttls
+from proxsmtp_tp.session import effects, refusing, starttls
 from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
@@ -19,7 +19,7 @@ from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS, Capabilities, rewrite_e
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.facts import Side
-from proxsmtp_tp.tls.levels import Demand, TlsaState
+from proxsmtp_tp.tls.levels import Demand
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session import events
@@ -53,15 +53,15 @@ def encrypts_first(d: Dialogue, said: Command) -> bool:
         raise SmtpError(answers.UPSTREAM_TLS_FAILED)
     if d.tls.place is not None and (busy := d.tls.place.begin()):
         counts = counter("client", "clear", "busy")
-        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING, counts)
+        d.log_once(b"TLS busy", f"client={d.client}: no TLS with the server for now: {busy}", logging.WARNING, counts)
         raise SmtpError(answers.TLS_BUSY)
     d.tls.waiting = said
     d.ask(PendingReply(Expect.OUR_STARTTLS, b"STARTTLS\r\n"))
     return True
 
 
-def _demand_in_clear(d: Dialogue, tlsa: TlsaState = TlsaState.NONE) -> Demand:
-    return Demand(d.options.upstream_tls.rule_for(starttls.address(d), d.tls.port), tlsa=tlsa)
+def _demand_in_clear(d: Dialogue) -> Demand:
+    return Demand(d.options.upstream_tls.rule_for(starttls.address(d), d.tls.port))
 
 
 def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
@@ -72,7 +72,7 @@ def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
         d.log_once(b"STARTTLS", f"{where}: the server refuses STARTTLS: {words}", logging.WARNING, counts)
         d.tls.give_place_back()
         d.tls.waiting = None
-        d.pass_on(answers.UPSTREAM_TLS_FAILED)
+        refusing.refuse(d, answers.UPSTREAM_TLS_FAILED)
     elif len(d.replies):
         counts = counter("server", "clear", "octets_behind")
         d.log(f"{where}: the server sends octets behind its reply to STARTTLS: closing", logging.ERROR, counts)
@@ -87,8 +87,8 @@ def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
 
 def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
     """TlsStarted in ENCRYPTING: say EHLO again, then the command that has waited."""
-    wanted = _demand_in_clear(d, event.tlsa)
-    outcome = wanted.unknown or wanted.handshake_done(event.facts.verified)
+    wanted = _demand_in_clear(d)
+    outcome = wanted.handshake_done(event.facts.verified)
     if outcome.refusal is not None:
         counts = counter("server", "clear", "unverified", wanted.level)
         _end_unencrypted(d, outcome.refusal, outcome.reason, counts)
@@ -105,7 +105,7 @@ def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
 
 def not_encrypted(d: Dialogue, event: events.TlsFailed) -> None:
     """TlsFailed in ENCRYPTING."""
-    wanted = _demand_in_clear(d, event.tlsa)
+    wanted = _demand_in_clear(d)
     outcome = wanted.failed(event.reason)
     counts = counter("server", "clear", "failed", wanted.level)
     _end_unencrypted(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason, counts)

@@ -24,7 +24,7 @@ _OVERDUE = {
     Wait.TEXT: answers.CLIENT_TIMED_OUT,
     Wait.VERDICT: answers.FILTER_TIMED_OUT,
     Wait.READING: answers.CLIENT_TIMED_OUT,
-    Wait.HANDSHAKE: answers.CLIENT_TIMED_OUT,
+    Wait.HANDSHAKE: answers.SERVER_TIMED_OUT,  # only a client in clear gets it: UpstreamTls, and the server is slow
     Wait.PASSING: answers.CLIENT_TIMED_OUT,
     Wait.NOTHING: answers.SHUTTING_DOWN,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,13 +17,11 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.levels import TlsaState
 from proxsmtp_tp.tls.tlsa import Tlsa, public_key_of
 from tests.unit.net.dialogue import meet
-from tests.unit.net.proxy_harness import Mx, ProxyHarness, StartProxy
+from tests.unit.net.proxy_harness import Mx, Peer, ProxyHarness, StartProxy
+from tests.unit.net.test_measuring import counted
 from tests.unit.net.test_tls_sessions import TERMINATE, send_one, source
 from tests.unit.net.tls_legs import self_signed
 from tests.unit.net.tls_peers import READY, TlsPeer, asked, in_tls, server_side, terminated
-
-if TYPE_CHECKING:
-    from tests.unit.net.proxy_harness import Peer
 
 
 class FakeResolver:
@@ -95,6 +93,8 @@ async def test_the_mail_of_a_client_in_clear_is_encrypted(action: str, start_pro
         await send_one(client, server)
         client.close()
         await harness.empty()
+
+
 async def test_tls_that_breaks_is_counted_for_a_client_in_clear(start_proxy: StartProxy) -> None:
     lines: dict[str, Any] = {"tls": parse_tls("terminate"), "upstream_tls": parse_upstream("encrypt")}
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
@@ -107,8 +107,6 @@ async def test_tls_that_breaks_is_counted_for_a_client_in_clear(start_proxy: Sta
         await harness.empty()
         seen = counted(harness)["tls_total"]
     assert seen == {"server clear encrypt started": 1, "server clear none broken": 1}
-
-
 
 
 async def test_a_client_in_clear_hears_of_a_failed_handshake(start_proxy: StartProxy) -> None:

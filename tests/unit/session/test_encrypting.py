@@ -7,6 +7,8 @@ import pytest
 from proxsmtp_tp.config.tls_lines import parse_upstream
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.effects import CloseClient, CloseServer
+from proxsmtp_tp.session.refusing import ERROR_LIMIT
+from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.facts import Side, Verified
 from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
@@ -69,6 +71,22 @@ def test_a_server_without_starttls_gets_no_mail(level: str) -> None:
 def test_a_server_that_refuses_starttls_gets_no_mail(reply: str) -> None:
     play = introduced(ENCRYPT, "STARTTLS") >> C(MAIL) << server("STARTTLS")
     assert play >> S(reply) << client(answers.UPSTREAM_TLS_FAILED.wire) >> C("NOOP") << server("NOOP")
+
+
+def test_such_a_client_may_not_try_without_limit() -> None:
+    """The server sees no command of it that it could count."""
+    play = introduced(ENCRYPT, "STARTTLS")
+    refused = answers.UPSTREAM_TLS_FAILED.wire
+    for _ in range(ERROR_LIMIT - 1):
+        play = play >> C(MAIL) << server("STARTTLS") >> S("454 4.7.0 not now") << client(refused)
+    play = play >> C(MAIL) << server("STARTTLS") >> S("454 4.7.0 not now")
+    play = play << client(refused + answers.TOO_MANY_ERRORS.wire) << server("QUIT")
+    assert play << CloseServer(abort=False) << CloseClient()
+
+
+def test_a_server_that_is_silent_within_the_handshake_is_named() -> None:
+    play = asked() >> events.DeadlinePassed(Wait.HANDSHAKE) << client(answers.SERVER_TIMED_OUT.wire)
+    assert play << CloseServer(abort=True) << CloseClient()
 
 
 def test_a_failed_handshake_ends_the_session() -> None:
