@@ -4,7 +4,7 @@ proxy                 one worker's part of the proxy: accepts clients, keeps the
 connection            one client and its server: performs the effects of the session; only it writes to a peer
 opening               the beginning of a connection: its client, its destination, the connection to its server
 back_pressure         which side of a connection is read; a slow side stops the other one
-tls_legs              TLS of a connection: performs the effects of session.starttls
+tls_connection        TLS of a connection: performs the effects of session.starttls
 tls_leg               one side in TLS: between its plain transport and the connection
 tls_passing           TLS of a client with its server, passed on unread, while it is TLS
 tls_worker            what the connections of a worker need for TLS

@@ -25,7 +25,7 @@ from proxsmtp_tp.net.original_destination import endpoint
 from proxsmtp_tp.net.reporting import Reporting
 from proxsmtp_tp.net.session_row import ShownSession
 from proxsmtp_tp.net.sides import reset, was_reset
-from proxsmtp_tp.net.tls_legs import ConnectionTls
+from proxsmtp_tp.net.tls_connection import ConnectionTls
 from proxsmtp_tp.net.tls_worker import Place
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events, measuring
