@@ -18,6 +18,7 @@ from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.back_pressure import BackPressure
 from proxsmtp_tp.net.deadlines import NEVER, Deadlines
 from proxsmtp_tp.net.doctor_sessions import is_of_doctor
+from proxsmtp_tp.net.handshake_limits import Place
 from proxsmtp_tp.net.judging import Judging
 from proxsmtp_tp.net.measuring import FilterTimes, count_crash
 from proxsmtp_tp.net.opening import Opening
@@ -26,7 +27,6 @@ from proxsmtp_tp.net.reporting import Reporting
 from proxsmtp_tp.net.session_row import ShownSession
 from proxsmtp_tp.net.sides import reset, was_reset
 from proxsmtp_tp.net.tls_connection import ConnectionTls
-from proxsmtp_tp.net.tls_worker import Place
 from proxsmtp_tp.net.upstream import Upstream
 from proxsmtp_tp.session import effects, events, measuring
 from proxsmtp_tp.session.record import Trace

@@ -6,16 +6,7 @@ client that opens connections and only does handshakes would keep a worker from 
 
 from __future__ import annotations
 
-from enum import Enum
-
 from proxsmtp_tp.config.addresses import client_of_address
-
-
-class Busy(Enum):
-    """Why no handshake may begin now. The client gets 454 4.7.0 to STARTTLS, and may try again (RFC 3207 section 4)."""
-
-    WORKER = "too many TLS handshakes at once"
-    CLIENT = "too many TLS handshakes of this client at once"
 
 
 class HandshakeLimits:
@@ -25,22 +16,10 @@ class HandshakeLimits:
     """
 
     def __init__(self, at_once: int, of_one_client: int) -> None:
-        self.at_once = at_once
-        self.of_one_client = of_one_client
+        self._at_once = at_once
+        self._of_one_client = of_one_client
         self._running = 0
         self._of: dict[str, int] = {}
-
-    def begin(self, client_ip: str) -> Handshake | Busy:
-        """Take a place, or say why there is none. A place is given back by `Handshake.end`."""
-        if self.at_once and self._running >= self.at_once:
-            return Busy.WORKER
-        client = client_of_address(client_ip)
-        count = self._of.get(client, 0)
-        if client and self.of_one_client and count >= self.of_one_client:
-            return Busy.CLIENT
-        self._running += 1
-        self._of[client] = count + 1
-        return Handshake(self, client)
 
     @property
     def running(self) -> int:
@@ -52,8 +31,22 @@ class HandshakeLimits:
         """Clients that have one of them."""
         return len(self._of)
 
+    def take(self, client: str) -> str:
+        """Take a place for a client; returns why there is none. Only for Place, which gives it back.
+
+        Then the client gets 454 4.7.0 to STARTTLS, and may try again (RFC 3207 section 4).
+        """
+        count = self._of.get(client, 0)
+        if self._at_once and self._running >= self._at_once:
+            return "too many TLS handshakes at once"
+        if client and self._of_one_client and count >= self._of_one_client:
+            return "too many TLS handshakes of this client at once"
+        self._running += 1
+        self._of[client] = count + 1
+        return ""
+
     def give_back(self, client: str) -> None:
-        """One of this client has ended. Only for Handshake."""
+        """One of this client has ended. Only for Place."""
         self._running -= 1
         if (left := self._of[client] - 1) > 0:
             self._of[client] = left
@@ -61,17 +54,24 @@ class HandshakeLimits:
             del self._of[client]
 
 
-class Handshake:
-    """A place that is taken until `end`."""
+class Place:
+    """A connection's place for a handshake (`session.limits.HandshakePlace`)."""
 
-    __slots__ = ("_client", "_limits")
+    def __init__(self, limits: HandshakeLimits, client_ip: str) -> None:
+        self._limits = limits
+        self._client = client_of_address(client_ip)
+        self._taken = False
 
-    def __init__(self, limits: HandshakeLimits, client: str) -> None:
-        self._limits: HandshakeLimits | None = limits
-        self._client = client
+    def begin(self) -> str:
+        """Take a place, if this connection has none; returns why there is none."""
+        if self._taken:
+            return ""
+        reason = self._limits.take(self._client)
+        self._taken = not reason
+        return reason
 
     def end(self) -> None:
-        """The handshake is finished or has failed, or the connection has ended. A second call does nothing."""
-        if self._limits is not None:
+        """The handshake is finished or has failed, or the connection has ended. Idempotent."""
+        if self._taken:
+            self._taken = False
             self._limits.give_back(self._client)
-            self._limits = None

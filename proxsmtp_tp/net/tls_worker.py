@@ -12,7 +12,7 @@ from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError
 from proxsmtp_tp.certificates.pem import der_chain
 from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel
-from proxsmtp_tp.net.handshake_limits import Busy, Handshake, HandshakeLimits
+from proxsmtp_tp.net.handshake_limits import HandshakeLimits
 from proxsmtp_tp.net.tls_certificates import Certificates
 from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts, server_context
 from proxsmtp_tp.net.tls_resolver import Dane, Resolver, local_nameservers
@@ -149,27 +149,3 @@ def certificate_names(client_name: str, finding: Finding) -> tuple[str, ...]:
     """The names of the certificate that the client gets: a name of its own wish only if the server has it, too."""
     wished = not finding.trusted or bool(names.first_match(finding.names, (client_name,)))
     return ((client_name,) if client_name and wished else ()) + finding.names
-
-
-class Place:
-    """A connection's place for a handshake (`session.limits.HandshakePlace`)."""
-
-    def __init__(self, limits: HandshakeLimits, client_ip: str) -> None:
-        self._limits = limits
-        self._client_ip = client_ip
-        self._taken: Handshake | None = None
-
-    def begin(self) -> str:
-        """Take a place, if this connection has none; returns why there is none."""
-        if self._taken is None:
-            taken = self._limits.begin(self._client_ip)
-            if isinstance(taken, Busy):
-                return taken.value
-            self._taken = taken
-        return ""
-
-    def end(self) -> None:
-        """Give it back. Idempotent."""
-        if self._taken is not None:
-            self._taken.end()
-            self._taken = None

@@ -41,7 +41,7 @@ class Finding:
 
 
 class HandshakePlace(Protocol):
-    """The place of this connection among the TLS handshakes of the worker (`net.handshake_limits`)."""
+    """The place of this connection among the TLS handshakes of the worker (`net.handshake_limits.Place`)."""
 
     def begin(self) -> str:
         """Take it, unless it is taken already. Returns why there is none; "": it is taken."""
