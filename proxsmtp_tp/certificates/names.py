@@ -10,6 +10,8 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from proxsmtp_tp.tls.der import DerError, element
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -31,7 +33,7 @@ def dns_names(certificate: bytes) -> tuple[str, ...]:
     """The DNS names of a certificate, in lower case, in its order. Wildcards only as the whole first label."""
     try:
         found = [name for octets in _alternative_names(certificate) if (name := as_name(octets))]
-    except _DerError:
+    except DerError:
         return ()
     return tuple(dict.fromkeys(found))[:NAMES_MAX]
 
@@ -62,45 +64,26 @@ def first_match(names: Iterable[str], wanted: Iterable[str]) -> str:
     return next((each for each in wanted if any(matches(name, each.lower()) for name in of_certificate)), "")
 
 
-# DER (ITU-T X.690), as far as a certificate needs it.
-
-
-class _DerError(ValueError):
-    """The octets are not a certificate."""
-
-
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The values in a constructed one: tag and content."""
     at = 0
     while at < len(data):
-        if at + 2 > len(data) or data[at] & 0x1F == 0x1F:
-            raise _DerError
-        tag, length = data[at], data[at + 1]
-        at += 2
-        if length >= 0x80:
-            count = length & 0x7F
-            if not 1 <= count <= 4 or at + count > len(data):
-                raise _DerError
-            length = int.from_bytes(data[at : at + count])
-            at += count
-        if at + length > len(data):
-            raise _DerError
-        yield tag, data[at : at + length]
-        at += length
+        tag, start, at = element(data, at, len(data))
+        yield tag, data[start:at]
 
 
 def _only(data: bytes, tag: int) -> bytes:
     """The content of the only value in `data`."""
     found = list(_items(data))
     if len(found) != 1 or found[0][0] != tag:
-        raise _DerError
+        raise DerError("not the value that is expected here")
     return found[0][1]
 
 
 def _to_be_signed(certificate: bytes) -> bytes:
     tag, content = next(_items(_only(certificate, _SEQUENCE)), (0, b""))
     if tag != _SEQUENCE:
-        raise _DerError
+        raise DerError("no certificate")
     return content
 
 
@@ -111,7 +94,7 @@ def _alternative_names(certificate: bytes) -> Iterator[bytes]:
         for _, extension in islice(_items(_only(content, _SEQUENCE)), _EXTENSIONS_MAX):
             parts = [(kind, value) for kind, value in _items(extension) if kind != _BOOLEAN]
             if [kind for kind, _ in parts] != [_OBJECT_ID, _OCTETS]:
-                raise _DerError
+                raise DerError("no extension")
             if parts[0][1] == _SUBJECT_ALT_NAME:
                 names = islice(_items(_only(parts[1][1], _SEQUENCE)), _LOOKED_AT)
                 yield from (name for kind, name in names if kind == _DNS_NAME)

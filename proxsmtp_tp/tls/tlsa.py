@@ -11,6 +11,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from proxsmtp_tp.tls.der import DerError, element
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -109,36 +111,20 @@ def _associated(record: Tlsa, selected: bytes) -> bytes:
     return _DIGESTS[record.matching](selected).digest()
 
 
-# The key of a certificate, without a library for ASN.1 (X.690 section 8, RFC 5280 section 4.1).
-
-
 def public_key_of(certificate: bytes) -> bytes:
-    """The SubjectPublicKeyInfo of a certificate, both in DER; b"" if it cannot be found, which matches nothing."""
+    """The SubjectPublicKeyInfo of a certificate, both in DER (RFC 5280 section 4.1).
+
+    b"" if it cannot be found, which matches nothing.
+    """
     try:
-        _, start, end = _element(certificate, 0, len(certificate))  # Certificate
-        _, at, end = _element(certificate, start, end)  # TBSCertificate
-        tag, _, after = _element(certificate, at, end)
+        _, start, end = element(certificate, 0, len(certificate))  # Certificate
+        _, at, end = element(certificate, start, end)  # TBSCertificate
+        tag, _, after = element(certificate, at, end)
         if tag == 0xA0:  # version
             at = after
         for _ in range(5):  # serialNumber, signature, issuer, validity, subject
-            _, _, at = _element(certificate, at, end)
-        tag, _, after = _element(certificate, at, end)
-    except ValueError:
+            _, _, at = element(certificate, at, end)
+        tag, _, after = element(certificate, at, end)
+    except DerError:
         return b""
     return certificate[at:after] if tag == _SEQUENCE else b""
-
-
-def _element(data: bytes, at: int, end: int) -> tuple[int, int, int]:
-    """The tag of the element at `at`, where its content begins, and where it ends. Raises ValueError."""
-    if end - at < 2:
-        raise ValueError("the element is cut")
-    length, content = data[at + 1], at + 2
-    if length & 0x80:
-        size = length & 0x7F
-        if not 0 < size <= 4 or end - content < size:  # 4: longer than any certificate
-            raise ValueError("the length is indefinite, or cut")
-        content += size
-        length = int.from_bytes(data[content - size : content], "big")
-    if end - content < length:
-        raise ValueError("the element is cut")
-    return data[at], content, content + length
