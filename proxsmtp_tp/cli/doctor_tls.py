@@ -20,14 +20,7 @@ from proxsmtp_tp.gateway.doctor.findings import Finding, unseen
 from proxsmtp_tp.net.tls_resolver import RESOLV_CONF, Resolver, local_nameservers
 from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, ca_files, open_ca, read_own
 from proxsmtp_tp.service.privileges import groups_of
-from proxsmtp_tp.service.tls_keys import (
-    CA_SOON,
-    OWN_SOON,
-    load_libraries,
-    needs_ca,
-    needs_resolver,
-    terminates,
-)
+from proxsmtp_tp.service.tls_keys import CA_SOON, OWN_SOON, load_libraries, needs_ca
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -49,12 +42,12 @@ def examine(path: str, settings: Settings, resolv_conf: Path = RESOLV_CONF) -> I
         yield Finding("CAs of servers", False, str(error))
     else:
         yield Finding("CAs of servers", True, settings.upstream_ca_file or "those of the system")
-    if terminates(settings):
+    if settings.terminates_tls:
         yield from _own(settings)
     if needs_ca(settings):
         for files in ca_files(settings, directory_of(path, settings)):
             yield _ca(files, owners_of(path, settings))
-    if needs_resolver(settings):
+    if settings.needs_resolver:
         yield _resolver(local_nameservers(resolv_conf))
 
 

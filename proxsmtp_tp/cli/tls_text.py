@@ -44,7 +44,7 @@ def in_force(settings: Settings) -> list[str]:
     lines += [f"TLS to the server {number}: {rule}" for number, rule in enumerate(settings.upstream_tls, 1)]
     if not settings.upstream_tls:
         lines.append("TLS to the server: may, and encrypt for clients with TLS")
-    if any(rule.action is TlsAction.TERMINATE for rule in settings.tls):
+    if settings.terminates_tls:
         records = "TLS to a server with TLSA records for the client's server name"
         own = ", and terminate where they name its TlsCertificate" if settings.tls_certificate else ""
         lines.append(f"{records}: {settings.tls_dane.value} (TlsDane){own}")

@@ -13,7 +13,7 @@ from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
 from proxsmtp_tp.config.filter_lines import FilterLine  # noqa: TC001  (fields of Settings are read at run time)
 from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockDuration, LockReply, RateLimit
 from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair  # noqa: TC001  (fields are read at run time)
-from proxsmtp_tp.config.tls_lines import TlsRule, UpstreamRule  # noqa: TC001  (fields are read at run time)
+from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel, TlsRule, UpstreamRule
 
 Network = IPv4Network | IPv6Network
 
@@ -259,6 +259,22 @@ class Settings:
     def filtered(self) -> bool:
         """Whether filters judge messages: a chain, or FilterCommand. FilterType reject judges none."""
         return bool(self.filter) or (self.filter_command is not None and self.filter_type is not FilterType.REJECT)
+
+    @property
+    def terminates_tls(self) -> bool:
+        """Whether there is TLS with clients: a Tls line says terminate."""
+        return any(rule.action is TlsAction.TERMINATE for rule in self.tls)
+
+    @property
+    def asks_for_names(self) -> bool:
+        """Whether TLSA records are asked for the server name in each client's hello (TlsDane)."""
+        return self.terminates_tls and self.tls_dane is not TlsDane.TERMINATE
+
+    @property
+    def needs_resolver(self) -> bool:
+        """Whether TLSA records are asked for at all: by TlsDane, or by the level dane of UpstreamTls."""
+        level_dane = any(rule.level is TlsLevel.DANE for rule in self.upstream_tls)
+        return self.asks_for_names or (bool(self.tls) and level_dane)
 
     @property
     def filter_seconds(self) -> float:

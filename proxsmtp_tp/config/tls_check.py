@@ -61,7 +61,7 @@ def tls_warnings(settings: Settings) -> Iterator[Finding]:
     for first, later in _pairs(rules):
         if _covers(first, later):
             yield "tls", f"Tls: {later}: never used, because `{first}` is first"
-    if rules and not any(rule.action is TlsAction.TERMINATE for rule in rules):
+    if rules and not settings.terminates_tls:
         for field, name in _OF_TERMINATE.items():
             if getattr(settings, field):
                 yield field, f"{name}: never used: no Tls line says terminate"

@@ -10,8 +10,7 @@ from proxsmtp_tp.certificates import names
 from proxsmtp_tp.certificates.examining import Finding, examine, examine_dane
 from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError
 from proxsmtp_tp.certificates.pem import der_chain
-from proxsmtp_tp.config.settings import TlsDane
-from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel
+from proxsmtp_tp.config.tls_lines import TlsLevel
 from proxsmtp_tp.net.handshake_limits import HandshakeLimits
 from proxsmtp_tp.net.tls_certificates import Certificates
 from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts, server_context
@@ -125,16 +124,13 @@ def make_worker_tls(settings: Settings, keys: WorkerKeys) -> WorkerTls | None:
     except PathCheckError as error:  # the file has been changed since it was checked
         log.error("no server can be verified: %s", error)  # noqa: TRY400  (the text says all)
         anchors = None
-    dane = any(rule.level is TlsLevel.DANE for rule in settings.upstream_tls)
-    terminates = any(rule.action is TlsAction.TERMINATE for rule in settings.tls)
-    asks = terminates and settings.tls_dane is not TlsDane.TERMINATE
-    servers = local_nameservers() if dane or asks else ()
+    servers = local_nameservers() if settings.needs_resolver else ()
     return WorkerTls(
         Certificates(keys, ClientContextMaker()),
         anchors,
         HandshakeLimits(settings.tls_handshakes, settings.tls_client_handshakes),
         Resolver(servers) if servers else None,
-        asks_for_names=asks,
+        asks_for_names=settings.asks_for_names,
     )
 
 

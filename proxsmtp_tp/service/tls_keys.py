@@ -19,8 +19,6 @@ from proxsmtp_tp.certificates.libraries import MissingLibraryError, load
 from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError
 from proxsmtp_tp.certificates.pem import certificates_of, end_of
-from proxsmtp_tp.config.settings import TlsDane
-from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel
 from proxsmtp_tp.net.tls_certificates import WorkerKeys
 from proxsmtp_tp.net.tls_resolver import PURPOSE as RESOLVER_PURPOSE
 from proxsmtp_tp.service.key_files import (
@@ -56,20 +54,9 @@ CA_SOON: Final = 365 * DAY
 _CRYPTOGRAPHY: Final = ("x509", *(f"hazmat.primitives.{name}" for name in ("asymmetric.ec", "hashes", "serialization")))
 
 
-def terminates(settings: Settings) -> bool:
-    """Whether there is TLS with clients."""
-    return any(rule.action is TlsAction.TERMINATE for rule in settings.tls)
-
-
 def needs_ca(settings: Settings) -> bool:
     """Whether some server has no own certificate."""
-    return terminates(settings) and not any(not line.servers for line in settings.tls_certificate)
-
-
-def needs_resolver(settings: Settings) -> bool:
-    """Whether TLSA records are asked for."""
-    level_dane = any(rule.level is TlsLevel.DANE for rule in settings.upstream_tls)
-    return bool(settings.tls) and (level_dane or (terminates(settings) and settings.tls_dane is not TlsDane.TERMINATE))
+    return settings.terminates_tls and not any(not line.servers for line in settings.tls_certificate)
 
 
 def load_libraries(settings: Settings) -> None:
@@ -77,12 +64,12 @@ def load_libraries(settings: Settings) -> None:
 
     Raises MissingLibraryError; PathCheckError if UpstreamCaFile, or OpenSSL's library, cannot be used.
     """
-    if terminates(settings):
+    if settings.terminates_tls:
         for module in _CRYPTOGRAPHY:
             load(f"cryptography.{module}", "Tls: terminate")
     if settings.tls:
         Anchors(Path(settings.upstream_ca_file) if settings.upstream_ca_file else None)
-    if needs_resolver(settings):
+    if settings.needs_resolver:
         for module in ("message", "asyncquery", "flags", "rdatatype", "rcode", "exception", "rdtypes.ANY.TLSA"):
             load(f"dns.{module}", RESOLVER_PURPOSE)
 
@@ -101,7 +88,7 @@ class TlsKeys:
             load_libraries(settings)
         except (MissingLibraryError, PathCheckError) as error:
             raise KeyFileError(str(error)) from None
-        if terminates(settings):
+        if settings.terminates_tls:
             self._own = {line: read_own(line, self._groups, _now()) for line in settings.tls_certificate}
         if needs_ca(settings):
             files = ca_files(settings, kept)
@@ -122,7 +109,7 @@ class TlsKeys:
         if needs_ca(settings) and self.minting is None:
             raise KeyFileError("Tls: terminate needs a CA, whose key is read when the daemon starts: restart it")
         own = {}
-        for line in settings.tls_certificate if terminates(settings) else ():
+        for line in settings.tls_certificate if settings.terminates_tls else ():
             try:
                 own[line] = read_own(line, self._groups, _now())
             except KeyFileError as error:
@@ -141,13 +128,13 @@ class TlsKeys:
     def due(self) -> float:
         """When `step` must be called next, on the monotonic clock."""
         minting = self.minting.due() if self.minting is not None else float("inf")
-        return min(minting, self._look_at if terminates(self._settings) else float("inf"))
+        return min(minting, self._look_at if self._settings.terminates_tls else float("inf"))
 
     def step(self, close_others: Callable[[], None]) -> None:
         """Start the minting process if it does not run; once a day, look what expires."""
         if self.minting is not None:
             self.minting.step(close_others)
-        if terminates(self._settings) and time.monotonic() >= self._look_at:
+        if self._settings.terminates_tls and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + DAY
             for path, day, what in expiring(self._settings, self._kept, time.time()):
                 log.warning("%s expires on %s: %s", path, day, what)
@@ -173,7 +160,7 @@ def _now() -> dt.datetime:
 
 def ends(settings: Settings, kept: Path) -> Iterator[tuple[Path, float, bool]]:
     """The certificates in use whose files can be read: file, end in seconds since the epoch, whether it is a CA."""
-    if not terminates(settings):
+    if not settings.terminates_tls:
         return
     for line in settings.tls_certificate:
         yield from _end(line.files.certificate, kept, False)
@@ -206,7 +193,7 @@ def problems(settings: Settings, groups: Collection[int], owners: Collection[int
     except (MissingLibraryError, PathCheckError) as error:
         yield str(error)
         return
-    for line in settings.tls_certificate if terminates(settings) else ():
+    for line in settings.tls_certificate if settings.terminates_tls else ():
         try:
             read_own(line, groups, _now())
         except NotReadableError:

@@ -22,7 +22,6 @@ from proxsmtp_tp.service.tls_keys import (
     expiring,
     load_libraries,
     needs_ca,
-    needs_resolver,
     prepare_cas,
     problems,
 )
@@ -195,11 +194,11 @@ def test_who_needs_what(own: Own) -> None:
     dane = (UpstreamRule(TlsLevel.DANE),)
     assert [needs_ca(s) for s in (Settings(), TERMINATE, own.settings)] == [False, True, False]
     passing = Settings(tls=(TlsRule(TlsAction.PASS),))
-    assert not needs_resolver(Settings())
-    assert not needs_resolver(passing)
-    assert needs_resolver(replace(passing, upstream_tls=dane))
-    assert needs_resolver(TERMINATE)
-    assert not needs_resolver(replace(TERMINATE, tls_dane=TlsDane.TERMINATE))
+    assert not Settings().needs_resolver
+    assert not passing.needs_resolver
+    assert replace(passing, upstream_tls=dane).needs_resolver
+    assert TERMINATE.needs_resolver
+    assert not replace(TERMINATE, tls_dane=TlsDane.TERMINATE).needs_resolver
 
 
 @pytest.mark.parametrize(
