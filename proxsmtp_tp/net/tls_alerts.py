@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 from proxsmtp_tp.tls.facts import Side
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Alert(IntEnum):
@@ -115,17 +111,3 @@ def received_alert(reason: str) -> Alert | None:
 def alert_record(alert: Alert) -> bytes:
     """A fatal alert in clear, to be sent instead of a first flight: nothing is negotiated yet (RFC 8446 5.1)."""
     return bytes((21, 3, 3, 0, 2, 2, alert))
-
-
-MAIL_PROTOCOLS = (b"smtp",)
-"""The only ALPN names under which SMTP is spoken here."""
-
-
-def foreign_protocol(offered: Iterable[bytes]) -> bool:
-    """Whether a client offers protocols by ALPN, none of which is SMTP: it gets NO_APPLICATION_PROTOCOL.
-
-    Against ALPACA: a browser whose HTTPS was redirected to this server must not get an SMTP answer. The engine does not
-    see to this: with OpenSSL's default a handshake goes on without a common protocol. RFC 7301 section 3.2.
-    """
-    names = tuple(offered)
-    return bool(names) and not any(name in MAIL_PROTOCOLS for name in names)

@@ -14,7 +14,6 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxsmtp_tp.net.tls_alerts import MAIL_PROTOCOLS
 from proxsmtp_tp.net.tls_groups import limit_groups
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _client_settings() -> ssl.SSLContext:
     context.num_tickets = 0
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(_CLIENT_CIPHERS)
-    context.set_alpn_protocols([name.decode() for name in MAIL_PROTOCOLS])
+    context.set_alpn_protocols(["smtp"])  # a hello without it is refused before (`session.starttls.hello`)
     return context
 
 

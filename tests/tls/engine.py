@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.net.tls_alerts import Alert, alert_record, foreign_protocol
+from proxsmtp_tp.net.tls_alerts import Alert, alert_record
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
 from proxsmtp_tp.tls.client_hello import ClientHelloReader, NotTlsError
 from proxsmtp_tp.tls.facts import Side
@@ -108,12 +108,11 @@ class ClientLeg(Leg):
         try:
             hello = self._hello.feed(data)
         except NotTlsError as error:
-            self._refuse(Alert.UNEXPECTED_MESSAGE, error)
+            self.transport.write(alert_record(Alert.UNEXPECTED_MESSAGE))
+            self.transport.close()
+            self.seen.put_nowait(error)
             return
         if hello is None:
-            return
-        if foreign_protocol(hello.alpn):
-            self._refuse(Alert.NO_APPLICATION_PROTOCOL, hello.alpn)
             return
         context = self._contexts.get(self._certificate, hello.versions)
         self.stream = TlsStream(context, Side.CLIENT, hello.server_name)
@@ -123,11 +122,6 @@ class ClientLeg(Leg):
         super().got(plain)
         if plain:
             self.send(plain)
-
-    def _refuse(self, alert: Alert, why: object) -> None:
-        self.transport.write(alert_record(alert))
-        self.transport.close()
-        self.seen.put_nowait(why)
 
 
 class ServerLeg(Leg):

@@ -120,15 +120,6 @@ async def test_gnutls_that_does_not_trust_us() -> None:
         assert b"PKI verification of server certificate failed" in await client.rest()
 
 
-async def test_another_protocol_gets_its_alert() -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", "-alpn", "h2,http/1.1") as client,
-    ):
-        assert await (await ours.accepted()).next() == (b"h2", b"http/1.1")
-        assert b"alert number 120" in await client.rest()
-
-
 async def test_smtp_is_agreed_on() -> None:
     async with (
         listening(ClientContexts()) as ours,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.net.tls_alerts import Alert, alert_record, foreign_protocol, meaning, received_alert
+from proxsmtp_tp.net.tls_alerts import Alert, alert_record, meaning, received_alert
 from proxsmtp_tp.net.tls_contexts import server_context
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
 from proxsmtp_tp.tls.facts import Side
@@ -93,14 +93,6 @@ def test_alerts_of_our_own_are_understood() -> None:
         stream.receive(alert_record(Alert.NO_APPLICATION_PROTOCOL))
     assert failed.value.alert is Alert.NO_APPLICATION_PROTOCOL
     assert alert_record(Alert.NO_APPLICATION_PROTOCOL) == b"\x15\x03\x03\x00\x02\x02\x78"
-
-
-@pytest.mark.parametrize(
-    ("offered", "foreign"),
-    [((), False), ((b"smtp",), False), ((b"h2", b"smtp"), False), ((b"h2", b"http/1.1"), True), ((b"imap",), True)],
-)
-def test_protocols(offered: tuple[bytes, ...], foreign: bool) -> None:
-    assert foreign_protocol(offered) == foreign
 
 
 @given(st.text(max_size=60))
