@@ -37,7 +37,6 @@ handshake_limits      how many TLS handshakes run at once in a worker, and how m
 tls_stream            one TLS leg without I/O: bytes of the transport in, plain text out, and the reverse
 tls_contexts          the settings of the TLS engine for both legs; one context for each certificate
 tls_groups            key exchange by curves only, because of what finite fields cost
-tls_alerts            what a TLS alert means, and those that we send ourselves; pure
 watching              tries such a server again until it accepts connections
 tls_certificates      the certificate that a client sees: own ones, and those that the minting process makes
 tls_resolver          TLSA records of a server, from a resolver of this host that validates DNSSEC

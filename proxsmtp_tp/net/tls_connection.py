@@ -13,12 +13,12 @@ from proxsmtp_tp.certificates.libraries import MissingLibraryError
 from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.sides import ClientOwner, ServerOwner
-from proxsmtp_tp.net.tls_alerts import Alert, alert_record
 from proxsmtp_tp.net.tls_leg import Leg, Muted
 from proxsmtp_tp.net.tls_passing import Passing
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
 from proxsmtp_tp.net.tls_worker import certificate_names, hello_name
 from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.tls.alerts import Alert, alert_record
 from proxsmtp_tp.tls.client_hello import ClientHelloReader, NotTlsError
 from proxsmtp_tp.tls.facts import Side, Verified
 

@@ -28,7 +28,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, cast
 
-from proxsmtp_tp.net.tls_alerts import CERTIFICATE_REJECTED, Alert, meaning, received_alert
+from proxsmtp_tp.tls.alerts import CERTIFICATE_REJECTED, Alert, meaning, received_alert
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 
 RECORDS_PER_CALL = 64

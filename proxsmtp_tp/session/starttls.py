@@ -26,6 +26,7 @@ from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
+from proxsmtp_tp.tls.alerts import Alert
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 from proxsmtp_tp.tls.levels import Demand, TlsaState
 from proxsmtp_tp.tls.policy import TlsAction
@@ -36,17 +37,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.replies import Reply
 
-ACCESS_DENIED = 49
-"""The alert for a hello that the configuration refuses: RFC 8446 section 6.2."""
-
-INTERNAL_ERROR = 80
-"""The alert for a client that may try again: too many handshakes run (RFC 8446 section 6.2)."""
-
-NO_APPLICATION_PROTOCOL = 120
-"""The alert for a client that speaks other protocols only (RFC 7301 section 3.2): a browser, for example, that somebody
-has sent here, must not get our certificate for its own purposes (ALPACA)."""
-
 _SMTP = b"smtp"
+"""The protocol of mail in ALPN. A client that offers others only (RFC 7301 section 3.2), a browser, for example, that
+somebody has sent here, must not get our certificate for its own purposes (ALPACA)."""
 
 _BEHIND = counter("client", "undecided", "octets_behind")
 
@@ -223,7 +216,7 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
     if dane is TlsDane.REFUSE:
         text = f"TLS is refused: the server's name has TLSA records (TlsDane): sni={_name(d)}"
         d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counter("client", "refuse", "dane"))
-        d.effects.append(effects.RefuseTls(ACCESS_DENIED))
+        d.effects.append(effects.RefuseTls(Alert.ACCESS_DENIED))
         d.end(None)
     elif decision.action is TlsAction.PASS or dane is TlsDane.PASS:
         if dane is TlsDane.PASS:
@@ -233,7 +226,7 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
         d.tls.give_place_back()
         d.effects.append(effects.PassTls())
     elif decision.action is TlsAction.TERMINATE and event.hello.alpn and _SMTP not in event.hello.alpn:
-        d.effects.append(effects.RefuseTls(NO_APPLICATION_PROTOCOL))
+        d.effects.append(effects.RefuseTls(Alert.NO_APPLICATION_PROTOCOL))
         _fails(d, "the client's TLS is for another protocol (ALPN)", counter("client", "terminate", "other_protocol"))
     elif decision.action is TlsAction.TERMINATE:
         d.tls.action = "terminate"
@@ -241,7 +234,7 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
     else:
         text = f"TLS is refused by the server name (Tls: {decision.rule}): sni={_name(d)}"
         d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counter("client", "refuse", "name"))
-        d.effects.append(effects.RefuseTls(ACCESS_DENIED))
+        d.effects.append(effects.RefuseTls(Alert.ACCESS_DENIED))
         d.end(None)
 
 

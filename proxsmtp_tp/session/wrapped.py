@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects
 from proxsmtp_tp.session.measuring import tls as counter
-from proxsmtp_tp.session.starttls import ACCESS_DENIED, INTERNAL_ERROR
 from proxsmtp_tp.session.state import Phase
+from proxsmtp_tp.tls.alerts import Alert
 from proxsmtp_tp.tls.policy import TlsAction
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def begin(d: Dialogue) -> None:
     elif certain is not None and certain.action in {TlsAction.REFUSE, TlsAction.STRIP}:
         counts = counter("client", "refuse", "address")
         d.log(f"{where}: TLS from the first octet is refused (Tls: {certain.rule})", logging.WARNING, counts)
-        d.effects.append(effects.RefuseTls(ACCESS_DENIED))
+        d.effects.append(effects.RefuseTls(Alert.ACCESS_DENIED))
         d.end(None)
     elif d.tls.place is not None and (busy := d.tls.place.begin()):
         counts = counter("client", "undecided", "busy")
         d.log(f"client={d.client}: TLS from the first octet is refused for now: {busy}", logging.WARNING, counts)
-        d.effects.append(effects.RefuseTls(INTERNAL_ERROR))
+        d.effects.append(effects.RefuseTls(Alert.INTERNAL_ERROR))  # it may try again (RFC 8446 section 6.2)
         d.end(None)

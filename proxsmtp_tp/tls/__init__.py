@@ -1,5 +1,6 @@
 """TLS as bytes and values: what can be decided without a TLS engine, sockets, DNS or a clock.
 
+alerts        TLS alerts (RFC 8446 section 6): what one of a peer means, and those that we send ourselves
 client_hello  the first message of a TLS client (RFC 8446 section 4.1.2): server name, ALPN, versions, ECH
 der           the elements of a certificate's encoding
 facts         what is known of TLS on one leg: for the log line and the environment of filters

@@ -1,4 +1,4 @@
-"""DER (ITU-T X.690), as far as a certificate needs it. Pure."""
+"""DER (ITU-T X.690), as far as a certificate needs it."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from proxsmtp_tp.net.tls_alerts import Alert, alert_record
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
+from proxsmtp_tp.tls.alerts import Alert, alert_record
 from proxsmtp_tp.tls.client_hello import ClientHelloReader, NotTlsError
 from proxsmtp_tp.tls.facts import Side
 from tests.unit.net.tls_legs import self_signed

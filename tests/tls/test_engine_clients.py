@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.net.tls_alerts import Alert
 from proxsmtp_tp.net.tls_contexts import ClientContexts
 from proxsmtp_tp.net.tls_stream import RECORDS_PER_CALL, SILENT_MAX, End, TlsStreamError
+from proxsmtp_tp.tls.alerts import Alert
 from tests.tls.engine import Program, listening, program
 from tests.unit.net.tls_legs import self_signed
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.net.tls_alerts import Alert
 from proxsmtp_tp.net.tls_contexts import server_context
 from proxsmtp_tp.net.tls_stream import End, TlsStreamError
+from proxsmtp_tp.tls.alerts import Alert
 from tests.tls.engine import Program, ServerLeg, connect, program
 from tests.unit.net.tls_legs import self_signed
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.net.tls_alerts import Alert
 from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts, client_context, server_context
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
+from proxsmtp_tp.tls.alerts import Alert
 from proxsmtp_tp.tls.facts import Side
 from tests.unit.net.tls_legs import CONTEXTS, TLS_1_2, TLS_1_3, VERSIONS, client_leg, self_signed, server_leg, shake
 

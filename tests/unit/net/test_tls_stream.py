@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxsmtp_tp.net.tls_alerts import Alert, alert_record
 from proxsmtp_tp.net.tls_contexts import load, server_context
 from proxsmtp_tp.net.tls_stream import (
     HANDSHAKE_OCTETS_MAX,
@@ -22,6 +21,7 @@ from proxsmtp_tp.net.tls_stream import (
     TlsStream,
     TlsStreamError,
 )
+from proxsmtp_tp.tls.alerts import Alert, alert_record
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 from tests.unit.net.tls_legs import TLS_1_2, TLS_1_3, client_leg, connected, receive_all, self_signed, server_leg, shake
 

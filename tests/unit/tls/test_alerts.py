@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.net.tls_alerts import Alert, alert_record, meaning, received_alert
 from proxsmtp_tp.net.tls_contexts import server_context
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
+from proxsmtp_tp.tls.alerts import Alert, alert_record, meaning, received_alert
 from proxsmtp_tp.tls.facts import Side
 from tests.unit.net.tls_legs import TLS_1_2, TLS_1_3, client_leg, self_signed, server_leg, shake
 

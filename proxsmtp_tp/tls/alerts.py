@@ -1,4 +1,4 @@
-"""TLS alerts: what one of a peer means, and those that we send before the engine runs (RFC 8446 section 6). Pure."""
+"""TLS alerts: what one of a peer means, and those that we send before the engine runs (RFC 8446 section 6)."""
 
 from __future__ import annotations
 
