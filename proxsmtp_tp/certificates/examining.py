@@ -32,11 +32,6 @@ class Finding:
     reason: str = ""
     names: tuple[str, ...] = ()
 
-    @property
-    def trusted(self) -> bool:
-        """Whether the client may get a certificate of the CA that it trusts."""
-        return self.verified in {Verified.NAME, Verified.DANE}
-
 
 def examine(chain: Sequence[bytes], wanted: Sequence[str], anchors: Anchors) -> Finding:
     """A chain (DER, the server's certificate first), by the CAs and the names: one of `wanted` must match.

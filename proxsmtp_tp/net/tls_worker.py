@@ -108,7 +108,7 @@ class WorkerTls:
         if not dane.bound or dane.state is not TlsaState.USABLE:
             return False
         own = self.certificates.own(server)
-        return own is None or not examine_dane(der_chain(own.chain), dane.names, dane.records).trusted
+        return own is None or not examine_dane(der_chain(own.chain), dane.names, dane.records).verified.proven
 
     async def look_up(self, name: str, port: int, server: str) -> Dane:
         """What DNS says of a server's name; never raises."""
@@ -143,5 +143,5 @@ def hello_name(client_name: str, rule: UpstreamRule) -> str:
 
 def certificate_names(client_name: str, finding: Finding) -> tuple[str, ...]:
     """The names of the certificate that the client gets: a name of its own wish only if the server has it, too."""
-    wished = not finding.trusted or bool(names.first_match(finding.names, (client_name,)))
+    wished = not finding.verified.proven or bool(names.first_match(finding.names, (client_name,)))
     return ((client_name,) if client_name and wished else ()) + finding.names

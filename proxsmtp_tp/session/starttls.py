@@ -27,7 +27,7 @@ from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.alerts import Alert
-from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
+from proxsmtp_tp.tls.facts import Side, TlsFacts
 from proxsmtp_tp.tls.levels import Demand, TlsaState
 from proxsmtp_tp.tls.policy import TlsAction
 
@@ -42,9 +42,6 @@ _SMTP = b"smtp"
 somebody has sent here, must not get our certificate for its own purposes (ALPACA)."""
 
 _BEHIND = counter("client", "undecided", "octets_behind")
-
-_KNOWN = frozenset({Verified.NAME, Verified.DANE})
-"""Somebody vouches that the server is the one that the client named."""
 
 
 # Before STARTTLS.
@@ -78,7 +75,7 @@ def tls_shown(d: Dialogue) -> TlsShown:
 
 def verified(d: Dialogue) -> bool:
     """Whether both legs have TLS, and the server is known by its certificate: then REQUIRETLS can be honoured."""
-    return d.tls.client is not None and d.tls.server is not None and d.tls.server.verified in _KNOWN
+    return d.tls.client is not None and d.tls.server is not None and d.tls.server.verified.proven
 
 
 # STARTTLS.
@@ -270,7 +267,7 @@ def _server_started(d: Dialogue, event: events.TlsStarted) -> None:
         why = "tlsa_unknown" if wanted.unknown else "unverified"
         _refuse_inside(d, outcome.refusal, outcome.reason, counter("server", "terminate", why, wanted.level))
     else:
-        d.effects.append(effects.StartClientTls(verified=facts.verified in _KNOWN))
+        d.effects.append(effects.StartClientTls(verified=facts.verified.proven))
 
 
 def failed(d: Dialogue, event: events.TlsFailed) -> None:

@@ -28,6 +28,11 @@ class Verified(Enum):
     DANE = "dane"
     """The certificate matches a TLSA record that DNSSEC secures (RFC 7672)."""
 
+    @property
+    def proven(self) -> bool:
+        """Whether the server is the one that was asked for: then a client may get a certificate of the trusted CA."""
+        return self in {Verified.NAME, Verified.DANE}
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFacts:

@@ -28,26 +28,26 @@ def test_a_certificate_of_a_trusted_ca_for_the_name(ca: Ca) -> None:
     found = examine([ca.leaf("mx.example.org", "mail.example.org")], ["mail.example.org"], ca.anchors)
     assert (found.verified, found.reason) == (Verified.NAME, "")
     assert found.names == ("mx.example.org", "mail.example.org")
-    assert found.trusted
+    assert found.verified.proven
 
 
 def test_a_certificate_of_another_ca(ca: Ca, other_ca: Ca) -> None:
     found = examine([other_ca.leaf("mx.example.org")], ["mx.example.org"], ca.anchors)
     assert (found.verified, found.reason) == (Verified.NO, "unable to get local issuer certificate")
-    assert not found.trusted
+    assert not found.verified.proven
 
 
 def test_a_certificate_for_another_name(ca: Ca) -> None:
     found = examine([ca.leaf("a.example", "b.example", "c.example", "d.example")], ["mx.example.org"], ca.anchors)
     assert found.verified is Verified.TRUSTED
     assert found.reason == "it is for a.example, b.example, c.example and 1 more, not for mx.example.org"
-    assert not found.trusted
+    assert not found.verified.proven
 
 
 def test_without_a_name_nothing_is_verified(ca: Ca) -> None:
     found = examine([ca.leaf("mx.example.org")], [], ca.anchors)
     assert found.verified is Verified.TRUSTED
-    assert not found.trusted
+    assert not found.verified.proven
 
 
 def test_an_expired_certificate(ca: Ca) -> None:
@@ -171,7 +171,7 @@ def test_dane_proves_only_the_names_of_its_records(ca: Ca, usage: int) -> None:
     leaf = ca.leaf("mx.attacker.example", "mx.bank.example")
     of_record = leaf if usage == 3 else ca.der
     found = examine_dane([leaf, ca.der], ["mx.attacker.example"], [record(usage, 1, of_record)])
-    assert found.trusted
+    assert found.verified.proven
     assert found.names == ("mx.attacker.example",)
 
 
