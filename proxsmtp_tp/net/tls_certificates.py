@@ -87,7 +87,7 @@ class Certificates:
         return len(self._kept)
 
     async def context(
-        self, server_names: tuple[str, ...], verified: bool, server_ip: str, port: int, versions: Collection[int] = ()
+        self, server_names: tuple[str, ...], verified: bool, server_ip: str, versions: Collection[int] = ()
     ) -> ssl.SSLContext:
         """The context for a client of this server; `versions`: of the client's hello. Raises CertificateError.
 
@@ -95,7 +95,6 @@ class Certificates:
         certificate is for it or the server is not `verified`, then the names of the server's certificate. `verified`
         decides which CA signs: True only for a server that is (`tls.facts.Verified.proven`).
         """
-        _ = port
         usable = _usable(server_names)  # an address is never verified, and never the name of a server that is
         wanted = Request(usable, verified) if usable else Request((_address(server_ip),), verified=False)
         material = self.own(server_ip) or await self._made(wanted)

@@ -216,9 +216,7 @@ class ConnectionTls:
             raise RuntimeError("TLS with a client that has sent no ClientHello")
         names = certificate_names(hello.server_name, self._finding)
         try:
-            context = await self._worker.certificates.context(
-                names, verified, owner.server_ip, owner.server_port, hello.versions
-            )
+            context = await self._worker.certificates.context(names, verified, owner.server_ip, hello.versions)
         except (CertificateError, MissingLibraryError) as error:
             if not owner.session.ended and owner.client is not None:
                 self._alert(Alert.INTERNAL_ERROR)

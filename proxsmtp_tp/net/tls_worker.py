@@ -37,7 +37,7 @@ class CertificateSource(Protocol):
     """Where the context of a client's leg comes from (`tls_certificates.Certificates`)."""
 
     async def context(
-        self, server_names: tuple[str, ...], verified: bool, server_ip: str, port: int, versions: Collection[int] = ()
+        self, server_names: tuple[str, ...], verified: bool, server_ip: str, versions: Collection[int] = ()
     ) -> ssl.SSLContext:
         """Raises CertificateError."""
 

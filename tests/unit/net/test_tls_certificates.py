@@ -80,7 +80,7 @@ def certificates(minting: socket.socket | None, *own: OwnCertificate, now: list[
 
 async def get(kept: Certificates, *names: str, verified: bool = True, server: str = "192.0.2.25") -> Material:
     """The material for a client of a server."""
-    return cast("Material", await kept.context(names, verified, server, 25))
+    return cast("Material", await kept.context(names, verified, server))
 
 
 def test_the_same_names_are_one_certificate_and_both_cas_are_two() -> None:

@@ -151,7 +151,7 @@ class FakeProxy:
         """The certificate (base64 of PEM) of the CA that clients trust, or why there is none."""
         certificates = Certificates(self.keys, lambda material, _: cast("ssl.SSLContext", material))
         try:
-            made = cast("Material", await certificates.context((name,), True, "192.0.2.1", 25))
+            made = cast("Material", await certificates.context((name,), True, "192.0.2.1"))
             said = base64.b64encode(made.chain).decode()
         except CertificateError as error:
             said = f"none: {error}"
