@@ -37,7 +37,8 @@ from typing import Any
 import uvloop
 
 from bench.throughput import BIN, free_port, running
-from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts
+from proxsmtp_tp.certificates.material import Material
+from proxsmtp_tp.net.tls_contexts import ClientContexts
 from proxsmtp_tp.net.tls_stream import TlsStream
 from proxsmtp_tp.tls.facts import Side
 
@@ -214,7 +215,7 @@ class Sink(asyncio.Protocol):
 
     contexts = ClientContexts()
 
-    def __init__(self, how: How, certificate: Certificate) -> None:
+    def __init__(self, how: How, certificate: Material) -> None:
         self._how = how
         self._certificate = certificate
         self._stream: TlsStream | None = None
@@ -287,7 +288,7 @@ class Sink(asyncio.Protocol):
 
 def serve(port: int, how: How, folder: Path) -> None:
     """The mail server, until it is ended."""
-    certificate = Certificate((folder / "chain.pem").read_bytes(), (folder / "key.pem").read_bytes())
+    certificate = Material((folder / "chain.pem").read_bytes(), (folder / "key.pem").read_bytes(), ends=0.0)
 
     async def main() -> None:
         server = await asyncio.get_running_loop().create_server(lambda: Sink(how, certificate), "127.0.0.1", port)

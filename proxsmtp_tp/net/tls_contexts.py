@@ -12,12 +12,14 @@ import os
 import ssl
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from proxsmtp_tp.net.tls_groups import limit_groups
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from proxsmtp_tp.certificates.material import Material
 
 CONTEXTS_MAX = 1024
 """Certificates that are kept loaded: about 25 KiB each. Loading one again takes less than a millisecond."""
@@ -37,13 +39,6 @@ level is 2).
 """
 
 
-class Certificate(NamedTuple):
-    """A certificate with its chain, and its key, both PEM; the key without passphrase."""
-
-    chain: bytes
-    key: bytes
-
-
 class ClientContexts:
     """Contexts for the legs to clients, where we are the TLS server; one for each certificate, at most `limit`.
 
@@ -52,9 +47,9 @@ class ClientContexts:
 
     def __init__(self, limit: int = CONTEXTS_MAX) -> None:
         self._limit = limit
-        self._contexts: OrderedDict[Certificate, ssl.SSLContext] = OrderedDict()
+        self._contexts: OrderedDict[Material, ssl.SSLContext] = OrderedDict()
 
-    def get(self, certificate: Certificate, versions: Collection[int]) -> ssl.SSLContext:
+    def get(self, certificate: Material, versions: Collection[int]) -> ssl.SSLContext:
         """`versions`: those of the ClientHello. ValueError: the certificate cannot be used; says why."""
         context = self._contexts.get(certificate)
         if context is None:
@@ -69,7 +64,7 @@ class ClientContexts:
         return len(self._contexts)
 
 
-def client_context(certificate: Certificate) -> ssl.SSLContext:
+def client_context(certificate: Material) -> ssl.SSLContext:
     """For legs to clients that know TLS 1.3. ValueError: the certificate cannot be used; says why."""
     context = _client_settings()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -104,7 +99,7 @@ def server_context(*, verify: bool, check_name: bool = False, ca_file: str = "")
     return context
 
 
-def load(context: ssl.SSLContext, certificate: Certificate) -> None:
+def load(context: ssl.SSLContext, certificate: Material) -> None:
     """Load certificate and key from memory. ValueError: it cannot be used; says why."""
     fd = os.memfd_create("certificate")  # the ssl module loads from files only; this one is never on a disk
     try:

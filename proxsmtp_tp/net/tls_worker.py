@@ -13,7 +13,7 @@ from proxsmtp_tp.certificates.pem import der_chain
 from proxsmtp_tp.config.tls_lines import TlsLevel
 from proxsmtp_tp.net.handshake_limits import HandshakeLimits
 from proxsmtp_tp.net.tls_certificates import Certificates
-from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts, server_context
+from proxsmtp_tp.net.tls_contexts import ClientContexts, server_context
 from proxsmtp_tp.net.tls_resolver import Dane, Resolver, local_nameservers
 from proxsmtp_tp.tls.facts import Verified
 from proxsmtp_tp.tls.levels import TlsaState
@@ -43,17 +43,6 @@ class CertificateSource(Protocol):
 
     def own(self, server: str) -> Material | None:
         """The own certificate (TlsCertificate) for a server."""
-
-
-class ClientContextMaker:
-    """Makes the contexts that `tls_certificates.Certificates` gives out; keeps them by certificate."""
-
-    def __init__(self) -> None:
-        self._contexts = ClientContexts()
-
-    def __call__(self, material: Material, versions: Collection[int]) -> ssl.SSLContext:
-        """ValueError: the certificate cannot be used; says why."""
-        return self._contexts.get(Certificate(material.chain, material.key), versions)
 
 
 class WorkerTls:
@@ -126,7 +115,7 @@ def make_worker_tls(settings: Settings, keys: WorkerKeys) -> WorkerTls | None:
         anchors = None
     servers = local_nameservers() if settings.needs_resolver else ()
     return WorkerTls(
-        Certificates(keys, ClientContextMaker()),
+        Certificates(keys, ClientContexts().get),
         anchors,
         HandshakeLimits(settings.tls_handshakes, settings.tls_client_handshakes),
         Resolver(servers) if servers else None,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts
+    from proxsmtp_tp.certificates.material import Material
+    from proxsmtp_tp.net.tls_contexts import ClientContexts
 
 PATIENCE = 60.0
 """Seconds for anything that does not come."""
@@ -95,7 +96,7 @@ class Leg(asyncio.Protocol):
 class ClientLeg(Leg):
     """A TLS server: reads the ClientHello first, then answers each line with itself."""
 
-    def __init__(self, contexts: ClientContexts, certificate: Certificate) -> None:
+    def __init__(self, contexts: ClientContexts, certificate: Material) -> None:
         super().__init__()
         self._contexts = contexts
         self._certificate = certificate
@@ -140,7 +141,7 @@ class ServerLeg(Leg):
 class Listening:
     """A TLS server of ours; `accepted` gives its connections in order."""
 
-    def __init__(self, contexts: ClientContexts, certificate: Certificate) -> None:
+    def __init__(self, contexts: ClientContexts, certificate: Material) -> None:
         self._contexts, self._certificate = contexts, certificate
         self._legs: asyncio.Queue[ClientLeg] = asyncio.Queue()
         self.port = 0
@@ -156,7 +157,7 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(contexts: ClientContexts, certificate: Certificate | None = None) -> AsyncIterator[Listening]:
+async def listening(contexts: ClientContexts, certificate: Material | None = None) -> AsyncIterator[Listening]:
     """On a free port of loopback."""
     owner = Listening(contexts, certificate or self_signed())
     server = await asyncio.get_running_loop().create_server(owner.make, "127.0.0.1", 0)

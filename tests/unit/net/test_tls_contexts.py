@@ -7,11 +7,12 @@ import ssl
 import subprocess
 import weakref
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts, client_context, server_context
+from proxsmtp_tp.net.tls_contexts import ClientContexts, client_context, server_context
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
 from proxsmtp_tp.tls.alerts import Alert
 from proxsmtp_tp.tls.facts import Side
@@ -165,9 +166,9 @@ def test_a_context_of_one_use_is_freed_with_its_stream() -> None:
 def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
     good, other = self_signed(), self_signed("other.example")
     with pytest.raises(ValueError, match="certificate and key cannot be used: KEY_VALUES_MISMATCH"):
-        client_context(Certificate(good.chain, other.key))
+        client_context(replace(good, key=other.key))
     with pytest.raises(ValueError, match="certificate and key cannot be used"):
-        client_context(Certificate(b"", b""))
+        client_context(replace(good, chain=b"", key=b""))
     secret = tmp_path / "secret.pem"
     (tmp_path / "key.pem").write_bytes(good.key)
     subprocess.run(
@@ -176,7 +177,7 @@ def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
         capture_output=True,
     )
     with pytest.raises(ValueError, match="the key has a passphrase: store it without one"):
-        client_context(Certificate(good.chain, secret.read_bytes()))
+        client_context(replace(good, key=secret.read_bytes()))
 
 
 def test_ca_files_that_cannot_be_used(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from proxsmtp_tp.certificates.material import Material
 from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 from proxsmtp_tp.net.tls_resolver import Dane
@@ -161,7 +160,7 @@ async def test_an_own_certificate_that_the_records_name_is_shown(
     """Then a client that compares them accepts it, and is judged; with another one TlsDane says what is done."""
     async with Mx() as mx, start_proxy(mx, filter_command="cat", tls_dane=dane, **TERMINATE) as harness:
         with_resolver(harness, records(right=True))
-        source(harness).own_material = Material(*self_signed(own), ends=0.0)
+        source(harness).own_material = self_signed(own)
         client, server = in_tls(*await asked(harness, mx), ca="mx.example")
         await asyncio.gather(client.shake(), server.shake())
         assert bool(source(harness).asked) == (own == "mx.example")

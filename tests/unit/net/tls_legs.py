@@ -8,7 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from proxsmtp_tp.net.tls_contexts import Certificate, ClientContexts, server_context
+from proxsmtp_tp.certificates.material import Material
+from proxsmtp_tp.net.tls_contexts import ClientContexts, server_context
 from proxsmtp_tp.net.tls_stream import TlsStream
 from proxsmtp_tp.tls.facts import Side
 
@@ -17,7 +18,7 @@ VERSIONS = {TLS_1_2: ssl.TLSVersion.TLSv1_2, TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
 
 @functools.cache
-def self_signed(name: str = "mx.example", key: str = "ec", bits: int = 2048) -> Certificate:
+def self_signed(name: str = "mx.example", key: str = "ec", bits: int = 2048) -> Material:
     """A certificate for this name, of its own key: `ec` (P-256) or `rsa`."""
     new_key = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if key == "ec" else [f"{key}:{bits}"]
     with tempfile.TemporaryDirectory() as directory:
@@ -25,13 +26,13 @@ def self_signed(name: str = "mx.example", key: str = "ec", bits: int = 2048) -> 
         wanted = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "2", "-nodes"]
         made = ["-newkey", *new_key, "-keyout", str(private), "-out", str(chain)]
         subprocess.run(["openssl", "req", "-x509", *wanted, *made], check=True, capture_output=True)
-        return Certificate(chain.read_bytes(), private.read_bytes())
+        return Material(chain.read_bytes(), private.read_bytes(), ends=0.0)
 
 
 CONTEXTS = ClientContexts()
 
 
-def client_leg(version: int = TLS_1_3, certificate: Certificate | None = None) -> TlsStream:
+def client_leg(version: int = TLS_1_3, certificate: Material | None = None) -> TlsStream:
     """Our leg to a client that knows this version at most."""
     return TlsStream(CONTEXTS.get(certificate or self_signed(), {version}), Side.CLIENT, "mx.example")
 
