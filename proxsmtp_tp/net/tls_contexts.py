@@ -28,14 +28,13 @@ _CLIENT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 from clients: forward secrecy, and no CBC (Lucky Thirteen). Exchange on Windows Server 2012 R2, out of
 support, has these only with an EC key: give it a TlsCertificate of that kind, or none.
 """
-_SERVER_CIPHERS = "HIGH:!aNULL:!eNULL:!MD5:!DSS:!PSK:!SRP:!kDHE"
+_SERVER_CIPHERS = "HIGH:!aNULL:!eNULL:!MD5:!DSS:!PSK:!SRP:!kDHE:@SECLEVEL=1"
 """TLS 1.2 to servers: a server with old ciphers is better than mail that cannot be sent. Never anonymous: then nothing
 is known. No DHE: the server chooses the prime, and with one of 10000 bit a handshake takes a second of our processor
 time (CVE-2002-20001), in which the worker serves nobody. Servers that have DHE without ECDHE have RSA, too.
-"""
-_UNVERIFIED = "@SECLEVEL=1"
-"""Where nobody verifies, a short key is no reason to refuse the server: keys of 1024 bit are still in use (Debian's
-level is 2).
+
+SECLEVEL: Debian has level 2. A key of 1024 bit, which mail servers still have, is no reason to refuse one that nobody
+verifies; `certificates.path_check` demands level 2.
 """
 
 
@@ -73,29 +72,18 @@ def client_context(certificate: Material) -> ssl.SSLContext:
     return context
 
 
-def server_context(*, verify: bool, check_name: bool = False, ca_file: str = "") -> ssl.SSLContext:
-    """For legs to servers, where we are the TLS client. One can serve all legs with the same demands.
+def server_context() -> ssl.SSLContext:
+    """For legs to servers, where we are the TLS client; one can serve all of them.
 
-    verify: the handshake fails unless a trusted CA signed the certificate. check_name: and unless it is for the
-    `server_name` of the stream. ca_file: the trusted CAs, PEM; "": those of the host (OpenSSL's default paths).
-    ValueError: the CA file cannot be used; says why.
+    The handshake proves nothing: who the server is, and whether that is enough, is decided after it
+    (`certificates.examining`), because the levels may and encrypt go on with any server.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _common(context)
     limit_groups(context)
-    context.check_hostname = verify and check_name
-    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST  # alike in all versions: 3.13 has stricter helpers
-    context.set_ciphers(_SERVER_CIPHERS if verify else f"{_SERVER_CIPHERS}:{_UNVERIFIED}")
-    if not verify:
-        return context
-    try:
-        if ca_file:
-            context.load_verify_locations(ca_file)
-        else:
-            context.set_default_verify_paths()
-    except (OSError, ssl.SSLError) as error:
-        raise ValueError(f"the CA file {ca_file} cannot be used: {error.strerror or error}") from error
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers(_SERVER_CIPHERS)
     return context
 
 

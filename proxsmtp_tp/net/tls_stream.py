@@ -110,8 +110,8 @@ class TlsStream:
     )
 
     def __init__(self, context: ssl.SSLContext, side: Side, server_name: str = "") -> None:
-        """`server_name`: for Side.SERVER the SNI, which is also the name that a context with `check_hostname` demands;
-        for Side.CLIENT the name in the client's hello, only for `facts`. "": none.
+        """`server_name`: for Side.SERVER the one in our hello; for Side.CLIENT that of the client's, only for `facts`.
+        "": none.
 
         TlsStreamError: the name cannot be sent.
         """
@@ -295,8 +295,6 @@ class TlsStream:
         reason = error.reason or _reason_in(error)
         if (alert := received_alert(reason)) is not None:
             return meaning(alert, self._side), alert
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"the certificate of the {self._side.value} is not accepted: {error.verify_message}", None
         return f"TLS with the {self._side.value} failed: {reason.lower().replace('_', ' ')}", None
 
 

@@ -64,8 +64,8 @@ class WorkerTls:
         self.asks_for_names = asks_for_names and resolver is not None
         self.certificates = certificates
         self.handshakes = handshakes
-        self.server_context = server_context(verify=False)
-        """For all legs to servers: the handshake asks for no proof, `examine` looks at the certificate behind it."""
+        self.server_context = server_context()
+        """For all legs to servers."""
         self._anchors = anchors
 
     def examine(self, chain: Sequence[bytes], name: str, rule: UpstreamRule, dane: Dane = NO_DANE) -> Finding:

@@ -109,7 +109,7 @@ def test_rsa_keys_work(version: int) -> None:
 
 
 def test_options() -> None:
-    for context in (server_context(verify=False), server_context(verify=True), client_context(self_signed())):
+    for context in (server_context(), client_context(self_signed())):
         assert context.options & ssl.OP_NO_RENEGOTIATION
         assert context.options & ssl.OP_NO_TICKET
         assert context.options & ssl.OP_NO_COMPRESSION
@@ -118,16 +118,15 @@ def test_options() -> None:
     used = client_leg(TLS_1_2)._tls.context.get_ciphers()
     assert {c["name"].partition("-")[0] for c in used if c["protocol"] == "TLSv1.2"} == {"ECDHE"}
     assert all(c["aead"] for c in used)
-    assert not any("NULL" in c["name"] or "ADH" in c["name"] for c in server_context(verify=False).get_ciphers())
+    assert not any("NULL" in c["name"] or "ADH" in c["name"] for c in server_context().get_ciphers())
 
 
 def test_no_server_chooses_how_long_our_key_exchange_takes() -> None:
     """DHE with a prime of 10000 bit keeps the worker busy for a second."""
-    for verify in (False, True):
-        names = [c["name"] for c in server_context(verify=verify).get_ciphers()]
-        assert not any(name.startswith(("DHE-", "EDH-", "ADH-")) for name in names)
-        assert "ECDHE-RSA-AES256-GCM-SHA384" in names
-        assert "AES256-GCM-SHA384" in names  # for servers without ECDHE
+    names = [c["name"] for c in server_context().get_ciphers()]
+    assert not any(name.startswith(("DHE-", "EDH-", "ADH-")) for name in names)
+    assert "ECDHE-RSA-AES256-GCM-SHA384" in names
+    assert "AES256-GCM-SHA384" in names  # for servers without ECDHE
 
 
 def test_each_certificate_is_loaded_once_and_the_oldest_is_forgotten() -> None:
@@ -178,12 +177,3 @@ def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="the key has a passphrase: store it without one"):
         client_context(replace(good, key=secret.read_bytes()))
-
-
-def test_ca_files_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the CA file /nowhere/ca.pem cannot be used: No such file or directory"):
-        server_context(verify=True, ca_file="/nowhere/ca.pem")
-    empty = tmp_path / "ca.pem"
-    empty.write_text("no certificate\n")
-    with pytest.raises(ValueError, match=r"the CA file .*ca.pem cannot be used: .*[Nn]o.certificate"):
-        server_context(verify=True, ca_file=str(empty))

@@ -20,7 +20,7 @@ from proxsmtp_tp.net.tls_contexts import ClientContexts, server_context
 from proxsmtp_tp.net.tls_stream import End, TlsStream, TlsStreamError
 from proxsmtp_tp.tls.facts import Side
 certificate = Material(*(part.encode() for part in sys.stdin.read().split("|")), ends=0.0)
-contexts, towards_servers = ClientContexts(), server_context(verify=False)
+contexts, towards_servers = ClientContexts(), server_context()
 version, pairs = int(sys.argv[1]), int(sys.argv[2])
 if version == 0x303:
     towards_servers.maximum_version = towards_servers.minimum_version

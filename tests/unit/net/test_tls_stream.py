@@ -165,7 +165,7 @@ def test_a_fin_at_any_octet_before_close_notify_is_a_truncation(version: int, at
 @BOTH
 def test_a_fin_is_a_truncation_where_openssl_would_call_it_clean(version: int) -> None:
     """Python before 3.11.3 sets this option in every context: a FIN then looks like close_notify."""
-    lenient = server_context(verify=False)
+    lenient = server_context()
     lenient.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     lenient.maximum_version = ssl.TLSVersion.TLSv1_2 if version == TLS_1_2 else ssl.TLSVersion.TLSv1_3
     client, server = client_leg(version), server_leg(context=lenient)
@@ -386,7 +386,7 @@ def test_facts_and_chain() -> None:
 @pytest.mark.parametrize("name", ["a..b", ".", "x" * 64 + ".example", "ü" * 64])
 def test_a_name_that_cannot_be_sent(name: str) -> None:
     with pytest.raises(TlsStreamError, match="cannot be sent as a server name"):
-        TlsStream(server_context(verify=False), Side.SERVER, name)
+        TlsStream(server_context(), Side.SERVER, name)
 
 
 # What is left of a leg that was given up.

@@ -40,7 +40,7 @@ def client_leg(version: int = TLS_1_3, certificate: Material | None = None) -> T
 @functools.cache
 def only(version: int) -> ssl.SSLContext:
     """The context of a peer that knows only this version."""
-    context = server_context(verify=False)
+    context = server_context()
     context.minimum_version = context.maximum_version = VERSIONS[version]
     return context
 

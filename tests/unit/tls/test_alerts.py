@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.net.tls_contexts import server_context
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
 from proxsmtp_tp.tls.alerts import Alert, alert_record, meaning, received_alert
 from proxsmtp_tp.tls.facts import Side
-from tests.unit.net.tls_legs import TLS_1_2, TLS_1_3, client_leg, self_signed, server_leg, shake
+from tests.unit.net.tls_legs import TLS_1_2, TLS_1_3, VERSIONS, client_leg, server_leg
 
 SENTENCES = [
     (Alert.UNKNOWN_CA, Side.CLIENT, "unknown CA: the client rejects our certificate"),
@@ -59,32 +58,19 @@ def test_an_alert_that_openssl_does_not_know_is_an_error_like_others() -> None:
 @pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
 def test_a_client_that_does_not_trust_our_ca(version: int) -> None:
     """The real thing: a client that verifies."""
-    context = server_context(verify=True, check_name=True)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2 if version == TLS_1_2 else ssl.TLSVersion.TLSv1_3
+    context = ssl.create_default_context()
+    context.maximum_version = VERSIONS[version]
     ours, theirs = client_leg(version), TlsStream(context, Side.SERVER, "mx.example")
     ours.receive(theirs.to_send())
     with pytest.raises(TlsStreamError) as bad:
         theirs.receive(ours.to_send())
-    assert bad.value.reason == "the certificate of the server is not accepted: self-signed certificate"
+    assert bad.value.reason == "TLS with the server failed: certificate verify failed"
     assert bad.value.alert is None
     assert not bad.value.certificate_rejected
     with pytest.raises(TlsStreamError) as failed:
         ours.receive(theirs.to_send())
     assert failed.value.reason == "unknown CA: the client rejects our certificate"
     assert failed.value.certificate_rejected
-
-
-def test_the_name_of_the_certificate_is_checked() -> None:
-    ours = client_leg()
-    context = server_context(verify=True, check_name=True)
-    context.load_verify_locations(cadata=self_signed().chain.decode())
-    theirs = TlsStream(context, Side.SERVER, "other.example")
-    ours.receive(theirs.to_send())
-    with pytest.raises(TlsStreamError, match=r"not accepted: Hostname mismatch, .*'other.example'"):
-        theirs.receive(ours.to_send())
-    ours, theirs = client_leg(), TlsStream(context, Side.SERVER, "mx.example")
-    shake(theirs, ours)
-    assert not theirs.handshaking
 
 
 def test_alerts_of_our_own_are_understood() -> None:
