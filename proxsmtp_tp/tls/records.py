@@ -36,11 +36,10 @@ class RecordError(Exception):
 class RecordChecker:
     """One direction of a connection; `side` sends the records. After an error nothing more may be fed.
 
-    `records` are complete ones, `octets` is everything that was fed. `application_records` are complete ones of
-    application data: in TLS 1.3 nearly all are called so, but before the handshake none.
+    `records` are complete ones, `octets` is everything that was fed.
     """
 
-    __slots__ = ("_first", "_header", "_left", "_side", "application_records", "octets", "records")
+    __slots__ = ("_first", "_header", "_left", "_side", "octets", "records")
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -51,13 +50,7 @@ class RecordChecker:
         self._first = True
         """No octet of the first fragment has come."""
         self.records = 0
-        self.application_records = 0
         self.octets = 0
-
-    @property
-    def inside_a_record(self) -> bool:
-        """Whether the last record is not complete: a connection that ends here was cut."""
-        return bool(self._header)
 
     def feed(self, data: bytes) -> None:
         """Take octets of the peer, in any segmentation. Raises RecordError."""
@@ -87,7 +80,6 @@ class RecordChecker:
         self._left -= taken
         if not self._left:
             self.records += 1
-            self.application_records += self._header[0] == _APPLICATION_DATA
             self._header = b""
         return at + taken
 
