@@ -12,25 +12,27 @@ import pytest
 from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
-from tests.unit.net.dialogue import DOT, MESSAGE, meet
+from tests.unit.net.dialogue import address, meet
 from tests.unit.net.proxy_harness import Mx, Peer, StartProxy, until
 from tests.unit.net.test_measuring import counted
-from tests.unit.net.tls_certificate import OneCertificate
-from tests.unit.net.tls_peers import READY, TlsPeer, asked, client_side, in_tls, server_side, terminated
+from tests.unit.net.tls_peers import (
+    READY,
+    TERMINATE,
+    TlsPeer,
+    asked,
+    client_side,
+    in_tls,
+    quit_cleanly,
+    send_one,
+    server_side,
+    source,
+    terminated,
+)
 
 if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import ProxyHarness
 
-TERMINATE: dict[str, Any] = {"tls": parse_tls("terminate")}
 PASS: dict[str, Any] = {"tls": parse_tls("pass")}
-
-
-def source(harness: ProxyHarness) -> OneCertificate:
-    """Where the certificates come from."""
-    assert harness.proxy.context.tls is not None
-    found = harness.proxy.context.tls.certificates
-    assert isinstance(found, OneCertificate)
-    return found
 
 
 def running(harness: ProxyHarness) -> int:
@@ -39,35 +41,12 @@ def running(harness: ProxyHarness) -> int:
     return harness.proxy.context.tls.handshakes.running
 
 
-async def send_one(client: Peer, server: Peer, text: str = DOT, heard: bytes = MESSAGE) -> None:
-    """One message by the filter."""
-    for command in ("MAIL FROM:<a@c.example>", "RCPT TO:<b@mx.example>"):
-        await client.say(command)
-        assert await server.line() == command.encode()
-        await server.say("250 ok")
-        assert await client.reply() == b"250 ok"
-    assert (await client.ask("DATA")).startswith(b"354")
-    await client.say(text)
-    assert await server.line() == b"DATA"
-    await server.say("354 go")
-    assert await server.text() == heard + b".\r\n"
-    await server.say("250 queued")
-    assert await client.reply() == b"250 queued"
-
-
 async def test_terminate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
         client, server = await terminated(harness, mx)
         await send_one(client, server)
         await send_one(client, server)
-        await client.say("QUIT")
-        assert await server.line() == b"QUIT"
-        await server.say("221 bye")
-        assert await client.reply() == b"221 bye"
-        assert await client.rest() == b""
-        assert client.goodbye
-        assert await server.rest() == b""
-        assert server.goodbye
+        await quit_cleanly(client, server)
     assert source(harness).asked == [(("mx.example", "mx.example"), True)]
     assert any("server_tls=TLSv1.3/verified, sni=mx.example" in line for line in caplog.messages)
 
@@ -188,11 +167,7 @@ async def test_the_end_within_a_message_is_never_the_end_of_it(half: bool, start
     """Attack 12."""
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
         client, server = await terminated(harness, mx)
-        for command in ("MAIL FROM:<a@c.example>", "RCPT TO:<b@mx.example>"):
-            await client.say(command)
-            assert await server.line() == command.encode()
-            await server.say("250 ok")
-            assert await client.reply() == b"250 ok"
+        await address(client, server)
         assert (await client.ask("DATA")).startswith(b"354")
         await client.say("Subject: cut\n\nhalf of a\n")
         if half:

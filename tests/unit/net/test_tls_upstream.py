@@ -15,12 +15,11 @@ from proxsmtp_tp.net.tls_resolver import Dane
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.levels import TlsaState
 from proxsmtp_tp.tls.tlsa import Tlsa, public_key_of
-from tests.unit.net.dialogue import meet
+from tests.unit.net.dialogue import meet, relayed
 from tests.unit.net.proxy_harness import Mx, Peer, ProxyHarness, StartProxy
 from tests.unit.net.test_measuring import counted
-from tests.unit.net.test_tls_sessions import TERMINATE, send_one, source
 from tests.unit.net.tls_legs import self_signed
-from tests.unit.net.tls_peers import READY, TlsPeer, asked, in_tls, server_side, terminated
+from tests.unit.net.tls_peers import READY, TERMINATE, TlsPeer, asked, in_tls, send_one, server_side, source, terminated
 
 
 class FakeResolver:
@@ -85,10 +84,7 @@ async def test_the_mail_of_a_client_in_clear_is_encrypted(action: str, start_pro
         assert await server.line() == b"MAIL FROM:<a@c.example>"
         await server.say("250 ok")
         assert await client.reply() == b"250 ok"
-        await client.say("RSET")
-        assert await server.line() == b"RSET"
-        await server.say("250 ok")
-        assert await client.reply() == b"250 ok"
+        await relayed(client, server, "RSET", "250 ok")
         await send_one(client, server)
         client.close()
         await harness.empty()

@@ -11,8 +11,7 @@ import pytest
 from proxsmtp_tp.config.tls_lines import parse_tls
 from tests.unit.net.proxy_harness import Mx, Peer, StartProxy
 from tests.unit.net.test_measuring import counted
-from tests.unit.net.test_tls_sessions import send_one, source
-from tests.unit.net.tls_peers import TlsPeer, client_side, in_tls, server_side
+from tests.unit.net.tls_peers import TlsPeer, client_side, in_tls, quit_cleanly, send_one, server_side, source
 
 if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import ProxyHarness
@@ -62,14 +61,7 @@ async def test_terminate(line: str, start_proxy: StartProxy, caplog: pytest.LogC
         client, server = await both(harness, mx)
         await greeted(client, server)
         await send_one(client, server)
-        await client.say("QUIT")
-        assert await server.line() == b"QUIT"
-        await server.say("221 bye")
-        assert await client.reply() == b"221 bye"
-        assert await client.rest() == b""
-        assert client.goodbye
-        assert await server.rest() == b""
-        assert server.goodbye
+        await quit_cleanly(client, server)
         await harness.empty()
         assert counted(harness)["tls_total"] == {"both terminate encrypt started": 1}
     assert source(harness).asked == [(("mx.example", "mx.example"), True)]

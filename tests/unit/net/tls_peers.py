@@ -8,16 +8,19 @@ import ssl
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.unit.net.dialogue import meet
+from proxsmtp_tp.config.tls_lines import parse_tls
+from tests.unit.net.dialogue import DOT, MESSAGE, address, meet, relayed
 from tests.unit.net.proxy_harness import PATIENCE, PIECE, Peer, wire
+from tests.unit.net.tls_certificate import OneCertificate
 from tests.unit.net.tls_legs import self_signed
 
 if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import Mx, ProxyHarness
 
 READY = "220 2.0.0 ready"
+TERMINATE: dict[str, Any] = {"tls": parse_tls("terminate")}
 
 
 class TlsPeer(Peer):
@@ -162,3 +165,31 @@ async def terminated(harness: ProxyHarness, mx: Mx, name: str | None = "mx.examp
     await server.say("250-mx\n250-AUTH PLAIN\n250 SIZE")
     assert await client.reply() == b"250-smtp.passthru\r\n250-AUTH PLAIN\r\n250 SIZE"
     return client, server
+
+
+async def send_one(client: Peer, server: Peer, text: str = DOT, heard: bytes = MESSAGE) -> None:
+    """One message by the filter."""
+    await address(client, server)
+    assert (await client.ask("DATA")).startswith(b"354")
+    await client.say(text)
+    assert await server.line() == b"DATA"
+    await server.say("354 go")
+    assert await server.text() == heard + b".\r\n"
+    await server.say("250 queued")
+    assert await client.reply() == b"250 queued"
+
+
+async def quit_cleanly(client: TlsPeer, server: TlsPeer) -> None:
+    """QUIT, and both sides get a close_notify."""
+    await relayed(client, server, "QUIT", "221 bye")
+    for peer in (client, server):
+        assert await peer.rest() == b""
+        assert peer.goodbye
+
+
+def source(harness: ProxyHarness) -> OneCertificate:
+    """Where the certificates come from."""
+    assert harness.proxy.context.tls is not None
+    found = harness.proxy.context.tls.certificates
+    assert isinstance(found, OneCertificate)
+    return found
