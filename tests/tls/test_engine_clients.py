@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,14 +11,34 @@ import pytest
 from proxsmtp_tp.net.tls_contexts import ClientContexts
 from proxsmtp_tp.net.tls_stream import RECORDS_PER_CALL, SILENT_MAX, End, TlsStreamError
 from proxsmtp_tp.tls.alerts import Alert
-from tests.tls.engine import Program, listening, program
+from tests.tls.engine import ClientLeg, Listening, Program, listening, program
 from tests.unit.net.tls_legs import self_signed
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from proxsmtp_tp.certificates.material import Material
 
 S_CLIENT = ("openssl", "s_client", "-servername", "mx.example", "-connect")
 VERSIONS = pytest.mark.parametrize("option", ["-tls1_2", "-tls1_3"])
+
+
+@asynccontextmanager
+async def s_client(*options: str, certificate: Material | None = None) -> AsyncIterator[tuple[Listening, Program]]:
+    """Our server, and a client that connects to it."""
+    async with (
+        listening(ClientContexts(), certificate) as ours,
+        program(*S_CLIENT, f"127.0.0.1:{ours.port}", *options) as client,
+    ):
+        yield ours, client
+
+
+async def echoed(client: Program, leg: ClientLeg, line: bytes = b"EHLO a") -> None:
+    """The client sends a line and gets it back."""
+    client.type(line + b"\n")
+    assert await leg.next() == line
+    await client.until(line)
 
 
 def trusted(directory: Path) -> str:
@@ -31,17 +51,12 @@ def trusted(directory: Path) -> str:
 @pytest.mark.parametrize("key", ["ec", "rsa"])
 @VERSIONS
 async def test_openssl_talks_with_us_and_closes(option: str, key: str) -> None:
-    async with (
-        listening(ClientContexts(), self_signed("mx.example", key)) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", option, "-quiet", "-no_ign_eof") as client,
-    ):
+    async with s_client(option, "-quiet", "-no_ign_eof", certificate=self_signed("mx.example", key)) as (ours, client):
         leg = await ours.accepted()
         facts = await leg.next()
         assert facts.version == ("TLSv1.2" if option == "-tls1_2" else "TLSv1.3")
         assert facts.server_name == "mx.example"
-        client.type(b"EHLO a\n")
-        assert await leg.next() == b"EHLO a"
-        await client.until(b"EHLO a")
+        await echoed(client, leg)
         client.end_of_input()
         assert await leg.next() is End.CLEAN
         await client.rest()
@@ -60,34 +75,24 @@ async def test_gnutls_talks_with_us_and_closes(priority: str, tmp_path: Path) ->
         leg = await ours.accepted()
         assert (await leg.next()).server_name == "mx.example"
         await client.until(b"Simple Client Mode:\n\n")
-        client.type(b"EHLO a\n")
-        assert await leg.next() == b"EHLO a"
-        await client.until(b"EHLO a")
+        await echoed(client, leg)
         client.end_of_input()
         assert await leg.next() is End.CLEAN
 
 
 @VERSIONS
 async def test_a_client_that_is_killed_has_truncated(option: str) -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", option, "-quiet") as client,
-    ):
+    async with s_client(option, "-quiet") as (ours, client):
         leg = await ours.accepted()
         await leg.next()
-        client.type(b"half a message\n")
-        assert await leg.next() == b"half a message"
-        await client.until(b"half a message")
+        await echoed(client, leg, b"half a message")
         client.kill()
         assert await leg.next() is End.TRUNCATED
 
 
 @VERSIONS
 async def test_a_client_that_does_not_trust_our_certificate(option: str) -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", option, "-verify_return_error"),
-    ):
+    async with s_client(option, "-verify_return_error") as (ours, _):
         error = await (await ours.accepted()).next()
         assert isinstance(error, TlsStreamError)
         assert error.reason == "unknown CA: the client rejects our certificate"
@@ -96,13 +101,8 @@ async def test_a_client_that_does_not_trust_our_certificate(option: str) -> None
 
 @VERSIONS
 async def test_a_client_that_trusts_our_certificate_but_not_its_name(option: str, tmp_path: Path) -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(
-            *S_CLIENT, f"127.0.0.1:{ours.port}", option, "-verify_return_error", "-CAfile", trusted(tmp_path),
-            "-verify_hostname", "other.example",
-        ),
-    ):  # fmt: skip
+    verified = "-verify_return_error", "-CAfile", trusted(tmp_path), "-verify_hostname", "other.example"
+    async with s_client(option, *verified) as (ours, _):
         error = await (await ours.accepted()).next()
         assert isinstance(error, TlsStreamError)
         assert error.certificate_rejected
@@ -121,18 +121,12 @@ async def test_gnutls_that_does_not_trust_us() -> None:
 
 
 async def test_smtp_is_agreed_on() -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", "-alpn", "h2,smtp") as client,
-    ):
+    async with s_client("-alpn", "h2,smtp") as (_, client):
         await client.until(b"ALPN protocol: smtp")
 
 
 async def test_tls_1_1_is_refused() -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0") as client,
-    ):
+    async with s_client("-tls1_1", "-cipher", "ALL:@SECLEVEL=0") as (ours, client):
         error = await (await ours.accepted()).next()
         assert isinstance(error, TlsStreamError)
         assert error.reason == "TLS with the client failed: unsupported protocol"
@@ -147,9 +141,7 @@ async def test_no_session_is_resumed(option: str, tmp_path: Path) -> None:
         arguments = (*S_CLIENT, f"127.0.0.1:{ours.port}", option)
         async with program(*arguments, "-sess_out", session) as first:
             await (leg := await ours.accepted()).next()
-            first.type(b"EHLO a\n")
-            assert await leg.next() == b"EHLO a"
-            await first.until(b"EHLO a")
+            await echoed(first, leg)
             with suppress(FileNotFoundError):
                 assert option == "-tls1_2" or not session.stat().st_size
             if option == "-tls1_3":
@@ -161,10 +153,7 @@ async def test_no_session_is_resumed(option: str, tmp_path: Path) -> None:
 
 
 async def test_renegotiation_is_refused() -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", "-tls1_2") as client,
-    ):
+    async with s_client("-tls1_2") as (ours, client):
         await (leg := await ours.accepted()).next()
         await client.until(b"Verify return code")
         client.type(b"R\n")
@@ -181,16 +170,11 @@ async def key_updates(client: Program, count: int) -> None:
 
 
 async def test_a_few_key_updates_are_answered_and_many_are_not() -> None:
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", "-tls1_3") as client,
-    ):
+    async with s_client("-tls1_3") as (ours, client):
         await (leg := await ours.accepted()).next()
         await client.until(b"Verify return code")
         await key_updates(client, 3)
-        client.type(b"EHLO a\n")
-        assert await leg.next() == b"EHLO a"
-        await client.until(b"EHLO a")
+        await echoed(client, leg)
         with suppress(AssertionError):
             await key_updates(client, SILENT_MAX + 1)
         error = await leg.next()
@@ -201,10 +185,7 @@ async def test_a_few_key_updates_are_answered_and_many_are_not() -> None:
 @VERSIONS
 async def test_many_small_records_take_many_turns(option: str) -> None:
     """A client that sends 8 KiB in records of 512 octets at most, many of them in one segment."""
-    async with (
-        listening(ClientContexts()) as ours,
-        program(*S_CLIENT, f"127.0.0.1:{ours.port}", option, "-quiet", "-max_send_frag", "512") as client,
-    ):
+    async with s_client(option, "-quiet", "-max_send_frag", "512") as (ours, client):
         await (leg := await ours.accepted()).next()
         text = (b"x" * 70 + b"\n") * 20000
         client.type(text)

@@ -28,18 +28,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def files(directory: Path, key: str = "ec") -> tuple[str, str]:
+def files(directory: Path, key: str = "ec", bits: int = 2048) -> tuple[str, str]:
     """Files of certificate and key."""
-    certificate = self_signed("mx.example", key)
+    certificate = self_signed("mx.example", key, bits)
     (directory / "chain.pem").write_bytes(certificate.chain)
     (directory / "key.pem").write_bytes(certificate.key)
     return str(directory / "chain.pem"), str(directory / "key.pem")
 
 
 @asynccontextmanager
-async def s_server(directory: Path, *options: str, key: str = "ec") -> AsyncIterator[tuple[Program, int]]:
+async def s_server(
+    directory: Path, *options: str, key: str = "ec", bits: int = 2048
+) -> AsyncIterator[tuple[Program, int]]:
     """It answers each line with the line reversed."""
-    chain, private = files(directory, key)
+    chain, private = files(directory, key, bits)
     port = free_port()
     async with program(
         "openssl", "s_server", "-rev", "-accept", f"127.0.0.1:{port}", "-cert", chain, "-key", private, *options
@@ -138,28 +140,11 @@ async def test_a_server_without_tls_1_2(tmp_path: Path) -> None:
         assert await leg.next() == "lost"
 
 
-async def test_a_short_key_is_taken(tmp_path: Path) -> None:
+@VERSIONS
+async def test_a_short_key_is_taken(option: str, tmp_path: Path) -> None:
     """RSA with 1024 bit: still found at mail servers."""
-    certificate = self_signed("mx.example", "rsa", 1024)
-    chain, key = str(tmp_path / "short.pem"), str(tmp_path / "short.key")
-    (tmp_path / "short.pem").write_bytes(certificate.chain)
-    (tmp_path / "short.key").write_bytes(certificate.key)
-    port = free_port()
-    async with program(
-        "openssl",
-        "s_server",
-        "-rev",
-        "-accept",
-        f"127.0.0.1:{port}",
-        "-cert",
-        chain,
-        "-key",
-        key,
-        "-cipher",
-        "DEFAULT:@SECLEVEL=0",
-    ) as server:
-        await server.until(b"ACCEPT\n")
+    async with s_server(tmp_path, option, "-cipher", "DEFAULT:@SECLEVEL=0", key="rsa", bits=1024) as (_, port):
         leg = await connect(port, server_context())
-        assert (await leg.next()).version == "TLSv1.3"
+        assert (await leg.next()).version == ("TLSv1.2" if option == "-tls1_2" else "TLSv1.3")
         leg.transport.abort()
         assert await leg.next() == "lost"
