@@ -28,20 +28,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def files(directory: Path, key: str = "ec", bits: int = 2048) -> tuple[str, str]:
+def files(directory: Path, key: str = "ec") -> tuple[str, str]:
     """Files of certificate and key."""
-    certificate = self_signed("mx.example", key, bits)
+    certificate = self_signed("mx.example", key)
     (directory / "chain.pem").write_bytes(certificate.chain)
     (directory / "key.pem").write_bytes(certificate.key)
     return str(directory / "chain.pem"), str(directory / "key.pem")
 
 
 @asynccontextmanager
-async def s_server(
-    directory: Path, *options: str, key: str = "ec", bits: int = 2048
-) -> AsyncIterator[tuple[Program, int]]:
+async def s_server(directory: Path, *options: str, key: str = "ec") -> AsyncIterator[tuple[Program, int]]:
     """It answers each line with the line reversed."""
-    chain, private = files(directory, key, bits)
+    chain, private = files(directory, key)
     port = free_port()
     async with program(
         "openssl", "s_server", "-rev", "-accept", f"127.0.0.1:{port}", "-cert", chain, "-key", private, *options
@@ -143,7 +141,7 @@ async def test_a_server_without_tls_1_2(tmp_path: Path) -> None:
 @VERSIONS
 async def test_a_short_key_is_taken(option: str, tmp_path: Path) -> None:
     """RSA with 1024 bit: still found at mail servers."""
-    async with s_server(tmp_path, option, "-cipher", "DEFAULT:@SECLEVEL=0", key="rsa", bits=1024) as (_, port):
+    async with s_server(tmp_path, option, "-cipher", "DEFAULT:@SECLEVEL=0", key="rsa:1024") as (_, port):
         leg = await connect(port, server_context())
         assert (await leg.next()).version == ("TLSv1.2" if option == "-tls1_2" else "TLSv1.3")
         leg.transport.abort()

@@ -17,14 +17,21 @@ TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 VERSIONS = {TLS_1_2: ssl.TLSVersion.TLSv1_2, TLS_1_3: ssl.TLSVersion.TLSv1_3}
 
 
+KEYS = {
+    "ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    "P-384": ["ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
+    "rsa": ["rsa:2048"],
+    "rsa:1024": ["rsa:1024"],
+}
+
+
 @functools.cache
-def self_signed(name: str = "mx.example", key: str = "ec", bits: int = 2048) -> Material:
-    """A certificate for this name, of its own key: `ec` (P-256) or `rsa`."""
-    new_key = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if key == "ec" else [f"{key}:{bits}"]
+def self_signed(name: str = "mx.example", key: str = "ec") -> Material:
+    """A certificate for this name, of its own key: one of KEYS."""
     with tempfile.TemporaryDirectory() as directory:
         chain, private = Path(directory, "chain.pem"), Path(directory, "key.pem")
         wanted = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "2", "-nodes"]
-        made = ["-newkey", *new_key, "-keyout", str(private), "-out", str(chain)]
+        made = ["-newkey", *KEYS[key], "-keyout", str(private), "-out", str(chain)]
         subprocess.run(["openssl", "req", "-x509", *wanted, *made], check=True, capture_output=True)
         return Material(chain.read_bytes(), private.read_bytes(), ends=0.0)
 
