@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress
+from proxsmtp_tp.config.settings import TlsDane
 from proxsmtp_tp.config.tls_lines import SUBMISSION_PORTS, TlsAction, TlsRule
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def tls_problems(settings: Settings) -> Iterator[Finding]:
     yield from _not_for_everybody(settings)
     yield from _strip_after_a_name(settings)
     yield from _strip_of_submission(settings)
+    yield from _pass_with_xclient(settings)
     if settings.tls_ca is not None and settings.tls_ca == settings.tls_untrusted_ca:
         yield "tls_untrusted_ca", "TlsUntrustedCa: the same as TlsCa: clients would trust servers that nobody verified"
 
@@ -113,6 +115,19 @@ def _strip_of_submission(settings: Settings) -> Iterator[Finding]:
             elif not rule.submission:
                 text = "people's passwords would cross the network in clear: write `strip submission` if you mean it"
                 yield "tls", f"Tls: {rule}: not on port {port}, which is for submission: {text}"
+
+
+def _pass_with_xclient(settings: Settings) -> Iterator[Finding]:
+    """Where TLS that passes begins with the first octet, XCLIENT cannot be sent."""
+    if not settings.x_client:
+        return
+    for port in settings.tls_wrapped:
+        text = f"not on port {port} of TlsWrapped with XClient: the server would take the client for this gateway"
+        for rule in _reachable(settings.tls, port):
+            if rule.action is TlsAction.PASS:
+                yield "tls", f"Tls: {rule}: {text}"
+            elif rule.action is TlsAction.TERMINATE and settings.tls_dane is TlsDane.PASS:
+                yield "tls", f"Tls: {rule}: {text}: write TlsDane: refuse, or TlsDane: terminate"
 
 
 def _reachable(rules: Sequence[TlsRule], port: int) -> Iterator[TlsRule]:

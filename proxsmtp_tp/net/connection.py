@@ -24,6 +24,7 @@ from proxsmtp_tp.net.measuring import FilterTimes, count_crash
 from proxsmtp_tp.net.opening import Opening
 from proxsmtp_tp.net.original_destination import endpoint
 from proxsmtp_tp.net.reporting import Reporting
+from proxsmtp_tp.net.serving import server_port
 from proxsmtp_tp.net.session_row import ShownSession
 from proxsmtp_tp.net.sides import reset, was_reset
 from proxsmtp_tp.net.tls_connection import ConnectionTls
@@ -78,6 +79,8 @@ class Connection:
             clock=rfc5322_date,
             trace=Trace(self.trace_id, self.loop.time),
         )
+        if context.settings.tls_wrapped:
+            self.session.expect_port(server_port(context.settings, sock))
         self.quiet = is_of_doctor(context.admission.switches, sock, self._peer, self.local_ip)
         self.metrics = context.unmeasured if self.quiet else context.metrics
         self._measured, self._words = self.session.measured, self.metrics.words
@@ -197,8 +200,12 @@ class Connection:
 
     def server_data(self, data: bytes) -> None:
         """Bytes from the server."""
-        self._upstream.answered()
+        self.server_speaks()
         self.feed(events.ServerData(data))
+
+    def server_speaks(self) -> None:
+        """The server has sent something: it is not this proxy."""
+        self._upstream.answered()
 
     def server_eof(self) -> None:
         """The server has closed its sending half: it can answer nothing more, so nothing more is sent to it."""

@@ -34,7 +34,7 @@ class HandshakeLimits:
     def take(self, client: str) -> str:
         """Take a place for a client; returns why there is none. Only for Place, which gives it back.
 
-        Then the client gets 454 4.7.0 to STARTTLS, and may try again (RFC 3207 section 4).
+        Then the client gets 421 4.7.0 to STARTTLS, and may connect again.
         """
         count = self._of.get(client, 0)
         if self._at_once and self._running >= self._at_once:

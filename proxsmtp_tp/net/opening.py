@@ -11,7 +11,6 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.dialling import DialError
 from proxsmtp_tp.net.original_destination import NoDestinationError
@@ -118,16 +117,11 @@ class Opening:
         except NoDestinationError as error:
             self._refuse(error)
             return
-        owner.perform(owner.session.check_limits(destination.ip, self._port(destination)))
+        owner.perform(owner.session.check_limits(destination.ip))
         if owner.session.ended:
             return
         self._dialling = self._context.loop.create_task(self._dial(destination), name=f"dial {owner.name}")
         self._dialling.add_done_callback(self._dialled)
-
-    def _port(self, destination: Endpoint) -> int:
-        """The server's port, as far as it is known before dialling; 0: a unix socket."""
-        configured = self._context.settings.out_address
-        return destination.port or (configured.port if isinstance(configured, InetAddress) else 0)
 
     async def _dial(self, destination: Endpoint) -> None:
         owner, context = self._owner, self._context

@@ -104,6 +104,12 @@ def own_name(sock: socket.socket) -> Endpoint:
     return endpoint(name)
 
 
+def dialled_port(sock: socket.socket) -> int:
+    """The port that the client dialled, also where its destination is refused. Raises OSError: the client is gone."""
+    own = own_name(sock)
+    return (before_redirect(sock, own) or own).port
+
+
 def _came_by_ipv4(sock: socket.socket) -> bool:
     """Whether a socket with a mapped name has an IPv4 client. The kernel drops IPv6 packets from a mapped address
     (ip6_rcv_core).

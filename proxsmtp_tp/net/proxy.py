@@ -26,7 +26,7 @@ from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.measuring import count_turned_away
 from proxsmtp_tp.net.refusals import Refusals
 from proxsmtp_tp.net.reporting import event_log
-from proxsmtp_tp.net.serving import session_options, turned_away
+from proxsmtp_tp.net.serving import server_port, session_options, turned_away
 from proxsmtp_tp.net.tracing import Tracing
 from proxsmtp_tp.net.watching import Watch
 from proxsmtp_tp.session import events
@@ -226,8 +226,11 @@ class Proxy:
             self._floods.too_many(client_of_address(client))
         answer = turned_away(full=full)
         count_turned_away(self.context.metrics, full=full)
+        settings = self.context.settings
+        in_clear = not settings.tls_wrapped or server_port(settings, sock) not in settings.tls_wrapped
         try:
-            sock.send(answer.wire)  # an empty send buffer has space for a line
+            if in_clear:
+                sock.send(answer.wire)  # an empty send buffer has space for a line
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it is gone already

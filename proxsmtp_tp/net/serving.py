@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.config.settings import FilterType
 from proxsmtp_tp.filters.reject import parse_reject
+from proxsmtp_tp.net.original_destination import dialled_port
 from proxsmtp_tp.session.options import options_of
 from proxsmtp_tp.smtp import answers
 
@@ -22,6 +25,16 @@ def is_served(settings: Settings, ip: str) -> bool:
         return True
     address = ipaddress.ip_address(ip)
     return any(address in network for network in settings.clients)
+
+
+def server_port(settings: Settings, client: socket.socket) -> int:
+    """The port that would be dialled for this client, whose socket it is; 0: a unix socket, or the client is gone."""
+    if not settings.transparent:
+        return settings.out_address.port if isinstance(settings.out_address, InetAddress) else 0
+    try:
+        return dialled_port(client) if client.family != socket.AF_UNIX else 0
+    except OSError:
+        return 0
 
 
 def turned_away(*, full: bool) -> Reply:

@@ -140,20 +140,19 @@ def simulate(settings: Settings, question: Question, limits: SimulatedLimits) ->
     client, server = question.client, question.server
     simulated = _SimulatedSession(Session(session_options(settings), client_ip=client, local_ip="", clock=lambda: DATE))
     session = simulated.session
+    session.expect_port(question.port)
     if not is_served(settings, client):
-        simulated.take(
-            "connection", session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients")
-        )
+        simulated.ends(session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
         return simulated.result
     if settings.transparent and (reason := why_refused(server)):
         refused = session.refuse(
             RefusedDestinationError.reply, f"original destination {server} is refused: it is {reason}"
         )
-        simulated.take("connection", refused)
+        simulated.ends(refused)
         return simulated.result
     session.use_limits(limits)
     session.use_bypass(lambda: question.bypassed)
-    begun = session.check_limits(server if settings.transparent else "", question.port)
+    begun = session.check_limits(server if settings.transparent else "")
     if not simulated.take("connection", begun) or simulated.silent():
         return simulated.result
     begun = session.feed(events.Connected(server, question.port))
@@ -194,6 +193,11 @@ class _SimulatedSession:
         for begun in [effect for effect in given if isinstance(effect, effects.StartServerTls)]:
             given += self.session.feed(events.TlsStarted(Side.SERVER, _certified(begun)))
         return given
+
+    def ends(self, given: list[Effect]) -> None:
+        """The connection ends before a server is dialled."""
+        if self.take("connection", given):
+            self.silent()
 
     def silent(self) -> bool:
         """Whether the connection has ended without a reply, as on a port of TlsWrapped."""

@@ -56,6 +56,9 @@ class TlsOwner(ClientOwner, ServerOwner, Protocol):
     def client_finishes(self) -> None:
         """The client has closed its sending half; nothing more is to be done about it."""
 
+    def server_speaks(self) -> None:
+        """The server has sent something that the session does not see."""
+
     def feed(self, event: events.Event) -> None:
         """Feed one event to the session."""
 
@@ -150,7 +153,8 @@ class ConnectionTls:
         owner.times.passing_begins(owner.loop.time())
         hello, self._hello = self._hello, None
         if hello is not None:
-            passing.client_data(hello.octets)
+            passing.client_data(hello.octets + self._behind)
+            self._behind = b""
 
     def start_server(self, effect: effects.StartServerTls) -> None:
         """TLS with the server, then look at its certificate."""

@@ -33,6 +33,9 @@ class PassingOwner(ClientOwner, ServerOwner, Protocol):
     def client_finishes(self) -> None:
         """The client has closed its sending half; nothing more is to be done about it."""
 
+    def server_speaks(self) -> None:
+        """The server has sent something that the session does not see."""
+
     def feed(self, event: events.Event) -> None:
         """Feed one event to the session."""
 
@@ -68,6 +71,7 @@ class Passing:
     @callback
     def server_data(self, data: bytes) -> None:
         """Octets of the server."""
+        self._owner.server_speaks()
         self._pass_on(self._from_server, data, self._client)
 
     def _pass_on(self, checker: RecordChecker, data: bytes, to: Any) -> None:

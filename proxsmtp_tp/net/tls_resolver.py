@@ -44,6 +44,8 @@ TTL_NONE: Final = 60.0
 _PORT: Final = 53
 
 Nameserver = tuple[str, int]
+_Key = tuple[str, int, int]
+"""Name, port and version of IP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ class _Kept:
     dane: Dane
     addresses: frozenset[str]
     until: float
+
+
+@dataclass(slots=True)
+class _Question:
+    """`waiting`: how many clients wait for the answer."""
+
+    task: asyncio.Task[_Kept]
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +117,8 @@ class Resolver:
         self._types = load("dns.rdatatype", PURPOSE)
         self._rcode = load("dns.rcode", PURPOSE)
         self._error = load("dns.exception", PURPOSE).DNSException
-        self._kept: OrderedDict[tuple[str, int, int], _Kept] = OrderedDict()
-        self._asked: dict[tuple[str, int, int], asyncio.Task[_Kept]] = {}
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._asked: dict[_Key, _Question] = {}
 
     def __len__(self) -> int:
         """How many names are kept."""
@@ -125,10 +135,7 @@ class Resolver:
         key = name.lower().removesuffix("."), port, address.version
         kept = self._kept.get(key)
         if kept is None or self._clock() >= kept.until:
-            if (task := self._asked.get(key)) is None:
-                task = self._asked[key] = asyncio.get_running_loop().create_task(self._find(*key))
-                task.add_done_callback(lambda _: self._asked.pop(key, None))
-            kept = await asyncio.shield(task)  # a client that leaves takes it from no other client
+            kept = await self._find_once(key)
         else:
             self._kept.move_to_end(key)
         return replace(kept.dane, bound=str(address) in kept.addresses)
@@ -139,6 +146,23 @@ class Resolver:
             return (await self._ask(".", "NS")).secure
         except _NoAnswerError:
             return False
+
+    async def _find_once(self, key: _Key) -> _Kept:
+        """Ask once for all who wait. When nobody waits any more, the question ends, and gives its socket back: clients
+        that come, say a name and leave cannot take all descriptors.
+        """
+        question = self._asked.get(key)
+        if question is None:
+            task = asyncio.get_running_loop().create_task(self._find(*key))
+            question = self._asked[key] = _Question(task)
+        question.waiting += 1
+        try:
+            return await asyncio.shield(question.task)  # a client that leaves takes it from no other client
+        finally:
+            question.waiting -= 1
+            if not question.waiting:
+                del self._asked[key]
+                question.task.cancel()
 
     async def _find(self, name: str, port: int, version: int) -> _Kept:
         kept = await self._found(name, port, version)

@@ -36,6 +36,7 @@ _REASONS: dict[bytes, str] = {
     answers.DESTINATION_REFUSED.wire: "refused",
     answers.TOO_MANY_OF_CLIENT.wire: "full",
     answers.TOO_MANY_CONNECTIONS.wire: "full",
+    answers.closing(answers.TLS_BUSY).wire: "full",
 }
 _BEGINNINGS = {b"421 4.4.1 ": "no_server", b"421 4.4.2 The server ends": "server", b"421 4.7.1 ": "limit"}
 """Reasons of our replies whose text differs from case to case: it names a server, a limit or a lock."""

@@ -170,14 +170,18 @@ class Session:
         """How STARTTLS takes a place for its handshakes; without this call they are not limited."""
         self._d.tls.place = place
 
-    def check_limits(self, server_ip: str, port: int = 0) -> list[Effect]:
+    def expect_port(self, port: int) -> None:
+        """The port of the server, before it is dialled: on one of TlsWrapped no reply is given in clear, not even a
+        refusal.
+        """
+        wrapped.expect(self._d, port)
+
+    def check_limits(self, server_ip: str) -> list[Effect]:
         """Before the server is dialled: end the connection if the client is locked or over a limit of connections.
 
-        `server_ip` is the original destination; "" where the configuration says where mail goes. `port` is the port
-        that will be dialled, if it is known: on one of TlsWrapped no reply is given in clear, not even a refusal.
+        `server_ip` is the original destination; "" where the configuration says where mail goes.
         """
         d = self._d
-        wrapped.expect(d, port)
         reply = limiting.at_greeting(d, server_ip)
         if reply is not None:
             d.server_gone = True

@@ -103,8 +103,10 @@ def command(d: Dialogue, said: Command) -> None:
         return
     if d.tls.place is not None and (busy := d.tls.place.begin()):
         counts = counter("client", "undecided", "busy")
-        d.log_once(b"TLS busy", f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING, counts)
-        raise SmtpError(answers.TLS_BUSY)
+        d.log(f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING, counts)
+        # With 454 many clients go on in clear, and whoever takes all places could bring that about.
+        d.end_after_replies = answers.closing(answers.TLS_BUSY)
+        return
     d.ask(PendingReply(Expect.STARTTLS, said.line))
 
 
@@ -323,7 +325,7 @@ def client_leaves(d: Dialogue) -> None:
 
 def _forget(d: Dialogue) -> None:
     """Forget all that was said in clear (RFC 3207 section 4.2); the server forgets it, too. Only counters of errors
-    stay.
+    and of our NOOPs stay.
     """
     d.new_transaction()
     d.lines, d.replies = LineBuffer(AUTH_LIMIT), ReplyReader()
@@ -331,7 +333,8 @@ def _forget(d: Dialogue) -> None:
     d.queued.clear()
     d.sync = False
     d.capabilities = Capabilities()
-    d.ours, d.removed = OwnCommands(), RemovedOffers()
+    noops, d.ours, d.removed = d.ours.noops, OwnCommands(), RemovedOffers()
+    d.ours.noops = noops  # the server counts them for the connection
     d.helo = b""
     d.ident_refused = d.authenticated = False
     d.login, d.login_exchange = NO_LOGIN, LoginExchange(b"")

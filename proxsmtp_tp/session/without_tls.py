@@ -49,7 +49,8 @@ def made_temporary(d: Dialogue, pending: PendingReply, reply: Reply) -> Reply:
     """The server's reply, or 451 if the server refuses for lack of the TLS or the login that the proxy has removed."""
     if reply.code < 500 or not d.removed.tls or pending.expect not in MADE_TEMPORARY:
         return reply
-    if reply.code in {530, 538} or _WANTS_TLS.search(reply.wire):
+    lacks_tls = d.tls.server is None  # UpstreamTls may have begun it for the server's leg
+    if lacks_tls and (reply.code in {530, 538} or _WANTS_TLS.search(reply.wire)):
         instead, lack = answers.SERVER_WANTS_TLS, "TLS"
     elif (
         d.removed.auth and not d.authenticated and pending.expect is not Expect.AUTH and _WANTS_LOGIN.search(reply.wire)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -176,6 +177,29 @@ def test_a_client_that_leaves_takes_the_answer_from_no_other(zones: Dns) -> None
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).state is TlsaState.USABLE
+
+    asyncio.run(run())
+
+
+def test_a_question_ends_when_nobody_waits_for_its_answer() -> None:
+    """A client that says a name, and leaves while the name's servers are silent, leaves no task and no socket."""
+
+    async def run() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            resolver = Resolver([silent.getsockname()])
+            waiting = [asyncio.ensure_future(resolver.look_up(f"m{n // 2}.example", 25, SERVER)) for n in range(20)]
+            await asyncio.sleep(0.1)
+            for one in waiting[::2]:
+                one.cancel()
+            await asyncio.sleep(0.1)
+            assert len(resolver._asked) == 10
+            for one in waiting[1::2]:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.sleep(0.1)
+            assert not resolver._asked
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(run())
 

@@ -93,8 +93,8 @@ TLS: tuple[Directive, ...] = (
         "TlsHandshakes",
         "tls_handshakes",
         values.integer(0, 100_000),
-        "How many TLS handshakes run at once in one worker; 0 means no limit. Above it STARTTLS gets 454, and a client"
-        " on a port of TlsWrapped an alert.",
+        "How many TLS handshakes run at once in one worker; 0 means no limit. Above it STARTTLS gets 421, and a client"
+        " on a port of TlsWrapped an alert: both connections end, so that nobody goes on in clear.",
         since="2.1",
     ),
     Directive(

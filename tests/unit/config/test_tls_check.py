@@ -35,6 +35,11 @@ def warnings(*lines: str) -> list[str]:
         ("TlsCa: /ca.pem", "TlsUntrustedCa: /other.pem", "Tls: terminate"),
         ("TlsWrapped: 465", "Tls: terminate"),
         ("RulePort: 587",),
+        ("XClient: on", "Tls: pass"),
+        ("XClient: on", "TlsWrapped: 465", "Tls: refuse"),
+        ("XClient: on", "TlsWrapped: 465", "Tls: refuse port=465", "Tls: pass"),
+        ("XClient: on", "TlsWrapped: 465", "Tls: terminate", "TlsDane: terminate"),
+        ("XClient: off", "TlsWrapped: 465", "Tls: pass"),
     ],
 )
 def test_nothing_to_say(lines: tuple[str, ...]) -> None:
@@ -70,6 +75,15 @@ def test_nothing_to_say(lines: tuple[str, ...]) -> None:
         (["OutAddress: 192.0.2.1:587", "Tls: strip"], "Tls: strip: not on port 587"),
         (["TlsWrapped: 465", "Tls: strip submission"], "Tls: strip submission: not on port 465: with TlsWrapped"),
         (["TlsWrapped: 2465", "Tls: strip"], "Tls: strip: not on port 2465: with TlsWrapped"),
+        (["XClient: on", "TlsWrapped: 465", "Tls: pass"], "Tls: pass: not on port 465 of TlsWrapped with XClient"),
+        (
+            ["XClient: on", "TlsWrapped: 465", "Tls: pass client=192.0.2.7", "Tls: refuse"],
+            "Tls: pass client=192.0.2.7: not on port 465 of TlsWrapped with XClient",
+        ),
+        (
+            ["XClient: on", "TlsWrapped: 465", "Tls: terminate"],
+            "Tls: terminate: not on port 465 of TlsWrapped with XClient",
+        ),
     ],
 )
 def test_problems(lines: list[str], problem: str) -> None:

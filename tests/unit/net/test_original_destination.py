@@ -8,12 +8,14 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from proxsmtp_tp.net import original_destination as module
 from proxsmtp_tp.net.original_destination import (
     Endpoint,
     NoDestinationError,
     RefusedDestinationError,
     decode_sockaddr_in,
     decode_sockaddr_in6,
+    dialled_port,
     endpoint,
     original_destination,
     own_name,
@@ -66,6 +68,14 @@ def test_a_direct_connection_has_none(accepted: socket.socket) -> None:
     port = accepted.getsockname()[1]
     with pytest.raises(NoDestinationError, match="has no original destination"):
         original_destination(accepted, frozenset({port}))
+
+
+def test_the_port_that_was_dialled_is_known_without_a_destination(
+    accepted: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dialled_port(accepted) == accepted.getsockname()[1]
+    monkeypatch.setattr(module, "before_redirect", lambda *_: Endpoint("198.51.100.25", 465))
+    assert dialled_port(accepted) == 465
 
 
 def test_a_connection_to_this_host_is_refused(accepted: socket.socket) -> None:

@@ -31,6 +31,7 @@ class Owner:
     def __init__(self) -> None:
         self.closing = False
         self.armed: list[Wait] = []
+        self.spoken = 0
         self.loop = self.times = self
 
     def time(self) -> float:
@@ -40,6 +41,10 @@ class Owner:
     def arm(self, wait: Wait, _now: float) -> None:
         """A deadline."""
         self.armed.append(wait)
+
+    def server_speaks(self) -> None:
+        """It is not this proxy."""
+        self.spoken += 1
 
     def feed(self, event: events.Event) -> None:
         """Nothing may end it."""

@@ -16,10 +16,11 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.levels import TlsaState
 from proxsmtp_tp.tls.tlsa import Tlsa, public_key_of
 from tests.unit.net.dialogue import meet, relayed
-from tests.unit.net.proxy_harness import Mx, Peer, ProxyHarness, StartProxy
+from tests.unit.net.proxy_harness import Mx, Peer, ProxyHarness, StartProxy, until
 from tests.unit.net.test_measuring import counted
 from tests.unit.net.tls_legs import self_signed
 from tests.unit.net.tls_peers import READY, TERMINATE, TlsPeer, asked, in_tls, send_one, server_side, source, terminated
+from tests.unit.tls import hellos
 
 
 class FakeResolver:
@@ -28,12 +29,15 @@ class FakeResolver:
     def __init__(self, dane: Dane) -> None:
         self.dane = dane
         self.asked: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def look_up(self, name: str, port: int, server: str) -> Dane:
         """`Resolver.look_up`."""
         assert port
         assert server == "127.0.0.1"
         self.asked.append(name)
+        await self.answers.wait()
         await asyncio.sleep(0)
         return self.dane
 
@@ -146,6 +150,22 @@ async def test_a_name_with_tlsa_records(dane: TlsDane, bound: bool, start_proxy:
             assert shaken == [False, True]  # our certificate is not the one that the client trusts
             assert source(harness).asked
         assert resolver.asked == ([] if dane is TlsDane.TERMINATE else ["mx.example"])
+
+
+async def test_what_comes_behind_the_hello_while_dns_is_asked_passes_too(start_proxy: StartProxy) -> None:
+    """Early data of a client that resumes its session with the server (RFC 8446 section 4.2.10)."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        resolver = with_resolver(harness, Dane(TlsaState.USABLE, (), (), bound=True))
+        resolver.answers.clear()
+        client, server = await asked(harness, mx)
+        hello = hellos.hello(hellos.server_name(b"mx.example"))
+        early = b"\x17\x03\x03\0\x05early"
+        await client.say(hello)
+        await until(lambda: resolver.asked, "DNS is asked")
+        await client.say(early)
+        await asyncio.sleep(0.1)
+        resolver.answers.set()
+        assert await server.text(early) == hello + early
 
 
 @pytest.mark.parametrize("dane", [TlsDane.PASS, TlsDane.REFUSE])

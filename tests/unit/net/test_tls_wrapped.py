@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.tls_lines import parse_tls
+from proxsmtp_tp.net.original_destination import Endpoint
 from tests.unit.net.proxy_harness import Mx, Peer, StartProxy
 from tests.unit.net.test_measuring import counted
 from tests.unit.net.tls_peers import TlsPeer, client_side, in_tls, quit_cleanly, send_one, server_side, source
@@ -91,6 +93,8 @@ async def test_pass(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -
         assert all(await asyncio.gather(client.shake(), server.shake()))
         await server.say(GREETING)
         assert await client.reply() == GREETING.encode()
+        ours, theirs = Endpoint(*server.sock.getpeername()), Endpoint(*server.sock.getsockname())
+        assert not harness.admission.is_upstream(ours, theirs)  # a client with these ends would be no loop
         await client.say("MAIL FROM:<a@x>")
         assert await server.line() == b"MAIL FROM:<a@x>"
         await client.say_goodbye()
@@ -146,6 +150,24 @@ async def test_a_server_that_is_not_there(start_proxy: StartProxy) -> None:
         nobody, settings = mx.address, wrapped(mx)
     async with start_proxy(nobody, **settings) as harness:
         assert await raw_rest(await harness.client()) == b""
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"clients": (ip_network("192.0.2.0/24"),)},
+        {"max_connections": 1},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+async def test_a_client_that_is_refused_gets_nothing_in_clear(refused: dict[str, Any], start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, **wrapped(mx) | refused) as harness:
+        client = await harness.client()
+        if "clients" not in refused:
+            await mx.accept()
+            harness.errors_expected = True  # MaxConnections is logged
+            client = await harness.client()
+        assert await raw_rest(client) == b""
 
 
 async def test_a_client_that_rejects_our_certificate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:

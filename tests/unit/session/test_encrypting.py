@@ -89,6 +89,15 @@ def test_a_server_that_is_silent_within_the_handshake_is_named() -> None:
     assert play << CloseServer(abort=True) << CloseClient()
 
 
+@pytest.mark.parametrize("wants", ["530 5.7.0 Authentication required", "554 5.7.1 a valid login is required, no SSL"])
+def test_a_server_with_tls_does_not_want_tls(wants: str) -> None:
+    """STARTTLS was removed for the client, but what this server wants is something else."""
+    play = introduced(options("strip", upstream=("encrypt",), auth_without_tls=True), "STARTTLS")
+    play = play >> C(MAIL) << server("STARTTLS") >> S(READY) << effects.StartServerTls("", RULE)
+    play = play >> tls(Side.SERVER) << server("EHLO client.example") >> S("250 mx") << server(MAIL)
+    assert play >> S(wants) << client(wants)
+
+
 def test_a_failed_handshake_ends_the_session() -> None:
     play = asked() >> events.TlsFailed(Side.SERVER, "handshake failure") << CloseServer(abort=True)
     assert play << client(answers.closing(answers.UPSTREAM_TLS_FAILED).wire) << CloseClient()

@@ -7,16 +7,18 @@ from dataclasses import replace
 import pytest
 
 from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
+from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.effects import CloseClient, CloseServer, PassTls, PeekClientHello, RefuseTls
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.state import Phase, Reason, Wait
+from proxsmtp_tp.session.timing import NOOPS_LIMIT
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.client_hello import ClientHello
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 from proxsmtp_tp.tls.levels import UpstreamPolicy
 from proxsmtp_tp.tls.policy import TlsPolicy
-from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
+from tests.unit.session.playbook import C, Playbook, S, client, fed, introduced, server
 
 READY = "220 2.0.0 Ready to start TLS"
 ANY = parse_upstream("may")[0]
@@ -135,6 +137,53 @@ def test_refuse_ends_the_session_of_a_client_that_asks() -> None:
         >> C("STARTTLS") << client(answers.TLS_REFUSED.wire) << server("QUIT") << CloseServer() << CloseClient()
     )  # fmt: skip
     assert any("refused (Tls: refuse)" in line for line in play.logged)
+
+
+def test_without_a_place_for_a_handshake_the_session_ends_and_nothing_goes_on_in_clear() -> None:
+    """After 454 Postfix with level may would send its mail in clear, and a server that wants TLS would return it."""
+
+    class Busy:
+        def begin(self) -> str:
+            return "too many"
+
+        def end(self) -> None:
+            """Nothing."""
+
+    play = offered()
+    play.session.use_handshakes(Busy())
+    assert (
+        play
+        >> C("STARTTLS") << client(answers.closing(answers.TLS_BUSY).wire)
+        << server("QUIT") << CloseServer() << CloseClient()
+    )  # fmt: skip
+
+
+def test_noops_of_ours_are_counted_over_starttls() -> None:
+    """Servers count commands of a connection that carry no mail (Exim), in clear and within TLS together."""
+    play = offered(options("terminate", filtered=True))
+    begun: list[events.Event] = [C("MAIL FROM:<a@x>"), S("250 ok"), C("RCPT TO:<b@y>"), S("250 ok"), C("DATA")]
+    kept: list[events.Event] = [events.KeepAlive(), S("250 ok")]
+    ended: list[events.Event] = [
+        C("text\n."),
+        events.FilterVerdict(Verdict(Action.REJECT, answers.FILTER_FAILED, "no")),
+        S("250 ok"),
+    ]
+    tls_begun: list[events.Event] = [
+        C("STARTTLS"),
+        S(READY),
+        hello(),
+        tls(Side.SERVER),
+        tls(Side.CLIENT),
+        C("EHLO c"),
+        S("250 mx"),
+    ]
+    story = [*begun, *kept * NOOPS_LIMIT, *ended, *tls_begun, *begun, *kept[:1]]
+    noops = 0
+    for event in story:
+        noops += fed(play.session, event).count(server("NOOP"))
+    assert noops == NOOPS_LIMIT
+    assert play.session._d.phase is Phase.DATA
+    assert play
 
 
 def test_refuse_lets_a_client_go_on_that_stays_in_clear() -> None:

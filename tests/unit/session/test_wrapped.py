@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given as examples
@@ -19,6 +20,9 @@ from proxsmtp_tp.tls.facts import Side, Verified
 from tests.unit.session.playbook import C, Playbook, S, client, fed, server
 from tests.unit.session.test_starttls import ANY, NAME, hello, options, tls
 from tests.unit.session.test_tls_outcomes import FOREIGN, Busy, outcomes
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.smtp.replies import Reply
 
 PORT = 465
 CONNECTED = events.Connected("198.51.100.25", PORT)
@@ -180,11 +184,32 @@ def test_a_client_that_left_meanwhile() -> None:
 def test_a_server_that_cannot_be_reached(port: int) -> None:
     """Also where no TLS has begun: the client reads TLS only."""
     play = Playbook(wrapped())
-    assert play.session.check_limits("198.51.100.25", port) == []
+    play.session.expect_port(port)
     play = play >> events.ConnectFailed("refused")
     if port != PORT:
         play = play << client(answers.unreachable("refused").wire)
     assert play << CloseClient()
+
+
+@pytest.mark.parametrize("port", [PORT, 25])
+@pytest.mark.parametrize("reply", [answers.CLIENT_NOT_SERVED, answers.NO_DESTINATION])
+def test_a_client_that_is_refused_before_its_server_is_dialled(reply: Reply, port: int) -> None:
+    play = Playbook(wrapped())
+    play.session.expect_port(port)
+    given = play.session.refuse(reply, "refused")
+    assert [effect.data for effect in given if isinstance(effect, effects.SendClient)] == [reply.wire] * (port != PORT)
+    assert any(isinstance(effect, CloseClient) for effect in given)
+    assert play
+
+
+@pytest.mark.parametrize("port", [PORT, 25])
+def test_a_worker_that_ends_before_the_server_is_there(port: int) -> None:
+    play = Playbook(wrapped())
+    play.session.expect_port(port)
+    play = play >> events.WindDown(Reason.STOP)
+    if port != PORT:
+        play = play << client(answers.SHUTTING_DOWN.wire)
+    assert play << CloseServer(abort=True) << CloseClient()
 
 
 def test_too_many_handshakes() -> None:
@@ -221,7 +246,7 @@ EVENTS = st.lists(
 @examples(EVENTS, st.sampled_from(["terminate", "pass", "refuse", "pass name=mx.example\nterminate"]))
 def test_nothing_is_said_in_clear_whatever_happens(story: list[events.Event], line: str) -> None:
     session = Session(wrapped(*line.split("\n")), client_ip="192.0.2.10", local_ip="", clock=str)
-    session.check_limits("198.51.100.25", PORT)
+    session.expect_port(PORT)
     begun = {Side.CLIENT: False, Side.SERVER: False}
     started: set[type] = set()
     for event in story:
