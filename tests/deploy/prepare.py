@@ -47,6 +47,8 @@ FIREWALLS = """
 apt-get install -q -y --no-install-recommends firewalld ufw nftables
 systemctl disable firewalld ufw
 """
+# Of pyproject.toml, for the role on Debian 12.
+EXTRAS = "iptables,tls"
 PACKAGES = cache() / "packages"
 NEXT_VERSION = f"{VERSION}.post1"
 # Installs, reads every configuration, and does not come up: what a rollback is for.
@@ -99,12 +101,12 @@ def make_wheels(wheels: Path, release: Path) -> None:
     depends = re.search(r"(?ms)^dependencies = \[.*(?=^\[dependency-groups\])", (TREE / "pyproject.toml").read_text())
     assert depends is not None
     others = [release.python for release in (DEBIAN_13, UBUNTU_24_04)]
-    known = hashlib.sha256(f"{depends[0]}{others}".encode()).hexdigest()
+    known = hashlib.sha256(f"{depends[0]}{others}{EXTRAS}".encode()).hexdigest()
     if not (wheels / known).exists():
         say("fetching the wheels of the dependencies")
         shutil.rmtree(wheels, ignore_errors=True)
         first = min(release.glob("*.whl"))
-        _pip("wheel", "--quiet", "--wheel-dir", str(wheels), f"{first}[iptables]")
+        _pip("wheel", "--quiet", "--wheel-dir", str(wheels), f"{first}[{EXTRAS}]")
         for python in others:
             binary = ("--python-version", python, "--only-binary=:all:")
             _pip("download", "--quiet", *binary, "--dest", str(wheels), str(first))

@@ -4,18 +4,28 @@ last one's machine. Upgrades are in test_role_upgrade.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
+from proxsmtp_tp.certificates.leaf import LeafKey, mint
+from proxsmtp_tp.certificates.pem import certificates_of
 from proxsmtp_tp.lab.gateway import changes
-from proxsmtp_tp.lab.network import SENDER_V4
+from proxsmtp_tp.lab.network import MX_V4, MX_V6, SENDER_V4
 from proxsmtp_tp.lab.scenario import GTUBE, Setup
 from proxsmtp_tp.service.privileges import CAP_NET_RAW
 from tests.deploy import acceptance
 from tests.deploy.load import load
 from tests.deploy.machines import Machines, variables
+from tests.unit.certificates.fixtures import Ca, make_ca
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -93,6 +103,87 @@ def test_a_changed_directive_is_taken_by_a_reload(machines: Machines) -> None:
     (answer,) = json.loads(machines.gateway.run("proxsmtp-tp", "status", "--json"))
     assert answer["max_connections"] == 77
     assert machines.gateway.run("systemctl", "show", "-P", "MainPID", UNIT) == master
+
+
+def test_keys_from_the_controller_and_cas_of_the_daemon(machines: Machines, tmp_path: Path) -> None:
+    """The first `Tls: terminate` restarts the daemon, which makes its CAs; a renewed certificate is a reload."""
+    ca = make_ca(tmp_path)
+    folder = "/etc/proxsmtp-tp/tls"
+    files = tls_files(ca)
+    told = variables(
+        tls=[f"pass server={MX_V4} name=none", "terminate"],
+        tls_dane="terminate",
+        tls_certificate=[f"{folder}/mx.pem {folder}/mx.key server={MX_V4}"],
+        tls_files=files,
+    )
+    with starttls_of_the_mx(machines, ca):
+        run = machines.play(**told)  # doctor finds nothing wrong
+        assert run.status == 0, run.output
+        assert "Restart daemons that cannot reload" in run.output
+        assert "PRIVATE KEY" not in run.output
+        said = machines.gateway.run("stat", "-c", "%n %a %U %G", folder, f"{folder}/mx.pem", f"{folder}/mx.key")
+        assert [line.split()[1:] for line in said.splitlines()] == [
+            [mode, "root", "proxsmtp-tp"] for mode in ("750", "640", "640")
+        ]
+        assert certificate_of(machines, MX_V4) in files[0]["content"]
+        exported = machines.gateway.run("proxsmtp-tp", "tls-ca", "export")
+        shown = machines.gateway.run("proxsmtp-tp", "tls-ca", "show")
+        assert "/var/lib/proxsmtp-tp/gateway/tls/ca.pem" in shown
+        assert exported == (machines.gateway.root / "var/lib/proxsmtp-tp/gateway/tls/ca.pem").read_text()
+        minted = certificate_of(machines, MX_V6)
+
+        told["tls_files"] = tls_files(ca)
+        run = machines.play(**told)
+        assert run.status == 0, run.output
+        changed = {task.partition(" : ")[2] for task in run.changes}
+        assert changed == {"Copy certificates and keys", "Reload the daemons"}
+        assert certificate_of(machines, MX_V4) in told["tls_files"][0]["content"]
+
+        # During an upgrade the second daemon has the CAs of the first one.
+        run = machines.play(**told | {"drain_time_out": 11})
+        assert run.status == 0, run.output
+        journal = machines.gateway.run("journalctl", "--output=cat", "--unit=proxsmtp-tp@gateway-next")
+        assert "Started" in journal
+        assert "made a CA" not in journal
+        assert issuer(certificate_of(machines, MX_V6)) == issuer(minted)
+        run = machines.play(**told | {"drain_time_out": 11})
+        assert (run.status, run.changes) == (0, []), run.output
+
+
+def tls_files(ca: Ca) -> list[dict[str, str]]:
+    """A new certificate of the MX, and its key."""
+    made = mint(ca.authority(), ("mx.example",), LeafKey(), dt.datetime.now(dt.UTC))
+    return [{"name": "mx.pem", "content": made.chain.decode()}, {"name": "mx.key", "content": made.key.decode()}]
+
+
+@contextmanager
+def starttls_of_the_mx(machines: Machines, ca: Ca) -> Iterator[None]:
+    """The MX offers STARTTLS, with a certificate that nobody trusts."""
+    chain = machines.mx.root / "etc/postfix/mx.pem"
+    chain.touch(0o600)
+    chain.write_text("".join(reversed([each["content"] for each in tls_files(ca)])))
+    machines.mx.run("postconf", "-e", "smtpd_tls_security_level=may", "smtpd_tls_chain_files=/etc/postfix/mx.pem")
+    machines.mx.run("postfix", "reload")
+    try:
+        yield
+    finally:
+        machines.mx.run("postconf", "-e", "smtpd_tls_security_level=none")
+        machines.mx.run("postfix", "reload")
+
+
+def certificate_of(machines: Machines, server: str) -> str:
+    """The certificate in PEM that the sender sees in a session with this server; nobody is verified."""
+    script = (
+        "import smtplib, ssl, sys; peer = smtplib.SMTP(sys.argv[1], 25, timeout=60);"
+        "peer._host = 'mx.example'; peer.starttls(context=ssl._create_unverified_context());"
+        "print(ssl.DER_cert_to_PEM_cert(peer.sock.getpeercert(True)), end=''); peer.quit()"
+    )
+    return machines.sender.run("python3", "-c", script, server)
+
+
+def issuer(pem: str) -> str:
+    """Who has signed it."""
+    return certificates_of(pem.encode(), "pem")[0].issuer.rfc4514_string()
 
 
 def test_the_rules_survive_the_firewall(machines: Machines) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from proxsmtp_tp.config.reader import parse_config
 from tests.deploy.machines import tool
 from tools.deb import TREE
@@ -64,6 +66,32 @@ def test_each_filter_has_a_line_in_their_order(tmp_path: Path) -> None:
     text = filled_in(tmp_path, "proxsmtpd.conf.j2", filter=CHAIN, rule_interface=["lan", "eth1"])
     assert chain(text) == CHAIN
     assert "RuleInterface: lan, eth1\n" in text
+
+
+def test_each_line_about_tls_is_a_line(tmp_path: Path) -> None:
+    """In their order: the first one that fits counts."""
+    given: dict[str, Any] = {
+        "tls": ["pass server=192.0.2.0/24,2001:db8::/32 name=*.bank.example", "terminate"],
+        "upstream_tls": ["verify server=198.51.100.25 match=mx.example,*.example", "may"],
+        "tls_certificate": ["/etc/proxsmtp-tp/keys/a.pem server=198.51.100.25", "/etc/proxsmtp-tp/keys/b.pem"],
+        "milter_macro": ["j mx.example", "daemon_name one, two"],
+        "tls_wrapped": [465, 2465],
+    }
+    text = filled_in(tmp_path, "proxsmtpd.conf.j2", **given)
+    settings = parse_config(text.encode(), "/etc/proxsmtp-tp/gateway.conf").settings
+    for name in ("tls", "upstream_tls", "tls_certificate"):
+        assert [str(line) for line in getattr(settings, name)] == given[name]
+    assert settings.milter_macro == (("j", "mx.example"), ("{daemon_name}", "one, two"))
+    assert settings.tls_wrapped == (465, 2465)
+
+
+@pytest.mark.parametrize("given", ["", "/srv/ca.pem"])
+def test_the_second_daemon_of_an_upgrade_has_the_cas_of_the_first(given: str, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"kept": "/var/lib/proxsmtp-tp/gateway/tls", "tls": ["terminate"], "tls_ca": given}
+    more["shared_cas"] = [{"directive": "TlsCa", "name": "ca", "given": given}]
+    settings = parse_config(filled_in(tmp_path, "proxsmtpd.conf.j2", **more).encode(), "/srv/a.conf").settings
+    ours = f"{more['kept']}/ca.pem {more['kept']}/ca.key"
+    assert str(settings.tls_ca) == (given or ours)
 
 
 def test_an_instance_has_its_own_chain(tmp_path: Path) -> None:
