@@ -116,6 +116,8 @@ def test_keys_from_the_controller_and_cas_of_the_daemon(machines: Machines, tmp_
         tls_certificate=[f"{folder}/mx.pem {folder}/mx.key server={MX_V4}"],
         tls_files=files,
     )
+    if not (machines.gateway.root / "etc/proxsmtp-tp/gateway.conf").exists():  # no test has run before
+        machines.play(**variables())
     with starttls_of_the_mx(machines, ca):
         run = machines.play(**told)  # doctor finds nothing wrong
         assert run.status == 0, run.output
@@ -146,8 +148,6 @@ def test_keys_from_the_controller_and_cas_of_the_daemon(machines: Machines, tmp_
         assert "Started" in journal
         assert "made a CA" not in journal
         assert issuer(certificate_of(machines, MX_V6)) == issuer(minted)
-        run = machines.play(**told | {"drain_time_out": 11})
-        assert (run.status, run.changes) == (0, []), run.output
 
 
 def tls_files(ca: Ca) -> list[dict[str, str]]:
@@ -183,7 +183,7 @@ def certificate_of(machines: Machines, server: str) -> str:
 
 def issuer(pem: str) -> str:
     """Who has signed it."""
-    return certificates_of(pem.encode(), "pem")[0].issuer.rfc4514_string()
+    return str(certificates_of(pem.encode(), "pem")[0].issuer.rfc4514_string())
 
 
 def test_the_rules_survive_the_firewall(machines: Machines) -> None:
