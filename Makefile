@@ -25,7 +25,7 @@ run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
 .PHONY: demo test test-mta test-deploy run-test-deploy prepare-deploy \
-	vagrant-test lint lint-deploy bench bench-filters format clean deb
+	vagrant-test lint lint-deploy bench bench-filters format clean deb compiled
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -119,6 +119,12 @@ lint-deploy: .venv/deploy
 format: .venv/installed
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
+
+# A copy of the tree with the compiled core, in build/compiled: `cd build/compiled && .venv/bin/python -m pytest ...`
+compiled:
+	@.ci/packages test
+	@$(MAKE) --no-print-directory .venv/installed
+	@$(BIN)/python -m tools.compiled
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

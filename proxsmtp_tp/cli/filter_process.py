@@ -13,6 +13,7 @@ import socket
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BufferedRWPair
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.reader import printable
@@ -23,7 +24,6 @@ from proxsmtp_tp.service.status import control_path, find_sockets, instance_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedRWPair
     from pathlib import Path
     from typing import NoReturn
 

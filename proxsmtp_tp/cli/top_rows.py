@@ -6,13 +6,11 @@ Of texts of peers only printable characters reach the terminal, and only as many
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from proxsmtp_tp.config.reader import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Row = dict[str, Any]
 Value = float | int | str

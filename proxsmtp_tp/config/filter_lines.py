@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from enum import Enum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress, parse_address, parse_port
@@ -13,7 +13,6 @@ from proxsmtp_tp.config.parsing import one_of, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Network, IPv6Network
 
 TIMEOUTS_LIMIT = 540.0
 """Seconds that all filters of a chain may take together: the client waits 10 minutes for the reply to its final dot

@@ -10,9 +10,9 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, parse_address
-from proxsmtp_tp.config.filter_lines import FilterLine  # noqa: TC001  (fields of Settings are read at run time)
+from proxsmtp_tp.config.filter_lines import FilterLine
 from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockDuration, LockReply, RateLimit
-from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair  # noqa: TC001  (fields are read at run time)
+from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel, TlsRule, UpstreamRule
 
 Network = IPv4Network | IPv6Network

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.tls_lines import networks_of, show_value
-
-if TYPE_CHECKING:
-    from proxsmtp_tp.config.tls_lines import Network
+from proxsmtp_tp.config.tls_lines import Network, networks_of, show_value
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Each kind has `parse` (raises ValueError with a text that says what to write ins
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,6 @@ from proxsmtp_tp.config.tls_files import parse_certificate, parse_key_pair
 from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from enum import Enum
 
     from proxsmtp_tp.config.addresses import Address

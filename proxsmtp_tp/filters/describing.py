@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from proxsmtp_tp.config.filter_lines import MemberType
+from proxsmtp_tp.config.filter_lines import FilterLine, MemberType
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.member import FilterFailedError
 from proxsmtp_tp.filters.parts import parts_of
@@ -17,7 +17,6 @@ from proxsmtp_tp.filters.types import TYPES
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.config.settings import Settings
 
 

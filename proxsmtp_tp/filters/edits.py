@@ -9,10 +9,9 @@ Addresses have no angle brackets; `<a@b>` is read as `a@b`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
-if TYPE_CHECKING:
-    from proxsmtp_tp.filters.mail import Text
+from proxsmtp_tp.filters.mail import Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.login import NO_LOGIN, Login
 from proxsmtp_tp.tls.facts import NO_TLS, Legs
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.verdict import Verdict
-    from proxsmtp_tp.smtp.envelope import Envelope
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,15 @@ from proxsmtp_tp.config.filter_lines import EditKind, Failure, Mode, Oversize
 from proxsmtp_tp.filters import editing, edits
 from proxsmtp_tp.filters.breaker import Breaker
 from proxsmtp_tp.filters.chain_endings import HEADER_TOO_LARGE, NOT_CHECKED, OVERSIZE, REPLIES, USUAL, ChainEnding
+from proxsmtp_tp.filters.edits import Edit
 from proxsmtp_tp.filters.fields import HeaderTooLargeError
+from proxsmtp_tp.filters.mail import Mail
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedError, PlacingMember
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 from proxsmtp_tp.filters.queueing import NoPlaceError, place
 from proxsmtp_tp.filters.stderr import LINE_LIMIT
 from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.telemetry.facts import FilterJudged
 from proxsmtp_tp.telemetry.quoting import quoted
 
@@ -27,12 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.config.filter_lines import FilterLine
-    from proxsmtp_tp.filters.edits import Edit
     from proxsmtp_tp.filters.interface import FilterRequest, PlaceOwner
     from proxsmtp_tp.filters.limit import ProcessLimit
-    from proxsmtp_tp.filters.mail import Mail, Text
+    from proxsmtp_tp.filters.mail import Text
     from proxsmtp_tp.filters.member import Member
-    from proxsmtp_tp.smtp.envelope import Envelope
 
 log = logging.getLogger(__name__)
 

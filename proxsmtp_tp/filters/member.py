@@ -12,13 +12,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxsmtp_tp.filters.edits import Edit
 from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.smtp.replies import Reply
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.filters.edits import Edit
     from proxsmtp_tp.filters.interface import FilterRequest, PlaceOwner
     from proxsmtp_tp.filters.mail import Mail
-    from proxsmtp_tp.smtp.replies import Reply
 
 
 class FilterFailedError(Exception):

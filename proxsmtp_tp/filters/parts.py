@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import FilterDefault
+from proxsmtp_tp.filters.limit import ProcessLimit
+from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
-    from proxsmtp_tp.filters.limit import ProcessLimit
-    from proxsmtp_tp.filters.spool_space import SpoolSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.chain import ChainRun
 from proxsmtp_tp.filters.run import CommandRun
-from proxsmtp_tp.filters.verdict import Action
+from proxsmtp_tp.filters.verdict import Action, Verdict
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.interface import Filter, FilterRequest
-    from proxsmtp_tp.filters.verdict import Verdict
 
 CHUNK = 64 * 1024
 """Octets that are written and read at a time, as by a connection."""

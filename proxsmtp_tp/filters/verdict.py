@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from proxsmtp_tp.smtp.envelope import Envelope
-    from proxsmtp_tp.smtp.replies import Reply
-    from proxsmtp_tp.telemetry.facts import FilterJudged
+from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.telemetry.facts import FilterJudged
 
 
 class Action(Enum):

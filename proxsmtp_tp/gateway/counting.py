@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from proxsmtp_tp.gateway import rule_counts
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.firewall import METHODS
+from proxsmtp_tp.gateway.rule_counts import Count
 from proxsmtp_tp.gateway.state import Phase
 from proxsmtp_tp.gateway.survey import CAP_NET_ADMIN, capable
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.gateway.rule_counts import Count
     from proxsmtp_tp.gateway.state import State, Store
 
 

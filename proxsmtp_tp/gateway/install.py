@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.gateway import check, forward, overlap, routing, survey
 from proxsmtp_tp.gateway.errors import GatewayError, MailRefusedError, RequirementError, StateError
 from proxsmtp_tp.gateway.firewall import METHODS
-from proxsmtp_tp.gateway.plan import Fail, Forward, Numbers, RuleAction, preferred_slot
+from proxsmtp_tp.gateway.plan import Fail, Forward, Method, Numbers, Plan, RuleAction, preferred_slot
 from proxsmtp_tp.gateway.state import Phase, State
 
 if TYPE_CHECKING:
-    from proxsmtp_tp.gateway.plan import LocalRoute, Method, Options, Plan, PolicyRule
+    from proxsmtp_tp.gateway.plan import LocalRoute, Options, PolicyRule
     from proxsmtp_tp.gateway.state import Store
 
 # A goto has no effect without its target: the target is added first, and removed last.

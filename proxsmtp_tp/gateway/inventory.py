@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.gateway import routing
 from proxsmtp_tp.gateway.firewall import METHODS
 from proxsmtp_tp.gateway.plan import PRIORITY_BASE, SLOTS, TABLE_BASE, preferred_slot
+from proxsmtp_tp.gateway.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proxsmtp_tp.gateway.state import State, Store
+    from proxsmtp_tp.gateway.state import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,21 @@ and ends the daemon, also after an error inside.
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.lab.network import LabError
+from proxsmtp_tp.lab.network import Host, LabError
 from proxsmtp_tp.service import installed
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from proxsmtp_tp.lab.network import Host
 
 START_SECONDS = 20.0
 """A daemon is ready in well under one second; a machine busy with other tests takes longer."""

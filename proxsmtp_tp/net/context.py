@@ -5,36 +5,34 @@ Made by `proxy`, used by `connection` and `upstream`, which know nothing else ab
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.filters import stderr
+from proxsmtp_tp.filters.interface import Filter
 from proxsmtp_tp.filters.verdict import Action
-from proxsmtp_tp.telemetry.metrics import unread_row
+from proxsmtp_tp.net.admission import Admission
+from proxsmtp_tp.net.client_limits import WorkerLimits
+from proxsmtp_tp.net.log_limit import LogLimit
+from proxsmtp_tp.net.refusals import Refusals
+from proxsmtp_tp.net.tls_worker import WorkerTls
+from proxsmtp_tp.net.tracing import Tracing
+from proxsmtp_tp.net.watching import Watch
+from proxsmtp_tp.session.options import Options
+from proxsmtp_tp.session.state import Reason, Wait
+from proxsmtp_tp.telemetry.event_log import EventLog
+from proxsmtp_tp.telemetry.forms import Form
+from proxsmtp_tp.telemetry.metrics import WorkerMetrics, unread_row
+from proxsmtp_tp.telemetry.recent_messages import WorkerMessages
+from proxsmtp_tp.telemetry.sessions import WorkerSessions
 from proxsmtp_tp.telemetry.switches import Switch
+from proxsmtp_tp.telemetry.unreachable import WorkerUnreachable
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from proxsmtp_tp.config.settings import Settings
-    from proxsmtp_tp.filters.interface import Filter
     from proxsmtp_tp.filters.verdict import Verdict
-    from proxsmtp_tp.net.admission import Admission
-    from proxsmtp_tp.net.client_limits import WorkerLimits
-    from proxsmtp_tp.net.log_limit import LogLimit
-    from proxsmtp_tp.net.refusals import Refusals
-    from proxsmtp_tp.net.tls_worker import WorkerTls
-    from proxsmtp_tp.net.tracing import Tracing
-    from proxsmtp_tp.net.watching import Watch
-    from proxsmtp_tp.session.options import Options
-    from proxsmtp_tp.session.state import Reason, Wait
-    from proxsmtp_tp.telemetry.event_log import EventLog
-    from proxsmtp_tp.telemetry.forms import Form
-    from proxsmtp_tp.telemetry.metrics import WorkerMetrics
-    from proxsmtp_tp.telemetry.recent_messages import WorkerMessages
-    from proxsmtp_tp.telemetry.sessions import WorkerSessions
-    from proxsmtp_tp.telemetry.unreachable import WorkerUnreachable
 
 
 @dataclass(slots=True)

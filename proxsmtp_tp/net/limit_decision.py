@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proxsmtp_tp.config.rates import ClientLimit, LockReply
+from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockReply, RateLimit
 from proxsmtp_tp.net.client_table import SERVER_BITS, WINDOW, Word
 from proxsmtp_tp.net.gcra import SECOND, Rate
 from proxsmtp_tp.session.limits import Exceeded, Finding, Locked
@@ -19,7 +19,6 @@ from proxsmtp_tp.session.limits import Exceeded, Finding, Locked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxsmtp_tp.config.rates import AtOnce, RateLimit
     from proxsmtp_tp.config.settings import Settings
 
 Windows = tuple[list[int], list[int]]

@@ -139,9 +139,9 @@ class Opening:
             return
         try:
             self._upstream.refuse_a_loop()
-        except NoDestinationError as error:
+        except NoDestinationError as loop:
             sock.close()
-            self._refuse(error)
+            self._refuse(loop)
             return
         context.unreachable.reached(self._upstream.name(destination))
         self.seconds = context.loop.time() - began

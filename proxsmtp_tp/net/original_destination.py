@@ -19,7 +19,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxsmtp_tp.net.refused_destinations import why_refused
-from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.answers import DESTINATION_REFUSED, NO_DESTINATION
 
 if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
@@ -49,14 +49,14 @@ class Endpoint(NamedTuple):
 class NoDestinationError(Exception):
     """This connection cannot be relayed; the text says why, for the log."""
 
-    reply: Reply = answers.NO_DESTINATION
+    reply: Reply = NO_DESTINATION
     """The reply to the client."""
 
 
 class RefusedDestinationError(NoDestinationError):
     """The client asked for an address that is not dialled."""
 
-    reply = answers.DESTINATION_REFUSED
+    reply = DESTINATION_REFUSED
 
 
 def endpoint(name: tuple[str | int, ...]) -> Endpoint:

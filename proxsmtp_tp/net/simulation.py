@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.net.limit_decision import (
+    Windows,
     decide,
     decide_connection,
     locked,
@@ -32,7 +33,7 @@ from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 if TYPE_CHECKING:
     from proxsmtp_tp.config.rates import ClientLimit
     from proxsmtp_tp.config.settings import Settings
-    from proxsmtp_tp.net.limit_decision import Rule, Windows
+    from proxsmtp_tp.net.limit_decision import Rule
     from proxsmtp_tp.session.effects import Effect
 
 CLOSED = "closed without a reply: TLS begins with the first octet (TlsWrapped)"

@@ -12,7 +12,7 @@ import time
 from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.certificates.material import CertificateError, Material
@@ -22,7 +22,6 @@ from proxsmtp_tp.certificates.requests import ANSWER_MAX, Request, decode_answer
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Collection
-    from ipaddress import IPv4Network, IPv6Network
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.unix_listener import SECONDS, UnixListener, read_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)

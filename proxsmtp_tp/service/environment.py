@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from proxsmtp_tp.config.reader import Configuration
-    from proxsmtp_tp.net.admission import Admission
-    from proxsmtp_tp.service.bypass import Bypass
-    from proxsmtp_tp.service.control import ControlSocket
-    from proxsmtp_tp.service.fail_open import FailOpen
-    from proxsmtp_tp.service.id_lease import IdLease
-    from proxsmtp_tp.service.in_force import InForce
-    from proxsmtp_tp.service.locks import Locks
-    from proxsmtp_tp.service.log_levels import LogLevels
-    from proxsmtp_tp.service.metrics_socket import MetricsSocket
-    from proxsmtp_tp.service.readiness import Notifier
-    from proxsmtp_tp.service.status import StatusSocket
-    from proxsmtp_tp.service.tls_keys import TlsKeys
-    from proxsmtp_tp.service.worker import ProxyFactory
+from proxsmtp_tp.config.reader import Configuration
+from proxsmtp_tp.net.admission import Admission
+from proxsmtp_tp.service.bypass import Bypass
+from proxsmtp_tp.service.control import ControlSocket
+from proxsmtp_tp.service.fail_open import FailOpen
+from proxsmtp_tp.service.id_lease import IdLease
+from proxsmtp_tp.service.in_force import InForce
+from proxsmtp_tp.service.locks import Locks
+from proxsmtp_tp.service.log_levels import LogLevels
+from proxsmtp_tp.service.metrics_socket import MetricsSocket
+from proxsmtp_tp.service.readiness import Notifier
+from proxsmtp_tp.service.status import StatusSocket
+from proxsmtp_tp.service.tls_keys import TlsKeys
+from proxsmtp_tp.service.worker import ProxyFactory
 
 
 @dataclass(frozen=True, slots=True)

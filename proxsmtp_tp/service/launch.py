@@ -48,7 +48,7 @@ from proxsmtp_tp.service.state_directory import prepare, pseudonym_keys, state_d
 from proxsmtp_tp.service.status import StatusSocket
 from proxsmtp_tp.service.tls_keys import TlsKeys
 from proxsmtp_tp.service.version import VERSION
-from proxsmtp_tp.service.worker import GRACE, make_proxy
+from proxsmtp_tp.service.worker import GRACE, ProxyFactory, make_proxy
 from proxsmtp_tp.telemetry.last_error import LastErrorHandler
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.listening import Listeners
-    from proxsmtp_tp.service.worker import ProxyFactory
 
 log = logging.getLogger(__name__)
 

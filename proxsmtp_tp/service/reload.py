@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.reader import ConfigError
-from proxsmtp_tp.config.settings import WORKERS_MAX, TransparentProxy
-from proxsmtp_tp.net.listening import ListenError, renew_listeners
+from proxsmtp_tp.config.settings import WORKERS_MAX, Settings, TransparentProxy
+from proxsmtp_tp.net.listening import ListenError, Listeners, renew_listeners
 from proxsmtp_tp.service.privileges import has_net_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.config.reader import Configuration
-    from proxsmtp_tp.config.settings import Settings
-    from proxsmtp_tp.net.listening import Listeners
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,16 @@ import ctypes
 import logging
 import os
 import signal
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.listening import stop_listening
 from proxsmtp_tp.net.tls_certificates import WorkerKeys
 from proxsmtp_tp.service import logging as logs
@@ -34,12 +38,8 @@ from proxsmtp_tp.service.state_directory import pseudonym_keys
 from proxsmtp_tp.session.state import Reason
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from proxsmtp_tp.config.settings import Settings
-    from proxsmtp_tp.net.admission import Admission
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ A transaction may have 10,000 recipients: commands are made and sent GROUP at a 
 from __future__ import annotations
 
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import xclient
 from proxsmtp_tp.session.parts import PendingReply
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.envelope import Envelope
 
-OURS = frozenset({Expect.OUR_RESTART, Expect.OUR_XFORWARD_AGAIN, Expect.OUR_MAIL, Expect.OUR_RCPT})
+OURS: Final[frozenset[Expect]] = frozenset(
+    {Expect.OUR_RESTART, Expect.OUR_XFORWARD_AGAIN, Expect.OUR_MAIL, Expect.OUR_RCPT}
+)
 """What these commands expect."""
 
 GROUP = 500

@@ -127,8 +127,8 @@ def _next_line(d: Dialogue) -> bool:
         if line is None:
             return False
         ended = line.endswith(b"\r\n")
-    except LineTooLong as error:
-        line, ended, fault = b"", error.ended, error
+    except LineTooLong as too_long:
+        line, ended, fault = b"", too_long.ended, too_long
     d.progress = d.progress or not d.outstanding  # a pipelined command does not extend the deadline of a silent server
     try:
         if fault is not None:

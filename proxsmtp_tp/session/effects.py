@@ -6,17 +6,14 @@ Those of `telemetry.facts` are facts for the log and for events.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.login import NO_LOGIN, Login
+from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
 from proxsmtp_tp.tls.facts import NO_TLS, Legs
-
-if TYPE_CHECKING:
-    from proxsmtp_tp.session.state import Wait
-    from proxsmtp_tp.smtp.envelope import Envelope
-    from proxsmtp_tp.telemetry.counters import Counter
-    from proxsmtp_tp.tls.levels import UpstreamRule
+from proxsmtp_tp.tls.levels import UpstreamRule
 
 
 @dataclass(slots=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from proxsmtp_tp.filters.verdict import Verdict
+from proxsmtp_tp.session.state import Reason, Wait
+from proxsmtp_tp.tls.client_hello import ClientHello
+from proxsmtp_tp.tls.facts import Side, TlsFacts
 from proxsmtp_tp.tls.levels import TlsaState
-
-if TYPE_CHECKING:
-    from proxsmtp_tp.filters.verdict import Verdict
-    from proxsmtp_tp.session.state import Reason, Wait
-    from proxsmtp_tp.tls.client_hello import ClientHello
-    from proxsmtp_tp.tls.facts import Side, TlsFacts
 
 
 @dataclass(slots=True)

@@ -7,10 +7,9 @@ worker, changes the answer. It also counts the event, unless the event is refuse
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockReply, RateLimit
+from proxsmtp_tp.config.rates import AtOnce, ClientLimit, LockReply, RateLimit
 
 
 @dataclass(frozen=True, slots=True)

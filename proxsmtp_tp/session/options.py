@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Settings, TlsDane, TransparentProxy
+from proxsmtp_tp.config.settings import BareNewline, LogAddresses, Network, Settings, TlsDane, TransparentProxy
+from proxsmtp_tp.smtp.replies import Reply
 from proxsmtp_tp.tls.levels import UpstreamPolicy
 from proxsmtp_tp.tls.policy import TlsPolicy
-
-if TYPE_CHECKING:
-    from proxsmtp_tp.config.settings import Network
-    from proxsmtp_tp.smtp.replies import Reply
 
 HIDDEN_NAME = b"smtp.passthru"
 """The name that replaces the server's in fixed and loopback mode: an MTA that reads its own name reports a loop."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,8 +14,6 @@ from proxsmtp_tp.smtp.message_id import MessageIdFinder
 from proxsmtp_tp.telemetry import facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proxsmtp_tp.session.parts import Message, Tls
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply

@@ -147,8 +147,8 @@ def _read(
         path = read(command.argument[start.end() :])
     except paths.PathError as error:
         raise SmtpError(fault) from error
-    except paths.ParameterError as error:
-        raise SmtpError(answers.PARAMETER_SYNTAX) from error
+    except paths.ParameterError as parameter_error:
+        raise SmtpError(answers.PARAMETER_SYNTAX) from parameter_error
     if path.exact:
         return EnvelopeCommand(path.address, path.parameters, command.line)
     words = b"%s %s<%s> %s" % (command.verb, start[0].upper(), path.address, path.parameters)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_left
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxsmtp_tp.telemetry.tls_outcomes import OUTCOMES
 
@@ -85,7 +85,7 @@ def _histogram(name: str, text: str) -> int:
     return family.first
 
 
-CONNECTIONS = _counter(
+CONNECTIONS: Final[dict[str, int]] = _counter(
     "connections_total",
     "Connections of clients by what became of them: relayed to a server, or not.",
     "result",
@@ -100,7 +100,7 @@ CONNECTIONS = _counter(
 """accepted: connected to a server; full: MaxConnections; share: the client has its share of that; limit: a limit of
 the client; locked: it is locked; refused: no client of ours, no destination, a loop; no_server: it was not reached."""
 
-MESSAGES = _counter(
+MESSAGES: Final[dict[str, int]] = _counter(
     "messages_total",
     "Messages by their end: the word after status= in the log, and what a filter's refusal was.",
     "status",
@@ -117,15 +117,15 @@ MESSAGES = _counter(
     "refused",
     "interrupted",
 )
-MESSAGE_REPLIES = _counter(
+MESSAGE_REPLIES: Final[dict[str, int]] = _counter(
     "message_replies_total", "Final replies to messages by class; none: the client was gone.", "class",
     "2xx", "4xx", "5xx", "none",
 )  # fmt: skip
-MESSAGE_BYTES = _single("message_bytes_total", "Octets of messages that clients have sent.")
-RECIPIENTS = _counter(
+MESSAGE_BYTES: Final[int] = _single("message_bytes_total", "Octets of messages that clients have sent.")
+RECIPIENTS: Final[dict[str, int]] = _counter(
     "recipients_total", "Recipients by the reply to RCPT.", "result", "accepted", "deferred", "refused"
 )
-SERVER_REFUSALS = _counter(
+SERVER_REFUSALS: Final[dict[str, int]] = _counter(
     "server_refusals_total",
     "Replies 4xx and 5xx of servers to MAIL (sender), RCPT (recipient), DATA (data) and to the message.",
     "why",
@@ -134,7 +134,7 @@ SERVER_REFUSALS = _counter(
     "data",
     "message",
 )
-VERDICTS = _counter(
+VERDICTS: Final[dict[str, int]] = _counter(
     "filter_verdicts_total",
     "Verdicts of the filter; error: it failed, and the message was refused.",
     "verdict",
@@ -145,7 +145,7 @@ VERDICTS = _counter(
     "quarantine",
     "error",
 )
-FILTER_FAILURES = _single(
+FILTER_FAILURES: Final[int] = _single(
     "filter_failures_total",
     "Messages that a filter failed to judge, whatever failure= and FilterMode then did with them.",
 )
@@ -162,7 +162,7 @@ CLIENT_REPLIES, SERVER_REPLIES = (
 )
 """Add the first digit of the code: the index of its series."""
 
-CLOSED = _counter(
+CLOSED: Final[dict[str, int]] = _counter(
     "closed_total",
     "Connections that were closed with 421, by reason.",
     "reason",
@@ -193,13 +193,19 @@ TLS = _series(
     OUTCOMES,
 )
 
-FILTER_WAIT = _histogram("filter_wait_seconds", "Time that messages waited for a place for the filter.")
-FILTER = _histogram("filter_seconds", "Time from the start of the filter to its verdict.")
-SERVER_CONNECT = _histogram("server_connect_seconds", "Time to connect to servers, of connections that were made.")
-SERVER_FINAL = _histogram("server_final_seconds", "Time from the end of data to the server's reply to the message.")
-DOT_TO_REPLY = _histogram("dot_to_reply_seconds", "Time from the client's end of data to the reply to the message.")
+FILTER_WAIT: Final[int] = _histogram("filter_wait_seconds", "Time that messages waited for a place for the filter.")
+FILTER: Final[int] = _histogram("filter_seconds", "Time from the start of the filter to its verdict.")
+SERVER_CONNECT: Final[int] = _histogram(
+    "server_connect_seconds", "Time to connect to servers, of connections that were made."
+)
+SERVER_FINAL: Final[int] = _histogram(
+    "server_final_seconds", "Time from the end of data to the server's reply to the message."
+)
+DOT_TO_REPLY: Final[int] = _histogram(
+    "dot_to_reply_seconds", "Time from the client's end of data to the reply to the message."
+)
 
-SIZE = _size()
+SIZE: Final[int] = _size()
 """Words of a row."""
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.config.tls_lines import TlsLevel, UpstreamRule
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.smtp.replies import Reply
 from proxsmtp_tp.tls.facts import Verified
 from proxsmtp_tp.tls.policy import address_of, inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxsmtp_tp.smtp.replies import Reply
 
 __all__ = ["MAY_GO_ON", "Demand", "Outcome", "TlsLevel", "TlsaState", "UpstreamPolicy", "UpstreamRule"]
 

@@ -10,15 +10,12 @@ import hashlib
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from proxsmtp_tp.lab.network import LabError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BOOT_SECONDS = 90.0
 """A boot takes a second on an idle machine."""

@@ -10,10 +10,12 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.lab.gateway import host_state
@@ -37,9 +39,6 @@ from tools.deb import TREE, VERSION
 from tools.roots import cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tools.roots import Release
 
 FIRST = "gateway-a.example"

@@ -8,10 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.mta.sink import Arrived
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.mta.sink import Arrived, Sink
+    from tests.mta.sink import Sink
 
 PLAIN_SENDER = b":<sender@plain.example>"
 PLAIN_RECIPIENT = b":<recipient@plain.example>"

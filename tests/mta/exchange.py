@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.lab.client import Client
-from proxsmtp_tp.lab.network import MX_V4
-from tests.mta.servers import START_BY_NAME, Place
+from proxsmtp_tp.lab.network import MX_V4, GatewayNetwork
+from tests.mta.servers import START_BY_NAME, Mta, Place
 from tests.mta.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from proxsmtp_tp.lab.network import GatewayNetwork
-    from tests.mta.servers import Mta
     from tests.mta.sink import Arrived
 
 PREFIX, _, FIRST = MX_V4.rpartition(".")

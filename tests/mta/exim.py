@@ -10,16 +10,15 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from proxsmtp_tp.lab.network import LabError
+from proxsmtp_tp.lab.network import Host, LabError
 from tests.mta import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from proxsmtp_tp.lab.network import Host
 
 USER = 301
 """Debian-exim, in the chroot's /etc/passwd."""

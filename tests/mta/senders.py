@@ -13,15 +13,15 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxsmtp_tp.lab.network import Host
 from tests.mta import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from proxsmtp_tp.lab.network import Host
 
 FROM, TO = "a@example.org", "b@example.net"
 MESSAGE = f"From: {FROM}\nTo: {TO}\nSubject: test\n\nhello\n"

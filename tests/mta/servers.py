@@ -15,17 +15,13 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from proxsmtp_tp.lab.network import Host
 from tests.real.postfix import MASTER
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from proxsmtp_tp.lab.network import Host
 
 NAME = "mx.example"
 """What all of them call themselves, and append to an address without a domain."""

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.lab.network import LabError
+from proxsmtp_tp.lab.network import Host, LabError
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    from proxsmtp_tp.lab.network import Host
 
 MAILBOX_USER = 65534
 """Who owns the maildir: nobody, since Postfix delivers to no mailbox of root."""

@@ -6,11 +6,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from proxsmtp_tp.lab.network import Host
+
 if TYPE_CHECKING:
     import socket
     from types import TracebackType
 
-    from proxsmtp_tp.lab.network import Host
 
 SECONDS = 60.0
 """A command that has not come by then will not come: the proxy waits for a reply that this server withholds."""

@@ -12,22 +12,20 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.lab.client import Client
 from proxsmtp_tp.lab.gateway import Instance
-from proxsmtp_tp.lab.network import LAN_V4
+from proxsmtp_tp.lab.network import LAN_V4, GatewayNetwork
 from tests.real.postfix import Postfix
 from tests.tls import public_ca
-from tests.tls.capture import Capture
+from tests.tls.capture import Capture, Stream
 from tests.tls.dns import Dns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-    from proxsmtp_tp.lab.network import GatewayNetwork
-    from tests.tls.capture import Stream
 
 SMTP = 25
 SECONDS = 60.0

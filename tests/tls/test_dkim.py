@@ -7,6 +7,7 @@ import smtplib
 import ssl
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dkim
@@ -17,7 +18,6 @@ from tests.tls.daemon import MailServer, daemon, mail_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FROM, TO = "a@client.example", "b@mx.example"
 HEADER = b"From: A <a@client.example>\r\nTo:  b@mx.example,\r\n\tc@mx.example\r\nSubject: \xe9 folded\r\n  twice \r\n"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import Settings
-
-if TYPE_CHECKING:
-    from proxsmtp_tp.config.values import Kind
+from proxsmtp_tp.config.values import Kind
 
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 

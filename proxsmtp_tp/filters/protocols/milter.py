@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from proxsmtp_tp.filters.edits import Edit
 from proxsmtp_tp.filters.protocols import milter_message as asked
 from proxsmtp_tp.filters.protocols.errors import ProtocolError, excerpt
 from proxsmtp_tp.filters.protocols.milter_edits import parse_edit
@@ -55,7 +56,6 @@ from proxsmtp_tp.smtp.replies import Reply
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from proxsmtp_tp.filters.edits import Edit
     from proxsmtp_tp.smtp.envelope import Envelope
 
 EDITS_LIMIT = 1_000

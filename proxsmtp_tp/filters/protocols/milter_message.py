@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from proxsmtp_tp.filters.edits import Edit
 from proxsmtp_tp.filters.protocols.milter_options import Steps
 from proxsmtp_tp.filters.protocols.milter_packets import Command
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from proxsmtp_tp.filters.edits import Edit
-    from proxsmtp_tp.smtp.envelope import Envelope
-    from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.smtp.replies import Reply
 
 
 class Event(Enum):

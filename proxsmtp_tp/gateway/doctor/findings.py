@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.gateway.doctor.fixes import NONE, Fix, fix, words
 from proxsmtp_tp.gateway.doctor.unit import unit_name
-from proxsmtp_tp.gateway.state import DIRECTORY
-
-if TYPE_CHECKING:
-    from proxsmtp_tp.config.settings import Settings
-    from proxsmtp_tp.gateway.plan import Plan
-    from proxsmtp_tp.gateway.state import Store
+from proxsmtp_tp.gateway.plan import Plan
+from proxsmtp_tp.gateway.state import DIRECTORY, Store
 
 
 class State(Enum):

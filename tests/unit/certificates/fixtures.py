@@ -5,16 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from proxsmtp_tp.certificates import authority
 from proxsmtp_tp.certificates.leaf import LeafKey, mint
 from proxsmtp_tp.certificates.path_check import Anchors
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass

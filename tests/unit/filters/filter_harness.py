@@ -18,7 +18,7 @@ import uvloop
 
 from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters.command import CommandFilter
-from proxsmtp_tp.filters.interface import FilterRequest
+from proxsmtp_tp.filters.interface import FilterRequest, FilterRun
 from proxsmtp_tp.filters.launcher import Command
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.spool_space import SpoolSpace
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from proxsmtp_tp.filters.command import Kind
-    from proxsmtp_tp.filters.interface import Filter, FilterRun
+    from proxsmtp_tp.filters.interface import Filter
 
 _T = TypeVar("_T")
 

@@ -13,6 +13,7 @@ from proxsmtp_tp.filters.edits import ReplaceBody, ReplaceMessage
 from proxsmtp_tp.filters.interface import FilterRequest
 from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.mail import Mail
+from proxsmtp_tp.filters.member import Judgement
 from proxsmtp_tp.filters.milter import MilterMember
 from proxsmtp_tp.filters.parts import Parts
 from proxsmtp_tp.filters.spool import Spool
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from proxsmtp_tp.filters.member import Judgement, Member, PlacingMember
+    from proxsmtp_tp.filters.member import Member, PlacingMember
 
 TEXT = b"Received: from a\r\n\tby b\r\nSubject: hello\r\nFrom: <a@example.org>\r\n\r\nGood morning.\r\n"
 PATIENCE = 60.0

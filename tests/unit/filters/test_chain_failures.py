@@ -19,19 +19,18 @@ import pytest
 
 from proxsmtp_tp.config.filter_lines import parse_filter
 from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.filters.chain import ChainFilter
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
 from tests.child_processes import child_processes
-from tests.unit.filters.failing_filters import FAILURES, TIMEOUT, clamd, failing, kinds
+from tests.unit.filters.failing_filters import FAILURES, TIMEOUT, Switched, clamd, failing, kinds
 from tests.unit.filters.filter_harness import TEXT, judge, run_on, until
 from tests.unit.filters.member_harness import server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxsmtp_tp.filters.chain import ChainFilter
     from proxsmtp_tp.filters.verdict import Verdict
-    from tests.unit.filters.failing_filters import Switched
 
 POLICIES = {
     "tempfail": Action.TEMPFAIL,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.session import effects, events
@@ -13,9 +13,6 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS
 from proxsmtp_tp.smtp.commands import VERBS
 from tests.unit.session.models import ModelServer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 READ = 256 * 1024
 """Octets that uvloop reads at once."""

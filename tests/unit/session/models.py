@@ -5,18 +5,19 @@ Used by the property tests: whatever the chunking of either byte stream, the sam
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.session import effects, events
+from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp.replies import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from proxsmtp_tp.session.options import Options
 
 Chunker = "Callable[[bytes], list[bytes]]"
 
