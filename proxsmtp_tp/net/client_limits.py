@@ -104,7 +104,7 @@ class ConnectionLimits:
         self._table = worker.table
         self._ip = ip
         self._slot: int | None = None
-        self._asked: frozenset[ClientLimit] = frozenset()
+        self._asked: tuple[ClientLimit, ...] = ()
         self._trace_id = trace_id
         self._over: Exceeded | None = None
         if worker.limited and (key := worker.key(ip)) is not None:
@@ -204,4 +204,4 @@ class ConnectionLimits:
         if network is not None:
             request = LockRequest(key_of(network), reason_number(limit), self._trace_id.encode())
             if self._table.ask_for_lock(request):
-                self._asked |= {limit}
+                self._asked += (limit,)

@@ -50,6 +50,13 @@ def rfc5322_date() -> str:
 class Connection:
     """Lives from accept until both sides are closed."""
 
+    __slots__ = (
+        "_client_finished", "_connection_tls", "_context", "_continuing", "_crashed", "_limits", "_measured",
+        "_on_finished", "_opening", "_peer", "_place", "_pressure", "_shown", "_sock", "_upstream", "_words",
+        "client", "client_ip", "client_port", "closing", "judging", "local_ip", "loop", "metrics", "name",
+        "quiet", "reporting", "server", "server_ip", "server_port", "session", "times", "trace_id",
+    )  # fmt: skip
+
     def __init__(
         self,
         context: WorkerContext,

@@ -57,6 +57,8 @@ class HandshakeLimits:
 class Place:
     """A connection's place for a handshake (`session.limits.HandshakePlace`)."""
 
+    __slots__ = ("_client", "_limits", "_taken")
+
     def __init__(self, limits: HandshakeLimits, client_ip: str) -> None:
         self._limits = limits
         self._client = client_of_address(client_ip)

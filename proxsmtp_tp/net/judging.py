@@ -62,6 +62,10 @@ class Judging:
     `remember` is told the client and the verdict of each message.
     """
 
+    __slots__ = (
+        "_filter", "_loop", "_owner", "_reading", "_remember", "_times", "run",
+    )  # fmt: skip
+
     def __init__(
         self,
         owner: JudgingOwner,

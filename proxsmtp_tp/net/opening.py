@@ -59,6 +59,10 @@ class OpeningOwner(ClientOwner, ServerOwner, Protocol):
 class Opening:
     """The beginning of one connection. `client` is the accepted socket; `peer` is None if it came by a unix socket."""
 
+    __slots__ = (
+        "_client", "_context", "_dialling", "_owner", "_peer", "_upstream", "seconds",
+    )  # fmt: skip
+
     def __init__(
         self,
         owner: OpeningOwner,

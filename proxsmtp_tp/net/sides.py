@@ -53,6 +53,8 @@ class ServerOwner(Protocol):
 class ClientSide(asyncio.Protocol):
     """asyncio's callbacks for the client's transport."""
 
+    __slots__ = ("owner",)
+
     def __init__(self, owner: ClientOwner) -> None:
         self.owner = owner
 
@@ -78,6 +80,8 @@ class ClientSide(asyncio.Protocol):
 
 class ServerSide(asyncio.Protocol):
     """asyncio's callbacks for the server's transport."""
+
+    __slots__ = ("owner",)
 
     def __init__(self, owner: ServerOwner) -> None:
         self.owner = owner

@@ -35,6 +35,10 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what connect(2
 class Upstream:
     """The upstream connection of one client. `client` is its socket; `peer` is None if it came by a unix socket."""
 
+    __slots__ = (
+        "_came", "_client", "_context", "_dialled", "_full", "_home", "_peer",
+    )  # fmt: skip
+
     def __init__(self, context: WorkerContext, client: socket.socket, peer: Endpoint | None) -> None:
         self._context = context
         self._client = client

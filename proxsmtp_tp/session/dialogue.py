@@ -8,7 +8,6 @@ PIPELINING. Otherwise a command of our own waits in `queued`; the client's next 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.session import effects, measuring
@@ -20,7 +19,7 @@ from proxsmtp_tp.session.tracing import Tracing
 from proxsmtp_tp.smtp.capabilities import Capabilities
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
-from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
+from proxsmtp_tp.smtp.login import NO_EXCHANGE, NO_LOGIN
 from proxsmtp_tp.smtp.replies import ReplyReader
 from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.facts import ABANDONED, REFUSED
@@ -84,6 +83,16 @@ few, its own deadline."""
 class Dialogue:
     """The state of one session between one client and one server."""
 
+    __slots__ = (
+        "_joiner", "authenticated", "capabilities", "client", "client_gone", "client_ident", "client_known",
+        "clock", "data", "effects", "end_after_replies", "end_after_transaction", "envelope",
+        "first_transaction_allowed", "flow", "helo", "ident_refused", "lines", "local", "logged_once",
+        "login", "login_exchange", "message", "options", "ours", "outstanding", "phase", "progress", "queued",
+        "recipient_lines", "recipient_octets", "record", "refusals", "remote", "remote_helo", "removed",
+        "replies", "said_mail", "server", "server_gone", "sync", "tls", "trace_id", "tracing",
+        "unseen_effects", "wait", "xclient_sent",
+    )  # fmt: skip
+
     def __init__(self, options: Options, *, client: str, local: str, clock: Callable[[], str], trace: Trace) -> None:
         """`client` and `local` are IP addresses; `clock` gives the date as RFC 5322 section 3.3 writes it."""
         self.options = options
@@ -97,8 +106,8 @@ class Dialogue:
         self.phase = Phase.GREETING
         self.lines = LineBuffer(AUTH_LIMIT)
         self.replies = ReplyReader()
-        self.outstanding: deque[PendingReply] = deque()
-        self.queued: deque[PendingReply] = deque()
+        self.outstanding: list[PendingReply] = []  # not a deque, which takes 760 octets even if it is empty
+        self.queued: list[PendingReply] = []
         self.sync = False
         """No other command may be sent before the reply to the last one."""
         self.capabilities = Capabilities()
@@ -108,15 +117,14 @@ class Dialogue:
         self.message: Message | None = None
         self.helo = self.remote = self.remote_helo = b""
         self.client_ident = self.ident_refused = self.authenticated = False
-        # Of the AUTH that the server has accepted; and the last one, accepted or not.
-        self.login, self.login_exchange = NO_LOGIN, LoginExchange(b"")
+        self.login, self.login_exchange = NO_LOGIN, NO_EXCHANGE
         self.xclient_sent = False
         self.client_known = not options.xclient
         """The server knows the client's address, or does not need it. Until then no transaction may begin."""
         self.data = DataCommand()
         self.refusals = Refusals()
         self.flow = Flow()
-        self.logged_once: set[bytes] = set()
+        self.logged_once: tuple[bytes, ...] = ()
         self.client_gone = False
         """The client has closed its sending half, or the connection."""
         self.server_gone = False
@@ -165,7 +173,7 @@ class Dialogue:
         """Send the replies of our own that no longer wait for a reply of the server."""
         outstanding = self.outstanding
         while outstanding and outstanding[0].expect is Expect.LOCAL:
-            reply = outstanding.popleft().reply
+            reply = outstanding.pop(0).reply
             if reply is not None:
                 self.pass_on(reply)
 
@@ -189,7 +197,7 @@ class Dialogue:
     def ask_queued(self) -> None:
         """Send the waiting commands of our own that may be sent now."""
         while self.queued and (not self.outstanding or (self.capabilities.pipelining and not self.sync)):
-            self._send_command(self.queued.popleft())
+            self._send_command(self.queued.pop(0))
 
     def _send_command(self, pending: PendingReply) -> None:
         self.sync = pending.expect not in GROUPED
@@ -201,7 +209,7 @@ class Dialogue:
 
     def answered(self) -> PendingReply:
         """Take the command that the server's next reply answers from the queue."""
-        pending = self.outstanding.popleft()
+        pending = self.outstanding.pop(0)
         self.flow.asked_octets -= len(pending.line)
         return pending
 
@@ -323,7 +331,7 @@ class Dialogue:
     def log_once(self, key: bytes, text: str, level: int = logging.INFO, counts: int | None = None) -> None:
         """Write a log line, but only once for each key in a connection."""
         if key not in self.logged_once:
-            self.logged_once.add(key)
+            self.logged_once += (key,)
             self.log(text, level, counts)
 
     def trace(self, who: str, line: bytes) -> None:

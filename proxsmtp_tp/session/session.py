@@ -122,6 +122,8 @@ TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
 class Session:
     """The session of one connection. Not reusable; after CloseClient every event is ignored."""
 
+    __slots__ = ("_d",)
+
     def __init__(
         self, options: Options, *, client_ip: str, local_ip: str, clock: Callable[[], str], trace: Trace | None = None
     ) -> None:

@@ -23,7 +23,7 @@ from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import Capabilities, TlsShown
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
-from proxsmtp_tp.smtp.login import NO_LOGIN, LoginExchange
+from proxsmtp_tp.smtp.login import NO_EXCHANGE, NO_LOGIN
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.alerts import Alert
@@ -337,7 +337,7 @@ def _forget(d: Dialogue) -> None:
     d.ours.noops = noops  # the server counts them for the connection
     d.helo = b""
     d.ident_refused = d.authenticated = False
-    d.login, d.login_exchange = NO_LOGIN, LoginExchange(b"")
+    d.login, d.login_exchange = NO_LOGIN, NO_EXCHANGE
     d.xclient_sent = False
     d.client_known = not d.options.xclient
     bypass, d.data = d.data.bypass, DataCommand()

@@ -41,7 +41,8 @@ class LoginExchange:
 
     def challenge(self, text: bytes) -> None:
         """The server asks (334): its text, in base64."""
-        self._asks_for_name = _decoded(text).lower().startswith(b"user")  # `Username:`, or `User Name`
+        if self._mechanism == b"LOGIN":
+            self._asks_for_name = _decoded(text).lower().startswith(b"user")  # `Username:`, or `User Name`
 
     def response(self, line: bytes) -> None:
         """The client answers: its line, in base64."""
@@ -59,6 +60,10 @@ class LoginExchange:
     def _take(self, name: bytes) -> None:
         if not self._name and _NAME.fullmatch(name):
             self._name = name
+
+
+NO_EXCHANGE: Final = LoginExchange(b"")
+"""Before the first AUTH. It stays as it is, so all sessions have the same."""
 
 
 def _decoded(text: bytes) -> bytes:
