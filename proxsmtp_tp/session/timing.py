@@ -85,7 +85,9 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
         d.log(text, logging.WARNING, measuring.tls("both", "pass", "too_long"))
         d.end(None, reset=True)
         return
-    d.first_transaction_allowed = event.reason is Reason.RELOAD and d.end_after_transaction is None
+    if event.reason is Reason.RELOAD and d.end_after_transaction is not None:
+        return  # it has heard this before, or something stronger
+    d.first_transaction_allowed = event.reason is Reason.RELOAD
     if d.phase is Phase.GREETING and not d.first_transaction_allowed:
         d.end(answers.SHUTTING_DOWN)
         return

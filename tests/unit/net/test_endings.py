@@ -149,21 +149,25 @@ async def test_a_reload_has_an_end(start_proxy: StartProxy) -> None:
         await harness.ended()
 
 
-def opened_late(monkeypatch: pytest.MonkeyPatch, first: Callable[[], None]) -> None:
-    """Have something happen when a connection has been accepted, and is not taken over yet."""
-    opened = Connection.open
+def just_after(moment: str, monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> None:
+    """Have something happen just after this method of Connection. `open` is only called then, and has not begun."""
+    original = getattr(Connection, moment)
 
-    async def open_late(connection: Connection) -> None:
-        first()
-        await opened(connection)
+    def called(connection: Connection, *arguments: object) -> object:
+        done = original(connection, *arguments)
+        then()
+        return done
 
-    monkeypatch.setattr(Connection, "open", open_late)
+    monkeypatch.setattr(Connection, moment, called)
 
 
-async def test_a_reload_comes_just_when_a_client_does(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accepted, and not taken over yet: nobody else will serve it, so it is served."""
+@pytest.mark.parametrize("moment", ["open", "client_made", "dialled", "server_made"])
+async def test_a_reload_comes_just_when_a_client_does(
+    moment: str, start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else will serve it, so it is served."""
     async with Mx() as mx, start_proxy(mx) as harness:
-        opened_late(monkeypatch, lambda: harness.proxy.drain(Reason.RELOAD))
+        just_after(moment, monkeypatch, lambda: harness.proxy.drain(Reason.RELOAD))
         client, server = await meet(harness, mx)
         await address(client, server)
         await relayed(client, server, "RSET", "250 ok")
@@ -173,13 +177,14 @@ async def test_a_reload_comes_just_when_a_client_does(start_proxy: StartProxy, m
         await harness.ended()
 
 
+@pytest.mark.parametrize("moment", ["open", "client_made"])
 @pytest.mark.parametrize("end", [lambda proxy: proxy.drain(Reason.STOP), Proxy.stop], ids=["drain", "stop"])
 async def test_the_end_comes_just_when_a_client_does(
-    start_proxy: StartProxy, end: Callable[[Proxy], None], monkeypatch: pytest.MonkeyPatch
+    moment: str, start_proxy: StartProxy, end: Callable[[Proxy], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Accepted, and not taken over yet: it is told, and nothing is dialled for it."""
+    """It gets 421, and nothing is dialled for it."""
     async with Mx() as mx, start_proxy(mx) as harness:
-        opened_late(monkeypatch, lambda: end(harness.proxy))
+        just_after(moment, monkeypatch, lambda: end(harness.proxy))
         client = await harness.client()
         assert (await client.rest()).startswith(b"421 4.3.2 Service shutting down")
         client.close()
@@ -297,7 +302,7 @@ async def test_a_client_that_resets_while_it_is_taken_over(
         def reset_last() -> None:
             harness.clients[-1].reset()
 
-        opened_late(monkeypatch, reset_last)
+        just_after("open", monkeypatch, reset_last)
         mx.serve(ModelServer)
         for _ in range(5):
             await harness.client()

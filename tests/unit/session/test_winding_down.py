@@ -1,7 +1,7 @@
 """The end of a worker, and of a connection that lasts too long: who may still do what.
 
-A reload closes nobody's door: whoever has come is served for one transaction, and may say QUIT behind it as ever. When
-the daemon itself ends, or the connection is too old, only a transaction that runs is waited for.
+After a reload, a connection accepted before it may finish one transaction and send QUIT. When the daemon stops, or the
+connection is too old, only a running transaction may finish.
 """
 
 from __future__ import annotations
@@ -66,6 +66,25 @@ def test_a_reload_before_the_greeting_is_not_noticed_until_after_the_message() -
 
 def test_a_reload_between_the_connection_and_the_greeting() -> None:
     assert Playbook() >> Connected(SERVER) >> RELOAD >> S("220 mx ESMTP") << client("220 mx ESMTP")
+
+
+@pytest.mark.parametrize("connected", [[], [Connected(SERVER)]], ids=["dialling", "connected"])
+def test_a_second_word_of_the_same_reload_changes_nothing(connected: list[events.Event]) -> None:
+    play = Playbook()
+    for event in [RELOAD, *connected, RELOAD]:
+        play = play >> event
+    if not connected:
+        play = play >> Connected(SERVER)
+    play = play >> S("220 mx ESMTP") << client("220 mx ESMTP") >> RELOAD
+    play = play >> C("EHLO c.example") << server("EHLO c.example") >> S("250 mx") << client("250 mx") >> RELOAD
+    assert parting(one_transaction(play) << client("250 queued"))
+
+
+@pytest.mark.parametrize("first", [STOP, AGE])
+def test_a_reload_after_a_stop_allows_nothing_more(first: WindDown) -> None:
+    play = addressed() >> first >> RELOAD >> C("RSET") << server("RSET") >> S("250 ok")
+    last = CLOSING if first is STOP else answers.SESSION_TOO_LONG.wire
+    assert ended(play, b"250 ok\r\n" + last)
 
 
 def test_a_reload_while_the_client_introduces_itself() -> None:
