@@ -34,13 +34,13 @@ for path in sys.argv[2:]:
     paths[-1].listen()
 if sys.argv[1] == "new":
     signal.signal(signal.SIGUSR2, lambda *_: None)
-def retire(*_):
+# Blocked, it is not lost while the worker begins.
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+if os.fork() == 0:
+    signal.sigwait([signal.SIGUSR1])
     os.write(1, b"retired\\n")
     os._exit(0)
-signal.signal(signal.SIGUSR1, retire)
-if os.fork() == 0:
-    time.sleep(600)
-signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
 os.write(1, b"%d\\n" % tcp.getsockname()[1])
 time.sleep(600)
 """
