@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.addresses import ip, server_and_port
 from proxsmtp_tp.cli.daemon import NoAnswerError, NoDaemonError, ask_daemon, complain
+from proxsmtp_tp.cli.durations import shown
 from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.cli.limits import usage
 from proxsmtp_tp.cli.tls_text import decision
@@ -96,6 +97,11 @@ def describe(answer: dict[str, Any]) -> str:
         lines.append("            what follows is for a connection that reaches the daemon nevertheless")
     lines += _client_lines(answer["counted"])
     lines += [f"TLS         {decision(each['action'], each['rule'])}" for each in answer.get("tls", ())]
+    lines += [
+        f"            pass (TlsRejected) with {each['name'] or 'no server name'} for another {shown(each['seconds'])}:"
+        " the client rejected our certificate"
+        for each in answer.get("tls_rejected", ())
+    ]
     for step in _STEPS:
         if step in answer["answers"]:
             said = answer["answers"][step] or (

@@ -28,6 +28,7 @@ def activity(answer: dict[str, Any]) -> Iterator[str]:
             yield from _counts(title, totals[name], "none")
     if any((tls := totals.get("tls_total", {})).values()):
         yield from _counts("TLS", tls, "none")
+    yield from _tls_rejected(answer.get("tls_rejected", {}))
     if any((locks := answer.get("locks", {}).get("active", {})).values()):
         yield from _counts("clients locked", locks, "none")
     log = answer.get("log")
@@ -38,6 +39,16 @@ def activity(answer: dict[str, Any]) -> Iterator[str]:
     if error := answer.get("last_error"):
         ago = shown(max(0, time.time() - error["time"]))
         yield f"last error, {ago} ago: {error['text'][:_ERROR_MAX]}"
+
+
+def _tls_rejected(report: dict[str, Any]) -> Iterator[str]:
+    """Clients whose TLS passes because they have rejected the gateway's certificate (TlsRejected)."""
+    if number := report.get("number"):
+        yield f"TLS passes for {number} clients and servers: the client rejected our certificate"
+        for each in report["newest"]:
+            name = f", name {each['name']}" if each["name"] else ""
+            yield f"    {each['client']} to {each['server']} port {each['port']}{name}"
+            yield f"        for another {shown(each['seconds'])}"
 
 
 def packets_at_rules(report: dict[str, Any] | None) -> Iterator[str]:

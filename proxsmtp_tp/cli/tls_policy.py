@@ -69,6 +69,7 @@ def policy(settings: Settings, client: str, server: str, port: int, name: str | 
             "tls": tls_text.demanded(rule, client_tls=True),
             "clear": tls_text.demanded(rule, client_tls=False),
         },
+        "rejected": tls_text.rejected(settings) if terminated else "",
         "certificate": tls_text.certificate(settings, server) if terminated else "",
     }
 
@@ -93,6 +94,7 @@ def describe(answer: dict[str, Any]) -> str:
     upstream = answer["upstream"]
     if answer["certificate"]:
         lines.append(f"certificate  {answer['certificate']}")
+        lines.append(f"             if the client rejects it: {answer['rejected']}")
     rule = f"UpstreamTls: {upstream['rule']}" if upstream["rule"] else "no UpstreamTls line"
     lines.append(f"to server    {rule}")
     if answer["certificate"]:

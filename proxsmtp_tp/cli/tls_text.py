@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxsmtp_tp.config.settings import TlsRejected
 from proxsmtp_tp.config.tls_lines import SUBMISSION_PORTS, TlsAction, TlsLevel
 from proxsmtp_tp.tls.levels import Demand
 from proxsmtp_tp.tls.policy import address_of, inside
@@ -48,6 +49,7 @@ def in_force(settings: Settings) -> list[str]:
         records = "TLS to a server with TLSA records for the client's server name"
         own = ", and terminate where they name its TlsCertificate" if settings.tls_certificate else ""
         lines.append(f"{records}: {settings.tls_dane.value} (TlsDane){own}")
+        lines.append(f"TLS of a client that rejects its certificate: {rejected(settings)}")
         lines += [f"certificate for clients: {line}" for line in settings.tls_certificate]
         lines.append(
             f"certificate for clients{' of other servers' if settings.tls_certificate else ''}: {ca(settings)}"
@@ -59,6 +61,14 @@ def ca(settings: Settings) -> str:
     """Who signs the certificates that this gateway makes."""
     where = settings.tls_ca.certificate if settings.tls_ca else "the state directory"
     return f"made for each server, signed by the CA in {where}"
+
+
+def rejected(settings: Settings) -> str:
+    """What becomes of a client that rejects the certificate which it gets."""
+    if settings.tls_rejected is TlsRejected.FAIL:
+        return "it cannot send (TlsRejected: fail)"
+    seconds = f"{settings.tls_rejected_time_out:g} s"
+    return f"its next connections to that server pass for {seconds}, nothing is judged (TlsRejected: pass)"
 
 
 def certificate(settings: Settings, server: str) -> str:

@@ -95,6 +95,13 @@ class TlsDane(Enum):
     TERMINATE = "terminate"
 
 
+class TlsRejected(Enum):
+    """What `Tls: terminate` does with a client that has rejected the gateway's certificate for this server."""
+
+    FAIL = "fail"
+    PASS = "pass"  # noqa: S105  (no password)
+
+
 class RuleMethod(Enum):
     """Which firewall gets the rules."""
 
@@ -223,6 +230,8 @@ class Settings:
     tls_untrusted_ca: KeyPair | None = None
     """None: one of our own, in the state directory."""
     tls_dane: TlsDane = TlsDane.PASS
+    tls_rejected: TlsRejected = TlsRejected.FAIL
+    tls_rejected_time_out: float = 14400
     tls_wrapped: tuple[int, ...] = ()
     tls_handshakes: int = 64
     """In one worker; 0: any number."""

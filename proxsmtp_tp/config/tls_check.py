@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.addresses import InetAddress
-from proxsmtp_tp.config.settings import TlsDane
+from proxsmtp_tp.config.settings import TlsDane, TlsRejected
 from proxsmtp_tp.config.tls_lines import SUBMISSION_PORTS, TlsAction, TlsRule
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def tls_warnings(settings: Settings) -> Iterator[Finding]:
         if rule.action is TlsAction.PASS and rule.names and not rule.servers:
             text = "any client can say this name to any server and is not judged then: add server="
             yield "tls", f"Tls: {rule}: {text}"
+    if settings.tls_rejected is TlsRejected.PASS and settings.terminates_tls:
+        yield "tls_rejected", "TlsRejected: pass: a client that rejects its certificate on purpose is not judged"
     for first, later in _pairs(rules):
         if _covers(first, later):
             yield "tls", f"Tls: {later}: never used, because `{first}` is first"
@@ -128,6 +130,8 @@ def _pass_with_xclient(settings: Settings) -> Iterator[Finding]:
                 yield "tls", f"Tls: {rule}: {text}"
             elif rule.action is TlsAction.TERMINATE and settings.tls_dane is TlsDane.PASS:
                 yield "tls", f"Tls: {rule}: {text}: write TlsDane: refuse, or TlsDane: terminate"
+            elif rule.action is TlsAction.TERMINATE and settings.tls_rejected is TlsRejected.PASS:
+                yield "tls_rejected", f"TlsRejected: pass: {text}"
 
 
 def _reachable(rules: Sequence[TlsRule], port: int) -> Iterator[TlsRule]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
+from proxsmtp_tp.net.tls_rejections import TlsRejections
 from proxsmtp_tp.telemetry.counters import Counters
 from proxsmtp_tp.telemetry.last_error import LastError
 from proxsmtp_tp.telemetry.loop_lag import LoopLag
@@ -113,6 +114,7 @@ class Admission:
         self.recent_messages = RecentMessages(rows)
         self.unreachable = Unreachable(rows)
         self.last_error = LastError()
+        self.tls_rejections = TlsRejections()
         self.loop_lag = LoopLag(rows)
         self.set_limit(max_connections)
         for worker in range(workers):

@@ -97,9 +97,11 @@ class Connection:
         self.reporting = Reporting(context, self, self.client_port, quiet=self.quiet)
         self._follow()
         self._connection_tls: ConnectionTls | None = None
-        self._place = Place(context.tls.handshakes, self.client_ip) if context.tls is not None else None
-        if self._place is not None:
+        self._place: Place | None = None
+        if context.tls is not None:
+            self._place = Place(context.tls.handshakes, self.client_ip)
             self.session.use_handshakes(self._place)
+            self.session.use_rejections(context.tls.rejections_of(self.client_ip))
         self._upstream = Upstream(context, sock, self._peer)
         self._opening = Opening(self, context, self._upstream, sock, self._peer)
         self.client: Any = None

@@ -10,10 +10,12 @@ from proxsmtp_tp.certificates import names
 from proxsmtp_tp.certificates.examining import Finding, examine, examine_dane
 from proxsmtp_tp.certificates.path_check import Anchors, PathCheckError
 from proxsmtp_tp.certificates.pem import der_chain
+from proxsmtp_tp.config.settings import TlsRejected
 from proxsmtp_tp.config.tls_lines import TlsLevel
 from proxsmtp_tp.net.handshake_limits import HandshakeLimits
 from proxsmtp_tp.net.tls_certificates import Certificates
 from proxsmtp_tp.net.tls_contexts import ClientContexts, server_context
+from proxsmtp_tp.net.tls_rejections import RejectionsOfClient
 from proxsmtp_tp.net.tls_resolver import Dane, Resolver, local_nameservers
 from proxsmtp_tp.tls.facts import Verified
 from proxsmtp_tp.tls.levels import TlsaState
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.config.tls_lines import UpstreamRule
     from proxsmtp_tp.net.tls_certificates import WorkerKeys
-
+    from proxsmtp_tp.net.tls_rejections import TlsRejections
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class WorkerTls:
         """`anchors`: the CAs that verify servers; None: no server is verified. `resolver`: for TLSA records; None:
         nobody has any. `asks_for_names`: TlsDane wants to know of each name that a client says.
         """
+        self._rejections: tuple[TlsRejections, float] | None = None
+        """For TlsRejected: pass; None: it is fail."""
         self._resolver = resolver
         self.asks_for_names = asks_for_names and resolver is not None
         self.certificates = certificates
@@ -67,6 +71,15 @@ class WorkerTls:
         self.server_context = server_context()
         """For all legs to servers."""
         self._anchors = anchors
+
+    def learn_rejections(self, settings: Settings, table: TlsRejections) -> None:
+        """Use the table of all workers, if TlsRejected says so."""
+        if settings.tls_rejected is TlsRejected.PASS:
+            self._rejections = table, settings.tls_rejected_time_out
+
+    def rejections_of(self, client_ip: str) -> RejectionsOfClient | None:
+        """The servers for which a client has rejected our certificate; None: TlsRejected is fail."""
+        return RejectionsOfClient(*self._rejections, client_ip) if self._rejections is not None else None
 
     def examine(self, chain: Sequence[bytes], name: str, rule: UpstreamRule, dane: Dane = NO_DANE) -> Finding:
         """What the server's certificates (DER) prove. `name`: in our hello; `match` of the rule comes first."""
@@ -104,8 +117,8 @@ class WorkerTls:
         return NO_DANE if self._resolver is None else await self._resolver.look_up(name, port, server)
 
 
-def make_worker_tls(settings: Settings, keys: WorkerKeys) -> WorkerTls | None:
-    """What a worker's connections need; None: there are no Tls lines."""
+def make_worker_tls(settings: Settings, keys: WorkerKeys, rejections: TlsRejections) -> WorkerTls | None:
+    """What a worker's connections need; None: there are no Tls lines. `rejections`: of all workers."""
     if not settings.tls:
         return None
     try:
@@ -114,13 +127,15 @@ def make_worker_tls(settings: Settings, keys: WorkerKeys) -> WorkerTls | None:
         log.error("no server can be verified: %s", error)  # noqa: TRY400  (the text says all)
         anchors = None
     servers = local_nameservers() if settings.needs_resolver else ()
-    return WorkerTls(
+    made = WorkerTls(
         Certificates(keys, ClientContexts().get),
         anchors,
         HandshakeLimits(settings.tls_handshakes, settings.tls_client_handshakes),
         Resolver(servers) if servers else None,
         asks_for_names=settings.asks_for_names,
     )
+    made.learn_rejections(settings, rejections)
+    return made
 
 
 def hello_name(client_name: str, rule: UpstreamRule) -> str:

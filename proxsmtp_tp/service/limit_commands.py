@@ -16,6 +16,7 @@ from proxsmtp_tp.net.client_table import WINDOW, WORDS
 from proxsmtp_tp.net.limit_decision import locked, show_until, usage
 from proxsmtp_tp.net.serving import turned_away
 from proxsmtp_tp.net.simulation import RECIPIENT, SENDER, ClientState, Question, SimulatedLimits, simulate
+from proxsmtp_tp.net.tls_rejections import client_of
 from proxsmtp_tp.service.control import ControlError
 from proxsmtp_tp.tls.policy import possible
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.net.admission import Admission
     from proxsmtp_tp.net.client_table import ClientTable
+    from proxsmtp_tp.net.tls_rejections import TlsRejections
     from proxsmtp_tp.service.bypass import Bypass
     from proxsmtp_tp.service.lock_book import Lock
     from proxsmtp_tp.service.locks import Locks
@@ -111,11 +113,18 @@ def locks(daemon: Daemon, request: Request) -> Mapping[str, Any]:
 def explain(daemon: Daemon, request: Request) -> Mapping[str, Any]:
     """`client`, `server` (IP addresses), `port`; `from`, `to` (addresses of mail)."""
     answer = explanation(daemon.locks.settings, request, daemon.locks, bypassed=daemon.bypass.active)
+    answer |= {"tls_rejected": _rejected(daemon.admission.tls_rejections, request)}
     if not daemon.admission.would_enter(client_of_address(_address(request, "client"))):
         reply = turned_away(full=daemon.admission.full)
         answer |= {"answers": {"connection": reply.wire.decode().strip()}, "filter": None}
         answer["reasons"] = ["MaxConnections: no place for this client"]
     return answer
+
+
+def _rejected(table: TlsRejections, request: Request) -> list[dict[str, Any]]:
+    """The server names with which this client's TLS to this server passes, because it rejected our certificate."""
+    wanted = (client_of(_address(request, "client")), _address(request, "server"), _port(request))
+    return [{"name": entry.name, "seconds": round(left)} for entry, left in table.entries() if entry[:3] == wanted]
 
 
 def explanation(

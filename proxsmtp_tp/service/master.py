@@ -297,6 +297,7 @@ class Master:
         self.levels.configure(new.settings.log_level)
         self._environment.locks.configure(new.settings)
         self._environment.admission.set_limit(new.settings.max_connections)
+        self._environment.admission.tls_rejections.clear()
         old.retire()
         self._old.append(old)
         self._kept.keep(new.listeners)

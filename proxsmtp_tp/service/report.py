@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxsmtp_tp.net.admission import Admission
+    from proxsmtp_tp.net.tls_rejections import TlsRejections
     from proxsmtp_tp.service.environment import Environment
     from proxsmtp_tp.service.generation import Generation
+
+REJECTED_MAX = 20
+"""Entries that `status` shows; `explain` knows of all."""
 
 
 def report(
@@ -51,6 +55,7 @@ def report(
             "entries": admission.clients.entries(),
             "evictions": admission.clients.evictions(),
         },
+        "tls_rejected": rejected(admission.tls_rejections),
         "loop_lag": round(admission.loop_lag.largest(), 6),
         "bypass": environment.bypass.report(),
         "filter": admission.recent_verdicts.report(),
@@ -72,6 +77,13 @@ def _workers(generations: Sequence[Generation], connections: Sequence[int], now:
         for generation in generations
         for worker in generation.workers.values()
     ]
+
+
+def rejected(table: TlsRejections) -> dict[str, Any]:
+    """Clients that have rejected the gateway's certificate, so that their TLS passes (TlsRejected)."""
+    entries = table.entries()
+    shown = [entry._asdict() | {"seconds": round(left)} for entry, left in entries[:REJECTED_MAX]]
+    return {"number": len(entries), "newest": shown}
 
 
 def metrics(admission: Admission, status: dict[str, Any]) -> str:

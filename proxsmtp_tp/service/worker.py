@@ -115,7 +115,7 @@ def make_proxy(
     from proxsmtp_tp.net.proxy import Proxy  # noqa: PLC0415
     from proxsmtp_tp.net.tls_worker import make_worker_tls  # noqa: PLC0415
 
-    return Proxy(settings, listeners, admission, worker, tls=make_worker_tls(settings, keys))
+    return Proxy(settings, listeners, admission, worker, tls=make_worker_tls(settings, keys, admission.tls_rejections))
 
 
 def run_worker(job: Job, pulse: int, master: int) -> NoReturn:

@@ -49,6 +49,16 @@ class HandshakePlace(Protocol):
         """Give it back. Idempotent."""
 
 
+class Rejections(Protocol):
+    """The servers for which this client has rejected our certificate (TlsRejected: pass). `name`: in its hello."""
+
+    def known(self, server: str, port: int, name: str) -> bool:
+        """Whether it has done so lately: its TLS passes."""
+
+    def learn(self, server: str, port: int, name: str) -> None:
+        """It does so now."""
+
+
 class ClientLimits(Protocol):
     """The limits of one session's client. In the usual case the methods return None: there is nothing to do."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.tls_lines import TlsLevel
     from proxsmtp_tp.filters.verdict import Verdict
-    from proxsmtp_tp.session.limits import HandshakePlace
+    from proxsmtp_tp.session.limits import HandshakePlace, Rejections
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.headers import HeaderInserter
     from proxsmtp_tp.smtp.replies import Reply
@@ -130,6 +130,7 @@ class Tls:
         "place",
         "port",
         "refusal",
+        "rejections",
         "rule",
         "server",
         "unused",
@@ -146,6 +147,8 @@ class Tls:
         """What the Tls lines say of these addresses; None: there are no such lines, or the server is not known yet."""
         self.place: HandshakePlace | None = None
         """None: handshakes are not limited."""
+        self.rejections: Rejections | None = None
+        """None: TlsRejected is fail."""
         self.client: TlsFacts | None = None
         """The client's leg; None: it is in clear. `server` likewise."""
         self.server: TlsFacts | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxsmtp_tp.session.effects import Effect
-    from proxsmtp_tp.session.limits import ClientLimits, HandshakePlace
+    from proxsmtp_tp.session.limits import ClientLimits, HandshakePlace, Rejections
     from proxsmtp_tp.session.options import Options
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
@@ -171,6 +171,10 @@ class Session:
     def use_handshakes(self, place: HandshakePlace) -> None:
         """How STARTTLS takes a place for its handshakes; without this call they are not limited."""
         self._d.tls.place = place
+
+    def use_rejections(self, rejections: Rejections | None) -> None:
+        """What is known of the client where TlsRejected is pass. None, or without this call: it is fail."""
+        self._d.tls.rejections = rejections
 
     def expect_port(self, port: int) -> None:
         """The port of the server, before it is dialled: on one of TlsWrapped no reply is given in clear, not even a

@@ -212,14 +212,15 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
     decision = d.options.tls.decide(d.client, address(d), d.tls.port, event.hello.reliable_name)
     d.tls.rule = decision.rule
     dane = d.options.tls_dane if event.dane and decision.action is TlsAction.TERMINATE else TlsDane.TERMINATE
+    rejected = decision.action is TlsAction.TERMINATE and _has_rejected(d)
     if dane is TlsDane.REFUSE:
         text = f"TLS is refused: the server's name has TLSA records (TlsDane): sni={_name(d)}"
         d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counter("client", "refuse", "dane"))
         d.effects.append(effects.RefuseTls(Alert.ACCESS_DENIED))
         d.end(None)
-    elif decision.action is TlsAction.PASS or dane is TlsDane.PASS:
-        if dane is TlsDane.PASS:
-            d.tls.rule = f"{decision.rule}, TlsDane: pass"
+    elif decision.action is TlsAction.PASS or dane is TlsDane.PASS or rejected:
+        if decision.action is not TlsAction.PASS:
+            d.tls.rule = f"{decision.rule}, {'TlsDane' if dane is TlsDane.PASS else 'TlsRejected'}: pass"
         d.phase = Phase.PASSING
         d.tls.passed = True
         d.tls.give_place_back()
@@ -276,7 +277,12 @@ def failed(d: Dialogue, event: events.TlsFailed) -> None:
     """TlsFailed: never clear again. The client hears of the server's failure by a reply within its own TLS."""
     if event.side is Side.CLIENT:
         counts = counter("client", "terminate", "certificate_rejected" if event.rejected else "failed")
-        _fails(d, f"TLS with the client failed: {event.reason}", counts)
+        text = f"TLS with the client failed: {event.reason}: closing"
+        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
+        if event.rejected and d.tls.refusal is None:  # a refused session says nothing of the next one
+            _learn_rejection(d)
+        d.drop_server(abort=True)
+        d.end(None)
         return
     wanted = demand(d, event.tlsa)
     outcome = wanted.failed(f"TLS with the server failed: {event.reason}")
@@ -321,6 +327,22 @@ def client_leaves(d: Dialogue) -> None:
         text = "the client left after the TLS handshake: it probably does not accept the certificate"
         counts = counter("client", "terminate", "unused")
         d.log_once(b"TLS unused", f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
+        d.tls.unused = False
+        _learn_rejection(d)
+
+
+def _has_rejected(d: Dialogue) -> bool:
+    """Whether this client has rejected our certificate for this server and name lately (TlsRejected: pass)."""
+    return d.tls.rejections is not None and d.tls.rejections.known(d.server, d.tls.port, d.tls.name)
+
+
+def _learn_rejection(d: Dialogue) -> None:
+    """The client does not accept our certificate: with TlsRejected: pass its next attempt passes."""
+    if d.tls.rejections is not None:
+        d.tls.rejections.learn(d.server, d.tls.port, d.tls.name)
+        text = f"its TLS to this server passes from now on, not judged (TlsRejected: pass): sni={_name(d)}"
+        counts = counter("client", "pass", "learned")
+        d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
 
 
 def _forget(d: Dialogue) -> None:

@@ -21,6 +21,7 @@ _WITHOUT_LEVEL: Final = (
     ("client", "terminate", "certificate_rejected failed other_protocol left timed_out unused broken"),
     ("server", "terminate", "octets_behind left timed_out broken"),
     ("both", "pass", "passed not_tls timed_out too_long"),
+    ("client", "pass", "learned"),
     ("client", "refuse", "address name dane"),
     ("client", "strip", "removed left"),
     ("server", "strip", "required"),
@@ -41,4 +42,5 @@ OUTCOMES: Final = tuple(
     for level in levels
 )
 """Side, action, level and reason of each. `unused`: the client closed after the handshake without a command, as one
-does that looks at our certificate only then. `broken`: TLS failed after the handshake."""
+does that looks at our certificate only then. `learned`: it has rejected our certificate, and passes the next time
+(TlsRejected). `broken`: TLS failed after the handshake."""

@@ -160,6 +160,18 @@ class Postfix:
             if file.is_file()
         ]
 
+    def flush(self) -> None:
+        """Try all that waits at once, also to servers that failed (postqueue(1))."""
+        self.host.run("postqueue", "-c", self.directory / "conf", "-f")
+
+    def empty_queue(self) -> None:
+        """Forget all that waits (postsuper(1))."""
+        self.host.run("postsuper", "-c", self.directory / "conf", "-d", "ALL")
+
+    def wait_log(self, text: str, count: int, seconds: float) -> None:
+        """Until the log has this text so often. Raises LabError with the end of the log."""
+        self._await(lambda: self.log.count(text) >= count, seconds, f"does not say {text!r} {count} times")
+
     def wait_idle(self, seconds: float) -> None:
         """Until nothing waits any more. Raises LabError with the end of the log."""
         self._await(lambda: not self.queue(), seconds, "still has mail in its queue")

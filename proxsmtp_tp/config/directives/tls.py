@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxsmtp_tp.config import values
 from proxsmtp_tp.config.directives.directive import Directive
-from proxsmtp_tp.config.settings import TlsDane
+from proxsmtp_tp.config.settings import TlsDane, TlsRejected
 
 TLS: tuple[Directive, ...] = (
     Directive(
@@ -79,6 +79,24 @@ TLS: tuple[Directive, ...] = (
         " secures, and is the name of this server: a client that compares them accepts no certificate but the server's"
         " own, or a TlsCertificate that the records name; with such a TlsCertificate it is terminated in any case."
         " pass: the connection passes unjudged. refuse: it is refused. terminate: such a client cannot send.",
+        since="2.1",
+    ),
+    Directive(
+        "TlsRejected",
+        "tls_rejected",
+        values.choice(TlsRejected),
+        "What the action terminate does with a client that rejects the certificate which it gets: by an alert, or by"
+        " leaving right after the handshake. fail: it cannot send. pass: for TlsRejectedTimeOut its connections to this"
+        " server, with this server name in its hello, pass unjudged, beginning with the next one. Whoever rejects on"
+        " purpose is not judged then.",
+        since="2.1",
+    ),
+    Directive(
+        "TlsRejectedTimeOut",
+        "tls_rejected_time_out",
+        values.SECONDS,
+        "How long such connections pass; a reload ends it. The default is longer than the pauses between a mail"
+        " server's first attempts. Afterwards the next attempt fails once more.",
         since="2.1",
     ),
     Directive(

@@ -173,6 +173,7 @@ def test_explain_for_people(daemon: Daemon, config: str, capsys: pytest.CaptureF
     daemon.answer = {
         "counted": COUNTED,
         "tls": [{"action": "terminate", "rule": "terminate"}],
+        "tls_rejected": [{"name": "mx.example", "seconds": 7200}, {"name": "", "seconds": 60}],
         "answers": answers,
         "reasons": ["client=192.0.2.7: refused"],
         "filter": None,
@@ -188,6 +189,8 @@ def test_explain_for_people(daemon: Daemon, config: str, capsys: pytest.CaptureF
         "            ClientSpam 5/10m: 5 of 5 used, reached for 2 min 5 s\n"
         "lock        2026-11-28T05:00:00Z (ClientSpam)\n"
         "TLS         terminate (Tls: terminate): TLS on both legs, messages are judged\n"
+        "            pass (TlsRejected) with mx.example for another 2 h: the client rejected our certificate\n"
+        "            pass (TlsRejected) with no server name for another 1 min: the client rejected our certificate\n"
         "connection  the greeting of the server\n"
         "MAIL        450 4.7.1 Too many\n"
         "log         client=192.0.2.7: refused\n"

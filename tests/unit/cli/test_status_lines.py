@@ -43,6 +43,20 @@ def test_outcomes_of_tls_have_a_line_where_there_are_some() -> None:
     assert not list(activity({"totals": {"tls_total": {"x": 0}}}))
 
 
+def test_clients_that_pass_because_they_rejected_our_certificate_have_lines() -> None:
+    one = {"client": "192.0.2.10", "server": "198.51.100.25", "port": 25, "name": "mx.example", "seconds": 7200}
+    other = {"client": "2001:db8:1:2::", "server": "2001:db8::25", "port": 465, "name": "", "seconds": 61}
+    lines = list(activity({"tls_rejected": {"number": 2, "newest": [one, other]}}))
+    assert lines == [
+        "TLS passes for 2 clients and servers: the client rejected our certificate",
+        "    192.0.2.10 to 198.51.100.25 port 25, name mx.example",
+        "        for another 2 h",
+        "    2001:db8:1:2:: to 2001:db8::25 port 465",
+        "        for another 1 min 1 s",
+    ]
+    assert not list(activity({"tls_rejected": {"number": 0, "newest": []}}))
+
+
 def test_what_an_answer_does_not_have_has_no_line() -> None:
     assert list(activity({})) == []
     quiet: dict[str, Any] = {"log": {"level": 3, "source": "-d", "left": None, "traced": []}, "last_error": None}

@@ -44,6 +44,7 @@ def test_what_is_possible_before_the_hello(say: Any) -> None:
         f"TLS          pass (Tls: pass server=198.51.100.0/24 name=*.bank.example): {passed}",
         "TLS          terminate (Tls: terminate server=198.51.100.0/24): TLS on both legs, messages are judged",
         "certificate  /etc/mx.pem",
+        "             if the client rejects it: it cannot send (TlsRejected: fail)",
         "to server    UpstreamTls: dane server=198.51.100.0/24",
         "             for a client with TLS: as its TLSA records say; without them: TLS with any certificate (encrypt)",
         "             for a client in clear: in clear, too (may)",
@@ -114,6 +115,15 @@ def test_certificates(say: Any) -> None:
     assert certificate("Tls: pass\n", SERVER) == ""
 
 
+def test_a_client_that_rejects_its_certificate(say: Any) -> None:
+    passes = "its next connections to that server pass for 600 s, nothing is judged (TlsRejected: pass)"
+    lines = "Tls: terminate\nTlsRejected: pass\nTlsRejectedTimeOut: 600\n"
+    assert f"\n             if the client rejects it: {passes}\n" in say(lines, CLIENT, SERVER)
+    assert f"TLS of a client that rejects its certificate: {passes}\n" in say(lines)
+    assert json.loads(say(lines, CLIENT, SERVER, "--json"))["rejected"] == passes
+    assert json.loads(say("Tls: pass\nTlsRejected: pass\n", CLIENT, SERVER, "--json"))["rejected"] == ""
+
+
 def test_without_a_line(say: Any) -> None:
     assert say("", CLIENT, SERVER).splitlines()[1] == (
         "TLS          strip: STARTTLS is removed, mail is in clear: there is no Tls line"
@@ -139,6 +149,7 @@ def test_the_table_of_check_config(say: Any) -> None:
         "TLS to the server 1: dane server=198.51.100.0/24",
         "TLS to the server 2: secure port=587 match=mx.example",
         f"{records}, and terminate where they name its TlsCertificate",
+        "TLS of a client that rejects its certificate: it cannot send (TlsRejected: fail)",
         "certificate for clients: /etc/mx.pem /etc/mx.key server=198.51.100.25",
         "certificate for clients of other servers: made for each server, signed by the CA in the state directory",
     ]

@@ -40,6 +40,8 @@ def warnings(*lines: str) -> list[str]:
         ("XClient: on", "TlsWrapped: 465", "Tls: refuse port=465", "Tls: pass"),
         ("XClient: on", "TlsWrapped: 465", "Tls: terminate", "TlsDane: terminate"),
         ("XClient: off", "TlsWrapped: 465", "Tls: pass"),
+        ("Tls: refuse", "TlsRejected: pass"),
+        ("Tls: terminate", "TlsRejected: fail"),
     ],
 )
 def test_nothing_to_say(lines: tuple[str, ...]) -> None:
@@ -79,6 +81,10 @@ def test_nothing_to_say(lines: tuple[str, ...]) -> None:
         (
             ["XClient: on", "TlsWrapped: 465", "Tls: pass client=192.0.2.7", "Tls: refuse"],
             "Tls: pass client=192.0.2.7: not on port 465 of TlsWrapped with XClient",
+        ),
+        (
+            ["XClient: on", "TlsWrapped: 465", "Tls: terminate", "TlsDane: refuse", "TlsRejected: pass"],
+            "TlsRejected: pass: not on port 465 of TlsWrapped with XClient",
         ),
         (
             ["XClient: on", "TlsWrapped: 465", "Tls: terminate"],
@@ -139,6 +145,10 @@ def test_strip_where_it_is_possible_is_a_warning(lines: list[str]) -> None:
         (
             ["TlsWrapped: 465, 587", "Tls: terminate"],
             "TlsWrapped: 587: servers greet in clear there, and TLS begins with STARTTLS: every connection would fail",
+        ),
+        (
+            ["Tls: terminate", "TlsRejected: pass"],
+            "TlsRejected: pass: a client that rejects its certificate on purpose is not judged",
         ),
         (["TlsCa: /ca.pem", "Tls: pass"], "TlsCa: never used: no Tls line says terminate"),
         (["TlsCertificate: /mx.pem", "Tls: pass"], "TlsCertificate: never used: no Tls line says terminate"),

@@ -338,7 +338,7 @@ async def running_proxy(
     admission = Admission(settings.max_connections, workers)
     admission.prepare_filters(line.name for line in settings.filter)
     # One loop: each worker has descriptors of its own for the same sockets, as over fork.
-    tls = worker_tls(settings)
+    tls = worker_tls(settings, admission.tls_rejections)
     proxies = [Proxy(settings, [sock.dup() for sock in listeners], admission, row, tls=tls) for row in range(workers)]
     async with AsyncExitStack() as closing:
         for proxy in proxies:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.certificates.material import Material
     from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.net.tls_rejections import TlsRejections
 
 SERVER_NAME = "mx.example"
 """The certificate of the server is for this name, and is its own CA."""
@@ -60,9 +61,11 @@ def anchors() -> Anchors:
         return Anchors(Path(file.name))
 
 
-def worker_tls(settings: Settings) -> WorkerTls | None:
+def worker_tls(settings: Settings, rejections: TlsRejections) -> WorkerTls | None:
     """None: there are no Tls lines."""
     if not settings.tls:
         return None
     limits = HandshakeLimits(settings.tls_handshakes, settings.tls_client_handshakes)
-    return WorkerTls(OneCertificate(), anchors(), limits)
+    made = WorkerTls(OneCertificate(), anchors(), limits)
+    made.learn_rejections(settings, rejections)
+    return made

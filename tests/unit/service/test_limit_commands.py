@@ -14,6 +14,7 @@ from proxsmtp_tp.config.settings import FilterType, Settings
 from proxsmtp_tp.config.tls_lines import TlsRule, parse_tls, parse_upstream
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.client_limits import WorkerLimits
+from proxsmtp_tp.net.tls_rejections import Rejection
 from proxsmtp_tp.service import limit_commands
 from proxsmtp_tp.service.control import ControlError
 from proxsmtp_tp.service.locks import FILE, Locks
@@ -151,6 +152,16 @@ def test_explain_names_the_tls_lines_of_the_port(
 ) -> None:
     answer = limit_commands.explain(Daemon(tmp_path, tls=lines), {"client": CLIENT, "server": SERVER, "port": port})
     assert [(each["action"], each["rule"]) for each in answer["tls"]] == found
+
+
+def test_explain_names_where_tls_passes_because_the_client_rejected_our_certificate(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, tls=parse_tls("terminate"))
+    asked = {"client": CLIENT, "server": SERVER, "port": 25}
+    assert limit_commands.explain(daemon, asked)["tls_rejected"] == []
+    one = Rejection(CLIENT, SERVER, 25, "mx.example")
+    for each in (one, one._replace(server="198.51.100.26"), one._replace(port=26), one._replace(client="192.0.2.8")):
+        daemon.admission.tls_rejections.learn(each, 60)
+    assert limit_commands.explain(daemon, asked)["tls_rejected"] == [{"name": "mx.example", "seconds": 60}]
 
 
 def test_explain_names_the_reply_where_tls_to_the_server_is_demanded(tmp_path: Path) -> None:

@@ -219,10 +219,11 @@ def test_a_client_that_says_ehlo_within_tls_has_used_it() -> None:
 
 
 def test_no_outcome_is_never_counted() -> None:
-    """`broken` is what the driver counts; the level `may` cannot come."""
+    """`broken` is what the driver counts; the level `may` cannot come; `learned` is in test_tls_rejected."""
     told_here = {
         "both pass none timed_out", "both pass none too_long", "both pass none not_tls", "client strip none removed",
         "server clear none ehlo_refused", "server clear none xclient",
+        "client pass none learned",
     } | {outcome for outcome, _ in STORIES}  # fmt: skip
     without_level = {(side, action, reason) for side, action, _, reason in map(str.split, told_here)}
     everything = {(side, action, reason) for side, action, _, reason in OUTCOMES if reason != "broken"}
