@@ -77,10 +77,10 @@ def closed_settling(d: Dialogue, event: events.ClientClosed) -> None:
 def pump(d: Dialogue) -> None:
     """Handle the client's octets, as many as can be handled now and in one feed. Called after every event."""
     d.flow.lines_left = False
-    start = len(d.lines)
+    start = d.lines.left
     acted = 0
-    while _readable(d):
-        octets = start - len(d.lines)
+    while not _nothing_waits(d) and _readable(d):
+        octets = start - d.lines.left
         enough = TEXT_PER_FEED if d.phase is Phase.DATA else LINE_OCTETS_PER_FEED
         if acted == LINES_PER_FEED or octets >= enough:
             d.flow.lines_left = True
@@ -102,12 +102,24 @@ def pump(d: Dialogue) -> None:
             return
 
 
+def _nothing_waits(d: Dialogue) -> bool:
+    """Whether there is neither input nor an end to be handled: the usual case after a reply of the server."""
+    return (
+        not d.lines.left
+        and not d.client_gone
+        and d.data.waiting is None
+        and d.tls.waiting is None
+        and d.end_after_replies is None
+        and d.end_after_transaction is None
+    )
+
+
 def _readable(d: Dialogue) -> bool:
     """Whether the client's next line or text can be handled now. Ends the connection if it is to end at this point."""
     if d.phase is Phase.DATA or d.phase is Phase.SKIPPING:
-        if d.client_gone and not len(d.lines):  # it closed the connection before its DATA or BDAT was handled
+        if d.client_gone and not d.lines.left:  # it closed the connection before its DATA or BDAT was handled
             closed_in_text(d)
-        return len(d.lines) > 0
+        return d.lines.left > 0
     if d.phase is not Phase.COMMAND and d.phase is not Phase.AUTH:
         return False
     if d.end_after_replies is not None or (not d.first_transaction_allowed and d.unwanted()):

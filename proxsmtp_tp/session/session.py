@@ -136,7 +136,7 @@ class Session:
     def feed(self, event: events.Event) -> list[Effect]:
         """Handle an event; return the effects in order. KeyError: the event cannot happen in this phase."""
         d, flow = self._d, self._d.flow
-        if type(event) is events.ClientClosed and flow.lines_left:
+        if flow.lines_left and type(event) is events.ClientClosed:
             flow.client_closing = event
         else:
             TRANSITIONS[d.phase][type(event)](d, event)
@@ -222,7 +222,7 @@ class Session:
     @property
     def waiting_octets(self) -> int:
         """Octets from the client that were not handled yet: the driver stops reading when they grow."""
-        return len(self._d.lines)
+        return self._d.lines.left
 
     @property
     def introduced(self) -> tuple[bytes, Envelope]:

@@ -36,23 +36,26 @@ class LineTooLong(SmtpError):  # noqa: N818 - names what the line is, as StopIte
 class LineBuffer:
     """Splits bytes into lines. `limit` (octets with the line end) may change between two lines."""
 
-    __slots__ = ("_at", "_buffer", "_swallowed_cr", "_swallowing", "limit")
+    __slots__ = ("_at", "_buffer", "_swallowed_cr", "_swallowing", "left", "limit")
 
     def __init__(self, limit: int = COMMAND_LIMIT) -> None:
         self.limit = limit
         self._buffer: bytes | bytearray = b""
         self._at = 0
+        self.left = 0
+        """Octets that were fed and not returned yet. An attribute, because it is asked several times for each line."""
         self._swallowing = False
         self._swallowed_cr = False  # the last dropped octet was CR: an LF may follow
 
     def __len__(self) -> int:
-        """Octets that were fed and not returned yet."""
-        return len(self._buffer) - self._at
+        """See `left`."""
+        return self.left
 
     def feed(self, data: bytes) -> None:
         """Take what the client sent, in chunks of any size."""
         self._buffer = extended(self._buffer, self._at, data)
         self._at = 0
+        self.left = len(self._buffer)
 
     def next_line(self) -> bytes | None:
         """The next line with its LF; None if more bytes are needed.
@@ -67,8 +70,10 @@ class LineBuffer:
                 self._swallowing = True
                 self._swallowed_cr = buffer.endswith(b"\r")
                 self._at = len(buffer)
+                self.left = 0
             return None
         self._at = end
+        self.left = len(buffer) - end
         if self._swallowing or end - start > self.limit:
             ended = buffer.endswith(b"\r\n", start, end) or (
                 end - start == 1 and self._swallowing and self._swallowed_cr
@@ -88,6 +93,7 @@ class LineBuffer:
         buffer, start = self._buffer, self._at
         end = len(buffer) if size is None else min(start + size, len(buffer))
         self._at = end
+        self.left = len(buffer) - end
         if end == len(buffer):
             self._buffer = b""
             self._at = 0
@@ -98,9 +104,11 @@ class LineBuffer:
         if data:
             self._buffer = data + self._buffer[self._at :]
             self._at = 0
+            self.left = len(self._buffer)
 
     def skip(self, size: int) -> int:
         """Drop up to `size` buffered octets; return how many."""
-        skipped = min(size, len(self))
+        skipped = min(size, self.left)
         self._at += skipped
+        self.left -= skipped
         return skipped

@@ -1,0 +1,185 @@
+"""How many instructions a message takes, without and with the driver: the measure of every change to the hot path.
+
+    .venv/bin/python -m bench.instructions            a message of 1 kB: the pure session, and a connection
+    .venv/bin/python -m bench.instructions --profile  the functions that execute most of them
+
+The dialogue is fixed: connect, EHLO, ten messages of 1 kB without a filter, QUIT; each line and each reply is an event
+of its own, as without PIPELINING. Instructions are counted by valgrind (cachegrind, with --profile callgrind), so other
+processes and the speed of the machine change nothing; two runs differ by less than a percent. The difference of a long
+run and a short one is counted: so start and import of the program cost nothing.
+
+session     `Session.feed`, nothing else
+connection  `net.connection.Connection` between two transports that do nothing: effects, log, metrics, deadlines
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOG_LEVEL = 3
+"""As `serve` without -d: information."""
+
+MESSAGES = 10
+"""In one dialogue."""
+
+FEW, MANY = 20, 70
+"""Dialogues of the two runs. The first ones warm up the interpreter, which specialises code that runs often."""
+
+_HEADER = b"From: a@example.org\r\nTo: b@example.net\r\nMessage-Id: <1@example.org>\r\nSubject: instructions\r\n\r\n"
+_LINE = b"The quick brown fox jumps over the lazy dog, and then it jumps over it.\r\n"
+TEXT = (_HEADER + _LINE * 12)[:1000].rpartition(b"\r\n")[0] + b"\r\n.\r\n"
+
+GREETED = (
+    (b"", b"220 mx.example.net ESMTP\r\n"),
+    (b"EHLO client.example.org\r\n", b"250-mx.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 10240000\r\n"),
+)
+SENT = (
+    (b"MAIL FROM:<a@example.org>\r\n", b"250 2.1.0 Ok\r\n"),
+    (b"RCPT TO:<b@example.net>\r\n", b"250 2.1.5 Ok\r\n"),
+    (b"DATA\r\n", b"354 End data with <CR><LF>.<CR><LF>\r\n"),
+    (TEXT, b"250 2.0.0 Ok: queued as 4XyZ12ab\r\n"),
+)
+LEFT = ((b"QUIT\r\n", b"221 2.0.0 Bye\r\n"),)
+DIALOGUE = (*GREETED, *SENT * MESSAGES, *LEFT)
+"""What the client sends, and what the server answers."""
+
+
+def session(dialogues: int) -> None:
+    """The pure session: events in, effects out."""
+    from proxsmtp_tp.session import events  # noqa: PLC0415  (what is not measured is not imported)
+    from proxsmtp_tp.session.options import Options  # noqa: PLC0415
+    from proxsmtp_tp.session.session import Session  # noqa: PLC0415
+
+    options = Options()
+    for _ in range(dialogues):
+        tested = Session(options, client_ip="192.0.2.10", local_ip="192.0.2.1", clock=str)
+        feed, measured = tested.feed, tested.measured
+        feed(events.Connected("198.51.100.25", 25))
+        for said, answer in DIALOGUE:
+            if said:
+                feed(events.ClientData(said))
+            feed(events.ServerData(answer))
+            measured.clear()
+        if not tested.ended:
+            raise RuntimeError("the dialogue has not come to its end")
+
+
+class _Transport:
+    """Takes what is written, as a transport of the event loop."""
+
+    def __init__(self) -> None:
+        self.octets = 0
+
+    def write(self, data: bytes) -> None:
+        self.octets += len(data)
+
+    def write_eof(self) -> None:
+        """The end."""
+
+    close = abort = write_eof
+
+
+def connection(dialogues: int) -> None:
+    """A connection of a worker, from the callbacks of its transports to their `write`. Its log goes to /dev/null."""
+    import uvloop  # noqa: PLC0415
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_connections(dialogues))
+
+
+async def _connections(dialogues: int) -> None:
+    from proxsmtp_tp.config.reader import parse_config  # noqa: PLC0415
+    from proxsmtp_tp.net.admission import Admission  # noqa: PLC0415
+    from proxsmtp_tp.net.connection import Connection  # noqa: PLC0415
+    from proxsmtp_tp.net.proxy import Proxy  # noqa: PLC0415
+    from proxsmtp_tp.service.logging import StreamHandler, set_up  # noqa: PLC0415
+
+    set_up(StreamHandler("proxsmtpd", Path(os.devnull).open("w", encoding="utf-8")), LOG_LEVEL)
+    settings = parse_config(b"Listen: 127.0.0.1:10025\nOutAddress: 127.0.0.1:10026\n", "bench").settings
+    proxy = Proxy(settings, [], Admission(1000, 1), 0)
+    listener = socket.create_server(("127.0.0.1", 0))
+    for number in range(dialogues):
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            names = f"{number:06X}", f"{number:013X}"
+            tested = Connection(proxy.context, accepted, names, lambda _: None)
+            tested.client_made(_Transport())
+            tested.server_ip, tested.server_port = "198.51.100.25", 25
+            tested.server_made(_Transport())
+            for said, answer in DIALOGUE:
+                if said:
+                    tested.client_data(said)
+                tested.server_data(answer)
+            if not tested.session.ended:
+                raise RuntimeError("the dialogue has not come to its end")
+            tested.client_lost()
+            tested.server_lost()
+
+
+MEASURED: dict[str, Callable[[int], None]] = {"session": session, "connection": connection}
+
+
+def _valgrind(name: str, dialogues: int, *tool: str) -> str:
+    """Run a part under valgrind; what valgrind says at the end."""
+    command = ["valgrind", *tool, sys.executable, "-m", "bench.instructions", "--run", name, str(dialogues)]
+    environment = {"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    return done.stderr
+
+
+def instructions(name: str, few: int = FEW, many: int = MANY) -> int:
+    """Instructions of a message of this part, with its share of the dialogue around it."""
+    counted = []
+    for dialogues in (few, many):
+        said = _valgrind(name, dialogues, "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={os.devnull}")
+        counted.append(int(re.findall(r"I\s+refs:\s+([\d,]+)", said)[0].replace(",", "")))
+    return (counted[1] - counted[0]) // ((many - few) * MESSAGES)
+
+
+def profile(name: str, shown: int) -> str:
+    """The functions of the interpreter and of compiled modules that execute the most instructions."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/out"
+        _valgrind(name, MANY, "--tool=callgrind", f"--callgrind-out-file={out}")
+        done = subprocess.run(["callgrind_annotate", out], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    start = next(at for at, line in enumerate(lines) if "file:function" in line)
+    return "\n".join(lines[start : start + shown + 2])
+
+
+def main() -> int:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description="instructions of a message, counted by valgrind")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(MEASURED)} (all of them)")
+    parser.add_argument("--profile", action="store_true", help="also the functions that take most of them")
+    parser.add_argument("--run", nargs=2, metavar=("PART", "DIALOGUES"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        MEASURED[args.run[0]](int(args.run[1]))
+        return 0
+    if shutil.which("valgrind") is None:
+        print("missing: valgrind: run .ci/packages bench", file=sys.stderr)
+        return 1
+    for name in args.parts or MEASURED:
+        print(f"{name}: {instructions(name):,} instructions a message", flush=True)
+        if args.profile:
+            print(profile(name, 40))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
