@@ -63,23 +63,25 @@ class Refusals:
 class ReplyJoiner:
     """Joins consecutive replies for the client into one SendClient, without copying them again and again."""
 
-    __slots__ = ("_effect", "_wires")
+    __slots__ = ("_effect", "_further")
 
     def __init__(self) -> None:
         self._effect: effects.SendClient | None = None
-        self._wires: list[bytes] = []
+        self._further: list[bytes] = []
+        """Replies behind the first one, which is the data of the effect."""
 
     def add(self, todo: list[Effect], wire: bytes) -> None:
         """Add a reply at the end of the effects. The data of its SendClient is complete after `finish`."""
-        if self._effect is None or todo[-1] is not self._effect:
-            self.finish()
-            self._effect = effects.SendClient(b"")
-            todo.append(self._effect)
-        self._wires.append(wire)
+        if self._effect is not None and todo[-1] is self._effect:
+            self._further.append(wire)
+            return
+        self.finish()
+        self._effect = effects.SendClient(wire)
+        todo.append(self._effect)
 
     def finish(self) -> None:
-        """Set the data of the latest SendClient."""
-        if self._effect is not None:
-            self._effect.data = b"".join(self._wires)
-            self._effect = None
-            self._wires = []
+        """Complete the data of the latest SendClient."""
+        if self._effect is not None and self._further:
+            self._effect.data = b"".join((self._effect.data, *self._further))
+            self._further = []
+        self._effect = None

@@ -140,6 +140,9 @@ class MessageClock:
     running: bool
 
 
+CLOCK_STARTS, CLOCK_STOPS = MessageClock(running=True), MessageClock(running=False)
+
+
 @dataclass(slots=True)
 class Count:
     """Increment a counter."""

@@ -76,7 +76,7 @@ def begin_stream(d: Dialogue, reply: Reply) -> None:
 
 def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> None:
     d.message = Message(sink, inserter, size.limit(d, filtered=sink is Sink.FILTER))
-    d.unseen_effects.append(effects.MessageClock(running=True))
+    d.unseen_effects.append(effects.CLOCK_STARTS)
     d.record.text_begins()
     d.phase = Phase.DATA
 
@@ -108,7 +108,8 @@ def text(d: Dialogue, data: bytes) -> None:
 
 def _complete(d: Dialogue, message: Message) -> None:
     d.lines.put_back(message.decoder.rest)
-    d.trace("CLIENT <", b"(a message of %d octets)" % message.decoder.size)
+    if d.tracing.on:
+        d.trace("CLIENT <", b"(a message of %d octets)" % message.decoder.size)
     d.phase = Phase.SETTLING
     if d.record.text is not None:
         d.record.text.complete_at = d.record.ticks()
@@ -316,12 +317,13 @@ def _send(d: Dialogue, message: Message, wire: bytes) -> None:
 
 
 def _end_sent(d: Dialogue, message: Message) -> None:
-    d.trace("SERVER >", b"(a message of %d octets as sent with the final dot)" % message.octets_sent)
+    if d.tracing.on:
+        d.trace("SERVER >", b"(a message of %d octets as sent with the final dot)" % message.octets_sent)
     message.reading = False
     message.sent = True
     if d.record.text is not None:
         d.record.text.sent_at = d.record.ticks()
-    d.unseen_effects.append(effects.MessageClock(running=False))
+    d.unseen_effects.append(effects.CLOCK_STOPS)
     d.outstanding.append(PendingReply(Expect.MESSAGE))
     d.sync = True
 
@@ -363,7 +365,7 @@ def _over(d: Dialogue, reply: Reply) -> None:
     if reply.positive:
         d.refusals.errors = 0  # ERROR_LIMIT is for clients that deliver nothing
     if not message.sent:
-        d.unseen_effects.append(effects.MessageClock(running=False))
+        d.unseen_effects.append(effects.CLOCK_STOPS)
     d.new_transaction()
     d.phase = Phase.COMMAND
 

@@ -25,8 +25,12 @@ REFUSED_KEPT = 100
 """Refused recipients of a transaction that are stored with their codes; further ones are only counted. A client may
 send 100 recipients (RFC 5321 section 4.5.3.1.8), and one that guesses addresses sends many more."""
 
-VERBS = frozenset({"EHLO", "HELO", "LHLO", "MAIL", "SEND", "SOML", "SAML", "RCPT", "DATA", "BDAT", "RSET", "QUIT"}) | {
-    "AUTH", "STARTTLS", "NOOP", "VRFY", "EXPN", "HELP", "ETRN", "XFORWARD", "XCLIENT",
+_NAMES = {
+    name.upper().encode(): name
+    for name in (
+        "ehlo", "helo", "lhlo", "mail", "send", "soml", "saml", "rcpt", "data", "bdat", "rset", "quit",
+        "auth", "starttls", "noop", "vrfy", "expn", "help", "etrn", "xforward", "xclient",
+    )
 }  # fmt: skip
 """Verbs that are counted by their names; all others are `other`, because a client may invent any number of them."""
 
@@ -104,8 +108,8 @@ class Record:
 
     __slots__ = (
         "_began",
+        "_latest",
         "_mail_at",
-        "_verb",
         "commands",
         "delivered",
         "limits",
@@ -122,8 +126,10 @@ class Record:
     def __init__(self, ticks: Callable[[], float]) -> None:
         self.ticks = ticks
         self._began = self._mail_at = ticks()
-        self._verb = "other"
         self.commands: dict[str, list[int]] = {}
+        """By verb in lower case: commands of the client, and those that were refused."""
+        self._latest: list[int] | None = None
+        """The pair of the latest command."""
         self.measured: list[int] = []
         """Counters (`telemetry.metrics`) that have grown."""
         self.number = 0
@@ -143,19 +149,21 @@ class Record:
 
     def command(self, verb: bytes) -> None:
         """The client has sent a command."""
-        name = verb.decode("ascii", "replace")
-        self._verb = name.lower() if name in VERBS else "other"
-        self.commands.setdefault(self._verb, [0, 0])[0] += 1
+        name = _NAMES.get(verb, "other")
+        counted = self.commands.get(name)
+        if counted is None:
+            counted = self.commands[name] = [0, 0]
+        counted[0] += 1
+        self._latest = counted
 
     def refused_here(self) -> None:
         """We refused the latest command."""
-        if self._verb in self.commands:
-            self.commands[self._verb][1] += 1
+        if self._latest is not None:
+            self._latest[1] += 1
 
     def refused_there(self, line: bytes) -> None:
         """The server refused this command."""
-        verb = line[:8].split(b" ", 1)[0].strip().decode("ascii", "replace").upper()
-        counted = self.commands.get(verb.lower() if verb in VERBS else "other")
+        counted = self.commands.get(_NAMES.get(line[:8].split(b" ", 1)[0].strip().upper(), "other"))
         if counted is not None:
             counted[1] += 1
 

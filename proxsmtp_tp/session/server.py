@@ -103,12 +103,14 @@ def _reply(d: Dialogue, reply: Reply) -> None:
         return
     pending = d.answered()
     d.ours.noop_refusal = None
-    if reply.negative and pending.expect in _OF_CLIENT:
+    if reply.code >= 400 and pending.expect in _OF_CLIENT:
         d.record.refused_there(pending.line)
     if reply.code // 100 not in EXPECTED[pending.expect]:
         _out_of_step(d, f"{reply.code} cannot answer {pending.expect.value}")
         return
-    _HANDLERS[pending.expect](d, pending, without_tls.made_temporary(d, pending, reply))
+    if reply.code >= 500:
+        reply = without_tls.made_temporary(d, pending, reply)
+    _HANDLERS[pending.expect](d, pending, reply)
     if d.phase is not Phase.ENDED:
         d.release_local_replies()
         d.ask_queued()

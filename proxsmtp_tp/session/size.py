@@ -21,7 +21,9 @@ DIGITS = 20
 def limit(d: Dialogue, *, filtered: bool) -> int | None:
     """The largest message in octets; None: no limit."""
     own, servers = d.options.size_limit, d.capabilities.size if filtered else 0
-    return min(filter(None, (own, servers)), default=None)
+    if own and servers:
+        return min(own, servers)
+    return own or servers or None
 
 
 def check_declared(d: Dialogue, parameters: bytes, most: int | None) -> None:

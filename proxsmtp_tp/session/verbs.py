@@ -218,7 +218,7 @@ def _bdat(d: Dialogue, command: Command) -> None:
     d.flow.skip = int(size[0])
     d.trace("CLIENT <", b"(a chunk of %d octets that is skipped)" % d.flow.skip)
     d.phase = Phase.SKIPPING
-    d.unseen_effects.append(effects.MessageClock(running=True))
+    d.unseen_effects.append(effects.CLOCK_STARTS)
     skip_chunk(d)
 
 
@@ -229,7 +229,7 @@ def skip_chunk(d: Dialogue) -> None:
     d.progress = d.progress or skipped > 0
     if not d.flow.skip:
         d.phase = Phase.COMMAND
-        d.unseen_effects.append(effects.MessageClock(running=False))
+        d.unseen_effects.append(effects.CLOCK_STOPS)
 
 
 _HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {

@@ -46,8 +46,10 @@ def shows_password_here(d: Dialogue, command: Command) -> bool:
 
 
 def made_temporary(d: Dialogue, pending: PendingReply, reply: Reply) -> Reply:
-    """The server's reply, or 451 if the server refuses for lack of the TLS or the login that the proxy has removed."""
-    if reply.code < 500 or not d.removed.tls or pending.expect not in MADE_TEMPORARY:
+    """Of a 5xx of the server: the reply, or 451 if it refuses for lack of the TLS or the login that the proxy has
+    removed.
+    """
+    if not d.removed.tls or pending.expect not in MADE_TEMPORARY:
         return reply
     lacks_tls = d.tls.server is None  # UpstreamTls may have begun it for the server's leg
     if lacks_tls and (reply.code in {530, 538} or _WANTS_TLS.search(reply.wire)):

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.smtp.replies import Reply
 
-_VERB = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*")
-_BARE = re.compile(rb"[\r\n\0]")
+_VERB = re.compile(rb"[A-Z][A-Z0-9_-]*")
 
 _ATOM = rb'"(?:[^"\\\0-\x1f\x7f]++|\\[^\0-\x1f\x7f])*+"|\\[^\0-\x1f\x7f]'
 _PATH = re.compile(rb'<((?:[^<>"\\\0-\x1f\x7f]++|' + _ATOM + rb")*+)>(?:[ \t]+|\Z)")
@@ -92,12 +91,14 @@ def parse_command(line: bytes) -> Command:
 
     SmtpError (500) for an invalid command line, or for one that a server could read as two.
     """
-    words = line.split(None, 1)
-    if not line.endswith(b"\r\n") or _BARE.search(line, 0, len(line) - 2):
+    end = len(line) - 2
+    if end < 0 or line.find(b"\r") != end or line.find(b"\n") != end + 1 or b"\0" in line:
         raise SmtpError(_line_fault(line))
-    if not words or _VERB.fullmatch(words[0]) is None:
+    words = line.split(None, 1)
+    verb = words[0].upper() if words else b""
+    if verb not in VERBS and _VERB.fullmatch(verb) is None:
         raise SmtpError(answers.COMMAND_UNRECOGNIZED)
-    return Command(words[0].upper(), words[1].rstrip() if len(words) > 1 else b"", line)
+    return Command(verb, words[1].rstrip() if len(words) > 1 else b"", line)
 
 
 class EnvelopeCommand(NamedTuple):
@@ -163,7 +164,7 @@ def _guess(command: Command, keyword: re.Pattern[bytes]) -> EnvelopeCommand:
     if found is None:
         return EnvelopeCommand(argument, argument, command.line)
     address = found[1].strip(b" \t")
-    route = _ROUTE.match(address)
+    route = _ROUTE.match(address) if address.startswith(b"@") else None
     if route is not None:
         address = address[route.end() :].lstrip(b" \t")
     return EnvelopeCommand(address, text[found.end() :].rstrip(), command.line)

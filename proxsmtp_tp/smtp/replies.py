@@ -177,11 +177,15 @@ class ReplyReader:
         follow a code, lines of one reply may have different codes, and lines without a code are text. The last line
         decides (RFC 5321 section 4.2.1): its code is the code of the reply.
         """
+        if self._at == len(self._buffer):
+            return None
         if not self._code and not self._cut:
             clean = _CLEAN.match(self._buffer, self._at)
-            if clean and clean.end() - self._at <= _SHORT:
-                self._at = clean.end()
-                return Reply(int(clean[1]), bytes(clean[0]))
+            if clean:
+                end = clean.end()
+                if end - self._at <= _SHORT:
+                    self._at = end
+                    return Reply(int(clean[1]), bytes(clean[0]))
         while (line := self._next_line()) is not None:
             if not line.strip():
                 self._blank += 1
