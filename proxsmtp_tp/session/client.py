@@ -6,7 +6,7 @@ What a command does is in `verbs`.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import encrypting, message, refusing, starttls, verbs, without_tls, xclient
 from proxsmtp_tp.session.parts import PendingReply
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.commands import Command
+
+# Members that every event compares (see `state._Name`).
+_AUTH: Final = Phase.AUTH
+_COMMAND: Final = Phase.COMMAND
+_DATA: Final = Phase.DATA
+_SKIPPING: Final = Phase.SKIPPING
 
 LINES_PER_FEED = 50
 """Lines handled in one feed: a few milliseconds at most, then other connections are served."""
@@ -81,14 +87,14 @@ def pump(d: Dialogue) -> None:
     acted = 0
     while not _nothing_waits(d) and _readable(d):
         octets = start - d.lines.left
-        enough = TEXT_PER_FEED if d.phase is Phase.DATA else LINE_OCTETS_PER_FEED
+        enough = TEXT_PER_FEED if d.phase is _DATA else LINE_OCTETS_PER_FEED
         if acted == LINES_PER_FEED or octets >= enough:
             d.flow.lines_left = True
             return
         acted += 1
-        if d.phase is Phase.DATA:
+        if d.phase is _DATA:
             message.text(d, d.lines.take(TEXT_PER_FEED - octets))
-        elif d.phase is Phase.SKIPPING:
+        elif d.phase is _SKIPPING:
             verbs.skip_chunk(d)
         elif d.data.waiting is not None:
             command, d.data.waiting = d.data.waiting, None
@@ -116,11 +122,11 @@ def _nothing_waits(d: Dialogue) -> bool:
 
 def _readable(d: Dialogue) -> bool:
     """Whether the client's next line or text can be handled now. Ends the connection if it is to end at this point."""
-    if d.phase is Phase.DATA or d.phase is Phase.SKIPPING:
+    if d.phase is _DATA or d.phase is _SKIPPING:
         if d.client_gone and not d.lines.left:  # it closed the connection before its DATA or BDAT was handled
             closed_in_text(d)
         return d.lines.left > 0
-    if d.phase is not Phase.COMMAND and d.phase is not Phase.AUTH:
+    if d.phase is not _COMMAND and d.phase is not _AUTH:
         return False
     if d.end_after_replies is not None or (not d.first_transaction_allowed and d.unwanted()):
         if not d.outstanding:
@@ -145,7 +151,7 @@ def _next_line(d: Dialogue) -> bool:
     try:
         if fault is not None:
             raise fault
-        if d.phase is Phase.AUTH:
+        if d.phase is _AUTH:
             _continuation(d, line)
         else:
             _line(d, line)
@@ -190,8 +196,8 @@ def _line(d: Dialogue, line: bytes) -> None:
 
 
 def _fault(d: Dialogue, error: SmtpError) -> None:
-    if d.phase is Phase.AUTH:  # the server waits for a line: cancel AUTH, and pass its reply on to the client
-        d.phase = Phase.COMMAND
+    if d.phase is _AUTH:  # the server waits for a line: cancel AUTH, and pass its reply on to the client
+        d.phase = _COMMAND
         d.ask(PendingReply(Expect.AUTH, b"*\r\n"))
         refusing.count_error(d)
     else:

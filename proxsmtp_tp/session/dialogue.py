@@ -8,7 +8,7 @@ PIPELINING. Otherwise a command of our own waits in `queued`; the client's next 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import effects, measuring
 from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
@@ -78,6 +78,17 @@ _NO_QUIT = frozenset({Phase.GREETING, Phase.AUTH, Phase.ENCRYPTING}) | _TLS_PHAS
 _GOES_ON = frozenset({Phase.SETTLING, Phase.STARTING_TLS, Phase.ENCRYPTING})
 """While the client does not read: a complete message gets its final reply first, and a handshake, which has a place of
 few, its own deadline."""
+
+# Members that every event compares (see `state._Name`).
+_COMMAND: Final = Phase.COMMAND
+_DATA: Final = Phase.DATA
+_ENDED: Final = Phase.ENDED
+_LOCAL: Final = Expect.LOCAL
+_OUR_RSET: Final = Expect.OUR_RSET
+_READING: Final = Wait.READING
+_REPLY: Final = Wait.REPLY
+_SENDING: Final = Wait.SENDING
+_TEXT: Final = Wait.TEXT
 
 
 class Dialogue:
@@ -154,7 +165,7 @@ class Dialogue:
         if reply.negative:
             self.record.refused_here()
         if self.outstanding:
-            self.outstanding.append(PendingReply(Expect.LOCAL, reply=reply))
+            self.outstanding.append(PendingReply(_LOCAL, reply=reply))
         else:
             self.pass_on(reply)
 
@@ -172,7 +183,7 @@ class Dialogue:
     def release_local_replies(self) -> None:
         """Send the replies of our own that no longer wait for a reply of the server."""
         outstanding = self.outstanding
-        while outstanding and outstanding[0].expect is Expect.LOCAL:
+        while outstanding and outstanding[0].expect is _LOCAL:
             reply = outstanding.pop(0).reply
             if reply is not None:
                 self.pass_on(reply)
@@ -188,7 +199,7 @@ class Dialogue:
 
     def ask(self, pending: PendingReply) -> None:
         """Send a command (`pending.line`, with its CRLF), now or as soon as it may be sent."""
-        self.ours.covers_rset = pending.expect is Expect.OUR_RSET
+        self.ours.covers_rset = pending.expect is _OUR_RSET
         if not self.queued and self.may_ask():
             self._send_command(pending)
         else:
@@ -265,7 +276,7 @@ class Dialogue:
         A server in the middle of a message gets no end of data, so that it discards the message. An idle server gets
         QUIT. A peer that expects TLS gets no line in clear.
         """
-        if self.phase is Phase.ENDED:
+        if self.phase is _ENDED:
             return
         how = self.record.who_ends(self)
         if self.message is not None:
@@ -287,7 +298,7 @@ class Dialogue:
         self.tls.give_place_back()
         self.effects.append(effects.CloseClient(reset))
         self.unseen_effects.append(self.record.session_end(self, how))
-        self.phase = Phase.ENDED
+        self.phase = _ENDED
 
     def end_unserved(self, reply: Reply) -> None:
         """End a connection before the greeting, because the server cannot be reached or does not greet.
@@ -355,14 +366,14 @@ class Dialogue:
         """What the connection waits for now."""
         message = self.message
         if self.flow.client_full and self.phase not in _GOES_ON:
-            return Wait.READING
+            return _READING
         if message is not None and message.reading:
-            return Wait.SENDING
-        if self.phase is Phase.DATA:  # even if the reply to a NOOP of ours is outstanding
-            return Wait.TEXT
+            return _SENDING
+        if self.phase is _DATA:  # even if the reply to a NOOP of ours is outstanding
+            return _TEXT
         if self.outstanding:
-            return _WAITS_BY_EXPECT.get(self.outstanding[0].expect, Wait.REPLY)
-        if self.phase is Phase.COMMAND and self.unwanted():
+            return _WAITS_BY_EXPECT.get(self.outstanding[0].expect, _REPLY)
+        if self.phase is _COMMAND and self.unwanted():
             return Wait.QUIT
         return _WAITS_BY_PHASE[self.phase]
 
@@ -370,9 +381,9 @@ class Dialogue:
         """Return the effects since the last call, with the deadline for what the session waits for now."""
         self._joiner.finish()
         wait = self.current_wait()
-        if wait is Wait.READING:
+        if wait is _READING:
             self.progress = False  # only reading extends this deadline, not what the server or the client sends
-        if (wait is not self.wait or self.progress) and self.phase is not Phase.ENDED:
+        if (wait is not self.wait or self.progress) and self.phase is not _ENDED:
             self.wait = wait
             self.progress = False
             self.effects.append(_DEADLINES[wait])

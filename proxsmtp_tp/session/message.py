@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.session import changed_envelope, effects, limiting, size
@@ -36,6 +36,10 @@ BYPASSED = "BYPASSED"
 FILTER_ERROR = "FILTER-ERROR"
 """Values of `status=`, as in proxsmtpd 1.10, except MONITORED (FilterMode) and BYPASSED (the command bypass). For a
 message that the filter did not pass, its own text stands there."""
+
+# Members that every piece of a message compares (see `state._Name`).
+_FILTER: Final = Sink.FILTER
+_STREAM: Final = Sink.STREAM
 
 _SYMBOL = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
 _ESCAPES = {"r": "\r", "n": "\n", "t": "\t"}
@@ -65,17 +69,17 @@ def begin_filtered(d: Dialogue) -> None:
         effects.StartFilter(d.envelope, d.helo, d.remote, d.remote_helo, d.authenticated, d.login, d.tls.legs)
     )
     d.pass_on(answers.START_DATA)
-    _begin(d, Sink.FILTER)
+    _begin(d, _FILTER)
 
 
 def begin_stream(d: Dialogue, reply: Reply) -> None:
     """The server answered 354, and the message is not filtered: send it to the server as it arrives."""
     d.pass_on(reply)
-    _begin(d, Sink.STREAM, None if skipped(d) or d.data.bypassed else header_inserter(d))
+    _begin(d, _STREAM, None if skipped(d) or d.data.bypassed else header_inserter(d))
 
 
 def _begin(d: Dialogue, sink: Sink, inserter: HeaderInserter | None = None) -> None:
-    d.message = Message(sink, inserter, size.limit(d, filtered=sink is Sink.FILTER))
+    d.message = Message(sink, inserter, size.limit(d, filtered=sink is _FILTER))
     d.unseen_effects.append(effects.CLOCK_STARTS)
     d.record.text_begins()
     d.phase = Phase.DATA
@@ -91,16 +95,16 @@ def text(d: Dialogue, data: bytes) -> None:
     out = decoder.feed(data) if message.relay is None else message.relay.feed(data)
     d.progress = True
     if d.record.text is not None:
-        d.record.text.received(out, judged=message.sink is Sink.FILTER)
+        d.record.text.received(out, judged=message.sink is _FILTER)
     if decoder.bare_newlines and d.options.refuse_bare_newlines and message.final_reply is None:
         d.log(f"client={d.client}: bare CR or LF in the message (BareNewline: reject)", logging.WARNING)
         refuse_rest(d, answers.BARE_NEWLINE_IN_TEXT)
     if message.size_limit is not None and decoder.size > message.size_limit and message.final_reply is None:
         d.log(f"client={d.client}, server={d.server}: the message has more than {message.size_limit} octets")
         refuse_rest(d, answers.MESSAGE_TOO_LARGE)
-    if message.sink is Sink.FILTER and out:
+    if message.sink is _FILTER and out:
         d.effects.append(effects.FilterData(out))
-    elif message.sink is Sink.STREAM:
+    elif message.sink is _STREAM:
         _send(d, message, out if message.relay is not None else _encoded(message, out, last=decoder.done))
     if decoder.done:
         _complete(d, message)
@@ -113,9 +117,9 @@ def _complete(d: Dialogue, message: Message) -> None:
     d.phase = Phase.SETTLING
     if d.record.text is not None:
         d.record.text.complete_at = d.record.ticks()
-    if message.sink is Sink.FILTER:
+    if message.sink is _FILTER:
         d.effects.append(effects.FilterFinish())
-    elif message.sink is Sink.STREAM:
+    elif message.sink is _STREAM:
         _end_sent(d, message)
     else:
         reply = message.final_reply or answers.SERVER_LOST

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import ehlo, encrypting, limiting, measuring, message, starttls, without_tls, wrapped, xclient
 from proxsmtp_tp.session.parts import PendingReply
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
 
+
+_ENDED: Final = Phase.ENDED
+"""Every reply compares it (see `state._Name`)."""
 
 REPLIES_PER_FEED = 50
 """Replies handled in one feed: some milliseconds, then other connections are served."""
@@ -66,7 +69,7 @@ def _act(d: Dialogue) -> None:
     d.flow.replies_left = False
     enough = len(d.replies) - OCTETS_PER_FEED
     for acted in range(REPLIES_PER_FEED + 1):
-        if d.phase is Phase.ENDED or d.server_gone:
+        if d.phase is _ENDED or d.server_gone:
             return
         if acted == REPLIES_PER_FEED or len(d.replies) <= enough:
             d.flow.replies_left = True
@@ -111,7 +114,7 @@ def _reply(d: Dialogue, reply: Reply) -> None:
     if reply.code >= 500:
         reply = without_tls.made_temporary(d, pending, reply)
     _HANDLERS[pending.expect](d, pending, reply)
-    if d.phase is not Phase.ENDED:
+    if d.phase is not _ENDED:
         d.release_local_replies()
         d.ask_queued()
 
