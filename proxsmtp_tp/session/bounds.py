@@ -72,10 +72,11 @@ class ReplyJoiner:
 
     def add(self, todo: list[Effect], wire: bytes) -> None:
         """Add a reply at the end of the effects. The data of its SendClient is complete after `finish`."""
-        if self._effect is not None and todo[-1] is self._effect:
-            self._further.append(wire)
-            return
-        self.finish()
+        if self._effect is not None:
+            if todo[-1] is self._effect:
+                self._further.append(wire)
+                return
+            self.finish()
         self._effect = effects.SendClient(wire)
         todo.append(self._effect)
 

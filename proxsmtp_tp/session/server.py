@@ -67,13 +67,15 @@ def go_on(d: Dialogue, _event: events.Continue) -> None:
 def _act(d: Dialogue) -> None:
     """Handle the replies that have arrived, as many as one feed may (REPLIES_PER_FEED)."""
     d.flow.replies_left = False
-    enough = len(d.replies) - OCTETS_PER_FEED
-    for acted in range(REPLIES_PER_FEED + 1):
+    enough = d.replies.left - OCTETS_PER_FEED
+    acted = 0
+    while d.replies.left:
         if d.phase is _ENDED or d.server_gone:
             return
-        if acted == REPLIES_PER_FEED or len(d.replies) <= enough:
+        if acted == REPLIES_PER_FEED or d.replies.left <= enough:
             d.flow.replies_left = True
             return
+        acted += 1
         try:
             reply = d.replies.next(tolerant=bool(d.outstanding) and d.outstanding[0].expect in LAST_LINE_DECIDES)
         except ReplyError as error:
@@ -87,7 +89,7 @@ def _act(d: Dialogue) -> None:
         if d.tracing.on:
             _trace(d, reply)
         _reply(d, reply)
-    if d.flow.server_closing:
+    if d.flow.server_closing and d.phase is not _ENDED and not d.server_gone:
         _lost(d)
 
 

@@ -147,11 +147,13 @@ class ReplyError(Exception):
 class ReplyReader:
     """Splits a server's byte stream into replies. After a ReplyError the reader cannot be used any more."""
 
-    __slots__ = ("_at", "_blank", "_buffer", "_code", "_cut", "_dropped", "_size", "_texts")
+    __slots__ = ("_at", "_blank", "_buffer", "_code", "_cut", "_dropped", "_size", "_texts", "left")
 
     def __init__(self) -> None:
         self._buffer: bytes | bytearray = b""
         self._at = 0
+        self.left = 0
+        """Octets that were fed and not looked at yet."""
         self._code = b""
         self._size = 0
         self._texts: list[bytes] = []
@@ -163,12 +165,13 @@ class ReplyReader:
 
     def __len__(self) -> int:
         """Octets that were fed and not returned yet as part of a reply."""
-        return len(self._buffer) - self._at + self._size + len(self._cut)
+        return self.left + self._size + len(self._cut)
 
     def feed(self, data: bytes) -> None:
         """Take what the server sent, in chunks of any size."""
         self._buffer = extended(self._buffer, self._at, data)
         self._at = 0
+        self.left = len(self._buffer)
 
     def next(self, *, tolerant: bool = False) -> Reply | None:
         """The next complete reply; None if more bytes are needed. ReplyError for input that is no reply.
@@ -177,14 +180,13 @@ class ReplyReader:
         follow a code, lines of one reply may have different codes, and lines without a code are text. The last line
         decides (RFC 5321 section 4.2.1): its code is the code of the reply.
         """
-        if self._at == len(self._buffer):
-            return None
         if not self._code and not self._cut:
             clean = _CLEAN.match(self._buffer, self._at)
             if clean:
                 end = clean.end()
                 if end - self._at <= _SHORT:
                     self._at = end
+                    self.left = len(self._buffer) - end
                     return Reply(int(clean[1]), bytes(clean[0]))
         while (line := self._next_line()) is not None:
             if not line.strip():
@@ -201,11 +203,13 @@ class ReplyReader:
         end = self._buffer.find(b"\n", start) + 1
         if end and not self._cut and end - start <= LINE_LIMIT:
             self._at = end
+            self.left = len(self._buffer) - end
             return bytes(self._buffer[start:end])
         if not end and not self._cut and len(self._buffer) - start < LINE_LIMIT:
             return None
         self._cut = self._cut or bytes(self._buffer[start : start + LINE_LIMIT - 2])
         self._at = end or len(self._buffer)
+        self.left = len(self._buffer) - self._at
         self._dropped += self._at - start
         if self._dropped > TOTAL_LIMIT:
             raise ReplyError(f"reply line of more than {TOTAL_LIMIT} octets")
