@@ -96,8 +96,12 @@ def connection(dialogues: int) -> None:
     """A connection of a worker, from the callbacks of its transports to their `write`. Its log goes to /dev/null."""
     import uvloop  # noqa: PLC0415
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_connections(dialogues))
+    from proxsmtp_tp.service.logging import StreamHandler, set_up  # noqa: PLC0415
+
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        set_up(StreamHandler("proxsmtpd", nowhere), LOG_LEVEL)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_connections(dialogues))
 
 
 async def _connections(dialogues: int) -> None:
@@ -105,9 +109,7 @@ async def _connections(dialogues: int) -> None:
     from proxsmtp_tp.net.admission import Admission  # noqa: PLC0415
     from proxsmtp_tp.net.connection import Connection  # noqa: PLC0415
     from proxsmtp_tp.net.proxy import Proxy  # noqa: PLC0415
-    from proxsmtp_tp.service.logging import StreamHandler, set_up  # noqa: PLC0415
 
-    set_up(StreamHandler("proxsmtpd", Path(os.devnull).open("w", encoding="utf-8")), LOG_LEVEL)
     settings = parse_config(b"Listen: 127.0.0.1:10025\nOutAddress: 127.0.0.1:10026\n", "bench").settings
     proxy = Proxy(settings, [], Admission(1000, 1), 0)
     listener = socket.create_server(("127.0.0.1", 0))
