@@ -18,6 +18,7 @@ from proxsmtp_tp.cli.service_units import capabilities
 from proxsmtp_tp.config.reader import ConfigError, printable
 from proxsmtp_tp.gateway.doctor import examination
 from proxsmtp_tp.gateway.doctor.findings import Finding, State
+from proxsmtp_tp.gateway.doctor.steps import Step
 from proxsmtp_tp.gateway.errors import GatewayError
 from proxsmtp_tp.gateway.plan import PlanError
 
@@ -70,8 +71,10 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
         needs=tuple(capabilities(settings)),
     )
     waiting = None if args.json else _tell_waiting
+    look = partial(doctor_tls.examine, chosen_of(args).path, settings)
+    tls = Step("TLS", look, setup.step_seconds)  # it runs beside the others
     found = _say(args, examination.examine(setup, waiting))
-    found += _say(args, doctor_tls.examine(chosen_of(args).path, settings))
+    found += _say(args, tls.findings(waiting))
     if args.probe:
         _expect_probe(args, _PROBE_SECONDS)
         found += _say(args, examination.send_probe(setup, waiting))

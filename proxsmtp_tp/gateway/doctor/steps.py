@@ -1,11 +1,12 @@
 """Runs steps of the examination at the same time, each with a limit, and gives their findings in order.
 
-A step that does not end in time is a finding of its own. The other steps and the answer do not wait for it: its thread
-ends with this process.
+A step that does not end in time is a finding of its own, not seen: it hangs, or the machine is busy. The other steps
+and the answer do not wait for it: its thread ends with this process.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import threading
@@ -43,7 +44,7 @@ class Step:
                 item = self._found.get(timeout=min(_TELL_SECONDS, max(0.001, self._left)))
             except queue.Empty:
                 if self._left <= 0:
-                    yield Finding(self.name, False, f"not ended within {self._seconds:.0f} s: examine it by hand")
+                    yield unseen(self.name, f"not ended within {self._seconds:.0f} s ({_busy()}): examine it by hand")
                     return
                 if waiting is not None:
                     waiting(self.name, time.monotonic() - self._begun)
@@ -69,3 +70,8 @@ class Step:
         except BaseException as error:  # noqa: BLE001 - raised in the thread that asks
             self._found.put(error)
         self._found.put(None)
+
+
+def _busy() -> str:
+    """How busy the machine is, so that the reader knows whether a step was slow or hangs."""
+    return f"load average {os.getloadavg()[0]:.1f}, processors {os.cpu_count()}"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxsmtp_tp.cli import doctor_actions, doctor_daemon
+from proxsmtp_tp.cli import doctor_actions, doctor_daemon, doctor_tls
 from proxsmtp_tp.cli import main as cli
 from proxsmtp_tp.gateway.doctor import examination
+from proxsmtp_tp.gateway.doctor.findings import Finding
 from proxsmtp_tp.service.control import ControlError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from proxsmtp_tp.gateway.doctor.findings import Finding
 
 
 def test_the_status_has_the_connections_of_each_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -58,6 +60,33 @@ def test_a_configuration_that_is_not_there(tmp_path: Path, capsys: pytest.Captur
     assert "gone.conf" in capsys.readouterr().err
 
 
+def without_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the gateway is looked at, and a step may take half a second."""
+    monkeypatch.setattr(examination, "setup_of", lambda *_: SimpleNamespace(step_seconds=0.5))
+    monkeypatch.setattr(doctor_actions, "replace", lambda setup, **_: setup)
+    monkeypatch.setattr(examination, "examine", lambda *_: [])
+
+
+def test_tls_has_the_limit_of_the_other_steps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resolvers that are silent, each of which is asked twice, or a disk that hangs."""
+    end = threading.Event()
+
+    def hang(*_: object) -> Iterator[Finding]:
+        yield Finding("certificate a.pem", ok=True, text="valid until 2027-01-01")
+        end.wait()
+
+    without_steps(monkeypatch)
+    monkeypatch.setattr(doctor_tls, "examine", hang)
+    path = tmp_path / "north.conf"
+    path.write_text("OutAddress: 127.0.0.1:25\n")
+    assert cli.main(["doctor", "--json", "-f", str(path), "--state-dir", str(tmp_path)]) == 1
+    end.set()
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [(each["step"], each["state"]) for each in found] == [("certificate a.pem", "ok"), ("TLS", "unseen")]
+
+
 def test_the_probe_is_left_out_of_the_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The daemon is told before its sessions, and again when they are over."""
     told: list[Any] = []
@@ -67,9 +96,7 @@ def test_the_probe_is_left_out_of_the_log(monkeypatch: pytest.MonkeyPatch, tmp_p
         return []
 
     monkeypatch.setattr(doctor_actions, "ask_daemon", lambda _args, *command, **fields: told.append((command, fields)))
-    monkeypatch.setattr(examination, "setup_of", lambda *_: None)
-    monkeypatch.setattr(doctor_actions, "replace", lambda setup, **_: setup)
-    monkeypatch.setattr(examination, "examine", lambda *_: [])
+    without_steps(monkeypatch)
     monkeypatch.setattr(examination, "send_probe", send_probe)
     path = tmp_path / "north.conf"
     path.write_text("OutAddress: 127.0.0.1:25\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.config.settings import Settings, TransparentProxy
 from proxsmtp_tp.gateway import doctor
 from proxsmtp_tp.gateway.doctor import examination, listeners, probe, servers
-from proxsmtp_tp.gateway.doctor.findings import Setup
+from proxsmtp_tp.gateway.doctor.findings import Setup, State
 from proxsmtp_tp.gateway.plan import Options, make_plan
 from proxsmtp_tp.service import unix_listener
 
@@ -69,5 +69,5 @@ def test_all_steps_together_wait_no_longer_than_one(monkeypatch: pytest.MonkeyPa
     took = time.monotonic() - began
     end.set()
     assert len(found) == 20
-    assert all(item.wrong and "not ended within 1 s" in item.text for item in found)
+    assert all(item.state is State.UNSEEN and "not ended within 1 s" in item.text for item in found)
     assert took < 10, "they were waited for one after the other"
