@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sysconfig
 import tempfile
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+from proxsmtp_tp.cli import main
 from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, announce, may_be_a_filters, status_of
 from proxsmtp_tp.config.reader import read_config
 from proxsmtp_tp.gateway import install
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0
 """Seconds that anything may take on a loaded machine. Nothing waits that long unless it fails."""
+STEP_SECONDS = 90.0
+"""Seconds that a step of doctor may take here: other tests run at the same time."""
 FILTER = '#!/bin/sh\ngrep -v "^X-Bad:"\n'
 
 
@@ -86,7 +93,7 @@ class DaemonHost:
             may_be_a_filters=may_be_a_filters,
             filter_asker=FILTER_ASKER,
             announce=partial(announce, settings.instance),
-            step_seconds=90.0,
+            step_seconds=STEP_SECONDS,
         )
 
     def look(self) -> list[Finding]:
@@ -98,6 +105,18 @@ class DaemonHost:
         found = self.look()
         assert len(found) > 10
         return [finding for finding in found if not finding.ok]
+
+    def doctor(self) -> tuple[int, list[dict[str, Any]]]:
+        """The command `doctor --json`, in this process: its exit status, and what it found."""
+        arguments = ["doctor", "--json", "--state-dir", str(self.state), "-f", str(self.instance.config)]
+        setup_of, said = examination.setup_of, io.StringIO()
+
+        def slow(*given: Any) -> Setup:
+            return replace(setup_of(*given), step_seconds=STEP_SECONDS)
+
+        with patch.object(examination, "setup_of", slow), redirect_stdout(said):
+            status = inside(self.gateway, lambda: main.main(arguments))
+        return status, json.loads(said.getvalue())["findings"]
 
     def probe(self) -> list[Finding]:
         """What a probe finds, all of it."""

@@ -1,8 +1,9 @@
 """What keeps mail from passing at 3 a.m.: each fault is named by one command, with exit status 1, and its fix works.
 
-The faults are staged on one gateway with a real daemon, one after the other; `doctor` is typed as an administrator
-types it. Each fault is named within 10 seconds: of a machine that is not busy, see `limit`. That no wait of doctor is
-longer, however busy the machine is, shows tests/unit/gateway/test_doctor_limits.py.
+The faults are staged on one gateway with a real daemon, one after the other; the command is `doctor`, and its exit
+status is looked at each time. A log daemon that is gone is in tests/deploy/test_service.py. Each fault is named within
+10 seconds: of a machine that is not busy, see `limit`. That no wait of doctor is longer, however busy the machine is,
+shows tests/unit/gateway/test_doctor_limits.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxsmtp_tp.cli import doctor_actions
 from proxsmtp_tp.cli.doctor_daemon import status_of
 from proxsmtp_tp.gateway.doctor import load
 from proxsmtp_tp.gateway.doctor.mail_peers import Recorder
@@ -31,8 +31,6 @@ from tests.typed_fixes import types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from proxsmtp_tp.gateway.doctor.findings import Finding
 
 PASS = "#!/bin/sh\ncat\n"
 LIMIT = 10
@@ -75,28 +73,26 @@ def limit() -> float:
     return NAMED_SECONDS * max(_healthy) / HEALTHY_SECONDS
 
 
-def look(host: DaemonHost) -> tuple[list[Finding], float]:
-    """All that doctor says, and the seconds that it took."""
-    began = time.monotonic()
-    return host.look(), time.monotonic() - began
-
-
 def named(host: DaemonHost, step: str, text: str) -> str:
     """doctor names the fault in time, and ends with exit status 1; its fix."""
-    found, took = look(host)
+    began = time.monotonic()
+    status, found = host.doctor()
+    took = time.monotonic() - began
     print(f"{step}: {text}: {took:.1f} s of {limit():.1f} s")
     assert took < limit(), (step, text, took)
-    fixes = [item.fix for item in found if item.wrong and item.step.startswith(step) and text in item.text]
-    assert fixes, (step, text, [item for item in found if not item.ok])
-    assert not doctor_actions.is_well(found)
+    wrong = [item for item in found if item["state"] == "wrong"]
+    fixes = [str(item["fix"]) for item in wrong if item["step"].startswith(step) and text in item["text"]]
+    assert fixes, (step, text, [item for item in found if not item["ok"]])
+    assert status == 1
     return fixes[0]
 
 
 def is_well(host: DaemonHost) -> bool:
     """Nothing is wrong any more."""
-    found, took = look(host)
-    _healthy.append(took)
-    assert doctor_actions.is_well(found), [item for item in found if not item.ok]
+    began = time.monotonic()
+    status, found = host.doctor()
+    _healthy.append(time.monotonic() - began)
+    assert status == 0, [item for item in found if not item["ok"]]
     return True
 
 
