@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,15 +14,38 @@ LONG_WAIT = 10.0
 
 
 def faults(answer: dict[str, Any]) -> list[str]:
-    """One line for each fault, with the fix. Faults of the configuration: see `in_force`."""
-    return [*_rules(answer), *_workers(answer), *_places(answer), *_servers(answer)]
+    """One line for each fault, with the fix."""
+    return [
+        *_configuration(answer), *_rules(answer), *_workers(answer), *_places(answer), *_servers(answer)
+    ]  # fmt: skip
+
+
+def _configuration(answer: dict[str, Any]) -> Iterator[str]:
+    """What `in_force.describe` calls wrong."""
+    known = answer.get("configuration") or {}
+    if known.get("file_state") == "wrong":
+        yield f"the configuration file is wrong: `proxsmtp-tp check-config {_whose(answer)}` says where"
+    elif known.get("file_state") == "changed":
+        yield f"the configuration file has changed, and is not in force: `proxsmtp-tp reload {_whose(answer)}`"
+    elif (known.get("reload") or {}).get("state") == "failed":
+        yield f"the last reload failed: `proxsmtp-tp reload {_whose(answer)}` tries again"
+    if needed := known.get("needs_restart"):
+        yield f"{', '.join(needed)} changed in the file, which needs a restart of the daemon"
+
+
+def _whose(answer: dict[str, Any]) -> str:
+    """The option of our commands. The file may be anywhere; --instance means one in /etc/proxsmtp-tp."""
+    file = (answer.get("configuration") or {}).get("file")
+    return f"-f {shlex.quote(file)}" if file else f"--instance {answer.get('instance', 'NAME')}"
 
 
 def _rules(answer: dict[str, Any]) -> Iterator[str]:
-    rules = answer.get("rules") or {}
-    if rules.get("state") in {"absent", "drifted"}:
-        what = "are not in place: mail is not intercepted" if rules["state"] == "absent" else "differ from those wanted"
-        yield f"the rules {what}: `proxsmtp-tp install-rules --instance {answer.get('instance', 'NAME')}`"
+    state = (answer.get("rules") or {}).get("state")
+    if state in {"absent", "drifted"}:
+        what = "are not in place: mail is not intercepted" if state == "absent" else "differ from those wanted"
+        yield f"the rules {what}: `proxsmtp-tp install-rules {_whose(answer)}`"
+    elif state == "refusing mail":
+        yield f"the rules refuse all mail: `proxsmtp-tp check-rules {_whose(answer)}` says why"
 
 
 def _workers(answer: dict[str, Any]) -> Iterator[str]:

@@ -7,21 +7,22 @@ import json
 import pkgutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxsmtp_tp import cli as package
 from proxsmtp_tp.cli import main as cli
+from proxsmtp_tp.cli import status as status_command
 from proxsmtp_tp.cli.check_config import show
 from proxsmtp_tp.cli.status import describe, describe_printable, duration
 from proxsmtp_tp.config.directives.table import DIRECTIVES
 from proxsmtp_tp.config.reader import parse_config
 from proxsmtp_tp.service import launch as launching
+from proxsmtp_tp.service import status as sockets
 from proxsmtp_tp.service.status import StatusSocket
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ANSWER: dict[str, Any] = {
     "instance": "north",
@@ -285,6 +286,51 @@ def test_status_of_an_instance(
             assert cli.main(["status", "--instance", "south"]) == 1
         finally:
             daemon.kill()
+
+
+_TAKEN: dict[str, Any] = {
+    "file": "/etc/proxsmtp-tp/north.conf",
+    "since": 0,
+    "file_state": "in force",
+    "file_problems": [],
+    "needs_restart": [],
+    "reload": {"number": 0, "state": "none", "at": 0, "problems": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules", "code", "said"),
+    [
+        ({}, "in place", 0, "rules: in place"),
+        ({}, "", 0, "connections 3 of 64"),
+        ({}, "absent", 1, "rules: absent"),
+        ({}, "drifted", 1, "rules: drifted"),
+        ({}, "refusing mail", 1, "rules: refusing mail"),
+        ({"connections": 64}, "", 1, "WRONG: all 64 connections are taken"),
+        ({"servers_down": [{"server": "192.0.2.1:25", "seconds": 4, "failures": 3}]}, "", 1, "cannot be reached"),
+        ({"configuration": {**_TAKEN, "file_state": "changed"}}, "", 1, "the file has changed"),
+        ({"configuration": {**_TAKEN, "file_state": "wrong", "file_problems": ["x"]}}, "", 1, "the file is wrong"),
+        ({"configuration": {**_TAKEN, "needs_restart": ["Workers"]}}, "", 1, "used after a restart only: Workers"),
+        ({"configuration": {**_TAKEN, "reload": {**_TAKEN["reload"], "state": "failed"}}}, "", 1, "the reload at"),
+    ],
+)
+def test_status_exits_with_1_where_something_is_wrong(
+    changes: dict[str, Any],
+    rules: str,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = {"state": rules, "differences": [], "at": time.time(), "restored": 0.0} if rules else None
+    monkeypatch.setattr(sockets, "find_sockets", lambda: [Path("north.sock")])
+    monkeypatch.setattr(sockets, "read_status", lambda _: {**ANSWER, "configuration": _TAKEN, **changes})
+    monkeypatch.setattr(status_command, "_rules", lambda _: seen)
+    for arguments in (["status"], ["status", "--json"]):
+        assert cli.main(arguments) == code
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert ("  WRONG: " in printed) is bool(code), "the man page promises a line with the fix"
 
 
 def hostile(text: str) -> dict[str, Any]:

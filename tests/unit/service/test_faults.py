@@ -8,8 +8,15 @@ import pytest
 
 from proxsmtp_tp.service.faults import faults
 
+FILE: dict[str, Any] = {
+    "file": "/srv/the north.conf",
+    "file_state": "in force",
+    "reload": {"state": "done"},
+    "needs_restart": [],
+}
 FINE: dict[str, Any] = {
     "instance": "north",
+    "configuration": FILE,
     "connections": 63,
     "max_connections": 64,
     "workers": [{"phase": "running"}, {"phase": "draining"}],
@@ -31,8 +38,14 @@ def test_what_is_fine() -> None:
         ({"filters": {**FINE["filters"], "oldest_wait": 10.0}}, "9 messages wait", "raise FilterProcesses"),
         ({"workers": [{"phase": "starting"}]}, "no worker accepts", "journalctl -u proxsmtp-tp@north"),
         ({"workers": [], "stopping": True}, "the daemon stops", "journalctl"),
-        ({"rules": {"state": "absent"}}, "not in place", "install-rules --instance north"),
-        ({"rules": {"state": "drifted"}}, "differ", "install-rules --instance north"),
+        ({"rules": {"state": "absent"}}, "not in place", "`proxsmtp-tp install-rules -f '/srv/the north.conf'`"),
+        ({"rules": {"state": "drifted"}}, "differ", "install-rules -f '/srv/the north.conf'`"),
+        ({"rules": {"state": "absent"}, "configuration": None}, "not in place", "install-rules --instance north`"),
+        ({"rules": {"state": "refusing mail"}}, "refuse all mail", "check-rules -f '/srv/the north.conf'`"),
+        ({"configuration": {**FILE, "file_state": "wrong"}}, "is wrong", "check-config -f '/srv/the north.conf'`"),
+        ({"configuration": {**FILE, "file_state": "changed"}}, "has changed", "reload -f '/srv/the north.conf'`"),
+        ({"configuration": {**FILE, "reload": {"state": "failed"}}}, "reload failed", "`proxsmtp-tp reload -f "),
+        ({"configuration": {**FILE, "needs_restart": ["Workers", "User"]}}, "Workers, User changed", "needs a restart"),
         (
             {"servers_down": [{"server": "192.0.2.1:25", "seconds": 40, "failures": 3}]},
             "192.0.2.1:25 cannot be reached for 40 s (3 connections)",
