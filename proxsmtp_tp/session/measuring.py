@@ -37,6 +37,15 @@ _REASONS: dict[bytes, str] = {
     answers.TOO_MANY_OF_CLIENT.wire: "full",
     answers.TOO_MANY_CONNECTIONS.wire: "full",
     answers.closing(answers.TLS_BUSY).wire: "full",
+    **{
+        answers.closing(refusal).wire: "server_tls"
+        for refusal in (
+            answers.UPSTREAM_TLS_NOT_OFFERED,
+            answers.UPSTREAM_TLS_FAILED,
+            answers.UPSTREAM_NOT_VERIFIED,
+            answers.UPSTREAM_TLSA_UNKNOWN,
+        )
+    },
 }
 _BEGINNINGS = {b"421 4.4.1 ": "no_server", b"421 4.4.2 The server ends": "server", b"421 4.7.1 ": "limit"}
 """Reasons of our replies whose text differs from case to case: it names a server, a limit or a lock."""

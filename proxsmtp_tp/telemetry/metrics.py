@@ -171,6 +171,7 @@ CLOSED: Final[dict[str, int]] = _counter(
     "server_lost",
     "server_timed_out",
     "server_out_of_step",
+    "server_tls",
     "client_timed_out",
     "client_errors",
     "filter_timed_out",
@@ -184,7 +185,7 @@ CLOSED: Final[dict[str, int]] = _counter(
     "internal_error",
     "other",
 )
-"""server: the server said 421 itself."""
+"""server: the server said 421 itself; server_tls: its TLS is not what UpstreamTls demands."""
 
 TLS = _series(
     "tls_total",

@@ -14,6 +14,12 @@ from proxsmtp_tp.telemetry.metrics import CLIENT_REPLIES, CLOSED, CONNECTIONS, F
 from tests.unit.session.playbook import SERVER, C, Playbook, S, fed, introduced, logged
 
 NAMED = {name: reply for name, reply in vars(answers).items() if isinstance(reply, Reply) and reply.code == 421}
+OF_TLS = {
+    name: answers.closing(reply)
+    for name, reply in vars(answers).items()
+    if isinstance(reply, Reply) and name.startswith("UPSTREAM_")
+}
+"""Refusals of the server's TLS, in the form that ends the connection."""
 
 
 def measured(play: Playbook) -> Counter[int]:
@@ -27,6 +33,11 @@ def test_every_421_of_ours_has_a_reason(reply: Reply) -> None:
     assert measuring.reason(reply) != "other"
 
 
+def test_those_of_the_servers_tls_have_one_too() -> None:
+    assert len(OF_TLS) >= 4
+    assert {measuring.reason(reply) for reply in OF_TLS.values()} == {"server_tls"}
+
+
 def test_those_that_are_made_have_one_too() -> None:
     assert measuring.reason(answers.unreachable("x")) == "no_server"
     assert measuring.reason(answers.server_leaves("x")) == "server"
@@ -38,7 +49,7 @@ def test_those_that_are_made_have_one_too() -> None:
 
 def test_every_reason_is_used() -> None:
     family = next(family for family in FAMILIES if family.name == "closed_total")
-    made = {"no_server", "server", "limit", "other"}
+    made = {"no_server", "server", "server_tls", "limit", "other"}
     assert {value for (value,) in family.values} == made | {measuring.reason(reply) for reply in NAMED.values()}
 
 
