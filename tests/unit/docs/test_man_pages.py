@@ -16,6 +16,7 @@ from proxsmtp_tp.cli.main import SUBCOMMANDS
 from proxsmtp_tp.config.filter_lines import FilterLine, MemberType, settings_of
 from proxsmtp_tp.filters import launcher
 from proxsmtp_tp.telemetry.counters import Counter
+from proxsmtp_tp.telemetry.sessions import SessionPhase
 from tests.unit.docs import directives
 
 MANUAL = Path(__file__).parents[3] / "docs/man"
@@ -96,6 +97,13 @@ def test_every_counter_is_in_the_manual(counter: Counter) -> None:
     shown = counter.name.lower().replace("_", " ")
     hint = f"docs/man/proxsmtp-tp.8 does not say at `.It Cm status` what `.Li {shown}` counts"
     assert f"\n.Li {shown}\n" in text("proxsmtp-tp.8"), hint
+
+
+def test_every_phase_of_sessions_is_in_the_manual() -> None:
+    listed = text("proxsmtp-tp.8").split("\n.It Cm sessions\n")[1].split("\n.El\n")[0]
+    assert sorted(re.findall(r"^\.It Li (\w+)$", listed, re.MULTILINE)) == sorted(
+        phase.name.lower() for phase in SessionPhase
+    )
 
 
 def test_every_variable_of_filters_is_in_the_manual() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.config.tls_lines import parse_tls
 from tests.unit.net.dialogue import meet, relayed
 from tests.unit.net.proxy_harness import Mx, until
+from tests.unit.net.tls_peers import asked, in_tls
 
 if TYPE_CHECKING:
     import pytest
@@ -98,6 +101,43 @@ async def test_a_session_that_is_killed_gets_421(start_proxy: StartProxy, caplog
         assert (await server.rest()) == b"QUIT\r\n"
         await relayed(other, other_server, "NOOP", "250 ok")
     assert any("closed by an administrator" in line and first["id"] in line for line in caplog.messages)
+
+
+async def test_tls_that_is_passed_on_and_killed(start_proxy: StartProxy) -> None:
+    """Nothing can be said within it: the end is a reset."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", tls=parse_tls("pass")) as harness:
+        clear = await asked(harness, mx)
+        await phase(harness, "tls")
+        client, server = in_tls(*clear)
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await phase(harness, "passing")
+        await until(lambda: harness.admission.sessions.listed(1)[0]["server"] == "127.0.0.1", "the server")
+        [seen] = harness.admission.sessions.listed(9)
+        assert (seen["client_tls"], seen["server_tls"], seen["from"], seen["messages"]) == (None, None, None, 0)
+        assert harness.admission.sessions.kill(seen["id"])
+        assert await client.rest() == b""
+        assert client.was_reset
+        await until(lambda: not harness.admission.sessions.listed(9), "the row is free")
+
+
+async def test_tls_from_the_first_octet_that_is_terminated_and_killed(start_proxy: StartProxy) -> None:
+    """The 421 is within TLS."""
+    async with Mx() as mx, start_proxy(mx, tls=parse_tls("terminate"), tls_wrapped=(mx.port,)) as harness:
+        clear = await harness.client(), await mx.accept()
+        await phase(harness, "tls")
+        client, server = in_tls(*clear)
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await phase(harness, "greeting")
+        await server.say("220 mx ESMTP")
+        assert (await client.reply()).startswith(b"220 ")
+        await phase(harness, "command")
+        table = harness.admission.sessions
+        await until(lambda: table.listed(1)[0]["client_tls"] == "TLSv1.3", "both legs are shown")
+        [seen] = table.listed(9)
+        assert (seen["server_tls"], seen["server"]) == ("TLSv1.3/verified", "127.0.0.1")
+        assert table.kill(seen["id"])
+        assert (await client.reply()).startswith(b"421 4.3.2 Connection closed by an administrator")
+        assert await client.rest() == b""
 
 
 def harness_id(harness: ProxyHarness, number: int) -> str:

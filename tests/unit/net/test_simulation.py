@@ -25,6 +25,7 @@ from proxsmtp_tp.service.limit_commands import client_state, explanation
 from proxsmtp_tp.session import effects, events
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.tls.client_hello import ClientHello
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 
 CLIENT, SERVER = "192.0.2.7", "198.51.100.25"
@@ -58,7 +59,8 @@ SETTINGS: st.SearchStrategy[Settings] = st.builds(
     client_ipv4_prefix=st.just(32),
     lock_reply=st.sampled_from(LockReply),
     x_client=st.booleans(),
-    tls=st.sampled_from([(), parse_tls("strip"), parse_tls("terminate"), parse_tls("refuse")]),
+    tls=st.sampled_from([(), *map(parse_tls, ("strip", "terminate", "refuse", "pass"))]),
+    tls_wrapped=st.sampled_from([(), (465,)]),
     upstream_tls=st.sampled_from(
         [(), *(parse_upstream(level) for level in ("may", "encrypt", "verify", "secure match=mx.example"))]
     ),
@@ -97,24 +99,47 @@ class Daemon:
             self.table.set_servers(slot, servers[:WINDOW], servers[WINDOW:])
         self.table.locks = 1 if until > WALL else 0
 
-    def connect(self, bypassed: bool) -> Session:
-        """As `Connection` does, with a server that accepts everything: the session past EHLO, or ended."""
+    def connect(self, bypassed: bool, port: int) -> Session:
+        """As `Connection` does, with a server that accepts everything: the session past EHLO, ended, or passed on."""
         options = session_options(self.settings)
         session = Session(options, client_ip=CLIENT, local_ip="192.0.2.1", clock=lambda: "now")
         self.said = []
+        self.passed = False
         if not is_served(self.settings, CLIENT):
             self.take(session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
             return session
         session.use_limits(WorkerLimits(self.settings, self.table, 0, lambda _: None).enter(CLIENT))
         session.use_bypass(lambda: bypassed)
-        self.take(session.check_limits(SERVER if self.settings.transparent else ""))
-        if not session.ended:
-            session.feed(events.Connected(SERVER, 25))
+        self.take(session.check_limits(SERVER if self.settings.transparent else "", port))
+        if session.ended:
+            return session
+        begun = session.feed(events.Connected(SERVER, port))
+        if any(isinstance(effect, effects.PeekClientHello) for effect in begun):
+            self.begin_tls(session)
+        if not self.is_over(session):
             session.feed(events.ServerData(b"220 mx\r\n"))
             self.say(session, "EHLO c.example")
         return session
 
     said: list[bytes]
+    passed: bool
+    """The client's TLS goes on to the server."""
+
+    def is_over(self, session: Session) -> bool:
+        """Whether nothing more is to be said."""
+        return session.ended or self.passed
+
+    def begin_tls(self, session: Session) -> None:
+        """TLS from the first octet."""
+        if session.ended:
+            return
+        given = session.feed(events.ClientHelloSeen(ClientHello("", (), (), False, b"")))
+        self.passed = any(isinstance(effect, effects.PassTls) for effect in given)
+        for effect in [each for each in given if isinstance(each, effects.StartServerTls)]:
+            given = session.feed(events.TlsStarted(Side.SERVER, certified(effect)))
+        if any(isinstance(effect, effects.StartClientTls) for effect in given):
+            given = session.feed(events.TlsStarted(Side.CLIENT, TlsFacts("TLSv1.3", "")))
+        self.take(given)
 
     def take(self, given: list[Any]) -> bytes:
         self.said = [effect.data for effect in given if isinstance(effect, effects.SendClient)]
@@ -136,8 +161,7 @@ class Daemon:
                 return own
             given = session.feed(events.ServerData(answer))
             for effect in [each for each in given if isinstance(each, effects.StartServerTls)]:
-                verified = Verified.NAME if effect.rule.match else Verified.TRUSTED
-                given += session.feed(events.TlsStarted(Side.SERVER, TlsFacts("TLSv1.3", "", "", verified)))
+                given += session.feed(events.TlsStarted(Side.SERVER, certified(effect)))
             own = self.take(given)
             if own[:1] in {b"4", b"5"}:  # the server accepts everything
                 return own
@@ -145,10 +169,15 @@ class Daemon:
         return b""
 
 
-@given(SETTINGS, STATES, LOCKED, BITS, PERIODS, st.booleans())
+def certified(effect: effects.StartServerTls) -> TlsFacts:
+    """A trusted certificate for the name that the UpstreamTls line has, if it has one."""
+    return TlsFacts("TLSv1.3", "", "", Verified.NAME if effect.rule.match else Verified.TRUSTED)
+
+
+@given(SETTINGS, STATES, LOCKED, BITS, PERIODS, st.booleans(), st.sampled_from([25, 465]))
 @settings(max_examples=300, deadline=None)
 def test_the_answer_of_explain_is_the_answer_of_the_daemon(
-    configured: Settings, state: list[int], until: int, servers: list[int], period: int, bypassed: bool
+    configured: Settings, state: list[int], until: int, servers: list[int], period: int, bypassed: bool, port: int
 ) -> None:
     with (
         mock.patch.object(time, "monotonic_ns", return_value=NOW),
@@ -156,14 +185,15 @@ def test_the_answer_of_explain_is_the_answer_of_the_daemon(
     ):
         daemon = Daemon(configured, state, until, servers, period)
         copy = client_state(configured, CLIENT, SERVER, daemon.table)
-        told = simulate(
-            configured, Question(CLIENT, SERVER, *ENVELOPE, bypassed=bypassed), SimulatedLimits(configured, copy)
-        )
-        session = daemon.connect(bypassed)
+        question = Question(CLIENT, SERVER, *ENVELOPE, bypassed=bypassed, port=port)
+        told = simulate(configured, question, SimulatedLimits(configured, copy))
+        session = daemon.connect(bypassed, port)
         real: dict[str, str] = {}
         filtered = False
         if session.ended:
-            real["connection"] = b"".join(daemon.said).decode().strip()
+            real["connection"] = b"".join(daemon.said).decode().strip() or CLOSED
+        elif daemon.passed:
+            real["connection"] = ""
         else:
             real["connection"] = ""
             for step, line in (
