@@ -105,12 +105,13 @@ class Daemon:
         session = Session(options, client_ip=CLIENT, local_ip="192.0.2.1", clock=lambda: "now")
         self.said = []
         self.passed = False
+        session.expect_port(port)
         if not is_served(self.settings, CLIENT):
             self.take(session.refuse(answers.CLIENT_NOT_SERVED, "refused: its address is not in Clients"))
             return session
         session.use_limits(WorkerLimits(self.settings, self.table, 0, lambda _: None).enter(CLIENT))
         session.use_bypass(lambda: bypassed)
-        self.take(session.check_limits(SERVER if self.settings.transparent else "", port))
+        self.take(session.check_limits(SERVER if self.settings.transparent else ""))
         if session.ended:
             return session
         begun = session.feed(events.Connected(SERVER, port))
