@@ -69,6 +69,7 @@ def _examine(args: argparse.Namespace) -> list[Finding]:
         filter_asker=FILTER_ASKER,
         announce=partial(announce, settings.instance),
         needs=tuple(capabilities(settings)),
+        authorities=partial(doctor_tls.authorities, chosen_of(args).path, settings),
     )
     waiting = None if args.json else _tell_waiting
     look = partial(doctor_tls.examine, chosen_of(args).path, settings)

@@ -9,6 +9,7 @@ import asyncio
 import datetime as dt
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.certificates.libraries import MissingLibraryError
@@ -18,7 +19,7 @@ from proxsmtp_tp.certificates.pem import certificates_of, end_of
 from proxsmtp_tp.cli.state_files import directory_of, owners_of
 from proxsmtp_tp.gateway.doctor.findings import Finding, unseen
 from proxsmtp_tp.net.tls_resolver import RESOLV_CONF, Resolver, local_nameservers
-from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, ca_files, open_ca, read_own
+from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, ca_files, open_ca, read_ca, read_own
 from proxsmtp_tp.service.privileges import groups_of
 from proxsmtp_tp.service.tls_keys import CA_SOON, OWN_SOON, load_libraries, needs_ca
 
@@ -49,6 +50,18 @@ def examine(path: str, settings: Settings, resolv_conf: Path = RESOLV_CONF) -> I
             yield _ca(files, owners_of(path, settings))
     if settings.needs_resolver:
         yield _resolver(local_nameservers(resolv_conf))
+
+
+def authorities(path: str, settings: Settings) -> dict[bool, bytes]:
+    """The certificates of both CAs, by whether clients trust it; without those that cannot be read.
+
+    The daemon may run with another file than this one, and have CAs where this one needs none.
+    """
+    found: dict[bool, bytes] = {}
+    for files in ca_files(settings, directory_of(path, settings)):
+        with suppress(KeyFileError):
+            found[files.trusted] = read_ca(files, owners_of(path, settings))
+    return found
 
 
 def _own(settings: Settings) -> Iterator[Finding]:

@@ -61,7 +61,14 @@ def report(
         "filter": admission.recent_verdicts.report(),
         **activity(admission, current.settings),
         "workers": _workers(generations, counts, now),
+        **_minting(environment),
     }
+
+
+def _minting(environment: Environment) -> dict[str, int | None]:
+    """The process that makes certificates: None while it is started again; nothing where there is no CA."""
+    minting = environment.tls.minting
+    return {} if minting is None else {"minting": minting.pid}
 
 
 def _workers(generations: Sequence[Generation], connections: Sequence[int], now: float) -> list[dict[str, Any]]:

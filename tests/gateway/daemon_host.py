@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from proxsmtp_tp.cli import main
+from proxsmtp_tp.cli import doctor_tls, main
 from proxsmtp_tp.cli.doctor_daemon import FILTER_ASKER, announce, may_be_a_filters, status_of
 from proxsmtp_tp.config.reader import read_config
 from proxsmtp_tp.gateway import install
@@ -93,6 +93,7 @@ class DaemonHost:
             may_be_a_filters=may_be_a_filters,
             filter_asker=FILTER_ASKER,
             announce=partial(announce, settings.instance),
+            authorities=partial(doctor_tls.authorities, path, settings),
             step_seconds=STEP_SECONDS,
         )
 

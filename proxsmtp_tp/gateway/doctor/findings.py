@@ -59,6 +59,10 @@ def _no_status() -> None:
     return None
 
 
+def _no_authorities() -> dict[bool, bytes]:
+    return {}
+
+
 def _nobody_is_told(_kind: str, _number: int) -> None:
     return None
 
@@ -83,6 +87,8 @@ class Setup:
     announce: Callable[[str, int], None] = _nobody_is_told
     """Tell the daemon of a connection that doctor is about to make: `port` and the port that it comes from, or `pid`
     and the process id. Raises nothing."""
+    authorities: Callable[[], dict[bool, bytes]] = _no_authorities
+    """The certificates of the daemon's CAs in PEM, by whether clients trust it (`TlsCa`) or nobody may."""
     step_seconds: float = 10.0
     """Seconds that a step may take, so that an answer comes soon. The steps run at the same time."""
 

@@ -94,6 +94,9 @@ FIXES = {
     "no worker": "{restart}",
     "restart is due": "{restart}",
     "file has changed": "{reload}",
+    "minting process is stopped": "kill -CONT {pid}",
+    # Not a reload: a first `Tls: terminate` needs a CA, which is made at a start.
+    "TLS is not as the file says": "{restart}",
     "nobody takes log lines": "systemctl restart {service}",
 }
 """What is wrong -> a shell command. {word} stands for a quoted word, for words, or for another command."""

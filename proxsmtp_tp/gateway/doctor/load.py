@@ -43,6 +43,7 @@ def look_at_load(setup: Setup) -> Iterator[Finding]:
     if setup.settings.filter_command or setup.settings.filter:
         yield from _filter(answer)
     yield from _workers(setup, answer)
+    yield from _minting(answer)
     yield from _configuration(setup, answer)
     yield from _log(setup, answer)
 
@@ -115,6 +116,20 @@ def _workers(setup: Setup, answer: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("workers", False, "none runs", fix("no worker", restart=setup.restart))
     else:
         yield Finding("workers", True, f"{len(answer['workers'])} run")
+
+
+def _minting(answer: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the process that makes certificates runs: without it no client has TLS with a new server."""
+    if "minting" not in answer:
+        return
+    pid = answer["minting"]
+    if pid is None:
+        yield Finding("minting process", False, "it has ended, and is started again: the log says why")
+    elif _state(pid) in {"T", "t"}:
+        text = f"process {pid} is stopped by a signal: TLS with clients fails"
+        yield Finding("minting process", False, text, fix("minting process is stopped", pid=pid))
+    else:
+        yield Finding("minting process", True, f"process {pid} runs")
 
 
 def _state(pid: int) -> str:

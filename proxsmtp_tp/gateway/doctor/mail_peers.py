@@ -1,22 +1,28 @@
 """The two ends of a probe: a mail server that records what it saw, and a mail client that says how long each step took.
 
+With a certificate the server offers STARTTLS, or begins with TLS. The client believes any certificate, and reports it.
 Both run in namespaces of `prober`. Times are seconds of the monotonic clock, which all processes of a host share, so
 that a connection of the server can be matched with the mail of the client that caused it.
 """
 
 from __future__ import annotations
 
+import os
 import smtplib
 import socket
+import ssl
 import threading
 import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.tls.alerts import received_alert
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENT_NAME = "client.doctor.invalid"
+SERVER_NAME = "server.doctor.invalid"
 BARE = (
     "From: doctor@doctor.invalid\r\nTo: probe@doctor.invalid\r\nSubject: proxsmtp-tp doctor --probe\r\n"
     "\r\nThis mail tests the gateway between two throw-away hosts.\r\n"
@@ -46,54 +52,84 @@ class Recorder:
     def __init__(self) -> None:
         self._seen: list[dict[str, Any]] = []
 
-    def listen(self, address: str, port: int) -> None:
-        """Accept from now on."""
+    def listen(self, address: str, port: int, tls: ssl.SSLContext | None = None, *, wrapped: bool = False) -> None:
+        """Accept from now on. With `tls` it offers STARTTLS, or, `wrapped`, begins with TLS."""
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
         sock.listen()
-        self.serve(sock)
+        self.serve(sock, tls, wrapped=wrapped)
 
-    def serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: socket.socket, tls: ssl.SSLContext | None = None, *, wrapped: bool = False) -> None:
         """Accept from a listening socket from now on, which others may have made."""
-        threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
+        threading.Thread(target=self._accept, args=(sock, tls, wrapped), daemon=True).start()
 
     def seen(self) -> list[dict[str, Any]]:
-        """For each connection so far: peer (address, port), what it dialled (`to`: address, port), when (`at`), and the
-        message ("" if none came).
+        """For each connection so far: peer (address, port), what it dialled (`to`: address, port), when (`at`), the
+        message ("" if none came), and the version of TLS ("" in clear).
         """
         return self._seen
 
-    def _accept(self, sock: socket.socket) -> None:
+    def _accept(self, sock: socket.socket, tls: ssl.SSLContext | None, wrapped: bool) -> None:
         while True:
             try:
                 link, peer = sock.accept()
             except OSError:
                 return  # it was closed
-            record = {"peer": list(peer[:2]), "to": _dialled(link), "message": "", "at": time.monotonic()}
+            record = {"peer": list(peer[:2]), "to": _dialled(link), "message": "", "tls": "", "at": time.monotonic()}
             self._seen.append(record)
-            threading.Thread(target=self._serve, args=(link, record), daemon=True).start()
+            threading.Thread(target=_serve, args=(link, record, tls, wrapped), daemon=True).start()
 
-    def _serve(self, link: socket.socket, record: dict[str, Any]) -> None:
-        link.settimeout(_SESSION_SECONDS)
-        with closing(link), suppress(OSError):
-            self._converse(link, record)
 
-    @staticmethod
-    def _converse(link: socket.socket, record: dict[str, Any]) -> None:
-        lines = link.makefile("rb")
-        link.sendall(b"220 server.doctor.invalid ESMTP\r\n")
-        while line := lines.readline(_LINE_MAX):
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                link.sendall(b"354 go on\r\n")
-                body = []
-                while (line := lines.readline(_LINE_MAX)) not in {b".\r\n", b""}:
-                    body.append(line.decode("utf-8", "replace"))
-                record["message"] = "".join(body)
-            link.sendall(_REPLIES.get(verb, b"250 ok\r\n"))
-            if verb == b"QUIT":
-                return
+def _serve(link: socket.socket, record: dict[str, Any], tls: ssl.SSLContext | None, wrapped: bool) -> None:
+    """One session of the server. STARTTLS ends the first part of it."""
+    link.settimeout(_SESSION_SECONDS)
+    with suppress(OSError):
+        if not wrapped:
+            with closing(link.dup()) as plain:
+                if not _converse(plain, record, greeting=True, offers_tls=tls is not None):
+                    return
+        if tls is not None:
+            with closing(tls.wrap_socket(link, server_side=True)) as encrypted:
+                record["tls"] = encrypted.version()
+                _converse(encrypted, record, greeting=wrapped, offers_tls=False)
+    link.close()
+
+
+def _converse(link: socket.socket, record: dict[str, Any], *, greeting: bool, offers_tls: bool) -> bool:
+    """Returns True after STARTTLS; False: the session has ended."""
+    lines = link.makefile("rb")
+    if greeting:
+        link.sendall(f"220 {SERVER_NAME} ESMTP\r\n".encode())
+    while line := lines.readline(_LINE_MAX):
+        verb = line[:4].upper()
+        if verb == b"STAR" and offers_tls:
+            link.sendall(b"220 go ahead\r\n")
+            return True
+        if verb == b"EHLO" and offers_tls:
+            link.sendall(f"250-{SERVER_NAME}\r\n250 STARTTLS\r\n".encode())
+            continue
+        if verb == b"DATA":
+            link.sendall(b"354 go on\r\n")
+            body = []
+            while (line := lines.readline(_LINE_MAX)) not in {b".\r\n", b""}:
+                body.append(line.decode("utf-8", "replace"))
+            record["message"] = "".join(body)
+        link.sendall(_REPLIES.get(verb, b"250 ok\r\n"))
+        if verb == b"QUIT":
+            break
+    return False
+
+
+def server_tls(chain: str, key: str) -> ssl.SSLContext:
+    """The server's TLS, with this certificate and key in PEM."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    fd = os.memfd_create("certificate")  # the ssl module loads from files only; this one is never on a disk
+    with os.fdopen(fd, "wb") as file:
+        file.write(f"{chain}\n{key}".encode())
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
+    return context
 
 
 def _dialled(link: socket.socket) -> list[Any]:
@@ -108,17 +144,19 @@ def _dialled(link: socket.socket) -> list[Any]:
 
 
 def send(way: dict[str, Any], message: str, seconds: float) -> dict[str, Any]:
-    """Send a mail. `way`: source, server, port. No step may take longer than `seconds`. Without a message, end at MAIL.
+    """Send a mail. `way`: source, server, port, `tls`: "" (or absent), "starttls" or "wrapped". No step may take longer
+    than `seconds`. Without a message, end at MAIL.
 
     Returns own (address, port), greeting, the last reply with its step, `seconds` of each step, when it all began and
-    ended, and `error` with the step where it broke off (`at`).
+    ended, and `error` with the step where it broke off (`at`). Of TLS: `offered` (STARTTLS), and version, cipher and
+    certificate (DER, in hexadecimal digits), or the `alert` of the other end.
     """
     found: dict[str, Any] = {"own": [], "greeting": "", "step": "", "reply": "", "seconds": {}, "at": "greeting"}
-    found |= {"message": message, "v6": ":" in way["server"]}
+    found |= {"message": message, "v6": ":" in way["server"], "tls": way.get("tls", "")}
+    found |= {"server": way["server"], "port": way["port"]}
     found["begun"] = since = time.monotonic()
     try:
-        with smtplib.SMTP(timeout=seconds, local_hostname=CLIENT_NAME) as link:
-            link.source_address = (way["source"], 0)
+        with _client(way, seconds) as link:
             for step, act in _steps(link, way, message):
                 since = time.monotonic()
                 found["at"] = step
@@ -127,14 +165,56 @@ def send(way: dict[str, Any], message: str, seconds: float) -> dict[str, Any]:
                 found |= {"step": step, "reply": _reply(code, text)}
                 if step == "greeting":
                     found |= {"own": _name(link), "greeting": found["reply"]}
-                if code >= 400:
+                if step == "EHLO":
+                    found["offered"] = link.has_extn("starttls")
+                found |= _tls_of(link.sock)
+                if code >= 400 or (step == "EHLO" and way.get("tls") == "starttls" and not found["offered"]):
                     break
     except (OSError, smtplib.SMTPException) as error:
         # smtplib reports a time-out as a closed connection.
         found["silent"] = isinstance(error.__context__ or error, TimeoutError)
         found["error"] = f"{type(error).__name__} after {time.monotonic() - since:.0f} s: {error}"
+        alert = received_alert(error.reason or "") if isinstance(error, ssl.SSLError) else None
+        found["alert"] = alert.text if alert is not None else ""
     found["ended"] = time.monotonic()
     return found
+
+
+def _client(way: dict[str, Any], seconds: float) -> smtplib.SMTP:
+    """It is not connected yet."""
+    if way.get("tls") == "wrapped":
+        link: smtplib.SMTP = smtplib.SMTP_SSL(timeout=seconds, local_hostname=CLIENT_NAME, context=_any_server())
+    else:
+        link = smtplib.SMTP(timeout=seconds, local_hostname=CLIENT_NAME)
+    link.source_address = (way["source"], 0)
+    link._host = SERVER_NAME  # type: ignore[attr-defined]  # noqa: SLF001 - the name in the hello, in place of the address
+    return link
+
+
+def _starttls(link: smtplib.SMTP) -> tuple[int, bytes]:
+    """STARTTLS and the handshake, if it is not refused."""
+    try:
+        return link.starttls(context=_any_server())
+    except smtplib.SMTPResponseException as error:
+        return error.smtp_code, bytes(error.smtp_error) if isinstance(error.smtp_error, bytes) else b""
+
+
+def _any_server() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _tls_of(link: socket.socket | None) -> dict[str, Any]:
+    if not isinstance(link, ssl.SSLSocket):
+        return {}
+    cipher, certificate = link.cipher(), link.getpeercert(binary_form=True)
+    return {
+        "version": link.version(),
+        "cipher": cipher[0] if cipher else "",
+        "certificate": (certificate or b"").hex(),
+    }
 
 
 def _steps(link: smtplib.SMTP, way: dict[str, Any], message: str) -> list[tuple[str, Callable[[], tuple[int, bytes]]]]:
@@ -144,8 +224,10 @@ def _steps(link: smtplib.SMTP, way: dict[str, Any], message: str) -> list[tuple[
     steps: list[tuple[str, Callable[[], tuple[int, bytes]]]] = [
         ("greeting", lambda: link.connect(way["server"], way["port"])),
         ("EHLO", link.ehlo),
-        ("MAIL", lambda: link.mail(sender)),
     ]
+    if way.get("tls") == "starttls":
+        steps += [("STARTTLS", lambda: _starttls(link)), ("EHLO in TLS", link.ehlo)]
+    steps.append(("MAIL", lambda: link.mail(sender)))
     if message:
         steps += [("RCPT", lambda: link.rcpt(recipient)), ("DATA", lambda: link.data(message))]
     return steps

@@ -4,6 +4,8 @@ The first mail is bare: some filters refuse it. The second is one that a filter 
 module makes findings of its report, hop by hop. The probe's mails come in by an interface of their own. By each client
 interface, a mail is sent in a copy of the host (`firewall`), because nothing may be changed on these interfaces.
 
+Where the Tls lines terminate or pass, a mail follows by STARTTLS, and one by TLS from the first octet (`probe_tls`).
+
 A refusal with an SMTP code of the filter's own is a finding of its own kind: kept. A refusal that the proxy made, or a
 filter that failed, is wrong.
 """
@@ -13,12 +15,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from dataclasses import asdict
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.certificates.libraries import MissingLibraryError
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.gateway import check, routing
-from proxsmtp_tp.gateway.doctor import firewall, verdicts
+from proxsmtp_tp.gateway.doctor import firewall, probe_tls, verdicts
 from proxsmtp_tp.gateway.doctor.findings import Finding, Setup, State, unseen
 from proxsmtp_tp.gateway.doctor.mail_peers import BARE, ORDINARY
 from proxsmtp_tp.gateway.doctor.prober import CLIENT, HOST_TO_CLIENT, HOST_TO_SERVER, NARROW_MTU, SERVER
@@ -28,11 +32,14 @@ from proxsmtp_tp.gateway.python import module_command
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proxsmtp_tp.gateway.doctor.probe_tls import ServerCertificate
+    from proxsmtp_tp.tls.policy import Decision
+
 STEP_SECONDS = 6.0
 """For one step of a mail dialogue. A filter that needs longer for a mail of a few lines is too slow for real mail."""
-_SESSIONS = 4
-"""Sessions, one after the other: two mails, a long reply, a long mail. Each ends at the first step without an
-answer."""
+_SESSIONS = 6
+"""Sessions, one after the other: two mails, two by TLS, a long reply, a long mail. Each ends at the first step without
+an answer."""
 _SPARE_SECONDS = 20.0  # the start of five processes on a busy host
 
 
@@ -42,29 +49,43 @@ def probe(setup: Setup) -> Iterator[Finding]:
         yield Finding("probe", False, "there is nothing to test before the rules are in place")
         return
     yield from firewall.look_at_rule_paths(setup)
-    if setup.probe_port is None:
+    try:
+        certificate = probe_tls.make_certificate() if setup.settings.tls or setup.settings.upstream_tls else None
+    except MissingLibraryError as error:
+        yield unseen("probe, TLS", f"no mail is sent by TLS: {error}")
+        certificate = None
+    ways = {name: _Way(setup, name, certificate) for name in _names(setup)}
+    if setup.probe_port is None and not any(way.kinds for way in ways.values()):
         text = "no mail is sent: on each intercepted port TLS begins with the first octet (TlsWrapped)"
-        yield unseen("probe", text)
+        yield unseen("probe", f"{text}, and no Tls line terminates or passes it")
         return
-    reports = _send(setup)
+    reports = _send(setup, ways, certificate)
     answered = setup.status()
     for name, report in reports.items():
-        version, _, local = name.partition(" ")
-        yield from _Way(setup, int(version), bool(local), answered).findings(report)
+        yield from ways[name].findings(report, answered)
 
 
-def _send(setup: Setup) -> dict[str, Any]:
+def _names(setup: Setup) -> list[str]:
+    """The ways, as `prober` calls them."""
+    versions = routing.versions()
+    return [f"{v}{own}" for own in (("", " local") if setup.plan.options.local else ("",)) for v in versions]
+
+
+def _send(setup: Setup, ways: dict[str, _Way], certificate: ServerCertificate | None) -> dict[str, Any]:
     looped = setup.settings.loopback
     ordinary = ORDINARY.format(date=formatdate(localtime=True), id=f"doctor.{time.time_ns():x}")
     job = {
         "client_link": setup.plan.numbers.probe,
         "server_link": f"pxserve{setup.plan.numbers.slot}",
-        "port": setup.probe_port,
+        "port": setup.probe_port or 0,
         "reply_port": setup.settings.out_address.port if looped else 0,  # type: ignore[union-attr]
         "messages": [BARE, ordinary] if setup.settings.transparent or looped else [""],
         "versions": routing.versions(),
         "local": setup.plan.options.local,
         "seconds": STEP_SECONDS,
+        "certificate": asdict(certificate) if certificate else None,
+        "wrapped_port": (probe_tls.wrapped_port(setup) or 0) if certificate else 0,
+        "tls_mails": {name: probe_tls.mails(way.kinds, ordinary) for name, way in ways.items()},
     }
     done = subprocess.run(
         module_command("proxsmtp_tp.gateway.doctor.prober"),
@@ -79,20 +100,39 @@ def _send(setup: Setup) -> dict[str, Any]:
 
 
 class _Way:
-    """The findings of one way: from the temporary client, or from this host itself. `answered`: the daemon's status."""
+    """One way: from the temporary client, or from this host itself; by an IP version. `name`: see `prober`.
 
-    def __init__(self, setup: Setup, version: int, local: bool, answered: dict[str, Any] | None) -> None:
+    `kinds`: the mails by TLS, see `probe_tls.kinds`.
+    """
+
+    def __init__(self, setup: Setup, name: str, certificate: ServerCertificate | None) -> None:
+        version, _, local = name.partition(" ")
         self._setup = setup
-        self._version = version
-        self._answered = answered
+        self._version = int(version)
+        self._certificate = certificate
+        self._answered: dict[str, Any] | None = None
         self._step = f"probe, {'own mail, ' if local else ''}IPv{version}"
-        self._source = (HOST_TO_SERVER if local else CLIENT)[version]
+        self._source = (HOST_TO_SERVER if local else CLIENT)[self._version]
         self._local = local
+        self._server = SERVER[self._version]
+        seen = certificate is not None and setup.settings.transparent
+        self.kinds = list(probe_tls.kinds(setup, self._source, self._server)) if seen else []
 
-    def findings(self, report: dict[str, Any]) -> Iterator[Finding]:
-        """`report` is the prober's, for this way."""
-        first, *more = report["mails"]
-        way = f"client {self._source} to {SERVER[self._version]} port {self._setup.probe_port}"
+    def findings(self, report: dict[str, Any], answered: dict[str, Any] | None) -> Iterator[Finding]:
+        """`report` is the prober's, for this way; `answered` the daemon's status."""
+        self._answered = answered
+        mails = [mail for mail in report["mails"] if not mail["tls"]]
+        yield from self._in_clear(mails, report)
+        by_tls = [mail for mail in report["mails"] if mail["tls"]]
+        if self._certificate is not None:
+            for mail, (_, _, decision) in zip(by_tls, self.kinds, strict=False):
+                yield from self._by_tls(mail, decision, self._certificate)
+
+    def _in_clear(self, mails: list[dict[str, Any]], report: dict[str, Any]) -> Iterator[Finding]:
+        if not mails:
+            return
+        first, *more = mails
+        way = f"client {self._source} to {self._server} port {self._setup.probe_port}"
         if not first["greeting"]:
             text = f"{way}: no greeting within {STEP_SECONDS:.0f} s ({first.get('error', 'closed')})"
             hint = f": the rules, the firewall for interface {self._setup.plan.numbers.probe}, or the daemon's listener"
@@ -115,6 +155,18 @@ class _Way:
             yield unseen(self._step, "the filter keeps an ordinary mail, too: whether mail passes it is not proven")
         yield from _narrow_links(self._version, report)
 
+    def _by_tls(self, mail: dict[str, Any], decision: Decision, own: ServerCertificate) -> Iterator[Finding]:
+        what = "STARTTLS" if mail["tls"] == probe_tls.STARTTLS else f"TLS on port {mail['port']}"
+        step = f"{self._step}, {what}"
+        failed = list(probe_tls.handshake(self._setup, step, mail, decision))
+        if failed or "version" not in mail:
+            yield from failed or self._mail(mail, f"mail by {what}")
+            return
+        yield probe_tls.shown(self._setup, step, mail, decision, own)
+        if any(record["message"] and not record["tls"] for record in mail["seen"]):
+            yield Finding(step, False, "the mail came to the server in clear: report this as a fault of proxsmtp-tp")
+        yield from self._mail(mail, f"mail by {what}")
+
     def _call(self, mail: dict[str, Any]) -> Iterator[Finding]:
         """Whether the daemon connected to the server, from the address that it should use."""
         settings = self._setup.settings
@@ -136,6 +188,9 @@ class _Way:
         step, reply = f"{self._step}, {what}", mail["reply"]
         if "error" in mail:
             yield Finding(step, False, self._broke_off(mail) + f" ({took})")
+            return
+        if (by_level := probe_tls.refused(self._setup, step, mail)) is not None:
+            yield by_level
             return
         if mail["step"] != "DATA":
             refused = reply[:1] in {"4", "5"}

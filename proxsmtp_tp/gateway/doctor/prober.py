@@ -9,8 +9,10 @@ The addresses are those for tests of network devices (RFC 2544 appendix C.2.2, R
 on the Internet. Links, addresses and routes are removed with the namespaces, and these end with the processes, also
 after kill -9.
 
-Input: {"client_link", "server_link", "port", "reply_port" (loopback mode; else 0), "messages", "versions", "local"
-(whether the host's own mail is tried, too), "seconds" (for each step)}.
+Input: {"client_link", "server_link", "port" (0: no mail in clear), "reply_port" (loopback mode; else 0), "messages",
+"versions", "local" (whether the host's own mail is tried, too), "seconds" (for each step), "certificate" (the server
+offers STARTTLS: {"chain", "key"} in PEM; or null), "wrapped_port" (it begins with TLS there; 0: nowhere), "tls_mails"
+({way: [{"tls", "port", "message", "seconds"}]}: what is sent behind the mails in clear)}.
 Output: for each way {"mails": [...]}, see `mail_peers.send`, each mail with "seen", see `mail_peers.Recorder.seen`.
 Ways are "4" and "6", with "local" also "4 local" and "6 local". If a mail arrived at the server: also "long_reply" and
 "long_mail", see `mail_peers.ask_long` and `send`.
@@ -92,41 +94,43 @@ class _Host:
             for version, address in addresses.items():
                 _add_address(netlink, index, address, int(version))
 
-    def listen(self, address: str, port: int) -> None:
-        """Be a mail server."""
-        self._recorder.listen(address, port)
+    def listen(self, address: str, port: int, certificate: dict[str, str] | None = None, wrapped: bool = False) -> None:
+        """Be a mail server, with TLS if there is a certificate."""
+        tls = mail_peers.server_tls(**certificate) if certificate else None
+        self._recorder.listen(address, port, tls, wrapped=wrapped)
 
     def seen(self) -> list[dict[str, Any]]:
         """What the mail server saw, see `mail_peers.Recorder.seen`."""
         return self._recorder.seen()
 
     @staticmethod
-    def send_mails(ways: list[dict[str, Any]], messages: list[str], seconds: float) -> list[list[dict[str, Any]]]:
-        """Be a mail client: send each message on each way (see `mail_peers.send`), all ways at once.
+    def send_mails(ways: list[dict[str, Any]], seconds: float) -> list[list[dict[str, Any]]]:
+        """Be a mail client: send the mails of each way (see `mail_peers.send`), all ways at once.
 
-        A way that is silent gets no second message.
+        After a mail in clear that breaks off, a way gets no more.
         """
-        return in_parallel([partial(_send_on, way, messages, seconds) for way in ways])
+        return in_parallel([partial(_send_on, way, seconds) for way in ways])
 
     @staticmethod
     def send_long(
         ways: list[dict[str, Any]], mail: str, seconds: float
     ) -> tuple[list[str], list[list[dict[str, Any]]]]:
         """Be a mail client that asks for a long reply and makes `mail` long and sends it, on each way, all at once."""
+        long = {"message": mail + mail_peers.LONG}
         replies, mails = in_parallel(
             [
                 lambda: in_parallel([partial(mail_peers.ask_long, way, seconds) for way in ways]),
-                lambda: in_parallel([partial(_send_on, way, [mail + mail_peers.LONG], seconds) for way in ways]),
+                lambda: in_parallel([partial(_send_on, way | {"mails": [long]}, seconds) for way in ways]),
             ]
         )
         return replies, mails  # type: ignore[return-value]
 
 
-def _send_on(way: dict[str, Any], messages: list[str], seconds: float) -> list[dict[str, Any]]:
+def _send_on(way: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
     sent: list[dict[str, Any]] = []
-    for message in messages:
-        sent.append(mail_peers.send(way, message, seconds))
-        if "error" in sent[-1]:
+    for mail in way["mails"]:
+        sent.append(mail_peers.send(way | mail, mail["message"], mail.get("seconds", seconds)))
+        if "error" in sent[-1] and not sent[-1]["tls"]:
             break
     return sent
 
@@ -210,22 +214,29 @@ class _Sending:
         job = self._job
         for version in job["versions"]:
             address, port = (CLIENT[version], job["reply_port"]) if self._looped else (SERVER[version], job["port"])
-            _ask(self._receiver, "listen", address=address, port=port)
-        ways = {str(version): self._way(version, CLIENT) for version in job["versions"]}
+            if port:
+                _ask(self._receiver, "listen", address=address, port=port, certificate=job["certificate"])
+            if job["wrapped_port"]:
+                more = {"port": job["wrapped_port"], "certificate": job["certificate"], "wrapped": True}
+                _ask(self._receiver, "listen", address=address, **more)
+        ways = {name: self._way(name, CLIENT) for name in map(str, job["versions"])}
         found = self._mails(ways, local=False)
         if job["local"]:
-            found |= self._mails({f"{v} local": self._way(v, HOST_TO_SERVER) for v in job["versions"]}, local=True)
+            own = {name: self._way(name, HOST_TO_SERVER) for name in (f"{v} local" for v in job["versions"])}
+            found |= self._mails(own, local=True)
         arrived = [name for name in ways if any(record["message"] for record in _seen_by(found[name]))]
-        if arrived and not self._looped:
+        if arrived and job["port"] and not self._looped:
             self._long([ways[name] for name in arrived], [found[name] for name in arrived])
         return found
 
-    def _way(self, version: int, sources: dict[int, str]) -> dict[str, Any]:
-        return {"source": sources[version], "server": SERVER[version], "port": self._job["port"]}
+    def _way(self, name: str, sources: dict[int, str]) -> dict[str, Any]:
+        job, version = self._job, int(name.partition(" ")[0])
+        mails = [{"message": message} for message in job["messages"]] if job["port"] else []
+        mails += job["tls_mails"].get(name, [])
+        return {"source": sources[version], "server": SERVER[version], "port": job["port"], "mails": mails}
 
     def _mails(self, ways: dict[str, dict[str, Any]], *, local: bool) -> dict[str, Any]:
-        messages, seconds = self._job["messages"], self._job["seconds"]
-        arguments: dict[str, Any] = {"ways": list(ways.values()), "messages": messages, "seconds": seconds}
+        arguments: dict[str, Any] = {"ways": list(ways.values()), "seconds": self._job["seconds"]}
         answers = _Host.send_mails(**arguments) if local else _ask(self._client, "send_mails", **arguments)
         return {name: {"mails": self._with_seen(mails)} for name, mails in zip(ways, answers, strict=True)}
 

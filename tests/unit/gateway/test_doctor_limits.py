@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import Settings, TransparentProxy
 from proxsmtp_tp.gateway import doctor
-from proxsmtp_tp.gateway.doctor import examination, listeners, probe, servers
+from proxsmtp_tp.gateway.doctor import examination, listeners, probe, probe_tls, servers
 from proxsmtp_tp.gateway.doctor.findings import Setup, State
 from proxsmtp_tp.gateway.plan import Options, make_plan
 from proxsmtp_tp.service import unix_listener
@@ -52,7 +52,7 @@ def test_waits_of_one_step_add_up_to_less() -> None:
     assert servers.DNS_SECONDS + servers.DIAL_SECONDS < LIMIT
     assert servers.RELAY_SECONDS < LIMIT
     assert listeners.ANSWER_SECONDS + unix_listener.SECONDS < LIMIT
-    assert probe.STEP_SECONDS < LIMIT
+    assert probe.STEP_SECONDS < probe_tls.TLS_SECONDS < LIMIT
 
 
 def test_all_steps_together_wait_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
