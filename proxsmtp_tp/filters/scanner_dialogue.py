@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.scanner_endings import ScannerEnding, passed, refused, shown, trouble
 from proxsmtp_tp.smtp import xtext
-from proxsmtp_tp.smtp.capabilities import Capabilities, rewrite_ehlo
+from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES, Capabilities, rewrite_ehlo
 from proxsmtp_tp.smtp.data import DataEncoder
 from proxsmtp_tp.smtp.replies import ReplyError, ReplyReader
 from proxsmtp_tp.telemetry.quoting import quoted
@@ -140,7 +140,7 @@ class ScannerDialogue:
             return self._end(trouble(ScannerEnding.UNWILLING, _answered(step, reply)))
         if step is Step.GREETING:
             return self._say(Step.EHLO, b"EHLO " + self._own_name)
-        offered = rewrite_ehlo(reply, hide_name=None)[1] if step is Step.EHLO else Capabilities()
+        offered = rewrite_ehlo(reply, hide_name=None)[1] if step is Step.EHLO else NO_CAPABILITIES
         self._pipelining = offered.pipelining
         if not self._speakable():
             return self._end(trouble(ScannerEnding.UNSPEAKABLE))

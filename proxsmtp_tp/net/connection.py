@@ -51,9 +51,9 @@ class Connection:
     """Lives from accept until both sides are closed."""
 
     __slots__ = (
-        "_client_finished", "_connection_tls", "_context", "_continuing", "_crashed", "_limits", "_measured",
-        "_on_finished", "_opening", "_peer", "_place", "_pressure", "_shown", "_sock", "_upstream", "_words",
-        "client", "client_ip", "client_port", "closing", "judging", "local_ip", "loop", "metrics", "name",
+        "_client_finished", "_connection_tls", "_context", "_continuing", "_crashed", "_judging", "_limits",
+        "_measured", "_on_finished", "_opening", "_peer", "_place", "_pressure", "_shown", "_sock", "_upstream",
+        "_words", "client", "client_ip", "client_port", "closing", "local_ip", "loop", "metrics", "name",
         "quiet", "reporting", "server", "server_ip", "server_port", "session", "times", "trace_id",
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ class Connection:
             client_ip=self.client_ip,
             local_ip=self.local_ip,
             clock=rfc5322_date,
-            trace=Trace(self.trace_id, self.loop.time),
+            trace=Trace(self.trace_id, context.ticks),
         )
         if context.settings.tls_wrapped:
             self.session.expect_port(server_port(context.settings, sock))
@@ -93,7 +93,7 @@ class Connection:
         self._measured, self._words = self.session.measured, self.metrics.words
         self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
         self.session.use_limits(self._limits)
-        self.session.use_bypass(context.bypassed)
+        self.session.use_bypass(context.bypass)
         self.reporting = Reporting(context, self, self.client_port, quiet=self.quiet)
         self._follow()
         self._connection_tls: ConnectionTls | None = None
@@ -111,7 +111,8 @@ class Connection:
         self._crashed = False
         self.closing = False
         self._pressure = BackPressure(self)
-        self.judging: Judging = Judging(self, context.filter, context.loop, context.remember, FilterTimes(self.metrics))
+        self._judging: Judging | None = None
+        """None: no filter was asked yet."""
         now = self.loop.time()
         self.times = Deadlines(context.settings, context.limits, now)
         self._shown = ShownSession(context.sessions, self, self._peer, now)
@@ -155,6 +156,14 @@ class Connection:
         tracing = self._context.tracing
         self.reporting.traced = tracing.follows(self.client_ip)
         self.session.trace(tracing.wants(self.client_ip))
+
+    @property
+    def judging(self) -> Judging:
+        """The messages at the filter. Made with the first message: an idle session needs less memory without it."""
+        if self._judging is None:
+            context = self._context
+            self._judging = Judging(self, context.filter, context.loop, context.remember, FilterTimes(self.metrics))
+        return self._judging
 
     # Events.
 
@@ -225,15 +234,16 @@ class Connection:
         """The server's connection has ended."""
         self.server = None
         self._pressure.server_is_full = False  # no more callbacks come: what the client still sends must be read
-        self.judging.stop_reading()
+        if self._judging is not None:
+            self._judging.stop_reading()
         self.feed(events.ServerClosed())
         self._maybe_finished()
 
     def server_full(self, full: bool) -> None:
         """The server does not read fast enough, or reads again."""
         self._pressure.server_full(full)
-        if not full:
-            self.judging.server_ready()
+        if not full and self._judging is not None:
+            self._judging.server_ready()
 
     @property
     def server_is_full(self) -> bool:
@@ -270,14 +280,14 @@ class Connection:
             count_crash(self.metrics)
             self.client.write(answers.INTERNAL_ERROR.traced(self.trace_id).wire)
             self._close_client(effects.CloseClient())
-        self.judging.release()
+        self._release_filter()
         self._maybe_finished()
 
     def complete(self, facts: Transaction) -> None:
         """A transaction has ended: add what only this connection knows. Once for each transaction."""
         facts.port = self.server_port
         facts.seconds.connect = self._opening.seconds
-        facts.seconds.wait = self.judging.waited()
+        facts.seconds.wait = self._judging.waited() if self._judging is not None else None
 
     # Effects.
 
@@ -343,7 +353,20 @@ class Connection:
 
     def _filter_finish(self, _effect: effects.FilterFinish) -> None:
         self.times.message_complete(self.loop.time())
-        self.judging.finish()
+        if self._judging is not None:
+            self._judging.finish()
+
+    def _filter_data(self, effect: effects.FilterData) -> None:
+        if self._judging is not None:
+            self._judging.write(effect.text)
+
+    def _read_message(self, _effect: effects.ReadMessage) -> None:
+        if self._judging is not None:
+            self._judging.read_back()
+
+    def _release_filter(self, _effect: effects.FilterAbort | None = None) -> None:
+        if self._judging is not None:
+            self._judging.release()
 
     def _message_clock(self, effect: effects.MessageClock) -> None:
         if effect.running:
@@ -395,7 +418,7 @@ class Connection:
             self._finished()
 
     def _finished(self) -> None:
-        self.judging.release()
+        self._release_filter()
         self._upstream.forget()
         self._limits.leave()
         if self._place is not None:
@@ -417,10 +440,10 @@ _PERFORMERS: dict[type, Callable[[Connection, Any], None]] = {
     effects.RefuseTls: lambda connection, effect: connection._tls().refuse(effect),  # noqa: SLF001
     effects.PassTls: lambda connection, effect: connection._tls().pass_on(effect),  # noqa: SLF001
     effects.StartFilter: Connection._start_filter,  # noqa: SLF001
-    effects.FilterData: lambda connection, effect: connection.judging.write(effect.text),
+    effects.FilterData: Connection._filter_data,  # noqa: SLF001
     effects.FilterFinish: Connection._filter_finish,  # noqa: SLF001
-    effects.FilterAbort: lambda connection, _: connection.judging.release(),
-    effects.ReadMessage: lambda connection, _: connection.judging.read_back(),
+    effects.FilterAbort: Connection._release_filter,  # noqa: SLF001
+    effects.ReadMessage: Connection._read_message,  # noqa: SLF001
     effects.Deadline: Connection._set_deadline,  # noqa: SLF001
     effects.MessageClock: Connection._message_clock,  # noqa: SLF001
     effects.Count: Connection._count,  # noqa: SLF001

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,16 @@ class WorkerContext:
     """In place of `metrics` for sessions that are not counted (`doctor_sessions`)."""
     tls: WorkerTls | None = None
     """None: there are no Tls lines."""
+    ticks: Callable[[], float] = field(init=False)
+    """`loop.time`. This and `bypass` are for sessions: a method that each of them binds takes 80 octets."""
+    bypass: Callable[[], bool] = field(init=False)
+    """`bypassed`."""
     ending: Reason | None = None
     """Why no more clients are accepted; None: they are accepted. RELOAD may later become STOP."""
+
+    def __post_init__(self) -> None:
+        self.ticks = self.loop.time
+        self.bypass = self.bypassed
 
     def bypassed(self) -> bool:
         """Whether mail passes unjudged now (`service.bypass`)."""

@@ -117,6 +117,7 @@ class Proxy:
         self._untold: deque[tuple[Connection, events.Event]] = deque()
         self._draining_until = NEVER
         self._done = self._loop.create_future()
+        self._on_finished = self._finished  # bound once, not for each connection
 
     async def run(self) -> None:
         """Serve until drained or stopped."""
@@ -239,7 +240,7 @@ class Proxy:
     def _serve(self, sock: socket.socket, client: str) -> None:
         name = f"{self._worker:X}{next(self._names) & 0xFFFFF:05X}"
         try:
-            connection = Connection(self.context, sock, (name, self._trace_ids.new()), self._finished)
+            connection = Connection(self.context, sock, (name, self._trace_ids.new()), self._on_finished)
         except OSError:  # the client is gone: it has no peer name any more
             sock.close()
             self._admission.leave(self._worker, client)

@@ -44,9 +44,11 @@ class Upstream:
         self._client = client
         self._peer = peer
         self._full = context.settings.transparent_proxy is TransparentProxy.FULL
-        self._home = with_scope(client.getpeername()) if peer else None
-        self._came: list[int] = []
-        self._dialled: list[int] = []
+        home = with_scope(client.getpeername()) if peer else None
+        self._home = peer if home == peer else home
+        self._came: tuple[int, ...] = ()
+        """Handles in the table of all workers: of the client's connection. `_dialled`: of ours."""
+        self._dialled: tuple[int, ...] = ()
 
     def destination(self) -> Endpoint:
         """The original destination; empty where the configuration says where to go. Raises NoDestinationError."""
@@ -57,7 +59,7 @@ class Upstream:
             raise NoDestinationError("a connection through a unix socket has no original destination")
         destination = original_destination(self._client, self._context.listening_ports)
         if self._full:
-            self._came.append(self._context.admission.add_client(self._context.worker, self._peer, destination))
+            self._came = (self._context.admission.add_client(self._context.worker, self._peer, destination),)
         return destination
 
     def name(self, destination: Endpoint) -> str:
@@ -102,17 +104,18 @@ class Upstream:
 
         From now on a client with the same end points is no loop: it uses the same port by chance.
         """
-        self._drop(self._dialled)
+        if self._dialled:
+            self._drop(self._dialled)
+            self._dialled = ()
 
     def forget(self) -> None:
         """The connection has ended, or was not established."""
-        self._drop(self._dialled)
-        self._drop(self._came)
+        self._drop(self._dialled + self._came)
+        self._dialled = self._came = ()
 
-    def _drop(self, handles: list[int]) -> None:
+    def _drop(self, handles: tuple[int, ...]) -> None:
         for handle in handles:
             self._context.admission.forget(self._context.worker, handle)
-        handles.clear()
 
     async def _targets(self, destination: Endpoint) -> list[Endpoint | str]:
         settings = self._context.settings
@@ -138,4 +141,4 @@ class Upstream:
             return
         theirs = Endpoint(_ANY_HOST.get(target.ip, target.ip), target.port)
         own = endpoint(sock.getsockname())
-        self._dialled.append(self._context.admission.add_upstream(self._context.worker, own, theirs))
+        self._dialled += (self._context.admission.add_upstream(self._context.worker, own, theirs),)

@@ -16,7 +16,7 @@ from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, Re
 from proxsmtp_tp.session.record import INTERRUPTED, Record, Trace
 from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
 from proxsmtp_tp.session.tracing import Tracing
-from proxsmtp_tp.smtp.capabilities import Capabilities
+from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.login import NO_EXCHANGE, NO_LOGIN
@@ -90,6 +90,9 @@ _REPLY: Final = Wait.REPLY
 _SENDING: Final = Wait.SENDING
 _TEXT: Final = Wait.TEXT
 
+_EMPTY = Envelope()
+"""The envelope between two transactions, the same for all sessions. `own_envelope` gives one that may be changed."""
+
 
 class Dialogue:
     """The state of one session between one client and one server."""
@@ -121,9 +124,9 @@ class Dialogue:
         self.queued: list[PendingReply] = []
         self.sync = False
         """No other command may be sent before the reply to the last one."""
-        self.capabilities = Capabilities()
+        self.capabilities = NO_CAPABILITIES
         self.ours, self.removed, self.tls = OwnCommands(), RemovedOffers(), Tls()
-        self.envelope = Envelope()
+        self.envelope = _EMPTY
         self.recipient_octets = self.recipient_lines = 0
         self.message: Message | None = None
         self.helo = self.remote = self.remote_helo = b""
@@ -240,15 +243,21 @@ class Dialogue:
         """Begin with an empty envelope. XFORWARD is valid for one message only, so its values are forgotten."""
         if self.record.open:
             self.report_unfinished()
-        self.envelope = Envelope()
+        self.envelope = _EMPTY
         self.recipient_octets = 0
         self.recipient_lines = 0
         self.refusals.recipients = 0
         self.message = None
         self.remote = b""
         self.remote_helo = b""
-        self.ours.forwarded = {}
+        self.ours.forwarded = ()
         self.client_ident = False
+
+    def own_envelope(self) -> Envelope:
+        """The envelope, to be changed."""
+        if self.envelope is _EMPTY:
+            self.envelope = Envelope()
+        return self.envelope
 
     def release_filter(self) -> None:
         """Ask the driver to end its filter run, if it still has one."""

@@ -9,7 +9,7 @@ from proxsmtp_tp.session import measuring, starttls, xclient
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import REMOVED, TlsShown, hide_greeting, rewrite_ehlo
+from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES, REMOVED, TlsShown, hide_greeting, rewrite_ehlo
 from proxsmtp_tp.smtp.login import NO_LOGIN
 from proxsmtp_tp.telemetry.quoting import shown
 
@@ -58,7 +58,7 @@ def _goes_on_unknown(d: Dialogue, why: str, last: Reply) -> bool:
 def _introduced(d: Dialogue, expect: Expect, helo: bytes, reply: Reply) -> None:
     """EHLO or HELO was accepted: pass the reply on, with the capabilities that the proxy supports; reset the state."""
     if expect is Expect.HELO:
-        d.capabilities = type(d.capabilities)()
+        d.capabilities = NO_CAPABILITIES
         if d.options.hidden_name is not None:
             reply = hide_greeting(reply, d.options.hidden_name)
     else:

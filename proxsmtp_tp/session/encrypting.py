@@ -15,7 +15,7 @@ from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import REFUSED_VERBS, Capabilities, rewrite_ehlo
+from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES, REFUSED_VERBS, rewrite_ehlo
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.facts import Side
@@ -97,7 +97,7 @@ def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
     d.tls.server = event.facts
     d.phase = Phase.COMMAND
     d.replies = ReplyReader()
-    d.capabilities = Capabilities()
+    d.capabilities = NO_CAPABILITIES
     text = f"client={d.client}, server={d.server}: TLS with the server only: {event.facts.log_value(Side.SERVER)}"
     d.log(text, logging.INFO, counter("server", "clear", "started", wanted.level))
     d.ask(PendingReply(Expect.OUR_EHLO_IN_TLS, b"EHLO " + d.helo + b"\r\n"))

@@ -53,7 +53,7 @@ def at_mail(d: Dialogue, sender: bytes) -> Reply | None:
     if d.refusals.limits is None:
         return None
     if not d.record.open:
-        d.record.limits = []  # of a MAIL that was refused, and of the greeting: these have events of their own
+        d.record.limits = ()  # of a MAIL that was refused, and of the greeting: these have events of their own
     reply = _reply(d, d.refusals.limits.message(), 450, "MAIL", sender)
     d.refusals.mail_limited = reply is not None
     return reply
@@ -147,7 +147,7 @@ def _remember(d: Dialogue, key: bytes, hit: LimitHit) -> None:
         d.unseen_effects.append(hit)
     known = {(one.limit, one.action) for one in d.record.limits}
     if (hit.limit, hit.action) not in known:
-        d.record.limits.append(hit)
+        d.record.limits += (hit,)
 
 
 def _hit(exceeded: Exceeded, action: str) -> LimitHit:

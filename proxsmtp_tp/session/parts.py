@@ -97,7 +97,7 @@ class OwnCommands:
     def __init__(self) -> None:
         self.covers_rset = False
         """The last command was an RSET of ours: if the client's next command is RSET, it need not be sent."""
-        self.forwarded: dict[bytes, bytes] = {}
+        self.forwarded: tuple[tuple[bytes, bytes], ...] = ()
         """Attributes of XFORWARD that the server has accepted for this transaction, as the client wrote them: our own
         XFORWARD says them again."""
         self.noops = 0

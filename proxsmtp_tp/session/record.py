@@ -138,9 +138,9 @@ class Record:
         """Messages with a positive final reply."""
         self.open = False
         """A transaction has begun, and has not been reported yet."""
-        self.refused: list[tuple[bytes, int]] = []
+        self.refused: tuple[tuple[bytes, int], ...] = ()
         self.refused_more = 0
-        self.limits: list[facts.LimitHit] = []
+        self.limits: tuple[facts.LimitHit, ...] = ()
         self.text: TextRecord | None = None
         self.server_left = False
         """The server has closed the connection, or has said 421."""
@@ -178,15 +178,15 @@ class Record:
     def end(self) -> None:
         """The transaction has ended, and was reported."""
         self.open = False
-        self.refused = []
+        self.refused = ()
         self.refused_more = 0
-        self.limits = []
+        self.limits = ()
         self.text = None
 
     def recipient_refused(self, address: bytes, code: int) -> None:
         """RCPT was refused, by the server or by us."""
         if len(self.refused) < REFUSED_KEPT:
-            self.refused.append((address, code))
+            self.refused += ((address, code),)
         else:
             self.refused_more += 1
 
@@ -214,7 +214,7 @@ class Record:
             helo=state.helo,
             sender=envelope.sender,
             recipients=envelope.recipients,
-            refused=self.refused,
+            refused=list(self.refused),
             refused_more=self.refused_more,
             is_message=message is not None,
             reply=reply.wire if reply is not None else b"",
@@ -229,7 +229,7 @@ class Record:
             if text is not None and verdict is not None and message is not None and message.sent
             else None,
             message_id=text.message_id if text is not None else b"",
-            limits=self.limits,
+            limits=list(self.limits),
             duplicate_risk=message is not None and message.sent and not message.answered and status == INTERRUPTED,
             seconds=self.seconds(),
             client_tls=client_tls,

@@ -204,8 +204,9 @@ def _mail(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
         if d.record.open:  # the server takes a second MAIL, as if it had come after RSET
             d.report_unfinished()
         d.record.begin()
-        d.envelope.sender = pending.address
-        d.envelope.sender_parameters = pending.parameters
+        envelope = d.own_envelope()
+        envelope.sender = pending.address
+        envelope.sender_parameters = pending.parameters
     else:
         _refused(d, "MAIL", pending, reply)
     d.pass_on(reply)
@@ -213,8 +214,9 @@ def _mail(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
 
 def _rcpt(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if reply.positive:
-        d.envelope.recipients.append(pending.address)
-        d.envelope.recipient_parameters.append(pending.parameters)
+        envelope = d.own_envelope()
+        envelope.recipients.append(pending.address)
+        envelope.recipient_parameters.append(pending.parameters)
     else:
         _refused(d, "RCPT", pending, reply)
     limiting.recipient_answered(d, reply)

@@ -21,7 +21,7 @@ from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
-from proxsmtp_tp.smtp.capabilities import Capabilities, TlsShown
+from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES, TlsShown
 from proxsmtp_tp.smtp.lines import AUTH_LIMIT, LineBuffer
 from proxsmtp_tp.smtp.login import NO_EXCHANGE, NO_LOGIN
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
@@ -354,7 +354,7 @@ def _forget(d: Dialogue) -> None:
     d.outstanding.clear()
     d.queued.clear()
     d.sync = False
-    d.capabilities = Capabilities()
+    d.capabilities = NO_CAPABILITIES
     noops, d.ours, d.removed = d.ours.noops, OwnCommands(), RemovedOffers()
     d.ours.noops = noops  # the server counts them for the connection
     d.helo = b""

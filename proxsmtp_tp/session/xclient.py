@@ -90,8 +90,7 @@ def remember_xforward(d: Dialogue, line: bytes) -> None:
     """
     for word in line.split()[1:]:
         name, _, value = word.partition(b"=")
-        if name.upper() in d.ours.forwarded or len(d.ours.forwarded) < ATTRIBUTES_MAX:
-            d.ours.forwarded[name.upper()] = value
+        _remember(d, name.upper(), value)
         try:
             decoded = xtext.decode(value)[:VALUE_LIMIT].translate(_CONTROL)
         except ValueError:
@@ -104,10 +103,17 @@ def remember_xforward(d: Dialogue, line: bytes) -> None:
             d.remote_helo = decoded
 
 
+def _remember(d: Dialogue, name: bytes, value: bytes) -> None:
+    known = dict(d.ours.forwarded)
+    if name in known or len(known) < ATTRIBUTES_MAX:
+        known[name] = value
+        d.ours.forwarded = tuple(known.items())
+
+
 def lines_again(d: Dialogue) -> list[bytes]:
     """XFORWARD lines with what the client sent for this transaction: RSET makes the server forget it."""
     lines: list[bytes] = []
-    for name, value in d.ours.forwarded.items():
+    for name, value in d.ours.forwarded:
         word = b" " + name + b"=" + value
         if lines and len(lines[-1]) + len(word) + 2 <= LINE_LIMIT:
             lines[-1] += word

@@ -187,6 +187,8 @@ class ReplyReader:
                 if end - self._at <= _SHORT:
                     self._at = end
                     self.left = len(self._buffer) - end
+                    if not self.left:
+                        self._buffer, self._at = b"", 0  # do not keep the octets until the next reply
                     return Reply(int(clean[1]), bytes(clean[0]))
         while (line := self._next_line()) is not None:
             if not line.strip():
