@@ -15,10 +15,12 @@ from proxsmtp_tp.config.advice import advice
 from proxsmtp_tp.config.directives.table import DIRECTIVES
 from proxsmtp_tp.config.reader import ConfigError, instance_name, load_config, printable
 from proxsmtp_tp.config.settings import FilterType, TransparentProxy
+from proxsmtp_tp.filters.plain_command import how_it_runs, how_line_runs
 
 if TYPE_CHECKING:
     import argparse
 
+    from proxsmtp_tp.config.filter_lines import FilterLine
     from proxsmtp_tp.config.settings import Settings
 
 _FROM = {
@@ -123,13 +125,19 @@ def _filter(settings: Settings) -> str:
     if settings.filter_type is FilterType.REJECT:
         return f"all messages are refused: {settings.filter_reject}"
     if settings.filter:
-        return "; then ".join(map(str, settings.filter))
+        return "; then ".join(map(_link, settings.filter))
     if settings.filter_command is None:
         return "none, all mail passes"
+    how = "" if settings.filter_type is FilterType.SMTP else f", {how_it_runs(settings.filter_command)}"
     return (
         f"{settings.filter_command} ({settings.filter_type.value}, within {settings.filter_timeout:.0f} s,"
-        f" at most {settings.filter_processes} at once)"
+        f" at most {settings.filter_processes} at once{how})"
     )
+
+
+def _link(line: FilterLine) -> str:
+    how = how_line_runs(line)
+    return f"{line} ({how})" if how else str(line)
 
 
 def _rules(settings: Settings) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.cli.instances import add_options, chosen_settings, prints_config_errors
 from proxsmtp_tp.config.reader import printable
-from proxsmtp_tp.config.settings import FilterMode
+from proxsmtp_tp.config.settings import FilterMode, FilterType
+from proxsmtp_tp.filters.plain_command import how_it_runs, how_line_runs
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +65,7 @@ def _read(name: str) -> bytes:
 
 
 def _try_all(args: argparse.Namespace, settings: Settings, where: Place, messages: list[tuple[str, bytes]]) -> int:
-    notes = [*_how(where), *where.notes]
+    notes = [*_how(where), *_commands(settings), *where.notes]
     if settings.filter_mode is FilterMode.MONITOR:
         notes.append("FilterMode monitor: the daemon passes each message, whatever this says")
     results = []
@@ -113,6 +114,15 @@ def _how(where: Place) -> Iterator[str]:
         )
     else:
         yield f"run by this command as {user}{', as no User is configured' if os.geteuid() == who['uid'] == 0 else ''}"
+
+
+def _commands(settings: Settings) -> Iterator[str]:
+    """How each command is run."""
+    for line in settings.filter:
+        if how := how_line_runs(line):
+            yield f"{line.name}: {how}"
+    if settings.filter_command is not None and settings.filter_type is not FilterType.SMTP:
+        yield f"{settings.filter_command}: {how_it_runs(settings.filter_command)}"
 
 
 def _describe(result: dict[str, Any]) -> Iterator[str]:

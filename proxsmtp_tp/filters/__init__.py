@@ -18,7 +18,13 @@ run                 the common part of pipe and file
 pipe                FilterType pipe: the message goes through standard input and output
 file                FilterType file: the message is in the file that EMAIL names
 launcher            what all runs of one command share: environment, limits, processes
+plain_command       which commands need no shell
+execution           how one command is executed: directly, or by /bin/sh
+posix_spawn         posix_spawn(3) without the interpreter's lock
+spawner             the thread that starts processes
 process             one child process: pipes, exit status, the end of all processes that it started
+pipes               its pipes, before it has them
+child_input         its standard input
 other_groups        processes of a command that have left its process group
 endings             every way in which a command can end, and the verdict for it
 stderr              the last line of standard error: text and SMTP code of a refusal

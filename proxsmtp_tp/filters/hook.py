@@ -14,13 +14,15 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from proxsmtp_tp.filters.execution import SHELL
 from proxsmtp_tp.filters.launcher import keep_descriptors
-from proxsmtp_tp.filters.process import DEFAULT_SIGNALS, SHELL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
+
+DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 TIME_LIMIT = 10.0
 """Seconds: a mail or a request to another host takes less; what waits behind it should not wait for minutes."""

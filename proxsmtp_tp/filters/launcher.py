@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import FilterDefault
+from proxsmtp_tp.filters.execution import Execution
 from proxsmtp_tp.filters.ownership import Ownership, remove_abandoned
 from proxsmtp_tp.filters.process import Child
 from proxsmtp_tp.tls.facts import NO_TLS, environment
@@ -60,7 +61,7 @@ class Launcher:
         self.ownership = Ownership(space.directory)
         self.limit = limit
         self._children: set[Child] = set()
-        self._environment = common_environment(space.directory)
+        self._execution = Execution(command.text, common_environment(space.directory))
         keep_descriptors()
         keep_exit_statuses()
         remove_abandoned(space.directory)
@@ -68,8 +69,8 @@ class Launcher:
     def launch(self, request: FilterRequest, owner: ChildOwner, *, file: str | None = None) -> Child:
         """Start the command for a run that has a place of `limit`; the place is given back when the child is reaped.
 
-        `file`: the value of EMAIL; None: the message goes through pipes. Raises what `Child` raises; then the place has
-        been given back.
+        `file`: the value of EMAIL; None: the message goes through pipes. Raises OSError if the system can give no
+        descriptor, ValueError for a NUL in a variable; then the place has been given back.
         """
 
         def freed() -> None:
@@ -77,10 +78,10 @@ class Launcher:
             self.limit.leave(request.client)
 
         try:
-            environment = self._environment | _variables(request)
+            variables = _variables(request)
             if file is not None:
-                environment[b"EMAIL"] = os.fsencode(file)
-            child = Child(self.command.text, environment, owner, piped=file is None, freed=freed)
+                variables[b"EMAIL"] = os.fsencode(file)
+            child = Child(self._execution.prepared(variables), owner, piped=file is None, freed=freed)
         except Exception:
             self.limit.leave(request.client)
             raise

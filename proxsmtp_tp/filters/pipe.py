@@ -55,18 +55,18 @@ class PipeRun(CommandRun):
     def _feed(self) -> None:
         """The next chunk of the message, where the command takes it; what it does not want is dropped."""
         child = self._child
-        if child is None or child.stalled or not child.input_open:
+        if child is None or child.input.stalled or not child.input.open:
             return
         try:
             chunk = self._input.read(CHUNK)
         except OSError as error:
             self._not_stored(error)
             return
-        child.write(chunk)
+        child.input.write(chunk)
         if not self._input.left:
-            child.close_input()
+            child.input.complete()
             self._input.close()
-        elif not child.stalled:
+        elif not child.input.stalled:
             self._loop.call_soon(self._feed)
 
     def child_input_taken(self) -> None:

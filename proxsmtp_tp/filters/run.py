@@ -74,6 +74,11 @@ class CommandRun(Judging):
 
     # ChildOwner: the common part of pipe and file.
 
+    def child_not_started(self, error: Exception) -> None:
+        """ChildOwner."""
+        self._child = None
+        self._trouble(Ending.NOT_STARTED, error)
+
     def child_errors(self, data: bytes) -> None:
         """ChildOwner."""
         self.error_output.feed(data)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.edits import ReplaceMessage
+from proxsmtp_tp.filters.execution import Execution
 from proxsmtp_tp.filters.launcher import common_environment, keep_descriptors, keep_exit_statuses
 from proxsmtp_tp.filters.member import FilterFailedError, Judgement
 from proxsmtp_tp.filters.new_text import NewText, size_limit
@@ -42,8 +43,9 @@ class WorkerMember:
     def __init__(self, line: FilterLine, parts: Parts) -> None:
         self._line = line
         self._space = parts.space
-        self._environment = common_environment(parts.space.directory)
-        self._command = f"ulimit -v {line.memory // 1024}\n{line.command}" if line.memory else line.command
+        self._execution = Execution(
+            worker_command(line), common_environment(parts.space.directory), killed_with_us=True
+        )
         self._idle: list[WorkerProcess] = []
         self._all: set[WorkerProcess] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -91,7 +93,7 @@ class WorkerMember:
         if wait > 0:
             raise FilterFailedError(f"it is not started for {wait:.0f} s more, because it failed", unreachable=True)
         try:
-            process = WorkerProcess(self._line.name, self._command, self._environment, lambda: self._forget(process))
+            process = WorkerProcess(self._line.name, self._execution.prepared({}), lambda: self._forget(process))
         except (OSError, ValueError) as error:
             self._back_off()
             raise FilterFailedError(f"it cannot be started: {error}", unreachable=True) from error
@@ -173,6 +175,11 @@ class WorkerMember:
     def failed(self, error: Exception) -> None:
         """CallbackOwner: a bug of the pool. It concerns no message; the event loop logs it."""
         raise error
+
+
+def worker_command(line: FilterLine) -> str:
+    """The command that is executed; ulimit is a builtin of the shell."""
+    return f"ulimit -v {line.memory // 1024}\n{line.command}" if line.memory else line.command
 
 
 def _question(mail: Mail, request: FilterRequest) -> Iterator[bytes]:

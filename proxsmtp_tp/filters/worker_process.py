@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shlex
-import shutil
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters import stderr
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.mail import joined
 from proxsmtp_tp.filters.member import FilterFailedError
-from proxsmtp_tp.filters.process import LINGER, SHELL, Child
+from proxsmtp_tp.filters.process import LINGER, Child
 from proxsmtp_tp.filters.protocols.errors import ProtocolError, excerpt
 from proxsmtp_tp.filters.protocols.worker import HeadReader, WorkerAnswer, check_ready, parse_answer
 from proxsmtp_tp.telemetry.quoting import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
+    from proxsmtp_tp.filters.execution import Prepared
     from proxsmtp_tp.filters.new_text import NewText
     from proxsmtp_tp.filters.process import ExitStatus
 
@@ -34,23 +32,13 @@ LEAVE = 5.0
 """Seconds that a process has to leave after the end of its input, before it gets a signal."""
 
 
-def _killed_with_us(command: str) -> str:
-    """The command, which the kernel kills when this process ends, whatever ends it (PR_SET_PDEATHSIG).
-
-    A process that is stopped, or hangs, would not see the end of its standard input. posix_spawn(3) cannot set it, so
-    setpriv(1) of util-linux does; where that is missing nothing does.
-    """
-    setpriv = shutil.which("setpriv", path=os.defpath)
-    return f"exec {setpriv} --pdeathsig KILL -- {SHELL} -c {shlex.quote(command)}" if setpriv is not None else command
-
-
 class WorkerProcess:
     """A ChildOwner. `ended` is called once, from the event loop, when the process judges no more messages.
 
-    The constructor raises OSError if the system can give no process.
+    The constructor raises OSError if the system can give no descriptor.
     """
 
-    def __init__(self, name: str, command: str, environment: Mapping[bytes, bytes], ended: Callable[[], None]) -> None:
+    def __init__(self, name: str, prepared: Prepared, ended: Callable[[], None]) -> None:
         self.messages = 0
         """How many it has judged."""
         self.over = False
@@ -73,7 +61,7 @@ class WorkerProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._status: ExitStatus | None = None
-        self._child = Child(_killed_with_us(command), environment, self, piped=True, freed=self._freed)
+        self._child = Child(prepared, self, piped=True, freed=self._freed)
 
     # The pool's methods.
 
@@ -96,10 +84,10 @@ class WorkerProcess:
             log.info('filter %s: a process wrote between two messages: "%s"', self._name, errors)
         try:
             await self._write(question)
-            if not (self._child.input_open or self._waiting.done()):
+            if not (self._child.input.open or self._waiting.done()):
                 self._gone()
             await self._waiting
-            if self._child.unread or not self._child.input_open:
+            if self._child.input.unread or not self._child.input.open:
                 raise FilterFailedError("it answered before it had read the whole message")
         except BaseException:
             self.end()
@@ -124,7 +112,7 @@ class WorkerProcess:
         """It is not needed any more: close its input. If it has not ended after LEAVE seconds, end its session."""
         if not self._finish():
             return
-        self._child.close_input()
+        self._child.input.complete()
         self._timer = self._loop.call_later(LEAVE, self._time_is_up)
 
     def end(self) -> None:
@@ -146,8 +134,8 @@ class WorkerProcess:
                 await asyncio.sleep(0)
                 if self._waiting.done():
                     break
-            self._child.write(piece)
-            while self._child.stalled and not self._waiting.done():
+            self._child.input.write(piece)
+            while self._child.input.stalled and not self._waiting.done():
                 await self._some_is_taken()
             if self._waiting.done():
                 break
@@ -193,6 +181,10 @@ class WorkerProcess:
         """ChildOwner."""
         self._closed = True
         self._gone()
+
+    def child_not_started(self, error: Exception) -> None:
+        """ChildOwner."""
+        self._fail(f"it cannot be started: {error}")
 
     def child_errors(self, data: bytes) -> None:
         """ChildOwner."""

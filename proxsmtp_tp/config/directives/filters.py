@@ -25,7 +25,9 @@ FILTERS: tuple[Directive, ...] = (
         "FilterCommand",
         "filter_command",
         values.TEXT,
-        "The command that judges mail, run by /bin/sh -c. With FilterType smtp: the address of the scanner.",
+        "The command that judges mail. /bin/sh -c runs it; a command without shell syntax is executed directly"
+        " (proxsmtpd(8), FILTER SCRIPTS; check-config says which it is). With FilterType smtp: the address of the"
+        " scanner.",
         default_text="no filtering",
     ),
     Directive(

@@ -149,7 +149,33 @@ Clients: 192.0.2.0/24
         ("OutAddress: 26", ["mail goes to port 26 of the client's own address"]),
         ("OutAddress: mx.example\nFilterType: reject", ["filter: all messages are refused: 530 Email Rejected"]),
         ("OutAddress: /run/x\nFilterCommand: cat", ["mail goes to /run/x"]),
-        ("OutAddress: 26\nFilterCommand: cat", ["filter: cat (pipe, within 30 s, at most 64 at once)"]),
+        (
+            "OutAddress: 26\nFilterCommand: cat",
+            ["filter: cat (pipe, within 30 s, at most 64 at once, run directly, without a shell)"],
+        ),
+        (
+            "OutAddress: 26\nFilterType: file\nFilterCommand: clean; true",
+            ["filter: clean; true (file, within 30 s, at most 64 at once, run by /bin/sh, because of the character ;)"],
+        ),
+        ("OutAddress: 26\nFilterType: smtp\nFilterCommand: 26", ["filter: 26 (smtp, within 30 s, at most 64 at once)"]),
+        (
+            "OutAddress: 26\nFilter: a pipe cat\nFilter: b worker w memory=64M",
+            [
+                (
+                    "filter: a pipe cat (run directly, without a shell); then"
+                    " b worker w memory=67108864 (run by /bin/sh, because memory= is set by its ulimit)"
+                )
+            ],
+        ),
+        (
+            "OutAddress: 26\nFilter: c worker w -x\nFilter: d file echo\nFilter: e milter /run/m",
+            [
+                (
+                    "filter: c worker w -x (run directly, without a shell); then"
+                    " d file echo (run by /bin/sh, because echo is a command of the shell itself); then e milter /run/m"
+                )
+            ],
+        ),
         ("OutAddress: 26\nRuleInterface: a", ["mail is refused (RuleFail closed)"]),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from proxsmtp_tp.filters import pipe
 from proxsmtp_tp.filters.endings import REPLIES, Ending
-from proxsmtp_tp.filters.process import READ_SIZE
+from proxsmtp_tp.filters.pipes import READ_SIZE
 from proxsmtp_tp.filters.verdict import Action
 from tests.unit.filters.filter_harness import filtering, judge, pass_through, start, until
 
@@ -83,8 +83,8 @@ def test_a_filter_that_does_not_keep_up_is_given_no_more_than_a_chunk_ahead(run:
             case = start(filter_)
             case.write(MEGABYTE)
             case.finish()
-            await until(lambda: case.run._child.stalled, "the filter does not read")  # type: ignore[attr-defined]
-            assert case.run._child.queued <= pipe.CHUNK  # type: ignore[attr-defined]
+            await until(lambda: case.run._child.input.stalled, "the filter does not read")  # type: ignore[attr-defined]
+            assert case.run._child.input.queued <= pipe.CHUNK  # type: ignore[attr-defined]
             gate.touch()
             assert (await case.verdict()).action is Action.PASS
             assert case.read_all() == MEGABYTE

@@ -16,6 +16,7 @@ import pytest
 
 from proxsmtp_tp.filters import process
 from proxsmtp_tp.filters.endings import REPLIES, Ending
+from proxsmtp_tp.filters.execution import Execution, Prepared
 from proxsmtp_tp.filters.other_groups import OtherGroups
 from proxsmtp_tp.filters.process import Child, ExitStatus
 from proxsmtp_tp.filters.verdict import Action
@@ -125,7 +126,7 @@ def test_what_can_not_be_started_is_a_temporary_failure(run: Run, tmp_path: Path
     run(scene())
 
 
-@pytest.mark.parametrize("call", ["pidfd_open", "posix_spawn", "pipe"])
+@pytest.mark.parametrize("call", ["os.pidfd_open", "proxsmtp_tp.filters.execution.posix_spawn", "os.pipe"])
 def test_a_system_without_resources_is_a_temporary_failure(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -136,11 +137,11 @@ def test_a_system_without_resources_is_a_temporary_failure(
         async with filtering("cat", tmp_path) as filter_:
             await judge(filter_, TEXT)
             with monkeypatch.context() as patch:
-                patch.setattr(os, call, refuse)
+                patch.setattr(call, refuse)
                 case = start(filter_)
                 case.write(TEXT)
                 case.finish()
-            verdict = await case.verdict()
+                verdict = await case.verdict()
             assert verdict.reply == REPLIES[Ending.NOT_STARTED]
             assert "Too many open files" in verdict.detail
             await until(lambda: not case.alive(), "its processes are gone")
@@ -243,7 +244,7 @@ def test_sigterm_comes_first_and_end_of_file_does_not(run: Run, tmp_path: Path) 
             await until(ready.exists, "the trap is set")
             (child,) = filter_._launcher._children
             case.abort()
-            assert child.input_open
+            assert child.input.open
             await until(lambda: not case.alive(), "it is gone")
             assert log.read_text() == "term\n"
 
@@ -361,7 +362,7 @@ def test_nobody_looks_for_more_processes_where_none_must_be_ended(
                 await judge(filter_, TEXT)
             assert looks == []
             complete(filter_).abort()
-            assert len(looks) == 1
+            await until(lambda: len(looks) == 1, "it is ended as soon as it runs")
 
     run(scene())
 
@@ -455,6 +456,7 @@ def test_a_child_reaped_by_somebody_else_has_no_exit_status_and_passes_nothing(r
         async with filtering(f"cat; until test -e {gate}; do sleep 0.01; done", tmp_path) as filter_:
             case = complete(filter_)
             (child,) = filter_._launcher._children
+            await until(lambda: child._pid, "it runs")
             gate.touch()
             reap(child._pid)
             verdict = await case.verdict()
@@ -516,6 +518,10 @@ def test_each_of_many_gets_its_own_verdict(run_uvloop: Run, tmp_path: Path, proc
 # The parts.
 
 
+def prepared(command: str) -> Prepared:
+    return Execution(command, os.environb).prepared({})
+
+
 class Listener:
     """A ChildOwner that remembers."""
 
@@ -524,6 +530,9 @@ class Listener:
         self.closed = False
         self.status: ExitStatus | None = None
         self.freed = False
+
+    def child_not_started(self, error: Exception) -> None:
+        raise error
 
     def child_output(self, data: bytes) -> None:
         self.output += data
@@ -551,10 +560,10 @@ class Listener:
 def test_a_child_tells_everything_in_order(run: Run) -> None:
     async def scene() -> None:
         owner = Listener()
-        child = Child("cat; echo error >&2; exit 3", dict(os.environb), owner, piped=True, freed=owner.free)
-        child.write(b"in")
-        child.close_input()
-        assert not child.input_open
+        child = Child(prepared("cat; echo error >&2; exit 3"), owner, piped=True, freed=owner.free)
+        child.input.write(b"in")
+        child.input.complete()
+        assert not child.input.open
         await until(lambda: owner.freed, "it ends by itself")
         assert owner.status is not None
         assert (owner.output, owner.errors, owner.closed) == (b"in", b"error\n", True)
@@ -562,7 +571,7 @@ def test_a_child_tells_everything_in_order(run: Run) -> None:
         child.end()
         child.kill()
         child.release()
-        child.write(b"more")
+        child.input.write(b"more")
 
     run(scene())
 
@@ -572,7 +581,7 @@ def test_errors_of_the_leader_are_taken_at_its_exit_though_others_go_on_writing(
 
     async def scene() -> None:
         owner = Listener()
-        child = Child("yes >&2 & exit 4", dict(os.environb), owner, piped=False, freed=owner.free)
+        child = Child(prepared("yes >&2 & exit 4"), owner, piped=False, freed=owner.free)
         await until(lambda: owner.status is not None, "the leader's exit is seen")
         child.kill()
         await until(lambda: owner.freed, "all is over")

@@ -77,7 +77,7 @@ def test_a_filter_that_does_not_read_a_complete_message_has_its_limit(run_jumpin
             case = start(filter_)
             case.write(b"x" * 1_000_000)
             case.finish()
-            await until(lambda: case.run._child.stalled, "the filter does not read")  # type: ignore[attr-defined]
+            await until(lambda: case.run._child.input.stalled, "the filter does not read")  # type: ignore[attr-defined]
             jump(LIMIT - 1)
             await pass_through()
             assert case.owner.verdicts == []
@@ -104,13 +104,13 @@ def test_a_filter_that_works_as_it_reads_has_the_limit_once_it_has_the_message(
             left = case.run._input  # type: ignore[attr-defined]
             for number in range(1, 5):
                 await until(lambda n=number: left.left <= 1_000_000 - n * 200_000, "it takes a piece")  # type: ignore[misc]
-                await until(lambda: case.run._child.stalled, "it does not read on")  # type: ignore[attr-defined]
+                await until(lambda: case.run._child.input.stalled, "it does not read on")  # type: ignore[attr-defined]
                 jump(LIMIT * 0.9)
                 await pass_through()
                 assert case.owner.verdicts == []
                 step.touch()
                 await until(lambda: not step.exists(), "it goes on")
-            await until(lambda: not case.run._child.stalled and not left.left, "it is given the rest")  # type: ignore[attr-defined]
+            await until(lambda: not case.run._child.input.stalled and not left.left, "it is given the rest")  # type: ignore[attr-defined]
             jump(LIMIT * 0.5)
             await pass_through()
             assert case.owner.verdicts == []

@@ -69,8 +69,8 @@ async def test_a_filter_that_stops_reading(start_proxy: StartProxy, monkeypatch:
         run = connection.judging.run
         assert isinstance(run, PipeRun)
         assert run._child is not None
-        await until(lambda: run._child is not None and run._child.stalled, "the filter does not read on")
-        assert run._child.queued <= PIPE_CHUNK
+        await until(lambda: run._child is not None and run._child.input.stalled, "the filter does not read on")
+        assert run._child.input.queued <= PIPE_CHUNK
         harness.proxy.stop()
         assert await client.press(BLOCK, lambda: False, 1 << 25) >= 1 << 25
         assert (await client.rest()).startswith(b"421 ")
