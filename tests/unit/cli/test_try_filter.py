@@ -72,6 +72,19 @@ def test_each_verdict(run: Run, command: str, verdict: str, reply: str | None, k
     assert answer["failed"] is (verdict == "tempfail" and "Later" not in command)
 
 
+def test_how_each_command_is_run(run: Run) -> None:
+    assert "note: cat: run directly, without a shell\n" in run("cat", "DIR/a.eml")[1]
+    shell = "note: cat | cat: run by /bin/sh, because of the character |\n"
+    assert shell in run("cat | cat", "DIR/a.eml")[1]
+    _, out, _ = run(
+        "", "DIR/a.eml", Filter="a pipe cat\nFilter: b pipe cat; true\nFilter: c milter /nonexistent failure=pass"
+    )
+    assert [line for line in out.splitlines() if ": run " in line] == [
+        "note: a: run directly, without a shell",
+        "note: b: run by /bin/sh, because of the character ;",
+    ]
+
+
 def test_a_chain(run: Run) -> None:
     chain = "a pipe sed s/hello/bye/\nFilter: b pipe echo 550 No >&2; exit 1 mode=tag\nFilter: c pipe cat"
     code, out, _ = run("", "--json", "DIR/a.eml", Filter=chain)
