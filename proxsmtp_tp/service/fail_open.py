@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JIFFY = 0.02
-"""Seconds by which the kernel may forget a heartbeat too early: it counts in jiffies of at most 10 ms (CONFIG_HZ)."""
+TOO_EARLY = 0.06
+"""Seconds by which the kernel may forget a heartbeat too early. It counts in jiffies of at most 10 ms (CONFIG_HZ), and up
+to five are missing where the host of a virtual machine gives its processors no time (MAX_STALLED_JIFFIES).
+"""
 
 
 class LastBeat:
@@ -107,8 +109,8 @@ class FailOpen:
             return
         self._due = now + INTERVAL
         if serves:
-            self._log_gap(now)
             self._heartbeat.beat()
+            self._log_gap(time.monotonic())  # not `now`: the process may have been stopped since
             self._last_beat.touch()
             self._sent, self._told = now, False
         elif self._sent is not None and now - self._sent > HEARTBEAT_HOLD and not self._told:
@@ -142,7 +144,7 @@ class FailOpen:
     def _log_gap(self, now: float) -> None:
         if self._sent is not None:
             seconds = now - self._sent - HEARTBEAT_HOLD
-            if seconds > -JIFFY:
+            if seconds > -TOO_EARLY:
                 why = "no worker could serve clients" if self._told else "the daemon was stopped, or got no processor"
                 self._error("mail is filtered again; it passed unfiltered for %.0f s: %s", max(0.0, seconds), why)
         elif self._last_beat.before is not None:
