@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOO_EARLY = 0.06
-"""Seconds by which the kernel may forget a heartbeat too early. It counts in jiffies of at most 10 ms (CONFIG_HZ), and up
-to five are missing where the host of a virtual machine gives its processors no time (MAX_STALLED_JIFFIES).
+"""Seconds by which the kernel may forget a heartbeat too early. It counts in jiffies of at most 10 ms (CONFIG_HZ), of
+which up to five are missing where a virtual machine gets no processor (MAX_STALLED_JIFFIES).
 """
 
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-DRIP = 0.5
+DRIP = 1.0
 """Seconds between two octets of a slow filter: its answer takes longer than TIMEOUT."""
-TIMEOUT = 4.0
+TIMEOUT = 10.0
+"""Seconds: a good answer takes less on a busy machine."""
 
 
 async def clamd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
