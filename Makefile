@@ -25,7 +25,7 @@ run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
 .PHONY: demo test test-mta test-deploy run-test-deploy prepare-deploy \
-	vagrant-test lint lint-deploy bench bench-filters format clean deb compiled
+	vagrant-test lint lint-deploy bench bench-compare bench-filters format clean deb compiled
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -91,15 +91,26 @@ vagrant-test:
 	@test -e $(BOX)/proxsmtp-test.box || vagrant/make-box $(BOX)
 	@$(ISOLATED) vagrant/emulated
 
+# Rates, CPU time and latency beside haproxy and others, into README.md, in at most 20 minutes. As root: Postfix runs.
+# QUICK=1: each figure once, README.md stays as it is. COMPILED=0: without the compiled core.
+COMPILED ?=
 bench:
 	@.ci/packages bench
-	@$(MAKE) --no-print-directory .venv/ready
-	@$(ISOLATED) $(BIN)/python bench/throughput.py
+	@$(MAKE) --no-print-directory .venv/installed
+	@[ "$(COMPILED)" = 0 ] || $(BIN)/python -m tools.compiled
+	@$(ISOLATED) $(BIN)/python -m bench.run $(if $(filter 0,$(COMPILED)),,--compiled build/compiled) $(if $(QUICK),--quick,--readme) $(ARGS)
+
+# A revision beside the tree as it is. COMPILED=1: both with the compiled core. QUICK=1: short samples.
+bench-compare:
+	@.ci/packages bench
+	@$(MAKE) --no-print-directory .venv/installed
+	@$(ISOLATED) $(BIN)/python -m bench.compare --base "$(or $(BASE),$(error which revision? make bench-compare BASE=HEAD~1))" \
+		$(if $(filter 1,$(COMPILED)),--compiled) $(if $(QUICK),--quick) $(ARGS)
 
 # What each type of filter costs, beside Postfix with the same milter. As root: Postfix runs.
 bench-filters:
 	@.ci/packages bench
-	@$(MAKE) --no-print-directory .venv/ready
+	@$(MAKE) --no-print-directory .venv/installed
 	@$(ISOLATED) $(BIN)/python -m bench.filters $(ARGS)
 
 lint: .venv/installed

@@ -27,12 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from bench.filter_subjects import accepting_milter, clamd, ours, sink, tree, worker_line
+from bench.plan import PURE
+from bench.processes import tree
+from bench.scanners import accepting_milter, clamd
+from bench.subjects import TREE, Build, Form, Setting, ours, sink, worker_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.filter_subjects import Subject
+    from bench.subjects import Subject
 
 MORE_MEMORY = 1.03
 MORE_DESCRIPTORS = 5
@@ -128,7 +131,7 @@ def run(seconds: float) -> list[Sample]:
         folder = Path(name)
         folder.chmod(0o755)
         os.environ["RUNTIME_DIRECTORY"] = os.environ["STATE_DIRECTORY"] = name
-        to = stack.enter_context(sink())
+        to = stack.enter_context(sink(folder)).port
         milter = stack.enter_context(accepting_milter(folder, "Python"))
         virus = stack.enter_context(clamd(folder))
         lines = (
@@ -136,7 +139,8 @@ def run(seconds: float) -> list[Sample]:
             f"{worker_line().strip()} wait=60 timeout=60\n"
             f"Filter: v clamd {virus.sockets[0]} wait=60 timeout=60\n"
         )
-        return list(sampled(stack.enter_context(ours(folder, "chain", to, lines)), seconds))
+        subject = stack.enter_context(ours(Setting(folder, to), Build(PURE, TREE), Form("chain", lines)))
+        return list(sampled(subject, seconds))
 
 
 def growth(samples: list[Sample]) -> dict[str, tuple[float, float]]:

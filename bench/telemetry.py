@@ -35,7 +35,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.throughput import free_port, running
+from bench.processes import free_port, running, wait_for
+from bench.subjects import sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,11 +126,11 @@ def _schedstat(pid: int) -> int:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
-def configuration(folder: Path, name: str, port: int, sink: int, workers: int) -> Path:
+def configuration(folder: Path, name: str, port: int, to: int, workers: int) -> Path:
     """The file of one daemon."""
     path = folder / f"{name}.conf"
     path.write_text(
-        f"Instance: {name}\nListen: {ADDRESS}:{port}\nOutAddress: {ADDRESS}:{sink}\nMaxConnections: 4000\n"
+        f"Instance: {name}\nListen: {ADDRESS}:{port}\nOutAddress: 127.0.0.1:{to}\nMaxConnections: 4000\n"
         f"Workers: {workers}\nTempDirectory: {folder}\n{_LIMITS if name == 'watched' else ''}"
     )
     return path
@@ -142,32 +143,12 @@ def command_of(name: str, path: Path, *, ticks: bool = True) -> list[str]:
 
 
 @contextlib.contextmanager
-def subject(name: str, folder: Path, sink: int) -> Iterator[Subject]:
+def subject(name: str, folder: Path, to: int) -> Iterator[Subject]:
     """A daemon from its first accepted connection until the end of the block."""
     port = free_port()
-    path = configuration(folder, name, port, sink, workers=2)
-    log = (folder / f"{name}.log").open("wb")
-    with log, subprocess.Popen(command_of(name, path), stderr=log) as process:
-        try:
-            _wait(port, process, folder / f"{name}.log")
-            yield Subject(name, port, process.pid, path)
-        finally:
-            process.terminate()
-
-
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    import socket  # noqa: PLC0415
-    import time  # noqa: PLC0415
-
-    end = time.monotonic() + 300
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((ADDRESS, port), 60) as connected:
-            connected.sendall(b"QUIT\r\n")
-            if connected.recv(100):
-                return
-        if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{log}: the daemon does not accept connections: {log.read_text()}")
-        time.sleep(0.2)
+    path = configuration(folder, name, port, to, workers=2)
+    with running(command_of(name, path), (ADDRESS, port), folder / f"{name}.log") as process:
+        yield Subject(name, port, process.pid, path)
 
 
 def send(port: int, messages: int, sessions: int = 20) -> None:
@@ -205,12 +186,11 @@ def watched(path: Path) -> Iterator[None]:
 def measured(rounds: int, messages: int) -> dict[str, list[float]]:
     """By daemon: microseconds of CPU time of a message, in each round."""
     found: dict[str, list[float]] = {"without": [], "counted": [], "watched": []}
-    sink = free_port()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         os.environ["RUNTIME_DIRECTORY"] = os.environ["STATE_DIRECTORY"] = name
-        stack.enter_context(running(["smtp-sink", "-u", "nobody", "-m", "10000", f":{sink}", "4096"], sink))
-        subjects = [stack.enter_context(subject(each, folder, sink)) for each in found]
+        to = stack.enter_context(sink(folder)).port
+        subjects = [stack.enter_context(subject(each, folder, to)) for each in found]
         for each in subjects:
             send(each.port, messages)  # caches, and the interpreter's specialised code
         for number in range(rounds):
@@ -228,11 +208,11 @@ def answers(times: int = 200) -> dict[str, float]:
     from proxsmtp_tp.service.metrics_socket import read_metrics  # noqa: PLC0415
     from proxsmtp_tp.service.status import control_path, find_sockets, instance_of, metrics_path  # noqa: PLC0415
 
-    sink = free_port()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
         os.environ["RUNTIME_DIRECTORY"] = os.environ["STATE_DIRECTORY"] = name
-        stack.enter_context(running(["smtp-sink", "-u", "nobody", "-m", "10000", f":{sink}", "4096"], sink))
-        daemon = stack.enter_context(subject("watched", Path(name), sink))
+        to = stack.enter_context(sink(folder)).port
+        daemon = stack.enter_context(subject("watched", folder, to))
         status = next(found for found in find_sockets() if instance_of(found) == daemon.configuration.stem)
         send(daemon.port, 1000)
         found = {}
@@ -264,19 +244,18 @@ def show(found: dict[str, list[float]]) -> None:
 
 def instructions(name: str, messages: int) -> int:
     """Of the only worker of a daemon, from its start to its end, for so many messages."""
-    sink = free_port()
     with tempfile.TemporaryDirectory() as given, contextlib.ExitStack() as stack:
         folder = Path(given)
         os.environ["RUNTIME_DIRECTORY"] = os.environ["STATE_DIRECTORY"] = given
-        stack.enter_context(running(["smtp-sink", "-u", "nobody", "-m", "10000", f":{sink}", "4096"], sink))
+        to = stack.enter_context(sink(folder)).port
         port = free_port()
-        path = configuration(folder, name, port, sink, workers=1)
+        path = configuration(folder, name, port, to, workers=1)
         log = folder / "log"
         valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={folder}/out.%p"]
         with log.open("wb") as file:
             process = subprocess.Popen([*valgrind, *command_of(name, path, ticks=False)], stderr=file)
         try:
-            _wait(port, process, log)
+            wait_for((ADDRESS, port), process, log)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             send(port, messages, sessions=4)
         finally:

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOO_EARLY = 0.06
-"""Seconds by which the kernel may forget a heartbeat too early. It counts in jiffies of at most 10 ms (CONFIG_HZ), of
-which up to five are missing where a virtual machine gets no processor (MAX_STALLED_JIFFIES).
-"""
+JIFFY = 0.02
+"""Seconds by which the kernel may forget a heartbeat too early: it counts in jiffies of at most 10 ms (CONFIG_HZ)."""
 
 
 class LastBeat:
@@ -109,8 +107,8 @@ class FailOpen:
             return
         self._due = now + INTERVAL
         if serves:
+            self._log_gap(now)
             self._heartbeat.beat()
-            self._log_gap(time.monotonic())  # not `now`: the process may have been stopped since
             self._last_beat.touch()
             self._sent, self._told = now, False
         elif self._sent is not None and now - self._sent > HEARTBEAT_HOLD and not self._told:
@@ -144,7 +142,7 @@ class FailOpen:
     def _log_gap(self, now: float) -> None:
         if self._sent is not None:
             seconds = now - self._sent - HEARTBEAT_HOLD
-            if seconds > -TOO_EARLY:
+            if seconds > -JIFFY:
                 why = "no worker could serve clients" if self._told else "the daemon was stopped, or got no processor"
                 self._error("mail is filtered again; it passed unfiltered for %.0f s: %s", max(0.0, seconds), why)
         elif self._last_beat.before is not None:

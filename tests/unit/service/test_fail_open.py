@@ -14,7 +14,7 @@ import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import RuleFail, Settings, TransparentProxy
-from proxsmtp_tp.gateway.heartbeat import INTERVAL, Heartbeat
+from proxsmtp_tp.gateway.heartbeat import INTERVAL
 from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD
 from proxsmtp_tp.service.fail_open import FailOpen
 
@@ -167,31 +167,14 @@ def test_a_master_that_was_stopped_sees_it_itself(
     assert "it passed unfiltered for 30 s: the daemon was stopped, or got no processor" in caplog.text
 
 
-def test_a_heartbeat_that_the_kernel_forgot_some_jiffies_early_is_reported(
+def test_a_heartbeat_that_the_kernel_forgot_a_jiffy_early_is_reported(
     make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
     sender = make(settings(ear))
     sender.step(serves=True)
-    clock.now += HEARTBEAT_HOLD - 0.05
+    clock.now += HEARTBEAT_HOLD - 0.01
     sender.step(serves=True)
     assert "it passed unfiltered for 0 s: the daemon was stopped" in caplog.text
-
-
-def test_a_master_that_was_stopped_just_before_a_heartbeat_reports_it(
-    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sender = make(settings(ear))
-    sender.step(serves=True)
-    clock.now += INTERVAL
-    beat = Heartbeat.beat
-
-    def stopped(heartbeat: Heartbeat) -> None:
-        clock.now += HEARTBEAT_HOLD
-        beat(heartbeat)
-
-    monkeypatch.setattr(Heartbeat, "beat", stopped)
-    sender.step(serves=True)
-    assert "it passed unfiltered for 1 s: the daemon was stopped" in caplog.text
 
 
 def test_rules_that_fail_closed_need_no_line(
