@@ -2,8 +2,9 @@
 
 A sender, a gateway and an MX in namespaces of their own; the daemon and the rules are started by the commands that
 an administrator types. In both modes of interception, with the gateway's and with the client's address, over IPv4
-and IPv6, three mails are sent: a good one, one that the filter refuses, one that it discards. Everything shown is
-also checked. At the end the rules are removed and the gateway is compared with what it was.
+and IPv6, three mails are sent: a good one, one that the filter refuses, one that it discards. Then one by TLS is
+judged, and one passes (`demo_tls`). Everything shown is also checked. At the end the rules are removed and the gateway
+is compared with what it was.
 
 Exit status: 0 when all of it was as it must be; 1 with the reason on standard error; 130 when interrupted.
 """
@@ -22,7 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.gateway.python import module_command
+from proxsmtp_tp.lab import demo_tls
 from proxsmtp_tp.lab.client import Client
+from proxsmtp_tp.lab.demo_tls import SECONDS, expect
 from proxsmtp_tp.lab.gateway import Instance, changes, host_state
 from proxsmtp_tp.lab.mx import Arrived, Closed, Commanded, Connected, Journal
 from proxsmtp_tp.lab.network import LabError, gateway_network
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
     from proxsmtp_tp.lab.network import GatewayNetwork
     from proxsmtp_tp.lab.scenario import Mail, Setup, Way
 
-SECONDS = 10.0
-"""Seconds for a step that takes milliseconds, so that it is enough on a busy machine."""
 DAEMON_USER = "nobody"
 PRIVATE = "/run"
 """Isolated, this is a file system of our own (lab.isolate): its files go with us, even after a kill -9."""
@@ -91,6 +92,7 @@ class Demo:
         self._journal = Journal(directory / "mx.jsonl")
         self._rows: list[str] = []
         self._mails = 0
+        self._certificate = demo_tls.make_certificate(directory)
 
     def run(self) -> None:
         """All of it. Raises LabError or OSError where something is not as it must be."""
@@ -102,9 +104,10 @@ class Demo:
         for number, setup in enumerate(SETUPS, 1):
             seen = self._screen.paint("strong", f"the MX sees the {setup.whose}'s address")
             self._screen.title(
-                f"{number} of {len(SETUPS)}: RuleMode {setup.mode}, TransparentProxy {setup.transparency}: {seen}"
+                f"{number} of {len(SETUPS) + 1}: RuleMode {setup.mode}, TransparentProxy {setup.transparency}: {seen}"
             )
             self._with_gateway(setup)
+        self._by_tls()
         self._nothing_left(before)
         self._summary()
 
@@ -117,29 +120,17 @@ class Demo:
             shutil.chown(temporary, DAEMON_USER)
         output = self._directory / "mx.jsonl"
         with output.open("wb") as file:
-            addresses = [word for way in WAYS for word in ("--listen", way.server)]
-            self._lab.mx.start(*module_command("proxsmtp_tp.lab.mx"), "--name", "mx.example", *addresses, output=file)
+            options = [word for way in WAYS for word in ("--listen", way.server)]
+            if self._certificate is not None:
+                options += ["--certificate", str(self._certificate)]
+            self._lab.mx.start(*module_command("proxsmtp_tp.lab.mx"), "--name", "mx.example", *options, output=file)
         if not self._journal.wait(lambda journal: journal.ready, SECONDS):
             raise LabError(f"the MX does not start: {output.read_text()}")
 
     def _with_gateway(self, setup: Setup) -> None:
         """Start the daemon, install the rules, send the mails, remove the rules, end the daemon."""
-        directives = {
-            "TransparentProxy": setup.transparency,
-            "FilterCommand": f"sh {self._directory}/sample-filter.sh",
-            "FilterDefault": "defer",
-            "TempDirectory": f"{self._directory}/spool",
-            **({"User": DAEMON_USER} if _users_exist() else {}),
-            "RuleMode": setup.mode,
-            "RuleInterface": "lan",
-        }
-        instance = Instance(self._lab.gateway, self._directory, directives, setup.name)
+        instance = self._announce(setup, {})
         page = self._screen
-        for name, value in directives.items():
-            page.quiet(f"{name}: {value}")
-        page.quiet("")
-        page.quiet(f"# proxsmtp-tp serve -f {instance.config.name} &")
-        page.quiet(f"# proxsmtp-tp install-rules -f {instance.config.name}")
         with _with_log(instance), instance.running():
             for way in WAYS:
                 replies = [self._mail(setup, way, mail, instance)[:3] for mail in MAILS]
@@ -148,6 +139,44 @@ class Demo:
                 )
             page.line()
             page.quiet(f"# proxsmtp-tp remove-rules -f {instance.config.name}")
+
+    def _by_tls(self) -> None:
+        """One mail by TLS is judged, one passes. Without the library that makes certificates there is none."""
+        page, number = self._screen, len(SETUPS) + 1
+        if self._certificate is None:
+            page.title(f"{number} of {number}: TLS: not shown, it needs {demo_tls.LIBRARY}")
+            return
+        page.title(f"{number} of {number}: TLS: {page.paint('strong', 'one mail is judged, one passes')}")
+        setup = SETUPS[0]
+        instance = self._announce(setup, demo_tls.directives(self._directory))
+        with _with_log(instance), instance.running():
+            ends = demo_tls.Ends(self._lab.sender, self._journal, instance, setup)
+            for way, judged in zip(WAYS, (True, False), strict=True):
+                self._interruption.raise_late()
+                self._mails += 1
+                demo_tls.show(page, ends, way, MAILS[0], judged=judged)
+            page.line()
+            page.quiet(f"# proxsmtp-tp remove-rules -f {instance.config.name}")
+
+    def _announce(self, setup: Setup, more: dict[str, str]) -> Instance:
+        """The configuration, shown, and the commands that come now."""
+        directives = {
+            "TransparentProxy": setup.transparency,
+            "FilterCommand": f"sh {self._directory}/sample-filter.sh",
+            "FilterDefault": "defer",
+            "TempDirectory": f"{self._directory}/spool",
+            **({"User": DAEMON_USER} if _users_exist() else {}),
+            "RuleMode": setup.mode,
+            "RuleInterface": "lan",
+            **more,
+        }
+        instance = Instance(self._lab.gateway, self._directory, directives, setup.name)
+        for line in "".join(f"{name}: {value}\n" for name, value in directives.items()).splitlines():
+            self._screen.quiet(line)
+        self._screen.quiet("")
+        self._screen.quiet(f"# proxsmtp-tp serve -f {instance.config.name} &")
+        self._screen.quiet(f"# proxsmtp-tp install-rules -f {instance.config.name}")
+        return instance
 
     def _mail(self, setup: Setup, way: Way, mail: Mail, instance: Instance) -> str:
         """One mail through the gateway, shown and checked; the reply to it."""
@@ -170,22 +199,22 @@ class Demo:
         whose = "the MX" if arrived else "the filter"
         page.hop("sender", f"{page.paint('good' if reply[0] == '2' else 'bad', printable(reply))}   (said {whose})")
 
-        _expect(connected.peer == setup.seen(way), f"the MX saw {connected.peer} instead of {setup.seen(way)}")
-        _expect(greeting == "220 mx.example ESMTP", f"the greeting was not the MX's own: {greeting}")
-        _expect(verdict == mail.verdict, f"the verdict was {verdict} instead of {mail.verdict}: {reply}")
+        expect(connected.peer == setup.seen(way), f"the MX saw {connected.peer} instead of {setup.seen(way)}")
+        expect(greeting == "220 mx.example ESMTP", f"the greeting was not the MX's own: {greeting}")
+        expect(verdict == mail.verdict, f"the verdict was {verdict} instead of {mail.verdict}: {reply}")
         wanted = arrived.reply if arrived else mail.reply
-        _expect(reply == wanted, f"the sender got {reply!r} instead of {wanted!r}")
+        expect(reply == wanted, f"the sender got {reply!r} instead of {wanted!r}")
         if arrived:
             marked = f"{mail.mark(way)}\r\n".encode() + mail.octets
-            _expect(arrived.octets == marked, f"the message arrived changed: {arrived.octets!r}")
+            expect(arrived.octets == marked, f"the message arrived changed: {arrived.octets!r}")
         return reply
 
     def _log_line(self, way: Way, instance: Instance, start: int) -> str:
         """What the daemon's log says of this mail's two ends and its end, checked."""
-        _expect(instance.wait_log("status=", start, SECONDS), "the daemon's log says nothing of this mail")
+        expect(instance.wait_log("status=", start, SECONDS), "the daemon's log says nothing of this mail")
         fields = dict(re.findall(r"(\w+)=(.*?)(?=, \w+=|$)", instance.log[start:], re.MULTILINE))
         for name, wanted in (("client", way.client), ("server", way.server)):
-            _expect(fields.get(name) == wanted, f"the log says {name}={fields.get(name)} instead of {wanted}")
+            expect(fields.get(name) == wanted, f"the log says {name}={fields.get(name)} instead of {wanted}")
         told = ", ".join(f"{name}={fields[name]}" for name in ("client", "server", "status"))
         return self._screen.paint("quiet", printable(f"log: {told}"))
 
@@ -207,16 +236,16 @@ class Demo:
             for event in events
             if isinstance(event, Commanded | Arrived)
         ]
-        _expect(ended and len(connected) == 1, f"the MX saw {len(connected)} connections instead of one: {reply}")
-        _expect(len(arrived) <= 1, f"the MX got {len(arrived)} messages instead of one")
+        expect(ended and len(connected) == 1, f"the MX saw {len(connected)} connections instead of one: {reply}")
+        expect(len(arrived) <= 1, f"the MX got {len(arrived)} messages instead of one")
         return greeting, reply, connected[0], verbs, arrived[0] if arrived else None
 
     def _send_directly(self) -> None:
         """Without rules the sender's mail reaches the MX as it is."""
         for way in WAYS:
             _, reply, connected, _, arrived = self._send(way, MAILS[0])
-            _expect(connected.peer == way.client, f"without rules the MX saw {connected.peer}")
-            _expect(arrived is not None and arrived.octets == MAILS[0].octets, f"without rules: {reply}")
+            expect(connected.peer == way.client, f"without rules the MX saw {connected.peer}")
+            expect(arrived is not None and arrived.octets == MAILS[0].octets, f"without rules: {reply}")
 
     def _nothing_left(self, before: dict[str, list[str]]) -> None:
         """The gateway is as it was: each question with its answer, and mail goes directly again."""
@@ -227,7 +256,7 @@ class Demo:
             different = any(change.startswith(f"{question}: ") for change in left)
             said = page.paint("bad", "changed  ") if different else page.paint("good", "as before")
             page.line(f"     {question.ljust(30)}{said}   {page.paint('quiet', f'{len(answer)} lines')}")
-        _expect(not left, "the gateway is not as it was:\n" + "\n".join(left))
+        expect(not left, "the gateway is not as it was:\n" + "\n".join(left))
         self._send_directly()
         page.line(f"     {'mail over IPv4 and IPv6'.ljust(30)}{page.paint('good', 'goes directly to the MX again')}")
 
@@ -256,11 +285,6 @@ def _users_exist() -> bool:
         return mapped > pwd.getpwnam(DAEMON_USER).pw_uid
     except KeyError:
         return False
-
-
-def _expect(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise LabError(otherwise)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ at the moment when it happens (the shapes are the dataclasses below, with "event
     ready     it listens on all addresses now
     connect   a client came: the address and port that the server sees, and its own address
     command   EHLO, MAIL, RCPT, RSET or QUIT as the server understood it; no line is written for DATA itself
+    tls       the handshake after STARTTLS is done (with --certificate): the version
     message   a message, byte for byte, with its envelope and the reply it got
     close     the connection ended
 
@@ -23,6 +24,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -64,6 +66,15 @@ class Commanded:
 
 
 @dataclass(frozen=True, slots=True)
+class Secured:
+    """TLS has begun; `version` as in "TLSv1.3"."""
+
+    event: ClassVar = "tls"
+    connection: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Arrived:
     """A message. `content` is Latin-1 text, one character a byte; `sender` is "" for the null sender."""
 
@@ -90,8 +101,8 @@ class Closed:
     connection: int
 
 
-Event = Connected | Commanded | Arrived | Closed
-_KINDS: dict[str, type[Event]] = {kind.event: kind for kind in (Connected, Commanded, Arrived, Closed)}
+Event = Connected | Commanded | Secured | Arrived | Closed
+_KINDS: dict[str, type[Event]] = {kind.event: kind for kind in (Connected, Commanded, Secured, Arrived, Closed)}
 
 
 class Journal:
@@ -149,6 +160,12 @@ class _Reporter:
         self._command(server, f"EHLO {hostname}")
         return responses
 
+    def handle_STARTTLS(  # noqa: N802 - see above
+        self, server: _Server, _session: Session, _envelope: Envelope
+    ) -> bool:
+        self._tell(Secured(server.number, server.transport.get_extra_info("ssl_object").version()))
+        return True
+
     async def handle_MAIL(  # noqa: N802 - see above
         self, server: _Server, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -195,15 +212,24 @@ class _Server(SMTP):  # type: ignore[misc]  # untyped for mypy
 
     line_length_limit = LINE_LIMIT
 
-    def __init__(self, handler: _Reporter, tell: Callable[[Event], None], number: int, name: str) -> None:
-        super().__init__(handler, hostname=name, ident="ESMTP", enable_SMTPUTF8=True, data_size_limit=SIZE_LIMIT)
+    def __init__(
+        self,
+        handler: _Reporter,
+        tell: Callable[[Event], None],
+        number: int,
+        name: str,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        more = {"tls_context": tls, "enable_SMTPUTF8": True, "data_size_limit": SIZE_LIMIT}
+        super().__init__(handler, hostname=name, ident="ESMTP", **more)
         self.number = number
         self._tell = tell
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Tell of the client before its greeting goes out."""
-        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        self._tell(Connected(self.number, peer[0], peer[1], local[0]))
+        if self.transport is None:  # not after STARTTLS
+            peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+            self._tell(Connected(self.number, peer[0], peer[1], local[0]))
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -221,8 +247,8 @@ def _tell(event: Event) -> None:
     print(json.dumps({"event": event.event, **asdict(event)}), flush=True)
 
 
-async def serve(addresses: Iterable[str], port: int, name: str) -> None:
-    """Serve until TERM or INT. Raises OSError where an address cannot be bound."""
+async def serve(addresses: Iterable[str], port: int, name: str, tls: ssl.SSLContext | None = None) -> None:
+    """Serve until TERM or INT, with STARTTLS if there is `tls`. Raises OSError where an address cannot be bound."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -233,7 +259,7 @@ async def serve(addresses: Iterable[str], port: int, name: str) -> None:
     def connection() -> _Server:
         nonlocal connections
         connections += 1
-        return _Server(handler, _tell, connections, name)
+        return _Server(handler, _tell, connections, name, tls)
 
     servers = [await loop.create_server(connection, address, port) for address in addresses]
     print(json.dumps({"event": "ready"}), flush=True)
@@ -248,9 +274,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--listen", action="append", required=True, metavar="ADDRESS", help="repeatable")
     parser.add_argument("--port", type=int, default=25)
     parser.add_argument("--name", default="mx.example.net", help="in the greeting")
+    parser.add_argument("--certificate", metavar="FILE", help="for STARTTLS: the chain and its key (PEM)")
     options = parser.parse_args(arguments)
+    tls = None
     try:
-        asyncio.run(serve(options.listen, options.port, options.name))
+        if options.certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(options.certificate)
+        asyncio.run(serve(options.listen, options.port, options.name, tls))
     except OSError as error:
         print(f"mx: {os.strerror(error.errno) if error.errno else error}", file=sys.stderr)
         return 1

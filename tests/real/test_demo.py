@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxsmtp_tp.lab import demo
+from proxsmtp_tp.lab import demo, demo_tls
 from proxsmtp_tp.lab.gateway import Instance, program
 from proxsmtp_tp.lab.scenario import MAILS, SETUPS, WAYS
 from tests.real.ordinary_user import as_ordinary_user
@@ -58,7 +58,12 @@ def test_it_runs_and_leaves_nothing(
             assert (
                 f"     mx       {setup.seen(way)}, the {setup.whose}, calls: EHLO MAIL RCPT DATA QUIT\n" in done.stdout
             )
-    assert done.stdout.count("X-Filter: passed") == len(SETUPS) * len(WAYS)
+    assert done.stdout.count("X-Filter: passed") == len(SETUPS) * len(WAYS) + 1
+    judged = "log: status=FILTERED, client_tls=TLSv1.3, server_tls=TLSv1.3/verified\n"
+    passed = f"log: TLS passed on, not judged (Tls: pass server={WAYS[1].server}): from_client="
+    assert done.stdout.count("by STARTTLS\n") == done.stdout.count(judged) + done.stdout.count(passed) == 2
+    assert done.stdout.count("calls: EHLO TLSv1.3: EHLO MAIL RCPT DATA QUIT\n") == 2
+    assert "signed by: the CA of the demo's MX\n" in done.stdout
     assert done.stdout.count(f"     sender   {MAILS[1].reply}") == len(SETUPS) * len(WAYS)
     assert len(re.findall(r"^     (?:nft|ip|sysctl) .* as before ", done.stdout, re.MULTILINE)) == 6
     assert _outside() == before
@@ -168,3 +173,13 @@ def test_no_daemon_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr("proxsmtp_tp.lab.gateway.program", lambda: Path("false"))
     assert demo.main() == 1
     assert "The demo failed: proxsmtp-tp serve ended with 1" in capsys.readouterr().err
+
+
+def test_without_the_library_for_certificates(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_tls, "make_certificate", lambda _: None)
+    monkeypatch.setattr(demo, "SETUPS", SETUPS[:1])
+    monkeypatch.setattr(demo, "MAILS", MAILS[:1])
+    assert demo.main() == 0
+    assert "2 of 2: TLS: not shown, it needs python3-cryptography\n" in capsys.readouterr().out
