@@ -6,6 +6,7 @@ gateway   the daemon and its rules on a host, run by the real commands; the stat
 client    an SMTP client that sends exactly what it is given
 mx        an SMTP server that stores what it gets, and reports it
 demo      `proxsmtp-tp demo`
+demo_tls  its part with TLS
 scenario  the demo: what is sent, and what must happen
 screen    the demo: how it is shown
 
