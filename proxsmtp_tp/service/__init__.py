@@ -31,6 +31,8 @@ filter_trials  the daemon tries a filter, for try-filter
 trial_link  messages and verdicts between try-filter and the process that tries the filter
 key_files   files of certificates and keys: who may read a key, our CAs, own certificates
 tls_keys    what TLS with clients needs, in the master
+ca_renewal  a new CA before the old one expires
+lending     keys of CAs that root opens for a daemon which runs as one user from its start
 minting     the process that alone has the keys of our CAs, and makes certificates
 id_lease    trace ids stay unique over restarts, even if the clock goes back
 bypass      for a time mail passes without the filter

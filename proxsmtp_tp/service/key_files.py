@@ -1,7 +1,8 @@
 """Files of certificates and keys (PEM): who may read a key, our two CAs, and own certificates.
 
 A key of a CA may be read by its owner only. Started as root, the daemon makes its CAs as root, before it becomes its
-user: no worker and no filter can read their keys. The key of an own certificate is in every worker; its file may also
+user: no worker and no filter can read their keys. A unit that runs as one user from its start gets the keys, opened by
+root, from systemd (`service.lending`). The key of an own certificate is in every worker; its file may also
 be read by the group of the daemon's user, so that a reload can read it again.
 """
 
@@ -21,13 +22,14 @@ from proxsmtp_tp.net.tls_certificates import OwnCertificate
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.config.tls_files import CertificateLine
 
 FOLDER: Final = "tls"
 """In the state directory, for the CAs that we make."""
+NOT_LENT: Final[Mapping[bool, int]] = {}
 FILE_MAX: Final = 1 << 20
 """Octets: a chain of certificates has some thousand."""
 
@@ -71,6 +73,18 @@ def open_ca(files: CaFiles, owners: Collection[int] = ()) -> tuple[bytes, int]:
     """
     with _folder_of(files, owners) as folder:
         return read_certificates(files.certificate, folder), open_key(files.key, folder=folder, owners=owners)
+
+
+def take_ca(files: CaFiles, lent: Mapping[bool, int]) -> tuple[bytes, int]:
+    """As `open_ca`, for a daemon that may have been given the keys of CAs; `lent`: by whether clients trust the CA."""
+    if (key := lent.get(files.trusted)) is not None:
+        return read_ca(files, {0}), os.dup(key)
+    try:
+        return open_ca(files)
+    except NotReadableError as error:
+        if os.geteuid() and files.key.exists() and files.key.stat().st_uid == 0:
+            raise KeyFileError(f"{error}: it belongs to root: start the daemon as root, or by its unit") from None
+        raise
 
 
 def read_ca(files: CaFiles, owners: Collection[int] = ()) -> bytes:
@@ -178,14 +192,17 @@ def open_own_folder(path: Path) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         path.mkdir(mode=0o755)
-    return _opened_own(path)
+    opened = _opened_own(path)
+    os.fchmod(opened, 0o755)  # whatever the umask is: all may read the certificates
+    return opened
 
 
 def _opened_own(path: Path, owners: Collection[int] = ()) -> int:
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     if (owner := os.fstat(opened).st_uid) not in {os.geteuid(), *owners}:
         os.close(opened)
-        raise KeyFileError(f"{path}: it belongs to user {owner}: remove it, and the daemon makes it again")
+        text = "start the daemon as root, or by its unit" if owner == 0 else "remove it, and the daemon makes it again"
+        raise KeyFileError(f"{path}: it belongs to user {owner}: {text}")
     return opened
 
 

@@ -35,6 +35,7 @@ from proxsmtp_tp.service.id_lease import FILE as ID_FILE
 from proxsmtp_tp.service.id_lease import IdLease
 from proxsmtp_tp.service.in_force import InForce
 from proxsmtp_tp.service.key_files import KeyFileError
+from proxsmtp_tp.service.lending import take
 from proxsmtp_tp.service.locks import FILE as LOCKS_FILE
 from proxsmtp_tp.service.locks import Locks
 from proxsmtp_tp.service.log_levels import LogLevels
@@ -230,8 +231,11 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     kept = state_directory(settings.instance)
     if user is not None:
         _prepare_state(kept, user)
-    tls = TlsKeys(settings, kept, groups_of(settings))
+    lent = take(notifier)
+    tls = TlsKeys(settings, kept, groups_of(settings), lent)
     cleanup.callback(tls.close)
+    for key in lent.values():
+        os.close(key)
     _drop_rights(wanted, settings, user, pid_file)
     status.open()
     control = ControlSocket(status.control())

@@ -23,11 +23,11 @@ from proxsmtp_tp.certificates.leaf import LeafKey, mint
 from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.certificates.requests import REQUEST_MAX, decode_request, encode_answer, encode_refusal
 from proxsmtp_tp.service.generation import STABLE, backoff, ending
-from proxsmtp_tp.service.key_files import CaFiles, KeyFileError, open_ca, read_all
+from proxsmtp_tp.service.key_files import NOT_LENT, CaFiles, KeyFileError, read_all, take_ca
 from proxsmtp_tp.service.worker import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from proxsmtp_tp.certificates.authority import Authority
@@ -40,15 +40,15 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
 class Minting:
     """The process, in the master. Raises KeyFileError if a key's file cannot be opened.
 
-    `workers_end` is what workers inherit.
+    `lent`: see `key_files.take_ca`. `workers_end` is what workers inherit.
     """
 
-    def __init__(self, files: Sequence[CaFiles]) -> None:
+    def __init__(self, files: Sequence[CaFiles], lent: Mapping[bool, int] = NOT_LENT) -> None:
         self._certificates: list[tuple[CaFiles, bytes]] = []
         self._keys: list[int] = []
         try:
             for each in files:
-                certificate, key = open_ca(each)
+                certificate, key = take_ca(each, lent)
                 self._certificates.append((each, certificate))
                 self._keys.append(key)
         except KeyFileError:

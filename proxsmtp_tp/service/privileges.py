@@ -9,8 +9,8 @@ capabilities during execve").
 Two restrictions are left out on purpose: no_new_privs, and an empty bounding set. With them, setuid and setgid programs
 that filters of 1.10 call (sudo, postdrop) would not work. The unit file sets them.
 
-The kernel makes a process that changed its user undumpable (prctl(2), PR_SET_DUMPABLE): filters, which run as
-the same user, cannot trace it and use its capabilities.
+The daemon is not dumpable (prctl(2), PR_SET_DUMPABLE), as the kernel makes a process that changed its user: filters,
+which run as the same user, cannot trace it, and reach neither its capabilities nor its memory, nor its descriptors.
 
 Diagnostics: PrivilegeError, which says what to do.
 """
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CAP_NET_RAW = 13  # linux/capability.h
 _CAPABILITY_VERSION_3 = 0x20080522
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
 _PR_SET_KEEPCAPS = 8  # linux/prctl.h
 _PR_GET_SECUREBITS = 27
 _SECBIT_KEEP_CAPS = 1 << 4  # linux/securebits.h
@@ -82,6 +83,7 @@ def drop_privileges(user: str | None, net_raw: bool) -> None:
     Without root the user stays; capabilities that the service manager gave are reduced in the same way.
     """
     account = look_up_user(user) if user is not None else None
+    _prctl(_PR_SET_DUMPABLE, 0)
     if net_raw and not has_net_raw():
         raise PrivilegeError(
             "TransparentProxy full needs CAP_NET_RAW: start as root, or give the unit AmbientCapabilities=CAP_NET_RAW"

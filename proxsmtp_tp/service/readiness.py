@@ -10,11 +10,15 @@ from the environment, so that a filter cannot send such messages.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from array import array
 from contextlib import suppress
+from typing import Final
 
+LENT: Final = {True: "tls-ca.key", False: "tls-untrusted-ca.key"}
+"""The names of keys that the manager passes on, by whether clients trust the CA."""
 _FIRST_STORED = 3  # SD_LISTEN_FDS_START
 
 
@@ -25,8 +29,9 @@ class Notifier:
         path = os.environ.pop("NOTIFY_SOCKET", "")
         pid = os.environ.pop("WATCHDOG_PID", "")
         microseconds = os.environ.pop("WATCHDOG_USEC", "")
-        self.stored = _stored()
-        """The descriptors that the manager has kept for this process, open and inherited by no other program."""
+        self.stored, self.lent = _stored()
+        """The descriptors that the manager has for this process, open and inherited by no other program: kept sockets,
+        and, by name, keys of CAs (`LENT`), which `proxsmtp-tp tls-ca lend` has given it."""
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self._socket: socket.socket | None = None
         self.watchdog: float | None = None
@@ -75,6 +80,22 @@ class Notifier:
         """Keep the descriptors of this name no longer."""
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
+    def barrier(self, seconds: float) -> bool:
+        """Wait until the manager has read all messages of this process; False: it did not (sd_notify_barrier(3))."""
+        if self._socket is None:
+            return False
+        ours, theirs = os.pipe()
+        try:
+            with suppress(OSError):
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [theirs]))
+                self._socket.sendmsg([b"BARRIER=1"], [rights], 0, self._address)
+            os.close(theirs)
+            waiting = select.poll()
+            waiting.register(ours, 0)  # POLLHUP
+            return bool(waiting.poll(seconds * 1000))
+        finally:
+            os.close(ours)
+
     def close(self) -> None:
         """Close it: a worker sends no messages."""
         if self._socket is not None:
@@ -87,12 +108,14 @@ class Notifier:
                 self._socket.sendto(text.encode(), self._address)
 
 
-def _stored() -> list[int]:
+def _stored() -> tuple[list[int], dict[str, int]]:
     pid, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not number.isdecimal():
-        return []
+        return [], {}
     found = list(range(_FIRST_STORED, _FIRST_STORED + int(number)))
     for descriptor in found:
         os.set_inheritable(descriptor, False)
-    return found
+    named = zip(names, found, strict=True) if len(names) == len(found) else ()
+    lent = {name: descriptor for name, descriptor in named if name in LENT.values()}
+    return [descriptor for descriptor in found if descriptor not in lent.values()], lent

@@ -22,23 +22,25 @@ from proxsmtp_tp.certificates.pem import certificates_of, end_of
 from proxsmtp_tp.net.tls_certificates import WorkerKeys
 from proxsmtp_tp.net.tls_resolver import PURPOSE as RESOLVER_PURPOSE
 from proxsmtp_tp.service.key_files import (
+    FOLDER,
+    NOT_LENT,
     CaFiles,
     KeyFileError,
     NotReadableError,
     ca_files,
-    open_ca,
     open_key,
     open_own_folder,
     read_all,
     read_certificates,
     read_own,
+    take_ca,
     write_new,
 )
 from proxsmtp_tp.service.logging import NOTICE
 from proxsmtp_tp.service.minting import Minting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from proxsmtp_tp.config.settings import Settings
     from proxsmtp_tp.config.tls_files import CertificateLine
@@ -75,9 +77,17 @@ def load_libraries(settings: Settings) -> None:
 
 
 class TlsKeys:
-    """One in the daemon. `kept` is the state directory, `groups` those of the daemon's user. Raises KeyFileError."""
+    """One in the daemon. `kept` is the state directory, `groups` those of the daemon's user; `lent`: see
+    `key_files.take_ca`. Raises KeyFileError.
+    """
 
-    def __init__(self, settings: Settings, kept: Path, groups: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        kept: Path,
+        groups: Collection[int] = (),
+        lent: Mapping[bool, int] = NOT_LENT,
+    ) -> None:
         self.minting: Minting | None = None
         self._kept = kept
         self._groups = frozenset(groups)
@@ -92,8 +102,8 @@ class TlsKeys:
             self._own = {line: read_own(line, self._groups, _now()) for line in settings.tls_certificate}
         if needs_ca(settings):
             files = ca_files(settings, kept)
-            prepare_cas(files)
-            self.minting = Minting(files)
+            prepare_cas(files, lent)
+            self.minting = Minting(files, lent)
 
     def of_worker(self) -> WorkerKeys:
         """For the workers that are started now."""
@@ -182,8 +192,18 @@ def expiring(settings: Settings, kept: Path, now: float) -> Iterator[tuple[Path,
     """What must be renewed: the file, the day, and what to do."""
     for path, end, is_ca in ends(settings, kept):
         if end - now < (CA_SOON if is_ca else OWN_SOON):
-            then = "restart the daemon; before that, clients must trust the new CA" if is_ca else "reload the daemon"
-            yield path, f"{dt.datetime.fromtimestamp(end, dt.UTC):%Y-%m-%d}", f"renew it, and {then}"
+            yield path, f"{dt.datetime.fromtimestamp(end, dt.UTC):%Y-%m-%d}", _renewal(path, kept) if is_ca else _RELOAD
+
+
+_RELOAD: Final = "renew it, and reload the daemon"
+
+
+def _renewal(ca: Path, kept: Path) -> str:
+    if ca.parent != kept / FOLDER:
+        return "renew it, and restart the daemon; before that, clients must trust the new CA"
+    if (ca.parent / "next-ca.pem").exists():
+        return "when all clients trust the new CA, too (proxsmtp-tp tls-ca export), type proxsmtp-tp tls-ca renew --use"
+    return "type proxsmtp-tp tls-ca renew, and let all clients trust the new CA, too"
 
 
 def problems(settings: Settings, groups: Collection[int], owners: Collection[int] = ()) -> Iterator[str]:
@@ -221,15 +241,17 @@ def _problem_of_ca(certificate: Path, key: Path, owners: Collection[int]) -> Ite
 # CAs of our own.
 
 
-def prepare_cas(files: Collection[CaFiles]) -> None:
+def prepare_cas(files: Collection[CaFiles], lent: Mapping[bool, int] = NOT_LENT) -> None:
     """Make the CAs whose files are missing, and look whether all can sign. Raises KeyFileError.
+
+    `lent`: see `key_files.take_ca`; these are not made.
 
     In a process of its own: no page of the master, which workers inherit, has ever had a key.
     """
-    missing = [each for each in files if each.ours and not (each.certificate.exists() and each.key.exists())]
+    missing = [each for each in files if each.ours and each.trusted not in lent and not _there(each)]
     out, into = os.pipe()
     if (child := os.fork()) == 0:
-        _prepare_in_child(files, missing, into)
+        _prepare_in_child(files, missing, lent, into)
     os.close(into)
     with open(out, "rb") as said:  # noqa: PTH123  (a descriptor)
         problem = said.read()
@@ -241,13 +263,19 @@ def prepare_cas(files: Collection[CaFiles]) -> None:
         log.log(NOTICE, "made a CA: %s: %s", each.certificate, trust)
 
 
-def _prepare_in_child(files: Collection[CaFiles], missing: Collection[CaFiles], into: int) -> None:
+def _there(files: CaFiles) -> bool:
+    return files.certificate.exists() and files.key.exists()
+
+
+def _prepare_in_child(
+    files: Collection[CaFiles], missing: Collection[CaFiles], lent: Mapping[bool, int], into: int
+) -> None:
     problem = ""
     try:
         for each in missing:
-            _make(each)
+            make_ca(each)
         for each in files:
-            _try(each)
+            _try(each, lent)
     except OSError as error:
         problem = f"a CA cannot be made: {error.filename}: {error.strerror}"
     except (CertificateError, KeyFileError) as error:
@@ -259,12 +287,13 @@ def _prepare_in_child(files: Collection[CaFiles], missing: Collection[CaFiles], 
         os._exit(0)
 
 
-def _try(files: CaFiles) -> None:
-    certificate, key = open_ca(files)
+def _try(files: CaFiles, lent: Mapping[bool, int]) -> None:
+    certificate, key = take_ca(files, lent)
     authority.read(certificate, read_all(key), str(files.certificate), _now())
 
 
-def _make(files: CaFiles) -> None:
+def make_ca(files: CaFiles) -> None:
+    """Make a CA of our own; one that is there is replaced. Raises KeyFileError, OSError."""
     host = socket.gethostname()
     name = f"mail gateway {host}" if files.trusted else f"UNTRUSTED server, by mail gateway {host}"
     certificate, key = authority.make(name, _now())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -225,6 +226,48 @@ def test_a_filter_is_tried_in_the_sandbox_of_the_unit(gateway: Machines, configu
     assert (user, seccomp.split()[1]) == ("proxsmtp-tp", "2")
     assert "Read-only file system" in touched
     assert "run by the daemon" in said["notes"][0]
+    run("rm", "/root/a.eml")
+
+
+def test_a_filter_cannot_read_the_keys_of_the_cas(gateway: Machines, configure: Callable[[str], None]) -> None:
+    """They are root's, and systemd passes them on to the daemon; also after a restart and a crash."""
+    run = gateway.gateway.run
+    run("/opt/proxsmtp-tp/bin/pip", "install", "-q", "cryptography", "dnspython")
+    run("sh", "-c", "printf 'Subject: x\\n\\nx\\n' >/root/a.eml")
+    kept = ("systemctl", "show", "--property=NFileDescriptorStore", "--value", DAEMON)
+    listeners = run(*kept)
+    folder = "/var/lib/proxsmtp-tp/gateway/tls"
+    configure(
+        f"FilterCommand: {{ id -un; for file in {folder}/*; do head -c 1 $file; done; }} >&2; cat\nTls: terminate"
+    )
+    run("systemctl", "restart", DAEMON)
+    owned = run("sh", "-c", f"cd {folder} && stat -c '%n %U %a' . *")
+    assert sorted(owned.splitlines()) == [
+        ". root 755", "ca.key root 600", "ca.pem root 644", "untrusted-ca.key root 600", "untrusted-ca.pem root 644"
+    ]  # fmt: skip
+
+    def running() -> str:
+        """The process that answers; "": none does."""
+        found = json.loads(run("proxsmtp-tp", "status", "--json", check=False) or "[]")
+        return str(found[0]["pid"]) if found else ""
+
+    def another(before: str) -> bool:
+        return running() not in {"", before}
+
+    for how in ("", "restart", "crash"):
+        before = running()
+        if how:
+            run(*(("systemctl", "restart", DAEMON) if how == "restart" else ("kill", "-KILL", before)))
+            assert acceptance.wait_until(partial(another, before))
+        assert run(*kept) == listeners  # systemd does not keep the keys
+        user, *read = json.loads(run("proxsmtp-tp", "try-filter", "--json", "/root/a.eml"))["errors"].splitlines()
+        assert user == "proxsmtp-tp"
+        assert len([line for line in read if "Permission denied" in line]) == 2, read
+        # Its descriptors and its memory belong to root, too.
+        assert run("stat", "-c", "%U", f"/proc/{running()}/fd", f"/proc/{running()}/mem").split() == ["root", "root"]
+    exported = run("proxsmtp-tp", "tls-ca", "export")
+    assert "BEGIN CERTIFICATE" in exported
+    assert "PRIVATE" not in exported
     run("rm", "/root/a.eml")
 
 

@@ -119,3 +119,92 @@ def test_the_folder_is_of_the_user_of_the_unit(
         said = capsys.readouterr()
         assert ("BEGIN CERTIFICATE" in said.out) == systemd
         assert ("it belongs to user 65534" in said.err) != systemd
+
+
+def certificate(state: Path, name: str = "ca") -> str:
+    return (state / "tls" / f"{name}.pem").read_text()
+
+
+def test_renew_makes_the_next_ca_and_use_puts_it_in_place(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    state = tmp_path / "state"
+    old, untrusted = certificate(state), certificate(state, "untrusted-ca")
+    old_key = (state / "tls/ca.key").read_bytes()
+    assert main(["tls-ca", "renew", "-f", file]) == 0
+    assert f"made {state}/tls/next-ca.pem; the old CA stays in use." in capsys.readouterr().out
+    new = certificate(state, "next-ca")
+    assert (certificate(state), (state / "tls/ca.key").read_bytes()) == (old, old_key)
+    assert (state / "tls/next-ca.key").stat().st_mode & 0o777 == 0o600
+    assert main(["tls-ca", "export", "-f", file]) == 0
+    assert capsys.readouterr().out == old + new
+    assert main(["tls-ca", "show", "-f", file]) == 0
+    assert "after `tls-ca renew --use`: clients must trust it, too, before that" in capsys.readouterr().out
+    assert main(["tls-ca", "renew", "-f", file]) == 1  # once is enough
+    assert "is there already" in capsys.readouterr().err
+    assert main(["tls-ca", "renew", "--use", "-f", file]) == 0
+    assert "restart the daemon" in capsys.readouterr().out
+    assert certificate(state) == new
+    assert certificate(state, "untrusted-ca") != untrusted
+    prepare_cas(ca_files(Settings(tls=(TlsRule(TlsAction.TERMINATE),)), state))  # key and certificate fit
+    assert main(["tls-ca", "export", "-f", file]) == 0
+    assert capsys.readouterr().out == new
+    assert sorted(path.name for path in (state / "tls").iterdir()) == [
+        "ca.key", "ca.pem", "untrusted-ca.key", "untrusted-ca.pem"
+    ]  # fmt: skip
+
+
+def test_use_goes_on_after_a_crash(file: str, tmp_path: Path) -> None:
+    make(tmp_path)
+    state = tmp_path / "state"
+    assert main(["tls-ca", "renew", "-f", file]) == 0
+    new = certificate(state, "next-ca")
+    (state / "tls/next-ca.key").rename(state / "tls/ca.key")
+    assert main(["tls-ca", "renew", "--use", "-f", file]) == 0
+    assert certificate(state) == new
+    prepare_cas(ca_files(Settings(tls=(TlsRule(TlsAction.TERMINATE),)), state))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["renew"], 1, "there is no CA to renew"),
+        (["renew", "--use"], 1, "there is no CA to renew"),
+        (["show", "--use"], 2, "--use is for renew"),
+    ],
+)
+def test_what_cannot_be_renewed(
+    file: str, arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tls-ca", *arguments, "-f", file]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_use_without_a_next_ca(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path)
+    before = certificate(tmp_path / "state")
+    assert main(["tls-ca", "renew", "--use", "-f", file]) == 1
+    assert "proxsmtp-tp tls-ca renew makes it" in capsys.readouterr().err
+    assert certificate(tmp_path / "state") == before
+
+
+def test_a_ca_of_the_operator_is_not_changed(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path)
+    folder = tmp_path / "state/tls"
+    (tmp_path / "d.conf").write_text(
+        f"Listen: 127.0.0.1:10025\nOutAddress: 127.0.0.1:25\nTls: terminate\nTlsCa: {folder}/ca.pem {folder}/ca.key\n"
+    )
+    assert main(["tls-ca", "renew", "-f", file]) == 1
+    assert "is from TlsCa: renew it where it was made" in capsys.readouterr().err
+    assert not (folder / "next-ca.pem").exists()
+
+
+def test_the_folder_of_another_user_is_not_changed(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    if may_become_nobody():
+        os.chown(tmp_path / "state/tls", 65534, 65534)
+        assert main(["tls-ca", "renew", "-f", file]) == 1
+        assert "it belongs to user 65534: type this as this user" in capsys.readouterr().err

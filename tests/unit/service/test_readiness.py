@@ -39,6 +39,29 @@ def test_an_abstract_socket_and_a_clean_environment(monkeypatch: pytest.MonkeyPa
     notifier.close()
 
 
+def test_kept_sockets_and_lent_keys_are_told_apart() -> None:
+    """In a child, because the numbers of the descriptors are fixed (SD_LISTEN_FDS_START)."""
+    out, into = os.pipe()
+    if not (child := os.fork()):
+        said = "crashed"
+        try:
+            os.dup2(into, 30)
+            for number in (3, 4, 5):
+                os.dup2(30, number)
+            os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES="a:b:c:tls-ca.key")
+            assert Notifier().stored == [3, 4, 5]  # names that do not fit name nothing
+            os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES="a:tls-ca.key:b")
+            notifier = Notifier()
+            said = f"{notifier.stored} {notifier.lent} {[os.get_inheritable(number) for number in (3, 4, 5)]}"
+        finally:
+            os.write(30, said.encode())
+            os._exit(0)
+    os.close(into)
+    os.waitpid(child, 0)
+    with open(out) as file:  # noqa: PTH123  (a descriptor)
+        assert file.read() == "[3, 5] {'tls-ca.key': 4} [False, False, False]"
+
+
 def test_the_watchdog_of_another_process_is_not_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
     monkeypatch.setenv("WATCHDOG_USEC", "2000000")

@@ -171,7 +171,7 @@ def test_what_expires_is_told_with_what_to_do(own: Own, tmp_path: Path) -> None:
     assert (path, what, others) == (own.certificate, "renew it, and reload the daemon", [])
     cas = list(expiring(settings, tmp_path, now + 9.2 * 365 * 86400))[1:]
     assert [path.name for path, _, _ in cas] == ["ca.pem", "untrusted-ca.pem"]
-    assert cas[0][2] == "renew it, and restart the daemon; before that, clients must trust the new CA"
+    assert cas[0][2] == "type proxsmtp-tp tls-ca renew, and let all clients trust the new CA, too"
 
 
 def test_a_half_made_ca_is_made_anew(tmp_path: Path) -> None:
