@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
 from tests.unit.net.dialogue import address, meet
-from tests.unit.net.proxy_harness import Mx, Peer, StartProxy, until
+from tests.unit.net.proxy_harness import Mx, Peer, StartProxy, descriptors, until
 from tests.unit.net.test_measuring import counted
 from tests.unit.net.tls_peers import (
     READY,
@@ -345,24 +347,45 @@ async def test_a_drain_ends_terminated_connections_and_lets_passed_ones_go_on(st
         assert passed.was_reset
 
 
+ROUNDS = 200
 STEPS = ["starttls", "ready", "hello", "server", "tls", "ehlo"]
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
 @pytest.mark.parametrize("step", STEPS)
-async def test_nothing_is_left_of_a_connection_that_is_reset(step: str, who: str, start_proxy: StartProxy) -> None:
-    """What is left would fail the fixture; each of many rounds, too."""
+async def test_nothing_is_left_of_a_connection_that_is_reset(
+    step: str, who: str, start_proxy: StartProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After 200 rounds: no task, descriptor, filter, and no more objects in memory. What is left fails the fixture."""
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
-        for _ in range(5):
-            client, server = await reached(step, harness, mx)
-            (client if who == "client" else server).reset()
-            if who == "server" and isinstance(client, TlsPeer) and step in {"hello", "server"}:
-                await client.shake()  # it hears of it within TLS
-            await (client if who == "server" else server).rest()
-            client.close()
-            server.close()
-            await harness.empty()
-        assert not running(harness)
+
+        async def rounds(number: int) -> tuple[int, int, Counter[str]]:
+            for _ in range(number):
+                client, server = await reached(step, harness, mx)
+                (client if who == "client" else server).reset()
+                if who == "server" and isinstance(client, TlsPeer) and step in {"hello", "server"}:
+                    await client.shake()  # it hears of it within TLS
+                await (client if who == "server" else server).rest()
+                client.close()
+                server.close()
+                await harness.empty()
+            assert not running(harness)
+            for kept in (caplog, mx.peers, harness.clients):
+                kept.clear()
+            return len(asyncio.all_tasks()), len(descriptors()), in_memory()
+
+        before = await rounds(ROUNDS // 10)  # fills caches
+        after = await rounds(ROUNDS)
+        assert after[:2] <= before[:2]
+        assert after[2] - before[2] == Counter()
+
+
+def in_memory() -> Counter[str]:
+    """How many objects of each class of ours, of TLS and of the event loop there are."""
+    gc.collect()
+    kinds = (type(each) for each in gc.get_objects())
+    names = (f"{kind.__dict__.get('__module__')}.{kind.__qualname__}" for kind in kinds)
+    return Counter(name for name in names if name.startswith(("proxsmtp_tp.", "ssl.", "asyncio.", "uvloop.")))
 
 
 async def reached(step: str, harness: ProxyHarness, mx: Mx) -> tuple[Peer, Peer]:
