@@ -12,7 +12,7 @@
 This file needs nothing but Python 3.11 or later, also not the rest of proxsmtp-tp: it may be copied next to a filter.
 
 Standard output belongs to the protocol: `print` goes to standard error, which the daemon logs. An error that `judge`
-raises ends the worker; what happens to the message then says failure= of the filter.
+raises ends the worker; then failure= of the filter says what happens to the message.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Answer:
         self._new: bytes | IO[bytes] | None = None
 
     def add_header(self, name: Text, value: Text) -> Answer:
-        """A header field behind the last one."""
+        """A header field after the last one."""
         return self._with(b"addheader", name, value)
 
     def insert_header(self, index: int, name: Text, value: Text) -> Answer:
@@ -95,7 +95,7 @@ class Answer:
         return self._with(b"chgfrom", address)
 
     def replace(self, message: bytes | IO[bytes]) -> Answer:
-        """Another message: octets, or a binary file that is read from where it is to its end."""
+        """Another message: octets, or a binary file that is read from its position to its end."""
         self._new = message
         return self
 

@@ -1,4 +1,4 @@
-"""Certificates: own ones, those that our CA makes, and what the certificate of a server is worth.
+"""Certificates: own ones, those that our CA makes, and what the certificate of a server proves.
 
 examining   what the certificate of a server proves: a path to a CA, a name, a TLSA record
 path_check  OpenSSL's check of a certificate chain, without a connection

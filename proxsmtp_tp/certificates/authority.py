@@ -15,7 +15,7 @@ from proxsmtp_tp.certificates.material import BACK, CertificateError
 from proxsmtp_tp.certificates.pem import certificates_of, end_of, private_pem, public_octets
 
 YEARS: Final = 10
-"""A CA that we make is valid so long: every client must learn of the next one by hand."""
+"""How long a CA that we make is valid: its successor must be installed on every client by hand."""
 _COMMON_NAME_MAX: Final = 64  # RFC 5280 appendix A.1, ub-common-name
 _PURPOSE: Final = "a CA that makes certificates"
 
@@ -29,7 +29,7 @@ class Authority:
     key_identifier: Any
     """The extension authorityKeyIdentifier of its leaves."""
     intermediates: bytes
-    """What a client needs behind the leaf, in PEM: nothing for a CA that signed itself."""
+    """What a client needs after the leaf, in PEM: nothing for a CA that signed itself."""
     digest: Any
     ends: dt.datetime
 

@@ -1,6 +1,6 @@
 """What the certificate of a server proves: by a path to a CA and a name, or by a TLSA record (RFC 7672).
 
-The handshake asks for no proof; `examine` looks at the chain behind it, before a byte of SMTP. What a level demands of
+The handshake does not verify the chain; `examine` does it afterwards, before a byte of SMTP. What a level demands of
 the result is `tls.levels.Demand.handshake_done`.
 """
 
@@ -52,8 +52,8 @@ def examine_dane(chain: Sequence[bytes], wanted: Sequence[str], records: Sequenc
     """The same by usable TLSA records. `wanted`: the names of `net.tls_resolver.Dane`.
 
     Usage 3 compares the server's certificate alone, without names and dates; usage 2 needs a valid path to the
-    certificate that a record names, and a name (RFC 7671 section 5). Nobody vouches for other names in the certificate:
-    whoever publishes the record can write any name there. So `names` are those of the record.
+    certificate that a record names, and a name (RFC 7671 section 5). No CA confirms the other names in the certificate:
+    the owner of the record can write any name there. So `names` are those of the record.
     """
     found = names.dns_names(chain[0]) if chain else ()
     match = matches(records, chain)

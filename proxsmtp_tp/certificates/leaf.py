@@ -1,6 +1,6 @@
 """Makes the certificate that a client sees in place of the server's (RFC 5280), with the key of a CA.
 
-It has the names that it is asked for, and is for TLS servers only: nobody can do anything else with it. The library
+It has the names that it is asked for, and is for TLS servers only: it cannot be used for anything else. The library
 cryptography of Debian 12 (38.0.4) is enough.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.certificates.authority import Authority
 
 AHEAD: Final = dt.timedelta(days=28)
-"""How long a leaf is valid from now: 30 days in all. A key that is stolen is of use no longer."""
+"""How long a leaf is valid from now: 30 days in all. A stolen key can be used at most for this time."""
 _COMMON_NAME_MAX: Final = 64  # RFC 5280 appendix A.1, ub-common-name
 
 

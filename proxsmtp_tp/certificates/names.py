@@ -1,7 +1,7 @@
 """Names in a certificate, read from its octets (DER), and whether a name matches.
 
-A certificate comes from a stranger: what is not as RFC 5280 says gives no names, and no exception. Only DNS names of
-the extension subjectAltName count, never the subject's common name (RFC 6125 section 6.4.4).
+A certificate may have any content: parts that are not as RFC 5280 says give no names, and no exception. Only DNS names
+of the extension subjectAltName count, never the subject's common name (RFC 6125 section 6.4.4).
 """
 
 from __future__ import annotations

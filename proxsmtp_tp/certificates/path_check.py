@@ -2,11 +2,11 @@
 
 The module `ssl` checks a chain only inside a handshake, which then fails. Here the handshake succeeds first: a server
 that is not verified gets mail at the levels may and encrypt, and DANE trusts other certificates. The library
-`cryptography` of Debian 12 has no such check, and one of our own would be worse than that of OpenSSL. It is in the
-library that `ssl` uses, too.
+`cryptography` of Debian 12 has no such check, and one of our own would be worse than that of OpenSSL. The check is in
+the library that `ssl` uses.
 
-Every object is freed by the function that made it. The check takes about a millisecond and waits for nothing but, where
-the CAs are in a directory of files (CApath), a file.
+Every object is freed by the function that made it. The check takes about a millisecond. It may wait for a file only if
+the CAs are in a directory of files (CApath).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ status_lines    the lines of status about the work of an instance
 log_level       log-level
 try_filter      try-filter
 check_filters   check-filters
-filter_process  the process in which it runs the filter
+filter_process  the process in which try-filter runs the filter
 difference      what the filter has changed
 bypass          bypass
 sessions        sessions

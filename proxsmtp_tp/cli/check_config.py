@@ -72,7 +72,7 @@ def _key_problems(path: str, settings: Settings) -> list[str]:
 
 
 def show(settings: Settings) -> list[str]:
-    """The configuration as a file would say it; what is not set is a comment."""
+    """The configuration as the text of a file; directives that are not set are comments."""
     lines = []
     for row in DIRECTIVES:
         value = getattr(settings, row.field)

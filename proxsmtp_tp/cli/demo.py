@@ -20,8 +20,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "demo",
         help="send real mail through a whole gateway, in namespaces of its own",
         description="Sends real mail through a gateway in namespaces of its own and shows each hop, over IPv4 and IPv6,"
-        " in every mode. Touches nothing on this machine. Needs no root where the kernel lets ordinary users make"
-        " namespaces; says what to type where it does not.",
+        " in every mode. Touches nothing on this machine. Needs no root if the kernel lets ordinary users make"
+        " namespaces; otherwise it says what to type.",
     )
     parser.set_defaults(func=run)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COMPARED_MAX = 2000
 """Lines of a change that are compared one by one: difflib takes the square of their number."""
 SHOWN_MAX = 200
-"""Lines of a diff: some screens."""
+"""Lines of a diff that are shown: a few screens."""
 WIDTH_MAX = 200
 """Characters of a line: longer lines are encoded attachments."""
 _CONTEXT = 3

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.gateway.plan import Options
 
 _PROBE_SECONDS = 300.0
-"""Seconds: longer than a probe takes, whose mails have the time limits of the daemon."""
+"""Seconds. A probe takes less: the time limits of the daemon apply to its mails."""
 
 _LABELS = {state: f"{state.value:<5}" for state in State}
 

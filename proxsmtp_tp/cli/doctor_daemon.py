@@ -47,7 +47,8 @@ def status_of(instance: str) -> dict[str, Any] | None:
 def announce(instance: str, kind: str, number: int) -> None:
     """Let a running instance keep a connection of doctor out of its log and its counters (`findings.Setup.announce`).
 
-    A daemon that cannot be told treats it like any other. One that hangs is not waited for: the step is about that.
+    A daemon that cannot be told logs and counts the connection. Nothing waits for a daemon that hangs: the step finds
+    that.
     """
     fields = {"command": "probe", "seconds": _ANNOUNCED_SECONDS, kind: number}
     for path in find_sockets():

@@ -1,4 +1,4 @@
-"""What doctor says of TLS: libraries, certificates and keys and their end, the CAs of servers, the resolver.
+"""What doctor says of TLS: libraries, certificates and keys, when they expire, the CAs of servers, the resolver.
 
 The files are looked at, not the daemon: what it has read may be older. Only the resolver of this host is asked.
 """
@@ -53,7 +53,7 @@ def examine(path: str, settings: Settings, resolv_conf: Path = RESOLV_CONF) -> I
 
 
 def authorities(path: str, settings: Settings) -> dict[bool, bytes]:
-    """The certificates of both CAs, by whether clients trust it; without those that cannot be read.
+    """The certificates of both CAs: True is the one that clients trust. Without those that cannot be read.
 
     The daemon may run with another file than this one, and have CAs where this one needs none.
     """

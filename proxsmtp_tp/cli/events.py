@@ -132,7 +132,7 @@ def describe(event: dict[str, Any]) -> str:
 
 
 def _of_client(address: str, wanted: Any) -> bool:
-    """The address of a client; of a lock it may be a network."""
+    """The address of a client; in the event of a lock it may be a network."""
     network = ip_network(address.partition("%")[0] if "/" not in address else address)
     return network.version == wanted.version and bool(network.overlaps(wanted))
 

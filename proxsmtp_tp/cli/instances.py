@@ -60,8 +60,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def choose(file: str | None, name: str | None, *, file_needed: bool = True, directory: Path | None = None) -> Instance:
     """The instance that these options mean. The file is not checked: `load_config` does that.
 
-    `file_needed`: False where a name is enough, since rules and daemons outlive their configuration file. `directory`
-    is for tests. Raises InstanceError: exit code 2, or 1 if the directory cannot be read.
+    `file_needed`: False where a name is enough, because rules and daemons may be there without their configuration
+    file. `directory` is for tests. Raises InstanceError: exit code 2, or 1 if the directory cannot be read.
     """
     folder = DIRECTORY if directory is None else directory
     if file is not None:

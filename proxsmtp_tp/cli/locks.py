@@ -37,7 +37,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """0: done. 1: the daemon does not answer, or refuses; or there was no lock to remove. 2: usage; which instance?"""
     if (args.action == "list") != (args.client is None):
-        args.complain("write a CLIENT behind add or remove, and none behind list")
+        args.complain("write a CLIENT after add or remove, and none after list")
     if args.action != "add" and (args.seconds is not None or args.reason is not None):
         args.complain("--for and --reason are for add")
     fields: dict[str, Any] = {} if args.action == "list" else {args.action: args.client}

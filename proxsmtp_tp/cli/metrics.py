@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def serve(host: str, port: int, read: Callable[[], str]) -> ThreadingHTTPServer:
-    """The server, listening. `read` gives the text, or raises NoAnswerError, which is 503 and no metrics at all."""
+    """A server that listens. `read` returns the text; if it raises NoAnswerError, the answer is 503 without metrics."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # seconds, for a client that sends nothing

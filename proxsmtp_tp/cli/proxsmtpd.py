@@ -4,7 +4,8 @@
     proxsmtpd -v
 
 Texts and exit codes were measured with the original: 2 for usage and configuration, 1 for what the system refused (and
-for a level that is no number). Without -d it becomes a daemon; unlike the original only when it is ready.
+for a level that is no number). Without -d it becomes a daemon: the command ends when the daemon is ready (the original
+ends before).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from proxsmtp_tp.filters.quarantine import QuarantineFolder  # noqa: PLC0415  (not for --help)
 
     if (args.action == "list") == bool(args.names):
-        args.complain("write the NAME of a message behind show, release or delete, and none behind list")
+        args.complain("write the NAME of a message after show, release or delete, and none after list")
     if args.action != "release" and (args.server or args.keep):
         args.complain("--server and --keep are for release")
     settings = chosen_settings(args)

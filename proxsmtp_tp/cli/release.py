@@ -39,7 +39,7 @@ class ReleaseError(Exception):
 
 @contextmanager
 def as_user(user: int | None) -> Iterator[None]:
-    """Sockets belong to this user; None, or if this process is not root's: to our own."""
+    """The user who opens the sockets. None, or without root: the user of this process."""
     if user is None or os.geteuid() != 0:
         yield
         return
@@ -67,7 +67,7 @@ def release(entry: Entry, server: str | None, user: int | None = None, *, wrappe
     with entry.open() as file:
         text = file.read()
     if len(text) != facts.get("size"):
-        raise ReleaseError(f"{entry.path} is not whole")
+        raise ReleaseError(f"{entry.path} is not complete")
     try:
         # Not as a context manager: an odd answer to QUIT would be an error, after the server has taken the message.
         with as_user(user):
@@ -97,7 +97,7 @@ def _connected(host: str, port: int, *, wrapped: bool) -> smtplib.SMTP:
 
 
 def _context() -> ssl.SSLContext:
-    """As of any opportunistic client: nobody is verified."""
+    """As any opportunistic client has it: no certificate is verified."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -1,4 +1,5 @@
-"""proxsmtp-tp reload: the running daemon reads its configuration again; the exit status says whether it uses it.
+"""proxsmtp-tp reload: the running daemon reads its configuration again; the exit status says whether the daemon uses
+the new one.
 
 This is the unit's ExecReload. This process checks the file first: the daemon is not asked to read a file with errors.
 Then it waits for the result, because some errors are found only by the daemon (an address is in use).
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _outcome(args: argparse.Namespace, number: int) -> dict[str, Any] | None:
-    """What the daemon says when this reload, or a later one, has ended. None: it has not."""
+    """The daemon's report when this reload, or a later one, has ended. None: it has not ended."""
     end = time.monotonic() + WAIT
     while time.monotonic() < end:
         report = ask_daemon(args, "configuration")

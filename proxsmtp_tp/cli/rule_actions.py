@@ -144,7 +144,7 @@ def _why_refused(plan: Plan) -> list[str]:
         found = [f"{item}: interception would let it pass" for item in forward.closed(plan)]
     except GatewayError as error:
         return [str(error)]
-    return found or ["nothing stands in the way of the rules any more: install-rules"]
+    return found or ["nothing prevents the rules any more: install-rules"]
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -165,7 +165,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _named(args: argparse.Namespace) -> str:
-    """The instance. Also the name of a missing or damaged file gives it."""
+    """The instance. A missing or damaged file also gives its name."""
     chosen = chosen_of(args, file_needed=False)
     if args.file is not None:
         try:
@@ -176,7 +176,7 @@ def _named(args: argparse.Namespace) -> str:
 
 
 def chosen_of(args: argparse.Namespace, *, file_needed: bool = True) -> Instance:
-    """The instance that the options mean; no file is needed where rule options say all, or rules are there.
+    """The instance that the options mean. No file is needed if the options define all rules, or if rules are installed.
 
     Raises InstanceError, which also names the instances that have rules.
     """

@@ -60,7 +60,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     install.add_argument("--metrics", metavar="ADDRESS",
         help="also serve the numbers of one instance for Prometheus, at this address (off: end that)")  # fmt: skip
     install.add_argument("--no-start", action="store_true", help="enable, but do not start")
-    remove.add_argument("--purge", action="store_true", help="also the user, logs, and what filters keep in /var/lib")
+    remove.add_argument(
+        "--purge", action="store_true", help="also remove user, logs, and what filters keep in /var/lib"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     args.names = [*args.names, *args.instance]
     try:
         if os.geteuid() != 0 and not args.dry_run and args.root == Path("/"):
-            raise ServiceError("units are root's: run it with sudo, or look with --dry-run")
+            raise ServiceError("only root may install units: run it with sudo, or use --dry-run")
         args.action(args)
     except ConfigError as error:
         return _complain(error.lines(), 2)

@@ -28,7 +28,7 @@ def actions(name: str, settings: Settings) -> list[Action]:
     """The actions for one instance whose units run, in order."""
     daemon = _daemon(name, settings)
     rules = _rules(name, settings) if wants_rules(settings) else []
-    # A transparent listener also accepts redirected connections; another one accepts only these.
+    # A transparent listener accepts connections of TPROXY and of REDIRECT; any other listener only those of REDIRECT.
     return [*daemon, *rules] if settings.rule_mode is RuleMode.TPROXY else [*rules, *daemon]
 
 

@@ -1,6 +1,6 @@
 """The restart of a daemon of release 2.0.0, which gives systemd no sockets to keep.
 
-A restart as usual would refuse clients until its last transaction has ended, which is DrainTimeOut at most. So root
+The usual restart would refuse clients until the last transaction has ended: for at most DrainTimeOut. So root
 takes copies of its listening sockets (pidfd_getfd(2)) and gives them to systemd in its name
 (sd_pid_notify_with_fds(3)). Its workers accept no more clients, and finish what they have begun beside the next daemon.
 Their /tmp gets another name, because systemd deletes that of a unit which stops (PrivateTmp=).
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _NOTIFY_SOCKET = "/run/systemd/notify"
 _RUNTIME = "/run/"
-"""Sockets for commands are below it. Clients connect to others."""
+"""Sockets for commands are below this directory. Clients connect to other sockets."""
 _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  (where systemd makes the unit's own)
 _OLD = "-old"
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture (asm-generic/unistd.h)
@@ -52,7 +52,7 @@ def sockets_kept(unit: str) -> Iterator[None]:
     _signal(pid, signal.SIGSTOP)
     try:
         for worker in workers:
-            _signal(worker, signal.SIGUSR1)  # as in a reload: it accepts no more, and serves those who have come
+            _signal(worker, signal.SIGUSR1)  # as in a reload: it serves its connections only
         end = time.monotonic() + _SERVED_SECONDS
         while time.monotonic() < end and any(map(_runs, workers)):
             time.sleep(0.05)
@@ -130,7 +130,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _runs(pid: int) -> bool:
-    """A master that is stopped does not wait for them: what has ended is a zombie."""
+    """The master is stopped and does not call wait(2): a worker that has ended is a zombie."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False

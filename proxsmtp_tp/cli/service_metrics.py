@@ -22,7 +22,7 @@ OFF = "off"
 
 
 class MetricsError(Exception):
-    """The option cannot be used so. The text says why."""
+    """The option cannot be used in this way. The text says why."""
 
 
 def files(root: Path, instances: Mapping[str, Settings], given: str | None) -> dict[str, str]:

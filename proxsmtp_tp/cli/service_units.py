@@ -47,7 +47,7 @@ def unit_files(program: str) -> dict[str, str]:
 
 
 def instance_files(name: str, settings: Settings, config: str) -> dict[str, str]:
-    """The drop-ins of one instance, by path below the root. `name` is the file's without `.conf`."""
+    """The drop-ins of one instance, by path below the root. `name` is the name of the file without `.conf`."""
     note = _NOTE.format(config=config)
     found = {f"etc/systemd/system/proxsmtp-tp@{name}.service.d/{DROP_IN}": note + daemon_drop_in(settings)}
     if wants_rules(settings) and settings.rule_fail is RuleFail.OPEN:

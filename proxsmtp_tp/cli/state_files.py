@@ -1,7 +1,8 @@
 """Where the files are that a daemon keeps (StateDirectory of its unit), for a command that root types.
 
 The unit proxsmtp-tp@NAME has the name of the configuration file, and so has its directory, whatever `Instance` says.
-It runs as one user from its start, to whom its files belong. Without a unit it is as in `service.state_directory`.
+The daemon of a unit runs as one user from its start; the files belong to this user. Without a unit it is as in
+`service.state_directory`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def directory_of(path: str, settings: Settings) -> Path:
 
 
 def owners_of(path: str, settings: Settings) -> frozenset[int]:
-    """The user of its unit, to whom the key of a CA may belong as well as to root; none without a unit."""
+    """The user of its unit: the key of a CA may belong to this user or to root. None without a unit."""
     if unit_name(path, settings.instance) is None:
         return frozenset()
     try:

@@ -52,7 +52,7 @@ def _tls_rejected(report: dict[str, Any]) -> Iterator[str]:
 
 
 def packets_at_rules(report: dict[str, Any] | None) -> Iterator[str]:
-    """How many packets met which rules since they were installed. `never` is told only of rules that intercept."""
+    """How many packets met which rules since they were installed. `never` is shown only for rules that intercept."""
     if report is None:
         return
     if report["unread"]:

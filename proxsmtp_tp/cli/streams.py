@@ -1,7 +1,7 @@
 """Opens standard streams that the caller has closed.
 
-If a descriptor below 3 is closed, the next file or socket that is opened gets it, and lines for standard error would be
-sent to a peer. So closed ones become /dev/null, as in most daemons (Python sets its streams to None).
+If a descriptor below 3 is closed, the next file or socket that is opened gets this number, and lines for standard error
+would be sent to a peer. So closed ones become /dev/null, as in most daemons (Python sets its streams to None).
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def policy(settings: Settings, client: str, server: str, port: int, name: str | None) -> dict[str, Any]:
-    """What counts for this connection. `decisions` has one action with a name, otherwise all that are possible."""
+    """What counts for this connection. With a server name `decisions` has one action; without one it has all that are
+    possible."""
     rule = UpstreamPolicy(settings.upstream_tls).rule_for(server, port)
     decisions = _decisions(settings, client, server, port, name)
     terminated = TlsAction.TERMINATE.value in {each["action"] for each in decisions}

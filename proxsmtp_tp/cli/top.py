@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _OLDER = "no such command"
-"""What a daemon says that was started before this version was installed (`service.control`)."""
+"""The answer of a daemon that was started before this version was installed (`service.control`)."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -88,7 +88,7 @@ def _once(state: State, ask: Callable[..., dict[str, Any]], first: Reading, *, a
 
 
 def text(state: State, read: Reading, per_second: Rates) -> list[str]:
-    """The lines of --once: as on the screen, as wide as they are, and all rows of the table."""
+    """The lines of --once: as on the screen, but in full width and with all rows of the table."""
     rows = state.rows(read, per_second.seconds)
     head = [title(read), *warnings(read.status), *summary(read, per_second)]
     return [*head, "", *table(state.view, rows, per_second.seconds, None)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.cli.top_state import State
 
 _ROWS_LEAST = 4
-"""Rows of the table in a low terminal, at least; lines above the table are left out for them."""
+"""At least this number of rows is shown in a low terminal; lines above the table are left out for them."""
 _KEYS = (
     "q leave  ? help  1 clients  2 servers  3 sessions  <> sort  / filter  k kill  p pause",
     "q leave  ? help  1 2 3 view  <> sort  r reverse  / filter  k kill  p pause",

@@ -1,6 +1,6 @@
 """The tables of `top`: their columns, and rows that are sorted, chosen and shown as text. Pure.
 
-Of texts of peers only printable characters reach the terminal, and only as many as fit into the cells.
+Texts of peers reach the terminal with printable characters only, and only with as many as fit into the cells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Value = float | int | str
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`value` is what is sorted: of a row, and of the seconds between two readings (0: not known)."""
+    """`value` gives what is sorted, from a row and the seconds between two readings (0: not known)."""
 
     title: str
     value: Callable[[Row, float], Value]

@@ -167,7 +167,7 @@ def _leave(number: int, _: FrameType | None) -> None:
 def _loop(window: curses.window, live: Live) -> None:
     state = live.state
     terminal = select.poll()
-    terminal.register(0, 0)  # only whether it is gone: POLLHUP and POLLERR are always told
+    terminal.register(0, 0)  # only whether it is gone: poll(2) always reports POLLHUP and POLLERR
     while True:
         live.step()
         size = window.getmaxyx()

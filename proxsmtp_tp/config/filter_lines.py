@@ -91,18 +91,19 @@ class FilterLine:
     name: str
     type: MemberType
     command: str = ""
-    """The command of the shell, of the types in COMMANDS."""
+    """The shell command, for the types in COMMANDS."""
     addresses: tuple[Address, ...] = ()
-    """Of the other types: the next one is used if one cannot be connected to."""
+    """For the other types. If one address cannot be connected to, the next one is used."""
     connect: float = 5.0
     """To connect to one address."""
     timeout: float = 30.0
-    """For the verdict, connecting included. A command has it anew with each piece that it reads."""
+    """For the verdict, with the time to connect. For a command it starts again with each piece that the command
+    reads."""
     failure: Failure = Failure.TEMPFAIL
     max: int = 16
     """Messages at this filter at once, in all workers together."""
     wait: float = 10.0
-    """For a place among `max`."""
+    """How long a message may wait for a place among `max`."""
     mode: Mode = Mode.ENFORCE
     limit: int = 0
     """The largest message that the filter gets; 0: any."""
@@ -123,15 +124,15 @@ class FilterLine:
     min: int = 1
     """Processes that stay without messages."""
     idle: float = 300.0
-    """After so long without a message a process above `min` ends."""
+    """A process above `min` ends after this time without a message."""
     requests: int = 500
-    """After so many messages a process is replaced."""
+    """A process is replaced after this number of messages."""
     lifetime: float = 3600.0
-    """After so long a process is replaced."""
+    """A process is replaced after this time."""
     memory: int = 0
     """The largest address space of a process (RLIMIT_AS of setrlimit(2)); 0: any."""
     start: float = 10.0
-    """Until a new process must be ready."""
+    """A new process must be ready within this time."""
 
     def skips(self, client: str, *, authenticated: bool) -> bool:
         """Whether this filter does not get the messages of a client (IP address; "": by a unix socket)."""

@@ -88,7 +88,7 @@ class LockDuration:
     most: int = _LOCK_MOST
 
     def seconds(self, earlier: int) -> int:
-        """The duration of the next lock of a client that has had so many before."""
+        """The duration of the next lock of a client that has had this number of locks before."""
         return min(self.most, self.first * int(self.factor ** min(earlier, 64)))
 
     def __str__(self) -> str:

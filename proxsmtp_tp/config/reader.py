@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.config.directives.directive import Directive
 
 _SPACE = " \t\v\f\r"  # isspace(3) in the C locale, without the newline
-# 1.10 knows no comment behind a value: it refuses the value, except where it may be any text (measured).
+# 1.10 knows no comment after a value: it refuses the value, except where it may be any text (measured).
 _COMMENT = re.compile(r"(?:^|[ \t,])(#.*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # All directives with long lists need some kilobytes. A device or a mailbox, named by mistake, must not fill the memory.
@@ -87,7 +87,8 @@ def load_config(path: str) -> Configuration:
 
 
 def instance_in(path: str) -> str:
-    """The name of the instance of a file, also of one that is gone or wrong: rules and daemon still have this name."""
+    """The name of the instance of a file, also if the file is missing or wrong: rules and daemon still have this
+    name."""
     name = instance_name(path)
     with suppress(ConfigError):
         for line in _read(path).decode("utf-8", "replace").split("\n"):

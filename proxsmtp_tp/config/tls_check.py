@@ -120,7 +120,7 @@ def _strip_of_submission(settings: Settings) -> Iterator[Finding]:
 
 
 def _pass_with_xclient(settings: Settings) -> Iterator[Finding]:
-    """Where TLS that passes begins with the first octet, XCLIENT cannot be sent."""
+    """XCLIENT cannot be sent in a connection that passes, if TLS begins with the first octet."""
     if not settings.x_client:
         return
     for port in settings.tls_wrapped:
@@ -135,7 +135,7 @@ def _pass_with_xclient(settings: Settings) -> Iterator[Finding]:
 
 
 def _reachable(rules: Sequence[TlsRule], port: int) -> Iterator[TlsRule]:
-    """The rules for a port, up to the first that has all its connections."""
+    """The rules for a port, up to the first that fits all its connections."""
     for rule in rules:
         if not rule.ports or port in rule.ports:
             yield rule
@@ -154,7 +154,7 @@ def _always(rule: TlsRule) -> bool:
 
 
 def _covers(first: TlsRule, later: TlsRule) -> bool:
-    """Whether the first rule has all connections of the later one."""
+    """Whether the first rule fits all connections that the later one fits."""
     return (
         _within(later.clients, first.clients)
         and _within(later.servers, first.servers)

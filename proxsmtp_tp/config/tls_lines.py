@@ -111,7 +111,7 @@ _Word = TypeVar("_Word", bound=Enum)
 def _read(
     word: str, rest: list[str], words: type[_Word], settings: dict[str, tuple[str, Callable[[str], object]]]
 ) -> tuple[_Word | None, dict[str, Any], list[str]]:
-    """The first word, the fields of the settings behind it, and what is wrong with them."""
+    """The first word, the fields of the settings after it, and what is wrong with them."""
     problems = []
     given: dict[str, Any] = {}
     first = next((member for member in words if member.value == word.lower()), None)

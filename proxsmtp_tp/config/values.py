@@ -90,7 +90,7 @@ def parse_milter_macro(text: str) -> tuple[tuple[str, str], ...]:
     if re.match(r"(mail|rcpt)_", plain):
         raise ValueError(f"{plain} is about each sender or recipient, and cannot be set")
     if not re.fullmatch(r"[ -~]{1,900}", value):
-        raise ValueError(f"{plain}: write its value behind the name: up to 900 printable ASCII characters")
+        raise ValueError(f"{plain}: write its value after the name: up to 900 printable ASCII characters")
     if wrong := re.search(r"%(?![ils%]).?", value.replace("%%", "")):
         raise ValueError(f"{plain}: {wrong[0]} is no placeholder: write %i, %l, %s, or %% for a percent sign")
     return ((plain if len(plain) == 1 else "{" + plain + "}", value),)

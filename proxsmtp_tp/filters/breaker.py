@@ -1,4 +1,5 @@
-"""A pause after repeated failures of one filter, so that a dead one does not cost each message a timeout. Pure.
+"""A pause after repeated failures of one filter, so that messages do not wait for the timeout of a filter that is down.
+Pure.
 
 After FAILURES messages in a row for which the filter could not be reached or was too slow, no message goes to it for a
 while, and its `failure=` setting decides at once. Then one message is the trial; until it has ended, nothing changes
@@ -25,7 +26,7 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether the filter is left alone."""
+        """Whether no message goes to the filter now."""
         return self._failures >= FAILURES
 
     def allows(self, now: float) -> bool:

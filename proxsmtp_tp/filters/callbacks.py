@@ -1,7 +1,7 @@
 """Callbacks of the event loop: an error in one is a bug, and ends what it was for, at once.
 
 An event loop only logs what a callback raises, and goes on: a message would wait for a verdict that never comes. So
-each method that the event loop calls for one message has the decorator `callback`; a test compares.
+each method that the event loop calls for one message has the decorator `callback`; a test checks it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Several filters, one after the other (the directive Filter).
 
-A message is stored whole first, so that a slow client holds no filter. Each filter sees message and envelope as those
-before it have edited them. A refusal or discard ends the chain; quarantine is remembered, and a later refusal counts
-more. The verdict PASS has the edited message, to be read once, and the edited envelope: one difference to what the
-client sent. Without an edit these are the client's own octets.
+A message is stored whole first, so that a slow client does not occupy a filter. Each filter sees message and envelope
+as those before it have edited them. A refusal or discard ends the chain; quarantine is remembered, and a later refusal
+counts more. The verdict PASS has the edited message, to be read once, and the edited envelope: the difference to what
+the client sent. Without an edit these are the client's own octets.
 
 Filters with mode=shadow judge afterwards (`shadowing`).
 """

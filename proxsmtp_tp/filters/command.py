@@ -13,7 +13,7 @@ at once. A command need not read all of its input: the rest is dropped, and outp
 As in 1.10: `/bin/sh -c`, the daemon's working directory and umask, unknown values are not set, SENDER of the null
 reverse-path is `<>`, no port in CLIENT and SERVER, standard error is ignored with exit status 0.
 Fixed: exit status 0 without output, for a message that was not empty, is a TEMPFAIL (1.10 delivered an empty message: a
-script that forgot `cat` blanked all mail). A crash, a limit or a missing command never bounces mail.
+script without `cat` emptied all mail). A crash, a limit or a missing command never bounces mail.
 """
 
 from __future__ import annotations

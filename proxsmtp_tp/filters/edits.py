@@ -16,7 +16,7 @@ from proxsmtp_tp.filters.mail import Text
 
 @dataclass(frozen=True, slots=True)
 class AddHeader:
-    """A new field behind the last one."""
+    """A new field after the last one."""
 
     name: bytes
     value: bytes
@@ -27,7 +27,7 @@ class AddHeader:
 class InsertHeader:
     """A new field before the field at `index`, counted as an MTA delivers them: with a Received field of its own at 0.
 
-    So 0 and 1 are the top, 2 is behind the client's first field, and what is larger than the header is its end.
+    So 0 and 1 are the top, 2 is after the client's first field, and a number larger than the header is its end.
     """
 
     index: int

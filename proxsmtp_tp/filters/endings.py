@@ -6,8 +6,8 @@
     any other end                                  TEMPFAIL with a reply of ours
 
 So the mail stays in the client's queue until an administrator has fixed a crash, a limit or a mistake in the
-configuration. A script that is missing, or has an error, ends with a status of its interpreter and no code, as a script
-of 1.10 does that means to refuse: only FilterDefault tells the two apart.
+configuration. A script that is missing, or has an error, ends with a status of its interpreter and no code. A script of
+1.10 that wants to refuse ends in the same way. FilterDefault decides what such an end means.
 
 Exit status 126 and 127 come from the shell: it could not run the command (sh(1), Exit Status). 128 + n comes from the
 shell if the name of signal n is on standard error: a part of the command was killed, most often for lack of memory.

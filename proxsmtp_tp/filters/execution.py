@@ -1,6 +1,6 @@
 """How one command is executed: directly if it is plain and its program can be executed, otherwise by /bin/sh -c.
 
-Nobody can see from the outside which it was. The program is found in PATH as dash finds it, and gets the environment
+The result is the same in both cases. The program is found in PATH as dash finds it, and gets the environment
 that dash would give it. Whatever a direct execution cannot do is done by the shell, so its exit status and its message
 are the shell's: no such program (127), no permission (126), a script without a `#!` line.
 """
@@ -117,7 +117,7 @@ def _is_executable(file: bytes) -> bool:
 
 
 def _left_alone(names: Iterable[bytes]) -> bool:
-    """Whether dash passes these variables on as they are, but for PWD. It drops those that its language cannot name,
+    """Whether dash passes these variables on as they are, except PWD. It drops those that its language cannot name,
     and has a PATH of its own if there is none.
     """
     known = set(names)

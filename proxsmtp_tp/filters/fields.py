@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 _NAME = rb"[!-9;-~]{1,998}+[ \t]{0,998}+"
 _FIELD = re.compile(_NAME + rb":")
-_MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, if an odd one
+_MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, although unusual
 _LINE = re.compile(rb"[^\n]*+\n?")
 _BLANK = re.compile(rb"\r*\n")
 _END = re.compile(rb"\n(?![ \t])")

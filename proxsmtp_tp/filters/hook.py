@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 TIME_LIMIT = 10.0
-"""Seconds: a mail or a request to another host takes less; what waits behind it should not wait for minutes."""
+"""Seconds: a mail or a request to another host takes less; the next event should not wait for minutes."""
 
 WAITING_MAX = 100
-"""Events that wait: at the worst the last of them is told after TIME_LIMIT * 100 = 17 minutes."""
+"""Events that wait: in the worst case the command for the last one runs after TIME_LIMIT * 100 = 17 minutes."""
 
 
 class Hook:

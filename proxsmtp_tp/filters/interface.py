@@ -58,7 +58,8 @@ class FilterRequest:
 
 
 class PlaceOwner(Protocol):
-    """Is told of the places of a message, for what is shown and measured. The filters of a chain tell it in turn."""
+    """Learns when a message waits for a place and when it has one, for status and metrics. Each filter of a chain calls
+    it."""
 
     def filter_waits(self) -> None:
         """The message waits for a place (FilterProcesses, `max=`) from now on."""

@@ -4,8 +4,8 @@ A place is in use until its process is reaped, also while the process is being e
 
 A free place goes to the client with the fewest places, and among those to the one that was served least recently. So
 one client may use all places while nobody else waits. The messages of one client are served in the order of arrival;
-when the line is never empty, the newest first, and none waits long: those that would be judged too late are told at
-once to come back.
+when the line is never empty, the newest first, and none waits long: those that would be judged too late get a 4xx reply
+at once.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ NEVER_EMPTY = 5.0
 queue of "Fail at Scale", in the time scale of mail)."""
 
 OVERLOAD_WAIT = 2.0
-"""Seconds that a message waits then: it comes back from its client's queue, where it costs nothing."""
+"""Seconds that a message waits then: its client sends it again later, and until then it costs nothing here."""
 
 LOOK = 0.25
-"""Seconds after which a worker with waiting messages looks for a place without being woken: who should wake it died."""
+"""Seconds after which a worker with waiting messages looks for a place without being woken: the worker that should wake
+it may have died."""
 
 
 @functools.lru_cache(1024)

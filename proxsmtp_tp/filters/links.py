@@ -1,6 +1,6 @@
 """One filter of a chain with its settings: who is skipped, when it is asked, and what its failure means.
 
-Guarantee: a failure is of one message. Nothing of it stays but the count of the breaker.
+Guarantee: a failure is of one message. Only the count of the breaker remains.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one filter. `refusal`: the end of the chain (not PASS); otherwise message and envelope go on."""
+    """The result of one filter. `refusal`: the end of the chain (not PASS); otherwise message and envelope go on."""
 
     judged: FilterJudged
     mail: Mail
@@ -221,7 +221,8 @@ class Link:
         request: FilterRequest,
         judged: Callable[[str, str], FilterJudged],
     ) -> Answer:
-        """The header cannot be read. The sender made it so: failure=pass must not be a way around the filter."""
+        """The header cannot be read. The sender made it so: failure=pass must not let such a message bypass the
+        filter."""
         text = f"{ChainEnding.HEADER_TOO_LARGE.value}: {error}"
         if self.line.failure is Failure.QUARANTINE:
             return self._failed(FilterFailedError(text), mail, request, judged)

@@ -104,7 +104,7 @@ class Mail:
 
     @property
     def body_start(self) -> int:
-        """Where the body begins: behind the blank line."""
+        """Where the body begins: after the blank line."""
         return len(self.header.octets)
 
     @property
@@ -134,7 +134,7 @@ class Mail:
             start += len(chunk)
 
     def body_pieces(self) -> tuple[Piece, ...]:
-        """The pieces behind the header."""
+        """The pieces after the header."""
         return self.cut(self.body_start)
 
     def cut(self, start: int) -> tuple[Piece, ...]:

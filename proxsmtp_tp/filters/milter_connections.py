@@ -2,8 +2,8 @@
 
 As with Postfix and sendmail, the messages of one connection of a client go to a milter on one connection, one after the
 other: it is told once of the client, and negotiates once. Only a connection whose last message has its final answer is
-kept, so no answer to one message can be taken for that to another. A milter that writes, or closes the connection,
-while it has nothing to judge is not asked there again.
+kept, so no answer to one message can be taken for that to another. If a milter writes or closes a connection while it
+has nothing to judge, this connection is not used again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ IDLE = 5.0
 """Seconds that a connection waits for the next message: a client that has more mail sends it at once. Milters may have
 a thread for each connection."""
 LIFETIME = 30.0
-"""Seconds from its beginning on during which a connection gets messages: then the first address is tried again, and a
-milter that was replaced behind its socket."""
+"""Seconds from its beginning on during which a connection gets messages: then a new one is made, to the first address
+again, or to the milter that listens on the socket now."""
 PAUSE = 60.0
-"""Seconds during which no connection is kept after one of no use: some milters serve one message on each connection."""
+"""Seconds during which no connection is kept after one that could not be used: some milters serve one message on each
+connection."""
 
 _CLIENT = attrgetter(*(each.name for each in fields(FilterRequest) if each.name != "envelope"))
 """All that a milter may be told before MAIL."""

@@ -4,7 +4,7 @@ The original is stored a second time, because a filter may use up or change what
 PASS with the original; `monitored` is what the filter said. A message that cannot be stored whole cannot pass: it gets
 the TEMPFAIL of `endings`.
 
-Changed by the filter is a message whose form in the SMTP stream differs: LF for CR LF is no change.
+A message counts as changed if its form in the SMTP stream differs: LF for CR LF is no change.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 FACTOR = 4
 ALLOWANCE = 64 << 20
-"""A filter may return FACTOR times the octets of the message (no transfer encoding makes text larger than that), and so
-many more (footers, reports, attachments). A filter that returns more has a fault, and must not fill TempDirectory."""
+"""A filter may return FACTOR times the octets of the message (no transfer encoding makes text larger than that), and
+this many octets more (footers, reports, attachments). A filter that returns more has a fault, and must not fill
+TempDirectory."""
 
 
 def size_limit(size: int) -> int:

@@ -1,8 +1,8 @@
 """Processes of a command that are in another process group, but still in its session: a signal to the group misses
 them.
 
-timeout(1) and shells with job control (set -m) put their children into other groups. Such processes are not meant to
-outlive the message. A process that called setsid(2) is, so it is not ended.
+timeout(1) and shells with job control (set -m) put their children into other groups. Such processes must end with the
+message. A process that called setsid(2) may run longer, so it is not ended.
 
 They are looked for only when a child must be ended, from the leader down, children of each process
 (proc_pid_task_children(5)): so a normal message has no cost. A process whose parent has already ended is not found,

@@ -20,8 +20,8 @@ CHUNK = 64 * 1024
 
 OUTPUT_FACTOR = 4
 OUTPUT_ALLOWANCE = 64 * 1024 * 1024
-"""A filter may write OUTPUT_FACTOR times what it was given (no transfer encoding makes text larger than that) and
-so many octets more (footers, reports, attachments). A filter that writes more has a fault, and must not fill
+"""A filter may write OUTPUT_FACTOR times what it was given (no transfer encoding makes text larger than that) and this
+many octets more (footers, reports, attachments). A filter that writes more has a fault, and must not fill
 TempDirectory."""
 
 
@@ -53,7 +53,7 @@ class PipeRun(CommandRun):
 
     @callback
     def _feed(self) -> None:
-        """The next chunk of the message, where the command takes it; what it does not want is dropped."""
+        """The next chunk of the message, where the command takes it; what it does not read is dropped."""
         child = self._child
         if child is None or child.input.stalled or not child.input.open:
             return

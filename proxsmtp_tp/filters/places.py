@@ -147,7 +147,7 @@ class PlaceTable:
         starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
         view = memoryview(mmap.mmap(-1, starts[-1]))
         self.used = view[starts[0] : starts[1]].cast("Q")
-        """Three words: slots to read, rows to read (all behind them are free), and how many places were ever given."""
+        """Three words: slots to read, rows to read (all after them are free), and how many places were ever given."""
         self.owners = view[starts[1] : starts[2]].cast("H")  # row + 1; 0 is free
         self.records = view[starts[2] : starts[3]]
         self.recent = view[starts[3] : starts[4]]

@@ -1,9 +1,9 @@
 """Which commands need no shell: those that the shell would only split into words, find in PATH and execute.
 
 GNU make and Exim do the same. A command is plain if each of its characters is in `_PLAIN` or a blank, and its first
-word is a program. The list is of what is safe, not of what is special: in doubt, the shell runs the command. dash, bash
-in its sh mode and busybox give the same words for a plain command (POSIX.1-2017, Shell Command Language, section 2.2:
-no quoting, 2.5 and 2.6: nothing to expand, 2.9.1: no assignment, no redirection).
+word is a program. The list has the safe characters, not the special ones: in doubt, the shell runs the command. dash,
+bash in its sh mode and busybox give the same words for a plain command (POSIX.1-2017, Shell Command Language, section
+2.2: no quoting, 2.5 and 2.6: nothing to expand, 2.9.1: no assignment, no redirection).
 """
 
 from __future__ import annotations

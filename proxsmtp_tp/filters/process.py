@@ -300,7 +300,7 @@ class Child:
             owner.child_input_taken()  # the queued input was dropped
 
     def _close(self) -> None:
-        """It is over: close everything that is open."""
+        """The child has ended: close everything that is open."""
         self._over = True
         self._owner = None
         self.input.close()

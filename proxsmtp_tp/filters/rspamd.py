@@ -77,7 +77,7 @@ class RspamdMember:
         yield from ((name, value) for name, value in known if value)
         yield b"From", b"<%s>" % (envelope.sender or b"")
         yield from ((b"Rcpt", b"<%s>" % address) for address in envelope.recipients)
-        yield b"Flags", b"milter,body_block"  # the answer has the new body behind its JSON
+        yield b"Flags", b"milter,body_block"  # the answer has the new body after its JSON
 
     async def describe(self) -> list[str]:
         """Ping. Raises FilterFailedError."""
@@ -98,7 +98,7 @@ class RspamdMember:
 
 
 class _CheckReader(AnswerReader):
-    """Reads the answer to /checkv2: JSON, and behind it the new body."""
+    """Reads the answer to /checkv2: JSON, and after it the new body."""
 
     def __init__(self, body: NewText) -> None:
         super().__init__()

@@ -101,7 +101,7 @@ def own_fields(request: FilterRequest, hostname: bytes) -> bytes:
 
 
 def _question(command: bytes, mail: Mail, own: bytes, user: str) -> Iterator[bytes]:
-    """The request: the message with the own fields on top, behind a `From ` line of a mailbox file."""
+    """The request: the message with the own fields on top, after a `From ` line of a mailbox file."""
     start = len(mail.header.mailbox_line)
     blank = b"" if mail.header.fields or mail.header.blank else b"\r\n"
     head = mail.at(0, start) + own + blank

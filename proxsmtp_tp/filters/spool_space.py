@@ -14,7 +14,7 @@ from typing import Protocol
 RESERVE = 64 << 20
 """Octets of TempDirectory's file system that stay free: others may use it too, for example for logs."""
 RESERVE_PART = 20
-"""For a small file system: one part in so many stays free instead."""
+"""For a small file system: this fraction (one part in N) stays free instead."""
 
 MEMORY_TOTAL = 32 << 20
 """Octets of all messages together that a worker keeps in memory. More octets go to disk at once, so that many

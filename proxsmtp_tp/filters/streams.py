@@ -29,7 +29,7 @@ QUEUE_FULL = 0.02
 
 
 class StreamReader(asyncio.StreamReader):
-    """Knows what has come and is not read. Only `read` is used."""
+    """Knows which octets have come and were not read. Only `read` is used."""
 
     def __init__(self) -> None:
         super().__init__(BUFFER, asyncio.get_running_loop())

@@ -26,7 +26,7 @@ ENDING = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of it. `errors` is the end of standard error, `judged` the message that passed."""
+    """The result. `errors` is the end of standard error, `judged` the message that passed."""
 
     verdict: Verdict
     seconds: float

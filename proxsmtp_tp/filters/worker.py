@@ -151,8 +151,8 @@ class WorkerMember:
         return old if at < self._line.min else min(old, process.idle_since + self._line.idle)
 
     def _watch_the_idle(self) -> None:
-        """Let those leave that are due, and look again when the next one may be: one that was used in between stays
-        longer.
+        """Let processes leave whose idle time has passed, and look again when the next one's may have: one that was
+        used in between stays longer.
         """
         if self._timer is not None:
             self._timer.cancel()

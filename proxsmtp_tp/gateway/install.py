@@ -85,7 +85,7 @@ def require_alone(plan: Plan, state: State | None, store: Store) -> list[str]:
     found = overlap.others(plan, store.read_all())
     if not found or (state is not None and state.phase is Phase.INSTALLED and not state.plan.refuse_all):
         return found
-    advice = "share the clients out (RuleInterface, RuleSource, RulePort), or remove-rules of the other instance"
+    advice = "give each its own clients (RuleInterface, RuleSource, RulePort), or remove-rules of the other instance"
     raise RequirementError([*found, advice])
 
 

@@ -104,7 +104,7 @@ class IptablesFirewall:
         work(_replacements(plan, guard_first=bool(live) and not refusing, refusing=refusing))
 
     def require(self) -> None:
-        """Nothing: the kernel shows its tables, and what is missing for a change is an error of that."""
+        """Nothing to check: the kernel lists its tables, and a change reports what it lacks."""
 
     def remove(self, instance: str) -> None:
         """Remove our chains; the guard first."""

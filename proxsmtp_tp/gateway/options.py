@@ -1,4 +1,5 @@
-"""From the configuration and the command line to the options of a plan. The command line wins."""
+"""From the configuration and the command line to the options of a plan. The command line overrides the
+configuration."""
 
 from __future__ import annotations
 

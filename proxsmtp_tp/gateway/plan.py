@@ -387,5 +387,5 @@ def _port_problems(options: Options) -> list[str]:
 def _local_problems(options: Options) -> list[str]:
     if not options.local or options.daemon_uid:
         return []
-    reason = "--local needs a daemon with a user of its own, whose mail is not turned back to it"
+    reason = "--local needs a daemon with a user of its own, whose mail is not intercepted"
     return [f"{reason}: set User in the configuration file (not root)"]

@@ -1,8 +1,9 @@
 """How many packets met which rules: the names of the rules, and which of them a plan uses. Pure.
 
-Each rule of the nft files has a counter, and those that people ask about a comment: the name of the rule, with the IP
-version where it has one. Rules of the iptables method have the same names (`xtables_names`). Several rules may have one
-name; their packets are added. NAT sees only the first packet of a connection, so there a packet is a connection.
+Each rule of the nft files has a counter. Rules that are of interest to people also have a comment: the name of the
+rule, with the IP version where it has one. Rules of the iptables method have the same names (`xtables_names`). Several
+rules may have one name; their packets are added. NAT sees only the first packet of a connection, so there a packet is a
+connection.
 
 The counters are the kernel's. They begin at 0 when rules are installed or replaced; `install-rules` that changes
 nothing, a reload and a restart of the daemon keep them.
@@ -107,7 +108,7 @@ def added(counts: Iterable[Count]) -> list[Count]:
 
 
 def shown(plan: Plan, counts: Iterable[Count]) -> list[Count]:
-    """Those that tell something: a packet met the rule, or the plan uses it."""
+    """The counts that are shown: a packet met the rule, or the plan uses it."""
     return [count for count in added(counts) if count.packets or _uses(plan, count.rule)]
 
 

@@ -170,7 +170,7 @@ def _decode_plan(data: Any) -> Plan:
         options[name] = tuple(ip_network(text) for text in options[name])
     options |= {name: tuple(options[name]) for name in ("interfaces", "ports")}
     kinds = {"method": Method, "mode": Mode, "fail": Fail, "existing": Existing, "forward": Forward}
-    # A file of an earlier version lacks some fields: then the plans differ, and the rules are installed anew.
+    # A file of an earlier version lacks some fields: then the plans differ, and the rules are installed again.
     options |= {name: kind(options[name]) for name, kind in kinds.items() if name in options}
     plan = make_plan(replace(Options(options["instance"]), **options), data["slot"])
     return replace(plan, refuse_all=bool(data.get("refuse_all", False)))

@@ -79,7 +79,7 @@ def require(plan: Plan) -> list[str]:
     candidates = "; ".join(map(str, there.values())) or "there is none"
     if not plan.options.interfaces and not plan.options.local:
         raise RequirementError(
-            [f"where do clients come in? give --interface NAME (or --local). Interfaces: {candidates}"]
+            [f"no interface of clients is named: give --interface NAME (or --local). Interfaces: {candidates}"]
         )
     problems = [
         f"interface {name} does not exist. Interfaces: {candidates}"

@@ -45,7 +45,7 @@ _SCRATCH = "PXMEANT"
 def import_iptc() -> Any:
     """Import python-iptables, an optional library, without its slow search for other libraries.
 
-    Left alone, it starts gcc and ld to find its own library, has ldconfig read all libraries, and imports setuptools
+    By itself, it starts gcc and ld to find its own library, has ldconfig read all libraries, and imports setuptools
     to get the name of one directory: that takes four times as long as the rest of this process. It takes the folders
     from the environment.
     """
@@ -217,7 +217,7 @@ def xtables_lock() -> Iterator[None]:
 def perform(job: dict[str, Any]) -> int:
     """Do one job: the answer goes to standard output, the reason of a failure to standard error."""
     try:
-        # The kernel gives a table as it is at one moment: who only reads counters waits for nobody.
+        # The kernel gives a table as it is at one moment: a process that only reads counters needs no lock.
         with nullcontext() if job["action"] == "count" else xtables_lock():
             worker = Worker(job["version"])
             actions = {

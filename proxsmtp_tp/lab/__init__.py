@@ -1,6 +1,6 @@
 """A whole gateway on one machine: sender, gateway and MX in network namespaces, with real mail.
 
-isolate   runs a command in network, mount and process namespaces: it changes nothing outside, and nothing outlives it
+isolate   runs a command in network, mount and process namespaces: it changes nothing outside, and leaves no process
 network   hosts, links, addresses and routes; processes and sockets in them
 gateway   the daemon and its rules on a host, run by the real commands; the state of a host, for comparison
 client    an SMTP client that sends exactly what it is given

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DAEMON_USER = "nobody"
 PRIVATE = "/run"
-"""Isolated, this is a file system of our own (lab.isolate): its files go with us, even after a kill -9."""
+"""Under lab.isolate this is a file system of our own: its files are gone when we end, even by a kill -9."""
 
 PICTURE = """
       sender                     gateway                      mx
@@ -55,7 +55,7 @@ the GTUBE test string, and discards mail that asks for it. Before that, the MX s
 
 
 class Interruption:
-    """SIGINT as KeyboardInterrupt, also where the first one was raised in a place that swallows exceptions.
+    """SIGINT as KeyboardInterrupt, also if the first one was raised in a place that ignores exceptions.
 
     A finaliser is such a place: the interpreter only prints the exception, which `_unraisable` suppresses. So is the
     end of a `with` that raises an error of its own: smtplib sends QUIT there, and fails on the earlier reply.
@@ -95,11 +95,11 @@ class Demo:
         self._certificate = demo_tls.make_certificate(directory)
 
     def run(self) -> None:
-        """All of it. Raises LabError or OSError where something is not as it must be."""
+        """Run the whole demo. Raises LabError or OSError where something is not as it must be."""
         self._screen.line(self._screen.paint("strong", "A transparent SMTP gateway in namespaces of this machine"))
         self._screen.line(PICTURE)
         self._set_up()
-        self._send_directly()  # what the kernel sets up at a first connection shall not count as ours
+        self._send_directly()  # what the kernel sets up at a first connection must not count as a change of ours
         before = host_state(self._lab.gateway)
         for number, setup in enumerate(SETUPS, 1):
             seen = self._screen.paint("strong", f"the MX sees the {setup.whose}'s address")
@@ -210,7 +210,7 @@ class Demo:
         return reply
 
     def _log_line(self, way: Way, instance: Instance, start: int) -> str:
-        """What the daemon's log says of this mail's two ends and its end, checked."""
+        """Check the line of this mail in the daemon's log: client, server and status."""
         expect(instance.wait_log("status=", start, SECONDS), "the daemon's log says nothing of this mail")
         fields = dict(re.findall(r"(\w+)=(.*?)(?=, \w+=|$)", instance.log[start:], re.MULTILINE))
         for name, wanted in (("client", way.client), ("server", way.server)):
@@ -248,7 +248,7 @@ class Demo:
             expect(arrived is not None and arrived.octets == MAILS[0].octets, f"without rules: {reply}")
 
     def _nothing_left(self, before: dict[str, list[str]]) -> None:
-        """The gateway is as it was: each question with its answer, and mail goes directly again."""
+        """Check that the gateway is as before, and that mail goes directly again."""
         page = self._screen
         page.title("The rules are removed and the daemon has ended: what is left on the gateway?")
         left = changes(before, host_state(self._lab.gateway))

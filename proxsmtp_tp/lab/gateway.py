@@ -103,7 +103,7 @@ class Instance:
         return True
 
     def stop(self) -> None:
-        """End the daemon in order. Raises LabError with its log if it does not end well."""
+        """End the daemon by TERM. Raises LabError with its log if its exit status is not 0."""
         if self._daemon is not None:
             status = self.host.stop(self._daemon)
             self._daemon = None
@@ -153,7 +153,7 @@ def host_state(host: Host) -> dict[str, list[str]]:
 def changes(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
     """What differs, one line each: "+ ..." for what is new, "- ..." for what is gone; empty if nothing does.
 
-    Settings that came with a kernel module, loaded when the first rule needed it, are no change of settings.
+    Settings of a kernel module that was loaded for the first rule do not count.
     """
     known = {line.partition(":")[0] for lines in before.values() for line in lines}
     return [

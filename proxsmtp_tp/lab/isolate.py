@@ -52,7 +52,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run_isolated(command: list[str], typed: list[str]) -> int:
-    """Run `command` isolated and return its exit status. `typed` is what the user typed, to be told with sudo.
+    """Run `command` isolated and return its exit status. `typed` is what the user typed: errors show it after sudo.
 
     This process itself moves into the new namespaces: call it last, from a process of one thread.
     """
@@ -142,7 +142,7 @@ def _first_process(
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with root's directories in PATH: an ordinary user's has not nft."""
+    """Our environment, with root's directories in PATH: the PATH of an ordinary user has no nft."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     path += [place for place in ROOT_PATH if place not in path]
     return {**os.environ, "PATH": os.pathsep.join(path)}

@@ -115,7 +115,7 @@ class Journal:
         self.events: list[Event] = []
 
     def update(self) -> None:
-        """Take in what is new."""
+        """Read new events."""
         with self._path.open("rb") as file:
             file.seek(self._read)
             text = file.read()
@@ -130,7 +130,7 @@ class Journal:
                 self.events.append(_KINDS[kind](**fields))
 
     def wait(self, what: Callable[[Journal], bool], seconds: float) -> bool:
-        """Read on until `what` holds; False if it does not within `seconds`."""
+        """Read until `what` is true; False if it is not within `seconds`."""
         end = time.monotonic() + seconds
         while True:
             self.update()
@@ -226,14 +226,14 @@ class _Server(SMTP):  # type: ignore[misc]  # untyped for mypy
         self._tell = tell
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Tell of the client before its greeting goes out."""
+        """Report the client before the greeting is sent."""
         if self.transport is None:  # not after STARTTLS
             peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
             self._tell(Connected(self.number, peer[0], peer[1], local[0]))
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell that it is over, however it ended."""
+        """Report that the connection has ended, for whatever reason."""
         super().connection_lost(error)
         self._tell(Closed(self.number))
 

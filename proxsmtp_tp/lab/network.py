@@ -1,6 +1,6 @@
 """Network namespaces joined by veth pairs: any number of hosts, with addresses, routes and processes.
 
-`Network` is the general tool; `gateway_network()` is the one that everything starts from:
+`Network` is the general tool; `gateway_network()` makes the network of the demo and of most tests:
 
     sender  eth0 ── lan  gateway  wan ── eth0  mx
     192.0.2.10      192.0.2.1   198.51.100.1   198.51.100.25
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 STOP_SECONDS = 15.0
 """A process has this long between TERM and KILL: a daemon may wait some seconds for clients to close."""
 FIRST_INDEX = 1000
-"""Link indices that the kernel, which counts from 1, does not choose for the other end. It notices a carrier
-at once where the indices of both ends differ, and once a second where they are the same by chance
-(net/core/link_watch.c, linkwatch_urgent_event)."""
+"""Link indices that the kernel does not choose for the other end: it counts from 1. It notices a carrier at once if the
+indices of both ends differ, and once a second if they are equal by chance (net/core/link_watch.c,
+linkwatch_urgent_event)."""
 
 SENDER_V4, SENDER_V6 = "192.0.2.10", "2001:db8:1::10"
 LAN_V4, LAN_V6 = "192.0.2.1", "2001:db8:1::1"

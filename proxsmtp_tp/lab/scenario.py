@@ -41,7 +41,7 @@ class Setup:
 
     @property
     def name(self) -> str:
-        """Fit for a file name."""
+        """A part of a file name."""
         return f"{self.mode}-{self.transparency}"
 
     def seen(self, way: Way) -> str:

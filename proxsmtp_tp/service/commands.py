@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Request = Mapping[str, Any]
 
 _LONGEST = 30 * 86400.0
-"""Seconds: a setting for a longer time belongs into the configuration."""
+"""Seconds: a setting for a longer time belongs in the configuration."""
 
 
 SESSIONS_MAX = 2000

@@ -49,7 +49,7 @@ class Command:
 
 
 class ControlSocket(UnixListener):
-    """The daemon's end. `path` None: there is no folder for the socket, so it is not made."""
+    """The daemon's side of the socket. `path` None: there is no folder for the socket, so it is not made."""
 
     def __init__(self, path: Path | None) -> None:
         super().__init__()

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JIFFY = 0.02
-"""Seconds by which the kernel may forget a heartbeat too early: it counts in jiffies of at most 10 ms (CONFIG_HZ)."""
+"""Seconds by which a heartbeat in the kernel may expire too early: it counts in jiffies of at most 10 ms
+(CONFIG_HZ)."""
 
 
 class LastBeat:

@@ -1,4 +1,4 @@
-"""The workers that run with one configuration: started, replaced when they end, drained, and killed if need be.
+"""The workers that run with one configuration: started, replaced when they end, drained, and killed if necessary.
 
 Guarantees: there are `settings.workers` of them as long as the generation runs. A worker that ends is logged with its
 exit status, its row in the shared table is cleared before another worker gets it, and it is replaced. If it lived for
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STABLE = 10.0
-"""Seconds after which the death of a worker has nothing to do with its start."""
+"""Seconds after which the end of a worker was not caused by its start."""
 BACKOFF_MIN = 0.1
 """Seconds: no more than ten forks a second, whatever happens."""
 BACKOFF_MAX = 30.0
@@ -259,7 +259,7 @@ class Generation:
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait before the next start, after so many early deaths in a row."""
+    """Seconds to wait before the next start, after this number of early ends in a row."""
     return min(BACKOFF_MAX, BACKOFF_MIN * 2 ** min(failures - 1, 20)) if failures else 0.0
 
 
@@ -277,7 +277,7 @@ def ending(status: int) -> str:
 def _fork(job: Job, pulse_in: int, pulse_out: int) -> int:
     """Fork a worker. Signals are blocked meanwhile, because the child still has the handlers of the master."""
     master = os.getpid()
-    gc.freeze()  # what is here now is shared: a collection in the worker must not touch, and so copy, its pages
+    gc.freeze()  # shared pages are copied when they are written: the worker's garbage collection must not touch them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         if (pid := os.fork()) == 0:

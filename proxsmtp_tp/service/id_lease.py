@@ -36,7 +36,7 @@ end of the daemon: a worker may still accept a client."""
 _RETRY = 60.0
 """Seconds after which a write that failed is tried again."""
 _END = 1 << 40
-"""Behind the last time of an id."""
+"""After the last time of an id."""
 
 
 class IdLease:
@@ -66,7 +66,7 @@ class IdLease:
             self._ids.limit(self._written - MARGIN)
 
     def close(self) -> None:
-        """The daemon ends: the next one begins behind its last id."""
+        """The daemon ends: the next one begins after its last id."""
         if not self._told and self._write(max(self._now(), self._ids.used) + MARGIN):
             self._ids.limit(self._written - MARGIN // 2)
 

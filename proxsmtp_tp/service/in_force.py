@@ -73,7 +73,7 @@ class InForce:
         self._problems = ()
 
     def reload_failed(self, problems: Sequence[str]) -> None:
-        """The configuration from before stays in force."""
+        """The old configuration stays in force."""
         self._reload = ReloadState.FAILED
         self._problems = tuple(problems)
 
@@ -134,7 +134,7 @@ def describe(report: Mapping[str, Any]) -> tuple[list[str], bool]:
         lines += ["the file is wrong now:", *(f"  {problem}" for problem in report["file_problems"])]
         wrong = True
     elif report["file_state"] == FileState.CHANGED.value:
-        lines.append("the file has changed since then: a reload takes it")
+        lines.append("the file has changed since then: a reload uses it")
         wrong = True
     if report["needs_restart"]:
         lines.append(f"changed, and used after a restart only: {', '.join(report['needs_restart'])}")

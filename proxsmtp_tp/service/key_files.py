@@ -1,9 +1,9 @@
 """Files of certificates and keys (PEM): who may read a key, our two CAs, and own certificates.
 
-A key of a CA may be read by its owner only. Started as root, the daemon makes its CAs as root, before it becomes its
-user: no worker and no filter can read their keys. A unit that runs as one user from its start gets the keys, opened by
-root, from systemd (`service.lending`). The key of an own certificate is in every worker; its file may also
-be read by the group of the daemon's user, so that a reload can read it again.
+A key of a CA may be read by its owner only. A daemon that is started as root makes its CAs as root, before it becomes
+its user: no worker and no filter can read their keys. A unit that runs as one user from its start gets the keys, opened
+by root, from systemd (`service.lending`). The key of an own certificate is in every worker; its file may also be read
+by the group of the daemon's user, so that a reload can read it again.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _folder_of(files: CaFiles, owners: Collection[int]) -> Iterator[int | None]:
 
 
 def _open(path: Path, folder: int | None) -> int:
-    """`folder`: a descriptor of the one in which it must be, and be no link."""
+    """`folder`: a descriptor of the folder in which the file must be; the file must not be a link."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     if folder is None:
         return os.open(path, flags)

@@ -1,7 +1,7 @@
 """Events of locks (EventLog): a client is locked, a lock has ended. The master writes them, as it makes the locks.
 
-The log is opened with the first event, when the daemon has become its user. Locks of the daemon before have no event
-when they are read, and those that ended while it was down have none either.
+The log is opened with the first event, when the daemon has become its user. When locks of the previous daemon are read,
+there is no event; for locks that ended while no daemon ran there is none either.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LockEvents:
         self._write(events.lock(self._instance, name_of(lock.network), lock.reason, **more))
 
     def active(self, locks: Iterable[Lock], why: str) -> None:
-        """These are in force now. What has ended those that are not: time, administrator, configuration."""
+        """`locks` are in force now. Locks that were in force before have ended: by time, or for the reason `why`."""
         now = {lock.client: lock for lock in locks}
         for client, lock in self._active.items():
             if client not in now:

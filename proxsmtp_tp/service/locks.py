@@ -245,7 +245,7 @@ class Locks:
         self._set_number("configuration")
 
     def _set_number(self, why: str = "time") -> None:
-        """How many locks there are. `why`: what has ended those that were there and are not any more."""
+        """How many locks there are. `why`: the reason why locks have ended that are missing now."""
         active = self._book.active(time.time())
         self._events.active(active, why)
         self.table.locks = len(active)

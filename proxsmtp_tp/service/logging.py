@@ -92,7 +92,7 @@ class StreamHandler(logging.StreamHandler["TextIO"]):
 
 
 class PostfixLine(OneLine):
-    """A line behind the tag `NAME/smtpd[PID]` (LogFormat postfix)."""
+    """A line after the tag `NAME/smtpd[PID]` (LogFormat postfix)."""
 
 
 def tag(name: str, form: logging.Formatter | None, record: logging.LogRecord) -> str:
@@ -133,7 +133,7 @@ def _level_name(level: int) -> str:
 
 
 def set_up(handler: logging.Handler, level: int) -> None:
-    """Send all log lines there, from `level` (of -d) on; every handler before it is closed."""
+    """Send all log lines up to `level` (of -d) to this handler, and close all earlier handlers."""
     handler.setFormatter(OneLine("%(message)s"))
     root = logging.getLogger()
     for old in list(root.handlers):

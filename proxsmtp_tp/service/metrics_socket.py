@@ -22,7 +22,7 @@ _WAITING = 16  # connections in the queue
 
 
 class MetricsSocket(UnixListener):
-    """The daemon's end. `path` None: there is no folder for the socket, so it is not made."""
+    """The daemon's side of the socket. `path` None: there is no folder for the socket, so it is not made."""
 
     def __init__(self, path: Path | None) -> None:
         super().__init__()

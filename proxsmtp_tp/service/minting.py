@@ -102,7 +102,7 @@ class Minting:
         return True
 
     def close_in_worker(self) -> None:
-        """In a process that was just forked: it may ask, and has no key."""
+        """In a process that was just forked: it may send requests, and has no key."""
         self._process_end.close()
         self._close_keys()
 
@@ -164,7 +164,7 @@ def serve(questions: socket.socket, cas: dict[bool, Authority]) -> None:
 
 
 def _reply(descriptor: int, octets: bytes) -> None:
-    """Send it; whoever has asked may be gone, or may have sent something that is no socket."""
+    """Send it; the worker that asked may have ended, or may have sent something that is no socket."""
     try:
         asker = socket.socket(fileno=descriptor)
     except OSError:

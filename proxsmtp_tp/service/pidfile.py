@@ -22,7 +22,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 TOLD_TO_STOP = 3.0
-"""Seconds from the signal to the read lock, for which `kill` does not wait: the daemon may be reloading."""
+"""Seconds that a daemon may take from the signal to the read lock, because it may be reloading. `kill` does not
+wait."""
 _POLL = 0.05
 _MODE = 0o644
 

@@ -138,7 +138,7 @@ def _verify(uids: tuple[int, ...], gids: tuple[int, ...], net_raw: bool) -> None
     except OSError:
         pass  # as it should be: EPERM, or EINVAL in a user namespace without root
     else:
-        raise PrivilegeError("unable to completely drop privileges: root can be had again")
+        raise PrivilegeError("unable to completely drop privileges: root can be regained")
     kept = 1 << CAP_NET_RAW if net_raw else 0
     wanted = {"CapInh": 0, "CapPrm": kept, "CapEff": kept, "CapAmb": 0}
     if (found := _capabilities()) != wanted:
@@ -148,7 +148,7 @@ def _verify(uids: tuple[int, ...], gids: tuple[int, ...], net_raw: bool) -> None
 
 
 def _capabilities() -> dict[str, int]:
-    """The sets of proc(5), /proc/PID/status, but for the bounding set."""
+    """The sets of proc(5), /proc/PID/status, except the bounding set."""
     try:
         lines = _STATUS.read_bytes().splitlines()
     except OSError as error:

@@ -1,7 +1,8 @@
 """The directory for what an instance keeps over restarts, and how a file in it is replaced.
 
-systemd makes it (systemd.exec(5), StateDirectory). A daemon that is started otherwise uses /var/lib/proxsmtp-tp/NAME as
-root, and ~/.local/state/proxsmtp-tp/NAME as a user. As root, `prepare` gives it to the user that the daemon becomes.
+systemd makes it (systemd.exec(5), StateDirectory). A daemon that is started in another way uses
+/var/lib/proxsmtp-tp/NAME as root, and ~/.local/state/proxsmtp-tp/NAME as a user. As root, `prepare` gives it to the
+user that the daemon becomes.
 """
 
 from __future__ import annotations

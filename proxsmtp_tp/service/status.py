@@ -35,7 +35,7 @@ _ANSWER_MAX = 1 << 18
 
 
 class StatusSocket(UnixListener):
-    """The daemon's end. If no folder can be written, there is no status; mail does not depend on it."""
+    """The daemon's side of the socket. If no folder can be written, there is no status; mail does not depend on it."""
 
     def __init__(self, instance: str, user: pwd.struct_passwd | None = None) -> None:
         """As root, if the daemon becomes `user`: make a folder that belongs to this user."""

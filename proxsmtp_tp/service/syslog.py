@@ -109,7 +109,7 @@ class SyslogHandler(logging.Handler):
         super().close()
 
     def close_socket(self) -> None:
-        """The next line opens it anew, and the first one is sent from its beginning."""
+        """The next line opens a new socket, and the first stored line is sent from its beginning."""
         self._sent = 0
         if self._socket is not None:
             self._socket.close()

@@ -180,7 +180,7 @@ def ends(settings: Settings, kept: Path) -> Iterator[tuple[Path, float, bool]]:
 
 
 def _end(name: str, kept: Path, is_ca: bool) -> Iterator[tuple[Path, float, bool]]:
-    path = kept / name  # absolute: `kept` has no part in it
+    path = kept / name  # absolute paths: `kept` is not used
     try:
         found = certificates_of(read_certificates(path), name)
     except Exception:  # noqa: BLE001  (the start and the reload say what is wrong with it)
@@ -207,7 +207,7 @@ def _renewal(ca: Path, kept: Path) -> str:
 
 
 def problems(settings: Settings, groups: Collection[int], owners: Collection[int] = ()) -> Iterator[str]:
-    """What would end the start of the daemon, as far as this user may read the files. `owners`: see `open_ca`."""
+    """What would make the start of the daemon fail, as far as this user may read the files. `owners`: see `open_ca`."""
     try:
         load_libraries(settings)
     except (MissingLibraryError, PathCheckError) as error:

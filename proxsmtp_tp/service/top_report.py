@@ -127,7 +127,7 @@ def _client(text: str) -> str:
 def _client_of_ip(ip: str) -> str:
     try:
         return client_of_address(ip) or ip or "unix"
-    except ValueError:  # a row that was read while it was changed has its checksum: this is another version's text
+    except ValueError:  # the checksum is right, so another version wrote this text
         return ip
 
 

@@ -28,7 +28,7 @@ class UnixListener:
         self._path: Path | None = None
 
     def replace(self, path: Path, mode: int, waiting: int) -> None:
-        """As `listen`, and first remove the socket that a daemon of our name left when it was killed."""
+        """As `listen`, and first remove the socket of a killed daemon with our name."""
         path.unlink(missing_ok=True)
         self.listen(path, mode, waiting)
 

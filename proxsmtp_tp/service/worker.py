@@ -226,8 +226,8 @@ class _Ending:
     def _drain(self, reason: Reason) -> None:
         self._job.admission.end_accepting(self._job.row)
         self._proxy.drain(reason)
-        # Others accept from now on: to ss(8) and doctor this process must not look as if it did. And if nobody does, a
-        # socket that stays open here would keep clients waiting, and the next daemon from its address.
+        # Others accept from now on: to ss(8) and doctor this process must not look as if it did. If no process accepts,
+        # a socket that stays open here would keep clients waiting, and its address from the next daemon.
         for listener in self._job.listeners:
             listener.close()
 

@@ -75,7 +75,7 @@ class Counters:
         self._words[worker * len(Counter) + counter] += 1
 
     def event_lost_in_master(self) -> None:
-        """Nobody gets an event of the master: count it in the row for dead workers, which only the master writes."""
+        """An event of the master is lost: count it in the row for dead workers, which only the master writes."""
         self.count(self._dead, Counter.EVENTS_LOST)
 
     def keep(self, worker: int) -> None:

@@ -1,7 +1,7 @@
 """Events: what happened, as values for JSON. docs/event.schema.json describes them.
 
 Names follow ECS and OpenTelemetry where these agree (client.address, server.address). An event has less than 4096
-octets as JSON: long values are cut, and of many recipients only the number is told.
+octets as JSON: long values are cut, and if there are many recipients, only their number is given.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 ABANDONED = "ABANDONED"
 """`status` of a transaction that ended before DATA, by RSET, another EHLO or the end of the session."""
 REFUSED = "REFUSED"
-"""`status` of a message that was refused before it was judged whole, and of a transaction whose sender or whose every
-recipient was refused."""
+"""`status` of a message that was refused before the filter had judged all of it, and of a transaction whose sender or
+all of whose recipients were refused."""
 
 
 REJECTED = "REJECTED"
@@ -96,8 +96,8 @@ class Refusal:
 
 @dataclass(slots=True)
 class LimitRefusal:
-    """A client over a limit, or locked, was refused: each time, while the event and the line in words come once in a
-    session. `command` is CONNECT, MAIL or RCPT; `recipient` is None, unless it was RCPT.
+    """A client was refused, because it is over a limit or locked. There is one for each refusal; the event and the line
+    in words come once in a session. `command` is CONNECT, MAIL or RCPT; `recipient` is None, unless it was RCPT.
     """
 
     command: str

@@ -1,7 +1,7 @@
 """The forms of log lines about sessions (LogFormat): proxsmtpd, postfix, json.
 
-Each form makes lines of the facts. `daemon` of a line is the name behind the slash in the tag of the postfix form, as
-Postfix's own daemons have it; `service.logging` writes the tag. `fields` are the values of a line in the json form.
+Each form makes lines of the facts. `daemon` of a line is the name after the slash in the tag of the postfix form, as in
+the tags of Postfix's daemons; `service.logging` writes the tag. `fields` are the values of a line in the json form.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Form(Protocol):
 
 
 class ProxsmtpdForm:
-    """`000001: client=.., from=.., to=.., status=.., .., id=..`: 1.10's line, and more behind it."""
+    """`000001: client=.., from=.., to=.., status=.., .., id=..`: 1.10's line, and more fields after it."""
 
     def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses

@@ -1,4 +1,4 @@
-"""The last line of the log that was an error, of whichever process of the daemon, for `status`.
+"""The last line of the log that was an error, of any process of the daemon, for `status`.
 
 One place in memory that all processes share, made by the master before the first fork. A process that logs an error
 writes it there without a lock; a checksum shows whether two of them wrote at the same time.

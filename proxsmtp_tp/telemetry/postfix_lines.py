@@ -1,6 +1,6 @@
 """Log lines of sessions in Postfix's form (LogFormat postfix), as pflogsumm 1.1.5 and other programs read them.
 
-A message has the lines that a Postfix would write that relayed it: `smtpd` receives it, `qmgr` tells sender and size,
+A message has the lines that a relaying Postfix would write: `smtpd` receives it, `qmgr` tells sender and size,
 `smtp` delivers it to each recipient, or `cleanup` rejects it for the filter. The queue id is the trace id of the
 session; from its second message on, x and the number follow. Values that a peer, server or filter chose cannot look
 like a field: `<`, `>` and `;` in them become `?`.

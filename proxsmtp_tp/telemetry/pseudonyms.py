@@ -4,8 +4,8 @@ A pseudonym is the first 64 bits of HMAC-SHA256 (RFC 2104) over the address in l
 The domain is kept. Without the key nobody can find out the address by trying addresses; unkeyed hashes can be guessed.
 
 The key file has a line `YYYY-MM-DD HEX` for each day (UTC), 32 random octets each, and mode 0600. The first process
-that needs the key of a new day writes it, under a lock; all workers read the same. Keys older than KEPT_DAYS are
-removed with that: then nobody can tell any more who a pseudonym was.
+that needs the key of a new day writes it, under a lock; all workers read the same. At the same time keys older than
+KEPT_DAYS are removed: after that nobody can find the address of a pseudonym.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEPT_DAYS = 8
-"""Today, and a week in which a complaint about a mail comes."""
+"""Today, and one week: complaints about a mail come within a week."""
 KEY_SIZE = 32
 """Octets: as long as the output of SHA-256 (RFC 2104 section 3)."""
 

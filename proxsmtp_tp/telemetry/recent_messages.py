@@ -2,8 +2,8 @@
 
 For `top`, which shows messages a second by client and by server: sessions that run now say nothing about those that
 have ended. One mapping, made by the master before the first fork and kept over reloads. Each worker writes only its own
-ring, without a lock, and never waits for a reader: what a reader comes too late for is lost, and counted. A number of
-messages that only grows belongs to each ring, also when another worker writes it after a crash.
+ring, without a lock, and never waits for a reader: a message that is overwritten before it is read is lost, and
+counted. Each ring has a number of messages that only increases, also when another worker writes the ring after a crash.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RecentMessages:
         return WorkerMessages(self._numbers, self._ring(worker), worker)
 
     def numbers(self) -> list[int]:
-        """How many messages were written to each ring, without the rings behind the last one that was used."""
+        """How many messages were written to each ring, without the rings after the last one that was used."""
         numbers = self._numbers.tolist()
         while numbers and not numbers[-1]:
             numbers.pop()

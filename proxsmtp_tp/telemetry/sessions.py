@@ -38,10 +38,10 @@ _NO_TLS = "\0\0"
 _ATTEMPTS = 5  # a text is changed in a microsecond, and not again in the same second
 
 ADDRESS_MAX = 110
-"""Octets that are shown of sender, recipient and HELO name: two thirds of an 80-column line and more are seldom."""
+"""Octets that are shown of sender, recipient and HELO name: two thirds of an 80-column line; longer ones are rare."""
 
 ROWS_MAX = 3 * (1 << 18)
-"""Half as many sessions again as MaxConnections allows (half of fs.nr_open): each worker has a chunk that it has not
+"""1.5 times as many sessions as MaxConnections allows (half of fs.nr_open): each worker has a chunk that it has not
 filled. Only pages that were used take memory."""
 
 
@@ -81,7 +81,8 @@ _CONNECTING = int(SessionPhase.CONNECTING)
 
 
 class Shown(NamedTuple):
-    """What is shown of a session, without its phase. Addresses are printable or not: whoever prints them must see."""
+    """What is shown of a session, without its phase. Addresses may contain characters that are not printable: the code
+    that prints them must escape these."""
 
     id: str
     client: str
@@ -278,7 +279,7 @@ class SessionRow:
 
 
 def key_of(identifier: str) -> int:
-    """A number, never 0, that a session later in the same row has not."""
+    """A number, never 0, that no later session in the same row has."""
     return zlib.crc32(identifier.encode()) | 1 << 32
 
 

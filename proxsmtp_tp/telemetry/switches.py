@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _WORD = 8
 _WORDS = 64  # more than are used: the memory page exists in any case
-_TRACED = struct.Struct("=II")  # CRC-32 and length of the text behind it
+_TRACED = struct.Struct("=II")  # CRC-32 and length of the text after it
 _TRACED_SIZE = 4096
 
 _DOCTOR = 16

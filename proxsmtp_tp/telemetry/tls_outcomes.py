@@ -41,6 +41,6 @@ OUTCOMES: Final = tuple(
     for reason in reasons.split()
     for level in levels
 )
-"""Side, action, level and reason of each. `unused`: the client closed after the handshake without a command, as one
-does that looks at our certificate only then. `learned`: it has rejected our certificate, and passes the next time
-(TlsRejected). `broken`: TLS failed after the handshake."""
+"""Side, action, level and reason of each. `unused`: the client closed after the handshake without a command, as a
+client does that verifies our certificate only then. `learned`: it has rejected our certificate, and passes the next
+time (TlsRejected). `broken`: TLS failed after the handshake."""

@@ -7,10 +7,10 @@
     16 bits   a number that is random in each new millisecond, and counts on in the same one
 
 Time and number of a row are one increasing value in shared memory that the master makes before the first fork: the next
-worker in a row, after a crash or a reload, continues behind the last id of the worker before it. A clock that goes back
-does not repeat an id either: the number counts on, and its carry advances the time, until the clock has come up again.
-The same holds over restarts of the daemon: the master keeps on disk the time up to which ids may have been given
-(`service.id_lease`), the workers give none behind it, and the next daemon begins there. Without that file, and between
+worker in a row, after a crash or a reload, continues after the last id of the worker before it. A clock that goes back
+does not repeat an id either: the number counts on, and its carry advances the time, until the clock has reached that
+time. The same holds over restarts of the daemon: the master keeps on disk the time up to which ids may have been given
+(`service.id_lease`), the workers give no later ids, and the next daemon begins there. Without that file, and between
 instances and hosts, ids differ by the random number where millisecond and row are the same by chance. Ids sort by time.
 """
 

@@ -97,7 +97,7 @@ class ClientHelloReader:
         return bytes(self._octets[start:end])
 
     def _body(self) -> bytes | None:
-        """What the handshake message has behind its header, if it is complete."""
+        """What the handshake message has after its header, if it is complete."""
         message = self._message
         if message[0] != _CLIENT_HELLO:
             raise NotTlsError("the first handshake message is no ClientHello")

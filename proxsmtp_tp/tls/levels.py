@@ -27,7 +27,7 @@ _DEFAULT: Final = UpstreamRule(TlsLevel.MAY)
 
 
 class TlsaState(Enum):
-    """What DNS has for the server, of which only answers that DNSSEC secures count (RFC 7672 section 2.1)."""
+    """What DNS has for the server. Only answers that DNSSEC secures count (RFC 7672 section 2.1)."""
 
     NONE = "none"
     """There is no TLSA record; or nobody asked, because the level is not dane or there is no name."""

@@ -18,7 +18,7 @@ _APPLICATION_DATA: Final = 23
 _TYPES: Final = frozenset({_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION_DATA})
 """Not heartbeat (24): RFC 6520 is not used in mail, and OpenSSL has removed it."""
 _MINORS: Final = frozenset(range(5))
-"""SSL 3.0 to TLS 1.3. Which one a record has must be ignored (RFC 8446 section 5.1); others nobody writes."""
+"""SSL 3.0 to TLS 1.3. Which one a record has must be ignored (RFC 8446 section 5.1); no peer writes others."""
 _FRAGMENT_MAX: Final = (1 << 14) + 2048  # RFC 5246 section 6.2.3; TLS 1.3 has 1 << 14 and 256
 _FIRST_TYPES: Final = {Side.CLIENT: frozenset({_HANDSHAKE}), Side.SERVER: frozenset({_HANDSHAKE, _ALERT})}
 _FIRST_MESSAGE: Final = {Side.CLIENT: 1, Side.SERVER: 2}

@@ -143,7 +143,7 @@ def test_refusals_say_what_to_do(proxsmtp_tp: Commands) -> None:
     config.write_text("TransparentProxy: client\n")
     status, _, said = proxsmtp_tp("install-rules")
     assert status == 1
-    assert "where do clients come in?" in said
+    assert "no interface of clients is named" in said
     assert "lan0 (192.0.2.1/24, 2001:db8:1::1/64" in said
     status, _, said = proxsmtp_tp("install-rules", "--interface", "lan0", "--local")
     assert status == 2

@@ -574,7 +574,7 @@ def test_the_probe(method: str, mode: str, transparency: str) -> None:
         assert all(finding.ok for finding in found), found
         source = {"client": ("198.18.254.5", "2001:2:0:fe02::1"), "full": ("198.18.254.10", "2001:2:0:fe03::2")}
         for address in source[transparency]:
-            assert [f for f in found if f.text == f"the daemon calls the server from {address}"]
+            assert [f for f in found if f.text == f"the daemon connects to the server from {address}"]
         assert len([f for f in found if "the mail arrived, unchanged" in f.text]) == 4
         assert [f.step for f in found if "gets to the daemon" in f.text] == [f"rule path, lan0, IPv{v}" for v in (4, 6)]
         for step in ("greeting", "EHLO", "MAIL", "RCPT", "DATA"):

@@ -1,7 +1,7 @@
 """The directives of the configuration file: each one is described here and nowhere else.
 
 table      DIRECTIVES: all of them, in the order of documentation; and by name
-directive  what is said of one directive
+directive  the description of one directive
 filters    FilterCommand, the filter chain (Filter), quarantine, Header, KeepAlives
 clients    Listen, MaxConnections, Clients; the limits of a client (Client...) and its locks (Lock...)
 sessions   OutAddress, TransparentProxy, time and size limits, User, XCLIENT and XFORWARD

@@ -65,8 +65,8 @@ CLIENTS: tuple[Directive, ...] = (
         values.RATE,
         "How many connections one client may open per time, in all workers together. Further ones get 421. 60/1m burst"
         " 30: 30 at once, and 60 in each minute in the long run; without burst, the first number is the burst, too."
-        " What is refused is not counted, and the reply tells when to try again. With shadow nothing is refused: what"
-        " would be is logged and counted. Programs of this host have no limits.",
+        " What is refused is not counted, and the reply tells when to try again. With shadow nothing is refused:"
+        " connections that would be are logged and counted. Programs of this host have no limits.",
         since="2.1",
         default_text="off",
     ),
@@ -74,7 +74,7 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientServers",
         "client_servers",
         values.RATE,
-        "How many different servers one client may connect to per time, as ClientConnectionRate. A server counts if"
+        "How many different servers one client may connect to per time (see ClientConnectionRate). A server counts if"
         " the client has not connected to it in this period or the one before. Up to a tenth more may pass, because"
         " the number is an estimate. Infected hosts deliver to many servers; a mail client uses one or two. Only with"
         " TransparentProxy.",
@@ -85,7 +85,7 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientMessages",
         "client_messages",
         values.RATE,
-        "How many messages one client may send per time, as ClientConnectionRate. Further MAIL commands get 450.",
+        "How many messages one client may send per time (see ClientConnectionRate). Further MAIL commands get 450.",
         since="2.1",
         default_text="off",
     ),
@@ -93,7 +93,7 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientRecipients",
         "client_recipients",
         values.RATE,
-        "How many recipients one client may address per time, as ClientConnectionRate. Further RCPT commands get 450;"
+        "How many recipients one client may address per time (see ClientConnectionRate). Further RCPT commands get 450;"
         " the message goes to the recipients that were accepted.",
         since="2.1",
         default_text="off",
@@ -102,7 +102,7 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientRejects",
         "client_rejects",
         values.RATE,
-        "How many recipients of one client servers may refuse per time (5xx to RCPT), as ClientConnectionRate. The"
+        "How many recipients of one client servers may refuse per time (5xx to RCPT; see ClientConnectionRate). The"
         " server's reply is passed on; further MAIL and RCPT commands get 450. This limit finds clients that guess"
         " addresses, and spares busy ones.",
         since="2.1",
@@ -112,7 +112,7 @@ CLIENTS: tuple[Directive, ...] = (
         "ClientSpam",
         "client_spam",
         values.RATE,
-        "How many messages of one client the filter may refuse per time (5xx), as ClientConnectionRate. Further MAIL"
+        "How many messages of one client the filter may refuse per time (5xx; see ClientConnectionRate). Further MAIL"
         " commands get 450.",
         since="2.1",
         default_text="off",

@@ -25,7 +25,7 @@ DAEMON: tuple[Directive, ...] = (
         "LogFormat",
         "log_format",
         values.choice(LogFormat),
-        "The form of log lines. proxsmtpd: that of 1.10, with more fields behind. postfix: as Postfix writes them, for"
+        "The form of log lines. proxsmtpd: that of 1.10, followed by more fields. postfix: as Postfix writes them, for"
         " pflogsumm and other programs. json: one JSON object a line. See docs/logging.md.",
         since="2.1",
     ),

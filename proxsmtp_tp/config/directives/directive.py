@@ -1,4 +1,4 @@
-"""What is said of one directive."""
+"""The description of one directive."""
 
 from __future__ import annotations
 

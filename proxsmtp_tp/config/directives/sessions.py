@@ -147,7 +147,7 @@ SESSIONS: tuple[Directive, ...] = (
         "x_client",
         values.SWITCH,
         "Send XCLIENT with the client's address, and with the name that the client gave in EHLO, as far as the server"
-        " offers these attributes. After HELO, whose reply offers nothing, the address is sent all the same. Until the"
+        " offers these attributes. After HELO, whose reply offers nothing, the address is sent anyway. Until the"
         " server has accepted XCLIENT, a client may send only EHLO, HELO, NOOP, RSET and QUIT.",
     ),
     Directive(

@@ -14,7 +14,7 @@ TLS: tuple[Directive, ...] = (
         "What is done when a client asks for TLS. terminate: the daemon has TLS with the client and with the server,"
         " and messages are judged. pass: the client has TLS with the server itself; the daemon relays what it cannot"
         " read, and nothing is judged. strip: STARTTLS is removed, as proxsmtpd 1.10 does, and mail crosses the"
-        " network in clear; on the submission ports 465 and 587 only with the word submission behind it. refuse: the"
+        " network in clear; on the submission ports 465 and 587 only with the word submission after it. refuse: the"
         " client gets no TLS, and an error in its place. Conditions client=, server= (networks), port= (of the server)"
         " and name= (the server name in the client's hello: mx.example, *.example, or none) have values that are"
         " separated by commas. The first line that fits counts; the last one must have no condition. docs/tls.md"
@@ -26,12 +26,12 @@ TLS: tuple[Directive, ...] = (
         "UpstreamTls",
         "upstream_tls",
         values.UPSTREAM_TLS,
-        "What the daemon's connection to the server must have; clients get 451 where it has not. may: nothing;"
-        " encrypt: TLS with any certificate; dane: what the server's TLSA records say (without records as may);"
-        " verify: a certificate of a trusted CA for the name in the client's hello, or in match=; secure: the same,"
-        " for a name in match= only. A client with TLS makes it at least encrypt. The mail of a client in clear is"
-        " encrypted, too, with encrypt, verify and secure; dane is may for it. Conditions server= and port= as in Tls;"
-        " sni= is the name to ask for if the client gave none. The first line that fits counts. Needs a Tls line.",
+        "What the daemon's connection to the server must have; otherwise clients get 451. may: nothing; encrypt: TLS"
+        " with any certificate; dane: what the server's TLSA records say (may, if there are none); verify: a"
+        " certificate of a trusted CA for the name in the client's hello, or in match=; secure: the same, for a name"
+        " in match= only. A client with TLS makes it at least encrypt. The mail of a client in clear is encrypted,"
+        " too, with encrypt, verify and secure; for such a client dane means may. Conditions server= and port= as in"
+        " Tls; sni= is the name to ask for if the client gave none. The first line that fits counts. Needs a Tls line.",
         since="2.1",
         default_text="may, and encrypt for clients with TLS",
     ),
@@ -67,7 +67,7 @@ TLS: tuple[Directive, ...] = (
         "tls_untrusted_ca",
         values.KEY_PAIR,
         "The same for servers whose certificate was not verified. No client may trust this CA: a client that verifies"
-        " certificates then fails, as it would without this gateway, and one that does not has TLS all the same.",
+        " certificates then fails, as it would without this gateway, and one that does not verify still has TLS.",
         since="2.1",
         default_text="made at the first start, in the state directory",
     ),
@@ -77,8 +77,8 @@ TLS: tuple[Directive, ...] = (
         values.choice(TlsDane),
         "What the action terminate does where the server name in the client's hello has TLSA records that DNSSEC"
         " secures, and is the name of this server: a client that compares them accepts no certificate but the server's"
-        " own, or a TlsCertificate that the records name; with such a TlsCertificate it is terminated in any case."
-        " pass: the connection passes unjudged. refuse: it is refused. terminate: such a client cannot send.",
+        " own, or a TlsCertificate that the records name; with such a TlsCertificate the connection is terminated in"
+        " any case. pass: the connection passes unjudged. refuse: it is refused. terminate: such a client cannot send.",
         since="2.1",
     ),
     Directive(
@@ -86,9 +86,9 @@ TLS: tuple[Directive, ...] = (
         "tls_rejected",
         values.choice(TlsRejected),
         "What the action terminate does with a client that rejects the certificate which it gets: by an alert, or by"
-        " leaving right after the handshake. fail: it cannot send. pass: for TlsRejectedTimeOut its connections to this"
-        " server, with this server name in its hello, pass unjudged, beginning with the next one. Whoever rejects on"
-        " purpose is not judged then.",
+        " leaving right after the handshake. fail: it cannot send. pass: for TlsRejectedTimeOut its connections to"
+        " this server, with this server name in its hello, pass unjudged, beginning with the next one. A client that"
+        " rejects on purpose is then not judged.",
         since="2.1",
     ),
     Directive(
@@ -112,14 +112,15 @@ TLS: tuple[Directive, ...] = (
         "tls_handshakes",
         values.integer(0, 100_000),
         "How many TLS handshakes run at once in one worker; 0 means no limit. Above it STARTTLS gets 421, and a client"
-        " on a port of TlsWrapped an alert: both connections end, so that nobody goes on in clear.",
+        " on a port of TlsWrapped gets an alert. The connection ends, so that no client goes on in clear.",
         since="2.1",
     ),
     Directive(
         "TlsClientHandshakes",
         "tls_client_handshakes",
         values.integer(0, 100_000),
-        "How many of them one client may have (an IPv4 address, or an IPv6 /64); 0 means no limit.",
+        "How many TLS handshakes of one client (an IPv4 address, or an IPv6 /64) run at once in one worker; 0 means no"
+        " limit.",
         since="2.1",
     ),
     Directive(

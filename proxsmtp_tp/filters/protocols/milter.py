@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.envelope import Envelope
 
 EDITS_LIMIT = 1_000
-"""Edits of one filter to one message: more is a filter that goes round in a circle (`editing` has the same limit)."""
+"""Edits of one filter to one message: more comes only from a filter in an endless loop (`editing` has the same
+limit)."""
 EDITS_OCTETS = 1 << 20
 """Octets of all these edits without a new body: four times the header fields that `editing` takes from one filter."""
 OUTPUT = 64 * 1024

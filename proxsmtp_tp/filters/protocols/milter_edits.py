@@ -21,7 +21,7 @@ _INDEX = struct.Struct(">I")
 def parse_edit(packet: Packet, *, leading_space: bool) -> edits.Edit | None:
     """The edit in a packet; None if the packet is no edit, or REPLBODY. Raises ProtocolError.
 
-    `leading_space`: LEADING_SPACE was chosen, so a value is all that stands behind the colon.
+    `leading_space`: LEADING_SPACE was chosen, so a value is all that follows the colon.
     """
     parse = _PARSERS.get(packet.code)
     if parse is None:

@@ -33,7 +33,7 @@ DEFAULT: Final[dict[Stage, tuple[bytes, ...]]] = {
     Stage.MAIL: _MAIL,
     Stage.RCPT: _RCPT,
     Stage.DATA: _TEXT,
-    Stage.END_OF_HEADER: _TEXT,  # the same as END: libmilter before 8.17.2 mixes the two up
+    Stage.END_OF_HEADER: _TEXT,  # the same as END: libmilter before 8.17.2 confuses the two
     Stage.END: _TEXT,
 }
 """What is sent if a filter names no list: sendmail's default, and what spamass-milter and amavisd-milter read."""
@@ -57,7 +57,7 @@ def macros_packet(
     values: Mapping[bytes, bytes],
     made: dict[tuple[bytes, ...], bytes] | None = None,
 ) -> bytes:
-    """The packet with the macros of a stage; b"" if none has a value. It is sent also for an event that is not.
+    """The packet with the macros of a stage; b"" if none has a value. It is sent also if the event itself is not sent.
 
     `made`: payloads by names, which this function keeps for the same values.
     """
@@ -79,7 +79,7 @@ def _payload(names: tuple[bytes, ...], values: Mapping[bytes, bytes]) -> bytes:
 
 
 def _cut(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Without what a packet cannot take behind the code of the stage."""
+    """The macros that fit into a packet after the code of the stage."""
     payload = b""
     for name, value in pairs:
         pair = strings(name, value)

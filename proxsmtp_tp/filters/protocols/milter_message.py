@@ -83,7 +83,7 @@ class MilterMessage:
     """What is shown of a message, except its body.
 
     `client` is an IP literal, empty for a unix socket; `name` is its host name or `[address]`. `fields`: name, and what
-    stands behind the colon without the last line end, of each header field. `macros`: values by name, such as `i` and
+    follows the colon without the last line end, of each header field. `macros`: values by name, such as `i` and
     `{client_addr}`.
     """
 

@@ -16,7 +16,7 @@
 In values, `%` and two hexadecimal digits stand for an octet: we write so each control character, each octet above 126,
 and `%` itself; it must write so line ends. `%` before anything else is itself.
 
-    addheader=NAME VALUE                    behind the last field
+    addheader=NAME VALUE                    after the last field
     insheader=INDEX NAME VALUE              at a position, 0 is the top
     chgheader=INDEX NAME VALUE              the field of that name and number, 1 is the first
     delheader=INDEX NAME
@@ -98,7 +98,7 @@ def request_head(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 class HeadReader:
-    """Reads one head of a worker. `lines` when it is complete; `rest`: the octets behind it."""
+    """Reads one head of a worker. `lines` when it is complete; `rest`: the octets after it."""
 
     __slots__ = ("_buffer", "_lines_seen", "_looked_at", "lines", "rest")
 

@@ -15,10 +15,10 @@ daemon_view  temp directory, as the daemon sees it
 filter_view  filters, as the daemon sees them
 daemon_access  the program that looks in the daemon's namespaces, as its user
 load         the daemon's status: connections, filters, workers, configuration, log
-own_connections  connections of doctor to the daemon, which is told of them before
+own_connections  connections of doctor to the daemon, announced to it before
 servers      the servers that the daemon connects to; who can connect to a daemon without rules
 probe        real mails from a temporary client through rules and daemon to a temporary server
-probe_tls    its mails by TLS: which are sent, and what is said of them
+probe_tls    its mails by TLS: which are sent, and the findings about them
 prober       the process that makes client and server, and sends the mails
 mail_peers   the client and the server
 verdicts     how a filter refused or discarded a mail of the probe

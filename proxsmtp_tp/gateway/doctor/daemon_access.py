@@ -116,7 +116,7 @@ class _Heads:
 
 
 def _words(command: str) -> list[str] | None:
-    """The words from the program on; None: more than a line of words."""
+    """The words from the program on; None: the command is more than a list of words."""
     try:
         words = shlex.split(command)
     except ValueError:

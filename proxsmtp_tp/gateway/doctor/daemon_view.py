@@ -62,7 +62,7 @@ def look_at_temp_directory(setup: Setup) -> Iterator[Finding]:
 
 
 def _unusable(setup: Setup, path: Path, seen: dict[str, Any]) -> Finding:
-    """What keeps the daemon from writing there, and what changes that."""
+    """Why the daemon cannot write there, and the fix."""
     step, number = "temp directory", seen["error"]
     owner = setup.settings.user or "root"
     if number == errno.ENOTDIR:
@@ -161,7 +161,8 @@ def job_of(setup: Setup, pid: int | None) -> dict[str, Any]:
 
 
 def run_as_daemon(module: str, job: dict[str, Any], seconds: float) -> Any:
-    """The answer of a program of ours that becomes what the job says. Raises GatewayError and SubprocessError."""
+    """The answer of a program of ours, which first takes the user and namespaces that the job names. Raises
+    GatewayError and SubprocessError."""
     done = subprocess.run(
         module_command(module), input=json.dumps(job), capture_output=True, text=True, check=False, timeout=seconds
     )

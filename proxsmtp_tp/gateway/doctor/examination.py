@@ -90,7 +90,7 @@ _NO_PORT = 25
 
 
 def examine(setup: Setup, waiting: Waiting | None = None) -> Iterator[Finding]:
-    """All findings, in order; the steps run at the same time. `waiting` is told of steps that take long."""
+    """All findings, in order; the steps run at the same time. `waiting` is called for steps that take long."""
     rules_wanted = _has_rules(setup)
     steps = [
         Step(row.name, partial(row.findings, setup), setup.step_seconds)

@@ -17,7 +17,8 @@ FIXES = {
     "start, unit": "systemctl start {unit}",
     "start, by hand": "proxsmtp-tp serve -f {file}",
     "restart, unit": "systemctl restart {unit}",
-    # The next daemon opens its listening sockets when the old one has closed them; without a pid file nothing tells.
+    # The next daemon opens its listening sockets when the old one has closed them; without a pid file nothing shows
+    # when.
     "restart, by hand": "kill {pid}; sleep 1; {start}",
     "reload, unit": "systemctl reload {unit}",
     "reload, by hand": "proxsmtp-tp reload -f {file}",
@@ -45,7 +46,7 @@ FIXES = {
     ),
     "no heartbeat": "{restart}",
     # Other programs' firewalls.
-    # No reload: firewalld would forget what is not permanent, such as the zone of an interface.
+    # No reload: firewalld would drop what is not permanent, such as the zone of an interface.
     "firewalld": (
         'zone="$(firewall-cmd --get-zone-of-interface={interface} 2>&1)" || zone="$(firewall-cmd --get-default-zone)";'
         ' firewall-cmd --zone="$zone" --add-port={port}/tcp'

@@ -1,7 +1,7 @@
 """Checks the host: interfaces, forwarding, reverse paths, IPv6, bridges, connection tracking.
 
-Sources: Documentation/networking/ip-sysctl.rst (ip_forward, rp_filter: the larger of all and the interface counts),
-nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
+Sources: Documentation/networking/ip-sysctl.rst (ip_forward, rp_filter: the larger value of `all` and of the interface
+is in effect), nf_conntrack-sysctl.rst, bridge-nf-call-iptables in ip-sysctl.rst.
 """
 
 from __future__ import annotations

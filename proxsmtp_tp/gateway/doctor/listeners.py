@@ -174,7 +174,7 @@ def _nobody_listens(setup: Setup) -> Finding:
         text += f": {setup.unit}.service is {found.state}"
         if not found.failing:
             return Finding("listener", False, text, cure)
-        cure = NONE  # it was started, and ended: once more does not help
+        cure = NONE  # it was started, and ended: to start it again does not help
     lines = unit.last_lines(setup.unit)
     return Finding("listener", False, text + (f"; its log ends: {' | '.join(lines)}" if lines else ""), cure)
 
@@ -287,7 +287,7 @@ def _connection(setup: Setup, address: str) -> socket.socket:
 
 
 def _end_and_start(setup: Setup, there: list[Listening]) -> Fix:
-    """For a daemon that does not take a TERM any more; systemd kills such a one itself."""
+    """The fix for a daemon that ignores TERM; systemd kills such a daemon itself."""
     if setup.unit is not None:
         return fix("daemon hangs, unit", name=setup.unit, restart=setup.restart)
     pids = sorted({str(pid) for item in there for pid in item.pids})

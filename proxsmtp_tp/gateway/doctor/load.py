@@ -23,7 +23,7 @@ WAITS_LONG = 2.0
 SILENT = 15
 """Seconds: a worker sends a pulse every five; the master kills one that is silent for a minute."""
 _HOUR = 3600
-"""Seconds: the table was full at the busiest time of the day, perhaps."""
+"""Seconds: the table may be full only at the busiest time of the day."""
 TABLE_MAX = 1 << 22
 """The largest ClientTableSize."""
 _SHARE = 4  # net.admission: how many times the free connections a client may have

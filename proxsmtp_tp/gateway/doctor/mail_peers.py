@@ -25,7 +25,7 @@ CLIENT_NAME = "client.doctor.invalid"
 SERVER_NAME = "server.doctor.invalid"
 BARE = (
     "From: doctor@doctor.invalid\r\nTo: probe@doctor.invalid\r\nSubject: proxsmtp-tp doctor --probe\r\n"
-    "\r\nThis mail tests the gateway between two throw-away hosts.\r\n"
+    "\r\nThis mail tests the gateway between two temporary hosts.\r\n"
 )
 """A mail that some filters refuse: no date, no Message-ID, and names that do not exist (RFC 2606)."""
 ORDINARY = (

@@ -1,6 +1,6 @@
 """Connections of doctor to the daemon. The daemon is told of each before, so that it neither logs nor counts it.
 
-Where the daemon cannot be told (only root and its user may), these connections are in its log as those of others.
+Where the daemon cannot be told (only root and its user may), its log has these connections like all others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The probe: real mails from a temporary client through the installed rules and the daemon, by each IP version.
 
 The first mail is bare: some filters refuse it. The second is one that a filter should pass. `prober` sends them; this
-module makes findings of its report, hop by hop. The probe's mails come in by an interface of their own. By each client
-interface, a mail is sent in a copy of the host (`firewall`), because nothing may be changed on these interfaces.
+module makes findings of its report, hop by hop. The probe's mails come in by an interface of their own. Through each
+client interface a mail is sent only in a copy of the host (`firewall`), because nothing may be changed on these
+interfaces.
 
 Where the Tls lines terminate or pass, a mail follows by STARTTLS, and one by TLS from the first octet (`probe_tls`).
 
@@ -173,10 +174,12 @@ class _Way:
         if mail["seen"]:
             source = mail["seen"][-1]["peer"][0]
             wanted = self._expected_source()
-            text = f"the daemon calls the server from {source}"
+            text = f"the daemon connects to the server from {source}"
             yield Finding(self._step, source == wanted, text + ("" if source == wanted else f" instead of {wanted}"))
         elif settings.transparent or settings.loopback:
-            yield Finding(self._step, False, f"the server was not called: {mail.get('error') or mail['reply']}")
+            yield Finding(
+                self._step, False, f"the daemon made no connection to the server: {mail.get('error') or mail['reply']}"
+            )
 
     def _expected_source(self) -> str:
         if self._setup.settings.transparent_proxy is TransparentProxy.FULL:
@@ -210,7 +213,7 @@ class _Way:
     def _refused(self, step: str, mail: dict[str, Any], arrived: str, took: str) -> Finding:
         kept, reply = verdicts.of_client(self._answered, self._source, mail), mail["reply"]
         if arrived:
-            return Finding(step, False, f"the mail arrived, and was refused all the same: {reply} ({took})")
+            return Finding(step, False, f"the mail arrived, but was also refused: {reply} ({took})")
         own = kept["coded"] if kept else self._setup.may_be_a_filters(reply)
         if own:
             text = f"the filter refused the mail, which was not delivered: {reply} ({took})"

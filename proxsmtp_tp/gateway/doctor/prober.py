@@ -12,7 +12,7 @@ after kill -9.
 Input: {"client_link", "server_link", "port" (0: no mail in clear), "reply_port" (loopback mode; else 0), "messages",
 "versions", "local" (whether the host's own mail is tried, too), "seconds" (for each step), "certificate" (the server
 offers STARTTLS: {"chain", "key"} in PEM; or null), "wrapped_port" (it begins with TLS there; 0: nowhere), "tls_mails"
-({way: [{"tls", "port", "message", "seconds"}]}: what is sent behind the mails in clear)}.
+({way: [{"tls", "port", "message", "seconds"}]}: what is sent after the mails in clear)}.
 Output: for each way {"mails": [...]}, see `mail_peers.send`, each mail with "seen", see `mail_peers.Recorder.seen`.
 Ways are "4" and "6", with "local" also "4 local" and "6 local". If a mail arrived at the server: also "long_reply" and
 "long_mail", see `mail_peers.ask_long` and `send`.

@@ -68,7 +68,7 @@ def look_at_overlap(setup: Setup) -> Iterator[Finding]:
     found = overlap.others(setup.plan, states)
     for text in found:
         remove = setup.command("remove-rules", "--instance", text.split()[1])
-        more = "one of the two gets no mail; share the clients out, or remove the rules of one"
+        more = "one of the two gets no mail; give each its own clients, or remove the rules of one"
         cure = fix("rules of another instance", remove_rules=remove)
         yield Finding("other instances", False, f"{text}: {more}", cure)
     if len(states) > 1 and not found:

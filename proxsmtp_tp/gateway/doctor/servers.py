@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DNS_SECONDS = 4.0
 """The resolver itself waits 10 s and more for name servers that are gone (resolv.conf(5), timeout and attempts)."""
 DIAL_SECONDS = 5.0
-"""For connection and greeting. A server that needs longer is not well; all servers are tried at the same time."""
+"""For connection and greeting. A server that needs longer has a fault; all servers are tried at the same time."""
 RELAY_SECONDS = 8.0
 """For a whole dialogue, up to the reply to RCPT."""
 _SERVERS_MAX = 8

@@ -79,7 +79,8 @@ def read_unit(name: str) -> Unit:
 def last_lines(unit: str | None, program: str = "proxsmtp") -> list[str]:
     """The last lines that the daemon logged: of its unit in the journal, else of the log daemon. Empty: none found."""
     own = ["--identifier", "proxsmtpd", "--identifier", "proxsmtp-tp"]
-    # The daemon's lines, which those of systemd about the unit's processes would push out; else systemd's.
+    # The daemon's own lines; systemd's lines about the unit's processes could fill the limit. If there are none,
+    # systemd's.
     for match in [["--unit", unit, *own], ["--unit", unit]] if unit else [own]:
         try:
             done = subprocess.run(

@@ -55,7 +55,7 @@ def test_the_collector_sees_the_forms_that_are_used() -> None:
         ("RuleFail open: the daemon stops: mail passes unfiltered until it is back", "error"),  # a parameter
         ("the server closed the connection before its greeting", "warning"),
         ("refused: its address is not in Clients", "warning"),  # session.refuse
-        ("unable to completely drop privileges: root can be had again", "critical"),  # an error that is logged
+        ("unable to completely drop privileges: root can be regained", "critical"),  # an error that is logged
     ):
         assert found.get(text) == level, text
 

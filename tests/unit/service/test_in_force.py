@@ -54,7 +54,7 @@ def test_what_is_not_taken_is_wrong_and_named(file: Path) -> None:
     file.write_text("OutAddress: 26\n")
     lines, wrong = describe(found.report())
     assert wrong
-    assert "the file has changed since then: a reload takes it" in lines
+    assert "the file has changed since then: a reload uses it" in lines
     file.write_text("OutAddress: here:there\n")
     lines, wrong = describe(found.report())
     assert wrong
