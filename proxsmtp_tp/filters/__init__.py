@@ -23,6 +23,7 @@ execution           how one command is executed: directly, or by /bin/sh
 posix_spawn         posix_spawn(3) without the interpreter's lock
 spawner             the thread that starts processes
 process             one child process: pipes, exit status, the end of all processes that it started
+watching            watches its descriptors
 pipes               its pipes, before it has them
 child_input         its standard input
 other_groups        processes of a command that have left its process group

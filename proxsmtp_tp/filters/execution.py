@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 SHELL = "/bin/sh"
+
+SEARCH = 1.0
+"""Seconds between two searches of PATH, which are a system call for each directory: so fast is a new program found. One
+that was removed is never executed: then the shell searches."""
 
 _Attempt = tuple[bytes, tuple[bytes, ...]]
 """A program to execute, and its arguments from argv[0] on."""
@@ -52,6 +57,8 @@ class Execution:
             environment = {**environment, b"PWD": directory}
         self._common = joined(environment)
         self._path = environment.get(b"PATH", b"").split(b":")
+        self._found = b""
+        self._found_until = 0.0
 
     def prepared(self, variables: Mapping[bytes, bytes]) -> Prepared:
         """For one process, which gets these variables in addition: none of them may be in the common ones. ValueError
@@ -65,6 +72,12 @@ class Execution:
 
     def _program(self) -> bytes:
         """The file of the program, as dash finds it; empty: there is none."""
+        now = time.monotonic()
+        if now >= self._found_until:
+            self._found, self._found_until = self._search(), now + SEARCH
+        return self._found
+
+    def _search(self) -> bytes:
         name = self._words[0]
         if b"/" in name:
             return name

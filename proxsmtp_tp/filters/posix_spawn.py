@@ -27,8 +27,8 @@ class _Library:
     """The functions, and the attributes of every process: default handlers, an empty mask, a session of its own."""
 
     def __init__(self) -> None:
-        libc = ctypes.CDLL(None)
-        self.spawn = libc.posix_spawn
+        self.spawn = ctypes.CDLL(None).posix_spawn
+        libc = ctypes.PyDLL(None)  # with the lock: these return at once
         self.spawn.argtypes = (ctypes.POINTER(c_int), c_char_p, c_void_p, c_void_p, _STRINGS, _STRINGS)
         self.init = libc.posix_spawn_file_actions_init
         self.destroy = libc.posix_spawn_file_actions_destroy

@@ -31,6 +31,7 @@ from proxsmtp_tp.filters.child_input import ChildInput
 from proxsmtp_tp.filters.other_groups import OtherGroups
 from proxsmtp_tp.filters.pipes import Pipes, read
 from proxsmtp_tp.filters.spawner import Start
+from proxsmtp_tp.filters.watching import watch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +98,7 @@ class Child:
         self._killed = False
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
+        self._watched = watch_of(self._loop)
         self._pipes = Pipes(piped=piped)
         *both, self._stderr = self._pipes.ours
         stdin, self._stdout = both or (_NO_DESCRIPTOR, _NO_DESCRIPTOR)
@@ -140,20 +142,10 @@ class Child:
 
     def _watch(self) -> None:
         self._pidfd = os.pidfd_open(self._pid)
-        watched: list[int] = []
-        try:
-            for descriptor, ready in (
-                (self._stdout, self._read_output),
-                (self._stderr, self._read_errors),
-                (self._pidfd, self._look_for_exit),
-            ):
-                if descriptor != _NO_DESCRIPTOR:
-                    self._loop.add_reader(descriptor, ready)
-                    watched.append(descriptor)
-        except OSError:
-            for descriptor in watched:
-                self._loop.remove_reader(descriptor)
-            raise
+        if self._stdout != _NO_DESCRIPTOR:
+            self._watched.add(self._stdout, self._read_output)
+        self._watched.add(self._stderr, self._read_errors)
+        self._watched.add(self._pidfd, self._look_for_exit)
 
     def _input_taken(self) -> None:
         if self._owner is not None:
@@ -192,7 +184,7 @@ class Child:
         return len(data)
 
     def _close_reader(self, descriptor: int) -> int:
-        self._loop.remove_reader(descriptor)
+        self._watched.remove(descriptor)
         os.close(descriptor)
         return _NO_DESCRIPTOR
 
@@ -210,7 +202,7 @@ class Child:
                 return
             exited = info.si_code == os.CLD_EXITED
             status = ExitStatus(info.si_status) if exited else ExitStatus(None, info.si_status)
-        self._loop.remove_reader(self._pidfd)
+        self._watched.remove(self._pidfd)
         self._status = status
         if self._owner is not None:
             self._take_last_errors()
@@ -292,9 +284,6 @@ class Child:
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         owner = self._owner
-        for descriptor in (self._stdout, self._stderr):
-            if descriptor != _NO_DESCRIPTOR:
-                self._loop.remove_reader(descriptor)
         self._close()
         if owner is not None:
             owner.child_input_taken()  # the queued input was dropped
@@ -306,7 +295,7 @@ class Child:
         self.input.close()
         for descriptor in (self._stdout, self._stderr, self._pidfd):
             if descriptor != _NO_DESCRIPTOR:
-                os.close(descriptor)
+                self._close_reader(descriptor)
         self._stdout = self._stderr = self._pidfd = _NO_DESCRIPTOR
         self._freed()
 

@@ -42,7 +42,7 @@ TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"
 _numbers = itertools.count(1)
 
 
-OF_ALL_MESSAGES = {"ProcessLimit._look", "ProcessLimit._woken"}
+OF_ALL_MESSAGES = {"ProcessLimit._look", "ProcessLimit._woken", "Watch._look"}
 """Callbacks that belong to no message. A message that waits for a place has a time limit."""
 
 

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -232,8 +233,10 @@ def test_a_nul_is_refused() -> None:
         Execution("cat", {b"PATH": b""}).prepared({b"A": b"\0"})
 
 
-def test_the_search_follows_what_is_installed(tmp_path: Path) -> None:
-    """A program that is installed while the daemon runs is found by the next message, as by a shell."""
+def test_the_search_follows_what_is_installed_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is installed while the daemon runs is found after SEARCH; a removed one is missed at once."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     first, second = tmp_path / "1", tmp_path / "2"
     for folder in (first, second):
         folder.mkdir()
@@ -242,5 +245,14 @@ def test_the_search_follows_what_is_installed(tmp_path: Path) -> None:
         program = folder / "late"
         program.write_text(f"#!/bin/sh\nexit {folder.name}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        pid = execution_.prepared({}).spawn([None, None, None])
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == int(folder.name)
+        now += execution.SEARCH
+        assert ended(execution_) == int(folder.name)
+    (first / "late").unlink()
+    assert ended(execution_) == 2
+    (second / "late").unlink()
+    assert ended(execution_) == 127
+
+
+def ended(execution_: Execution) -> int:
+    pid = execution_.prepared({}).spawn([None, None, None])
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

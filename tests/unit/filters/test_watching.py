@@ -1,0 +1,95 @@
+"""One epoll instance for the descriptors of all children."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxsmtp_tp.filters.watching import AT_ONCE, watch_of
+from tests.unit.filters.filter_harness import open_descriptors, pass_through, until
+
+if TYPE_CHECKING:
+    from tests.unit.filters.conftest import Run
+
+
+def test_a_descriptor_is_open_only_while_something_is_watched(run: Run) -> None:
+    async def scene() -> None:
+        reading, writing = os.pipe()
+        watch = watch_of(asyncio.get_running_loop())
+        assert watch is watch_of(asyncio.get_running_loop())
+        before = open_descriptors()
+        for _ in range(2):
+            seen: list[bytes] = []
+            watch.add(reading, lambda seen=seen: seen.append(os.read(reading, 1)))  # type: ignore[misc]
+            assert len(open_descriptors()) == len(before) + 1
+            os.write(writing, b"x")
+            await until(lambda: seen, "it is told")  # noqa: B023
+            watch.remove(reading)
+            watch.remove(reading)
+            assert open_descriptors() == before
+            os.write(writing, b"y")
+            await pass_through()
+            assert seen == [b"x"]
+            os.read(reading, 1)
+        os.close(reading)
+        os.close(writing)
+
+    run(scene())
+
+
+def test_who_is_removed_by_another_is_not_told(run: Run) -> None:
+    async def scene() -> None:
+        pipes = [os.pipe() for _ in range(AT_ONCE + 3)]
+        watch = watch_of(asyncio.get_running_loop())
+        told: list[int] = []
+
+        def one(at: int) -> None:
+            told.append(at)
+            for reading, _ in pipes:
+                watch.remove(reading)
+
+        for at, (reading, writing) in enumerate(pipes):
+            os.write(writing, b"x")
+            watch.add(reading, lambda at=at: one(at))  # type: ignore[misc]
+        await until(lambda: told, "one is told")
+        await pass_through()
+        assert len(told) == 1
+        for ends in pipes:
+            for end in ends:
+                os.close(end)
+
+    run(scene())
+
+
+def test_more_than_are_served_at_once_are_all_served(run: Run) -> None:
+    async def scene() -> None:
+        pipes = [os.pipe() for _ in range(2 * AT_ONCE + 1)]
+        watch = watch_of(asyncio.get_running_loop())
+        told: set[int] = set()
+
+        def one(reading: int) -> None:
+            told.add(reading)
+            watch.remove(reading)
+
+        for reading, writing in pipes:
+            os.write(writing, b"x")
+            watch.add(reading, lambda reading=reading: one(reading))  # type: ignore[misc]
+        await until(lambda: len(told) == len(pipes), "all are told")
+        for ends in pipes:
+            for end in ends:
+                os.close(end)
+
+    run(scene())
+
+
+def test_what_cannot_be_watched_is_an_error_and_leaves_nothing(run: Run) -> None:
+    async def scene() -> None:
+        before = open_descriptors()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            watch_of(asyncio.get_running_loop()).add(9999, lambda: None)
+        assert open_descriptors() == before
+
+    run(scene())
