@@ -114,7 +114,8 @@ async def _connections(dialogues: int) -> None:
     proxy = Proxy(settings, [], Admission(1000, 1), 0)
     listener = socket.create_server(("127.0.0.1", 0))
     for number in range(dialogues):
-        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+        with socket.create_connection(listener.getsockname()):
+            accepted = listener.accept()
             names = f"{number:06X}", f"{number:013X}"
             tested = Connection(proxy.context, accepted, names, lambda _: None)
             tested.client_made(_Transport())
@@ -128,6 +129,7 @@ async def _connections(dialogues: int) -> None:
                 raise RuntimeError("the dialogue has not come to its end")
             tested.client_lost()
             tested.server_lost()
+            accepted[0].close()
 
 
 MEASURED: dict[str, Callable[[int], None]] = {"session": session, "connection": connection}

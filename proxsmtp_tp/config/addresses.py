@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 _LABEL = re.compile(
@@ -129,6 +130,7 @@ PROBE_HOST = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
 """This host's addresses while a probe runs, from which it sends its own mails (RuleLocal)."""
 
 
+@lru_cache(4096)
 def client_of_address(ip: str) -> str:
     """The client that a connection from this address belongs to: the address (IPv4), or its /64 (IPv6, RFC 6177).
 

@@ -10,7 +10,6 @@ the session is a bug: it is logged with its traceback and ends this one connecti
 from __future__ import annotations
 
 import logging
-import socket
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from proxsmtp_tp.net.context import WorkerContext
@@ -60,21 +60,23 @@ class Connection:
     def __init__(
         self,
         context: WorkerContext,
-        sock: socket.socket,
+        accepted: tuple[socket.socket, Any],
         names: tuple[str, str],
         finished: Callable[[Connection], None],
     ) -> None:
-        """`names`: the id at the beginning of log lines, as in 1.10, and the trace id. `finished` is called when both
-        sides are closed, perhaps more than once. OSError: the client is gone.
+        """`accepted`: what accept(2) said. `names`: the id at the beginning of log lines, as in 1.10, and the trace id.
+        `finished` is called when both sides are closed, perhaps more than once. Raises OSError.
         """
+        sock, came_from = accepted
         self._context = context
         self._on_finished = finished
         self.name, self.trace_id = names
         self.loop = context.loop
         self._sock = sock
-        peer = sock.getpeername()
-        self._peer = endpoint(peer) if sock.family != socket.AF_UNIX else None
-        self.local_ip = endpoint(sock.getsockname()).ip if self._peer else ""
+        # Not sock.family, which makes an Enum: only a unix socket has a name that is no tuple.
+        name = sock.getsockname() if isinstance(came_from, tuple) else None
+        self._peer = endpoint(came_from) if name is not None else None
+        self.local_ip = endpoint(name).ip if name is not None else ""
         self.client_ip = self._peer.ip if self._peer else ""
         self.client_port = self._peer.port if self._peer else 0
         self.server_ip = ""
@@ -102,7 +104,7 @@ class Connection:
             self._place = Place(context.tls.handshakes, self.client_ip)
             self.session.use_handshakes(self._place)
             self.session.use_rejections(context.tls.rejections_of(self.client_ip))
-        self._upstream = Upstream(context, sock, self._peer)
+        self._upstream = Upstream(context, sock, self._peer, (came_from, name) if name is not None else (None, None))
         self._opening = Opening(self, context, self._upstream, sock, self._peer)
         self.client: Any = None
         self.server: Any = None
@@ -119,12 +121,10 @@ class Connection:
 
     # The connection begins.
 
-    async def open(self) -> None:
-        """Make the client's transport, and connect to its server. Raises nothing."""
-        if not await self._opening.take_over():
+    def open(self) -> None:
+        """Make the client's transport, and then connect to its server. Raises nothing."""
+        if not self._opening.take_over():
             self._finished()
-        elif not self.closing:
-            self._opening.find_server()
 
     @property
     def opened(self) -> bool:
@@ -135,13 +135,21 @@ class Connection:
         """The client's transport is ready; its first bytes may follow at once."""
         self.client = transport
 
+    def client_opened(self) -> None:
+        """The client's transport is ready: connect to its server."""
+        if self._peer is not None and self.client.get_extra_info("peername") is None:
+            self.client.abort()  # the client is gone: no server is dialled for it
+        elif not self.closing:
+            self._opening.find_server()
+
     def server_made(self, transport: Any) -> None:
         """The upstream connection is ready; its greeting may follow at once."""
         self.server = transport
         if self.session.ended:
             transport.abort()
-            return
-        self.feed(events.Connected(self.server_ip, self.server_port))
+        else:
+            self.feed(events.Connected(self.server_ip, self.server_port))
+        self._opening.server_made()
 
     def dialled(self) -> None:
         """Connecting to the server has succeeded, failed or was cancelled."""

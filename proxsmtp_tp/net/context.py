@@ -17,8 +17,11 @@ from proxsmtp_tp.filters.interface import Filter
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.client_limits import WorkerLimits
+from proxsmtp_tp.net.dialling import Waiting
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.refusals import Refusals
+from proxsmtp_tp.net.refused_destinations import RecentAnswers
+from proxsmtp_tp.net.source_port import PortSettings
 from proxsmtp_tp.net.tls_worker import WorkerTls
 from proxsmtp_tp.net.tracing import Tracing
 from proxsmtp_tp.net.watching import Watch
@@ -60,10 +63,13 @@ class WorkerContext:
     form: Form
     events: EventLog | None
     metrics: WorkerMetrics
+    waiting: Waiting
     recent: WorkerMessages
     unreachable: WorkerUnreachable
     unmeasured: WorkerMetrics = field(default_factory=unread_row)
     """In place of `metrics` for sessions that are not counted (`doctor_sessions`)."""
+    destinations: RecentAnswers = field(default_factory=RecentAnswers)
+    source_ports: PortSettings = field(default_factory=PortSettings)
     tls: WorkerTls | None = None
     """None: there are no Tls lines."""
     ticks: Callable[[], float] = field(init=False)

@@ -6,21 +6,23 @@ No server is dialled for a client that Clients does not allow, that has no valid
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import socket
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from proxsmtp_tp.filters.callbacks import callback
-from proxsmtp_tp.net.dialling import DialError
+from proxsmtp_tp.net.dialling import DialError, Dialled
 from proxsmtp_tp.net.original_destination import NoDestinationError
-from proxsmtp_tp.net.serving import is_served
-from proxsmtp_tp.net.sides import ClientOwner, ClientSide, ServerOwner, ServerSide
+from proxsmtp_tp.net.serving import configured_port, is_served
+from proxsmtp_tp.net.sides import ClientOwner, ClientSide, ServerOwner, ServerSide, make_transport
 from proxsmtp_tp.session import events
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.telemetry import metrics
 
 if TYPE_CHECKING:
+    import asyncio
+    import socket
+
     from proxsmtp_tp.net.context import WorkerContext
     from proxsmtp_tp.net.original_destination import Endpoint
     from proxsmtp_tp.net.reporting import Reporting
@@ -28,6 +30,18 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.effects import Effect
     from proxsmtp_tp.session.session import Session
     from proxsmtp_tp.telemetry.metrics import WorkerMetrics
+
+
+class _AcceptedSide(ClientSide):
+    """The client's side of a connection that begins."""
+
+    __slots__ = ()
+
+    owner: OpeningOwner
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.owner.client_opened()
 
 
 class OpeningOwner(ClientOwner, ServerOwner, Protocol):
@@ -42,6 +56,9 @@ class OpeningOwner(ClientOwner, ServerOwner, Protocol):
     metrics: WorkerMetrics
     quiet: bool
     """It is one of doctor: what happens is not counted."""
+
+    def client_opened(self) -> None:
+        """After `client_made`: the session can begin."""
 
     def feed(self, event: events.Event) -> None:
         """Feed one event to the session."""
@@ -59,9 +76,7 @@ class OpeningOwner(ClientOwner, ServerOwner, Protocol):
 class Opening:
     """The beginning of one connection. `client` is the accepted socket; `peer` is None if it came by a unix socket."""
 
-    __slots__ = (
-        "_client", "_context", "_dialling", "_owner", "_peer", "_upstream", "seconds",
-    )  # fmt: skip
+    __slots__ = ("_began", "_client", "_context", "_owner", "_peer", "_upstream", "dialling", "seconds")
 
     def __init__(
         self,
@@ -76,27 +91,23 @@ class Opening:
         self._upstream = upstream
         self._client = client
         self._peer = peer
-        self._dialling: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self.dialling = False
+        """Whether the connection to the server is being made."""
         self.seconds: float | None = None
         """How long it took to connect to the server; None: there is no connection."""
 
-    @property
-    def dialling(self) -> bool:
-        """Whether the connection to the server is being made."""
-        return self._dialling is not None
-
     def cancel(self) -> None:
         """Do not connect to the server any more. Idempotent."""
-        if self._dialling is not None:
-            self._dialling.cancel()
+        if self.dialling and self.seconds is None:
+            self.dialling = False
+            self._upstream.cancel()
 
-    async def take_over(self) -> bool:
-        """Make the client's transport. False: the client is gone, and its socket is closed."""
+    def take_over(self) -> bool:
+        """Make the client's transport; `client_made` follows. False: the client is gone, and its socket is closed."""
         owner = self._owner
         try:
-            if self._peer:
-                self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._context.loop.connect_accepted_socket(lambda: ClientSide(owner), self._client)
+            make_transport(self._context.loop, partial(_AcceptedSide, owner), self._client)
         except OSError as error:
             text = f"client={owner.client_ip}: the client closed the connection before it was served: {error}"
             owner.reporting.say(logging.INFO, text)
@@ -124,45 +135,60 @@ class Opening:
         owner.perform(owner.session.check_limits(destination.ip))
         if owner.session.ended:
             return
-        self._dialling = self._context.loop.create_task(self._dial(destination), name=f"dial {owner.name}")
-        self._dialling.add_done_callback(self._dialled)
+        self.dialling = True
+        self._began = self._context.loop.time()
+        self._upstream.dial(destination, partial(self._dialled, destination))
 
-    async def _dial(self, destination: Endpoint) -> None:
+    @callback
+    def _dialled(self, destination: Endpoint, found: Dialled) -> None:
         owner, context = self._owner, self._context
-        began = context.loop.time()
-        try:
-            sock, owner.server_ip = await self._upstream.dial(destination)
-            owner.server_port = sock.getpeername()[1] if sock.family != socket.AF_UNIX else 0
-        except DialError as error:
+        if isinstance(found, Exception):
+            self.dialling = False
+            if not isinstance(found, DialError):
+                owner.failed(found)
+                return
             if not owner.session.ended and not owner.quiet:
                 context.unreachable.failed(self._upstream.name(destination))
-            owner.feed(events.ConnectFailed(str(error)))
+            owner.feed(events.ConnectFailed(str(found)))
+            owner.dialled()
             return
+        sock, owner.server_ip = found
         if owner.session.ended:
-            sock.close()
+            self._give_up(sock)
             return
         try:
-            self._upstream.refuse_a_loop()
-        except NoDestinationError as loop:
+            self._connected(destination, sock)
+        except NoDestinationError as error:
+            self._refuse(error)
+            self._give_up(sock)
+        except BaseException:
+            self.dialling = False
             sock.close()
-            self._refuse(loop)
-            return
+            raise
+
+    def _connected(self, destination: Endpoint, sock: socket.socket) -> None:
+        owner, context = self._owner, self._context
+        owner.server_port = destination.port or configured_port(context.settings)
+        self._upstream.refuse_a_loop()
         context.unreachable.reached(self._upstream.name(destination))
-        self.seconds = context.loop.time() - began
+        self.seconds = context.loop.time() - self._began
         owner.metrics.observe(metrics.SERVER_CONNECT, self.seconds)
-        # Shielded: if the client closes while the transport is being made, server_made closes it.
         # Not create_connection: with it, uvloop gives the socket to the transport only after connection_made. A
         # transport that is aborted in there would leave a socket object that later closes another socket's descriptor.
-        await asyncio.shield(context.loop.connect_accepted_socket(lambda: ServerSide(owner), sock))
+        make_transport(context.loop, partial(ServerSide, owner), sock)
+
+    def _give_up(self, sock: socket.socket) -> None:
+        self.dialling = False
+        sock.close()
+        self._owner.dialled()
+
+    def server_made(self) -> None:
+        """The transport of the server is ready."""
+        self.dialling = False
+        self._owner.dialled()
 
     def _refuse(self, error: NoDestinationError) -> None:
         self._owner.perform(self._owner.session.refuse(error.reply, str(error)))
-
-    def _dialled(self, task: asyncio.Task[None]) -> None:
-        self._dialling = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._owner.failed(error)
-        self._owner.dialled()
 
     def failed(self, error: Exception) -> None:
         """A bug in a callback of this object."""

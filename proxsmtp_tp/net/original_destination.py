@@ -22,6 +22,8 @@ from proxsmtp_tp.net.refused_destinations import why_refused
 from proxsmtp_tp.smtp.answers import DESTINATION_REFUSED, NO_DESTINATION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxsmtp_tp.smtp.replies import Reply
 
 SO_ORIGINAL_DST = 80
@@ -44,6 +46,10 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+Ends = tuple[Endpoint, Endpoint | None]
+"""The own name of a socket, and the destination before a redirect."""
 
 
 class NoDestinationError(Exception):
@@ -96,18 +102,25 @@ def before_redirect(sock: socket.socket, own: Endpoint) -> Endpoint | None:
         return None
 
 
-def own_name(sock: socket.socket) -> Endpoint:
-    """The address that the client sends to; under TPROXY it may belong to any host."""
-    name = sock.getsockname()
+def own_name(sock: socket.socket, name: tuple[Any, ...] | None = None) -> Endpoint:
+    """The address that the client sends to; under TPROXY it may belong to any host. `name`: what getsockname said."""
+    if name is None:
+        name = sock.getsockname()
     if str(name[0]).startswith(_MAPPED) and not _came_by_ipv4(sock):
         return Endpoint(str(name[0]), int(name[1]))
     return endpoint(name)
 
 
+def ends(sock: socket.socket, name: tuple[Any, ...] | None = None) -> Ends:
+    """`own_name` and `before_redirect` of a socket. `name`: what getsockname said."""
+    own = own_name(sock, name)
+    return own, before_redirect(sock, own)
+
+
 def dialled_port(sock: socket.socket) -> int:
     """The port that the client dialled, also where its destination is refused. Raises OSError: the client is gone."""
-    own = own_name(sock)
-    return (before_redirect(sock, own) or own).port
+    own, before = ends(sock)
+    return (before or own).port
 
 
 def _came_by_ipv4(sock: socket.socket) -> bool:
@@ -118,23 +131,29 @@ def _came_by_ipv4(sock: socket.socket) -> bool:
     return not only_v6 and str(sock.getpeername()[0]).startswith(_MAPPED)
 
 
-def original_destination(sock: socket.socket, listening_ports: frozenset[int]) -> Endpoint:
+def original_destination(
+    sock: socket.socket,
+    listening_ports: frozenset[int],
+    known: Ends | None = None,
+    why: Callable[[str], str | None] | None = None,
+) -> Endpoint:
     """The address that the client of an accepted connection dialled.
 
     `listening_ports` are our own listeners' ports. Raises NoDestinationError for a connection that was not redirected,
     and for one to our own listener, which would be a loop. Raises RefusedDestinationError for an address that no server
-    has.
+    has. `known`: what the kernel has said of the socket; None: it is asked. `why`: in place of `why_refused`.
     """
-    own = own_name(sock)
+    why = why or why_refused
+    own = known[0] if known is not None else own_name(sock)
     destination = own
     if own.port in listening_ports:
-        tracked = before_redirect(sock, own)
+        tracked = known[1] if known is not None else before_redirect(sock, own)
         if tracked is not None and tracked != own:
             destination = tracked
-        elif why_refused(own.ip):
-            known = "it was made to our listener directly" if tracked else "connection tracking does not know it"
-            raise NoDestinationError(f"connection to {own} has no original destination: {known}")
-    if reason := why_refused(destination.ip):
+        elif why(own.ip):
+            missing = "it was made to our listener directly" if tracked else "connection tracking does not know it"
+            raise NoDestinationError(f"connection to {own} has no original destination: {missing}")
+    if reason := why(destination.ip):
         if destination.port in listening_ports:
             raise NoDestinationError(f"original destination {destination} is our own listener: that would be a loop")
         raise RefusedDestinationError(f"original destination {destination} is refused: it is {reason}")

@@ -13,7 +13,7 @@ import logging
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.addresses import client_of_address
 from proxsmtp_tp.filters.table import make_filter
@@ -21,6 +21,7 @@ from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.context import WorkerContext
 from proxsmtp_tp.net.deadlines import NEVER, limits_of
+from proxsmtp_tp.net.dialling import Waiting
 from proxsmtp_tp.net.floods import Floods
 from proxsmtp_tp.net.log_limit import LogLimit
 from proxsmtp_tp.net.measuring import count_turned_away
@@ -96,6 +97,7 @@ class Proxy:
             form=FORMS[settings.log_format.value](addresses.current()),
             events=event_log(settings, lambda: admission.counters.count(worker, Counter.EVENTS_LOST)),
             metrics=admission.metrics.of(worker),
+            waiting=Waiting(asyncio.get_running_loop(), settings.connect_time_out),
             recent=admission.recent_messages.of(worker),
             unreachable=admission.unreachable.of(worker),
             watch=Watch(refusals, admission, worker, settings.connect_time_out),
@@ -113,7 +115,6 @@ class Proxy:
         self._names = itertools.count(1)
         self._trace_ids = admission.trace_ids.of(worker)
         self._floods = Floods(admission, worker)
-        self._opening: set[asyncio.Task[None]] = set()
         self._untold: deque[tuple[Connection, events.Event]] = deque()
         self._draining_until = NEVER
         self._done = self._loop.create_future()
@@ -136,6 +137,7 @@ class Proxy:
             if self.context.events is not None:
                 self.context.events.close()
             self.context.watch.close()
+            self.context.waiting.close()
             if self.context.filter is not None:
                 self.context.filter.close()
 
@@ -212,44 +214,42 @@ class Proxy:
                 log.warning("can not accept: %s: raise LimitNOFILE, or lower MaxConnections", error.strerror)
                 self._rest(listener, ACCEPT_PAUSE)
             return  # the client closed the connection before it was accepted
-        sock.setblocking(False)
-        client = peer[0] if peer and sock.family != socket.AF_UNIX else ""
-        if not self._admission.try_enter(self._worker, client_of_address(client)):
+        address = peer[0] if isinstance(peer, tuple) else ""  # of a unix socket it is a path
+        client = client_of_address(address)
+        if not self._admission.try_enter(self._worker, client):
             self._turn_away(sock, client)
             return
-        self._serve(sock, client_of_address(client))
+        self._serve((sock, peer), client)
 
     def _turn_away(self, sock: socket.socket, client: str) -> None:
         full = self._admission.full
         if full:
             self._floods.full()
         else:
-            self._floods.too_many(client_of_address(client))
+            self._floods.too_many(client)
         answer = turned_away(full=full)
         count_turned_away(self.context.metrics, full=full)
         settings = self.context.settings
         in_clear = not settings.tls_wrapped or server_port(settings, sock) not in settings.tls_wrapped
         try:
             if in_clear:
-                sock.send(answer.wire)  # an empty send buffer has space for a line
+                sock.send(answer.wire, socket.MSG_DONTWAIT)  # an empty send buffer has space for a line
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it is gone already
         sock.close()
 
-    def _serve(self, sock: socket.socket, client: str) -> None:
+    def _serve(self, accepted: tuple[socket.socket, Any], client: str) -> None:
         name = f"{self._worker:X}{next(self._names) & 0xFFFFF:05X}"
         try:
-            connection = Connection(self.context, sock, (name, self._trace_ids.new()), self._on_finished)
-        except OSError:  # the client is gone: it has no peer name any more
-            sock.close()
+            connection = Connection(self.context, accepted, (name, self._trace_ids.new()), self._on_finished)
+        except OSError:
+            accepted[0].close()
             self._admission.leave(self._worker, client)
             return
         handle = self._admission.add_share(self._worker, client) if client else None
         self._connections[connection] = handle, client
-        task = self._loop.create_task(connection.open(), name=f"open {name}")
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        connection.open()
 
     # Ending.
 

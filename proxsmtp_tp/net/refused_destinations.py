@@ -11,6 +11,7 @@ inside of IPv6 ones RFC 6052 section 2.2 (NAT64), RFC 3056 (6to4), RFC 4380 sect
 
 from __future__ import annotations
 
+import time
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,11 @@ from proxsmtp_tp.net.own_addresses import ends_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+FRESH = 1.0
+"""Seconds for which an answer holds: an address that this host gets is dialled for so long at most."""
+KNOWN_MAX = 1024
+"""Answers that are kept; then all are forgotten. A client may ask for any number of addresses."""
 
 _SPECIAL_4 = (
     (IPv4Network("0.0.0.0/8"), "an unspecified address"),
@@ -50,6 +56,28 @@ def why_refused(ip: str) -> str | None:
     if isinstance(address, IPv6Address):
         return _special(address, _SPECIAL_6) or _own(address) or _inside(address)
     return _special(address, _SPECIAL_4) or _own(address)
+
+
+class RecentAnswers:
+    """`why_refused` for one worker, which asks the kernel once in FRESH seconds about one address.
+
+    A question takes ten system calls and more, and most mail goes to few servers.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, str | None]] = {}
+
+    def why_refused(self, ip: str) -> str | None:
+        """What kind of address this is, if it cannot be a server's; None: it may be a server's."""
+        now = time.monotonic()
+        known = self._known.get(ip)
+        if known is not None and now < known[0]:
+            return known[1]
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        answer = why_refused(ip)
+        self._known[ip] = now + FRESH, answer
+        return answer
 
 
 def _special(

@@ -27,10 +27,15 @@ def is_served(settings: Settings, ip: str) -> bool:
     return any(address in network for network in settings.clients)
 
 
+def configured_port(settings: Settings) -> int:
+    """The port in OutAddress; 0: a unix socket, or there is none."""
+    return settings.out_address.port if isinstance(settings.out_address, InetAddress) else 0
+
+
 def server_port(settings: Settings, client: socket.socket) -> int:
     """The port that would be dialled for this client, whose socket it is; 0: a unix socket, or the client is gone."""
     if not settings.transparent:
-        return settings.out_address.port if isinstance(settings.out_address, InetAddress) else 0
+        return configured_port(settings)
     try:
         return dialled_port(client) if client.family != socket.AF_UNIX else 0
     except OSError:

@@ -6,7 +6,12 @@ import asyncio
 import select
 import socket
 import struct
-from typing import Any, Protocol
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 """struct linger: on, for no second."""
@@ -103,6 +108,22 @@ class ServerSide(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.owner.server_full(False)
+
+
+def make_transport(loop: asyncio.AbstractEventLoop, side: Callable[[], asyncio.Protocol], sock: socket.socket) -> None:
+    """Make the transport of a connected socket; `connection_made` follows. Raises OSError.
+
+    The coroutine of the event loop takes its first step at once. A task would take it one iteration later, with one
+    more epoll_pwait(2).
+    """
+    making = loop.connect_accepted_socket(side, sock)
+    waiter: asyncio.Future[None] = making.send(None)
+    waiter.add_done_callback(partial(_made, making))
+
+
+def _made(making: Coroutine[Any, None, object], _waiter: asyncio.Future[None]) -> None:
+    with suppress(StopIteration):
+        making.send(None)
 
 
 def keep_reading(transport: Any, on: bool) -> None:

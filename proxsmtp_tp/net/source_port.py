@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,20 +31,47 @@ PORT_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 TRIES = 256
 """Ports tried for one connection. With nine of ten ports in use, one of 10 ** 11 connections finds none."""
 
+FRESH = 1.0
+"""Seconds for which a worker uses the settings that it has read: they change when an administrator changes them."""
+
 _SETTINGS = Path("/proc/sys/net/ipv4")
 _USUAL_RANGE = range(32768, 61000)  # the kernel's own default
+
+
+class PortSettings:
+    """The kernel's settings for one worker, read once in FRESH seconds: reading takes fourteen system calls."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._ports: range = _USUAL_RANGE
+        self._reserved: tuple[range, ...] = ()
+
+    def __call__(self) -> tuple[range, tuple[range, ...]]:
+        """`port_range` and `reserved_ports`."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._until = now + FRESH
+            self._ports, self._reserved = port_range(), reserved_ports()
+        return self._ports, self._reserved
 
 
 class Source:
     """One client's address; `taken(ours, theirs)` says whether the client has a connection with these end points."""
 
-    def __init__(self, ip: str, taken: Callable[[tuple[str, int], tuple[str, int]], bool]) -> None:
+    def __init__(
+        self,
+        ip: str,
+        taken: Callable[[tuple[str, int], tuple[str, int]], bool],
+        settings: Callable[[], tuple[range, tuple[range, ...]]] | None = None,
+    ) -> None:
+        """`settings`: the port range and the reserved ports; None: they are read now."""
         self.ip = ip
         self._taken = taken
+        self._settings = settings
 
     def ports(self, target: Endpoint) -> Iterator[int]:
         """Ports to try towards this target, in random order: at most TRIES."""
-        allowed, reserved = port_range(), reserved_ports()
+        allowed, reserved = self._settings() if self._settings is not None else (port_range(), reserved_ports())
         start = secrets.randbelow(len(allowed))
         for step in range(min(len(allowed), TRIES)):
             few = len(allowed) <= TRIES

@@ -8,24 +8,28 @@ Diagnostics: NoDestinationError if the destination must not be dialled, dialling
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.addresses import InetAddress
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net import dialling
 from proxsmtp_tp.net.original_destination import (
     Endpoint,
+    Ends,
     NoDestinationError,
-    before_redirect,
     endpoint,
+    ends,
     original_destination,
-    own_name,
     with_scope,
 )
 from proxsmtp_tp.net.source_port import Source
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
+    from collections.abc import Callable
 
     from proxsmtp_tp.net.context import WorkerContext
 
@@ -36,16 +40,30 @@ class Upstream:
     """The upstream connection of one client. `client` is its socket; `peer` is None if it came by a unix socket."""
 
     __slots__ = (
-        "_came", "_client", "_context", "_dialled", "_full", "_home", "_peer",
+        "_came", "_client", "_context", "_dialled", "_full", "_home", "_known", "_name", "_peer", "_resolving",
+        "_running", "_silence",
     )  # fmt: skip
 
-    def __init__(self, context: WorkerContext, client: socket.socket, peer: Endpoint | None) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        client: socket.socket,
+        peer: Endpoint | None,
+        names: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None],
+    ) -> None:
+        """`names`: of the client's socket, as accept(2) and getsockname(2) say them."""
+        came_from, name = names
+        home = with_scope(came_from) if came_from is not None else None
         self._context = context
         self._client = client
         self._peer = peer
         self._full = context.settings.transparent_proxy is TransparentProxy.FULL
-        home = with_scope(client.getpeername()) if peer else None
         self._home = peer if home == peer else home
+        self._name = name
+        self._known: Ends | None = None
+        self._running: dialling.Dialling | None = None
+        self._resolving: asyncio.Task[list[Endpoint | str]] | None = None
+        self._silence: ExitStack | None = None
         self._came: tuple[int, ...] = ()
         """Handles in the table of all workers: of the client's connection. `_dialled`: of ours."""
         self._dialled: tuple[int, ...] = ()
@@ -57,7 +75,9 @@ class Upstream:
             return Endpoint("", 0)
         if not self._peer:
             raise NoDestinationError("a connection through a unix socket has no original destination")
-        destination = original_destination(self._client, self._context.listening_ports)
+        destination = original_destination(
+            self._client, self._context.listening_ports, self._ends(), self._context.destinations.why_refused
+        )
         if self._full:
             self._came = (self._context.admission.add_client(self._context.worker, self._peer, destination),)
         return destination
@@ -68,36 +88,94 @@ class Upstream:
             return str(home)
         return str(destination) if destination.ip else str(self._context.settings.out_address)
 
-    async def dial(self, destination: Endpoint) -> tuple[socket.socket, str]:
-        """Connect to the server: the socket, and its IP address or path. Raises DialError."""
-        targets = await self._targets(destination)
+    def dial(self, destination: Endpoint, done: Callable[[dialling.Dialled], None]) -> None:
+        """Connect to the server. `done` gets the socket, and the server's IP address or path, or DialError, or a bug;
+        perhaps before this returns, and not after `cancel`.
+        """
+        try:
+            targets = self._targets(destination)
+        except dialling.DialError as error:
+            done(error)
+            return
+        if targets is not None:
+            self._begin(targets, destination, done)
+            return
+        context = self._context
+        if context.settings.out_address is None:
+            raise RuntimeError("there is no name to look up")
+        self._resolving = context.loop.create_task(dialling.candidates(context.settings.out_address))
+        self._resolving.add_done_callback(partial(self._resolved, destination, done))
+
+    def cancel(self) -> None:
+        """Do not connect to the server any more. Idempotent."""
+        resolving, self._resolving = self._resolving, None
+        if resolving is not None:
+            resolving.cancel()
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+        self._end_silence()
+
+    def _resolved(
+        self,
+        destination: Endpoint,
+        done: Callable[[dialling.Dialled], None],
+        task: asyncio.Task[list[Endpoint | str]],
+    ) -> None:
+        if self._resolving is None or task.cancelled():
+            return
+        self._resolving = None
+        error = task.exception()
+        if error is None:
+            self._begin(task.result(), destination, done)
+        else:
+            done(error if isinstance(error, Exception) else RuntimeError(f"the look-up has ended: {error!r}"))
+
+    def _begin(
+        self, targets: list[Endpoint | str], destination: Endpoint, done: Callable[[dialling.Dialled], None]
+    ) -> None:
+        context = self._context
         source = client_ip = None
         if self._peer and self._full:
             client_ip = self._peer.ip
-            source = Source(client_ip, self._context.admission.is_client)
-        with self._context.refusals.while_silent(self._context.loop, destination, client_ip):
-            try:
-                sock, server = await dialling.dial(
-                    targets,
-                    source=source,
-                    time_out=self._context.settings.connect_time_out,
-                    started=self._remember,
-                )
-            except dialling.DialError as error:
-                for target in error.unreachable:
-                    self._context.watch.failed(target, client_ip)
-                raise
-        self._context.watch.reached(destination, client_ip)
-        return sock, server or str(targets[0])
+            source = Source(client_ip, context.admission.is_client, context.source_ports)
+        if context.refusals.enabled:
+            self._silence = ExitStack()
+            self._silence.enter_context(context.refusals.while_silent(context.loop, destination, client_ip))
+
+        def decided(found: dialling.Dialled) -> None:
+            self._running = None
+            self._end_silence()
+            if isinstance(found, dialling.DialError):
+                for target in found.unreachable:
+                    context.watch.failed(target, client_ip)
+            elif isinstance(found, tuple):
+                context.watch.reached(destination, client_ip)
+                found = found[0], found[1] or str(targets[0])
+            done(found)
+
+        self._running = dialling.Dialling(targets, context.waiting, source, self._remember, decided)
+        self._running.begin()
+
+    def _end_silence(self) -> None:
+        silence, self._silence = self._silence, None
+        if silence is not None:
+            silence.close()
 
     def refuse_a_loop(self) -> None:
         """Raise NoDestinationError if the client is this proxy itself."""
         if self._peer is None:
             return
-        own = own_name(self._client)
-        dialled = {own, before_redirect(self._client, own) or own}
+        own, before = self._ends()
+        dialled = (own,) if before is None or before == own else (own, before)
         if any(self._context.admission.is_upstream(self._peer, destination) for destination in dialled):
             raise NoDestinationError(f"connection from {self._peer} was made by this proxy: that would be a loop")
+
+    def _ends(self) -> Ends:
+        """What the kernel knows of the client's connection. It does not change: it is asked once."""
+        if self._known is None:
+            self._known = ends(self._client, self._name)
+        return self._known
 
     def answered(self) -> None:
         """The server has sent something. So it is not this proxy, which sends nothing before its own server does.
@@ -117,7 +195,8 @@ class Upstream:
         for handle in handles:
             self._context.admission.forget(self._context.worker, handle)
 
-    async def _targets(self, destination: Endpoint) -> list[Endpoint | str]:
+    def _targets(self, destination: Endpoint) -> list[Endpoint | str] | None:
+        """What to try, in order. None: the name of OutAddress must be looked up. Raises DialError."""
         settings = self._context.settings
         if settings.transparent:
             return [destination]
@@ -127,7 +206,8 @@ class Upstream:
             if home := self._loopback_server():
                 return [home]
             raise dialling.DialError("a client on a unix socket has no address to connect back to")
-        return await dialling.candidates(settings.out_address)
+        known = dialling.literal(settings.out_address)
+        return None if known is None else [known]
 
     def _loopback_server(self) -> Endpoint | None:
         """In loopback mode: the client's own host. None: another mode, or a client without an address."""

@@ -145,6 +145,15 @@ def set_up(handler: logging.Handler, level: int) -> None:
     logging.captureWarnings(capture=True)
     logging.addLevelName(NOTICE, "NOTICE")
     logging.raiseExceptions = False  # if a line cannot be written, no traceback is written instead
+    _leave_out_what_no_line_shows()
+
+
+def _leave_out_what_no_line_shows() -> None:
+    """Records have no process, thread and place in the source: a getpid(2) and a walk over the stack for each line
+    (Python's Logging HOWTO, "Optimization").
+    """
+    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001  (the name in the HOWTO)
 
 
 def priority(level: int) -> int:

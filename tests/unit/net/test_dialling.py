@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
-from functools import partial
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress
 from proxsmtp_tp.net import dialling
-from proxsmtp_tp.net.dialling import DialError, candidates, dial, open_socket
+from proxsmtp_tp.net.dialling import DialError, candidates, dial
 from proxsmtp_tp.net.original_destination import Endpoint
+from proxsmtp_tp.net.sides import ClientSide, ServerSide
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, one_message
 from tests.unit.net.proxy_harness import Mx, descriptors, has_upstreams, until
 from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.net.proxy_harness import StartProxy
@@ -159,23 +162,69 @@ async def test_a_client_that_goes_while_we_dial(start_proxy: StartProxy, silent:
             await harness.empty()
 
 
-async def test_given_up_at_the_moment_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancelled, and the socket becomes writable before anybody has stopped listening to it."""
-    ready: list[Callable[[], None]] = []
+@pytest.mark.parametrize("seconds", [0.0, 0.001])
+async def test_given_up_at_the_moment_it_is_decided(seconds: float) -> None:
+    """Cancelled when the socket is connected already; nothing is left of it, whoever is first."""
+    async with Mx(where=("127.0.0.3", 0)) as mx:
+        before = len(descriptors())
+        for _ in range(20):
+            waiting = asyncio.create_task(
+                dial([Endpoint("127.0.0.3", mx.port)], source=None, time_out=1, started=nothing)
+            )
+            await asyncio.sleep(seconds)
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                (await waiting)[0].close()
+        await until(lambda: len(descriptors()) <= before, "all are closed")
 
-    def add_writer(_descriptor: int, callback: Any, *args: Any) -> None:
-        ready.append(partial(callback, *args))
 
-    monkeypatch.setattr(dialling, "asyncio", Loop(add_writer=add_writer))
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        waiting = asyncio.create_task(dialling._connected(ours))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        [decided] = ready
-        decided()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+async def test_one_that_gives_up_does_not_disturb_others() -> None:
+    """Two are connected at once; the first one that is told cancels the other. A bug in a callback stays its own."""
+    loop = asyncio.get_running_loop()
+    waiting = dialling.Waiting(loop, 1)
+    told: list[object] = []
+    async with Mx(where=("127.0.0.3", 0)) as mx:
+        attempts: list[dialling.Dialling] = []
+
+        def done(found: dialling.Dialled) -> None:
+            told.append(found)
+            for attempt in attempts:
+                attempt.cancel()
+
+        targets: list[Endpoint | str] = [Endpoint("127.0.0.3", mx.port)]
+        attempts += [dialling.Dialling(targets, waiting, None, nothing, done) for _ in range(2)]
+        for attempt in attempts:
+            attempt.begin()
+        time.sleep(0.05)  # noqa: ASYNC251  (both are connected before the loop looks)
+        await until(lambda: told, "one is told")
+        await asyncio.sleep(0.05)
+        assert len(told) == 1
+        told[0][0].close()  # type: ignore[index]
+    waiting.close()
+
+
+async def test_a_bug_in_what_is_started_is_told(silent: InetAddress) -> None:
+    """As a result, for the second target too: the event loop would only log it."""
+
+    def started(_sock: socket.socket, target: Endpoint | str) -> None:
+        if target == Endpoint("127.0.0.2", silent.port):
+            raise ValueError("more connections than there can be")
+
+    targets: list[Endpoint | str] = [Endpoint(ip, silent.port) for ip in ("127.0.0.4", "127.0.0.2")]
+    with pytest.raises(ValueError, match="more connections"):
+        await dial(targets, source=None, time_out=1, started=started)
+
+
+async def test_the_next_timer_is_set_when_one_has_passed(silent: InetAddress) -> None:
+    loop = asyncio.get_running_loop()
+    waiting = dialling.Waiting(loop, 0.05)
+    told: list[dialling.Dialled] = []
+    for _ in range(2):
+        dialling.Dialling([Endpoint(silent.host, silent.port)], waiting, None, nothing, told.append).begin()
+        await asyncio.sleep(0.02)
+    await until(lambda: len(told) == 2, "both had their time")
+    waiting.close()
+    waiting.close()
 
 
 async def test_nothing_is_left_of_attempts_that_failed(silent: InetAddress) -> None:
@@ -203,10 +252,30 @@ async def test_our_end_point_is_known_before_the_server_answers(silent: InetAddr
     assert port
 
 
-@pytest.mark.parametrize("target", ["127.0.0.1", "::1"])
-def test_an_exchange_waits_for_nobodys_timer(target: str) -> None:
-    with open_socket(Endpoint(target, 25)) as sock:
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+async def test_an_exchange_waits_for_nobodys_timer(
+    start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, ip: str
+) -> None:
+    """Both sockets of a session have TCP_NODELAY, and are non-blocking."""
+    made: list[tuple[int, bool]] = []
+
+    def seen(side: ClientSide | ServerSide, transport: asyncio.BaseTransport) -> None:
+        if isinstance(side, ClientSide):
+            side.owner.client_made(transport)
+        else:
+            side.owner.server_made(transport)
+        with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as sock:
+            made.append((sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), os.get_blocking(sock.fileno())))
+
+    for side in (ClientSide, ServerSide):
+        monkeypatch.setattr(side, "connection_made", seen)
+    async with (
+        Mx(socket.AF_INET6 if ":" in ip else socket.AF_INET, (ip, 0)) as mx,
+        start_proxy(InetAddress(ip, mx.port)) as harness,
+    ):
+        mx.serve(ModelServer)
+        assert await one_message(await harness.client()) == MESSAGE_CODES
+    assert made == [(1, False), (1, False)]
 
 
 @pytest.mark.parametrize("address", [InetAddress("127.0.0.1", 1), UnixAddress("/nowhere/mx")])

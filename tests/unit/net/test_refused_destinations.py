@@ -71,3 +71,31 @@ def test_the_examples_of_rfc_6052(prefix: str) -> None:
     """Section 2.4, with the prefix of RFC 8215 for that of documentation."""
     examples = {"48": "64:ff9b:1:c000:2:2100::", "56": "64:ff9b:1:33c0:0:221::", "64": "64:ff9b:1:3344:c0:2:2100::"}
     assert "192.0.2.33" in map(str, embedded(IPv6Address(examples[prefix.rpartition("/")[2]])))
+
+
+def test_a_worker_asks_once_in_a_second_about_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, own = 1000.0, {"198.51.100.25"}
+    asked: list[str] = []
+
+    def ends_here(address: object) -> bool:
+        asked.append(str(address))
+        return str(address) in own
+
+    monkeypatch.setattr(refused_destinations, "ends_here", ends_here)
+    monkeypatch.setattr("proxsmtp_tp.net.refused_destinations.time.monotonic", lambda: now)
+    recent = refused_destinations.RecentAnswers()
+    for _ in range(3):
+        assert recent.why_refused("198.51.100.25") == "an address of this host"
+        assert recent.why_refused("198.51.100.26") is None
+    assert asked == ["198.51.100.25", "198.51.100.26"]
+    own = {"198.51.100.26"}
+    now += refused_destinations.FRESH
+    assert recent.why_refused("198.51.100.25") is None
+    assert recent.why_refused("198.51.100.26") == "an address of this host"
+
+
+def test_a_client_that_asks_for_many_addresses_takes_no_memory() -> None:
+    recent = refused_destinations.RecentAnswers()
+    for number in range(3 * refused_destinations.KNOWN_MAX):
+        recent.why_refused(f"198.51.{number >> 8}.{number & 255}")
+        assert len(recent._known) <= refused_destinations.KNOWN_MAX

@@ -106,3 +106,16 @@ async def test_another_error_ends_the_search(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DialError, match=r"127\.0\.0\.1:25: "):
         await dial([Endpoint("127.0.0.1", 25)], source=source, time_out=5, started=lambda _sock, _target: None)
     assert descriptors() == before
+
+
+def test_a_worker_reads_the_settings_once_in_a_second(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("proxsmtp_tp.net.source_port.time.monotonic", lambda: now)
+    known = source_port.PortSettings()
+    source = Source("192.0.2.1", nobody, known)
+    assert sorted(source.ports(MX)) == [100, 101, 102, 103]
+    (settings / "ip_local_port_range").write_text("200 201\n")
+    (settings / "ip_local_reserved_ports").write_text("201\n")
+    assert sorted(source.ports(MX)) == [100, 101, 102, 103]
+    now += source_port.FRESH
+    assert sorted(source.ports(MX)) == [200]
