@@ -97,7 +97,7 @@ COMPILED ?=
 bench:
 	@.ci/packages bench
 	@$(MAKE) --no-print-directory .venv/installed
-	@[ "$(COMPILED)" = 0 ] || $(BIN)/python -m tools.compiled
+	@[ "$(COMPILED)" = 0 ] || $(BIN)/python -m tools.compiled >&2
 	@$(ISOLATED) $(BIN)/python -m bench.run $(if $(filter 0,$(COMPILED)),,--compiled build/compiled) $(if $(QUICK),--quick,--readme) $(ARGS)
 
 # A revision beside the tree as it is. COMPILED=1: both with the compiled core. QUICK=1: short samples.

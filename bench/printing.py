@@ -124,9 +124,12 @@ def tls_table(result: Result) -> str:
             spent = spread(result, subject, load, cpu_of)
             row += [cell(spread(result, subject, load)), NOTHING if spent is None else _time(spent.median)]
         memory = memories.get(subject)
-        rows.append([*row, NOTHING if memory is None else f"{number(memory.session_kib)} KiB"])
+        if memory is None:
+            rows.append([*row, NOTHING, NOTHING])
+        else:
+            rows.append([*row, f"{number(memory.session_kib)} KiB", f"{number(memory.base_kib / 1024)} MiB"])
     head = ["one worker or thread", "new sessions a second", "CPU time of each", "messages a second on reused sessions",
-            "CPU time of each", "memory of an idle session"]  # fmt: skip
+            "CPU time of each", "memory of an idle session", "without a session"]  # fmt: skip
     return table(head, rows)
 
 

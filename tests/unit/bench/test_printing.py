@@ -37,9 +37,10 @@ def test_what_is_added_to_a_mail() -> None:
 
 def test_tls() -> None:
     table = printing.tls_table(result())
-    assert "| haproxy, ssl in, ssl out | 150 ±0 % | 1.25 ms | - | - | - |" in table
+    assert "| haproxy, ssl in, ssl out | 150 ±0 % | 1.25 ms | - | - | - | - |" in table
     assert (
-        "| proxsmtp-tp, pure Python, TLS in, TLS out | 80.0 ±0 % | 4.00 ms | 800 ±0 % | 0.10 ms | 55.5 KiB |" in table
+        "| proxsmtp-tp, pure Python, TLS in, TLS out | 80.0 ±0 % | 4.00 ms | 800 ±0 % | 0.10 ms | 55.5 KiB | 39.1 MiB |"
+        in table
     )
 
 

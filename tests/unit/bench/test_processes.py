@@ -77,6 +77,19 @@ def test_a_process_that_has_ended_has_no_cpu_time() -> None:
     assert processes.memory(process.pid) == 0
 
 
+def test_the_time_of_a_running_process_is_finer_than_a_tick() -> None:
+    """By the clock of this process itself, from outside and from inside."""
+    least = time.process_time()
+    found = own_cpu_time(os.getpid())
+    assert least <= found.user + found.system <= time.process_time()
+
+
+def test_what_is_cut_off_one_part_is_in_the_other() -> None:
+    """A tick of system time was counted meanwhile, and the user time was less than that."""
+    assert Cpu(0.105, 0.02) - Cpu(0.109, 0.01) == Cpu(0.0, 0.006)
+    assert Cpu(0.02, 0.105) - Cpu(0.01, 0.109) == Cpu(0.006, 0.0)
+
+
 def test_differences_are_never_minus_zero() -> None:
     difference = Cpu(0.1 + 0.2, 0.3) - Cpu(0.3, 0.1 + 0.2)
     assert str(difference.user) == str(difference.system) == "0.0"
