@@ -5,7 +5,10 @@ of our processor time, a hundred times that of a curve, and the peer need not ca
 programs have curves: RFC 8446 section 9.1 demands P-256.
 
 Python has a function for it from 3.15 on. Before, OpenSSL's own is called (SSL_CTX_set1_groups_list(3)), in the library
-that the module `ssl` itself uses: another copy could have other structures.
+that the module `ssl` itself uses: another copy could have other structures. It needs the address of OpenSSL's context,
+which Python keeps in its own object. Nothing is called before `_layout_known` has shown that this is as expected.
+`set_ecdh_curve`, the other way, allows one curve only: every client that begins with another one needs a round trip
+more, and a server without that curve could not be reached.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import _ssl
 import ctypes
 import ssl
+import sys
 from functools import cache
 from typing import Any, Final
 
@@ -28,13 +32,46 @@ def limit_groups(context: ssl.SSLContext) -> bool:
     if hasattr(given, "set_groups"):
         return any(_accepted(given, groups) for groups in _LISTS)
     library = _library()
-    if library is None:
+    if library is None or not _layout_known():
         return False
-    # PySSLContext (Modules/_ssl.c of Python 3.8 to 3.14): behind the head of every object comes the SSL_CTX.
-    pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value
+    pointer = _Context.from_address(id(context) + object.__basicsize__).ctx
     done = any(library.SSL_CTX_ctrl(pointer, _SET_GROUPS_LIST, 0, groups.encode()) == 1 for groups in _LISTS)
     library.ERR_clear_error()
     return done
+
+
+class _Context(ctypes.Structure):
+    """The beginning of PySSLContext behind the head of every object (Modules/_ssl.c of CPython 3.11 to 3.14)."""
+
+    _fields_ = (
+        ("ctx", ctypes.c_void_p),
+        ("alpn_protocols", ctypes.c_void_p),
+        ("alpn_protocols_len", ctypes.c_uint),
+    )
+
+
+@cache
+def _layout_known() -> bool:
+    """Whether contexts have the beginning that `_Context` describes, by looking only.
+
+    The fields for ALPN, which lie behind the address, must be empty first, and then have the length of what was set.
+    Of two contexts the addresses differ, and stay.
+    """
+    head = object.__basicsize__
+    if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info < (3, 15):
+        return False
+    if ssl.SSLContext.__basicsize__ < head + ctypes.sizeof(_Context):
+        return False
+    contexts = [ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for _ in range(2)]
+    seen = [_Context.from_address(id(context) + head) for context in contexts]
+    before = [each.ctx for each in seen]
+    empty = not any(each.alpn_protocols or each.alpn_protocols_len for each in seen)
+    protocols = (["smtp"], ["smtp", "x"])
+    for context, names in zip(contexts, protocols, strict=True):
+        context.set_alpn_protocols(names)
+    lengths = [sum(1 + len(name) for name in names) for names in protocols]
+    filled = [each.alpn_protocols_len for each in seen] == lengths and all(each.alpn_protocols for each in seen)
+    return empty and filled and all(before) and before[0] != before[1] and [each.ctx for each in seen] == before
 
 
 def _accepted(context: Any, groups: str) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import ssl
 import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -73,3 +75,41 @@ def test_a_library_out_of_reach_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not hasattr(context, "set_groups"):
         assert not tls_groups.limit_groups(context)
+
+
+class Shifted(ctypes.Structure):
+    """Another field lies before the address."""
+
+    _fields_ = (("other", ctypes.c_void_p), *tls_groups._Context._fields_)
+
+
+class Exchanged(ctypes.Structure):
+    """The address lies behind the fields for ALPN."""
+
+    _fields_ = (*tls_groups._Context._fields_[1:], tls_groups._Context._fields_[0])
+
+
+@pytest.mark.parametrize("layout", [Shifted, Exchanged])
+def test_where_python_keeps_the_address_elsewhere_nothing_is_called(
+    layout: type[ctypes.Structure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong address would be written through."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if hasattr(context, "set_groups"):
+        return
+    tls_groups._layout_known.cache_clear()
+    monkeypatch.setattr(tls_groups, "_Context", layout)
+    monkeypatch.setattr(tls_groups, "_library", object)  # an AttributeError, if it is called
+    try:
+        assert not tls_groups.limit_groups(context)
+    finally:
+        tls_groups._layout_known.cache_clear()
+
+
+def test_another_python_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    tls_groups._layout_known.cache_clear()
+    monkeypatch.setattr(sys, "version_info", (3, 16, 0))
+    try:
+        assert not tls_groups._layout_known()
+    finally:
+        tls_groups._layout_known.cache_clear()
