@@ -36,7 +36,8 @@ class Finding:
 def examine(chain: Sequence[bytes], wanted: Sequence[str], anchors: Anchors) -> Finding:
     """A chain (DER, the server's certificate first), by the CAs and the names: one of `wanted` must match.
 
-    `wanted`: the names of `match` in UpstreamTls, otherwise the name in our ClientHello. Without names at most TRUSTED.
+    `wanted`: the names of `match` in UpstreamTls, otherwise the name in our ClientHello. Without names at most
+    TRUSTED: what it is for is known, and not whether that is the server that was meant.
     """
     found = names.dns_names(chain[0]) if chain else ()
     if problem := anchors.check(chain):
@@ -44,7 +45,7 @@ def examine(chain: Sequence[bytes], wanted: Sequence[str], anchors: Anchors) -> 
     if not wanted:
         return Finding(Verified.TRUSTED, "no name to compare with", found)
     if not names.first_match(found, wanted):
-        return Finding(Verified.TRUSTED, f"it is for {_listed(found)}, not for {_listed(wanted)}", found)
+        return Finding(Verified.NO, f"it is for {_listed(found)}, not for {_listed(wanted)}", found)
     return Finding(Verified.NAME, "", found)
 
 

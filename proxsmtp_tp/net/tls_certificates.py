@@ -92,7 +92,7 @@ class Certificates:
 
         An own certificate for the server comes first. `server_names`: the name in the client's hello, if the server's
         certificate is for it or the server is not `verified`, then the names of the server's certificate. `verified`
-        decides which CA signs: True only for a server that is (`tls.facts.Verified.proven`).
+        decides which CA signs: True only for a server that is (`tls.facts.Verified.vouched`).
         """
         usable = _usable(server_names)  # an address is never verified, and never the name of a server that is
         wanted = Request(usable, verified) if usable else Request((_address(server_ip),), verified=False)

@@ -218,6 +218,8 @@ def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: Exi
     for warning in wanted.configuration.warnings:
         log.warning("%s", warning)
     logs.use(settings, None)
+    if not settings.tls:
+        log.info("STARTTLS is removed, and mail is in clear: there is no Tls line")
     log.debug("starting up (%s)...", VERSION)
     pid_file = PidFile(_pid_path(settings, wanted))
     cleanup.callback(pid_file.remove)

@@ -270,7 +270,7 @@ def _server_started(d: Dialogue, event: events.TlsStarted) -> None:
         why = "tlsa_unknown" if wanted.unknown else "unverified"
         _refuse_inside(d, outcome.refusal, outcome.reason, counter("server", "terminate", why, wanted.level))
     else:
-        d.effects.append(effects.StartClientTls(verified=facts.verified.proven))
+        d.effects.append(effects.StartClientTls(verified=facts.verified.vouched))
 
 
 def failed(d: Dialogue, event: events.TlsFailed) -> None:

@@ -22,7 +22,7 @@ class Verified(Enum):
     NO = "unverified"
     """Anybody may be there: no check was asked for, or the check failed where the level allows that."""
     TRUSTED = "trusted"
-    """The certificate is of a trusted CA, but there was no name to compare with, or another one."""
+    """The certificate is of a trusted CA, and there was no name to compare with."""
     NAME = "verified"
     """The certificate is of a trusted CA, and for the name that was asked for."""
     DANE = "dane"
@@ -30,8 +30,17 @@ class Verified(Enum):
 
     @property
     def proven(self) -> bool:
-        """Whether the server is the one that was asked for: then a client may get a certificate of the trusted CA."""
+        """Whether the server is the one that was asked for."""
         return self in {Verified.NAME, Verified.DANE}
+
+    @property
+    def vouched(self) -> bool:
+        """Whether a client may get a certificate of the trusted CA, with the names of the server's own.
+
+        Also where nobody has said a name (most Postfix do not): a client that compares the names then accepts or
+        rejects the server as it would without the gateway.
+        """
+        return self is not Verified.NO
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,18 @@ async def test_terminate(start_proxy: StartProxy, caplog: pytest.LogCaptureFixtu
     assert any("server_tls=TLSv1.3/verified, sni=mx.example" in line for line in caplog.messages)
 
 
+async def test_without_a_name_the_client_gets_the_names_of_the_servers_certificate(
+    start_proxy: StartProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It then accepts or rejects the server as it would without the gateway. REQUIRETLS needs a name."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = await terminated(harness, mx, name=None)
+        await send_one(client, server)
+        await quit_cleanly(client, server)
+    assert source(harness).asked == [(("mx.example",), True)]
+    assert any("/trusted, sni=-" in line for line in caplog.messages)
+
+
 @pytest.mark.parametrize("end", ["close_notify", "FIN alone"])
 async def test_tls_1_2_on_both_legs(end: str, start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
