@@ -95,6 +95,11 @@ class ChildInput:
                 self.close()
         self._taken()
 
+    def end(self) -> None:
+        """Close it, and make no more calls. Idempotent."""
+        self.close()
+        self._taken = self.failed = _nothing  # no circle of objects is left for the garbage collector
+
     def close(self) -> None:
         """End of file now; what is queued is dropped. Idempotent."""
         descriptor, self._descriptor = self._descriptor, _NO_DESCRIPTOR
@@ -105,3 +110,7 @@ class ChildInput:
             self._loop.remove_writer(descriptor)
         self._queue.clear()
         os.close(descriptor)
+
+
+def _nothing(*_given: object) -> None:
+    """In the place of a method of a child that is over."""

@@ -15,20 +15,28 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Calls `spent` once, from the event loop, `limit` seconds after the last `start`. Not running at first."""
+    """Calls `spent` once, from the event loop, `limit` seconds after the last `start`. Not running at first, and never
+    after `end`.
+    """
 
     __slots__ = ("_limit", "_loop", "_spent", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: float, spent: Callable[[], None]) -> None:
         self._loop = loop
         self._limit = limit
-        self._spent = spent
+        self._spent: Callable[[], None] | None = spent
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start or restart the full limit now."""
         self.stop()
-        self._timer = self._loop.call_later(self._limit, self._spent)
+        if self._spent is not None:
+            self._timer = self._loop.call_later(self._limit, self._spent)
+
+    def end(self) -> None:
+        """Stop for good. It keeps its owner no longer: no circle of objects is left for the garbage collector."""
+        self.stop()
+        self._spent = None
 
     def stop(self) -> None:
         """Stop. Idempotent."""

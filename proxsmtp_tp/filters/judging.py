@@ -166,7 +166,7 @@ class Judging(ABC):
 
     def _stop(self) -> None:
         self._settled = True
-        self._clock.stop()
+        self._clock.end()
         self._limit.forget(self._granted, self._request.client)
         self._let_go()
 

@@ -292,14 +292,19 @@ class Child:
         """The child has ended: close everything that is open."""
         self._over = True
         self._owner = None
-        self.input.close()
+        self.input.end()
         for descriptor in (self._stdout, self._stderr, self._pidfd):
             if descriptor != _NO_DESCRIPTOR:
                 self._close_reader(descriptor)
         self._stdout = self._stderr = self._pidfd = _NO_DESCRIPTOR
-        self._freed()
+        freed, self._freed = self._freed, _nothing  # no circle of objects is left for the garbage collector
+        freed()
 
     def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+
+def _nothing() -> None:
+    """In the place of `freed` after its call."""

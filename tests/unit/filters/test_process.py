@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shlex
 import signal
@@ -587,3 +588,35 @@ def test_errors_of_the_leader_are_taken_at_its_exit_though_others_go_on_writing(
         await until(lambda: owner.freed, "all is over")
 
     run(scene())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+@pytest.mark.parametrize("command", ["cat", "exit 1", "sleep 1000"])
+def test_a_message_leaves_nothing_for_the_garbage_collector(
+    run_uvloop: Run, tmp_path: Path, kind: str, command: str
+) -> None:
+    """A circle of objects for each message would make it look through all objects of a worker again and again."""
+
+    async def scene() -> None:
+        async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
+            for counted in (False, True):
+                gc.collect()
+                gc.disable()
+                for _ in range(3):
+                    case = complete(filter_)
+                    if command != "sleep 1000":
+                        await case.verdict()
+                    case.run.close()
+                    del case
+                    await until(lambda: filter_.running == 0, "it is over")
+                gc.set_debug(gc.DEBUG_SAVEALL if counted else 0)
+                gc.collect()
+        left = [each for each in gc.garbage if str(type(each).__module__).startswith("proxsmtp_tp.")]
+        assert left == []
+
+    try:
+        run_uvloop(scene())
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
