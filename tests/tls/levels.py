@@ -20,7 +20,7 @@ from proxsmtp_tp.lab.gateway import Instance
 from proxsmtp_tp.lab.network import LAN_V4, GatewayNetwork
 from tests.real.postfix import Postfix
 from tests.tls import public_ca
-from tests.tls.capture import Capture, Stream
+from tests.tls.capture import Capture, Stream, check_legs
 from tests.tls.dns import Dns
 
 if TYPE_CHECKING:
@@ -324,4 +324,5 @@ def find_all(network: GatewayNetwork, directory: Path) -> Found:
                 outcomes |= lab.outcomes(levels, others)
             log += instance.log
     to_mail = [[each for each in leg.streams if each.port == SMTP] for leg in (clients, servers)]
+    check_legs(*to_mail)
     return Found(outcomes, log, *to_mail)

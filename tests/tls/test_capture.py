@@ -1,8 +1,10 @@
-"""The capture sees what it must see."""
+"""The capture sees what it must see, and no test with a daemon is without one."""
 
 from __future__ import annotations
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,14 @@ def test_what_leaks_is_found() -> None:
 def test_every_command_that_must_not_leak(command: bytes) -> None:
     with pytest.raises(AssertionError, match="in clear to the server"):
         check_legs([], [Stream(25, b"EHLO c.example\r\n" + command + b"\r\n")])
+
+
+def test_every_daemon_of_these_tests_is_captured() -> None:
+    """`tests.tls.daemon.daemon`, and the fixture `start_proxy`, compare both legs; who starts one otherwise must."""
+    tests = Path(__file__).parents[1]
+    found = {path.name: path.read_text() for path in (*tests.glob("tls/*.py"), *tests.glob("mta/*tls*.py"))}
+    starting = {name for name, text in found.items() if re.search(r"\.running\(\)|\"serve\"", text)} - {
+        Path(__file__).name
+    }
+    assert starting == {"daemon.py", "levels.py", "test_levels_ways.py", "test_rejected.py", "tls_senders.py"}
+    assert [name for name in starting if "check_legs(" not in found[name]] == []

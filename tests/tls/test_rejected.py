@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.lab.network import SENDER_V4
-from tests.tls.levels import ACTIONS, LEVELS, Lab, open_lab
+from tests.tls.capture import Capture, check_legs
+from tests.tls.levels import ACTIONS, LEVELS, SMTP, Lab, open_lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +45,8 @@ def check_report(servers: Lab, instance: Instance) -> None:
 
 def attempts(servers: Lab, rejected: str) -> tuple[set[str], list[tuple[bool, bool]], str]:
     """What became of each sender's first attempt; of the second what arrived (judged, TLS); and the log."""
-    instance = servers.instance("pass", TlsRejected=rejected)
-    with instance.running():
+    instance, gateway = servers.instance("pass", TlsRejected=rejected), servers.network.gateway
+    with Capture("lan", gateway) as clients, Capture("wan", gateway) as upstream, instance.running():
         start = servers.sender.log.count(REFUSED)
         first = servers.outcomes(VERIFYING, TERMINATED)
         queued = len(servers.sender.queue())
@@ -57,6 +58,7 @@ def attempts(servers: Lab, rejected: str) -> tuple[set[str], list[tuple[bool, bo
         else:
             servers.sender.wait_log(REFUSED, start + 2 * queued, AGAIN)
         arrived = [(judged, server_tls) for judged, _, server_tls in servers.arrived().values()]
+    check_legs(*([each for each in leg.streams if each.port == SMTP] for leg in (clients, upstream)))
     return {outcome.shown for outcome in first.values()}, arrived, instance.log
 
 

@@ -14,7 +14,7 @@ import pytest
 from proxsmtp_tp.config.tls_lines import parse_tls, parse_upstream
 from proxsmtp_tp.session.state import Reason
 from proxsmtp_tp.smtp import answers
-from tests.unit.net.dialogue import address, meet
+from tests.unit.net.dialogue import address, meet, relayed
 from tests.unit.net.proxy_harness import Mx, Peer, StartProxy, descriptors, until
 from tests.unit.net.test_measuring import counted
 from tests.unit.net.tls_peers import (
@@ -357,6 +357,35 @@ async def test_a_drain_ends_terminated_connections_and_lets_passed_ones_go_on(st
         await harness.ended()
         assert await passed.rest() == b""
         assert passed.was_reset
+
+
+async def test_an_envelope_in_clear_is_forgotten_within_tls(start_proxy: StartProxy) -> None:
+    """Nothing of it is sent again, and the server decides about DATA without one (RFC 3207 section 4.2)."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        clear, other = await meet(harness, mx, "STARTTLS", "SIZE")
+        await relayed(clear, other, "MAIL FROM:<a@c.example>", "250 ok")
+        await relayed(clear, other, "RCPT TO:<b@mx.example>", "250 ok")
+        await relayed(clear, other, "STARTTLS", READY)
+        client, server = in_tls(clear, other)
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await relayed(client, server, "DATA", "503 5.5.1 MAIL first")
+        await client.say("EHLO c.example")
+        assert await server.line() == b"EHLO c.example"
+        await server.say("250 mx")
+        assert await client.reply() == b"250 smtp.passthru"
+        await send_one(client, server)
+        await quit_cleanly(client, server)
+
+
+async def test_logins_that_are_bound_to_the_clients_tls_are_not_shown(start_proxy: StartProxy) -> None:
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
+        client, server = in_tls(*await asked(harness, mx))
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await client.say("EHLO c.example")
+        assert await server.line() == b"EHLO c.example"
+        await server.say("250-mx\n250 AUTH EXTERNAL SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN")
+        assert await client.reply() == b"250-smtp.passthru\r\n250 AUTH PLAIN"
+        await quit_cleanly(client, server)
 
 
 ROUNDS = 200
