@@ -82,9 +82,15 @@ def test_a_stored_file_that_is_no_result(tmp_path: Path, text: str | None, capsy
     assert str(path) in capsys.readouterr().err
 
 
-def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert run.missing(run.NEEDED) == ""
     assert run.missing(["sh", "no-such-tool"]) == "missing: no-such-tool: run .ci/packages bench"
+    with monkeypatch.context() as changed:
+        changed.setattr(run, "USERS", tmp_path / "uid_map")
+        run.USERS.write_text("         0       1000          1\n")
+        assert run.missing(run.NEEDED).startswith("run it as root")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert run.missing(run.NEEDED).startswith("run it as root")
 
