@@ -101,11 +101,13 @@ bench:
 	@$(ISOLATED) $(BIN)/python -m bench.run $(if $(filter 0,$(COMPILED)),,--compiled build/compiled) $(if $(QUICK),--quick,--readme) $(ARGS)
 
 # A revision beside the tree as it is. COMPILED=1: both with the compiled core. QUICK=1: short samples.
+bench-compare: REVISION = $(or $(BASE),$(error which revision? make bench-compare BASE=HEAD~1))
+bench-compare: FORM = $(if $(filter 1,$(COMPILED)),--compiled build/compiled)
 bench-compare:
 	@.ci/packages bench
 	@$(MAKE) --no-print-directory .venv/installed
-	@$(ISOLATED) $(BIN)/python -m bench.compare --base "$(or $(BASE),$(error which revision? make bench-compare BASE=HEAD~1))" \
-		$(if $(filter 1,$(COMPILED)),--compiled) $(if $(QUICK),--quick) $(ARGS)
+	@[ -z "$(FORM)" ] || $(BIN)/python -m tools.compiled >&2
+	@$(ISOLATED) $(BIN)/python -m bench.compare --base "$(REVISION)" $(FORM) $(if $(QUICK),--quick) $(ARGS)
 
 # What each type of filter costs, beside Postfix with the same milter. As root: Postfix runs.
 bench-filters:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from bench.subjects import Subject
 
-NEEDED = ("smtp-source", "smtp-sink", "git", "tar")
+NEEDED = ("smtp-source", "smtp-sink", "git")
 COMPILE = """
 import pathlib, sys
 from tools.compile_core import compile_core
@@ -88,7 +88,7 @@ def compile_tree(tree: Path, work: Path) -> None:
     """Compile a revision's core where it lies. Raises RevisionError."""
     if not (tree / "tools/compile_core.py").exists():
         raise RevisionError("this revision is from before `make compiled`: compare without COMPILED=1")
-    say(f"compiling in {tree}: a minute or more")
+    say("compiling the base: a minute or more")
     command = [sys.executable, "-c", COMPILE, str(work)]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
@@ -97,31 +97,19 @@ def compile_tree(tree: Path, work: Path) -> None:
 
 
 @contextlib.contextmanager
-def builds(repository: Path, base: str, *, compiled: bool) -> Iterator[tuple[Build, Build]]:
-    """The base, and the tree as it is now. Raises RevisionError."""
+def builds(repository: Path, base: str, compiled: Path | None) -> Iterator[tuple[Build, Build]]:
+    """The base, and the tree as it is now; with `compiled`, the folder of its compiled copy. Raises RevisionError."""
     with work_folder() as folder:
-        old, now = folder / "base", folder / "now" if compiled else repository
+        old, now = folder / "base", repository if compiled is None else compiled
         old.mkdir()
         check_out(repository, base, old)
-        if compiled:
-            copy_tree(repository, now)
-            compile_tree(old, folder / "base-work")
-            compile_tree(now, folder / "now-work")
-        both = Build("base", old.resolve(), compiled=compiled), Build("now", now.resolve(), compiled=compiled)
+        if compiled is not None:
+            compile_tree(old, folder / "work")
+        native = compiled is not None
+        both = Build("base", old.resolve(), compiled=native), Build("now", now.resolve(), compiled=native)
         for each in both:
             each.check()
         yield both
-
-
-def copy_tree(repository: Path, folder: Path) -> None:
-    """The files that git knows or would add, as they are now."""
-    listed = ["git", "-C", str(repository), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, check=True, capture_output=True).stdout
-    folder.mkdir()
-    there = b"\0".join(name for name in names.split(b"\0") if name and (repository / os.fsdecode(name)).is_file())
-    tar = ["tar", "-C", str(repository), "--null", "--files-from=-", "-cf", "-"]
-    packed = subprocess.run(tar, input=there, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-C", str(folder), "-xf", "-"], input=packed, check=True)
 
 
 def measured(both: Sequence[Build], ways: Sequence[Way], pace: Pace) -> Measured:
@@ -172,10 +160,10 @@ def text(result: Result, ways: Sequence[Way]) -> str:
 def compare(repository: Path, args: argparse.Namespace) -> Result:
     """Measure both. Raises RevisionError."""
     options = {"base": args.base, "base_commit": commit(args.base, repository), "rounds": args.rounds,
-               "seconds": args.seconds, "compiled": args.compiled}  # fmt: skip
+               "seconds": args.seconds, "compiled": args.compiled is not None}  # fmt: skip
     result = Result(about(options, repository))
     say(f"base: {options['base_commit']}. now: {where(result.about)}")
-    with builds(repository, args.base, compiled=args.compiled) as both:
+    with builds(repository, args.base, args.compiled) as both:
         result.add(measured(both, wanted(args.only), Pace(args.rounds, args.seconds, say)))
     return result
 
@@ -192,7 +180,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a sample")
     parser.add_argument("--quick", action="store_true", help=f"{FEWEST_ROUNDS} rounds of short samples")
-    parser.add_argument("--compiled", action="store_true", help="compile both")
+    parser.add_argument("--compiled", type=Path, metavar="FOLDER", help="of `make compiled`; compile the base, too")
     parser.add_argument("--only", default="", help="what contains this: " + ", ".join(way.name for way in WAYS))
     parser.add_argument("--json", type=Path, metavar="FILE", default=TREE / "build/bench/compare.json")
     args = parser.parse_args(given)

@@ -28,7 +28,7 @@ from bench.processes import allow_many_descriptors
 from bench.result import Result, about
 from bench.run import builds, missing, say, work_folder
 from bench.scanners import accepting_milter, clamd, rspamd
-from bench.subjects import Form, Setting, ours, postfix, sink, worker_line
+from bench.subjects import LONG_WAIT, Form, Setting, ours, postfix, sink, worker_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,11 +53,11 @@ def all_subjects(folder: Path) -> Iterator[list[Subject]]:
             Form(NONE),
             Form(PIPE, "Filter: cat pipe cat\n"),
             Form(WORKER, worker_line()),
-            Form(MILTER, f"Filter: m milter {libmilter.sockets[0]}\n", libmilter.pid),
-            Form(PYTHON_MILTER, f"Filter: m milter {python.sockets[0]}\n", python.pid),
-            Form("rspamd by milter", f"Filter: m milter {spam.sockets[1]}\n", spam.pid),
-            Form("rspamd by HTTP", f"Filter: s rspamd {spam.sockets[0]}\n", spam.pid),
-            Form("clamd", f"Filter: v clamd {virus.sockets[0]}\n", virus.pid),
+            Form(MILTER, f"Filter: m milter {libmilter.sockets[0]} {LONG_WAIT}\n", libmilter.pid),
+            Form(PYTHON_MILTER, f"Filter: m milter {python.sockets[0]} {LONG_WAIT}\n", python.pid),
+            Form("rspamd by milter", f"Filter: m milter {spam.sockets[1]} {LONG_WAIT}\n", spam.pid),
+            Form("rspamd by HTTP", f"Filter: s rspamd {spam.sockets[0]} {LONG_WAIT}\n", spam.pid),
+            Form("clamd", f"Filter: v clamd {virus.sockets[0]} {LONG_WAIT}\n", virus.pid),
         )
         build = builds(None)[0]
         found = [stack.enter_context(ours(at, build, form)) for form in forms]

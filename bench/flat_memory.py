@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Self
 from bench.plan import PURE
 from bench.processes import tree
 from bench.scanners import accepting_milter, clamd
-from bench.subjects import TREE, Build, Form, Setting, ours, sink, worker_line
+from bench.subjects import LONG_WAIT, TREE, Build, Form, Setting, ours, sink, worker_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,9 +135,9 @@ def run(seconds: float) -> list[Sample]:
         milter = stack.enter_context(accepting_milter(folder, "Python"))
         virus = stack.enter_context(clamd(folder))
         lines = (
-            f"Filter: m milter {milter.sockets[0]} wait=60 timeout=60\n"
-            f"{worker_line().strip()} wait=60 timeout=60\n"
-            f"Filter: v clamd {virus.sockets[0]} wait=60 timeout=60\n"
+            f"Filter: m milter {milter.sockets[0]} {LONG_WAIT}\n"
+            f"{worker_line()}"
+            f"Filter: v clamd {virus.sockets[0]} {LONG_WAIT}\n"
         )
         subject = stack.enter_context(ours(Setting(folder, to), Build(PURE, TREE), Form("chain", lines)))
         return list(sampled(subject, seconds))

@@ -14,6 +14,7 @@ from bench.processes import Cpu
 from bench.scanners import accepting_milter
 from bench.subjects import (
     BENCH,
+    LONG_WAIT,
     Build,
     Form,
     Setting,
@@ -95,7 +96,7 @@ def subjects(folder: Path, builds: Sequence[Build]) -> Iterator[dict[str, Subjec
         ]
         best = builds[-1]
         forms = (
-            Form(filtered(best.name, MILTER), f"Filter: m milter {milter.sockets[0]}\n", milter.pid),
+            Form(filtered(best.name, MILTER), f"Filter: m milter {milter.sockets[0]} {LONG_WAIT}\n", milter.pid),
             Form(filtered(best.name, WORKER), worker_line()),
             Form(filtered(best.name, CAT), CAT_LINE),
         )

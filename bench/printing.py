@@ -138,7 +138,7 @@ def where(about: About) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about.versions.items() if name != "proxsmtp-tp")
     changed = " with changes" if about.dirty else ""
     return (
-        f"`make bench` on {about.date[:10]}, commit `{about.commit}`{changed}: {about.cores} cores of "
+        f"{about.date[:10]}, commit `{about.commit}`{changed}: {about.cores} cores of "
         f"{about.processor}, Linux {about.kernel}, Python {about.python}, {versions}."
     )
 
@@ -151,7 +151,7 @@ def readme_text(result: Result) -> str:
     bare = spread(result, plan.SPAWNING, plan.COMMANDS)
     rounds = result.about.options.get("rounds")
     paragraphs = [
-        where(result.about) + " smtp-source and smtp-sink run on the same machine."
+        "`make bench` on " + where(result.about) + " smtp-source and smtp-sink run on the same machine."
         f" Each cell: the median of {rounds} rounds, ± the farthest round.",
         rate_table(result, loads, "messages a second", names),
         f"`sh -c cat` alone, without mail, runs {cell(bare)} times a second." if bare is not None else "",

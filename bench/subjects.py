@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BENCH = Path(__file__).parent
 TREE = BENCH.parent
 BIN = Path(sys.executable).parent
+LONG_WAIT = "wait=60 timeout=60"
+"""For a filter: on a busy machine many messages wait, and none is to be refused."""
 ORIGINAL = Path("/usr/sbin/proxsmtpd")
 
 
@@ -204,4 +206,4 @@ def postfix(folder: Path, to: int, milters: Mapping[str, Scanner | None]) -> Ite
 
 def worker_line() -> str:
     """`cat` as a worker."""
-    return f"Filter: cat worker exec {sys.executable} -I {BENCH / 'cat_worker.py'} min=4\n"
+    return f"Filter: cat worker exec {sys.executable} -I {BENCH / 'cat_worker.py'} min=4 {LONG_WAIT}\n"

@@ -76,21 +76,10 @@ def test_two_revisions_with_real_daemons(repository: Path, left: Path, capsys: p
 
 def test_each_revision_runs_its_own_package(repository: Path, left: Path) -> None:
     del left
-    with compare.builds(repository, "HEAD", compiled=False) as (base, now):
+    with compare.builds(repository, "HEAD", None) as (base, now):
         text = [(build.folder / "proxsmtp_tp/cli/main.py").read_text() for build in (base, now)]
         assert [each.endswith("# changed\n") for each in text] == [False, True]
         assert now.folder == repository.resolve()
-
-
-def test_the_files_of_the_tree_as_they_are_now_are_copied(repository: Path, tmp_path: Path) -> None:
-    (repository / "new file").write_text("new")
-    try:
-        compare.copy_tree(repository, tmp_path / "copy")
-    finally:
-        (repository / "new file").unlink()
-    assert (tmp_path / "copy/new file").read_text() == "new"
-    assert (tmp_path / "copy/proxsmtp_tp/cli/main.py").read_text().endswith("# changed\n")
-    assert not (tmp_path / "copy/.git").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
@@ -126,7 +115,7 @@ def _read(path: Path) -> bytes:
     ("options", "why"),
     [
         (["--base", "no-such-revision"], "BASE=no-such-revision: "),
-        (["--base", "HEAD", "--compiled"], "compare without"),
+        (["--base", "HEAD", "--compiled", "build"], "compare without"),
     ],
 )
 def test_what_cannot_be_checked_out_or_compiled_is_said(
