@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # As tests/conftest.py does: no process compiles the package again.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests and lab run in network, mount and PID namespaces of their own: nothing outlives them, whatever happens.
+# Tests and lab run in network, mount and PID namespaces of their own: no process remains after them.
 ISOLATED := $(BIN)/python -m proxsmtp_tp.lab.isolate
 # Tests run in parallel, each process in namespaces of its own. More processes than processors: tests often wait, those in
 # containers less.
@@ -70,7 +70,7 @@ test-deploy:
 run-test-deploy: .venv/deploy
 	@$(call run-pytest,$(DEPLOY_SECONDS),$(or $(ARGS),tests/deploy))
 
-# One processor lints meanwhile.
+# `make test-deploy` lints on another processor at the same time.
 prepare-deploy: .venv/deploy
 	@$(BIN)/python -m tests.deploy.prepare
 

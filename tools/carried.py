@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)>=(?P<version>[0-9.]+)")
 _DEBIAN_NAMES = {"python-iptables": "python3-iptables"}
-"""Where it is not python3-NAME."""
+"""Names of packages that are not python3-NAME."""
 _LOOK = """
 look() {
     found=$(apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n 's/^Version: //p')

@@ -104,7 +104,7 @@ def build(release: Release, output: Path, version: str, wheel: Path) -> Path:
     with _overlay(release, layer) as (work, enter):
         prepare_tree(work / "tree", release, needs, version, wheel)
         enter(_BUILD.format(python=release.python))
-        if version == VERSION:  # of others, tests need one that differs in nothing else
+        if version == VERSION:  # other versions are for tests, which need a package that differs in nothing else
             enter(_CHECK)
         (found,) = work.glob("*.deb")
         for old in output.glob(f"{NAME}_{debian_version(version, release)}_*.deb"):

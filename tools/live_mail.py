@@ -1,4 +1,4 @@
-"""A daemon with mail that flows, on this host alone: for a look at `proxsmtp-tp top`, its test and its screenshot.
+"""A daemon with mail, on this host alone: for a look at `proxsmtp-tp top`, its test and its screenshot.
 
 Clients and the server are threads of this process. Each client has an address of its own and sends one message after
 another; the filter's script decides by the sender's name: slow@, spam@, later@, and others, which pass.
@@ -109,7 +109,7 @@ class LiveMail:
         return connected
 
     def _read(self, connected: socket.socket) -> bytes:
-        """What comes next; empty at the end of the connection, or of all."""
+        """The next octets; empty at the end of the connection, or of all."""
         while not self._ends.is_set():
             try:
                 return connected.recv(65536)

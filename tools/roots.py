@@ -1,6 +1,6 @@
 """Debian and Ubuntu roots by mmdebstrap(1), in a cache folder (XDG_CACHE_HOME, else ~/.cache), and layers over them.
 
-A root is made once for each recipe. The machine's own apt sources are taken, with the names of the suites replaced.
+A root is made once for each recipe. The machine's own apt sources are used, with the names of the suites replaced.
 Ubuntu's archive is UBUNTU_ARCHIVE (an URI); without it, it is looked for beside Debian's, as many mirrors have it. Its
 keys come from Debian's package ubuntu-keyring. Needs root, for mmdebstrap, mounts and chroot.
 """
@@ -133,7 +133,7 @@ def inside(root: Path, script: str, overlay: str = "") -> str:
 
 
 def run(*command: str, advice: str = "") -> str:
-    """Run to the end; its output. Ends this program with the command's words, and the advice, if it fails."""
+    """Run a command to its end; returns its output. Ends this program with the command's words, and the advice, if it fails."""
     done = subprocess.run(
         command, env={**os.environ, **_QUIET}, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
     )

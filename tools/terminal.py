@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 PATIENCE = 60.0
-"""Seconds that anything may take on a busy machine."""
+"""Seconds that each wait may take on a busy machine."""
 
 
 class Terminal:
@@ -63,13 +63,13 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def resize(self, lines: int, columns: int) -> None:
-        """Another size, as a window that is pulled."""
+        """Change the size, as when a window is resized."""
         self.screen.resize(lines, columns)
         _set_size(self._master, (lines, columns))
         self.process.send_signal(signal.SIGWINCH)
 
     def read(self, seconds: float = 0.2) -> bool:
-        """Take what the program writes within this time. False: it has closed the terminal."""
+        """Read what the program writes within this time. False: it has closed the terminal."""
         if not select.select([self._master], [], [], seconds)[0]:
             return True
         try:
@@ -99,7 +99,7 @@ class Terminal:
         return self.process.wait(PATIENCE)
 
     def hang_up(self) -> None:
-        """The terminal goes, as where an ssh connection breaks."""
+        """Close the terminal, as when an ssh connection breaks."""
         os.close(self._master)
         self._master = -1
 
