@@ -133,7 +133,7 @@ def inside(root: Path, script: str, overlay: str = "") -> str:
 
 
 def run(*command: str, advice: str = "") -> str:
-    """Run a command to its end; returns its output. Ends this program with the command's words, and the advice, if it fails."""
+    """Run a command; returns its output. If it fails, this program ends with the command's words and the advice."""
     done = subprocess.run(
         command, env={**os.environ, **_QUIET}, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
     )
