@@ -13,7 +13,7 @@ def child_processes() -> set[int]:
 
 
 def a_test_begins() -> None:
-    """What a failed test has left is not the next one's."""
+    """Processes that a failed test has left do not count for the next test."""
     _earlier.clear()
     _earlier.update(_all())
 

@@ -22,7 +22,7 @@ import pyte
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds that each wait may take on a busy machine."""
 
 
@@ -82,7 +82,7 @@ class Terminal:
 
     def until(self, what: Callable[[str], object], why: str = "") -> str:
         """The text of the screen, as soon as `what` is true of it. Raises AssertionError with the screen."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + WAIT_SECONDS
         while not what(self.text):
             open_ = self.read()
             if not open_ and not what(self.text):
@@ -96,7 +96,7 @@ class Terminal:
         while self.read():
             if self.process.poll() is not None:
                 break
-        return self.process.wait(PATIENCE)
+        return self.process.wait(WAIT_SECONDS)
 
     def hang_up(self) -> None:
         """Close the terminal, as when an ssh connection breaks."""

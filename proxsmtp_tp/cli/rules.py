@@ -74,7 +74,7 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
     add("--method", dest="rule_method", type=_value(values.choice(RuleMethod).parse), metavar="nftables|iptables")
     add("--mode", dest="rule_mode", type=_value(values.choice(RuleMode).parse), metavar="redirect|tproxy")
     for option, field, parse, metavar, text in (
-        ("--interface", "rule_interface", values.parse_interfaces, "NAME", "where clients come in; repeatable"),
+        ("--interface", "rule_interface", values.parse_interfaces, "NAME", "an interface of clients; repeatable"),
         ("--source", "rule_source", values.parse_networks, "NET", "only these clients; repeatable, v4 and v6"),
         ("--except-source", "rule_except_source", values.parse_networks, "NET", "not these clients; repeatable"),
         ("--except-destination", "rule_except_destination", values.parse_networks, "NET", "not to these servers"),

@@ -46,7 +46,7 @@ class Judging(ABC):
         self._owner = owner
         self._message = message
         self._loop = asyncio.get_running_loop()
-        self._clock = Clock(self._loop, timeout, self._waited_in_vain)
+        self._clock = Clock(self._loop, timeout, self._no_place_in_time)
         self._settled = False
         self._aborted = False
 
@@ -118,7 +118,7 @@ class Judging(ABC):
         if self._limit.enter(self._granted, self._request.client):
             self._start_anew()
         else:
-            self._clock = Clock(self._loop, self._limit.wait(self._timeout), self._waited_in_vain)
+            self._clock = Clock(self._loop, self._limit.wait(self._timeout), self._no_place_in_time)
             self._clock.start()
             self._owner.filter_waits()
 
@@ -142,7 +142,7 @@ class Judging(ABC):
         self._out_of_time()
 
     @callback
-    def _waited_in_vain(self) -> None:
+    def _no_place_in_time(self) -> None:
         self._trouble(Ending.LINE_TIMED_OUT)
 
     # The verdict.

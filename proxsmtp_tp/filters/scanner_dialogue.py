@@ -142,8 +142,8 @@ class ScannerDialogue:
             return self._say(Step.EHLO, b"EHLO " + self._own_name)
         offered = rewrite_ehlo(reply, hide_name=None)[1] if step is Step.EHLO else NO_CAPABILITIES
         self._pipelining = offered.pipelining
-        if not self._speakable():
-            return self._end(trouble(ScannerEnding.UNSPEAKABLE))
+        if not self._sendable():
+            return self._end(trouble(ScannerEnding.NOT_SENDABLE))
         self._commands.extend(self._envelope(offered))
         return self._advance()
 
@@ -195,7 +195,7 @@ class ScannerDialogue:
         count = len(self._commands) if self._pipelining else 1
         return b"".join([self._say(*self._commands.popleft()) for _ in range(count)])
 
-    def _speakable(self) -> bool:
+    def _sendable(self) -> bool:
         """Whether all addresses can be sent safely. The session lets no other address in; this is a second check."""
         envelope = self._request.envelope
         return not any(_LINE_BREAKING.search(address) for address in (envelope.sender or b"", *envelope.recipients))

@@ -29,7 +29,7 @@ class ScannerEnding(Enum):
     UNWILLING = "the scanner does not serve"
     LOST = "the scanner closed the connection"
     OUT_OF_STEP = "the scanner is out of step"
-    UNSPEAKABLE = "an address that cannot be sent in SMTP"
+    NOT_SENDABLE = "an address that cannot be sent in SMTP"
 
 
 # Enhanced codes: RFC 3463 section 3.4 (X.3.2 not accepting now, X.3.5 incorrectly configured).
@@ -38,7 +38,7 @@ REPLIES: Final = {
     ScannerEnding.UNWILLING: Reply.of(451, "4.3.2 Content filter does not serve now, try again later"),
     ScannerEnding.LOST: Reply.of(451, "4.3.0 Content filter failed, try again later"),
     ScannerEnding.OUT_OF_STEP: Reply.of(451, "4.3.0 Content filter failed, try again later"),
-    ScannerEnding.UNSPEAKABLE: Reply.of(451, "4.3.5 Content filter can not be asked, try again later"),
+    ScannerEnding.NOT_SENDABLE: Reply.of(451, "4.3.5 Content filter can not be asked, try again later"),
 }
 
 _ENHANCED = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?: |\Z)")

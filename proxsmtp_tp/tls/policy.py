@@ -97,8 +97,8 @@ class TlsPolicy:
 
 def _action(rule: TlsRule, port: int) -> TlsAction:
     """Ports of submission may be intercepted although no directive names them: there strip needs its word, too."""
-    unmeant = rule.action is TlsAction.STRIP and port in SUBMISSION_PORTS and not rule.submission
-    return TlsAction.REFUSE if unmeant else rule.action
+    unwanted = rule.action is TlsAction.STRIP and port in SUBMISSION_PORTS and not rule.submission
+    return TlsAction.REFUSE if unwanted else rule.action
 
 
 def name_fits(pattern: str, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Every case of cases/, against 1.10 and against ours.
 
-All selected cases are played at the first test, side by side; each test then tells how its own went.
+All selected cases are played at the first test, side by side; each test then reports the result of its own case.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_pid_file_is_written_and_removed(side: Side) -> None:
 
 
 @both
-def test_pid_file_of_the_configuration_goes_before_the_option(side: Side) -> None:
+def test_pid_file_of_the_configuration_overrides_the_option(side: Side) -> None:
     daemon = Daemon(side, ["PidFile: {dir}/other"], level=1)
     # `start` waits for the file of -p, which never comes: the other one is what is waited for here.
     daemon.ready_file = daemon.directory / "other"
@@ -85,7 +85,7 @@ def test_signals_that_end_it(side: Side, number: signal.Signals) -> None:
 
 @both
 def test_term_ends_idle_connections(side: Side) -> None:
-    """1.10 closes without a word; ours says 421 (RFC 5321 section 3.8)."""
+    """1.10 closes without a reply; ours sends 421 (RFC 5321 section 3.8)."""
     with running(side, []) as daemon:
         client, server = daemon.client(), daemon.server()
         server.send(GREETING)
@@ -99,8 +99,8 @@ def test_term_ends_idle_connections(side: Side) -> None:
 
 
 @both
-def test_hup_reads_the_configuration_anew(side: Side) -> None:
-    """1.10 ignores HUP; ours takes what is right, and keeps the old one where the new one is wrong."""
+def test_hup_reads_the_configuration_again(side: Side) -> None:
+    """1.10 ignores HUP; ours uses a valid new file, and keeps the old configuration if the new file is wrong."""
     with running(side, ["FilterType: pipe"]) as daemon, sink(daemon.listener):
         assert daemon.process is not None
         configuration = daemon.directory / "conf"
@@ -276,7 +276,7 @@ def test_a_pid_file_that_a_killed_daemon_left_is_taken_over(side: Side, tmp_path
 
 @both
 def test_a_daemon_that_cannot_listen(side: Side, tmp_path: Path) -> None:
-    """1.10 says that all is well and is not there; ours fails with the reason."""
+    """1.10 exits with 0 although it does not run; ours fails with the reason."""
     configuration = tmp_path / "conf"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -369,7 +369,8 @@ def test_a_daemon_logs_to_a_stream(side: Side, tmp_path: Path) -> None:
 
 
 def test_lines_from_before_the_log_daemon_came(tmp_path: Path) -> None:
-    """Each process sends its own once: the worker does not repeat what the master had to say before it was there."""
+    """Each process sends its own lines once: the worker does not repeat the lines that the master logged before the
+    fork."""
     with message_through_a_daemon(Side.OURS, tmp_path, "cat") as answer, log_stream(tmp_path / "log") as lines:
         assert answer == "250 Ok"
         wait_for("the message's line", lambda: any(b"status=FILTERED" in line for line in lines))
@@ -412,7 +413,7 @@ def log_stream(path: Path) -> Iterator[list[bytes]]:
 
 @both
 def test_a_daemon_runs_without_a_log_daemon(side: Side, tmp_path: Path) -> None:
-    """/dev/log leads nowhere: mail passes all the same."""
+    """Nobody listens on /dev/log: mail passes nevertheless."""
     with message_through_a_daemon(side, tmp_path, "cat") as answer:
         assert answer == "250 Ok"
     assert not (tmp_path / "pid").exists()

@@ -51,7 +51,7 @@ NAMES = {case.name for case in CASES} | {f"start:{start.name}" for start in STAR
 
 
 def stands(name: str) -> bool:
-    """Whether a case or test of that name is there."""
+    """Whether a case or test of that name exists."""
     file, separator, test = name.partition("::")
     if not separator:
         return name in NAMES

@@ -112,7 +112,7 @@ def accept_queues(site: Site) -> None:
 
 
 def accept_direct(site: Site) -> None:
-    """Without a gateway in the way: mail passes, and no filter has seen it."""
+    """Without rules on the gateway: mail passes, and no filter has seen it."""
     empty(site.mx, site.mx_mailbox)
     replies = send(site.sender, [way.server for way in WAYS], "bob@v4.example", f"Subject: direct\r\n\r\n{GTUBE}\r\n")
     assert [reply[:4] for reply in replies] == ["250 "] * len(WAYS), replies
@@ -129,7 +129,7 @@ def send(machine: Machine, addresses: list[str], recipient: str, message: str) -
 
 
 def empty(machine: Machine, mailbox: str) -> None:
-    """Forget what has arrived."""
+    """Delete what has arrived."""
     machine.run("sh", "-c", f"find {mailbox} -type f -delete 2>/dev/null || :")
 
 

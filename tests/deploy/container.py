@@ -91,7 +91,7 @@ class Container:
         self._nspawn, self._leader = None, 0
         for group in self._groups():
             for folder, _, _ in os.walk(group, topdown=False):
-                with suppress(OSError):  # somebody's last process is still on its way out
+                with suppress(OSError):  # the last process of a unit has not ended yet
                     Path(folder).rmdir()
 
     def run(self, *command: str, text: str = "", seconds: float = 120.0, check: bool = True) -> str:

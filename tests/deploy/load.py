@@ -1,4 +1,4 @@
-"""Mail that flows through the gateway while something is done to it."""
+"""Sends mail through the gateway during a test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ json.dump({"sent": sent, "refused": refused}, sys.stdout)
 
 @contextmanager
 def load(machines: Machines) -> Iterator[None]:
-    """Mail flows meanwhile; afterwards none of it was refused, and each arrived once."""
+    """Mail is sent during the block; afterwards none of it was refused, and each message arrived once."""
     acceptance.empty(machines.mx, acceptance.MAILBOX)
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(

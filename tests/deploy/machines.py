@@ -1,6 +1,6 @@
 """Sender, gateway and MX as three Debian machines with systemd, on the network of the lab; and Ansible for the gateway.
 
-The gateway's network is made anew for each of its boots: what a machine sets up at boot, it must set up itself.
+The gateway's network is made again for each boot: so only the gateway itself sets up what it needs at a boot.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Machines:
         return '"in place"' in self.gateway.run(*command, check=False)
 
     def stop_gateway(self) -> None:
-        """And its network is gone."""
+        """Stop the gateway, and remove its network."""
         self.gateway.stop()
         # The kernel removes a namespace in the background; until then its neighbours would keep their end of the cable.
         for name in ("lan", "wan") if "gateway" in self.hosts else ():
@@ -251,7 +251,7 @@ class Machines:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of a play."""
+    """The result of a play."""
 
     status: int
     output: str

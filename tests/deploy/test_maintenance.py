@@ -1,6 +1,6 @@
 """Restart, upgrade, reload, and rules that vanish, on a gateway with systemd: nobody is refused, nothing is lost.
 
-Clients connect all the time, one after the other, and one of them takes its time in DATA.
+Clients connect all the time, one after the other, and one of them sends its message slowly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WATCH = "proxsmtp-tp-rules-watch@gateway.service"
 CONFIG = "/etc/proxsmtp-tp/gateway.conf"
 END = "/tmp/end"
 DRAIN_SECONDS = 30
-"""DrainTimeOut, unless changed: for as long an old daemon may finish."""
+"""The default of DrainTimeOut: the time in which an old daemon may finish."""
 
 # On the sender: connects, is greeted and leaves, again and again until END is there. What went wrong is kept.
 _CONNECT = f"""
@@ -58,7 +58,7 @@ while not os.path.exists("{END}"):
 print(json.dumps(dict(number=number, slowest=slowest, said=said)))
 """
 # On the sender: a message whose end comes when END is there.
-_DAWDLE = f"""
+_SLOW_MESSAGE = f"""
 import os, smtplib, time
 link = smtplib.SMTP("{MX_V4}", 25, local_hostname="sender.example", timeout=120)
 link.ehlo()
@@ -79,7 +79,7 @@ class Load:
     """What clients have seen, once the load has ended."""
 
     connected: dict[str, Any]
-    dawdled: str
+    slow_reply: str
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def load(machines: Machines) -> Iterator[Future[Load]]:
     found: Future[Load] = Future()
     with ThreadPoolExecutor() as pool:
         connected = pool.submit(sender.run, "python3", "-c", _CONNECT)
-        dawdled = pool.submit(sender.run, "python3", "-c", _DAWDLE)
+        slow_reply = pool.submit(sender.run, "python3", "-c", _SLOW_MESSAGE)
         try:
             assert acceptance.wait_until(lambda: connections(machines) > 0), journal(machines)
             yield found
@@ -116,7 +116,7 @@ def load(machines: Machines) -> Iterator[Future[Load]]:
             raise
         finally:
             sender.run("touch", END)
-        found.set_result(Load(json.loads(connected.result()), dawdled.result()))
+        found.set_result(Load(json.loads(connected.result()), slow_reply.result()))
 
 
 def connections(machines: Machines) -> int:
@@ -144,7 +144,7 @@ def nobody_was_refused(machines: Machines, found: Load) -> None:
     )
     assert found.connected["number"] >= 5
     assert found.connected["slowest"] < DRAIN_SECONDS / 2, "clients waited for the old daemon"
-    assert found.dawdled.startswith("250 ")
+    assert found.slow_reply.startswith("250 ")
 
 
 def test_a_restart_refuses_nobody(gateway: Machines) -> None:

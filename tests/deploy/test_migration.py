@@ -1,5 +1,5 @@
-"""docs/migration.md, "Changing over", word by word on a machine with systemd: Debian's proxsmtpd 1.10 runs an instance
-with a filter, ours takes it over, and gives it back. The mail, the answers and the log are compared.
+"""docs/migration.md, "Changing over", exactly as written, on a machine with systemd: Debian's proxsmtpd 1.10 runs an
+instance with a filter, ours takes it over, and gives it back. The mail, the answers and the log are compared.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ python3 -m venv /opt/proxsmtp-tp
 
 @pytest.fixture(scope="module")
 def old_site(machines: Machines) -> Iterator[Machines]:
-    """Debian's package, configured and running, as it was before anybody thought of a change."""
+    """Debian's package, configured and running, before the migration."""
     machines.gateway.run("sh", "-ec", _PACKAGE.format(server=MX_V4), text=FILTER)
     yield machines
     machines.gateway.run("sh", "-ec", _LEAVE)

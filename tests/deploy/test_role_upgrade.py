@@ -39,7 +39,7 @@ def test_an_upgrade_refuses_and_loses_no_mail(machines: Machines) -> None:
     assert machines.rules_in_place()
 
 
-def test_an_upgrade_that_does_not_come_up_is_rolled_back(machines: Machines) -> None:
+def test_an_upgrade_that_does_not_start_is_rolled_back(machines: Machines) -> None:
     with load(machines):
         run = machines.play(**variables(BROKEN_VERSION, max_connections=77))
     assert run.status != 0

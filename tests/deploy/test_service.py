@@ -1,4 +1,4 @@
-"""docs/deployment.md, "By hand", word by word as a new administrator types it, on a fresh gateway."""
+"""docs/deployment.md, "By hand", typed exactly as written, on a fresh gateway."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def type_fix(machines: Machines, text: str) -> str:
 
 @types("unit lacks a capability", "unit's daemon lacks CAP_NET_RAW", "unit's listener is not transparent", "unit")
 def test_client_to_full(gateway: Machines, configure: Callable[[str], None]) -> None:
-    """The drop-in with CAP_NET_RAW is missing: a restart would take the gateway down."""
+    """The drop-in with CAP_NET_RAW is missing: a restart would end with a daemon that cannot start."""
     configure("TransparentProxy: full")
     fixes = {fix_of(gateway, text) for text in ("is not transparent", "lacks CAP_NET_RAW", "does not give CAP_NET_RAW")}
     assert fixes == {"proxsmtp-tp install-service gateway"}

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.unit.net.proxy_harness import PATIENCE, PIECE, Mx, Peer, codes, until
+from tests.unit.net.proxy_harness import PIECE, WAIT_SECONDS, Mx, Peer, codes, until
 from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ LENGTH = len(Script(0).stream)
 
 @dataclass
 class Result:
-    """What came of one dialogue."""
+    """The result of one dialogue."""
 
     told: list[int] = field(default_factory=list)
     server: ObservedServer | None = None
@@ -73,12 +73,12 @@ class Result:
 
 
 class ObservedServer(ModelServer):
-    """The model server, remembering how much of its last word went out."""
+    """The model server, which stores how much of its last reply was sent."""
 
     def __init__(self) -> None:
         super().__init__(keywords=(b"PIPELINING",))
         self.confirmed = False
-        """The reply to the message left whole."""
+        """The whole reply to the message was sent."""
         self.spoken = 0
 
     @property
@@ -150,7 +150,7 @@ async def hear(peer: Peer) -> bytes:
 
 
 async def speak(peer: Peer, observed: ObservedServer, answer: bytes, most: int | None) -> bool:
-    """Say it, as far as `most` octets in all go. False: there it ended."""
+    """Send it, up to `most` octets in all. False: the limit was reached."""
     part = answer if most is None else answer[: max(most - observed.spoken, 0)]
     if part:
         await asyncio.get_running_loop().sock_sendall(peer.sock, part)
@@ -165,7 +165,7 @@ async def play(
     """One client. With `cut`, it goes away after so many octets; in a `burst` it waits for no reply."""
     client = await harness.client()
     said = script.stream[:cut]
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         with suppress(OSError):
             for step in [said] if burst else taken(script.steps, len(said)):
                 if not burst and not await client.reply():

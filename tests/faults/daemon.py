@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tests.unit.net.proxy_harness import PATIENCE, Mx, Peer, until
+from tests.unit.net.proxy_harness import WAIT_SECONDS, Mx, Peer, until
 from tests.unit.session.models import ModelServer
 
 COMMAND = Path(sys.executable).parent / "proxsmtp-tp"
@@ -83,7 +83,7 @@ class Daemon:
         """TERM, and wait."""
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -135,10 +135,10 @@ class DaemonPeers:
         return caller
 
     async def admitted(self) -> bool:
-        """Whether one more client gets in. It stays."""
+        """Whether one more client is accepted. Its connection stays open."""
         client = await self.client()
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 answering = asyncio.create_task(self.mx.greeted())
                 reply = await client.reply()
                 if not reply.startswith(b"220"):
@@ -147,6 +147,6 @@ class DaemonPeers:
         return False
 
     def close(self) -> None:
-        """Everybody hangs up."""
+        """Close all connections."""
         for client in self.clients:
             client.close()

@@ -36,7 +36,7 @@ async def test_the_client_is_cut_at_every_octet(
                 assert not delivered, cut
                 assert len(result.told) <= FINAL or result.told[FINAL] // 100 != 2, cut
                 if filter_command is not None:
-                    assert b"DATA" not in server.commands(cut), "the server heard of a message that never was one"
+                    assert b"DATA" not in server.commands(cut), "the server got a message that was not complete"
             elif way == "finish" and cut == LENGTH:
                 assert result.told == [220, 250, 250, 250, 354, 250, 221]
                 assert delivered
@@ -52,9 +52,9 @@ async def test_nothing_but_the_clients_words_reach_the_server(start_proxy: Start
         await play_all(play(harness, script, script.number, way="finish", burst=True) for script in scripts)
         await harness.empty()
         await server.quiet()
-        for witness in server.observed:
-            if witness.number is None:
+        for observed in server.observed:
+            if observed.number is None:
                 continue
-            said = Script(witness.number).stream[: witness.number]
-            for command in witness.commands:
-                assert command == b"QUIT" or command + b"\r\n" in said, (witness.number, command)
+            said = Script(observed.number).stream[: observed.number]
+            for command in observed.commands:
+                assert command == b"QUIT" or command + b"\r\n" in said, (observed.number, command)

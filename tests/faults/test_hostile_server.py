@@ -200,7 +200,7 @@ async def test_a_judged_message_refused_while_it_is_sent(start_proxy: StartProxy
 
 @BOTH_PATHS
 async def test_a_server_that_refuses_rset(start_proxy: StartProxy, filter_command: str | None) -> None:
-    """Whose envelope would the next message have? After a refusal of ours the client is told, and starts anew."""
+    """Whose envelope would the next message have? After a refusal of ours the client is told, and starts again."""
     refusing = "cat >/dev/null; exit 1" if filter_command else None
     async with Mx() as mx, start_proxy(mx, filter_command=refusing) as harness:
         harness.errors_expected = True

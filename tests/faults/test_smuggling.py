@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.cuts import AT_ONCE
-from tests.unit.net.proxy_harness import PATIENCE, Mx, codes
+from tests.unit.net.proxy_harness import WAIT_SECONDS, Mx, codes
 from tests.unit.session.models import ModelServer
 from tests.unit.smtp.servers import MODELS, ends_seen, ends_seen_without_nuls
 from tests.unit.smtp.test_smuggling import VARIANTS
@@ -63,7 +63,7 @@ def opening(number: int) -> bytes:
 async def converse(harness: ProxyHarness, said: bytes) -> bytes:
     """Send it all, in pieces that cut every line end somewhere; what the client gets."""
     client = await harness.client()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         with suppress(OSError):
             for at in range(0, len(said), 7):
                 await client.say(said[at : at + 7])

@@ -39,26 +39,26 @@ def totals(run: Run) -> dict[str, Any]:
     return {**shown, **status["counters"], **{k: v for k, v in measured(run.folder).items() if k != RESTARTS}}
 
 
-async def watch(folder: Path, fallen: list[str]) -> None:
+async def watch(folder: Path, decreased: list[str]) -> None:
     """Look again and again, also while workers start and end: what was less than before?"""
     before: dict[str, float] = {}
     while True:
         with suppress(OSError):  # the daemon is busy
             now = await asyncio.to_thread(measured, folder)
-            fallen += [
+            decreased += [
                 f"{name}: {before[name]} -> {now.get(name)}" for name in before if now.get(name, -1) < before[name]
             ]
             before = now
         await asyncio.sleep(0.01)
 
 
-async def story(folder: Path) -> None:
-    run, fallen = Run(folder), []  # type: tuple[Run, list[str]]
+async def scenario(folder: Path) -> None:
+    run, decreased = Run(folder), []  # type: tuple[Run, list[str]]
     server = await asyncio.start_unix_server(run._serve, folder / "mx")
     daemon = Daemon(folder, "LogLevel: 2\nFilterCommand: cat")
     try:
         await run._until(lambda: daemon.ready)
-        watching = asyncio.create_task(watch(folder, fallen))
+        watching = asyncio.create_task(watch(folder, decreased))
         for step in ("reload", "death", "death", "reload", "death"):
             await run._part(daemon, MESSAGES, 0, abrupt=False)
             before = totals(run)
@@ -72,7 +72,7 @@ async def story(folder: Path) -> None:
         await run._part(daemon, MESSAGES, 1, abrupt=True)  # in the middle of messages
         await daemon.reload()
         watching.cancel()
-        assert fallen == []
+        assert decreased == []
         assert measured(folder)[RESTARTS] == run.kills == 4
     finally:
         daemon.end()
@@ -80,4 +80,4 @@ async def story(folder: Path) -> None:
 
 
 def test_no_total_falls_and_none_is_counted_twice(tmp_path: Path) -> None:
-    asyncio.run(story(tmp_path))
+    asyncio.run(scenario(tmp_path))

@@ -1,6 +1,4 @@
-"""A worker that is killed takes its own connections and files with it and no others; the limit stays exact (promises 3
-and 7).
-"""
+"""If a worker is killed, only its own connections and files are lost; the limit stays exact (promises 3 and 7)."""
 
 from __future__ import annotations
 

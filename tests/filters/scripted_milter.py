@@ -45,7 +45,7 @@ class Scripted(Milter.Base):  # type: ignore[misc]
         return int(Milter.CONTINUE)
 
     def happened(self, name: str, *given: object) -> int:
-        """Keep what was seen, and answer."""
+        """Store what was seen, and answer."""
         macros = {symbol: text(value) for symbol in MACROS if (value := self.getsymval(symbol)) is not None}
         self.seen.append([name, *map(text, given), macros])
         answers = self.plan.get("answers", {})

@@ -118,7 +118,7 @@ def test_signed(filters: Path, kind: str, text: bytes) -> None:
     assert not valid(filters, judged.text.replace(b"From:", b"From: x", 1))
 
 
-def test_strangers_are_not_signed(filters: Path) -> None:
+def test_other_clients_are_not_signed(filters: Path) -> None:
     assert ask(filters, "relaxed", TEXT, client="203.0.113.9").text == TEXT
 
 

@@ -36,7 +36,7 @@ TEXTS = [
 
 
 def client_stream(random: Random) -> bytes:
-    """What one client sends: commands in some order, whole transactions often, and messages behind DATA."""
+    """What one client sends: commands in some order, whole transactions often, and messages after DATA."""
     said = [b"EHLO c\r\n"]
     for _ in range(random.randint(1, 8)):
         if random.random() < 0.6:

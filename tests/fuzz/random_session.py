@@ -58,7 +58,7 @@ class RandomSession:
         self._feed(events.Connected("198.51.100.25"))
 
     def play(self) -> None:
-        """Until nothing moves any more."""
+        """Until nothing happens any more."""
         while moves := self._moves():
             self._feed(self.random.choice(moves)())
         assert not (self.closed and self._filtering), "the filter is left"
@@ -80,10 +80,10 @@ class RandomSession:
         return moves
 
     def _go_away(self) -> Event:
-        goings: list[Event] = [
+        endings: list[Event] = [
             events.ClientClosed(half=False), events.ClientClosed(half=True), events.ServerClosed(), events.Shutdown()
         ]  # fmt: skip
-        who = self.random.choice(goings)
+        who = self.random.choice(endings)
         if isinstance(who, events.ClientClosed):
             self._from_client.clear()
         return who

@@ -59,7 +59,7 @@ def test_a_dialogue(options: Options, seed: int) -> None:
         assert not dialogue.session._d.outstanding, words
     assert dialogue.closed == seen.ended, words
 
-    # The server's word: as many 2xx as it gave, but for what a filter discarded.
+    # As many 2xx as the server gave, and one for each message that a filter discarded.
     accepted = sum(code // 100 == 2 for code in seen.finals)
     discarded = sum(reply == b"250 discarded" for reply in bytes(dialogue.told).split(b"\r\n"))
     assert accepted - discarded == len(server.accepted), words

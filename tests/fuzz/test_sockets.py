@@ -22,7 +22,7 @@ from tests.fuzz.random_peers import (
     plain,
     view,
 )
-from tests.unit.net.proxy_harness import PATIENCE, Mx, codes
+from tests.unit.net.proxy_harness import WAIT_SECONDS, Mx, codes
 
 if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import ProxyHarness, StartProxy
@@ -42,7 +42,7 @@ async def talk(harness: ProxyHarness, seed: int, *, leave: bool) -> list[int]:
     said = stream(seed)
     client = await harness.client()
     listening = asyncio.create_task(client.rest())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         with suppress(BrokenPipeError, ConnectionResetError):
             for piece in pieces_of(random, said[: random.randrange(len(said)) if leave else None]):
                 await client.say(piece)

@@ -32,7 +32,7 @@ from tests.gateway.network import Network, inside, run
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.doctor.findings import Finding, Setup
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds that anything may take on a loaded machine. Nothing waits that long unless it fails."""
 STEP_SECONDS = 90.0
 """Seconds that a step of doctor may take here: other tests run at the same time."""
@@ -131,7 +131,7 @@ class DaemonHost:
             foreground = command.replace("proxsmtp-tp serve", "exec proxsmtp-tp serve")
             self.instance.launch("env", f"PATH={path}", "sh", "-c", foreground)
             if before is not None:
-                before.wait(PATIENCE)
+                before.wait(WAIT_SECONDS)
             typed_fixes.typed(command)
             return
         done = subprocess.run(

@@ -110,7 +110,7 @@ def parse(data: bytes) -> Segment | None:
     return Segment((source, near), (target, far), segment[13], sequence)
 
 
-STRANGER = {4: "192.0.2.99", 6: "2001:db8:1::99"}
+PACKET_CLIENT = {4: "192.0.2.99", 6: "2001:db8:1::99"}
 """Clients that only exist in packets: no kernel answers in their name."""
 _ports = itertools.count(40000)  # never one twice: nobody ends these connections
 
@@ -121,7 +121,7 @@ class Wire:
     def __init__(self, net: Network) -> None:
         (own,) = json.loads(run(net.client, "ip", "-j", "link", "show", "eth0"))
         (far,) = json.loads(run(net.gateway, "ip", "-j", "link", "show", "lan0"))
-        for address in STRANGER.values():
+        for address in PACKET_CLIENT.values():
             run(net.gateway, "ip", "neigh", "replace", address, "lladdr", own["address"], "dev", "lan0")
         self._head = bytes.fromhex((far["address"] + own["address"]).replace(":", ""))
         self._sock = listening(net.client, "eth0")
@@ -136,7 +136,7 @@ class Wire:
         It ends with the time, or when each has answered.
         """
         found = dict.fromkeys(targets, "silent")
-        sources = {(STRANGER[6 if ":" in target else 4], next(_ports)): target for target in targets}
+        sources = {(PACKET_CLIENT[6 if ":" in target else 4], next(_ports)): target for target in targets}
         for source, target in sources.items():
             self.send(packet(source, (target, port), flags, 1000))
         for answer in seen(self._sock, seconds):

@@ -178,7 +178,7 @@ def test_a_try_without_confirmation_is_undone(proxsmtp_tp: Commands) -> None:
     assert "on trial" in proxsmtp_tp("check-rules", "--mode", "tproxy")[2]
     assert within(90, lambda: host.snapshot() == before and not host.state.exists())
 
-    # Over rules that stand, it goes back to them.
+    # If rules are installed already, it restores them.
     assert proxsmtp_tp("install-rules")[0] == 0
     installed = host.snapshot()
     assert proxsmtp_tp("install-rules", "--port", "587", "--confirm", str(TRIAL))[0] == 0

@@ -22,7 +22,7 @@ from proxsmtp_tp.gateway.nft_text import ALIVE_SET
 from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
 from proxsmtp_tp.lab.gateway import program
 from tests.gateway import foreign_rulesets
-from tests.gateway.daemon_host import PATIENCE, DaemonHost
+from tests.gateway.daemon_host import WAIT_SECONDS, DaemonHost
 from tests.gateway.network import LAN, WAN, inside, run
 from tests.typed_fixes import types
 
@@ -357,7 +357,7 @@ def test_the_daemon_makes_its_temp_directory(redirect: DaemonHost) -> None:
 
 
 def _limit(pid: int, limit: str) -> None:
-    """As the daemon's own user: that needs no right that root may lack in a container."""
+    """As the daemon's own user: this needs no privilege that root may lack in a container."""
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     subprocess.run([*user, "prlimit", "--pid", str(pid), limit], check=True)
 
@@ -438,7 +438,7 @@ def _daemon_pids(host: DaemonHost) -> list[int]:
 
 
 def _soon(condition: object) -> bool:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         if condition():  # type: ignore[operator]
             return True
@@ -742,7 +742,7 @@ def test_doctor_and_its_probe_are_silent() -> None:
         start = len(host.instance.log)
         command = [str(program()), "doctor", "-f", str(host.instance.config), "--state-dir", str(host.state), "--json"]
         for more in ([], ["--probe"]):
-            done = host.instance.host.run(*command, *more, seconds=PATIENCE, check=False)
+            done = host.instance.host.run(*command, *more, seconds=WAIT_SECONDS, check=False)
             found = json.loads(done.stdout)["findings"]
             seen = {finding["step"] for finding in found if finding["state"] == "ok"}
             assert {"daemon", f"listener, {socket_path}"} <= seen, found

@@ -141,7 +141,7 @@ def test_only_tls_from_the_first_octet(monkeypatch: pytest.MonkeyPatch) -> None:
     ("refuse port=25\nTls: terminate", "terminate", "STARTTLS is refused; the file says terminate (Tls: terminate): 5"),
 ])  # fmt: skip
 def test_the_daemon_does_not_run_with_this_file(host: DaemonHost, in_force: str, file: str, text: str) -> None:
-    """The fix is typed: then the probe is content."""
+    """The fix is typed: then the probe finds nothing wrong."""
     with configured(host, Tls=in_force):
         kept = [line for line in host.instance.config.read_text().splitlines() if not line.startswith("Tls:")]
         host.instance.config.write_text("\n".join([*kept, f"Tls: {file}"]) + "\n")

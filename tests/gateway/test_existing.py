@@ -12,7 +12,7 @@ from proxsmtp_tp.gateway import existing, survey
 from proxsmtp_tp.gateway.plan import Existing, Fail, Method, Mode
 from tests.gateway.network import CLIENT, SERVER, WAIT, family, greeting, inside, open_socket
 from tests.gateway.rules_host import METHODS, MODES, SOON, RulesHost, options, within
-from tests.gateway.test_fail import Heart
+from tests.gateway.test_fail import HeartbeatSender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,11 +164,11 @@ def test_what_began_while_fail_open_let_it_pass(host: RulesHost, method: Method,
     server.close()
     sessions = [Session(host, version) for version in (4, 6)]
     assert all(session.passes() for session in sessions)
-    heart = Heart(host)
+    heartbeat_sender = HeartbeatSender(host)
     try:
         assert all(within(SOON, session.no_longer_passes) for session in sessions)
     finally:
-        heart.stop()
+        heartbeat_sender.stop()
         for session in sessions:
             session.close()
     # In tproxy mode, those of the seconds without a listener, too.

@@ -1,4 +1,4 @@
-"""The daemon dies under traffic: fail closed lets nothing through, fail open lets mail pass until it is back."""
+"""The daemon is killed during traffic: fail closed lets nothing through, fail open lets mail pass until it is back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BOTH = [(method, mode) for method in METHODS for mode in MODES]
 
 
-class Heart:
+class HeartbeatSender:
     """Sends the heartbeat of a daemon on the gateway of a test, ten times a second."""
 
     def __init__(self, host: RulesHost) -> None:
@@ -47,12 +47,12 @@ class Heart:
 
 
 @pytest.fixture
-def hearts() -> Iterator[list[Heart]]:
+def heartbeat_senders() -> Iterator[list[HeartbeatSender]]:
     """They are stopped at the end."""
-    found: list[Heart] = []
+    found: list[HeartbeatSender] = []
     yield found
-    for heart in found:
-        heart.stop()
+    for heartbeat_sender in found:
+        heartbeat_sender.stop()
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
@@ -63,13 +63,13 @@ def test_closed_never_lets_mail_through(host: RulesHost, method: Method, mode: M
     heard: list[str] = []
     stop = threading.Event()
 
-    def talk(version: int) -> None:
+    def send_mails(version: int) -> None:
         while not stop.is_set():
             heard.append(greeting(host.net.client, SERVER[version], wait=1))
 
-    talkers = [threading.Thread(target=talk, args=(version,)) for version in (4, 6)]
-    for talker in talkers:
-        talker.start()
+    threads = [threading.Thread(target=send_mails, args=(version,)) for version in (4, 6)]
+    for thread in threads:
+        thread.start()
     assert within(60, lambda: len(heard) > 20)
     daemon.close()
     dead_since = len(heard)
@@ -77,14 +77,14 @@ def test_closed_never_lets_mail_through(host: RulesHost, method: Method, mode: M
     host.daemon(mode)
     assert within(60, lambda: any("daemon" in line for line in heard[dead_since + 4 :]))
     stop.set()
-    for talker in talkers:
-        talker.join()
+    for thread in threads:
+        thread.join()
     assert not [line for line in heard if "server" in line]
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
 def test_open_lets_mail_pass_until_the_daemon_is_back(
-    host: RulesHost, hearts: list[Heart], method: Method, mode: Mode
+    host: RulesHost, heartbeat_senders: list[HeartbeatSender], method: Method, mode: Mode
 ) -> None:
     net = host.net
     before = host.snapshot()
@@ -94,24 +94,24 @@ def test_open_lets_mail_pass_until_the_daemon_is_back(
         return greeting(net.client, SERVER[version], wait=1)
 
     daemon = host.daemon(mode)
-    hearts.append(Heart(host))
+    heartbeat_senders.append(HeartbeatSender(host))
     host.install(method=method, mode=mode, fail=Fail.OPEN)
     for version in (4, 6):
         assert within(SOON, lambda: heard(version).startswith("daemon"))  # noqa: B023 - called at once
     assert host.check(method=method, mode=mode, fail=Fail.OPEN).in_place
-    # A change of options does not let mail slip past a daemon that lives.
+    # A change of options lets no mail pass unfiltered while the daemon runs.
     host.install(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587))
     assert heard(4).startswith("daemon")
 
-    hearts[0].stop()
+    heartbeat_senders[0].stop()
     daemon.close()
     for version in (4, 6):
         assert within(SOON, lambda: heard(version).startswith("server"))  # noqa: B023 - called at once
-    # Without a daemon the rules are in place all the same.
+    # The rules are in place also without a daemon.
     assert host.check(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587)).in_place
 
     host.daemon(mode)
-    hearts.append(Heart(host))
+    heartbeat_senders.append(HeartbeatSender(host))
     for version in (4, 6):
         assert within(SOON, lambda: heard(version).startswith("daemon"))  # noqa: B023 - called at once
     host.remove()
@@ -119,10 +119,12 @@ def test_open_lets_mail_pass_until_the_daemon_is_back(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_open_lets_the_hosts_own_mail_pass_too(host: RulesHost, hearts: list[Heart], method: Method) -> None:
+def test_open_lets_the_hosts_own_mail_pass_too(
+    host: RulesHost, heartbeat_senders: list[HeartbeatSender], method: Method
+) -> None:
     host.server()
     daemon = host.daemon(Mode.TPROXY)
-    hearts.append(Heart(host))
+    heartbeat_senders.append(HeartbeatSender(host))
     host.install(method=method, mode=Mode.TPROXY, fail=Fail.OPEN, local=True, daemon_uid=65534)
     # These heartbeats come from root, who is not the daemon's user: they do not count.
     assert within(SOON, lambda: greeting(host.net.gateway, SERVER[4]).startswith("server"))
@@ -131,13 +133,13 @@ def test_open_lets_the_hosts_own_mail_pass_too(host: RulesHost, hearts: list[Hea
     daemon.close()
 
 
-def test_a_daemon_that_hangs_counts_as_down(host: RulesHost, hearts: list[Heart]) -> None:
+def test_a_daemon_that_hangs_counts_as_down(host: RulesHost, heartbeat_senders: list[HeartbeatSender]) -> None:
     host.server()
     host.daemon(Mode.REDIRECT)
-    hearts.append(Heart(host))
+    heartbeat_senders.append(HeartbeatSender(host))
     host.install(fail=Fail.OPEN)
     assert within(SOON, lambda: greeting(host.net.client, SERVER[4]).startswith("daemon"))
-    hearts[0].stop()
+    heartbeat_senders[0].stop()
     assert within(SOON, lambda: greeting(host.net.client, SERVER[4]).startswith("server"))
 
 

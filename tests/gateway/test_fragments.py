@@ -13,8 +13,8 @@ import pytest
 from tests.gateway.intercepted import intercepted
 from tests.gateway.network import SERVER
 from tests.gateway.packets import (
+    PACKET_CLIENT,
     RST,
-    STRANGER,
     SYN,
     fragments,
     listening,
@@ -36,7 +36,7 @@ FORMS: dict[str, Callable[[bytes], list[bytes]]] = {
     ),
 }
 # In IPv6 the first fragment holds the whole header of TCP, or the kernel drops it (RFC 7112).
-ANSWERED = {(STRANGER[4], 31000 + at) for at in range(len(FORMS))} | {(STRANGER[6], 31002)}
+ANSWERED = {(PACKET_CLIENT[4], 31000 + at) for at in range(len(FORMS))} | {(PACKET_CLIENT[6], 31002)}
 
 
 def is_cut_header(data: bytes) -> bool:
@@ -54,9 +54,9 @@ def test_a_syn_in_any_form_is_intercepted(method: str, mode: str, fail: str) -> 
     ):
         for version in (4, 6):
             for at, form in enumerate(FORMS.values()):
-                source = (STRANGER[version], 31000 + at)
+                source = (PACKET_CLIENT[version], 31000 + at)
                 for part in form(packet(source, (SERVER[version], 25), SYN, 1000)):
                     wire.send(part)
-        syns = [it for it in wire.seen(2) if it.flags & SYN and it.target[0] in STRANGER.values()]
+        syns = [it for it in wire.seen(2) if it.flags & SYN and it.target[0] in PACKET_CLIENT.values()]
         assert {it.target for it in syns if not it.flags & RST} == ANSWERED
-        assert [it for it in seen_from(behind, STRANGER.values(), 0.5) if not is_cut_header(it)] == []
+        assert [it for it in seen_from(behind, PACKET_CLIENT.values(), 0.5) if not is_cut_header(it)] == []

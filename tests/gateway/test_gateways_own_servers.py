@@ -17,7 +17,7 @@ from proxsmtp_tp.gateway.plan import Numbers, preferred_slot
 from proxsmtp_tp.net.original_destination import Endpoint
 from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import CLIENT, LAN, SERVER, WAN, Listener, family, greeting, run
-from tests.gateway.packets import CWR, ECE, FIN, PSH, RST, STRANGER, SYN, URG, Wire, listening, seen
+from tests.gateway.packets import CWR, ECE, FIN, PACKET_CLIENT, PSH, RST, SYN, URG, Wire, listening, seen
 from tests.gateway.rules_host import SOON, within
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def test_no_packet_that_opens_a_connection_passes_by(method: str, mode: str, fai
                 for flags in SYNS:
                     assert wire.connect(SERVER[version], flags=flags, seconds=2)[SERVER[version]] == "connected"
             wire.connect(*NEVER, seconds=0.5)
-            passed = [segment for segment in seen(behind, 0.5) if segment.source[0] in STRANGER.values()]
+            passed = [segment for segment in seen(behind, 0.5) if segment.source[0] in PACKET_CLIENT.values()]
         assert passed == []
         if fail == "open":
             host.instance.stop()
@@ -167,7 +167,7 @@ def test_no_packet_that_opens_a_connection_passes_by(method: str, mode: str, fai
                 for version in (4, 6):
                     for flags in ODD_SYNS:
                         wire.connect(SERVER[version], flags=flags, seconds=0.2)
-                passed = [segment for segment in seen(behind, 0.5) if segment.source[0] in STRANGER.values()]
+                passed = [segment for segment in seen(behind, 0.5) if segment.source[0] in PACKET_CLIENT.values()]
             assert passed == []
     finally:
         wire.close()

@@ -214,7 +214,7 @@ def run_directory(host: RulesHost, tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("how", ["no space", "no inodes", "read-only"])
 @pytest.mark.parametrize("state", ["kept", "lost"])
 @pytest.mark.parametrize("method", ["nftables", "iptables"])
-def test_removal_needs_no_room(
+def test_removal_needs_no_space(
     host: RulesHost, run_directory: Path, monkeypatch: pytest.MonkeyPatch, how: str, state: str, method: str
 ) -> None:
     monkeypatch.setenv("XTABLES_LOCKFILE", str(run_directory / "xtables.lock"))
@@ -233,7 +233,7 @@ def test_removal_needs_no_room(
 
 @pytest.mark.parametrize("how", ["no space", "no inodes", "read-only"])
 @pytest.mark.parametrize("earlier", [False, True], ids=["onto nothing", "onto other rules"])
-def test_without_room_install_changes_nothing_and_says_why(
+def test_without_space_install_changes_nothing_and_says_why(
     host: RulesHost, run_directory: Path, how: str, *, earlier: bool
 ) -> None:
     arguments: list[Any] = rules_of("one", mode="tproxy")

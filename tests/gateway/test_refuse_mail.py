@@ -88,7 +88,7 @@ def test_mail_is_refused_until_the_cause_is_gone(host: RulesHost, method: Method
     assert host.check(method=method, mode=mode).in_place
     for version in (4, 6):
         assert heard(host, SERVER[version]).startswith("daemon")
-    # Rules that are in place come back after a flush, as ever.
+    # Rules that were in place are installed again after a flush.
     load(host, ONE_NOT)
     assert not host.install_or_refuse_mail(method=method, mode=mode).changed
     host.remove()

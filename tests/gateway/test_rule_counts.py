@@ -17,7 +17,7 @@ from proxsmtp_tp.gateway.plan import Existing, Fail, Method, Mode, make_plan
 from tests.gateway.commands import end, start
 from tests.gateway.network import CLIENT, SERVER, greeting, inside, open_socket, run
 from tests.gateway.rules_host import METHODS, MODES, PORT, SOON, RulesHost, options, within
-from tests.gateway.test_fail import Heart
+from tests.gateway.test_fail import HeartbeatSender
 
 if TYPE_CHECKING:
     from proxsmtp_tp.gateway.counting import Reading
@@ -114,11 +114,11 @@ def test_replies_in_full_mode(host: RulesHost, method: Method, mode: Mode) -> No
 def test_fail_open_and_heartbeats(host: RulesHost, method: Method, mode: Mode) -> None:
     host.install(method=method, mode=mode, fail=Fail.OPEN, daemon_uid=0)
     assert packets(host)["heartbeats"] == 0
-    heart = Heart(host)
+    heartbeat_sender = HeartbeatSender(host)
     try:
         assert within(SOON, lambda: packets(host)["heartbeats"] > 0)
     finally:
-        heart.stop()
+        heartbeat_sender.stop()
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)

@@ -1,4 +1,4 @@
-"""What keeps mail from passing at 3 a.m.: each fault is named by one command, with exit status 1, and its fix works.
+"""Faults that keep mail from passing: each one is named by one command, with exit status 1, and its fix works.
 
 The faults are staged on one gateway with a real daemon, one after the other; the command is `doctor`, and its exit
 status is looked at each time. A log daemon that is gone is in tests/deploy/test_service.py. Each fault is named within
@@ -265,7 +265,7 @@ def test_one_client_floods_and_all_places_are_taken(gateway: DaemonHost, server:
 
 @types("rules of another instance")
 def test_a_second_instance_is_in_the_way(gateway: DaemonHost) -> None:
-    """install-rules refuses it, and names the other; one that is there all the same is named by doctor."""
+    """install-rules refuses it, and names the other; if there is one nevertheless, doctor names it."""
     arguments = ("--instance=second", "--interface=lan0", "--source=192.0.2.0/24", "--listen-port=10026")
     status, _, complaint = commands.end(commands.start(gateway.gateway, gateway.state, "install-rules", *arguments))
     assert status == 1

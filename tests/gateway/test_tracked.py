@@ -12,13 +12,13 @@ import pytest
 
 from tests.gateway.intercepted import intercepted
 from tests.gateway.network import SERVER, run
-from tests.gateway.packets import ACK, FIN, PSH, STRANGER, SYN, listening, packet, seen
+from tests.gateway.packets import ACK, FIN, PACKET_CLIENT, PSH, SYN, listening, packet, seen
 
 DEAF = f"""table inet deaf {{
     chain in {{
         type filter hook prerouting priority raw
-        ip saddr {STRANGER[4]} tcp flags & (syn | ack) != syn drop
-        ip6 saddr {STRANGER[6]} tcp flags & (syn | ack) != syn drop
+        ip saddr {PACKET_CLIENT[4]} tcp flags & (syn | ack) != syn drop
+        ip6 saddr {PACKET_CLIENT[6]} tcp flags & (syn | ack) != syn drop
     }}
 }}"""
 FIRST = [ACK, ACK | PSH, ACK | FIN, SYN | ACK]
@@ -34,10 +34,10 @@ def test_a_syn_behind_another_packet_is_not_unfiltered(method: str, mode: str, f
         with closing(listening(host.net.server, "eth0")) as behind:
             for version in (4, 6):
                 for at, flags in enumerate(FIRST):
-                    source = (STRANGER[version], 30000 + at)
+                    source = (PACKET_CLIENT[version], 30000 + at)
                     wire.send(packet(source, (SERVER[version], 25), flags, 1000, 1))
                     wire.send(packet(source, (SERVER[version], 25), SYN, 2000))
             passed = [
-                it for it in seen(behind, 1) if it.source[0] in STRANGER.values() and it.flags & (SYN | ACK) == SYN
+                it for it in seen(behind, 1) if it.source[0] in PACKET_CLIENT.values() and it.flags & (SYN | ACK) == SYN
             ]
         assert passed == [], passed

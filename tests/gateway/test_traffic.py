@@ -26,7 +26,7 @@ from tests.gateway.rules_host import METHODS, MODES, PORT, RulesHost, options
 BOTH = [(method, mode) for method in METHODS for mode in MODES]
 NOBODY = 65534
 # A user of the host sends mail: connect as another user, and say what came.
-SPEAK = "import socket,sys; s=socket.create_connection((sys.argv[1],25),5); print(s.makefile().readline().strip())"
+CONNECT = "import socket,sys; s=socket.create_connection((sys.argv[1],25),5); print(s.makefile().readline().strip())"
 
 
 def filtered(version: int) -> str:
@@ -126,7 +126,7 @@ def test_the_hosts_own_mail(host: RulesHost, method: Method, mode: Mode) -> None
 
     def send(user: int, version: int) -> str:
         who = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
-        return run(net.gateway, *who, "/usr/bin/python3", "-c", SPEAK, SERVER[version]).strip()
+        return run(net.gateway, *who, "/usr/bin/python3", "-c", CONNECT, SERVER[version]).strip()
 
     host.install(method=method, mode=mode, local=True, daemon_uid=NOBODY)
     for version in (4, 6):
@@ -135,7 +135,7 @@ def test_the_hosts_own_mail(host: RulesHost, method: Method, mode: Mode) -> None
         # The daemon itself: never.
         assert send(NOBODY, version) == f"server saw {WAN[version]}"
         # `quarantine release` by root: with the daemon's user as the owner of the socket.
-        released = f"from proxsmtp_tp.cli.release import as_user\nwith as_user({NOBODY}): exec({SPEAK!r})"
+        released = f"from proxsmtp_tp.cli.release import as_user\nwith as_user({NOBODY}): exec({CONNECT!r})"
         assert run(net.gateway, sys.executable, "-c", released, SERVER[version]).strip() == f"server saw {WAN[version]}"
         assert greeting(net.client, SERVER[version]) == filtered(version)
     host.install(method=method, mode=mode, local=True, daemon_uid=NOBODY, interfaces=())
@@ -182,7 +182,7 @@ def _speaks(one: socket.socket, other: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
-def test_other_peoples_port_forwarding_stays_theirs(host: RulesHost, method: Method, mode: Mode) -> None:
+def test_port_forwarding_of_other_programs_stays_as_it_is(host: RulesHost, method: Method, mode: Mode) -> None:
     """Mail for an address of the host that a DNAT rule hands on to a server behind it, as Docker and routers do."""
     run(
         host.net.gateway, "nft", "-f", "-",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.gateway.rules_host import RulesHost
 
 SECONDS = 30.0
-"""For what takes one: the machine is busy. Less than the minute after which rules are looked at in any case."""
+"""For what takes a second: the machine is busy. Less than the minute after which rules are looked at in any case."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A server that takes everything and remembers the envelope of each message, byte for byte."""
+"""A server that accepts everything and stores the envelope of each message, byte for byte."""
 
 from __future__ import annotations
 

@@ -33,26 +33,26 @@ WAYS = [
 
 
 @pytest.fixture(scope="module")
-def offices(lab: GatewayNetwork, directory: Path) -> Iterator[Exchange]:
+def servers(lab: GatewayNetwork, directory: Path) -> Iterator[Exchange]:
     """The servers."""
     with exchange(lab, directory) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def direct(offices: Exchange) -> dict[bytes, bytes]:
+def direct(servers: Exchange) -> dict[bytes, bytes]:
     """What arrives without us."""
-    return arrive(offices, "direct")
+    return arrive(servers, "direct")
 
 
-def arrive(offices: Exchange, run: str) -> dict[bytes, bytes]:
+def arrive(servers: Exchange, run: str) -> dict[bytes, bytes]:
     """Post everything, and wait: what is at the MX's sink, by its mark without the run. Once for each recipient."""
-    marks = offices.post(run, BODIES)
-    missing = offices.sink.wait(marks, SECONDS)
-    assert not missing, f"{sorted(missing)}\n{offices.logs()}"
+    marks = servers.post(run, BODIES)
+    missing = servers.sink.wait(marks, SECONDS)
+    assert not missing, f"{sorted(missing)}\n{servers.logs()}"
     # A connection that OpenSMTPD keeps, and that is ended from the other side, costs its next message minutes.
-    offices.wait_parted(SECONDS)
-    came = [message for message in offices.sink.all if message.mark in marks]
+    servers.wait_parted(SECONDS)
+    came = [message for message in servers.sink.all if message.mark in marks]
     copies = Counter((message.mark, used(to)) for message in came for to in message.recipients)
     recipients = [
         (mark, b"<%s@%s.example>" % (name, mark.split(b".")[2])) for mark in marks for name in (b"bob", b"carol")
@@ -73,7 +73,7 @@ def test_control_without_us(direct: dict[bytes, bytes]) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("method", "mode", "transparency", "filtered"), WAYS)
 def test_each_to_each(
-    offices: Exchange, directory: Path, direct: dict[bytes, bytes],
+    servers: Exchange, directory: Path, direct: dict[bytes, bytes],
     method: str, mode: str, transparency: str, filtered: bool,
 ) -> None:  # fmt: skip
     name = f"{method}-{mode}-{transparency}"
@@ -88,10 +88,10 @@ def test_each_to_each(
     script.chmod(0o755)
     if filtered:
         directives["FilterCommand"] = str(script)
-    with Instance(offices.lab.gateway, directory, directives, name).running() as instance:
-        refused = offices.post(f"{name}-refused", REFUSE) if filtered else set()
-        proxied = arrive(offices, name)
-        check_bounces(offices, refused)
+    with Instance(servers.lab.gateway, directory, directives, name).running() as instance:
+        refused = servers.post(f"{name}-refused", REFUSE) if filtered else set()
+        proxied = arrive(servers, name)
+        check_bounces(servers, refused)
     assert "Traceback" not in instance.log
     assert proxied.keys() == direct.keys()
     for mark, octets in proxied.items():
@@ -99,19 +99,19 @@ def test_each_to_each(
     assert not list(spool.iterdir())
 
 
-def check_bounces(offices: Exchange, marks: set[bytes]) -> None:
+def check_bounces(servers: Exchange, marks: set[bytes]) -> None:
     """Each of these messages came back once, with the filter's words, and none of them reached the MX's sink."""
 
     def bounces() -> list[bytes]:
-        return [text(message) for message in offices.back.all if used(message.sender) == b"<>"]
+        return [text(message) for message in servers.back.all if used(message.sender) == b"<>"]
 
     def bounced(mark: bytes) -> list[bytes]:
         return [bounce for bounce in bounces() if mark + b"@back.example" in bounce]
 
     assert until(lambda: all(bounced(mark) for mark in marks), SECONDS), (
-        f"{[mark for mark in marks if not bounced(mark)]}\n{offices.logs()}"
+        f"{[mark for mark in marks if not bounced(mark)]}\n{servers.logs()}"
     )
     for mark in marks:
         (bounce,) = bounced(mark)
         assert REFUSED in re.sub(r"\s+(?:\S*> )?", " ", bounce.decode()), bounce.decode()
-        assert mark not in offices.sink.arrived
+        assert mark not in servers.sink.arrived

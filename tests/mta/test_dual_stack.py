@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_an_mta_comes_to_the_live_address(lab: GatewayNetwork, directory: Path, client: str) -> None:
     """At the first try, but for sendmail: it tries one address of a name once it is connected.
 
-    Its queue waits longer than the rules remember a server by themselves, so the daemon reminds them.
+    Its queue waits longer than an entry of the rules lasts, so the daemon renews the entry.
     """
     with situation(lab, directory, "refused") as there, instance(lab, directory).running():
         first = CLIENTS[client].send(there)

@@ -68,7 +68,7 @@ def test_a_cache_from_before_costs_a_retry_and_no_mail(
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_it_hangs_up_no_sooner_than_without_us_and_the_client_gets_the_reason(
+def test_it_disconnects_no_sooner_than_without_us_and_the_client_gets_the_reason(
     lab: GatewayNetwork, directory: Path, mx: Exim, *, reset: bool
 ) -> None:
     """smtp_accept_max_nonmail is 10: an RSET for each refused message, and no more, is what it may count."""

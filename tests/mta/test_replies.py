@@ -45,7 +45,7 @@ def untidy(message: Arrived) -> bytes:
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-def test_each_letter_arrives_once(senders: Exchange, directory: Path, *, filtered: bool) -> None:
+def test_each_message_arrives_once(senders: Exchange, directory: Path, *, filtered: bool) -> None:
     directives = {"TransparentProxy": "client", "TempDirectory": str(directory), "RuleInterface": "lan"}
     directives |= {"FilterCommand": "cat"} if filtered else {}
     with (

@@ -42,7 +42,7 @@ INTRODUCTION = b"EHLO c.example\r\n"
 ENVELOPE = b"MAIL FROM:<a@c.example>\r\nRCPT TO:<b@d.example>\r\nDATA\r\n"
 SECOND = b"MAIL FROM:<evil@c.example>\r\nRCPT TO:<victim@d.example>\r\nDATA\r\n"
 SECONDS = 60.0
-"""Until the second messages that are real have arrived: OpenSMTPD is in no hurry."""
+"""Until the second messages that are real have arrived: OpenSMTPD is slow."""
 
 
 class Place(NamedTuple):
@@ -171,7 +171,7 @@ def test_no_line_of_auth_is_two_commands(place: Place, verb: bytes) -> None:
 
 @pytest.mark.parametrize("verb", [b"AUTH PLAIN ", b"X-EXPS LOGIN "])
 def test_each_line_of_auth_has_one_reply(place: Place, verb: bytes) -> None:
-    """Or the connection ends, where the server cuts it all the same: Sendmail, of 12288 octets."""
+    """Or the connection ends, if the server still cuts the line: Sendmail, of 12288 octets."""
     for octets in (512, 1000, 2047, 2048, 2049, 4096, 4097, 8192, 12286, 12287, 12288):
         talk = Talk()
         said = talk.say(INTRODUCTION, verb.ljust(octets - 2, b"A") + b"\r\n", b"NOOP\r\n", b"MAIL FROM:<>\r\n")

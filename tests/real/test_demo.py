@@ -158,10 +158,10 @@ def test_rules_that_stay_are_reported(monkeypatch: pytest.MonkeyPatch, capsys: p
     """Rules that were not removed make the demo fail."""
     true = Instance.command
 
-    def forgetful(self: Instance, subcommand: str, *options: str) -> str:
+    def without_removal(self: Instance, subcommand: str, *options: str) -> str:
         return "" if subcommand == "remove-rules" else true(self, subcommand, *options)
 
-    monkeypatch.setattr(Instance, "command", forgetful)
+    monkeypatch.setattr(Instance, "command", without_removal)
     monkeypatch.setattr(demo, "SETUPS", SETUPS[:1])
     monkeypatch.setattr(demo, "MAILS", MAILS[:1])
     assert demo.main() == 1

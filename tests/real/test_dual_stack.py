@@ -33,7 +33,7 @@ def test_a_dead_address_costs_the_first_message_at_most(
         assert CLIENTS[client].send(there) == ""
 
 
-def test_as_it_was(lab: GatewayNetwork, directory: Path) -> None:
+def test_with_reply_a_simple_client_fails(lab: GatewayNetwork, directory: Path) -> None:
     """With ConnectFailure reply a simple client never comes to the live address."""
     with situation(lab, directory, "refused") as there, instance(lab, directory, ConnectFailure="reply").running():
         assert "No connection to the server" in CLIENTS["smtplib"].send(there)

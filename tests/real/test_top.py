@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tools.live_mail import COMMAND, LiveMail
-from tools.terminal import PATIENCE, Terminal
+from tools.terminal import WAIT_SECONDS, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,7 +156,7 @@ def test_ends_that_leave_the_terminal_as_it_was(start: Callable[..., Terminal]) 
     top = start()
     top.until(lambda text: "CLIENT" in text)
     top.hang_up()
-    assert top.process.wait(PATIENCE) in {0, 129, -1}
+    assert top.process.wait(WAIT_SECONDS) in {0, 129, -1}
 
 
 def test_a_dumb_terminal_gets_text(start: Callable[..., Terminal]) -> None:
@@ -169,11 +169,13 @@ def test_a_dumb_terminal_gets_text(start: Callable[..., Terminal]) -> None:
 
 def test_for_scripts(mail: LiveMail) -> None:
     command = [str(COMMAND), "top", "-f", str(mail.configuration), "--interval", "0.5"]
-    done = subprocess.run(command, env=mail.environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    done = subprocess.run(
+        command, env=mail.environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
+    )
     assert cell(done.stdout, "127.0.0.4", 1)
     assert done.stderr == ""
     done = subprocess.run(
-        [*command, "--json"], env=mail.environment, capture_output=True, text=True, timeout=PATIENCE, check=True
+        [*command, "--json"], env=mail.environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
     )
     seen = json.loads(done.stdout)
     assert {each["client"] for each in seen["clients"]} >= {"127.0.0.2", "127.0.0.3", "127.0.0.4"}

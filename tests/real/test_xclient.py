@@ -106,7 +106,7 @@ def test_nobody_relays_as_the_gateway(lab: GatewayNetwork, instance: Instance, a
 
 
 def test_the_gateway_itself_could(lab: GatewayNetwork, postfix: Postfix) -> None:
-    """The control: without us in between, who comes from this host relays."""
+    """The control: without us in between, any client from this host may relay."""
     assert postfix.process.poll() is None
     with lab.gateway.connect(LOCAL, 25, 20) as link, link.makefile("rb") as replies:
         for command in ("", MAIL, ELSEWHERE):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COMMAND = Path(sys.executable).parent / "proxsmtp-tp"
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 NAME = "mx.example"
 
 
@@ -96,7 +96,7 @@ class Daemon:
 
     def logged(self, text: str) -> str:
         """Wait until the log has this text."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + WAIT_SECONDS
         while text not in self.log:
             assert time.monotonic() < end, f"{text!r} is not in the log:\n{self.log}"
             time.sleep(0.02)
@@ -138,7 +138,7 @@ def _daemon(folder: Path, port: int, server: int, rest: str) -> Iterator[Daemon]
     finally:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -147,7 +147,7 @@ def _daemon(folder: Path, port: int, server: int, rest: str) -> Iterator[Daemon]
 
 def _wait_until_it_accepts(running: Daemon) -> None:
     pid = running.log_file.parent / "pid"
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_SECONDS
     while not (pid.exists() and pid.stat().st_size):
         assert running.process.poll() is None, running.log
         assert time.monotonic() < end, running.log

@@ -1,4 +1,4 @@
-"""The TLS engine on sockets, without the proxy: the least that a connection does with a TlsStream."""
+"""The TLS engine on sockets, without the proxy: the minimum that a connection does with a TlsStream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.certificates.material import Material
     from proxsmtp_tp.net.tls_contexts import ClientContexts
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds for anything that does not come."""
 
 
@@ -89,7 +89,7 @@ class Leg(asyncio.Protocol):
 
     async def next(self) -> Any:
         """What happens next."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             return await self.seen.get()
 
 
@@ -152,7 +152,7 @@ class Listening:
         return leg
 
     async def accepted(self) -> ClientLeg:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             return await self._legs.get()
 
 
@@ -172,7 +172,7 @@ async def listening(contexts: ClientContexts, certificate: Material | None = Non
 async def connect(port: int, context: ssl.SSLContext, name: str = "mx.example") -> ServerLeg:
     """A TLS client of ours; waits until the server listens."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         while True:
             try:
                 _, leg = await loop.create_connection(lambda: ServerLeg(context, name), "127.0.0.1", port)
@@ -203,7 +203,7 @@ class Program:
     async def until(self, text: bytes) -> bytes:
         """Its output up to this text. AssertionError: it ended without."""
         seen = b""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             while text not in seen:
                 more = await self._output.read(4096)
                 assert more, seen.decode(errors="replace")
@@ -212,7 +212,7 @@ class Program:
 
     async def rest(self) -> bytes:
         """Its output until it ends."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             seen = await self._output.read()
             await self._process.wait()
             return seen

@@ -12,7 +12,7 @@ import pytest
 from proxsmtp_tp.net.sides import reset
 from proxsmtp_tp.net.tls_contexts import ClientContexts
 from proxsmtp_tp.net.tls_stream import TlsStream
-from tests.tls.engine import PATIENCE, ServerLeg, listening
+from tests.tls.engine import WAIT_SECONDS, ServerLeg, listening
 from tests.unit.net.proxy_harness import descriptors
 from tests.unit.net.tls_legs import TLS_1_2, TLS_1_3, client_leg, only, server_leg
 
@@ -28,7 +28,7 @@ HOW = pytest.mark.parametrize("with_reset", [True, False])
 async def read(sock: socket.socket, stream: TlsStream) -> None:
     """Read what has come, and answer it."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         data = await loop.sock_recv(sock, 65536)
         stream.receive(data)
         await loop.sock_sendall(sock, stream.to_send())

@@ -108,10 +108,10 @@ def test_bogus_records_are_a_failure_and_not_none(zones: Dns) -> None:
 
 
 def test_the_resolver_is_probed(zones: Dns, tmp_path: Path) -> None:
-    with Dns(tmp_path / "dns", ZONE, port=5353, authority_port=5301, validates=False) as careless:
+    with Dns(tmp_path / "dns", ZONE, port=5353, authority_port=5301, validates=False) as not_validating:
         assert asyncio.run(Resolver([zones.nameserver]).validates())
-        assert not asyncio.run(Resolver([careless.nameserver]).validates())
-        assert look_up(careless, "mx.example").state is TlsaState.NONE
+        assert not asyncio.run(Resolver([not_validating.nameserver]).validates())
+        assert look_up(not_validating, "mx.example").state is TlsaState.NONE
 
 
 def test_a_resolver_that_is_not_there_is_a_failure() -> None:

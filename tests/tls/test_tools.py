@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def own_certificate(folder: Path) -> str:
-    """Our certificate is not that of the server, so a test sees whose it gets."""
+    """Our certificate is not that of the server, so a test can tell which one it gets."""
     chain, key = certificate_files(folder, "gateway.example")
     return f"TlsCertificate: {chain} {key}\n"
 

@@ -92,19 +92,19 @@ def _of_interface(setup: Setup, name: str, ours: list[Script], others: list[Rule
         alone = in_parallel(
             [partial(try_in_replica, setup, name, _scripts(setup, ours, [r]), lost[:1]) for r in others]
         )
-        culprits = [ruleset for ruleset, found in zip(others, alone, strict=True) if "accepted" not in found]
+        blocking = [ruleset for ruleset, found in zip(others, alone, strict=True) if "accepted" not in found]
     except (GatewayError, subprocess.SubprocessError) as error:
         yield unseen(step, f"not tried: {error}")
         return
     versions = " and ".join(sorted({"IPv6" if ":" in trial[0] else "IPv4" for trial in lost}))
     port = setup.plan.options.listen_port if setup.plan.options.mode is Mode.REDIRECT else lost[0][3]
-    if not culprits:
+    if not blocking:
         what = results[trials.index(lost[0])]
         text = f"{versions} connections to port {port} are lost ({what}), though not by one ruleset alone"
         yield Finding(step, False, text)
-    for culprit in culprits:
-        text = f"{culprit.name} does not let intercepted {versions} connections in (port {port})"
-        yield Finding(step, False, text, _fix_command(setup, name, culprit, port))
+    for ruleset in blocking:
+        text = f"{ruleset.name} does not let intercepted {versions} connections in (port {port})"
+        yield Finding(step, False, text, _fix_command(setup, name, ruleset, port))
 
 
 def _scripts(setup: Setup, ours: list[Script], others: list[Ruleset]) -> list[Script]:
@@ -163,28 +163,28 @@ def try_in_replica(
     return results
 
 
-def _fix_command(setup: Setup, interface: str, culprit: Ruleset, port: int) -> Fix:
+def _fix_command(setup: Setup, interface: str, ruleset: Ruleset, port: int) -> Fix:
     """The command that lets our connections in, for the tool that made the rules."""
     diverted = setup.plan.options.mode is Mode.TPROXY
-    if culprit.table == "firewalld" and shutil.which("firewall-cmd"):
+    if ruleset.table == "firewalld" and shutil.which("firewall-cmd"):
         return fix("firewalld", interface=interface, port=port)
     # What is diverted keeps its destination: ufw drops that before its own rules (ufw-not-local).
-    if not diverted and "ufw-" in culprit.script[1] and shutil.which("ufw"):
+    if not diverted and "ufw-" in ruleset.script[1] and shutil.which("ufw"):
         return fix("ufw", interface=interface, port=port)
     # Diverted connections keep their destination: a packet in the input hook for another host's address is ours.
-    if not culprit.table:
+    if not ruleset.table:
         row = "iptables drops what is diverted" if diverted else "iptables drops"
-        return fix(row, tool=culprit.name, interface=interface, port=port)
+        return fix(row, tool=ruleset.name, interface=interface, port=port)
     row = "nft drops what is diverted" if diverted else "nft drops"
     return all_of(
-        fix(row, chain=[culprit.family, culprit.table, name], interface=f'"{interface}"', port=port)
-        for name in _input_chains(culprit)
+        fix(row, chain=[ruleset.family, ruleset.table, name], interface=f'"{interface}"', port=port)
+        for name in _input_chains(ruleset)
     )
 
 
-def _input_chains(culprit: Ruleset) -> list[str]:
+def _input_chains(ruleset: Ruleset) -> list[str]:
     """The chains of a table for connections to this host: those of the input hook; without any, of prerouting."""
-    listed = nftables.run_nft("-j", "list", "table", culprit.family, culprit.table)
+    listed = nftables.run_nft("-j", "list", "table", ruleset.family, ruleset.table)
     chains = [item["chain"] for item in json.loads(listed.stdout)["nftables"] if "chain" in item]
     base = [chain for chain in chains if chain.get("type") == "filter"]
     found = [chain["name"] for chain in base if chain.get("hook") == "input"]

@@ -160,8 +160,8 @@ def look_at_ipv6(setup: Setup) -> Iterator[Finding]:
             text = "it forwards, but has only a link-local address, which REDIRECT cannot use: IPv6 mail is dropped"
             # Any unique local address (RFC 4193) is enough; mode tproxy needs none.
             address = f"fd25:2525:{setup.plan.numbers.slot:x}::1/64"
-            cure = fix("link-local address only", address=address, interface=interface.name)
-            yield Finding(step, False, text, cure)
+            command = fix("link-local address only", address=address, interface=interface.name)
+            yield Finding(step, False, text, command)
         else:
             yield Finding(step, True, "not in use")
     yield from _way_out(setup)
@@ -180,8 +180,8 @@ def _way_out(setup: Setup) -> Iterator[Finding]:
         yield Finding(step, True, f"no route leads on from {', '.join(clients)}: the rules tell clients so at once")
     else:
         text = f"no route leads on, but IPv6 connections from {', '.join(clients)} are accepted, and fail only then:"
-        cure = "a route, or RuleSource: 0.0.0.0/0, or RuleMethod: nftables with ConnectFailure: refuse"
-        yield Finding(step, False, f"{text} give the gateway {cure}")
+        advice = "a route, or RuleSource: 0.0.0.0/0, or RuleMethod: nftables with ConnectFailure: refuse"
+        yield Finding(step, False, f"{text} give the gateway {advice}")
 
 
 def _ipv6_leads_somewhere(without: tuple[str, ...] = ()) -> bool:
@@ -210,8 +210,8 @@ def look_at_bridges(setup: Setup) -> Iterator[Finding]:
         for setting_of in ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"):
             on = setting(setting_of) == "1"
             text = f"{setting_of} is on: the rules also see mail that {name} only hands from port to port"
-            cure = fix("bridge that filters", setting=setting_of) if on else NONE
-            yield Finding(f"bridge {name}", not on, text if on else f"{setting_of} is off", cure)
+            command = fix("bridge that filters", setting=setting_of) if on else NONE
+            yield Finding(f"bridge {name}", not on, text if on else f"{setting_of} is off", command)
 
 
 def look_at_connection_tracking(setup: Setup) -> Iterator[Finding]:
@@ -220,8 +220,8 @@ def look_at_connection_tracking(setup: Setup) -> Iterator[Finding]:
         return
     step = "connection tracking"
     off = [*_untracked_by_nft(), *_untracked_by_xtables()]
-    for where, cure in off:
-        yield Finding(step, False, f"{where} switches it off, so NAT does not happen", cure)
+    for where, command in off:
+        yield Finding(step, False, f"{where} switches it off, so NAT does not happen", command)
     used, limit = (setting(f"net.netfilter.nf_conntrack_{what}") for what in ("count", "max"))
     if used and limit and int(used) > _FULL * int(limit):
         yield _table_is_full(step, used, limit)
@@ -242,8 +242,8 @@ def _untracked_by_nft() -> Iterator[tuple[str, Fix]]:
         rule: dict[str, Any] | None = item.get("rule")
         if rule and any("notrack" in statement for statement in rule["expr"]):
             where = [rule["family"], rule["table"], rule["chain"]]
-            cure = fix("untracked by nft", chain=where, handle=rule["handle"])
-            yield f"a rule of nft {' '.join(where)}", cure
+            command = fix("untracked by nft", chain=where, handle=rule["handle"])
+            yield f"a rule of nft {' '.join(where)}", command
 
 
 def _untracked_by_xtables() -> Iterator[tuple[str, Fix]]:

@@ -155,10 +155,10 @@ def _nobody_listens(setup: Setup) -> Finding:
     paths = [str(address) for address in setup.settings.listen if isinstance(address, UnixAddress)]
     on_port = setup.settings.intercept_port is not None or setup.intercepts
     where = f"on port {setup.plan.options.listen_port}" if on_port else f"at {', '.join(paths)}"
-    text, cure = f"no process listens {where}", fix("daemon does not run", start=setup.start)
+    text, command = f"no process listens {where}", fix("daemon does not run", start=setup.start)
     if setup.status() is not None:
-        cure = fix("listens on another port", restart=setup.restart)
-        return Finding("listener", False, f"{text}, and the daemon runs: it has read another Listen", cure)
+        command = fix("listens on another port", restart=setup.restart)
+        return Finding("listener", False, f"{text}, and the daemon runs: it has read another Listen", command)
     kept = _sockets_of(setup)  # by systemd, or by a daemon that starts
     if not kept and (problem := _why_not_bound(setup)):
         return Finding("listener", False, f"{text}, and the daemon could not: {problem}")
@@ -173,10 +173,10 @@ def _nobody_listens(setup: Setup) -> Finding:
             )
         text += f": {setup.unit}.service is {found.state}"
         if not found.failing:
-            return Finding("listener", False, text, cure)
-        cure = NONE  # it was started, and ended: to start it again does not help
+            return Finding("listener", False, text, command)
+        command = NONE  # it was started, and ended: to start it again does not help
     lines = unit.last_lines(setup.unit)
-    return Finding("listener", False, text + (f"; its log ends: {' | '.join(lines)}" if lines else ""), cure)
+    return Finding("listener", False, text + (f"; its log ends: {' | '.join(lines)}" if lines else ""), command)
 
 
 def _why_not_bound(setup: Setup) -> str | None:
@@ -209,14 +209,14 @@ def _listener_of_version(setup: Setup, version: int, there: list[Listening]) -> 
     only = ", ".join(sorted({item.address for item in there}))
     if not taking and not _listens_on_client_side(setup, version, there):
         text = f"it listens only on {only}, port {port}: redirected IPv{version} mail is refused"
-        cure = fix("listens elsewhere", restart=setup.restart) if _would_take(setup, version) else NONE
-        yield Finding(step, False, text + ("" if cure else f"; set Listen: {port} and restart it"), cure)
+        command = fix("listens elsewhere", restart=setup.restart) if _would_take(setup, version) else NONE
+        yield Finding(step, False, text + ("" if command else f"; set Listen: {port} and restart it"), command)
     elif (options.mode is Mode.TPROXY or options.full) and not all(item.transparent for item in taking):
         text = "its socket is not transparent: set RuleMode or TransparentProxy in its configuration, start it as root"
-        cure = fix("listener is not transparent", restart=setup.restart)
+        command = fix("listener is not transparent", restart=setup.restart)
         if setup.unit is not None:
-            cure = fix("unit's listener is not transparent", unit=setup.install_service)
-        yield Finding(step, False, text, cure)
+            command = fix("unit's listener is not transparent", unit=setup.install_service)
+        yield Finding(step, False, text, command)
     else:
         yield Finding(step, True, f"port {port}" + (", transparent" if any(i.transparent for i in taking) else ""))
 
@@ -304,8 +304,8 @@ def look_at_privileges(setup: Setup) -> Iterator[Finding]:
     if not lacking:
         yield Finding("capability", True, "CAP_NET_RAW")
     elif setup.unit is not None:
-        cure = fix("unit's daemon lacks CAP_NET_RAW", unit=setup.install_service)
-        yield Finding("capability", False, text, cure)
+        command = fix("unit's daemon lacks CAP_NET_RAW", unit=setup.install_service)
+        yield Finding("capability", False, text, command)
     else:
         yield Finding("capability", False, text, fix("daemon lacks CAP_NET_RAW", restart=setup.restart))
 
@@ -329,8 +329,8 @@ def look_at_descriptors(setup: Setup) -> Iterator[Finding]:
         # A daemon that this shell starts gets the shell's limit; to raise that of a process needs CAP_SYS_RESOURCE.
         by_hand = setup.unit is None and resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= needed
         more = "" if by_hand else f"; set LimitNOFILE={needed} in its unit, and restart it"
-        cure = fix("few descriptors", restart=setup.restart) if by_hand else NONE
-        yield Finding("descriptors", False, text + more, cure)
+        command = fix("few descriptors", restart=setup.restart) if by_hand else NONE
+        yield Finding("descriptors", False, text + more, command)
     elif short:
         # The daemon raises its soft limit when it starts.
         yield Finding("descriptors", False, text, fix("few descriptors", restart=setup.restart))

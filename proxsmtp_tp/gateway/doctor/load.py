@@ -165,8 +165,8 @@ def _log(setup: Setup, answer: dict[str, Any]) -> Iterator[Finding]:
     if all(problems):
         text = f"nobody takes log lines at {path} ({problems[0]}): they are kept for a while, then lost"
         name = "systemd-journald" if not syslog else "rsyslog"
-        cure = fix("nobody takes log lines", service=name) if setup.unit is not None else NONE
-        yield Finding("log", False, text, cure)
+        command = fix("nobody takes log lines", service=name) if setup.unit is not None else NONE
+        yield Finding("log", False, text, command)
     else:
         yield Finding("log", True, f"lines are taken at {path}")
 

@@ -43,11 +43,11 @@ def look_at_rules(setup: Setup) -> Iterator[Finding]:
     if finding.absent:
         yield Finding("rules", False, "they are not installed", fix("rules are absent", install_rules=install))
         return
-    cure = fix("rules differ", install_rules=install) if others else NONE
-    yield Finding("rules", not others, _some(others) or f"in place{_met(setup)}", cure)
+    command = fix("rules differ", install_rules=install) if others else NONE
+    yield Finding("rules", not others, _some(others) or f"in place{_met(setup)}", command)
     if setup.plan.diverts or routes:
-        cure = fix("policy routing differs", install_rules=install) if routes else NONE
-        yield Finding("policy routing", not routes, _some(routes) or "in place", cure)
+        command = fix("policy routing differs", install_rules=install) if routes else NONE
+        yield Finding("policy routing", not routes, _some(routes) or "in place", command)
 
 
 def _met(setup: Setup) -> str:
@@ -69,8 +69,8 @@ def look_at_overlap(setup: Setup) -> Iterator[Finding]:
     for text in found:
         remove = setup.command("remove-rules", "--instance", text.split()[1])
         more = "one of the two gets no mail; give each its own clients, or remove the rules of one"
-        cure = fix("rules of another instance", remove_rules=remove)
-        yield Finding("other instances", False, f"{text}: {more}", cure)
+        command = fix("rules of another instance", remove_rules=remove)
+        yield Finding("other instances", False, f"{text}: {more}", command)
     if len(states) > 1 and not found:
         yield Finding("other instances", True, "none intercepts the same connections")
 
@@ -103,8 +103,8 @@ def look_at_delivery(setup: Setup) -> Iterator[Finding]:
             delivered = _delivered(source, server, name, setup.plan.numbers.mark)
             step = f"delivery, {name}, IPv{version}"
             text = "marked packets come to this host"
-            wrong, cure = _who_routes(setup, version) if not delivered else ("", NONE)
-            yield Finding(step, delivered, text if delivered else wrong, cure)
+            wrong, command = _who_routes(setup, version) if not delivered else ("", NONE)
+            yield Finding(step, delivered, text if delivered else wrong, command)
 
 
 def client_address(setup: Setup, interface: str, version: int) -> str | None:

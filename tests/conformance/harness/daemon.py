@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ORIGINAL = Path("/usr/sbin/proxsmtpd")
 OURS = Path(sys.executable).with_name("proxsmtpd")
 CLIENT = "127.0.0.9"
-"""Where the client comes from: another address than the server's and the daemon's, so that none passes for another."""
+"""The client's address: another one than the server's and the daemon's, so that a test can tell them apart."""
 SERVER = "127.0.0.3"
 START_LIMIT = 60.0
 """Seconds for a daemon to be ready: a few hundredths are usual; the rest is for a machine with other work."""
@@ -100,7 +100,7 @@ class Daemon:
         return self.peers[-1]
 
     def server(self, limit: float = LIMIT) -> Peer:
-        """The server's end of the next connection that the daemon makes. TimeoutError where it makes none."""
+        """The server's side of the next connection that the daemon makes. TimeoutError where it makes none."""
         self.listener.settimeout(limit)
         self.peers.append(Peer(self.listener.accept()[0]))
         return self.peers[-1]

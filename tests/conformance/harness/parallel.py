@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.conformance.harness.script import Case
 
 AT_ONCE = 12
-"""Daemons at once: nearly all their time is waiting, ours or theirs."""
+"""Daemons at once: nearly all of the time they, or we, wait."""
 SHARED = 15
 """Cases that share a daemon at most: starting one of ours costs more than several cases do."""
 

@@ -1,4 +1,4 @@
-"""One end of a connection, as a script wants it: lines, exact bytes, the end, silence."""
+"""One side of a connection, as a script wants it: lines, exact bytes, the end, silence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Peer:
         self.close()
 
     def send(self, data: bytes) -> None:
-        """Send all; a peer that has gone is found out by what is expected next."""
+        """Send all; if the peer has closed, the next expectation fails."""
         with suppress(OSError):
             self.socket.sendall(data)
 

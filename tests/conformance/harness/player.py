@@ -72,7 +72,7 @@ class CasePlayer:
             self._drain()
 
     def _send(self, steps: list[Step]) -> None:
-        """What one peer says in a row leaves in one piece."""
+        """Consecutive lines of one peer are sent in one piece."""
         data = b""
         for step in steps:
             self.played.append(str(step))
@@ -121,7 +121,7 @@ class CasePlayer:
                 self._fail(f"instead came {came!r}, and then {peer.waiting[:400]!r}")
 
     def _without_id(self, line: bytes, actor: str) -> bytes:
-        """Refusals that we word ourselves end with the trace id (docs/migration.md). Cases do not repeat it."""
+        """Our own refusals end with the trace id (docs/migration.md). Cases do not repeat it."""
         if actor == "c" and self.daemon.side is Side.OURS:
             return without_ids(line)
         return line

@@ -1,4 +1,4 @@
-"""What servers, scanners, other programs and files say is printed without a command for the terminal."""
+"""What servers, scanners, other programs and files say is printed without control characters."""
 
 from __future__ import annotations
 

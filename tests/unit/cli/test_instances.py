@@ -1,4 +1,4 @@
-"""Which instance `-f`, `--instance` or neither means, for every command alike."""
+"""Which instance `-f`, `--instance` or neither means: the same for every command."""
 
 from __future__ import annotations
 

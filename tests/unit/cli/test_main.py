@@ -1,4 +1,4 @@
-"""proxsmtp-tp: dispatching, check-config, status and serve."""
+"""proxsmtp-tp: its subcommands, check-config, status and serve."""
 
 from __future__ import annotations
 

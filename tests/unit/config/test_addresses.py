@@ -64,7 +64,7 @@ def test_taken(text: str, address: object) -> None:
 
 
 @pytest.mark.parametrize(("text", "why"), REFUSED)
-def test_refused_with_the_mend(text: str, why: str) -> None:
+def test_refused_with_the_fix(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_address(text, 7)
 

@@ -139,7 +139,7 @@ def test_every_directive_of_the_original_is_there_with_its_default() -> None:
 
 
 @pytest.mark.parametrize("row", DIRECTIVES, ids=lambda row: row.name)
-def test_every_row_speaks(row: Directive) -> None:
+def test_every_row_has_a_text(row: Directive) -> None:
     assert row.text.endswith(".")
     assert row.text[0].isupper() or row.text.split(":")[0] in row.kind.syntax
     assert row.shown_default

@@ -112,7 +112,7 @@ def test_every_problem_at_once_with_its_line() -> None:
     assert [text.partition(":")[0] for _, text in found] == ["Foo", "OutAddress", "TimeOut", "TimeOut", "XClient"]
 
 
-def test_a_slip_of_the_pen_is_guessed() -> None:
+def test_a_spelling_mistake_is_guessed() -> None:
     assert problems(OUT + b"MaxConections: 5\n") == [
         (2, "MaxConections: no such directive; did you mean MaxConnections?")
     ]

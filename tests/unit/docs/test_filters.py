@@ -188,7 +188,7 @@ def test_copy(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["/dev/full", "/nonexistent/copy", ""])
-def test_no_room_for_a_copy(bench: Bench, name: str) -> None:
+def test_no_space_for_a_copy(bench: Bench, name: str) -> None:
     """As mktemp names it: on a full disk, in a directory that went away, or not at all."""
     bench.fake("mktemp", f"test -n '{name}' && echo {name}")
     status, _, said = bench.run("copy.sh", PLAIN)

@@ -1,4 +1,4 @@
-"""The man pages: clean mdoc, and nothing in them or missing from them that the program knows better."""
+"""The man pages: valid mdoc, and in agreement with the program."""
 
 from __future__ import annotations
 

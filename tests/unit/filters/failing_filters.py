@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-DRIP = 0.5
+OCTET_PAUSE = 0.5
 """Seconds between two octets of a slow filter: its answer takes longer than TIMEOUT."""
 TIMEOUT = 4.0
 
@@ -110,7 +110,7 @@ class Switched:
                 if writer.is_closing():
                     return
                 writer.write(bytes([octet]))
-                await asyncio.sleep(DRIP)
+                await asyncio.sleep(OCTET_PAUSE)
         else:
             writer.write(self._first if self._well is scanner else b"")
             await reader.readexactly(4)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds that a test waits for what must come. Far more than it takes on a busy machine."""
 
 TEXT = b"Subject: hello\r\n\r\nGood morning.\r\n"
@@ -75,7 +75,7 @@ def check_callback(given: Any) -> None:
 
 
 class JumpingLoop(CheckingLoop):
-    """Its clock can be put forward: limits in minutes are reached without waiting."""
+    """Its clock can be set forward: limits of minutes are reached without waiting."""
 
     _ahead = 0.0
 
@@ -106,7 +106,7 @@ def run_on(name: str, main: Coroutine[Any, Any, _T]) -> _T:
 async def _bounded(main: Coroutine[Any, Any, _T]) -> _T:
     task = asyncio.ensure_future(main)
     if not isinstance(asyncio.get_running_loop(), JumpingLoop):
-        return await asyncio.wait_for(task, 2 * PATIENCE)
+        return await asyncio.wait_for(task, 2 * WAIT_SECONDS)
     return await task
 
 
@@ -118,7 +118,7 @@ def jump(seconds: float) -> None:
 
 async def until(met: Callable[[], object], what: str, *, pause: float = 0.005) -> None:
     """Wait for a condition; fail with `what` if it does not come true. `pause=0`: look in every turn of the loop."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_SECONDS
     while not met():
         assert time.monotonic() < end, f"in vain: {what}"
         await asyncio.sleep(pause)
@@ -199,7 +199,7 @@ class Case:
             await asyncio.sleep(0)
 
     async def verdict(self) -> Verdict:
-        return await asyncio.wait_for(asyncio.shield(self.owner.verdict), PATIENCE)
+        return await asyncio.wait_for(asyncio.shield(self.owner.verdict), WAIT_SECONDS)
 
     def read_all(self, size: int = 10_000) -> bytes:
         pieces = []
@@ -252,7 +252,7 @@ async def filtering(
     directory: Path,
     kind: Kind = "pipe",
     *,
-    limit: float = PATIENCE,
+    limit: float = WAIT_SECONDS,
     processes: int = 8,
     default: FilterDefault = FilterDefault.REJECT,
 ) -> AsyncIterator[CommandFilter]:

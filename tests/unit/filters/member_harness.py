@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.member import Member, PlacingMember
 
 TEXT = b"Received: from a\r\n\tby b\r\nSubject: hello\r\nFrom: <a@example.org>\r\n\r\nGood morning.\r\n"
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 
 Handler = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
 
@@ -67,7 +67,7 @@ async def judge(
     member = TYPES[filter_line.type](filter_line, Parts(space, ProcessLimit(16), hostname="gw.example"))
     asked = request(**known)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             if after is not None:
                 await _judge_before(member, after, asked, space)
             judgement = await member.judge(Mail.of(stored), asked)
@@ -131,5 +131,5 @@ async def server(path: Path, handler: Any) -> AsyncIterator[str]:
     finally:
         listening.close()
         if open_ones:
-            await asyncio.wait(open_ones, timeout=PATIENCE)
+            await asyncio.wait(open_ones, timeout=WAIT_SECONDS)
         assert not open_ones

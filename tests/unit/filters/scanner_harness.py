@@ -10,7 +10,7 @@ from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.smtp import SmtpFilter
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.filter_harness import PATIENCE, Case, Owner, open_descriptors, request, until
+from tests.unit.filters.filter_harness import WAIT_SECONDS, Case, Owner, open_descriptors, request, until
 from tests.unit.net.proxy_harness import Mx
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def judged(case: Case) -> tuple[Verdict, bytes]:
 
 @asynccontextmanager
 async def scanning(
-    mx: Mx | Address, directory: Path, *, limit: float = PATIENCE, connections: int = 8
+    mx: Mx | Address, directory: Path, *, limit: float = WAIT_SECONDS, connections: int = 8
 ) -> AsyncIterator[SmtpFilter]:
     """A filter that leaves nothing behind: no connection, no task, no descriptor."""
     before = sockets_and_files(directory)

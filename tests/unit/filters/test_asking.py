@@ -133,13 +133,13 @@ def test_clamd_over_its_limit_is_never_clean(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("octets", [b"stream: OK\0", b"stream: OK"])
 def test_an_answer_before_the_end_of_the_message(tmp_path: Path, octets: bytes) -> None:
-    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answers_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(octets)
         await writer.drain()
         await reader.read(1)
 
     with pytest.raises(FilterFailedError):
-        run(tmp_path / "s", "clamd", hasty, LARGE)
+        run(tmp_path / "s", "clamd", answers_early, LARGE)
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -415,7 +415,7 @@ def test_a_header_that_is_too_large_can_be_kept(run: Run, tmp_path: Path) -> Non
     ids=["octets", "fields"],
 )
 def test_a_header_that_is_too_large(run: Run, tmp_path: Path, settings: str, text: bytes) -> None:
-    """The sender made it so: failure=pass is no way around the filter."""
+    """The sender made it so: such a message must not avoid the filter by failure=pass."""
     member = Fake(Judgement(edits=(AddHeader(b"X", b"y"),)))
     verdict, passed = run(Chain(tmp_path, (settings, member)).judge(text))
     assert (verdict.action, verdict.reply) == (Action.REJECT, chain_endings.HEADER_TOO_LARGE)

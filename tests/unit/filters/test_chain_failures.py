@@ -1,7 +1,7 @@
 """Each failure of each type of filter at each place of a chain, with each policy: all at once, on real sockets.
 
-The answer is the policy's, no message passes unjudged or is lost, other messages are judged meanwhile, and a failure is
-of one message.
+The answer is the policy's, no message passes unjudged or is lost, other messages are judged meanwhile, and a failure
+concerns one message only.
 """
 
 from __future__ import annotations

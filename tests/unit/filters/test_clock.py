@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_a_clock_gives_its_limit_from_each_start(run_jumping: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         spent: list[bool] = []
         clock = Clock(asyncio.get_running_loop(), 100, lambda: spent.append(True))
         jump(1000)  # stopped: nothing counts
@@ -29,11 +29,11 @@ def test_a_clock_gives_its_limit_from_each_start(run_jumping: Run) -> None:
         await pass_through()
         assert spent == [True]
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
-def test_a_clock_that_is_stopped_does_not_ring(run_jumping: Run) -> None:
-    async def scene() -> None:
+def test_a_stopped_clock_calls_nothing(run_jumping: Run) -> None:
+    async def scenario() -> None:
         spent: list[bool] = []
         clock = Clock(asyncio.get_running_loop(), 10, lambda: spent.append(True))
         clock.start()
@@ -43,11 +43,11 @@ def test_a_clock_that_is_stopped_does_not_ring(run_jumping: Run) -> None:
         await pass_through()
         assert not spent
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_places_are_given_in_order_and_never_more_than_there_are(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         limit = ProcessLimit(2)
         granted: list[int] = []
         waiting = [lambda number=number: granted.append(number) for number in range(4)]
@@ -68,7 +68,7 @@ def test_places_are_given_in_order_and_never_more_than_there_are(run: Run) -> No
         limit.leave()
         assert limit.enter(lambda: None)
 
-    run(scene())
+    run(scenario())
 
 
 def test_no_place_at_all_is_a_mistake() -> None:

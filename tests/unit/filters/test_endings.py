@@ -78,11 +78,11 @@ def decide(
     kind: Kind = "pipe",
     default: FilterDefault = FilterDefault.REJECT,
 ) -> tuple[Verdict, bytes]:
-    async def scene() -> tuple[Verdict, bytes]:
+    async def scenario() -> tuple[Verdict, bytes]:
         async with filtering(command, directory, kind, default=default) as filter_:
             return await judge(filter_, message)
 
-    return run(scene())
+    return run(scenario())
 
 
 def test_exit_0_passes_what_was_written(run: Run, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_every_ending_that_is_not_meant_has_a_reply_of_its_own() -> None:
 
 
 def test_a_refusal_does_not_need_the_whole_message_read(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("head -c 5 >/dev/null; echo 550 seen enough >&2; exit 1", tmp_path) as filter_:
             case = start(filter_)
             case.write(b"Subject: hello\r\n" + b"more" * 100_000)
@@ -220,7 +220,7 @@ def test_a_refusal_does_not_need_the_whole_message_read(run: Run, tmp_path: Path
             case.run.close()
             assert len(case.owner.verdicts) == 1
 
-    run(scene())
+    run(scenario())
 
 
 # A message that TempDirectory does not take: only a lack of space is 452.
@@ -248,11 +248,11 @@ def test_a_message_that_is_not_stored(
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
     monkeypatch.setattr(tempfile, "mkstemp", fail)
 
-    async def scene() -> Verdict:
+    async def scenario() -> Verdict:
         async with filtering("cat" if kind == "pipe" else "true", tmp_path, kind) as filter_:  # type: ignore[arg-type]
             return (await judge(filter_, b"x" * (MEMORY_LIMIT + 1)))[0]
 
-    verdict = run(scene())
+    verdict = run(scenario())
     assert verdict.action is Action.TEMPFAIL
     assert verdict.reply is not None
     assert (verdict.reply, verdict.reply.code) == (REPLIES[ending], code)

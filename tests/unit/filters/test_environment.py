@@ -38,13 +38,13 @@ NAMES = (
 
 
 def seen(run: Run, directory: Path, kind: Kind = "pipe", **known: object) -> dict[bytes, bytes]:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(
             f"cat >/dev/null; cat /proc/$$/environ >{directory}/seen; echo", directory, kind
         ) as filter_:
             await judge(filter_, b"text", **known)
 
-    run(scene())
+    run(scenario())
     pairs = (line.partition(b"=") for line in (directory / "seen").read_bytes().split(b"\0") if line)
     return {name: value for name, _, value in pairs}
 

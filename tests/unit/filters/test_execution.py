@@ -1,4 +1,4 @@
-"""A command that is executed directly: nobody can see from the outside that no shell was there."""
+"""A command that is executed directly has the same result as with a shell."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_row_makes_it_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_passes_and_refuses(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         filter_ = SizeFilter()
         small, large = complete(filter_), complete(filter_, b"x" * 101)
         for case in (small, large):
@@ -105,13 +105,13 @@ def test_it_passes_and_refuses(run: Run) -> None:
             case.run.close()
         assert filter_.places.taken == 0
 
-    run(scene())
+    run(scenario())
 
 
 def test_nothing_starts_and_no_time_counts_before_the_message_is_complete(run_jumping: Run) -> None:
-    """However many clients send slowly: they hold no place that a complete message needs."""
+    """However many clients send slowly: they occupy no place that a complete message needs."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         filter_ = SizeFilter()
         slow = [begin(filter_) for _ in range(64)]
         for case in slow:
@@ -129,11 +129,11 @@ def test_nothing_starts_and_no_time_counts_before_the_message_is_complete(run_ju
         for case in [quick, *slow]:
             case.abort()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_the_third_waits_in_line(run_jumping: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         filter_ = SizeFilter()
         first, second, third, fourth = (complete(filter_) for _ in range(4))
         await pass_through()
@@ -146,22 +146,22 @@ def test_the_third_waits_in_line(run_jumping: Run) -> None:
         assert (await fourth.verdict()).reply == REPLIES[Ending.LINE_TIMED_OUT]
         assert first.owner.verdicts == []
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_verdict_that_was_not_told_before_the_abort_is_not_told(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         case = complete(SizeFilter(), b"x" * 101)
         run_of(case).look()
         case.abort()
         await pass_through()
         assert case.owner.verdicts == []
 
-    run(scene())
+    run(scenario())
 
 
 def test_when_the_worker_ends_nobody_is_granted_a_place_any_more(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         filter_ = SizeFilter()
         first, second, granted, waiting = (complete(filter_) for _ in range(4))
         first.abort()  # the third is granted its place, and learns of it from the loop
@@ -175,14 +175,14 @@ def test_when_the_worker_ends_nobody_is_granted_a_place_any_more(run: Run) -> No
             assert not run_of(case).started
             case.abort()
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_a_command_that_waits_in_line_is_not_started_when_the_worker_has_ended(
     run: Run, tmp_path: Path, kind: str
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(f"echo >>{tmp_path}/runs; sleep 1000", tmp_path, kind, processes=1) as filter_:  # type: ignore[arg-type]
             running, waiting = start(filter_), start(filter_)
             for case in (running, waiting):
@@ -196,4 +196,4 @@ def test_a_command_that_waits_in_line_is_not_started_when_the_worker_has_ended(
             for case in (running, waiting):
                 case.abort()
 
-    run(scene())
+    run(scenario())

@@ -98,7 +98,7 @@ def run(path: Path, milter: Milter, case: Callable[[Asking], Awaitable[None]], s
         async with member_harness.server(path / "s", milter.serve) as address:
             asking = Asking(address, settings)
             try:
-                async with asyncio.timeout(member_harness.PATIENCE):
+                async with asyncio.timeout(member_harness.WAIT_SECONDS):
                     await case(asking)
             finally:
                 asking.member.close()

@@ -18,7 +18,7 @@ from proxsmtp_tp.filters.spool import MEMORY_LIMIT
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.table import make_filter
 from proxsmtp_tp.filters.verdict import Action
-from tests.unit.filters.filter_harness import PATIENCE, judge, nothing_left, pass_through, start, until
+from tests.unit.filters.filter_harness import WAIT_SECONDS, judge, nothing_left, pass_through, start, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ LARGE = b"Subject: hello\r\n\r\n" + b"0123456789abcdef\r\n" * (MEMORY_LIMIT // 9
 
 @asynccontextmanager
 async def monitoring(
-    command: str, directory: Path, kind: Kind = "pipe", *, limit: float = PATIENCE, space: SpoolSpace | None = None
+    command: str, directory: Path, kind: Kind = "pipe", *, limit: float = WAIT_SECONDS, space: SpoolSpace | None = None
 ) -> AsyncIterator[MonitorFilter]:
     """A monitored filter that leaves nothing behind, and no octet in the spool."""
     space = space or SpoolSpace(str(directory))
@@ -70,7 +70,7 @@ JUDGED = [
 def test_the_message_passes_as_it_came(
     run_uvloop: Run, tmp_path: Path, command: str, action: Action, shown: str, message: bytes
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with monitoring(command, tmp_path) as filter_:
             verdict, passed = await judge(filter_, message)
             assert (verdict.action, verdict.reply, verdict.size) == (Action.PASS, None, len(message))
@@ -79,7 +79,7 @@ def test_the_message_passes_as_it_came(
             assert verdict.monitored.action is action
             assert verdict.detail.startswith(shown)
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 @pytest.mark.parametrize(
@@ -92,38 +92,38 @@ def test_the_message_passes_as_it_came(
     ],
 )
 def test_a_changed_file_passes_as_it_came(run_uvloop: Run, tmp_path: Path, command: str, shown: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with monitoring(command, tmp_path, "file") as filter_:
             verdict, passed = await judge(filter_, SMALL)
             assert (passed, verdict.action) == (SMALL, Action.PASS)
             assert verdict.detail.startswith(shown)
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 def test_a_filter_that_is_too_slow(run_uvloop: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with monitoring("echo waiting >&2; sleep 30", tmp_path, limit=0.5) as filter_:
             verdict, passed = await judge(filter_, SMALL)
             assert passed == SMALL
             assert verdict.monitored is not None
             assert verdict.monitored.reply == REPLIES[Ending.TIMED_OUT]
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 def test_standard_error_is_for_the_log(run_uvloop: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with monitoring("echo one >&2; echo two >&2; exit 1", tmp_path) as filter_:
             assert (await judge(filter_, SMALL))[0].errors == "one / two"
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 def test_a_directory_that_only_the_filter_needs(run_uvloop: Run, tmp_path: Path) -> None:
     """The verdict comes before the message is complete; a small message is in memory and passes."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         space = SpoolSpace(str(tmp_path / "missing"))
         async with monitoring("true", tmp_path, "file", space=space) as filter_:
             verdict, passed = await judge(filter_, SMALL)
@@ -131,14 +131,14 @@ def test_a_directory_that_only_the_filter_needs(run_uvloop: Run, tmp_path: Path)
             assert verdict.monitored is not None
             assert verdict.monitored.reply == REPLIES[Ending.SPOOL_MISSING]
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 @pytest.mark.parametrize("limit", [100, len(SMALL) + len(SMALL) // 2])
 def test_a_message_that_cannot_be_stored_is_refused(run_uvloop: Run, tmp_path: Path, limit: int) -> None:
     """Or, where there is space for one of both only, it passes: the original is stored first."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with monitoring("cat", tmp_path, space=SpoolSpace(str(tmp_path), limit)) as filter_:
             verdict, passed = await judge(filter_, SMALL * 100 if limit == 100 else SMALL)
             if limit == 100:
@@ -148,12 +148,12 @@ def test_a_message_that_cannot_be_stored_is_refused(run_uvloop: Run, tmp_path: P
                 assert verdict.monitored is not None
                 assert verdict.monitored.reply == REPLIES[Ending.SPOOL_FULL]
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 @pytest.mark.parametrize("when", ["before the text", "before its end", "while it is judged", "after the verdict"])
 def test_nothing_is_left_of_a_message_that_is_given_up(run_uvloop: Run, tmp_path: Path, when: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with monitoring("cat", tmp_path) as filter_:
             case = start(filter_)
             if when != "before the text":
@@ -168,14 +168,14 @@ def test_nothing_is_left_of_a_message_that_is_given_up(run_uvloop: Run, tmp_path
             await pass_through()
             assert len(case.owner.verdicts) == (when == "after the verdict")
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 @pytest.mark.parametrize("kind", [FilterType.PIPE, FilterType.FILE, FilterType.SMTP])
 def test_the_mode_is_that_of_the_configuration(run: Run, kind: FilterType) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         settings = Settings(filter_command="127.0.0.1:10024", filter_type=kind, filter_mode=FilterMode.MONITOR)
         assert isinstance(make_filter(settings), MonitorFilter)
         await asyncio.sleep(0)
 
-    run(scene())
+    run(scenario())

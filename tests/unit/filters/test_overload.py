@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """time.monotonic, put forward by the test."""
+    """time.monotonic, set forward by the test."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -136,7 +136,7 @@ async def _entered(limit: ProcessLimit) -> None:
         await asyncio.sleep(100)
 
 
-def test_an_empty_line_begins_anew(run_jumping: Run, clock: Clock) -> None:
+def test_an_empty_line_begins_again(run_jumping: Run, clock: Clock) -> None:
     async def main() -> None:
         limit = ProcessLimit(1)
         assert limit.enter(lambda: None)

@@ -1,4 +1,4 @@
-"""Which message files are removed: those of a worker that lives no more, and nothing else."""
+"""Which message files are removed: those of a worker that does not run any more, and nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def names(directory: Path) -> set[str]:
 
 @pytest.fixture
 def ownership(tmp_path: Path) -> Iterator[Ownership]:
-    """A worker that lives."""
+    """A running worker."""
     made = Ownership(str(tmp_path))
     before = open_descriptors()
     yield made
@@ -114,7 +114,7 @@ def test_another_user_s_files_are_not_touched(tmp_path: Path, monkeypatch: pytes
     assert remove_abandoned(str(tmp_path)) == 1
 
 
-def test_a_directory_made_anew_is_locked_anew(tmp_path: Path, ownership: Ownership) -> None:
+def test_a_directory_made_again_is_locked_again(tmp_path: Path, ownership: Ownership) -> None:
     """The lock is on the directory that an administrator has removed: the new one needs its own."""
     folder = tmp_path / "spool"
     folder.mkdir()
@@ -172,7 +172,7 @@ def test_the_next_filter_removes_and_says_so(
 ) -> None:
     caplog.set_level("INFO", "proxsmtp_tp.filters")
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("true", tmp_path, "file") as living:
             case = start(living)
             case.write(b"Subject: hello\r\n")
@@ -182,5 +182,5 @@ def test_the_next_filter_removes_and_says_so(
             assert names(tmp_path) == {own}
             case.abort()
 
-    run(scene())
+    run(scenario())
     assert f"removed from {tmp_path}: 1 message files that a killed worker left behind" in caplog.messages

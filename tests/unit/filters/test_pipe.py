@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 LINE = b"The quick brown fox jumps over the lazy dog, again and again and again.\r\n"
 MEGABYTE = (LINE * (1_000_000 // len(LINE) + 1))[:1_000_000]
 TEN_MEGABYTES = "head -c 10000000 /dev/zero"
-PIPE_ROOM = 64 * 1024  # pipe(7)
+PIPE_CAPACITY = 64 * 1024  # pipe(7)
 
 
 @pytest.mark.parametrize(
     "command", ["cat", "dd bs=7k 2>/dev/null", "cat | cat | cat", "sh -c 'sh -c cat'", "tee /dev/null"]
 )
 def test_a_megabyte_passes_unchanged(run_uvloop: Run, tmp_path: Path, command: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(command, tmp_path) as filter_:
             verdict, passed = await judge(filter_, MEGABYTE)
             assert verdict.action is Action.PASS
             assert hashlib.sha256(passed).digest() == hashlib.sha256(MEGABYTE).digest()
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 def test_every_octet_passes_unchanged(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         message = bytes(range(256)) + b"\r\n.\r\n" + b"\n" * 3 + b"\0"
         async with filtering("cat", tmp_path) as filter_:
             assert (await judge(filter_, message))[1] == message
 
-    run(scene())
+    run(scenario())
 
 
 # Writes much before it reads; reads all before it writes; never reads; reads a little; writes nothing but errors.
@@ -67,17 +67,17 @@ ODD_ONES = [
 def test_no_order_of_reading_and_writing_is_a_deadlock(
     run_uvloop: Run, tmp_path: Path, command: str, size: int
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(f"cd {tmp_path}; {command}", tmp_path) as filter_:
             verdict, passed = await judge(filter_, MEGABYTE)
             assert verdict.action is Action.PASS
             assert len(passed) == size
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 def test_a_filter_that_does_not_keep_up_is_given_no_more_than_a_chunk_ahead(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         gate = tmp_path / "gate"
         async with filtering(f"until test -e {gate}; do sleep 0.01; done; cat", tmp_path) as filter_:
             case = start(filter_)
@@ -90,13 +90,13 @@ def test_a_filter_that_does_not_keep_up_is_given_no_more_than_a_chunk_ahead(run:
             assert case.read_all() == MEGABYTE
             case.run.close()
 
-    run(scene())
+    run(scenario())
 
 
 def test_the_command_starts_with_a_complete_message(run: Run, tmp_path: Path) -> None:
-    """1.10 starts it with the first octet: a client that sends slowly holds a process for as long."""
+    """1.10 starts it with the first octet: a client that sends slowly occupies a process for this time."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             case = start(filter_)
             for _ in range(20):
@@ -108,13 +108,13 @@ def test_the_command_starts_with_a_complete_message(run: Run, tmp_path: Path) ->
             assert (await case.verdict()).size == 20 * len(LINE)
             case.run.close()
 
-    run(scene())
+    run(scenario())
 
 
 def test_no_chunk_holds_the_loop(run_uvloop: Run, tmp_path: Path) -> None:
     """A filter that reads as fast as it is given gets one chunk a loop iteration."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat >/dev/null; echo read", tmp_path) as filter_:
             case = start(filter_)
             case.write(MEGABYTE * 8)
@@ -126,14 +126,14 @@ def test_no_chunk_holds_the_loop(run_uvloop: Run, tmp_path: Path) -> None:
             assert turns >= 8_000_000 // pipe.CHUNK
             case.run.close()
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 @pytest.mark.parametrize("command", ["exec <&-; read x <GATE; echo kept", "head -c 9 >/dev/null; echo kept"])
 def test_who_wants_no_more_input_is_not_fed_and_not_waited_for(run: Run, tmp_path: Path, command: str) -> None:
     """A paused owner goes on also where the queue is dropped, not taken."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         gate = tmp_path / "gate"
         command_ = command.replace("read x <GATE", f"until test -e {gate}; do sleep 0.01; done")
         async with filtering(command_, tmp_path) as filter_:
@@ -145,13 +145,13 @@ def test_who_wants_no_more_input_is_not_fed_and_not_waited_for(run: Run, tmp_pat
             assert case.read_all() == b"kept\n"
             case.run.close()
 
-    run(scene())
+    run(scenario())
 
 
 def test_input_that_nobody_will_read_is_dropped_when_the_filter_exits(run: Run, tmp_path: Path) -> None:
     """A background job holds the pipe, so there is no EPIPE."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         command = "exec 3<&0; sleep 1000 <&3 >/dev/null 2>&1 & head -c 1"
         async with filtering(command, tmp_path) as filter_:
             case = start(filter_)
@@ -162,23 +162,23 @@ def test_input_that_nobody_will_read_is_dropped_when_the_filter_exits(run: Run, 
             for job in case.alive():
                 os.kill(job, signal.SIGKILL)
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("text", [b"text", MEGABYTE])
 def test_exit_0_without_output_is_no_verdict_but_for_an_empty_message(run: Run, tmp_path: Path, text: bytes) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("exit 0", tmp_path) as filter_:
             assert (await judge(filter_, text))[0].reply == REPLIES[Ending.OUTPUT_EMPTY]
             assert (await judge(filter_, b""))[0].action is Action.PASS
 
-    run(scene())
+    run(scenario())
 
 
 def test_output_ends_with_the_last_who_holds_it(run: Run, tmp_path: Path) -> None:
     """1.10's habit: what a background job still writes belongs to the message."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         gate = tmp_path / "gate"
         command = f"(until test -e {gate}; do sleep 0.01; done; echo late) & cat"
         async with filtering(command, tmp_path) as filter_:
@@ -192,15 +192,15 @@ def test_output_ends_with_the_last_who_holds_it(run: Run, tmp_path: Path) -> Non
             assert case.read_all() == b"early\nlate\n"
             case.run.close()
 
-    run(scene())
+    run(scenario())
 
 
-def test_a_runaway_filter_does_not_fill_the_disk(
+def test_endless_output_does_not_fill_the_disk(
     run_uvloop: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipe, "OUTPUT_ALLOWANCE", 1_000_000)
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("yes", tmp_path) as filter_:
             case = start(filter_)
             case.write(LINE)
@@ -208,7 +208,7 @@ def test_a_runaway_filter_does_not_fill_the_disk(
             assert (await case.verdict()).reply == REPLIES[Ending.OUTPUT_TOO_LARGE]
             await until(lambda: not case.alive(), "it is ended")
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 def test_a_filter_may_return_several_times_what_it_got(
@@ -216,14 +216,14 @@ def test_a_filter_may_return_several_times_what_it_got(
 ) -> None:
     monkeypatch.setattr(pipe, "OUTPUT_ALLOWANCE", 0)
 
-    async def scene() -> None:
+    async def scenario() -> None:
         copy = tmp_path / "copy"
         async with filtering(f"cat >{copy}; cat {copy} {copy} {copy} {copy}", tmp_path) as filter_:
             verdict, passed = await judge(filter_, MEGABYTE)
             assert verdict.action is Action.PASS
             assert passed == MEGABYTE * 4
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 @pytest.mark.parametrize("directory", ["absent", "file"])
@@ -231,7 +231,7 @@ def test_an_unusable_directory_is_a_temporary_failure(run: Run, tmp_path: Path, 
     """Only a message that needs the disk meets it."""
     (tmp_path / "file").touch()
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             filter_._launcher.space.directory = str(tmp_path / directory)
             assert (await judge(filter_, LINE))[0].action is Action.PASS
@@ -239,8 +239,8 @@ def test_an_unusable_directory_is_a_temporary_failure(run: Run, tmp_path: Path, 
             assert verdict.reply == REPLIES[Ending.SPOOL_MISSING]
             assert directory in verdict.detail
 
-    run(scene())
+    run(scenario())
 
 
 def test_the_read_size_is_what_a_pipe_holds() -> None:
-    assert READ_SIZE == PIPE_ROOM
+    assert READ_SIZE == PIPE_CAPACITY

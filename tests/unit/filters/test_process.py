@@ -23,8 +23,8 @@ from proxsmtp_tp.filters.process import Child, ExitStatus
 from proxsmtp_tp.filters.verdict import Action
 from tests.child_processes import child_processes
 from tests.unit.filters.filter_harness import (
-    PATIENCE,
     TEXT,
+    WAIT_SECONDS,
     Case,
     complete,
     filtering,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 GLIBC_SIGNALS = 0b11 << 31  # 32 and 33, which glibc's posix_spawn itself ignores and hides from programs
 
 # The shell sets up its trap before it says so.
-STUBBORN = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 1000' & touch {ready}; while :; do sleep 1000; done"
+IGNORES_TERM = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 1000' & touch {ready}; while :; do sleep 1000; done"
 
 
 # The start.
@@ -53,7 +53,7 @@ STUBBORN = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 1000' & touch {ready}; wh
 def test_signals_session_and_descriptors(run: Run, tmp_path: Path) -> None:
     """No descriptor of ours, default handlers, nothing blocked, a session of its own."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
         before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         inherited = os.open("/dev/null", os.O_RDONLY)
@@ -78,11 +78,11 @@ def test_signals_session_and_descriptors(run: Run, tmp_path: Path) -> None:
         pid, group, session = numbers.split()
         assert pid == group == session
 
-    run(scene())
+    run(scenario())
 
 
 def test_working_directory_and_umask_are_the_daemons(run_uvloop: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         before = os.umask(0o027)
         try:
             async with filtering("cat >/dev/null; pwd -P; umask", tmp_path) as filter_:
@@ -92,7 +92,7 @@ def test_working_directory_and_umask_are_the_daemons(run_uvloop: Run, tmp_path: 
         assert out.decode().split() == [here, "0027"]
 
     here = str(Path.cwd().resolve())
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
@@ -102,12 +102,12 @@ def test_pipes_stay_clear_of_0_1_and_2(tmp_path: Path, kind: str) -> None:
 import asyncio, os, pathlib, sys
 sys.path.insert(0, os.getcwd())
 from tests.unit.filters.filter_harness import filtering, judge, run_on
-async def scene():
+async def scenario():
     os.close(0); os.close(1)  # now, so that the next pipe gets them, not the loop
     async with filtering("cat; echo end >&2", pathlib.Path(sys.argv[1]), sys.argv[2]) as filter_:
         verdict, out = await judge(filter_, b"text")
         assert (verdict.detail, out) == ("passed: end", b"text"), verdict
-run_on("asyncio", scene())
+run_on("asyncio", scenario())
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), kind], stderr=subprocess.PIPE, check=False, timeout=60
@@ -117,14 +117,14 @@ run_on("asyncio", scene())
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_what_can_not_be_started_is_a_temporary_failure(run: Run, tmp_path: Path, kind: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path, kind) as filter_:  # type: ignore[arg-type]
             for remote in (b"x" * 200_000, b"nul\0nul"):  # one string has at most 128 KiB: execve(2)
                 verdict, _ = await judge(filter_, TEXT, remote=remote)
                 assert verdict.reply == REPLIES[Ending.NOT_STARTED]
             assert (await judge(filter_, TEXT))[0].action is (Action.PASS)
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("call", ["os.pidfd_open", "proxsmtp_tp.filters.execution.posix_spawn", "os.pipe"])
@@ -134,7 +134,7 @@ def test_a_system_without_resources_is_a_temporary_failure(
     def refuse(*_args: object, **_more: object) -> None:
         raise OSError(24, "Too many open files")
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             await judge(filter_, TEXT)
             with monkeypatch.context() as patch:
@@ -147,7 +147,7 @@ def test_a_system_without_resources_is_a_temporary_failure(
             assert "Too many open files" in verdict.detail
             await until(lambda: not case.alive(), "its processes are gone")
 
-    run(scene())
+    run(scenario())
 
 
 # The end.
@@ -190,7 +190,7 @@ def test_abort_at_any_stage_leaves_nothing_and_gives_no_verdict(
 ) -> None:
     monkeypatch.setattr(process, "LINGER", 1e6)  # that is for those who end by themselves
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
             case = start(filter_)
             if not (kind == "file" and step is _stalled):
@@ -204,11 +204,11 @@ def test_abort_at_any_stage_leaves_nothing_and_gives_no_verdict(
             case.run.close()
             assert case.owner.verdicts == []
 
-    run(scene())
+    run(scenario())
 
 
 def test_abort_between_decision_and_verdict_gives_none(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("exit 1", tmp_path) as filter_:
             case = complete(filter_)
             await until(lambda: case.run._settled, "it is decided")  # type: ignore[attr-defined]
@@ -217,11 +217,11 @@ def test_abort_between_decision_and_verdict_gives_none(run: Run, tmp_path: Path)
             await pass_through()
             assert len(case.owner.verdicts) == told
 
-    run(scene())
+    run(scenario())
 
 
 def test_abort_after_pass_frees_the_message(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             case = start(filter_)
             await case.write_in_pieces(TEXT * 100_000)
@@ -231,13 +231,13 @@ def test_abort_after_pass_frees_the_message(run: Run, tmp_path: Path) -> None:
             case.abort()
             assert case.run.read(3) == b""
 
-    run(scene())
+    run(scenario())
 
 
 def test_sigterm_comes_first_and_end_of_file_does_not(run: Run, tmp_path: Path) -> None:
     """A script's trap removes its files; and it never takes an aborted message for a complete one."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         ready, log = tmp_path / "ready", tmp_path / "log"
         command = f"trap 'echo term >>{log}; exit' TERM; touch {ready}; sleep 1000 & wait; cat; echo eof >>{log}"
         async with filtering(command, tmp_path) as filter_:
@@ -249,14 +249,14 @@ def test_sigterm_comes_first_and_end_of_file_does_not(run: Run, tmp_path: Path) 
             await until(lambda: not case.alive(), "it is gone")
             assert log.read_text() == "term\n"
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_a_script_with_the_trap_of_the_documents_leaves_no_file(run: Run, tmp_path: Path, ended: bool) -> None:
     """docs/filters.md; also while a part of it is at work in a process group of its own."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         copy, ready = tmp_path / "copy", tmp_path / "ready"
         work = f"timeout 1000 sh -c 'touch {ready}; sleep 1000'" if ended else "true"
         command = f"copy={copy}; trap 'rm -f \"$copy\"' EXIT; trap 'exit 1' TERM; cat >$copy; {work}; cat $copy"
@@ -272,13 +272,13 @@ def test_a_script_with_the_trap_of_the_documents_leaves_no_file(run: Run, tmp_pa
             await until(lambda: not case.alive(), "it is over")
             assert not copy.exists()
 
-    run(scene())
+    run(scenario())
 
 
 def test_who_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         ready = tmp_path / "ready"
-        async with filtering(STUBBORN.format(ready=ready), tmp_path) as filter_:
+        async with filtering(IGNORES_TERM.format(ready=ready), tmp_path) as filter_:
             case = complete(filter_)
             await until(ready.exists, "the traps are set")
             await until(lambda: len(case.alive()) >= 3, "its children run")
@@ -289,7 +289,7 @@ def test_who_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_p
             jump(process.KILL_GRACE)
             await until(lambda: not case.alive(), "they are killed")
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 # Each says so when what it started in a process group of its own runs.
@@ -306,7 +306,7 @@ GROUPS = [
 def test_what_has_a_process_group_of_its_own_is_ended_too(run: Run, tmp_path: Path, command: str) -> None:
     """timeout(1) makes one for its command."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         ready = tmp_path / "ready"
         async with filtering(command.format(ready=ready), tmp_path) as filter_:
             case = complete(filter_)
@@ -314,13 +314,13 @@ def test_what_has_a_process_group_of_its_own_is_ended_too(run: Run, tmp_path: Pa
             case.abort()
             await until(lambda: not case.alive(), "all are gone")
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_group_of_its_own_that_ignores_sigterm_is_killed_though_its_parent_is_gone(
     run_jumping: Run, tmp_path: Path
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         ready = tmp_path / "ready"
         command = f"perl -e '$SIG{{TERM}} = q(IGNORE); setpgrp; open F, q(>{ready}); sleep 1000'; true"
         async with filtering(command, tmp_path) as filter_:
@@ -331,14 +331,14 @@ def test_a_group_of_its_own_that_ignores_sigterm_is_killed_though_its_parent_is_
             jump(process.KILL_GRACE)
             await until(lambda: not case.alive(), "it is killed")
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_what_called_setsid_has_left_on_purpose(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         ready = tmp_path / "ready"
         command = f"setsid sh -c 'exec timeout 1000 sh -c \": >{ready}; exec sleep 1000\"' & wait"
-        async with filtering(command, tmp_path, limit=PATIENCE * 100) as filter_:
+        async with filtering(command, tmp_path, limit=WAIT_SECONDS * 100) as filter_:
             case = complete(filter_)
             await until(ready.exists, "it runs")
             before = len(case.alive())
@@ -348,7 +348,7 @@ def test_what_called_setsid_has_left_on_purpose(run: Run, tmp_path: Path) -> Non
             for pid in case.alive():
                 os.kill(pid, signal.SIGKILL)
 
-    run(scene())
+    run(scenario())
 
 
 def test_nobody_looks_for_more_processes_where_none_must_be_ended(
@@ -357,7 +357,7 @@ def test_nobody_looks_for_more_processes_where_none_must_be_ended(
     looks: list[int] = []
     monkeypatch.setattr(OtherGroups, "look", lambda others: looks.append(others._leader))
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             for _ in range(3):
                 await judge(filter_, TEXT)
@@ -365,7 +365,7 @@ def test_nobody_looks_for_more_processes_where_none_must_be_ended(
             complete(filter_).abort()
             await until(lambda: len(looks) == 1, "it is ended as soon as it runs")
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_later_process_of_the_same_number_gets_no_signal(tmp_path: Path) -> None:
@@ -408,9 +408,9 @@ def test_who_starts_processes_without_end_is_not_counted_without_end(
 
 
 def test_close_kills_at_once_whatever_runs_or_is_being_ended(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         ready = tmp_path / "ready"
-        async with filtering(STUBBORN.format(ready=ready), tmp_path) as filter_:
+        async with filtering(IGNORES_TERM.format(ready=ready), tmp_path) as filter_:
             running, ending = complete(filter_), complete(filter_)
             await until(ready.exists, "the traps are set")
             ending.abort()
@@ -418,12 +418,12 @@ def test_close_kills_at_once_whatever_runs_or_is_being_ended(run: Run, tmp_path:
             await until(lambda: not running.alive() and not ending.alive(), "all are killed")
             assert running.owner.verdicts == []
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("command", ["sleep 1000 & exit 1", "sleep 1000 >/dev/null & cat"])
 def test_who_holds_the_pipes_after_the_verdict_is_ended(run_jumping: Run, tmp_path: Path, command: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(command, tmp_path) as filter_:
             case = complete(filter_)
             await case.verdict()
@@ -433,13 +433,13 @@ def test_who_holds_the_pipes_after_the_verdict_is_ended(run_jumping: Run, tmp_pa
             jump(process.LINGER)
             await until(lambda: not case.alive(), "it is ended")
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_background_job_that_let_go_of_the_pipes_lives_on(run: Run, tmp_path: Path) -> None:
     """1.10's habit: scripts report or learn in the background."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("sleep 1000 >/dev/null 2>&1 & cat", tmp_path) as filter_:
             case = complete(filter_)
             assert (await case.verdict()).action is Action.PASS
@@ -448,11 +448,11 @@ def test_a_background_job_that_let_go_of_the_pipes_lives_on(run: Run, tmp_path: 
             (job,) = case.alive()
             os.kill(job, signal.SIGKILL)
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_child_reaped_by_somebody_else_has_no_exit_status_and_passes_nothing(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         gate = tmp_path / "gate"
         async with filtering(f"cat; until test -e {gate}; do sleep 0.01; done", tmp_path) as filter_:
             case = complete(filter_)
@@ -463,7 +463,7 @@ def test_a_child_reaped_by_somebody_else_has_no_exit_status_and_passes_nothing(r
             verdict = await case.verdict()
             assert verdict.reply == REPLIES[Ending.STATUS_LOST]
 
-    run(scene())
+    run(scenario())
 
 
 def reap(pid: int) -> None:
@@ -472,13 +472,13 @@ def reap(pid: int) -> None:
 
 
 def test_exit_statuses_count_also_where_the_starter_ignored_them(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat; exit 3", tmp_path) as filter_:
             assert (await judge(filter_, TEXT))[0].detail == "exit status 3"
 
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        run(scene())
+        run(scenario())
     finally:
         signal.signal(signal.SIGCHLD, before)
 
@@ -505,7 +505,7 @@ def test_each_of_many_gets_its_own_verdict(run_uvloop: Run, tmp_path: Path, proc
             assert verdict.detail == f"exit status {number % 120 + 1}"
         case.run.close()
 
-    async def scene() -> None:
+    async def scenario() -> None:
         command = (
             "read -r n; test $((n % 3)) -ne 0 || { echo message $n; exit 0; };"
             " echo $((500 + n % 100)) message $n >&2; exit $((n % 120 + 1))"
@@ -513,7 +513,7 @@ def test_each_of_many_gets_its_own_verdict(run_uvloop: Run, tmp_path: Path, proc
         async with filtering(command, tmp_path, processes=processes) as filter_:
             await asyncio.gather(*[one(filter_, number) for number in range(count)])
 
-    run_uvloop(scene())
+    run_uvloop(scenario())
 
 
 # The parts.
@@ -559,7 +559,7 @@ class Listener:
 
 
 def test_a_child_tells_everything_in_order(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         owner = Listener()
         child = Child(prepared("cat; echo error >&2; exit 3"), owner, piped=True, freed=owner.free)
         child.input.write(b"in")
@@ -574,20 +574,20 @@ def test_a_child_tells_everything_in_order(run: Run) -> None:
         child.release()
         child.input.write(b"more")
 
-    run(scene())
+    run(scenario())
 
 
 def test_errors_of_the_leader_are_taken_at_its_exit_though_others_go_on_writing(run: Run) -> None:
     """The drain is bounded: the end of such a stream never comes."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         owner = Listener()
         child = Child(prepared("yes >&2 & exit 4"), owner, piped=False, freed=owner.free)
         await until(lambda: owner.status is not None, "the leader's exit is seen")
         child.kill()
         await until(lambda: owner.freed, "all is over")
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
@@ -595,9 +595,9 @@ def test_errors_of_the_leader_are_taken_at_its_exit_though_others_go_on_writing(
 def test_a_message_leaves_nothing_for_the_garbage_collector(
     run_uvloop: Run, tmp_path: Path, kind: str, command: str
 ) -> None:
-    """A circle of objects for each message would make it look through all objects of a worker again and again."""
+    """With a circle of objects for each message, the collector would look through all objects of a worker often."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
             for counted in (False, True):
                 gc.collect()
@@ -608,14 +608,14 @@ def test_a_message_leaves_nothing_for_the_garbage_collector(
                         await case.verdict()
                     case.run.close()
                     del case
-                    await until(lambda: filter_.running == 0, "it is over")
+                    await until(lambda: filter_.running == 0, "it has ended")
                 gc.set_debug(gc.DEBUG_SAVEALL if counted else 0)
                 gc.collect()
         left = [each for each in gc.garbage if str(type(each).__module__).startswith("proxsmtp_tp.")]
         assert left == []
 
     try:
-        run_uvloop(scene())
+        run_uvloop(scenario())
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

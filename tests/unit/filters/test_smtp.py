@@ -56,7 +56,7 @@ MESSAGES = [
 def test_the_message_passes_as_it_was_written(run: Run, tmp_path: Path, message: bytes) -> None:
     """The scanner reads it byte for byte (a missing last line end excepted: SMTP has none), and so does the server."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             await case.write_in_pieces(message)
@@ -82,11 +82,11 @@ def test_the_message_passes_as_it_was_written(run: Run, tmp_path: Path, message:
             await peer.say("221 bye")
             assert await peer.rest() == b""
 
-    run(scene())
+    run(scenario())
 
 
 def test_the_scanner_is_met_with_a_complete_message(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             case.write(TEXT)
@@ -99,11 +99,11 @@ def test_the_scanner_is_met_with_a_complete_message(run: Run, tmp_path: Path) ->
             assert (await judged(case))[1] == TEXT
             peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_slow_scanner_does_not_hold_memory(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the text")
@@ -117,7 +117,7 @@ def test_a_slow_scanner_does_not_hold_memory(run: Run, tmp_path: Path) -> None:
             assert verdict.size > MEMORY_LIMIT
             peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 # What the scanner says.
@@ -133,7 +133,7 @@ def test_a_slow_scanner_does_not_hold_memory(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_a_refusal_at_any_step(run: Run, tmp_path: Path, step: str, said: str, action: Action) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, step)
@@ -157,13 +157,13 @@ def test_a_refusal_at_any_step(run: Run, tmp_path: Path, step: str, said: str, a
                 assert await peer.text(b"QUIT\r\n")
             peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("way", ["close", "reset", "finish"])
 def test_a_scanner_that_goes_is_no_verdict(run: Run, tmp_path: Path, step: str, way: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, step)
@@ -175,12 +175,12 @@ def test_a_scanner_that_goes_is_no_verdict(run: Run, tmp_path: Path, step: str, 
             assert verdict.reply in {REPLIES[ending] for ending in possible}
             assert verdict.said == ""
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_silence_is_no_verdict(run_jumping: Run, tmp_path: Path, step: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, step)
@@ -194,11 +194,11 @@ def test_silence_is_no_verdict(run_jumping: Run, tmp_path: Path, step: str) -> N
             assert verdict.detail.endswith(f"from the scanner, to {waited}")
             assert b"QUIT" not in await peer.rest()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_scanner_that_takes_more_has_more_time(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the text")
@@ -214,13 +214,13 @@ def test_a_scanner_that_takes_more_has_more_time(run_jumping: Run, tmp_path: Pat
             case.abort()
             await peer.rest()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_the_limit_is_a_total_of_all_replies(run_jumping: Run, tmp_path: Path) -> None:
     """A reply in time does not start the time again."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "DATA")
@@ -231,13 +231,13 @@ def test_the_limit_is_a_total_of_all_replies(run_jumping: Run, tmp_path: Path) -
             jump(LIMIT * 0.5)
             assert (await judged(case))[0].reply == endings.REPLIES[Ending.TIMED_OUT]
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_scanner_that_accepts_what_it_has_not_read(run: Run, tmp_path: Path) -> None:
     """Nothing unjudged passes."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the text")
@@ -246,11 +246,11 @@ def test_a_scanner_that_accepts_what_it_has_not_read(run: Run, tmp_path: Path) -
             assert verdict.reply == REPLIES[ScannerEnding.OUT_OF_STEP]
             assert END not in await peer.rest()
 
-    run(scene())
+    run(scenario())
 
 
-def test_rubbish_is_no_verdict(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+def test_an_invalid_reply_is_no_verdict(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = complete(filter_)
             peer = await mx.accept()
@@ -258,13 +258,13 @@ def test_rubbish_is_no_verdict(run: Run, tmp_path: Path) -> None:
             verdict, _ = await judged(case)
             assert verdict.reply == REPLIES[ScannerEnding.OUT_OF_STEP]
 
-    run(scene())
+    run(scenario())
 
 
 def test_who_was_refused_for_a_client_is_told_of_a_refused_xforward(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = complete(filter_)
             peer = await mx.greeted()
@@ -277,7 +277,7 @@ def test_who_was_refused_for_a_client_is_told_of_a_refused_xforward(
             assert (await judged(case))[0].action is Action.REJECT
             peer.close()
 
-    run(scene())
+    run(scenario())
     assert "100001: the scanner refuses XFORWARD, which it offers: 550 not you" in caplog.text
 
 
@@ -286,7 +286,7 @@ def test_who_was_refused_for_a_client_is_told_of_a_refused_xforward(
 
 @pytest.mark.parametrize("step", STEPS)
 def test_abort_at_any_step(run: Run, tmp_path: Path, step: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, step)
@@ -298,12 +298,12 @@ def test_abort_at_any_step(run: Run, tmp_path: Path, step: str) -> None:
             case.run.close()
             assert case.owner.verdicts == []
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("turns", range(6))
 def test_abort_while_the_connection_is_made(run: Run, tmp_path: Path, turns: int) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = complete(filter_)
             await pass_through(turns)
@@ -312,11 +312,11 @@ def test_abort_while_the_connection_is_made(run: Run, tmp_path: Path, turns: int
             assert case.owner.verdicts == []
             gc.collect()  # a socket object that nobody closed is a warning, and so an error
 
-    run(scene())
+    run(scenario())
 
 
 def test_abort_after_the_verdict_lets_the_scanner_go_in_peace(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the message")
@@ -328,11 +328,11 @@ def test_abort_after_the_verdict_lets_the_scanner_go_in_peace(run: Run, tmp_path
             await peer.say("221 bye")
             assert await peer.rest() == b""
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_scanner_that_does_not_say_goodbye_is_not_waited_for_long(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the message")
@@ -342,11 +342,11 @@ def test_a_scanner_that_does_not_say_goodbye_is_not_waited_for_long(run_jumping:
             jump(QUIT_GRACE)
             await until(lambda: filter_.running == 0, "we hang up")
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_the_end_of_the_worker_closes_everything(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             cases = [complete(filter_) for _ in STEPS]
             peers = [await lead(case, mx, step) for case, step in zip(cases[:1], STEPS, strict=False)]
@@ -358,7 +358,7 @@ def test_the_end_of_the_worker_closes_everything(run: Run, tmp_path: Path) -> No
             for peer in peers:
                 await peer.rest()
 
-    run(scene())
+    run(scenario())
 
 
 # Where the scanner is.
@@ -366,7 +366,7 @@ def test_the_end_of_the_worker_closes_everything(run: Run, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["v4", "v6", "unix", "name"])
 def test_every_kind_of_address(run: Run, tmp_path: Path, kind: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         family, where = {
             "v4": (socket.AF_INET, ("127.0.0.1", 0)),
             "v6": (socket.AF_INET6, ("::1", 0)),
@@ -382,7 +382,7 @@ def test_every_kind_of_address(run: Run, tmp_path: Path, kind: str) -> None:
                 assert (await judged(case))[1] == TEXT
                 peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 def _refusing() -> InetAddress:
@@ -401,31 +401,31 @@ def _refusing() -> InetAddress:
 def test_no_scanner_is_no_verdict(
     run: Run, tmp_path: Path, address: Callable[[], InetAddress | UnixAddress], reason: str
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with scanning(address(), tmp_path) as filter_:
             verdict, _ = await judged(complete(filter_))
             assert verdict.reply == REPLIES[ScannerEnding.UNREACHABLE]
             assert reason in verdict.detail
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_name_that_is_not_known(run_jumping: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with scanning(InetAddress("scanner.example", 25), tmp_path) as filter_:
             monkeypatch.setattr(socket, "getaddrinfo", unknown)
             verdict, _ = await judged(complete(filter_))
             assert verdict.reply == REPLIES[ScannerEnding.UNREACHABLE]
             assert verdict.detail.endswith("scanner.example: Name or service not known")
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_every_address_of_a_name_is_tried(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             dead = _refusing()
 
@@ -439,15 +439,15 @@ def test_every_address_of_a_name_is_tried(run: Run, tmp_path: Path, monkeypatch:
             assert (await judged(case))[1] == TEXT
             peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
-@pytest.mark.parametrize("end", ["silence", "abort", "room"])
+@pytest.mark.parametrize("end", ["silence", "abort", "space"])
 def test_a_full_queue(run_jumping: Run, tmp_path: Path, family: int, end: str) -> None:
     """The kernel drops SYNs to a TCP socket, and says EAGAIN for a unix socket (connect(2)): neither is the end."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         with socket.socket(family) as listener:
             listener.bind(str(tmp_path / "scanner") if family == socket.AF_UNIX else ("127.0.0.1", 0))
             listener.listen(0)
@@ -476,7 +476,7 @@ def test_a_full_queue(run_jumping: Run, tmp_path: Path, family: int, end: str) -
                 await until(lambda: filter_.running == 0, "it is given up")
             first.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_port_alone_is_no_place(tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sa
 
 
 def test_a_missing_directory_is_no_verdict(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path / "missing") as filter_:
             case = begin(filter_)
             case.write(b"x" * (MEMORY_LIMIT + 1))
@@ -505,14 +505,14 @@ def test_a_missing_directory_is_no_verdict(run: Run, tmp_path: Path) -> None:
             assert verdict.reply == endings.REPLIES[Ending.SPOOL_MISSING]
             assert filter_.running == 0
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_message_that_can_not_be_read_back(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
             peer = await lead(case, mx, "the message")
@@ -521,16 +521,16 @@ def test_a_message_that_can_not_be_read_back(run: Run, tmp_path: Path, monkeypat
             assert (await judged(case))[0].reply == endings.REPLIES[Ending.DISK_FULL]
             peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 # FilterProcesses.
 
 
-def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path) -> None:
+def test_above_the_limit_messages_wait_in_order(run: Run, tmp_path: Path) -> None:
     """A place is free when its connection is closed, not when there is a verdict."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, connections=1) as filter_:
             cases = [complete(filter_, helo=b"client%d" % number) for number in range(4)]
             cases[2].abort()
@@ -546,11 +546,11 @@ def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path) -> None
                 assert filter_.running == 1
                 peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 def test_the_wait_in_line_is_bounded(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT, connections=1) as filter_:
             first = complete(filter_)
             await lead(first, mx, "DATA")
@@ -570,13 +570,13 @@ def test_the_wait_in_line_is_bounded(run_jumping: Run, tmp_path: Path) -> None:
             assert (await judged(third))[0].action is Action.REJECT
             peer.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
     """Also between the moment a place is given and the moment it is taken."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, connections=1) as filter_:
             holder, waiting, late = complete(filter_), complete(filter_), complete(filter_)
             await mx.accept()
@@ -587,7 +587,7 @@ def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
             assert (await judged(late))[1] == TEXT
             peer.close()
 
-    run(scene())
+    run(scenario())
 
 
 class Judge:
@@ -626,7 +626,7 @@ class Judge:
 
 @pytest.mark.parametrize("connections", [7, 100])
 def test_a_hundred_at_once_each_with_its_own_verdict(run: Run, tmp_path: Path, connections: int) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, connections=connections) as filter_:
             mx.serve(Judge)
             cases = [begin(filter_, helo=b"%d" % number) for number in range(100)]
@@ -642,7 +642,7 @@ def test_a_hundred_at_once_each_with_its_own_verdict(run: Run, tmp_path: Path, c
                 assert filter_.running <= connections
             await until(lambda: filter_.running == 0, "all have parted")
 
-    run(scene())
+    run(scenario())
 
 
 # A real one.
@@ -668,7 +668,7 @@ def test_aiosmtpd_as_a_scanner(run: Run, tmp_path: Path) -> None:
             found = re.search(rb"EICAR", envelope.original_content)  # type: ignore[attr-defined]
             return "554 5.7.1 EICAR found" if found else "250 2.0.0 clean"
 
-    async def scene() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
             lambda: SMTP(Handler(), hostname="scanner", enable_SMTPUTF8=True, loop=loop), "127.0.0.1", 0
@@ -700,4 +700,4 @@ def test_aiosmtpd_as_a_scanner(run: Run, tmp_path: Path) -> None:
             ("<>", ["bob@example.net"], eicar),
         ]
 
-    run(scene())
+    run(scenario())

@@ -134,7 +134,7 @@ def test_an_address_never_becomes_a_second_command(octet: bytes, who: str) -> No
     envelope = Envelope(bad if who == "sender" else good, b"", [good, good if who == "sender" else bad], [b"", b""])
     talk, said = introduced("PIPELINING", envelope=envelope)
     assert said == b""
-    assert ended(talk).reply == REPLIES[ScannerEnding.UNSPEAKABLE]
+    assert ended(talk).reply == REPLIES[ScannerEnding.NOT_SENDABLE]
     assert talk.between_commands
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Starts wait here."""
+    """Delays the starts of processes until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
@@ -45,7 +45,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def test_the_loop_goes_on_while_a_program_is_started(run: Run, tmp_path: Path, gate: Gate) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             case = complete(filter_, TEXT * 10)
             await until(gate.reached.is_set, "it is being started")
@@ -56,14 +56,14 @@ def test_the_loop_goes_on_while_a_program_is_started(run: Run, tmp_path: Path, g
             assert case.read_all() == TEXT * 10
             case.run.close()
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.mark.parametrize("command", ["sleep 1000", "sleep 1000; true"])
 def test_a_message_that_is_given_up_meanwhile_leaves_no_process(
     run: Run, tmp_path: Path, gate: Gate, command: str
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(command, tmp_path) as filter_:
             case = complete(filter_)
             await until(gate.reached.is_set, "it is being started")
@@ -74,13 +74,13 @@ def test_a_message_that_is_given_up_meanwhile_leaves_no_process(
             assert case.alive() == []
             assert case.owner.verdicts == []
 
-    run(scene())
+    run(scenario())
 
 
 def test_the_end_of_the_worker_ends_what_is_being_started_and_starts_no_more(
     run: Run, tmp_path: Path, gate: Gate
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         before = child_processes()
         async with filtering("sleep 1000", tmp_path) as filter_:
             cases = [complete(filter_) for _ in range(3)]
@@ -91,14 +91,14 @@ def test_the_end_of_the_worker_ends_what_is_being_started_and_starts_no_more(
             assert [case.alive() for case in cases] == [[], [], []]
             assert child_processes() == before
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_bug_in_a_start_costs_one_message(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_prepared: Prepared, _descriptors: Sequence[int | None]) -> int:
         raise ZeroDivisionError("a bug")
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             with monkeypatch.context() as patch:
                 patch.setattr(Prepared, "spawn", broken)
@@ -106,7 +106,7 @@ def test_a_bug_in_a_start_costs_one_message(run: Run, tmp_path: Path, monkeypatc
             assert (verdict.reply, verdict.detail) == (REPLIES[Ending.NOT_STARTED], "could not be started: a bug")
             assert (await judge(filter_, TEXT))[0].action is Action.PASS
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_loop_that_is_closed_meanwhile_stops_nobody(tmp_path: Path, gate: Gate) -> None:
@@ -119,24 +119,24 @@ def test_a_loop_that_is_closed_meanwhile_stops_nobody(tmp_path: Path, gate: Gate
     lost.cancel()  # waits for it
     os.waitpid(lost.pid, 0)
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             assert (await judge(filter_, TEXT))[0].action is Action.PASS
 
-    run_on("uvloop", scene())
+    run_on("uvloop", scenario())
 
 
 def test_a_process_that_is_forked_has_a_thread_of_its_own(tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path) as filter_:
             assert (await judge(filter_, TEXT))[0].action is Action.PASS
 
-    run_on("uvloop", scene())
+    run_on("uvloop", scenario())
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            run_on("uvloop", scene())
+            run_on("uvloop", scenario())
             status = 0
         finally:
             os._exit(status)

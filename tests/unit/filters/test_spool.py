@@ -85,11 +85,11 @@ def test_closing_before_the_end_frees_everything(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("room", [0, 4096, 100_000])
-def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int) -> None:
+@pytest.mark.parametrize("space", [0, 4096, 100_000])
+def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, space: int) -> None:
     before = open_descriptors()
     ownership = Ownership(str(tmp_path))
-    with files_of_at_most(room):
+    with files_of_at_most(space):
         spool, file = Spool(SpoolSpace(str(tmp_path))), MessageFile(SpoolSpace(str(tmp_path)), ownership)
         with pytest.raises(OSError, match="File too large"):
             spool.write(BIG)
@@ -99,7 +99,7 @@ def test_a_full_disk_is_an_oserror_and_closing_is_none(tmp_path: Path, room: int
         file.close()
         last = MessageFile(SpoolSpace(str(tmp_path)), ownership)
         last.write(b"x" * 4000)
-        if room == 0:
+        if space == 0:
             with pytest.raises(OSError, match="File too large"):
                 last.complete()
         else:
@@ -121,16 +121,16 @@ def test_the_last_octets_may_be_refused_as_late_as_at_its_end(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
-@pytest.mark.parametrize("room", [0, MEMORY_LIMIT + 4096])
-def test_a_file_that_may_not_grow_is_451(run: Run, tmp_path: Path, kind: str, room: int) -> None:
-    async def scene() -> None:
+@pytest.mark.parametrize("space", [0, MEMORY_LIMIT + 4096])
+def test_a_file_that_may_not_grow_is_451(run: Run, tmp_path: Path, kind: str, space: int) -> None:
+    async def scenario() -> None:
         command = "cat" if kind == "pipe" else "true"
         async with filtering(command, tmp_path, kind) as filter_:  # type: ignore[arg-type]
-            with files_of_at_most(room):
+            with files_of_at_most(space):
                 verdict, _ = await judge(filter_, BIG)
             assert verdict.reply is not None
             assert verdict.reply == REPLIES[Ending.SPOOL_FAILED]
             assert verdict.reply.wire.startswith(b"451 4.3.0 ")
             assert "File too large" in verdict.detail
 
-    run(scene())
+    run(scenario())

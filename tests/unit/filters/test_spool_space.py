@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 def test_the_limit_holds_over_all_workers_and_what_is_over_counts_no_more(tmp_path: Path) -> None:
     table = Admission(10, 3)
-    rooms = [SpoolSpace(str(tmp_path), 1000, table.tally(worker)) for worker in range(3)]
-    first, second, third = (Spool(each) for each in rooms)
+    spaces = [SpoolSpace(str(tmp_path), 1000, table.tally(worker)) for worker in range(3)]
+    first, second, third = (Spool(each) for each in spaces)
     first.write(b"x" * 500)
     second.write(b"x" * 400)
     with pytest.raises(SpoolFullError, match=r"SpoolLimit \(1000 octets\)"):
@@ -83,7 +83,7 @@ def test_a_worker_that_keeps_much_keeps_the_next_on_disk(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_a_message_beyond_the_limit_is_452_and_the_next_passes(run: Run, tmp_path: Path, kind: str) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         gate = tmp_path / "gate"
         command = f"until test -e {gate}; do sleep 0.01; done; {'cat' if kind == 'pipe' else 'true'}"
         place = SpoolSpace(str(tmp_path), 3 * len(TEXT))
@@ -103,11 +103,11 @@ def test_a_message_beyond_the_limit_is_452_and_the_next_passes(run: Run, tmp_pat
         filter_.close()
         assert place._tally.total == 0
 
-    run(scene())
+    run(scenario())
 
 
 def test_output_counts(run: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         filter_ = CommandFilter(
             Command("cat; head -c 1000000 /dev/zero", 30), "pipe", SpoolSpace(str(tmp_path), 100_000), ProcessLimit(4)
         )
@@ -115,7 +115,7 @@ def test_output_counts(run: Run, tmp_path: Path) -> None:
         await until(lambda: filter_.running == 0, "it is ended")
         filter_.close()
 
-    run(scene())
+    run(scenario())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""FilterTimeout and FilterProcesses, as messages meet them. The clock is put forward, nothing waits."""
+"""FilterTimeout and FilterProcesses, as messages meet them. The clock is set forward, nothing waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMIT = 100.0
 def test_a_filter_that_does_not_end_is_ended_with_all_its_children(
     run_jumping: Run, tmp_path: Path, kind: str, command: str
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering(command, tmp_path, kind, limit=LIMIT) as filter_:  # type: ignore[arg-type]
             case = start(filter_)
             case.write(TEXT)
@@ -41,22 +41,22 @@ def test_a_filter_that_does_not_end_is_ended_with_all_its_children(
             await until(lambda: not case.alive(), "all are gone")
             case.run.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_filter_ends_by_itself_after_the_limit_was_reached_by_the_clock_of_the_loop(run: Run, tmp_path: Path) -> None:
     """The same on the real clock of both loops, with the shortest limit that there is."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("sleep 1000", tmp_path, limit=0.05) as filter_:
             verdict, _ = await judge(filter_, TEXT)
             assert verdict.reply == REPLIES[Ending.TIMED_OUT]
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_slow_client_costs_the_filter_nothing(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("cat", tmp_path, limit=LIMIT) as filter_:
             case = start(filter_)
             for _ in range(3):
@@ -68,11 +68,11 @@ def test_a_slow_client_costs_the_filter_nothing(run_jumping: Run, tmp_path: Path
             assert case.read_all() == TEXT * 3
             case.run.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_filter_that_does_not_read_a_complete_message_has_its_limit(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("sleep 1000", tmp_path, limit=LIMIT) as filter_:
             case = start(filter_)
             case.write(b"x" * 1_000_000)
@@ -85,7 +85,7 @@ def test_a_filter_that_does_not_read_a_complete_message_has_its_limit(run_jumpin
             assert (await case.verdict()).reply == REPLIES[Ending.TIMED_OUT]
             case.run.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_a_filter_that_works_as_it_reads_has_the_limit_once_it_has_the_message(
@@ -93,7 +93,7 @@ def test_a_filter_that_works_as_it_reads_has_the_limit_once_it_has_the_message(
 ) -> None:
     """Each piece that it takes gives it the whole limit; behind the last one the limit is a total."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         step = tmp_path / "step"
         pause = f"until test -e {step}; do sleep 0.01; done; rm {step}"
         command = f'while :; do test "$(head -c 200000 | wc -c)" -gt 0 || break; {pause}; done; {pause}; echo'
@@ -118,13 +118,13 @@ def test_a_filter_that_works_as_it_reads_has_the_limit_once_it_has_the_message(
             assert (await case.verdict()).reply == REPLIES[Ending.TIMED_OUT]
             case.run.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_output_does_not_extend_the_limit(run_jumping: Run, tmp_path: Path) -> None:
     """1.10's limit is on inactivity: a byte a minute holds a session for ever."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         step = tmp_path / "step"
         command = f"cat; while :; do until test -e {step}; do sleep 0.01; done; rm {step}; echo drip; done"
         async with filtering(command, tmp_path, limit=LIMIT) as filter_:
@@ -140,11 +140,11 @@ def test_output_does_not_extend_the_limit(run_jumping: Run, tmp_path: Path) -> N
             assert (await case.verdict()).reply == REPLIES[Ending.TIMED_OUT]
             case.run.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_output_held_open_by_a_background_job_never_passes(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("sleep 1000 & cat", tmp_path, limit=LIMIT) as filter_:
             case = start(filter_)
             case.write(TEXT)
@@ -158,15 +158,15 @@ def test_output_held_open_by_a_background_job_never_passes(run_jumping: Run, tmp
             jump(LIMIT)
             await until(lambda: not case.alive(), "the job is ended")
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 # Waiting in line.
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
-def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path, kind: str) -> None:
-    async def scene() -> None:
+def test_above_the_limit_messages_wait_in_order(run: Run, tmp_path: Path, kind: str) -> None:
+    async def scenario() -> None:
         message = "${EMAIL:-/dev/stdin}"
         command = f"cd {tmp_path}; cat {message} >>order; until test -e gate; do sleep 0.01; done; exit 1"
         async with filtering(command, tmp_path, kind, processes=1) as filter_:  # type: ignore[arg-type]
@@ -183,11 +183,11 @@ def test_past_the_limit_messages_wait_in_order(run: Run, tmp_path: Path, kind: s
                 case.run.close()
             assert (tmp_path / "order").read_bytes() == b"01234"
 
-    run(scene())
+    run(scenario())
 
 
 def test_the_wait_in_line_is_bounded_and_leaves_the_filter_its_time(run_jumping: Run, tmp_path: Path) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("sleep 1000", tmp_path, limit=LIMIT, processes=1) as filter_:
             first = complete(filter_)
             jump(LIMIT * 0.4)
@@ -211,13 +211,13 @@ def test_the_wait_in_line_is_bounded_and_leaves_the_filter_its_time(run_jumping:
             for case in (waiting, third):
                 case.run.close()
 
-    run_jumping(scene())
+    run_jumping(scenario())
 
 
 def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
     """Also between the moment a place is given and the moment it is taken."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         gate = tmp_path / "gate"
         async with filtering(f"until test -e {gate}; do sleep 0.01; done; cat", tmp_path, processes=1) as filter_:
             holder, quitter, second = complete(filter_), complete(filter_), complete(filter_)
@@ -233,13 +233,13 @@ def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
                 case.run.close()
             assert quitter.owner.verdicts == second.owner.verdicts == []
 
-    run(scene())
+    run(scenario())
 
 
 def test_a_line_of_failing_starts_ends(run: Run, tmp_path: Path) -> None:
     """Each failure gives its place to the next, however long the line is."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         async with filtering("sleep 1000", tmp_path, processes=1) as filter_:
             holder = complete(filter_)
             cases = [complete(filter_, remote=b"nul\0nul") for _ in range(2000)]
@@ -247,4 +247,4 @@ def test_a_line_of_failing_starts_ends(run: Run, tmp_path: Path) -> None:
             for case in cases:
                 assert (await case.verdict()).reply == REPLIES[Ending.NOT_STARTED]
 
-    run(scene())
+    run(scenario())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_a_descriptor_is_open_only_while_something_is_watched(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         reading, writing = os.pipe()
         watch = watch_of(asyncio.get_running_loop())
         assert watch is watch_of(asyncio.get_running_loop())
@@ -37,11 +37,11 @@ def test_a_descriptor_is_open_only_while_something_is_watched(run: Run) -> None:
         os.close(reading)
         os.close(writing)
 
-    run(scene())
+    run(scenario())
 
 
 def test_who_is_removed_by_another_is_not_told(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         pipes = [os.pipe() for _ in range(AT_ONCE + 3)]
         watch = watch_of(asyncio.get_running_loop())
         told: list[int] = []
@@ -61,11 +61,11 @@ def test_who_is_removed_by_another_is_not_told(run: Run) -> None:
             for end in ends:
                 os.close(end)
 
-    run(scene())
+    run(scenario())
 
 
 def test_more_than_are_served_at_once_are_all_served(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         pipes = [os.pipe() for _ in range(2 * AT_ONCE + 1)]
         watch = watch_of(asyncio.get_running_loop())
         told: set[int] = set()
@@ -82,14 +82,14 @@ def test_more_than_are_served_at_once_are_all_served(run: Run) -> None:
             for end in ends:
                 os.close(end)
 
-    run(scene())
+    run(scenario())
 
 
 def test_what_cannot_be_watched_is_an_error_and_leaves_nothing(run: Run) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         before = open_descriptors()
         with pytest.raises(OSError, match="Bad file descriptor"):
             watch_of(asyncio.get_running_loop()).add(9999, lambda: None)
         assert open_descriptors() == before
 
-    run(scene())
+    run(scenario())

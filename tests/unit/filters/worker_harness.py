@@ -20,7 +20,7 @@ from proxsmtp_tp.filters.spool import Spool
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.filters.worker import WorkerMember
 from tests.child_processes import child_processes
-from tests.unit.filters.filter_harness import PATIENCE, until
+from tests.unit.filters.filter_harness import WAIT_SECONDS, until
 from tests.unit.filters.member_harness import TEXT, request
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Pool:
         stored.write(text)
         stored.complete()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 judgement = await self.member.judge(Mail.of(stored), request(**known))
             edited = editing.apply(Mail.of(stored), request().envelope, judgement.edits)
             after = b"".join(edited.mail.chunks())

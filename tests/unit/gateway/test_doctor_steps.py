@@ -1,4 +1,4 @@
-"""doctor: its steps run at the same time, each with a limit; the last line and the exit status tell the truth."""
+"""doctor: its steps run at the same time, each with a limit; the last line and the exit status are correct."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_steps_run_at_the_same_time() -> None:
 
 
 def test_a_step_that_does_not_end_is_not_seen_and_holds_nobody_up() -> None:
-    """It may hang, or the machine is busy: nothing is known to be wrong, and the exit status is 1 all the same."""
+    """It may hang, or the machine is busy: nothing is known to be wrong, and the exit status is 1 nevertheless."""
     end = threading.Event()
 
     def look() -> Iterator[Finding]:

@@ -50,5 +50,5 @@ def test_overlap(one: dict[str, Any], other: dict[str, Any], common: str) -> Non
     assert found(one, other) == expected
 
 
-def test_rules_that_are_being_removed_are_in_nobodys_way() -> None:
+def test_rules_that_are_being_removed_overlap_with_none() -> None:
     assert found(LAN, LAN, Phase.REMOVING) == []

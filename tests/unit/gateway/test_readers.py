@@ -52,8 +52,8 @@ def test_the_order_of_rules_is_their_meaning() -> None:
 
 
 def test_heartbeats_come_and_go() -> None:
-    fading = {"elem": {"val": "ipv4", "timeout": 3, "expires": 1}}
-    assert canonical(_listing(_set("alive", fading)), "").same_as(canonical(_listing(_set("alive")), ""))
+    expiring = {"elem": {"val": "ipv4", "timeout": 3, "expires": 1}}
+    assert canonical(_listing(_set("alive", expiring)), "").same_as(canonical(_listing(_set("alive")), ""))
     assert not canonical(_listing(_set("alive", "ipv4")), "").same_as(canonical(_listing(_set("alive")), ""))
 
 
@@ -141,7 +141,7 @@ def test_from_the_configuration() -> None:
     assert (found.daemon_uid, found.full, found.out_port, found.local) == (107, True, 2525, True)
 
 
-def test_the_command_line_goes_first() -> None:
+def test_the_command_line_overrides_the_configuration() -> None:
     settings = Settings(rule_interface=("eth0",), rule_listen_port=10026)
     found = options_from(settings, {"rule_interface": ("eth1",), "rule_mode": None, "rule_local": False})
     assert (found.interfaces, found.mode, found.listen_port) == (("eth1",), Mode.REDIRECT, 10026)

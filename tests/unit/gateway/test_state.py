@@ -1,4 +1,4 @@
-"""The state file: written and read back whole, or not believed."""
+"""The state file: written and read back completely, or ignored."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda data: data.update(version=2),
         lambda data: data.pop("phase"),
@@ -66,11 +66,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         lambda data: data["plan"]["options"].update(surprise=1),
     ],
 )
-def test_a_spoiled_file_counts_as_none(tmp_path: Path, spoil: object) -> None:
+def test_a_damaged_file_counts_as_none(tmp_path: Path, damage: object) -> None:
     store = Store(tmp_path)
     store.write(State(Phase.INSTALLED, FULL))
     data = json.loads(store.path("gate").read_text())
-    spoil(data)  # type: ignore[operator]
+    damage(data)  # type: ignore[operator]
     store.path("gate").write_text(json.dumps(data))
     assert store.read("gate") is None
     assert store.read_all() == {}

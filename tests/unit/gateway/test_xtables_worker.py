@@ -47,7 +47,7 @@ def test_each_job_has_its_own_answer_or_reason() -> None:
 
 
 def test_the_library_may_end_the_process_of_a_job() -> None:
-    """libxtables calls exit(3), or dies: the other job is done all the same."""
+    """libxtables calls exit(3), or crashes: the other job is still done."""
     code = """
 import os, sys
 from proxsmtp_tp.gateway import xtables_worker

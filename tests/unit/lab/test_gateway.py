@@ -1,4 +1,5 @@
-"""An instance of the lab: started when it says so, its end told, its rules removed whatever happens."""
+"""An instance of the lab: it counts as started when it is ready, its end is reported, its rules are removed in any
+case."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_settings_of_the_outer_network_stay() -> None:
 
 
 def test_kill_leaves_nothing() -> None:
-    """Everything that was started holds our pipe: at its end none of it lives."""
+    """Every process that was started has our pipe open: at its end none of them runs."""
     with started("setsid sleep 600 & sleep 600 & echo up; wait") as (process, output):
         process.kill()
         process.wait(SECONDS)

@@ -78,7 +78,7 @@ def test_nothing_is_left_after_trouble() -> None:
     assert not Path("/run/netns", f"{PREFIX}sender").exists()
 
 
-def test_a_deaf_process_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_that_ignores_term_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(network, "STOP_SECONDS", 0.2)
     with Network() as net:
         host = net.host(PREFIX)
@@ -126,7 +126,7 @@ def test_a_host_has_its_own_settings() -> None:
         ("echo 0 >/proc/sys/net/ipv4/ip_forward", "sysctl net", "- /proc/sys/net/ipv4/ip_forward:1"),
     ],
 )
-def test_every_change_of_a_box_is_seen(change: str, question: str, told: str) -> None:
+def test_every_change_of_a_host_is_seen(change: str, question: str, told: str) -> None:
     with gateway_network(PREFIX) as lab:
         before = host_state(lab.gateway)
         assert changes(before, host_state(lab.gateway)) == []

@@ -1,4 +1,4 @@
-"""Colour where it is seen and wanted, and nothing that could drive a terminal."""
+"""Colour only on a terminal and only if it is wanted, and no control sequences of others."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from tests.tls.capture import Stream, check_legs
-from tests.unit.net.proxy_harness import PATIENCE, Mx, ProxyHarness, descriptors, running_proxy
+from tests.unit.net.proxy_harness import WAIT_SECONDS, Mx, ProxyHarness, descriptors, running_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -40,7 +40,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _bounded(main: Coroutine[Any, Any, None]) -> None:
-    async with asyncio.timeout(3 * PATIENCE):
+    async with asyncio.timeout(3 * WAIT_SECONDS):
         await main
 
 

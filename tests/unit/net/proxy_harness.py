@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import Any
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds that a test waits for what must come. Far more than it takes on a busy machine; three times as many, for a
 whole test, are fewer than pytest's own limit, which ends the run (pyproject.toml).
 """
@@ -43,7 +43,7 @@ PIECE = 65536
 async def until(met: Callable[[], object], what: str) -> None:
     """Wait until the condition holds. AssertionError where it does not come true in time."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + PATIENCE
+    end = loop.time() + WAIT_SECONDS
     while not met():
         assert loop.time() < end, f"waited in vain: {what}"
         await asyncio.sleep(0.002)
@@ -87,7 +87,7 @@ class Peer:
     async def say(self, text: str | bytes) -> None:
         """Send all of it."""
         self.said += wire(text)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await self._loop.sock_sendall(self.sock, wire(text))
 
     async def press(self, piece: bytes, met: Callable[[], object], most: int, *, blocked: bool = False) -> int:
@@ -97,7 +97,7 @@ class Peer:
         comes true in time.
         """
         sent = 0
-        end = self._loop.time() + PATIENCE
+        end = self._loop.time() + WAIT_SECONDS
         while sent < most and (blocked or not met()):
             assert self._loop.time() < end, f"blocked after {sent} octets"
             try:
@@ -111,7 +111,7 @@ class Peer:
         return sent
 
     async def _more(self) -> bool:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             try:
                 data = await self._loop.sock_recv(self.sock, PIECE)
             except ConnectionResetError:
@@ -206,7 +206,7 @@ class Mx:
 
     async def accept(self) -> Peer:
         """The next connection."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             sock, _ = await asyncio.get_running_loop().sock_accept(self.listener)
         self.peers.append(Peer(sock))
         return self.peers[-1]
@@ -304,7 +304,7 @@ class ProxyHarness:
 
     async def ended(self) -> None:
         """Until every worker has ended by itself."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await asyncio.gather(*self.running)
 
 

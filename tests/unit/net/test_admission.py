@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.unit.net.fixtures import Fork
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 MX = ("198.51.100.25", 25)
 
 
@@ -126,7 +126,7 @@ def test_all_places_are_found_by_whoever_comes(fork: Fork) -> None:
     assert sum(table.counts()) == 1000
 
 
-def test_a_worker_killed_with_the_lock_in_its_hand(fork: Fork) -> None:
+def test_a_worker_killed_while_it_has_the_lock(fork: Fork) -> None:
     table = Admission(2, 2)
     holds, told = os.pipe()
 
@@ -134,7 +134,7 @@ def test_a_worker_killed_with_the_lock_in_its_hand(fork: Fork) -> None:
         table.try_enter(0)
         with table._lock:
             os.write(told, b"!")
-            time.sleep(PATIENCE)
+            time.sleep(WAIT_SECONDS)
 
     pid = fork(body)
     assert os.read(holds, 1) == b"!"
@@ -181,7 +181,7 @@ def test_a_connection_of_ours_is_known_to_every_process(fork: Fork) -> None:
     def body() -> None:
         table.add_upstream(0, ("2001:db8::1", 40000), MX)
         os.write(told, b"!")
-        time.sleep(PATIENCE)
+        time.sleep(WAIT_SECONDS)
 
     fork(body)
     assert os.read(done, 1) == b"!"
@@ -312,7 +312,7 @@ def test_one_client_alone_leaves_a_fifth() -> None:
     assert table.try_enter(0, "192.0.2.2")
 
 
-def test_each_that_comes_later_finds_room() -> None:
+def test_each_that_comes_later_finds_a_place() -> None:
     table = Admission(1000, 1)
     got = [len(fill(table, [f"192.0.2.{number}"])) for number in range(1, 5)]
     assert got == sorted(got, reverse=True)

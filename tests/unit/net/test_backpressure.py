@@ -1,7 +1,7 @@
-"""Whoever does not take what is meant for him stops the one who sends it; what waits in between is bounded.
+"""If a peer does not read, the other one is not read either; what waits in between is bounded.
 
 `MOST` octets are what the kernel may hold on the way (its socket buffers grow to some megabytes) and a small part of
-what is pressed in. What we hold ourselves is bounded by WAITING, whoever presses.
+what is pressed in. What we store ourselves is bounded by WAITING, whichever peer sends.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def _full_again() -> Iterator[None]:
     addresses.use(addresses.Addresses())
 
 
-async def story(start_proxy: StartProxy, settings: Settings, events: str) -> None:
+async def scenario(start_proxy: StartProxy, settings: Settings, events: str) -> None:
     """A login, a refused recipient, an odd line, a judged message, and one that the filter refuses with the address."""
     command = 'case "$SENDER" in eve*) echo "550 $SENDER may not write" >&2; exit 1;; esac; cat'
     form, shown = settings.log_format, settings.log_addresses
@@ -93,7 +93,7 @@ async def test_canaries(
     caplog.set_level("DEBUG")
     logs.use(settings, tmp_path / "pseudonym.key")
     formatter = {LogFormat.JSON: logs.JsonLine}.get(form, logs.OneLine)("%(message)s")
-    await story(start_proxy, settings, str(tmp_path / "events"))
+    await scenario(start_proxy, settings, str(tmp_path / "events"))
     lines = [formatter.format(record) for record in caplog.records]
     found = (tmp_path / "events").read_text()
     assert found.count("\n") == 2

@@ -113,7 +113,7 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("said", "code", "delivered", "noted"), ENDS)
+@pytest.mark.parametrize(("said", "code", "delivered", "logged"), ENDS)
 async def test_ends(
     start_proxy: StartProxy,
     milter: Milter,
@@ -121,7 +121,7 @@ async def test_ends(
     said: Judgement | Exception,
     code: int,
     delivered: bool,
-    noted: str,
+    logged: str,
 ) -> None:
     milter.said = said
     model = ModelServer()
@@ -131,7 +131,7 @@ async def test_ends(
             assert await one_message(await harness.client()) == [*COMMON, code, 221]
             await harness.empty()
     assert model.messages == ([MESSAGE] if delivered else [])
-    assert re.search(rf"filters={noted}:\d+\.\d{{3}}", caplog.text)
+    assert re.search(rf"filters={logged}:\d+\.\d{{3}}", caplog.text)
 
 
 async def test_filter_mode_monitor_and_a_bypass(

@@ -1,4 +1,4 @@
-"""A client that is not read is not heard: that it has reset is seen all the same, that it has finished is no end."""
+"""A client that is not read: its reset is still noticed, and the end of its sending half does not end the session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection: whoever goes away at whatever moment, the other one is told what can be told, and nothing is left."""
+"""One connection: whichever peer disconnects, and when, the other one gets its replies or 421, and nothing is left."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def polite(reach: Reach, filter_command: str | None, way: str) -> bool:
 @BOTH_PATHS
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_the_client_goes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
-    """The server is left with a whole dialogue, or without an end of data."""
+    """The server has got a whole dialogue, or no end of data."""
     async with Mx() as mx, start_proxy(mx, filter_command=filter_command, max_connections=1) as harness:
         client, server = await reach(harness, mx)
         was_sent = END_OF_DATA in server.heard
@@ -170,7 +170,7 @@ async def test_lingering_has_an_end(start_proxy: StartProxy, monkeypatch: pytest
 
 
 async def test_a_server_that_ends_its_half_gets_no_more(start_proxy: StartProxy) -> None:
-    """It could not answer any more: a message that it took all the same would come twice."""
+    """It could not answer any more: if it still accepted a message, this would be sent twice."""
     async with Mx() as mx, start_proxy(mx) as harness:
         client, server = await phases.in_the_text(harness, mx)
         connection: Connection = next(iter(harness.proxy._connections))

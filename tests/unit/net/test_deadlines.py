@@ -1,4 +1,4 @@
-"""Whoever keeps us waiting does so for a limited time, and the client gets 421 and which side it was.
+"""Each wait for a peer has a limit, and the client gets 421 with the side that was late.
 
 A limit is made short only for the wait that a test is about, and only once that wait is next: a slow machine must not
 run into another. None of these tests measures a time.
@@ -72,7 +72,7 @@ def test_how_long_an_answer_may_take(directives: dict[str, Any], expected: float
 
 
 def test_the_final_reply_has_the_time_that_the_rfc_wants() -> None:
-    """Less doubles mail: the server has the message, the client sends it again."""
+    """A shorter time causes duplicate mail: the server has the message, the client sends it again."""
     limits = limits_of(Settings(time_out=5))
     assert limits[Wait.FINAL] == 600
     waits = (Wait.GREETING, Wait.REPLY, Wait.START, Wait.COMMAND, Wait.QUIT, Wait.TEXT, Wait.SENDING)
@@ -406,7 +406,7 @@ async def noop_for_ever(server: Peer) -> None:
 # The rate of a message.
 
 
-def texting(rate: int = 500) -> Deadlines:
+def text_deadlines(rate: int = 500) -> Deadlines:
     """A minute for each piece of a message; it begins at 0."""
     times = Deadlines(Settings(time_out=60, min_data_rate=rate), limits_of(Settings(time_out=60)), 0)
     times.arm(Wait.TEXT, 0)
@@ -414,7 +414,7 @@ def texting(rate: int = 500) -> Deadlines:
 
 
 def test_text_buys_the_time_that_it_takes_at_the_least_rate() -> None:
-    times = texting()
+    times = text_deadlines()
     for now in range(1, 50):
         times.octets += 1
         times.arm(Wait.TEXT, now)
@@ -428,14 +428,14 @@ def test_text_buys_the_time_that_it_takes_at_the_least_rate() -> None:
 
 
 def test_without_a_rate_each_piece_buys_the_whole_limit() -> None:
-    times = texting(0)
+    times = text_deadlines(0)
     times.octets += 1
     times.arm(Wait.TEXT, 50)
     assert times.step == 50 + 60
 
 
 def test_the_time_in_which_a_client_is_not_read_is_not_its_own() -> None:
-    times = texting()
+    times = text_deadlines()
     times.pause_text(50)
     assert times.step == 50 + 60  # the server's, to take what it has
     times.resume_text(100)

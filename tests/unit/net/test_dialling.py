@@ -253,7 +253,7 @@ async def test_our_end_point_is_known_before_the_server_answers(silent: InetAddr
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_an_exchange_waits_for_nobodys_timer(
+async def test_an_exchange_waits_for_no_timer(
     start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, ip: str
 ) -> None:
     """Both sockets of a session have TCP_NODELAY, and are non-blocking."""

@@ -1,4 +1,4 @@
-"""The end of a worker, and of a connection that meets a bug: whoever is left is told, and nothing is left behind."""
+"""The end of a worker, and of a connection with an internal error: the peers get 421, and nothing is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from proxsmtp_tp.session import events
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Reason, Wait
 from tests.unit.net.dialogue import DOT, WHOLE, address, meet, relayed
-from tests.unit.net.proxy_harness import PATIENCE, Mx, codes, living, until
+from tests.unit.net.proxy_harness import WAIT_SECONDS, Mx, codes, living, until
 from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ async def test_a_reload_serves_who_has_come_and_ends_who_has_been_served(start_p
         harness.proxy.drain(Reason.RELOAD)
         assert (await served.rest()).startswith(b"421 4.3.2 Service shutting down")
         assert await served_server.rest() == b"QUIT\r\n"
-        harness.proxy.context.limits[Wait.QUIT] = PATIENCE
+        harness.proxy.context.limits[Wait.QUIT] = WAIT_SECONDS
         await dialled_server.say("220 mx ESMTP")
         assert (await dialling.reply()).startswith(b"220")
         for client, server in ((greeted, greeted_server), (dialling, dialled_server)):
@@ -206,7 +206,7 @@ async def test_no_process_outlives_the_worker(start_proxy: StartProxy) -> None:
         await client.rest()
         client.close()
         await harness.ended()
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + WAIT_SECONDS
         while living() and time.monotonic() < end:
             time.sleep(0.01)  # noqa: ASYNC251  (the loop is over: nobody's timer may help)
         assert not living()

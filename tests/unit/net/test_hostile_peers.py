@@ -1,4 +1,5 @@
-"""Whoever floods or does not read: memory stays flat, and the session ends by a deadline. Eight clients, eight servers.
+"""Peers that send without end or do not read: memory stays the same, and the session ends by a deadline. Eight clients,
+eight servers.
 
 `GROWTH` bounds what one session and the peers, which the test plays in the same process, take at any moment. Without a
 bound a flood takes tens of megabytes. Limits are short for everything that a session waits for: which of them ends a
@@ -66,7 +67,7 @@ async def drip(peer: Peer, data: bytes, harness: ProxyHarness) -> None:
             await asyncio.sleep(SHORT / 20)
 
 
-async def sip(peer: Peer, harness: ProxyHarness) -> None:
+async def read_slowly(peer: Peer, harness: ProxyHarness) -> None:
     """Read an octet now and then."""
     loop = asyncio.get_running_loop()
     with suppress(ConnectionResetError):
@@ -119,9 +120,9 @@ async def reads_none_of_the_server_s_replies(harness: ProxyHarness, mx: Mx) -> N
 async def reads_an_octet_now_and_then(harness: ProxyHarness, mx: Mx) -> None:
     client, server = await begun(harness, mx)
     answering = asyncio.create_task(answer(server, LONG))
-    sipping = asyncio.create_task(sip(client, harness))
+    reading = asyncio.create_task(read_slowly(client, harness))
     await flood(client, NOOP * 100, harness)
-    await asyncio.gather(answering, sipping)
+    await asyncio.gather(answering, reading)
 
 
 async def says_a_line_without_an_end(harness: ProxyHarness, mx: Mx) -> None:

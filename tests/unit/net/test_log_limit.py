@@ -119,7 +119,7 @@ async def test_each_message_has_its_line(start_proxy: StartProxy, caplog: pytest
 
 
 @pytest.mark.usefixtures("small_bucket")
-async def test_clients_past_max_connections(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
+async def test_clients_above_max_connections(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
     async with Mx() as mx, start_proxy(mx, max_connections=1) as harness:
         harness.errors_expected = True
         mx.serve(ModelServer)

@@ -1,4 +1,4 @@
-"""One worker's share: whom it accepts, where it connects, how it ends."""
+"""One worker: which clients it accepts, where it connects, how it ends."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_only_clients_are_served(
 # How many.
 
 
-async def test_past_the_limit_421_and_room_again_at_once(
+async def test_above_the_limit_421_and_a_place_again_at_once(
     start_proxy: StartProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Mx() as mx, start_proxy(mx, max_connections=2) as harness:
@@ -181,7 +181,7 @@ async def test_a_burst_is_spread(start_proxy: StartProxy) -> None:
         assert len({proxy.context.worker for proxy in harness.proxies if proxy._connections}) == 2
 
 
-async def test_a_worker_that_is_stuck_keeps_nobody_waiting(start_proxy: StartProxy) -> None:
+async def test_a_stopped_worker_delays_no_client(start_proxy: StartProxy) -> None:
     """The less busy one does not accept: the busier one does, after a moment."""
     async with Mx() as mx, start_proxy(mx, workers=2) as harness:
         mx.serve(ModelServer)
@@ -204,27 +204,27 @@ async def test_no_descriptor_left_while_accepting(start_proxy: StartProxy, caplo
         late = socket.socket()
         late.setblocking(False)
         resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 1, hard))
-        hogs = hog_descriptors()
+        taken = take_all_descriptors()
         try:
             await asyncio.get_running_loop().sock_connect(late, harness.listeners[0].getsockname())
             await until(lambda: "can not accept: Too many open files" in caplog.text, "the warning")
             assert (await first.ask("NOOP")).startswith(b"250")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for hog in hogs:
-                hog.close()
+            for descriptor in taken:
+                descriptor.close()
         await until(lambda: harness.admission.counts() == [3], "accepted")
         late.close()
 
 
-def hog_descriptors() -> list[socket.socket]:
+def take_all_descriptors() -> list[socket.socket]:
     """All descriptors that may still be had."""
-    hogs = []
+    taken = []
     while True:
         try:
-            hogs.append(socket.socket())
+            taken.append(socket.socket())
         except OSError:
-            return hogs
+            return taken
 
 
 # Where to.

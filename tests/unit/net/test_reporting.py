@@ -36,7 +36,7 @@ async def test_a_message(start_proxy: StartProxy, caplog: pytest.LogCaptureFixtu
 
 
 async def test_a_refused_recipient(start_proxy: StartProxy, caplog: pytest.LogCaptureFixture) -> None:
-    """The question of the issue: why was the mail to bob refused yesterday?"""
+    """The log answers why the mail to bob was refused."""
     caplog.set_level("INFO")
     async with Mx() as mx, start_proxy(mx) as harness:
         client, server = await meet(harness, mx)

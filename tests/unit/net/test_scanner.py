@@ -83,7 +83,7 @@ class Broken(ModelServer):
         return self._said if at_step else reply
 
 
-RUBBISH = {
+INVALID_REPLIES = {
     "binary": bytes(range(256)) * 16,
     "one line without end": b"250 " + b"x" * 300_000,
     "one reply without end": b"250-x\r\n" * 40_000,
@@ -100,14 +100,14 @@ RUBBISH = {
 
 @pytest.mark.parametrize("keywords", [(), (b"PIPELINING", b"XFORWARD ADDR HELO")], ids=["plain", "pipelining"])
 @pytest.mark.parametrize("step", [b"EHLO", b"MAIL FROM", b"RCPT TO", b"text"])
-@pytest.mark.parametrize("said", RUBBISH)
+@pytest.mark.parametrize("said", INVALID_REPLIES)
 async def test_a_broken_scanner_judges_nothing(
     start_proxy: StartProxy, said: str, step: bytes, keywords: tuple[bytes, ...]
 ) -> None:
     """Nothing unjudged passes, nothing is bounced, and the session stays in step."""
     model = ModelServer()
     async with Mx() as judge, Mx() as mx:
-        judge.serve(lambda: Broken(step, RUBBISH[said], keywords))
+        judge.serve(lambda: Broken(step, INVALID_REPLIES[said], keywords))
         mx.serve(lambda: model)
         async with start_proxy(mx, filter_type=FilterType.SMTP, filter_command=f"127.0.0.1:{judge.port}") as harness:
             assert await one_message(await harness.client()) == [220, 250, 250, 250, 354, 451, 221]

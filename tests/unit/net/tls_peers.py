@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.tls_lines import parse_tls
 from tests.unit.net.dialogue import DOT, MESSAGE, address, meet, relayed
-from tests.unit.net.proxy_harness import PATIENCE, PIECE, Peer, wire
+from tests.unit.net.proxy_harness import PIECE, WAIT_SECONDS, Peer, wire
 from tests.unit.net.tls_certificate import OneCertificate
 from tests.unit.net.tls_legs import self_signed
 
@@ -41,7 +41,7 @@ class TlsPeer(Peer):
     async def flush(self) -> None:
         """Send what the engine has."""
         if data := self._outgoing.read():
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_SECONDS):
                 await self._loop.sock_sendall(self.sock, data)
 
     async def shake(self) -> bool:
@@ -62,7 +62,7 @@ class TlsPeer(Peer):
                 return True
 
     async def _feed(self) -> bool:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             try:
                 data = await self._loop.sock_recv(self.sock, PIECE)
             except ConnectionResetError:

@@ -23,13 +23,13 @@ from proxsmtp_tp.service.status import read_status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds that anything may take on a loaded machine. Nothing waits that long unless it fails."""
 
 
 def eventually(what: Callable[[], Any], why: str = "") -> Any:
-    """The first true value of `what()`, within PATIENCE."""
-    end = time.monotonic() + PATIENCE
+    """The first true value of `what()`, within WAIT_SECONDS."""
+    end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         if value := what():
             return value
@@ -55,7 +55,7 @@ class Client:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(WAIT_SECONDS)
         try:
             self._socket.connect(path)
         except OSError:
@@ -125,7 +125,7 @@ class Daemon:
     def wait(self) -> int:
         """Its exit code."""
         assert self.process is not None
-        return self.process.wait(PATIENCE)
+        return self.process.wait(WAIT_SECONDS)
 
     def log(self) -> str:
         """All that it said."""
@@ -162,7 +162,7 @@ class Daemon:
         """A new connection to the listening socket, which nobody may have accepted yet."""
         client = socket.socket(socket.AF_UNIX)
         self.clients.append(client)
-        client.settimeout(PATIENCE)
+        client.settimeout(WAIT_SECONDS)
         client.connect(self.socket)
         return client
 
@@ -182,7 +182,7 @@ class Daemon:
     def refuses(self, path: str | None = None) -> bool:
         """Whether nobody listens there."""
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(WAIT_SECONDS)
             return client.connect_ex(path or self.socket) in {errno.ECONNREFUSED, errno.ENOENT}
 
     def end(self) -> None:

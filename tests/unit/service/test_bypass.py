@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Place:
-    """What outlives a restart, and what does not."""
+    """What is kept over a restart, and what is not."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "state" / "bypass.json"

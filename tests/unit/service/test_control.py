@@ -1,4 +1,4 @@
-"""The control socket: one request, one answer; nobody can make the master wait."""
+"""The control socket: one request, one answer; no client can make the master wait."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_only_sockets_of_the_command_are_connected_to(daemon: Daemon) -> None:
     assert daemon.status()["replaced_workers"] == 0
 
 
-def test_a_trial_that_has_ended_makes_room_for_the_next(daemon: Daemon) -> None:
+def test_a_trial_that_has_ended_makes_space_for_the_next(daemon: Daemon) -> None:
     """Each of these ends at once, since nobody listens for it."""
     daemon.configure(FilterCommand="cat")
     daemon.start()

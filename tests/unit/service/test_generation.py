@@ -1,4 +1,4 @@
-"""A generation of workers: replaced, slower when they die young, ended in the end."""
+"""A generation of workers: replaced, later if they end early, and ended."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_silent_worker_is_killed_and_one_that_speaks_is_not(caplog: pytest.Log
     assert ending(case.end()) == "signal SIGKILL"
 
 
-def test_a_worker_that_died_young_is_replaced_later_and_an_old_one_at_once() -> None:
+def test_a_worker_that_ended_early_is_replaced_later_and_an_old_one_at_once() -> None:
     young = Case()
     os.kill(young.pid, signal.SIGKILL)
     before = time.monotonic()
@@ -106,7 +106,7 @@ def test_a_dead_worker_leaves_no_connection_behind(caplog: pytest.LogCaptureFixt
     assert not case.generation.reaped(case.pid, 0)
 
 
-def test_who_does_not_hear_term_is_killed_in_the_end() -> None:
+def test_a_worker_that_ignores_term_is_killed_in_the_end() -> None:
     case = Case()
     os.kill(case.pid, signal.SIGSTOP)
     eventually(lambda: is_stopped(case.pid))

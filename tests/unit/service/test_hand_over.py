@@ -1,4 +1,4 @@
-"""A restart by a service manager that keeps the listening sockets: nobody is refused, and the old work goes on.
+"""A restart by a service manager that keeps the listening sockets: no client is refused, and the old sessions continue.
 
 The manager is this test: it receives the sockets as systemd does (sd_pid_notify_with_fds(3)) and gives them to the next
 daemon (sd_listen_fds(3)).
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.service.conftest import PATIENCE, eventually, is_alive, is_stopped
+from tests.unit.service.conftest import WAIT_SECONDS, eventually, is_alive, is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,7 +188,7 @@ def test_a_changed_address_is_let_go(daemon: Daemon, manager: Manager) -> None:
     daemon.configure(Listen=f"127.0.0.1:{port}")
     start_next(daemon, manager)
     eventually(lambda: manager.kept == [f"127.0.0.1%3A{port}"])
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as client:
         assert client.recv(99).startswith(b"220 ")
     daemon.configure()
     daemon.reload()
@@ -294,7 +294,7 @@ def test_a_restart_during_a_reload(daemon: Daemon, manager: Manager) -> None:
         for pid in new:
             with suppress(ProcessLookupError):  # the old daemon has ended it
                 os.kill(pid, signal.SIGKILL)
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as client:
         assert client.recv(99).startswith(b"220 ")
 
 
@@ -320,7 +320,7 @@ def test_a_manager_that_keeps_nothing(daemon: Daemon, manager: Manager, number: 
     port = free_port()
     daemon.configure(Listen=f"127.0.0.1:{port}")
     daemon.start()
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as busy:
+    with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as busy:
         worker = int(busy.recv(99).split()[1])
         busy.sendall(b"BUSY\n")
         assert busy.recv(99) == b"250 BUSY\n"
@@ -328,7 +328,7 @@ def test_a_manager_that_keeps_nothing(daemon: Daemon, manager: Manager, number: 
         daemon.wait()
         start_next(daemon, manager)
         assert is_alive(worker)
-        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as client:
             assert client.recv(99).startswith(b"220 ")
 
 

@@ -81,7 +81,7 @@ def test_the_fields_that_a_reload_cannot_change_exist() -> None:
     assert set(FIXED) <= {field.name for field in fields(Settings)}
 
 
-def test_the_pid_file_of_the_configuration_goes_first(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_pid_file_of_the_configuration_overrides_the_option(caplog: pytest.LogCaptureFixture) -> None:
 
     wanted = Launch(Configuration(Settings()), "x", "p", pid_file="/a")
     assert _pid_path(Settings(), wanted) == "/a"

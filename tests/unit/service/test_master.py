@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.service.conftest import PATIENCE, eventually, is_alive, is_stopped
+from tests.unit.service.conftest import WAIT_SECONDS, eventually, is_alive, is_stopped
 
 if TYPE_CHECKING:
     from tests.unit.service.conftest import Daemon
@@ -45,17 +45,17 @@ def test_it_starts_serves_and_stops(daemon: Daemon) -> None:
 def test_a_killed_worker_takes_only_its_own_connections_and_is_replaced(daemon: Daemon) -> None:
     daemon.start()
     clients = [daemon.connect() for _ in range(12)]
-    victim = clients[0].worker
-    others = [client for client in clients if client.worker != victim]
+    killed = clients[0].worker
+    others = [client for client in clients if client.worker != killed]
     before = daemon.workers()
-    os.kill(victim, signal.SIGKILL)
-    eventually(lambda: victim not in daemon.workers() and len(daemon.workers()) == 2)
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: killed not in daemon.workers() and len(daemon.workers()) == 2)
     assert clients[0].line() == ""
     assert all(client.ask("PING") == "250 PING" for client in others)
-    assert daemon.workers() & before == before - {victim}
+    assert daemon.workers() & before == before - {killed}
     assert daemon.status()["connections"] == len(others)
     assert daemon.status()["replaced_workers"] == 1
-    assert f"worker {victim} ended: signal SIGKILL; connections lost: {12 - len(others)}" in daemon.log()
+    assert f"worker {killed} ended: signal SIGKILL; connections lost: {12 - len(others)}" in daemon.log()
     assert daemon.connect().ask("PING") == "250 PING"
 
 
@@ -93,8 +93,9 @@ def test_term_lets_a_running_transaction_finish(daemon: Daemon) -> None:
     assert daemon.wait() == 0
 
 
-def test_term_behind_a_reload_lets_a_running_transaction_finish(daemon: Daemon) -> None:
-    """The old workers have been told to drain already: TERM is not the second word that ends them at once."""
+def test_term_after_a_reload_lets_a_running_transaction_finish(daemon: Daemon) -> None:
+    """The old workers have been told to drain already: this TERM does not count as the second one, which ends them at
+    once."""
     daemon.start()
     idle, busy = daemon.connect(), daemon.connect()
     assert busy.ask("BUSY") == "250 BUSY"
@@ -107,7 +108,7 @@ def test_term_behind_a_reload_lets_a_running_transaction_finish(daemon: Daemon) 
     assert daemon.wait() == 0
 
 
-def test_a_second_term_behind_a_reload_ends_it_at_once(daemon: Daemon) -> None:
+def test_a_second_term_after_a_reload_ends_it_at_once(daemon: Daemon) -> None:
     daemon.configure(DrainTimeOut=100000)
     daemon.start()
     idle, busy = daemon.connect(), daemon.connect()
@@ -168,7 +169,7 @@ def waiting(pid: int) -> set[int]:
     return {number for number in range(1, 32) if int(bits[1], 16) >> number - 1 & 1}
 
 
-def test_without_its_master_no_worker_lives_on(daemon: Daemon) -> None:
+def test_without_its_master_no_worker_continues(daemon: Daemon) -> None:
     daemon.start()
     idle = daemon.connect()
     workers = daemon.workers()
@@ -189,7 +190,7 @@ def test_a_new_master_starts_while_workers_of_a_killed_one_drain(daemon: Daemon,
 
     def connect() -> socket.socket:
         client = socket.socket(socket.AF_INET if inet else socket.AF_UNIX)
-        client.settimeout(PATIENCE)
+        client.settimeout(WAIT_SECONDS)
         clients.append(client)
         client.connect(address)  # type: ignore[arg-type]
         return client
@@ -305,7 +306,7 @@ def test_a_worker_that_cannot_start_ends_the_start(daemon: Daemon) -> None:
 
 
 def test_a_replacement_that_cannot_start_leaves_the_others_to_serve(daemon: Daemon) -> None:
-    """What stands in its way (memory, descriptors, a disk) may pass: it is tried again, less and less often."""
+    """The reason (memory, descriptors, a disk) may be temporary: it is tried again, less and less often."""
     cause = daemon.folder / "cause"
     daemon.configure(Header=f"X-Fail: {cause}")
     daemon.start()
@@ -332,7 +333,7 @@ def test_a_worker_has_nothing_of_the_masters(daemon: Daemon) -> None:
 
 def test_the_service_manager_is_informed(daemon: Daemon) -> None:
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    manager.settimeout(PATIENCE)
+    manager.settimeout(WAIT_SECONDS)
     manager.bind(str(daemon.folder / "notify"))
     daemon.environment |= {"NOTIFY_SOCKET": str(daemon.folder / "notify"), "WATCHDOG_USEC": "100000"}
     daemon.start()
@@ -409,7 +410,7 @@ def test_the_next_daemon_waits_for_one_that_was_told_to_stop(daemon: Daemon) -> 
         eventually(lambda: f"until daemon {first.pid} has finished its transactions" in daemon.log())
         assert pid_file.read_text() == f"{first.pid}\n"
         assert busy.ask("DONE") == "250 DONE"
-        assert first.wait(PATIENCE) == 0
+        assert first.wait(WAIT_SECONDS) == 0
     finally:
         first.kill()
     eventually(lambda: "accepting connections" in daemon.log()[len(before) :], daemon.log())

@@ -1,4 +1,4 @@
-"""The pid file: of a live daemon, and of nobody else."""
+"""The pid file belongs to a running daemon, and to no other process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.service.pidfile import PidFile, PidFileError
-from tests.unit.service.conftest import PATIENCE, eventually
+from tests.unit.service.conftest import WAIT_SECONDS, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,14 +122,14 @@ def holder(tmp_path: Path) -> Iterator[Holder]:
 def test_a_holder_that_stops_is_waited_for(holder: Holder, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     threading.Timer(0.3, lambda: holder.tell("stopping")).start()  # `kill` does not wait until the signal is heard
-    first, second = PidFile(str(path), told_to_stop=PATIENCE), PidFile(str(path), told_to_stop=PATIENCE)
+    first, second = PidFile(str(path), told_to_stop=WAIT_SECONDS), PidFile(str(path), told_to_stop=WAIT_SECONDS)
     assert first.holder == second.holder == str(holder.process.pid)
     second.close()
     with pytest.raises(PidFileError, match=f"the daemon {holder.process.pid} was told to stop and still runs"):
         PidFile(str(path)).wait(0.2)
     assert path.read_text() == f"{holder.process.pid}\n"
     threading.Timer(0.3, lambda: holder.tell("remove")).start()
-    first.wait(PATIENCE)
+    first.wait(WAIT_SECONDS)
     assert first.holder == ""
     first.write()
     assert path.read_text() == f"{os.getpid()}\n"
@@ -142,7 +142,7 @@ def test_a_holder_that_stops_and_is_killed_is_followed_at_once(holder: Holder, t
     holder.tell("stopping")
     follower = PidFile(str(path))
     threading.Timer(0.3, holder.end).start()
-    follower.wait(PATIENCE)
+    follower.wait(WAIT_SECONDS)
     follower.write()
     assert path.read_text() == f"{os.getpid()}\n"
     follower.remove()

@@ -1,4 +1,4 @@
-"""What the service manager is told, and that nobody else speaks in our name."""
+"""What the service manager is told, and that no other process can send messages in our name."""
 
 from __future__ import annotations
 

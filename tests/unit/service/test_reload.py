@@ -1,4 +1,4 @@
-"""HUP: new workers with the new settings, or everything as it was; and nobody is refused meanwhile."""
+"""HUP: new workers with the new settings, or no change; and no client is refused meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.unit.service.conftest import PATIENCE, eventually
+from tests.unit.service.conftest import WAIT_SECONDS, eventually
 
 if TYPE_CHECKING:
     from tests.unit.service.conftest import Daemon
@@ -57,7 +57,7 @@ def test_nobody_is_refused_while_reloads_go_on(daemon: Daemon) -> None:
             daemon.reload()
     finally:
         over.set()
-        thread.join(PATIENCE)
+        thread.join(WAIT_SECONDS)
     assert len(greetings) > 10
     assert len({greeting.split()[1] for greeting in greetings}) > 2  # more than one generation took part
     assert all(re.match(r"220 \d+$", greeting) for greeting in greetings)
@@ -99,7 +99,7 @@ def test_a_listener_that_cannot_be_had_changes_nothing(daemon: Daemon) -> None:
     assert daemon.connect().ask("PING") == "250 PING"
 
 
-def test_new_workers_that_do_not_come_up_change_nothing(daemon: Daemon) -> None:
+def test_new_workers_that_do_not_start_change_nothing(daemon: Daemon) -> None:
     daemon.start()
     client = daemon.connect()
     before = daemon.workers()
@@ -147,7 +147,7 @@ def run_reload(daemon: Daemon) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE * 2,
+        timeout=WAIT_SECONDS * 2,
     )
 
 
@@ -172,7 +172,7 @@ def test_the_reload_command_fails_with_the_daemons_reason(daemon: Daemon) -> Non
     found = daemon.status()["configuration"]
     assert (found["file_state"], found["since"]) == ("changed", since)
     assert (found["reload"]["number"], found["reload"]["state"]) == (1, "failed")
-    # Its workers do not come up.
+    # Its workers do not start.
     flag = daemon.folder / "fail"
     flag.touch()
     daemon.configure(Header=f"X-Fail: {flag}")
@@ -186,7 +186,7 @@ def test_the_reload_command_fails_with_the_daemons_reason(daemon: Daemon) -> Non
     found = daemon.status()["configuration"]
     assert (found["file_state"], found["needs_restart"]) == ("in force", ["PidFile"])
     assert daemon.status()["max_connections"] == 7
-    # By a signal, as 1.10 is told: the outcome is shown all the same.
+    # By a signal, as with 1.10: the outcome is shown, too.
     daemon.configure(MaxConnections=8)
     assert daemon.status()["configuration"]["file_state"] == "changed"
     daemon.reload()

@@ -1,4 +1,4 @@
-"""The status socket: answers everybody, waits for nobody."""
+"""The status socket answers all clients, and waits for none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ask(status: StatusSocket, path: Path) -> object:
         return client.recv(4096)
 
 
-def test_status_answers_and_hangs_up(folder: Path) -> None:
+def test_status_answers_and_closes(folder: Path) -> None:
     status = opened("a")
     assert ask(status, folder / "a.sock") == b'{"pid": 1}\n'
     assert (folder / "a.sock").stat().st_mode & 0o777 == 0o600

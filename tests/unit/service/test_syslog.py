@@ -19,7 +19,7 @@ import pytest
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.logging import set_up
 from proxsmtp_tp.service.syslog import BACKLOG_MAX, SyslogHandler, problem
-from tests.unit.service.conftest import PATIENCE, eventually
+from tests.unit.service.conftest import WAIT_SECONDS, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def handler(path: Path) -> SyslogHandler:
     return found
 
 
-def pump(found: SyslogHandler, until: float = PATIENCE) -> None:
+def pump(found: SyslogHandler, until: float = WAIT_SECONDS) -> None:
     """What the master does between two steps."""
     end = time.monotonic() + until
     while found.due < float("inf") and time.monotonic() < end:
@@ -141,9 +141,9 @@ def test_lines_carry_facility_mail_and_the_process(
 
 
 def test_a_stream_gets_what_syslog_3_writes(tmp_path: Path) -> None:
-    """The C library of this machine beside ours: the same bytes but for the names and the process."""
+    """Compared with the C library of this machine: the same bytes, except the names and the process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.settimeout(PATIENCE)
+        listener.settimeout(WAIT_SECONDS)
         listener.bind(str(tmp_path / "log"))
         listener.listen()
         handler(tmp_path / "log")
@@ -190,7 +190,7 @@ def test_a_slow_log_daemon_gets_all_of_a_burst(
         assert len(daemons[0].lines) < lines  # nobody waited for it
         await asyncio.to_thread(eventually, lambda: len(daemons[0].lines) == lines)
 
-    asyncio.run(asyncio.wait_for(work(), PATIENCE))
+    asyncio.run(asyncio.wait_for(work(), WAIT_SECONDS))
     assert [int(text.split()[0]) for text in daemons[0].texts()] == list(range(lines))
 
 
@@ -228,7 +228,7 @@ def test_a_log_daemon_that_is_stuck_blocks_nobody_and_ends_nothing(
         assert stuck.recv(8192).endswith(b": 0")
         begun = time.monotonic()
         found.close()
-        assert 0.2 <= time.monotonic() - begun < PATIENCE
+        assert 0.2 <= time.monotonic() - begun < WAIT_SECONDS
 
 
 def test_the_rest_is_sent_at_the_end(tmp_path: Path, daemons: list[LogDaemon]) -> None:
@@ -257,7 +257,7 @@ def test_what_waits_is_not_said_twice_by_a_child(tmp_path: Path, daemons: list[L
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE) as parent:
         daemons.append(LogDaemon(path, socket.SOCK_STREAM))
-        parent.communicate(b"\n", timeout=PATIENCE)
+        parent.communicate(b"\n", timeout=WAIT_SECONDS)
     eventually(lambda: daemons[0].texts().count("of the parent") == 1)
     assert daemons[0].texts().count("of the parent") == 1
 

@@ -112,13 +112,13 @@ class Playbook:
         self.logged: list[str] = []
         self.counted: collections.Counter[Counter] = collections.Counter()
         self._waiting: list[Effect] = []
-        self._story: list[str] = []
+        self._scenario: list[str] = []
         self._failure: str | None = None
         self.unasserted.add(id(self))
 
     def __rshift__(self, event: Event) -> Playbook:
         self._expect_nothing_left()
-        self._story.append(f">> {event}")
+        self._scenario.append(f">> {event}")
         given = fed(self.session, event)
         self.logged += logged(given)
         self.counted.update(effect.counter for effect in given if isinstance(effect, effects.Count))
@@ -128,15 +128,15 @@ class Playbook:
     def __lshift__(self, expected: Effect) -> Playbook:
         if self._failure is None:
             got = self._waiting.pop(0) if self._waiting else None
-            self._story.append(f"<< {got}")
+            self._scenario.append(f"<< {got}")
             if got != expected:
-                self._story.append(f"-- expected {expected}")
-                self._failure = "\n".join([*self._story, *(f"<< {rest}" for rest in self._waiting)])
+                self._scenario.append(f"-- expected {expected}")
+                self._failure = "\n".join([*self._scenario, *(f"<< {rest}" for rest in self._waiting)])
         return self
 
     def _expect_nothing_left(self) -> None:
         if self._waiting and self._failure is None:
-            self._failure = "\n".join([*self._story, *(f"<< {rest}   -- not expected" for rest in self._waiting)])
+            self._failure = "\n".join([*self._scenario, *(f"<< {rest}   -- not expected" for rest in self._waiting)])
 
     def __bool__(self) -> bool:
         self.unasserted.discard(id(self))

@@ -1,7 +1,6 @@
-"""Servers count what is no mail (Exim: smtp_accept_max_nonmail, Postfix: smtpd_junk_command_limit), and hang up.
-
-What we say of our own must not be what a client without us would not have said; where the server leaves all the same,
-the client gets the reason, and may try again.
+"""Servers count what is no mail (Exim: smtp_accept_max_nonmail, Postfix: smtpd_junk_command_limit), and disconnect. Our
+own commands must not be more than a client without us would have sent; if the server still disconnects, the client gets
+the reason, and may try again.
 """
 
 from __future__ import annotations

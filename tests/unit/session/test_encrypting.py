@@ -160,7 +160,7 @@ def test_what_says_nothing_does_not_wait(command: str) -> None:
 
 
 def test_data_without_an_envelope_is_no_way_for_a_message_in_clear() -> None:
-    """A server that answers 354 all the same would get the text in clear."""
+    """If a server answered 354 nevertheless, it would get the text in clear."""
     refused = client(answers.UPSTREAM_TLS_NOT_OFFERED.wire)
     assert introduced(options("terminate", upstream=("encrypt",)), "SIZE") >> C("DATA") << refused
 

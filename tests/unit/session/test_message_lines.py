@@ -69,10 +69,10 @@ MESSAGES: dict[str, tuple[Options, tuple[Event, ...], str]] = {
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_one_line_a_message(name: str) -> None:
-    options, story, expected = MESSAGES[name]
+    options, scenario, expected = MESSAGES[name]
     status, _, reply = expected.partition("|")
     play = addressed(options)
-    given = [effect for event in (C("DATA"), *story) for effect in play.session.feed(event)]
+    given = [effect for event in (C("DATA"), *scenario) for effect in play.session.feed(event)]
     assert play
     line = f"client={CLIENT}, from=a@client.example, to=b@mx.example, status={status}, server={SERVER}"
     told = [found.partition(", size=")[0] for found in logged(given) if "status=" in found]
@@ -133,8 +133,8 @@ def monitored(said: FilterVerdict, detail: str) -> FilterVerdict:
 def test_a_monitored_message_passes_is_logged_and_counted(name: str) -> None:
     said, detail, refused = MONITORED[name]
     play = addressed(FILTERED)
-    story = (C("DATA"), TEXT, monitored(said, detail), S("354 go"), MessageChunk(b"x\r\n"), MessageEnd(), QUEUED)
-    given = [effect for event in story for effect in play.session.feed(event)]
+    scenario = (C("DATA"), TEXT, monitored(said, detail), S("354 go"), MessageChunk(b"x\r\n"), MessageEnd(), QUEUED)
+    given = [effect for event in scenario for effect in play.session.feed(event)]
     assert play
     line = f"client={CLIENT}, from=a@client.example, to=b@mx.example, status=MONITORED, server={SERVER}"
     (told,) = [text for text in logged(given) if "status=" in text]
@@ -149,9 +149,9 @@ def test_a_monitored_message_passes_is_logged_and_counted(name: str) -> None:
 @pytest.mark.parametrize("server", ["452 full", "354 go"])
 def test_a_monitored_message_that_the_server_refuses(server: str) -> None:
     play = addressed(FILTERED)
-    story: list[Event] = [C("DATA"), TEXT, monitored(SPAM, "would reject"), S(server)]
-    story += [] if server == "452 full" else [MessageChunk(b"x\r\n"), S("552 too much")]
-    given = [effect for event in story for effect in play.session.feed(event)]
+    scenario: list[Event] = [C("DATA"), TEXT, monitored(SPAM, "would reject"), S(server)]
+    scenario += [] if server == "452 full" else [MessageChunk(b"x\r\n"), S("552 too much")]
+    given = [effect for event in scenario for effect in play.session.feed(event)]
     assert play
     (line,) = [text for text in logged(given) if "status=" in text]
     assert "status=MONITORED" in line

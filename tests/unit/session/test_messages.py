@@ -317,7 +317,8 @@ class TestBareNewlines:
 
 
 class TestUntidyFinalReplies:
-    """The server took the message, and says so badly: to tell the client anything but 2xx would double it."""
+    """The server accepted the message with an untidy reply: any other reply than 2xx to the client would cause a
+    duplicate."""
 
     @pytest.mark.parametrize("filtered", [True, False])
     @pytest.mark.parametrize(
@@ -524,7 +525,7 @@ class TestSomebodyLeaves:
 
 
 class TestBypassed:
-    """The command bypass: the filter is out of the way from one DATA to the next."""
+    """The command bypass: the filter is bypassed from one DATA to the next."""
 
     def play(self, options: Options = FILTERED, *keywords: str, now: list[bool] | None = None) -> Playbook:
         play = addressed(options, *keywords)

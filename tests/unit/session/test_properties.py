@@ -120,12 +120,12 @@ EVENTS = st.one_of(
 OPTIONS = st.sampled_from([FILTERED, STREAMED, HEADED, Options(filtered=True, refuse_bare_newlines=True, xclient=True)])
 
 
-@given(options=OPTIONS, story=st.lists(EVENTS, max_size=60))
-def test_any_story_has_an_end(options: Options, story: list[events.Event]) -> None:
+@given(options=OPTIONS, scenario=st.lists(EVENTS, max_size=60))
+def test_any_order_of_events_has_an_end(options: Options, scenario: list[events.Event]) -> None:
     session = Session(options, client_ip="192.0.2.10", local_ip="192.0.2.1", clock=lambda: "today")
     session.feed(events.Connected("198.51.100.25"))
     closed = False
-    for event in story:
+    for event in scenario:
         if isinstance(event, events.Connected | events.ConnectFailed):
             continue  # happened already, and happens once
         for effect in session.feed(event):

@@ -33,7 +33,7 @@ SPAM = FilterVerdict(Verdict(Action.REJECT, Reply.quoting(550, "spam"), "exit 1"
 class Told:
     """What a session reported; its clock advances by one second at each event."""
 
-    def __init__(self, *story: Event, options: Options | None = None) -> None:
+    def __init__(self, *scenario: Event, options: Options | None = None) -> None:
         self.now = 0.0
         session = Session(
             options or Options(),
@@ -43,7 +43,7 @@ class Told:
             trace=Trace("01JD8Q3K7C2VA", lambda: self.now),
         )
         given = []
-        for event in (Connected(SERVER), S("220 mx"), C("EHLO c.example"), S("250 mx"), *story):
+        for event in (Connected(SERVER), S("220 mx"), C("EHLO c.example"), S("250 mx"), *scenario):
             self.now += 1
             given += fed(session, event)
         self.transactions = [effect for effect in given if isinstance(effect, Transaction)]
@@ -73,8 +73,8 @@ def test_a_message_that_the_filter_passed() -> None:
     [(JUDGED.replace(b"\r\n", b"\n"), False), (JUDGED + b"-- \r\n", True), (b"X: y\r\n" + JUDGED, True)],
 )
 def test_whether_the_filter_changed_it(passed: bytes, changed: bool) -> None:
-    story = (MAIL, OK, RCPT, OK, DATA, TEXT, PASS, S("354 go"), MessageChunk(passed[:9]), MessageChunk(passed[9:]))
-    (facts,) = Told(*story, MessageEnd(), OK, options=FILTERED).transactions
+    scenario = (MAIL, OK, RCPT, OK, DATA, TEXT, PASS, S("354 go"), MessageChunk(passed[:9]), MessageChunk(passed[9:]))
+    (facts,) = Told(*scenario, MessageEnd(), OK, options=FILTERED).transactions
     assert facts.changed is changed
 
 
@@ -125,10 +125,10 @@ def test_filter_type_reject() -> None:
 
 
 def test_many_guessed_recipients_take_little_memory() -> None:
-    story: list[Event] = [MAIL, OK]
+    scenario: list[Event] = [MAIL, OK]
     for _ in range(REFUSED_KEPT + 7):
-        story += [RCPT, S("550 no")]
-    (facts,) = Told(*story, C("RSET"), OK).transactions
+        scenario += [RCPT, S("550 no")]
+    (facts,) = Told(*scenario, C("RSET"), OK).transactions
     assert (len(facts.refused), facts.refused_more) == (REFUSED_KEPT, 7)
 
 

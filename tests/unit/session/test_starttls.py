@@ -177,9 +177,9 @@ def test_noops_of_ours_are_counted_over_starttls() -> None:
         C("EHLO c"),
         S("250 mx"),
     ]
-    story = [*begun, *kept * NOOPS_LIMIT, *ended, *tls_begun, *begun, *kept[:1]]
+    scenario = [*begun, *kept * NOOPS_LIMIT, *ended, *tls_begun, *begun, *kept[:1]]
     noops = 0
-    for event in story:
+    for event in scenario:
         noops += fed(play.session, event).count(server("NOOP"))
     assert noops == NOOPS_LIMIT
     assert play.session._d.phase is Phase.DATA

@@ -72,7 +72,7 @@ FOREIGN = events.ClientHelloSeen(ClientHello("mx.example", (b"h2",), (0x0304,), 
 SERVER_FAILED = events.TlsFailed(Side.SERVER, "handshake failure")
 NO_ANSWER = events.TlsFailed(Side.SERVER, "dns", TlsaState.FAILED)
 
-STORIES: list[tuple[str, Callable[[], tuple[Playbook, list[Event]]]]] = [
+SCENARIOS: list[tuple[str, Callable[[], tuple[Playbook, list[Event]]]]] = [
     ("client undecided none busy", lambda: (busy(begin()), [C("STARTTLS"), C("STARTTLS")])),
     ("client undecided none octets_behind", lambda: (begin(), [C("STARTTLS\nNOOP")])),
     ("client undecided none octets_behind", lambda: (begin(), [C("STARTTLS"), C("NOOP"), S(READY)])),
@@ -155,9 +155,9 @@ def outcomes(play: Playbook) -> Counter[str]:
     return Counter(" ".join(NAMES[index]) for index in play.session.measured if index in NAMES)
 
 
-@pytest.mark.parametrize(("outcome", "story"), STORIES, ids=[outcome for outcome, _ in STORIES])
-def test_one_line_and_one_counter(outcome: str, story: Callable[[], tuple[Playbook, list[Event]]]) -> None:
-    play, then = story()
+@pytest.mark.parametrize(("outcome", "scenario"), SCENARIOS, ids=[outcome for outcome, _ in SCENARIOS])
+def test_one_line_and_one_counter(outcome: str, scenario: Callable[[], tuple[Playbook, list[Event]]]) -> None:
+    play, then = scenario()
     play.session.measured.clear()
     lines: list[str] = []
     for event in then:
@@ -224,7 +224,7 @@ def test_no_outcome_is_never_counted() -> None:
         "both pass none timed_out", "both pass none too_long", "both pass none not_tls", "client strip none removed",
         "server clear none ehlo_refused", "server clear none xclient",
         "client pass none learned",
-    } | {outcome for outcome, _ in STORIES}  # fmt: skip
+    } | {outcome for outcome, _ in SCENARIOS}  # fmt: skip
     without_level = {(side, action, reason) for side, action, _, reason in map(str.split, told_here)}
     everything = {(side, action, reason) for side, action, _, reason in OUTCOMES if reason != "broken"}
     assert everything == without_level

@@ -59,7 +59,7 @@ def test_leaving_after_the_handshake_is_learned_once(leaving: list[events.Event]
 
 
 @pytest.mark.parametrize(
-    "story",
+    "scenario",
     [
         [tls(Side.SERVER), events.TlsFailed(Side.CLIENT, "no cipher")],
         [tls(Side.SERVER), CLOSED],
@@ -69,9 +69,9 @@ def test_leaving_after_the_handshake_is_learned_once(leaving: list[events.Event]
     ],
     ids=["other alert", "left", "cut", "was refused anyway", "accepted"],
 )
-def test_nothing_else_is_learned(story: list[events.Event]) -> None:
+def test_nothing_else_is_learned(scenario: list[events.Event]) -> None:
     play, table = given(ready())
-    for event in (hello(), *story):
+    for event in (hello(), *scenario):
         fed(play.session, event)
     assert not table
 

@@ -1,4 +1,4 @@
-"""The end of a worker, and of a connection that lasts too long: who may still do what.
+"""The end of a worker, and of a connection that lasts too long: what clients may still do.
 
 After a reload, a connection accepted before it may finish one transaction and send QUIT. When the daemon stops, or the
 connection is too old, only a running transaction may finish.
@@ -35,7 +35,7 @@ def parting(play: Playbook) -> Playbook:
 
 
 def one_transaction(play: Playbook) -> Playbook:
-    """From MAIL to the server's word on the message, which is left to the caller."""
+    """From MAIL to the end of data; the caller feeds the server's reply to the message."""
     return (
         play
         >> C("MAIL FROM:<a@c.example>") << server("MAIL FROM:<a@c.example>")

@@ -1,4 +1,5 @@
-"""Where STARTTLS is taken away: no password in clear because of us, no mail bounced for it, a line for who leaves."""
+"""Where STARTTLS is removed: no password in clear because of us, no mail bounces for it, and a client that leaves has a
+log line."""
 
 from __future__ import annotations
 

@@ -244,12 +244,12 @@ EVENTS = st.lists(
 
 
 @examples(EVENTS, st.sampled_from(["terminate", "pass", "refuse", "pass name=mx.example\nterminate"]))
-def test_nothing_is_said_in_clear_whatever_happens(story: list[events.Event], line: str) -> None:
+def test_nothing_is_said_in_clear_whatever_happens(scenario: list[events.Event], line: str) -> None:
     session = Session(wrapped(*line.split("\n")), client_ip="192.0.2.10", local_ip="", clock=str)
     session.expect_port(PORT)
     begun = {Side.CLIENT: False, Side.SERVER: False}
     started: set[type] = set()
-    for event in story:
+    for event in scenario:
         if isinstance(event, events.TlsStarted | events.TlsFailed):
             wanted = effects.StartServerTls if event.side is Side.SERVER else effects.StartClientTls
             if wanted not in started:

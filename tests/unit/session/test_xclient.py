@@ -1,4 +1,4 @@
-"""XClient: on, and no way round it: the server knows the client's address before it learns of a transaction.
+"""XClient: on cannot be avoided: the server knows the client's address before it learns of a transaction.
 
 A server that trusts the gateway's own address (Postfix: mynetworks) would otherwise relay for whoever says no EHLO.
 """

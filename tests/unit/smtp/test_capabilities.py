@@ -146,7 +146,7 @@ def test_the_name_is_hidden_with_the_text_behind_it() -> None:
     assert shown("mx.example.net", hide_name=PASSTHRU_NAME) == (b"smtp.passthru",)
 
 
-def test_a_refusal_is_nobodys_capabilities() -> None:
+def test_a_refusal_has_no_capabilities() -> None:
     reply = Reply.of(550, "mx", "PIPELINING", "STARTTLS")
     rewritten, capabilities = rewrite_ehlo(reply, hide_name=PASSTHRU_NAME)
     assert rewritten is reply

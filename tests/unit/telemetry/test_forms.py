@@ -66,9 +66,9 @@ def summary(text: str, tmp_path: Path, name: str = "proxsmtp-tp") -> dict[str, i
 def test_pflogsumm_reads_it(tmp_path: Path) -> None:
     form = FORMS["postfix"](FULL)
     lines: list[Line] = []
-    stories = [message(1, OK), message(2, OK), message(1, LATER), message(1, NO)]
-    stories += [message(1, NO, "filter", "reject"), message(1, OK, "filter", "discard")]
-    for number, facts in enumerate(stories):
+    scenarios = [message(1, OK), message(2, OK), message(1, LATER), message(1, NO)]
+    scenarios += [message(1, NO, "filter", "reject"), message(1, OK, "filter", "discard")]
+    for number, facts in enumerate(scenarios):
         lines += form.transaction(who(number), facts)
     lines.append(form.refusal(who(7), Refusal("RCPT", "198.51.100.25", b"ann@c.example", b"dan@mx.example", NO)))
     lines.append(form.session_end(who(7), SessionEnd("198.51.100.25", b"c", "quit", {"mail": (1, 0)}, 1, 1, 1.0)))

@@ -1,4 +1,4 @@
-"""Counters and histograms: exact over workers that are killed, and over those that take their rows."""
+"""Counters and histograms: exact when workers are killed, and when others get their rows."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_starttls_is_removed_only_where_every_name_leads_to_strip() -> None:
 
 
 def test_after_the_hello_nothing_is_stripped() -> None:
-    """check-config refuses such a table; if it came here, a session in TLS must not become one in clear."""
+    """check-config refuses such a table; even then a session in TLS must not become one in clear."""
     table = policy("pass name=mx.example", "strip")
     assert table.decide(CLIENT, SERVER, 25, "other.example") == Decision(TlsAction.REFUSE, "strip")
 
