@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
-from tests.gateway.daemon_host import PATIENCE, DaemonHost
+from tests.gateway.daemon_host import WAIT_SECONDS, DaemonHost
 from tests.gateway.network import CLIENT, SERVER, family, inside, run
 from tests.tls.capture import Capture, check_legs
 from tests.tls.daemon import NAME, certificate_files
@@ -160,7 +160,7 @@ def by_smtplib(host: DaemonHost, port: int) -> None:
 
 def logged(host: DaemonHost, pattern: str, times: int) -> None:
     """Wait until the log has so many such lines."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_SECONDS
     while (found := len(re.findall(pattern, host.instance.log))) < times and time.monotonic() < end:
         time.sleep(0.05)
     assert found == times, host.instance.log

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxsmtp_tp.certificates.pem import certificates_of
-from tests.tls.daemon import NAME, PATIENCE, Daemon, MailServer, daemon, mail_server
+from tests.tls.daemon import NAME, WAIT_SECONDS, Daemon, MailServer, daemon, mail_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Session(smtplib.SMTP):
     """A client in TLS, with this server name in its hello."""
 
     def __init__(self, port: int, name: str) -> None:
-        super().__init__("127.0.0.1", port, "client.example", timeout=PATIENCE)
+        super().__init__("127.0.0.1", port, "client.example", timeout=WAIT_SECONDS)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self._host = name
@@ -113,7 +113,7 @@ def test_a_stop_and_a_start(tmp_path: Path, server: MailServer) -> None:
         assert passed.noop()[0] == 250
         with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionResetError)):
             _wait_for_the_end(passed)
-        assert found.process.wait(PATIENCE) == 0
+        assert found.process.wait(WAIT_SECONDS) == 0
         found.logged(f"TLS passed on, not judged (Tls: pass name={PASSED})")
     check_whole(server, [NAME, PASSED])
     with daemon(tmp_path, server.port, LINES) as found, Session(found.port, NAME) as judged:
@@ -121,7 +121,7 @@ def test_a_stop_and_a_start(tmp_path: Path, server: MailServer) -> None:
 
 
 def _wait_for_the_end(session: Session) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         session.noop()
         time.sleep(0.1)
@@ -133,5 +133,5 @@ def test_a_stop_does_not_wait_for_an_idle_terminated_stream(tmp_path: Path, serv
         found.process.terminate()
         assert idle.getreply()[0] == 421
         idle.close()
-        assert found.process.wait(PATIENCE) == 0
+        assert found.process.wait(WAIT_SECONDS) == 0
     assert server.messages == []
