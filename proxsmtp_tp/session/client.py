@@ -28,13 +28,13 @@ _COMMAND: Final = Phase.COMMAND
 _DATA: Final = Phase.DATA
 _SKIPPING: Final = Phase.SKIPPING
 
-LINES_PER_FEED = 50
+LINES_PER_FEED: Final = 50
 """Lines handled in one feed: a few milliseconds at most, then other connections are served."""
 
-LINE_OCTETS_PER_FEED = 16384
+LINE_OCTETS_PER_FEED: Final = 16384
 """Octets of lines handled in one feed, for the same reason: a few of the largest lines, each full of parameters."""
 
-TEXT_PER_FEED = 65536
+TEXT_PER_FEED: Final = 65536
 """Octets of message text handled in one feed, for the same reason: in the worst case they cost 3 ms."""
 
 

@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.parts import Message
     from proxsmtp_tp.smtp.replies import Reply
 
-TRACED = 2000
+TRACED: Final = 2000
 """Octets of a line or reply in a trace: the longest command that RFC 5321 allows (section 4.5.3.1.4) with parameters of
 extensions, and half of what a log line may have."""
 
-OUTSTANDING_LIMIT = 1000
+OUTSTANDING_LIMIT: Final = 1000
 """Commands that may wait for a reply: ten transactions of 100 recipients (RFC 5321 section 4.5.3.1.8) in one group.
 Further commands are not read, so that a server that never answers cannot make the memory grow without limit."""
 
-OUTSTANDING_OCTETS = 128 * 1024
+OUTSTANDING_OCTETS: Final = 128 * 1024
 """The same limit in octets: commands are kept until they are answered, and the server may not read them."""
 
-_DEADLINES = {wait: effects.Deadline(wait) for wait in Wait}
+_DEADLINES: Final = {wait: effects.Deadline(wait) for wait in Wait}
 
-_WAITS_BY_PHASE = {
+_WAITS_BY_PHASE: Final = {
     Phase.GREETING: Wait.NOTHING,  # connecting has its own limit (ConnectTimeOut)
     Phase.COMMAND: Wait.COMMAND,
     Phase.AUTH: Wait.COMMAND,
@@ -60,7 +60,7 @@ _WAITS_BY_PHASE = {
     Phase.ENDED: Wait.NOTHING,
 }
 
-_WAITS_BY_EXPECT = {
+_WAITS_BY_EXPECT: Final = {
     Expect.GREETING: Wait.GREETING,
     Expect.DATA: Wait.START,
     Expect.OUR_DATA: Wait.START,
@@ -68,14 +68,14 @@ _WAITS_BY_EXPECT = {
 }
 
 
-_TLS_PHASES = frozenset({Phase.STARTING_TLS, Phase.PASSING})
+_TLS_PHASES: Final = frozenset({Phase.STARTING_TLS, Phase.PASSING})
 """Both peers expect TLS, which the session has not: nothing may be said to them."""
 
-_NO_QUIT = frozenset({Phase.GREETING, Phase.AUTH, Phase.ENCRYPTING}) | _TLS_PHASES
+_NO_QUIT: Final = frozenset({Phase.GREETING, Phase.AUTH, Phase.ENCRYPTING}) | _TLS_PHASES
 """In AUTH the server would read QUIT as the next line of the exchange."""
 
 
-_GOES_ON = frozenset({Phase.SETTLING, Phase.STARTING_TLS, Phase.ENCRYPTING})
+_GOES_ON: Final = frozenset({Phase.SETTLING, Phase.STARTING_TLS, Phase.ENCRYPTING})
 """While the client does not read: a complete message gets its final reply first, and a handshake, which has a place of
 few, its own deadline."""
 

@@ -16,18 +16,24 @@ from proxsmtp_tp.tls.facts import NO_TLS, Legs
 from proxsmtp_tp.tls.levels import UpstreamRule
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class SendClient:
     """Write to the client."""
 
     data: bytes
 
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, init=False)
 class SendServer:
     """Write to the server."""
 
     data: bytes
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 @dataclass(slots=True)
@@ -102,11 +108,14 @@ class StartFilter:
     tls: Legs = NO_TLS
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class FilterData:
     """Message text for the filter: no dot-stuffing, CRLF line ends."""
 
     text: bytes
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
 
 
 @dataclass(slots=True)

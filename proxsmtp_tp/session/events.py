@@ -29,11 +29,14 @@ class ConnectFailed:
     reason: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ClientData:
     """Bytes from the client, in any chunks."""
 
     data: bytes
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 @dataclass(slots=True)
@@ -43,11 +46,14 @@ class ClientFull:
     full: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ServerData:
     """Bytes from the server, in any chunks."""
 
     data: bytes
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 @dataclass(slots=True)

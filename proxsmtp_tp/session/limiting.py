@@ -12,7 +12,7 @@ logged once in a session, and each refusal is counted.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.config.rates import ClientLimit
 from proxsmtp_tp.session import effects
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.limits import Exceeded, Finding
     from proxsmtp_tp.smtp.replies import Reply
 
-_COUNTED = {
+_COUNTED: Final = {
     ClientLimit.CONNECTION_RATE: (Counter.LIMITED_CONNECTION_RATE, Counter.SHADOW_CONNECTION_RATE),
     ClientLimit.CONNECTIONS: (Counter.LIMITED_CONNECTIONS, Counter.SHADOW_CONNECTIONS),
     ClientLimit.SERVERS: (Counter.LIMITED_SERVERS, Counter.SHADOW_SERVERS),
@@ -36,7 +36,7 @@ _COUNTED = {
     ClientLimit.SPAM: (Counter.LIMITED_SPAM, Counter.SHADOW_SPAM),
 }
 
-_NO_RECIPIENT_REFUSED = frozenset({500, 501, 502, 503, 504, 530, 535, 538, 552, 555})
+_NO_RECIPIENT_REFUSED: Final = frozenset({500, 501, 502, 503, 504, 530, 535, 538, 552, 555})
 """5xx to RCPT that say nothing about the recipient: syntax, sequence, login, TLS, a full mailbox (RFC 5321 section
 4.2.3)."""
 

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.replies import Reply
 
-FILTERED = "FILTERED"
-SKIPPED = "SKIPPED"
-MONITORED = "MONITORED"
-BYPASSED = "BYPASSED"
-FILTER_ERROR = "FILTER-ERROR"
+FILTERED: Final = "FILTERED"
+SKIPPED: Final = "SKIPPED"
+MONITORED: Final = "MONITORED"
+BYPASSED: Final = "BYPASSED"
+FILTER_ERROR: Final = "FILTER-ERROR"
 """Values of `status=`, as in proxsmtpd 1.10, except MONITORED (FilterMode) and BYPASSED (the command bypass). For a
 message that the filter did not pass, its own text stands there."""
 
@@ -41,8 +41,8 @@ message that the filter did not pass, its own text stands there."""
 _FILTER: Final = Sink.FILTER
 _STREAM: Final = Sink.STREAM
 
-_SYMBOL = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
-_ESCAPES = {"r": "\r", "n": "\n", "t": "\t"}
+_SYMBOL: Final = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
+_ESCAPES: Final = {"r": "\r", "n": "\n", "t": "\t"}
 
 
 def skipped(d: Dialogue) -> bool:
@@ -311,7 +311,7 @@ def answer_late(d: Dialogue, _event: events.AnswerLate) -> None:
     settle(d, answers.ANSWER_TOO_LATE, FILTER_ERROR)
 
 
-_BETWEEN = changed_envelope.OURS | {Expect.OUR_DATA}
+_BETWEEN: Final = changed_envelope.OURS | {Expect.OUR_DATA}
 """Commands between the verdict and the text."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxsmtp_tp.smtp.message_id import MessageIdFinder
 from proxsmtp_tp.telemetry import facts
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
 
-INTERRUPTED = "INTERRUPTED"
+INTERRUPTED: Final = "INTERRUPTED"
 """`status=` of a message whose connection ended before its final reply."""
 
-REFUSED_KEPT = 100
+REFUSED_KEPT: Final = 100
 """Refused recipients of a transaction that are stored with their codes; further ones are only counted. A client may
 send 100 recipients (RFC 5321 section 4.5.3.1.8), and one that guesses addresses sends many more."""
 
-_NAMES = {
+_NAMES: Final = {
     name.upper().encode(): name
     for name in (
         "ehlo", "helo", "lhlo", "mail", "send", "soml", "saml", "rcpt", "data", "bdat", "rset", "quit",

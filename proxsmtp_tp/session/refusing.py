@@ -7,7 +7,7 @@ without limit.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import message
 from proxsmtp_tp.smtp import answers
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.replies import Reply
 
-ERROR_LIMIT = 20
+ERROR_LIMIT: Final = 20
 """Refused commands after which the connection ends; an accepted message resets the count. Value and counting are those
 of Postfix's smtpd_hard_error_limit."""
 
-OVERSHOOT = 1000
+OVERSHOOT: Final = 1000
 """Recipients over the limit, in one transaction, that are not counted as errors, because clients send recipients in
 groups: Postfix's smtpd_recipient_overshoot_limit."""
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _ENDED: Final = Phase.ENDED
 """Every reply compares it (see `state._Name`)."""
 
-REPLIES_PER_FEED = 50
+REPLIES_PER_FEED: Final = 50
 """Replies handled in one feed: some milliseconds, then other connections are served."""
 
-OCTETS_PER_FEED = 65536
+OCTETS_PER_FEED: Final = 65536
 """Octets of replies handled in one feed, for the same reason: one reply of the largest size (replies.TOTAL_LIMIT)."""
 
 
@@ -126,7 +126,7 @@ def _out_of_step(d: Dialogue, why: str) -> None:
     _give_up(d, answers.OUT_OF_STEP)
 
 
-_OF_CLIENT = frozenset(
+_OF_CLIENT: Final = frozenset(
     {Expect.EHLO, Expect.HELO, Expect.MAIL, Expect.RCPT, Expect.DATA, Expect.RSET, Expect.QUIT, Expect.OTHER}
     | {Expect.AUTH, Expect.XFORWARD, Expect.STARTTLS}
 )
@@ -320,7 +320,7 @@ def _other(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     d.pass_on(reply)
 
 
-_HANDLERS: dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]] = {
+_HANDLERS: Final[dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]]] = {
     Expect.GREETING: ehlo.greeting,
     Expect.EHLO: ehlo.ehlo,
     Expect.HELO: ehlo.ehlo,

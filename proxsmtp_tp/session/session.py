@@ -10,7 +10,7 @@ One `feed` does a limited amount of work, however much a peer has sent (the cons
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxsmtp_tp.session import client, encrypting, events, limiting, message, server, starttls, timing, wrapped
 from proxsmtp_tp.session.dialogue import Dialogue
@@ -35,7 +35,7 @@ def _ignore(_d: Dialogue, _event: object) -> None:
     """The event comes too late and has no effect."""
 
 
-_ANY_PHASE: dict[type, Any] = {
+_ANY_PHASE: Final[dict[type, Any]] = {
     events.ServerData: server.data,
     events.Continue: server.go_on,
     events.ServerClosed: server.closed,
@@ -54,7 +54,7 @@ _ANY_PHASE: dict[type, Any] = {
     events.ClientClosed: client.closed,
 }
 
-_OF_TLS = (
+_OF_TLS: Final = (
     events.ClientHelloSeen,
     events.ClientHelloFailed,
     events.TlsStarted,
@@ -62,7 +62,7 @@ _OF_TLS = (
     events.PassingEnded,
 )
 
-TRANSITIONS: dict[Phase, dict[type, Callable[[Dialogue, Any], None]]] = {
+TRANSITIONS: Final[dict[Phase, dict[type, Callable[[Dialogue, Any], None]]]] = {
     Phase.GREETING: _ANY_PHASE | {events.Connected: server.connected, events.ConnectFailed: server.connect_failed},
     Phase.COMMAND: _ANY_PHASE,
     Phase.AUTH: _ANY_PHASE,

@@ -8,6 +8,7 @@ answer it (RFC 5321 section 4.3.2). Any other reply means that the two sides are
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class _Name(Enum):
@@ -103,9 +104,9 @@ class Expect(_Name):
     LOCAL = "nothing: it is our own reply"
 
 
-_USUAL = frozenset({2, 4, 5})
+_USUAL: Final = frozenset({2, 4, 5})
 
-EXPECTED: dict[Expect, frozenset[int]] = {
+EXPECTED: Final[dict[Expect, frozenset[int]]] = {
     Expect.GREETING: _USUAL,
     Expect.EHLO: _USUAL,
     Expect.HELO: _USUAL,
@@ -133,11 +134,11 @@ EXPECTED: dict[Expect, frozenset[int]] = {
     Expect.OUR_RCPT: _USUAL,
 }
 
-LAST_LINE_DECIDES = frozenset({Expect.GREETING, Expect.MESSAGE})
+LAST_LINE_DECIDES: Final = frozenset({Expect.GREETING, Expect.MESSAGE})
 """Replies that are read tolerantly: their last line decides. To misread the final reply to a message would duplicate
 the message; a greeting that begins with 220- and ends with 521 is a refusal."""
 
-GROUPED = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET}) | frozenset(
+GROUPED: Final = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET}) | frozenset(
     {Expect.OUR_XFORWARD, Expect.OUR_RESTART, Expect.OUR_XFORWARD_AGAIN, Expect.OUR_MAIL, Expect.OUR_RCPT}
 )
 """Commands after which another may be sent without waiting for the reply (RFC 2920 section 3.1; XFORWARD_README)."""

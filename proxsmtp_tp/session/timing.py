@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import measuring, starttls
 from proxsmtp_tp.session.parts import PendingReply
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
 
-_OVERDUE = {
+_OVERDUE: Final = {
     Wait.REPLY: answers.SERVER_TIMED_OUT,
     Wait.START: answers.SERVER_TIMED_OUT,
     Wait.FINAL: answers.SERVER_TIMED_OUT,
@@ -29,7 +29,7 @@ _OVERDUE = {
     Wait.NOTHING: answers.SHUTTING_DOWN,
 }
 
-_OF_TLS = frozenset({Wait.HANDSHAKE, Wait.PASSING})
+_OF_TLS: Final = frozenset({Wait.HANDSHAKE, Wait.PASSING})
 
 
 def deadline_passed(d: Dialogue, event: events.DeadlinePassed) -> None:
@@ -57,7 +57,7 @@ def message_timed_out(d: Dialogue, _event: events.MessageTimedOut) -> None:
     d.end(answers.MESSAGE_TIMED_OUT)
 
 
-NOOPS_LIMIT = 8
+NOOPS_LIMIT: Final = 8
 """NOOPs of ours in one session: Exim closes at the eleventh command that is no mail (smtp_accept_max_nonmail), so two
 are left for the client. Postfix accepts a hundred (smtpd_junk_command_limit)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import effects, limiting, message, refusing, size, starttls, without_tls, xclient
 from proxsmtp_tp.session.dialogue import TRACED
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
     _Reader = Callable[[Command], EnvelopeCommand]
 
-RECIPIENTS_LIMIT = 100_000
+RECIPIENTS_LIMIT: Final = 100_000
 """Octets of recipients in one transaction: RECIPIENTS is one string in the environment of the filter, and Linux limits
 such a string to 128 KiB (execve(2), MAX_ARG_STRLEN). RFC 5321 requires 100 recipients (4.5.3.1.8), and 452 above a
 limit."""
 
-RECIPIENTS_KEPT = 1 << 20
+RECIPIENTS_KEPT: Final = 1 << 20
 """Octets of RCPT lines, with their parameters, that are kept in memory until the transaction ends: 1700 recipients with
 all parameters of RFC 3461."""
 
-RECIPIENT_OVERHEAD = 64
+RECIPIENT_OVERHEAD: Final = 64
 """Octets that one recipient costs in addition to its line: two objects and their places in two lists."""
 
-BDAT_LIMIT = 1 << 40
+BDAT_LIMIT: Final = 1 << 40
 """The largest chunk size that is accepted, in octets: no message is larger, and Python's integers have no limit."""
 
 
@@ -184,7 +184,7 @@ def _lhlo(d: Dialogue, _command: Command) -> None:
     raise SmtpError(answers.LMTP_REFUSED)
 
 
-_NOT_OFFERED = dict.fromkeys(TLS_KEYWORDS, answers.NO_TLS) | dict.fromkeys(MESSAGE_VERBS, answers.USE_DATA)
+_NOT_OFFERED: Final = dict.fromkeys(TLS_KEYWORDS, answers.NO_TLS) | dict.fromkeys(MESSAGE_VERBS, answers.USE_DATA)
 
 
 def _not_offered(d: Dialogue, command: Command) -> None:
@@ -232,7 +232,7 @@ def skip_chunk(d: Dialogue) -> None:
         d.unseen_effects.append(effects.CLOCK_STOPS)
 
 
-_HANDLERS: dict[bytes, Callable[[Dialogue, Command], None]] = {
+_HANDLERS: Final[dict[bytes, Callable[[Dialogue, Command], None]]] = {
     b"EHLO": _ehlo,
     b"HELO": _ehlo,
     b"LHLO": _lhlo,

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.smtp.replies import Reply
 
-_VERB = re.compile(rb"[A-Z][A-Z0-9_-]*")
+_VERB: Final = re.compile(rb"[A-Z][A-Z0-9_-]*")
 
-_ATOM = rb'"(?:[^"\\\0-\x1f\x7f]++|\\[^\0-\x1f\x7f])*+"|\\[^\0-\x1f\x7f]'
-_PATH = re.compile(rb'<((?:[^<>"\\\0-\x1f\x7f]++|' + _ATOM + rb")*+)>(?:[ \t]+|\Z)")
-_BARE_PATH = re.compile(rb'((?:[^<>"\\\0-\x20\x7f]++|' + _ATOM + rb")++)(?:[ \t]+|\Z)")
-_DOMAIN = rb"(?:\[[^\]]*+\]|[^\[\]:,@]++)"
-_ROUTE = re.compile(rb"@" + _DOMAIN + rb"(?:,[ \t]*@" + _DOMAIN + rb")*+:")
-_LOOSE_MAIL = re.compile(rb"FROM[ \t]*:[ \t]*", re.IGNORECASE)
-_LOOSE_RCPT = re.compile(rb"TO[ \t]*:[ \t]*", re.IGNORECASE)
-_MAIL = re.compile(rb"FROM:", re.IGNORECASE)
-_RCPT = re.compile(rb"TO:", re.IGNORECASE)
-_CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
+_ATOM: Final = rb'"(?:[^"\\\0-\x1f\x7f]++|\\[^\0-\x1f\x7f])*+"|\\[^\0-\x1f\x7f]'
+_PATH: Final = re.compile(rb'<((?:[^<>"\\\0-\x1f\x7f]++|' + _ATOM + rb")*+)>(?:[ \t]+|\Z)")
+_BARE_PATH: Final = re.compile(rb'((?:[^<>"\\\0-\x20\x7f]++|' + _ATOM + rb")++)(?:[ \t]+|\Z)")
+_DOMAIN: Final = rb"(?:\[[^\]]*+\]|[^\[\]:,@]++)"
+_ROUTE: Final = re.compile(rb"@" + _DOMAIN + rb"(?:,[ \t]*@" + _DOMAIN + rb")*+:")
+_LOOSE_MAIL: Final = re.compile(rb"FROM[ \t]*:[ \t]*", re.IGNORECASE)
+_LOOSE_RCPT: Final = re.compile(rb"TO[ \t]*:[ \t]*", re.IGNORECASE)
+_MAIL: Final = re.compile(rb"FROM:", re.IGNORECASE)
+_RCPT: Final = re.compile(rb"TO:", re.IGNORECASE)
+_CONTROL: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 
 
 class Verb(NamedTuple):
@@ -40,8 +40,10 @@ class Verb(NamedTuple):
     """Whether other commands may follow in a group (RFC 2920 section 3.1). If not, this verb ends the group."""
 
 
-_GROUPED = b"RSET MAIL SEND SOML SAML RCPT"
-_LAST = b"EHLO HELO DATA BDAT VRFY EXPN HELP NOOP QUIT TURN ATRN ETRN AUTH X-EXPS STARTTLS XCLIENT XFORWARD XEXCH50"
+_GROUPED: Final = b"RSET MAIL SEND SOML SAML RCPT"
+_LAST: Final = (
+    b"EHLO HELO DATA BDAT VRFY EXPN HELP NOOP QUIT TURN ATRN ETRN AUTH X-EXPS STARTTLS XCLIENT XFORWARD XEXCH50"
+)
 VERBS: Final[dict[bytes, Verb]] = {
     **dict.fromkeys(_GROUPED.split(), Verb(pipelinable=True)),
     **dict.fromkeys(_LAST.split(), Verb(pipelinable=False)),
@@ -55,8 +57,8 @@ SECRET_VERBS: Final = AUTH_VERBS | {b"BURL", b"PASS", b"LOGIN", b"AUTHENTICATE"}
 """Verbs whose arguments no log line may have. BURL names a message with the right to read it (RFC 4468, RFC 4467); the
 others are logins of POP and IMAP, which a client may send by mistake."""
 
-_LONG_AUTH = re.compile(rb"[A-Za-z-]+ [A-Za-z0-9_-]+ [A-Za-z0-9+/]*+={0,2}\r\n")
-_LONG_AUTH_REPLY = re.compile(rb"[A-Za-z0-9+/]*+={0,2}\r\n")
+_LONG_AUTH: Final = re.compile(rb"[A-Za-z-]+ [A-Za-z0-9_-]+ [A-Za-z0-9+/]*+={0,2}\r\n")
+_LONG_AUTH_REPLY: Final = re.compile(rb"[A-Za-z0-9+/]*+={0,2}\r\n")
 
 
 def is_safe_when_cut(line: bytes, *, continues: bool) -> bool:

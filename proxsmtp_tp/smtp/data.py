@@ -20,22 +20,37 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Final
 
-END_OF_DATA = b".\r\n"
+END_OF_DATA: Final = b".\r\n"
 """The last line of wire."""
-RUN_LIMIT = 1000
+RUN_LIMIT: Final = 1000
 """Octets that are kept back at most: CRs that may belong to one line end, and NULs at a line's start.
 
 It is the limit of a text line in RFC 5321 section 4.5.3.1.6.
 """
 
-_STUFFED = re.compile(rb"\r\n\.")
-_DOTTED = re.compile(rb"\n\.")
+_STUFFED: Final = re.compile(rb"\r\n\.")
+_DOTTED: Final = re.compile(rb"\n\.")
 # The look-behinds make these linear: they prevent a second attempt inside a run.
-_CR_RUN_LF = re.compile(rb"\r(?<!\r\r)\r*+\n")
-_LONG_CR_RUN = re.compile(rb"\r(?<!\r\r)\r{%d,}+" % RUN_LIMIT)
-_NULS_DOT = re.compile(rb"\n\0++\.")
-_LONG_NUL_RUN = re.compile(rb"(\n\0{%d})\0++" % RUN_LIMIT)
+_CR_RUN_LF: Final = re.compile(rb"\r(?<!\r\r)\r*+\n")
+_LONG_CR_RUN: Final = re.compile(rb"\r(?<!\r\r)\r{%d,}+" % RUN_LIMIT)
+_NULS_DOT: Final = re.compile(rb"\n\0++\.")
+_LONG_NUL_RUN: Final = re.compile(rb"(\n\0{%d})\0++" % RUN_LIMIT)
+
+
+_NEWLINES: Final = io.IncrementalNewlineDecoder(None, translate=False)
+"""The universal-newline detector of the standard library finds the kinds of line ends in a text in one scan. It knows
+those of all texts since `reset`, so one serves all."""
+
+
+def _is_clean(text: bytes) -> bool:
+    """Whether every line end of a text that does not end in CR is CRLF."""
+    _NEWLINES.decode(str(text, "latin-1"))
+    if _NEWLINES.newlines is None or _NEWLINES.newlines == "\r\n":
+        return True
+    _NEWLINES.reset()
+    return False
 
 
 class Normalizer:
@@ -44,13 +59,11 @@ class Normalizer:
     Bare LF, bare CR, and a run of CRs before an LF each become one CRLF. `seen`: one of these has come so far.
     """
 
-    __slots__ = ("_newlines", "_run", "seen")
+    __slots__ = ("_run", "seen")
 
     def __init__(self) -> None:
         self.seen = False
         self._run = 0
-        # The universal-newline detector of the standard library finds the kinds of line ends in a text in one scan.
-        self._newlines = io.IncrementalNewlineDecoder(None, translate=False)
 
     @property
     def keeps_back(self) -> bool:
@@ -66,7 +79,7 @@ class Normalizer:
             kept = text.rstrip(b"\r")
             self._run = min(len(text) - len(kept), RUN_LIMIT)
             text = kept
-        if self._clean(text):
+        if _is_clean(text):
             return text
         self.seen = True
         return _normalised(text)
@@ -77,14 +90,6 @@ class Normalizer:
         if run:
             self.seen = True
         return b"\r\n" * run
-
-    def _clean(self, text: bytes) -> bool:
-        newlines = self._newlines
-        newlines.decode(str(text, "latin-1"))
-        if newlines.newlines is None or newlines.newlines == "\r\n":
-            return True
-        newlines.reset()
-        return False
 
 
 class DataDecoder:
@@ -121,6 +126,8 @@ class DataDecoder:
             wire = b"\r\n" + wire
         stuffed = _STUFFED.search(wire)
         end = wire.find(b"\r\n.\r\n", stuffed.start()) if stuffed else -1
+        if stuffed and stuffed.start() == end:
+            stuffed = None  # it is the end of data: no line before it begins with a dot
         if end >= 0:
             self.done = True
             self.rest = wire[end + 5 :]

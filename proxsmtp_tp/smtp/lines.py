@@ -8,11 +8,13 @@ Limits: RFC 5321 section 4.5.3.1.4 and what the extensions add; RFC 4954 section
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxsmtp_tp.smtp.answers import LINE_TOO_LONG
 from proxsmtp_tp.smtp.buffers import extended
 from proxsmtp_tp.smtp.replies import SmtpError
 
-COMMAND_LIMIT = 2048
+COMMAND_LIMIT: Final = 2048
 """Octets of a command line, CRLF included.
 
 RFC 5321 section 4.5.3.1.4 gives 512, and extensions add to it. MAIL: 26 for SIZE (RFC 1870), 17 for BODY (RFC
@@ -21,7 +23,7 @@ more for the rarer ones; RCPT: over 500 for ORCPT and NOTIFY (RFC 3461 section 4
 The value is what common servers read (Postfix's line_length_limit, Sendmail's MAXLINE), so that a long line of an
 unknown extension is refused by the server, not by the proxy.
 """
-AUTH_LIMIT = 12288
+AUTH_LIMIT: Final = 12288
 """Octets of a line in an AUTH exchange, CRLF included: RFC 4954 section 4."""
 
 

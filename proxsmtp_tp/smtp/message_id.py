@@ -7,15 +7,17 @@ Only for the log: no decision depends on it. The first field of that name is use
 from __future__ import annotations
 
 import re
+from typing import Final
 
-HEADER_LIMIT = 65536
+HEADER_LIMIT: Final = 65536
 """Octets of a header that are searched: no mail program writes more before its Message-ID."""
-VALUE_LIMIT = 250
+VALUE_LIMIT: Final = 250
 """Octets of a value that are kept: RFC 5322 section 2.1.1 recommends lines of 78; this keeps a log line readable."""
-_LINE_LIMIT = 998  # RFC 5322 section 2.1.1; of a longer line only the beginning is searched
+_LINE_LIMIT: Final = 998  # RFC 5322 section 2.1.1; of a longer line only the beginning is searched
 
-_FIELD = re.compile(rb"(?:\A|\n)message-id[ \t]*:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE)
-_HEADER_END = re.compile(rb"(?:\A|\n)\r?\n")
+_NAME: Final = b"message-id"
+_FIELD: Final = re.compile(_NAME + rb"[ \t]*:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE)
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 
 
 class MessageIdFinder:
@@ -39,12 +41,33 @@ class MessageIdFinder:
         if b"\n" not in piece and len(self._held) - self._held.rfind(b"\n") > _LINE_LIMIT:
             return
         self._held += piece
-        end = _HEADER_END.search(self._held)
-        found = _FIELD.search(self._held, 0, end.start() + 1 if end else len(self._held))
-        if found and (end or found.end() < len(self._held)) and found[1]:
+        end = _header_end(self._held)
+        found = _field(self._held, len(self._held) if end is None else end)
+        if found and (end is not None or found.end() < len(self._held)) and found[1]:
             self.value = found[1].strip()[:VALUE_LIMIT]
-            end = found
-        if end:
+            self._left, self._held = 0, b""
+        elif end is not None:
             self._left, self._held = 0, b""
         elif found is None:  # keep the last two lines: a name without its value may be in the first
             self._held = self._held[self._held.rfind(b"\n", 0, max(0, self._held.rfind(b"\n"))) + 1 :]
+
+
+def _header_end(text: bytes) -> int | None:
+    """The index behind the last line of the header; None: the blank line behind it has not come."""
+    if text.startswith((b"\n", b"\r\n")):
+        return 0
+    blank = _BLANK_LINE.search(text)
+    return None if blank is None else blank.start() + 1
+
+
+def _field(text: bytes, end: int) -> re.Match[bytes] | None:
+    """The first field of that name before `end`. A pattern alone, which would have to ignore case, takes ten times as
+    long.
+    """
+    lowered = text[:end].lower()
+    at = lowered.find(_NAME)
+    while at >= 0:
+        if (at == 0 or lowered[at - 1] == 10) and (found := _FIELD.match(text, at, end)):
+            return found
+        at = lowered.find(_NAME, at + 1)
+    return None

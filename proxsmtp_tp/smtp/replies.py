@@ -12,32 +12,32 @@ Tolerated from servers: bare LF line ends, blank lines between and in replies (i
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.smtp.buffers import extended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OWN_LINE_LIMIT = 512
+OWN_LINE_LIMIT: Final = 512
 """Octets of a reply line of ours, CRLF included: RFC 5321 section 4.5.3.1.5."""
-LINE_LIMIT = 2048
+LINE_LIMIT: Final = 2048
 """Octets of a server's reply line, with its line end, that are kept; the rest is cut off. It is Postfix's
 line_length_limit, because servers exceed the 512 octets of RFC 5321."""
-TOTAL_LIMIT = 64 * 1024
+TOTAL_LIMIT: Final = 64 * 1024
 """Octets of a whole reply, or of one line: far more than any EHLO or HELP reply. It limits how much a hostile
 server can make us read and keep."""
-LINES_LIMIT = 256
+LINES_LIMIT: Final = 256
 """Lines of a whole reply: like TOTAL_LIMIT, against many short lines."""
 
-_CLEAN = re.compile(rb"([2-5][0-9]{2})(?:-[ -~\x80-\xff]*+\r\n\1)*+ [ -~\x80-\xff]*+\r\n")
-_SHORT = LINES_LIMIT * len(b"250-\r\n")  # a reply with at most so many octets is within all limits
-_PARTS = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
-_CODE_AT_LEAST = re.compile(rb"([2-5][0-9]{2})(?![0-9])(-?) ?(.*)", re.DOTALL)
+_CLEAN: Final = re.compile(rb"([2-5][0-9]{2})(?:-[ -~\x80-\xff]*+\r\n\1)*+ [ -~\x80-\xff]*+\r\n")
+_SHORT: Final = LINES_LIMIT * len(b"250-\r\n")  # a reply with at most so many octets is within all limits
+_PARTS: Final = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_CODE_AT_LEAST: Final = re.compile(rb"([2-5][0-9]{2})(?![0-9])(-?) ?(.*)", re.DOTALL)
 """Like _PARTS, but with any text after the code: 250ok, "250, ok"."""
 # White space becomes a space, every other control character a question mark; 8-bit octets are kept (UTF-8).
-_HARMLESS = bytes(32 if c in b"\t\n\v\f\r" else 63 if c < 32 or c == 127 else c for c in range(256))
-_PRINTABLE = bytes(c if c < 128 else 63 for c in _HARMLESS)
+_HARMLESS: Final = bytes(32 if c in b"\t\n\v\f\r" else 63 if c < 32 or c == 127 else c for c in range(256))
+_PRINTABLE: Final = bytes(c if c < 128 else 63 for c in _HARMLESS)
 
 
 class Reply:
