@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+CR: Final = 13
+LF: Final = 10
+NUL: Final = 0
+"""Octets to look for with `in`: for bytes of one octet Python first raises and drops an error, which takes longer."""
+
 
 def extended(buffer: bytes | bytearray, read: int, data: bytes) -> bytes | bytearray:
     """The unread octets of `buffer` (those after the first `read`), followed by `data`.

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxsmtp_tp.smtp import answers, paths
+from proxsmtp_tp.smtp.buffers import CR, LF, NUL
 from proxsmtp_tp.smtp.replies import SmtpError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.smtp.replies import Reply
 
-_VERB: Final = re.compile(rb"[A-Z][A-Z0-9_-]*")
+_VERB: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*")
 
 _ATOM: Final = rb'"(?:[^"\\\0-\x1f\x7f]++|\\[^\0-\x1f\x7f])*+"|\\[^\0-\x1f\x7f]'
 _PATH: Final = re.compile(rb'<((?:[^<>"\\\0-\x1f\x7f]++|' + _ATOM + rb")*+)>(?:[ \t]+|\Z)")
@@ -31,6 +32,8 @@ _LOOSE_RCPT: Final = re.compile(rb"TO[ \t]*:[ \t]*", re.IGNORECASE)
 _MAIL: Final = re.compile(rb"FROM:", re.IGNORECASE)
 _RCPT: Final = re.compile(rb"TO:", re.IGNORECASE)
 _CONTROL: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
+_PLAIN: Final = bytes(63 if octet <= 32 or octet == 127 or octet in b'<>"\\' else octet for octet in range(256))
+"""Changes the octets of a path that may need a closer look: blanks, controls, brackets, quotes and backslashes."""
 
 
 class Verb(NamedTuple):
@@ -93,14 +96,17 @@ def parse_command(line: bytes) -> Command:
 
     SmtpError (500) for an invalid command line, or for one that a server could read as two.
     """
-    end = len(line) - 2
-    if end < 0 or line.find(b"\r") != end or line.find(b"\n") != end + 1 or b"\0" in line:
+    text, end, behind = line.partition(b"\r\n")
+    if not end or behind or CR in text or LF in text or NUL in text:
         raise SmtpError(_line_fault(line))
+    word, _, argument = text.partition(b" ")
+    verb = word.upper()
+    if verb in VERBS:
+        return Command(verb, argument.strip(), line)
     words = line.split(None, 1)
-    verb = words[0].upper() if words else b""
-    if verb not in VERBS and _VERB.fullmatch(verb) is None:
+    if not words or _VERB.fullmatch(words[0]) is None:
         raise SmtpError(answers.COMMAND_UNRECOGNIZED)
-    return Command(verb, words[1].rstrip() if len(words) > 1 else b"", line)
+    return Command(words[0].upper(), words[1].rstrip() if len(words) > 1 else b"", line)
 
 
 class EnvelopeCommand(NamedTuple):
@@ -130,12 +136,12 @@ def guess_mail(command: Command) -> EnvelopeCommand:
 
     If the line cannot be parsed, address and parameters are both the whole argument, so that every word is checked.
     """
-    return _guess(command, _LOOSE_MAIL)
+    return _simple(command, b"FROM") or _guess(command, _LOOSE_MAIL)
 
 
 def guess_rcpt(command: Command) -> EnvelopeCommand:
     """Read RCPT like `guess_mail`."""
-    return _guess(command, _LOOSE_RCPT)
+    return _simple(command, b"TO") or _guess(command, _LOOSE_RCPT)
 
 
 def _read(
@@ -158,6 +164,16 @@ def _read(
     return EnvelopeCommand(path.address, path.parameters, words.rstrip(b" ") + b"\r\n")
 
 
+def _simple(command: Command, keyword: bytes) -> EnvelopeCommand | None:
+    """The usual form, `FROM:<address>` with or without parameters, read as `_guess` does; None: another form."""
+    word, begin, text = command.argument.partition(b":<")
+    address, end, behind = text.partition(b">")
+    simple = word.upper() == keyword and begin and end and address.translate(_PLAIN) == address
+    if not simple or address.startswith(b"@") or not (behind == b"" or behind.startswith((b" ", b"\t"))):
+        return None
+    return EnvelopeCommand(address, behind.lstrip(b" \t"), command.line)
+
+
 def _guess(command: Command, keyword: re.Pattern[bytes]) -> EnvelopeCommand:
     argument = command.argument
     start = keyword.match(argument)
@@ -166,7 +182,7 @@ def _guess(command: Command, keyword: re.Pattern[bytes]) -> EnvelopeCommand:
     if found is None:
         return EnvelopeCommand(argument, argument, command.line)
     address = found[1].strip(b" \t")
-    route = _ROUTE.match(address) if address.startswith(b"@") else None
+    route = _ROUTE.match(address)
     if route is not None:
         address = address[route.end() :].lstrip(b" \t")
     return EnvelopeCommand(address, text[found.end() :].rstrip(), command.line)

@@ -22,6 +22,8 @@ import io
 import re
 from typing import Final
 
+from proxsmtp_tp.smtp.buffers import CR, NUL
+
 END_OF_DATA: Final = b".\r\n"
 """The last line of wire."""
 RUN_LIMIT: Final = 1000
@@ -140,7 +142,7 @@ class DataDecoder:
         if repeated:
             body = body[2:]
         text = self._normalizer.feed(body)
-        self.plain = not stuffed and text is body and b"\0" not in text
+        self.plain = not stuffed and text is body and NUL not in text
         self.size += len(text)
         return text
 
@@ -188,7 +190,7 @@ class DataEncoder:
         return wire + (END_OF_DATA if self._at_line_start else b"\r\n" + END_OF_DATA)
 
     def _stuffed(self, text: bytes) -> bytes:
-        if self._nuls or b"\0" in text:
+        if self._nuls or NUL in text:
             text = self._without_nuls(text)
             if not text:
                 return b""
@@ -231,7 +233,7 @@ class DataRelay:
 def _normalised(text: bytes) -> bytes:
     """Write CRLF for each line end of a text that does not end in CR."""
     text = text.replace(b"\r\n", b"\n")
-    if b"\r" in text:
+    if CR in text:
         text = _CR_RUN_LF.sub(b"\n", text)
         text = _LONG_CR_RUN.sub(b"\r" * RUN_LIMIT, text)
         text = text.replace(b"\r", b"\n")

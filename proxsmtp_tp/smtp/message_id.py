@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from proxsmtp_tp.smtp.buffers import LF
+
 HEADER_LIMIT: Final = 65536
 """Octets of a header that are searched: no mail program writes more before its Message-ID."""
 VALUE_LIMIT: Final = 250
@@ -38,7 +40,7 @@ class MessageIdFinder:
             return
         piece = text[: self._left]
         self._left -= len(piece)
-        if b"\n" not in piece and len(self._held) - self._held.rfind(b"\n") > _LINE_LIMIT:
+        if LF not in piece and len(self._held) - self._held.rfind(b"\n") > _LINE_LIMIT:
             return
         self._held += piece
         end = _header_end(self._held)
@@ -67,7 +69,7 @@ def _field(text: bytes, end: int) -> re.Match[bytes] | None:
     lowered = text[:end].lower()
     at = lowered.find(_NAME)
     while at >= 0:
-        if (at == 0 or lowered[at - 1] == 10) and (found := _FIELD.match(text, at, end)):
+        if (at == 0 or lowered[at - 1] == LF) and (found := _FIELD.match(text, at, end)):
             return found
         at = lowered.find(_NAME, at + 1)
     return None

@@ -32,6 +32,7 @@ LINES_LIMIT: Final = 256
 
 _CLEAN: Final = re.compile(rb"([2-5][0-9]{2})(?:-[ -~\x80-\xff]*+\r\n\1)*+ [ -~\x80-\xff]*+\r\n")
 _SHORT: Final = LINES_LIMIT * len(b"250-\r\n")  # a reply with at most so many octets is within all limits
+_CODES: Final = {b"%d" % code: code for code in range(200, 600)}
 _PARTS: Final = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _CODE_AT_LEAST: Final = re.compile(rb"([2-5][0-9]{2})(?![0-9])(-?) ?(.*)", re.DOTALL)
 """Like _PARTS, but with any text after the code: 250ok, "250, ok"."""
@@ -181,15 +182,13 @@ class ReplyReader:
         decides (RFC 5321 section 4.2.1): its code is the code of the reply.
         """
         if not self._code and not self._cut:
-            clean = _CLEAN.match(self._buffer, self._at)
-            if clean:
-                end = clean.end()
-                if end - self._at <= _SHORT:
-                    self._at = end
-                    self.left = len(self._buffer) - end
-                    if not self.left:
-                        self._buffer, self._at = b"", 0  # do not keep the octets until the next reply
-                    return Reply(int(clean[1]), bytes(clean[0]))
+            reply = self._one_line() or self._clean()
+            if reply is not None:
+                self._at += len(reply.wire)
+                self.left -= len(reply.wire)
+                if not self.left:
+                    self._buffer, self._at = b"", 0  # do not keep the octets until the next reply
+                return reply
         while (line := self._next_line()) is not None:
             if not line.strip():
                 self._blank += 1
@@ -198,6 +197,23 @@ class ReplyReader:
             elif (reply := self._take_line(line, tolerant=tolerant)) is not None:
                 return reply
         return None
+
+    def _one_line(self) -> Reply | None:
+        """A reply of one line without controls, which most replies are; None: what is next is something else."""
+        start = self._at
+        end = self._buffer.find(b"\r\n", start, start + _SHORT)
+        line = bytes(self._buffer[start : end + 2]) if end >= 0 else b""
+        code, text = _CODES.get(line[:3]), line[3:-2]
+        if code is None or not text.startswith(b" ") or text.translate(_HARMLESS) != text:
+            return None
+        return Reply(code, line)
+
+    def _clean(self) -> Reply | None:
+        """The next reply, if it is complete and follows the RFC in all its lines."""
+        clean = _CLEAN.match(self._buffer, self._at)
+        if clean is None or clean.end() - self._at > _SHORT:
+            return None
+        return Reply(int(clean[1]), bytes(clean[0]))
 
     def _next_line(self) -> bytes | None:
         """The next line with its LF, cut if it is too long; None if it has not ended yet."""
