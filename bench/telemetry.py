@@ -97,11 +97,12 @@ def _count_nothing() -> None:
         for name in names:
             setattr(where, name, Nothing if name[0].isupper() else _nothing)
 
+    performed = connection.Connection.perform
+
     def perform(self: connection.Connection, todo: list[effects.Effect]) -> None:
         """As there, and nothing is counted."""
         self._measured.clear()
-        for effect in todo:
-            connection._PERFORMERS[type(effect)](self, effect)  # noqa: SLF001
+        performed(self, todo)
 
     connection.Connection.perform = perform  # type: ignore[method-assign]
 

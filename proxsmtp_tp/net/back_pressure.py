@@ -8,7 +8,7 @@ filter ──▶ server    a judged message is read back only as fast as the ser
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxsmtp_tp.net.sides import keep_reading
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.net.deadlines import Deadlines
     from proxsmtp_tp.session.session import Session
 
-BACKLOG_LIMIT = 65536
+BACKLOG_LIMIT: Final = 65536
 """Octets of a peer that may wait to be handled; with more it is not read. Enough for any group of commands."""
 
 
@@ -51,8 +51,11 @@ class BackPressure:
 
     def balance(self) -> None:
         """After each event: start or stop reading each side."""
-        self._balance_client()
-        self._balance_server()
+        session = self._owner.session
+        fluent = not (self.client_is_full or self.server_is_full or self.client_paused or self.server_paused)
+        if not fluent or session.waiting_octets > BACKLOG_LIMIT or session.waiting_reply_octets > BACKLOG_LIMIT:
+            self._balance_client()
+            self._balance_server()
 
     def server_full(self, full: bool) -> None:
         """The server does not read fast enough, or reads again."""

@@ -11,7 +11,7 @@ Setting a deadline is a plain assignment, not a timer, because it happens for ev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import events
 from proxsmtp_tp.session.state import Reason, Wait
@@ -71,6 +71,10 @@ def limits_of(settings: Settings) -> dict[Wait, float]:
     return limits
 
 
+_TEXT: Final = Wait.TEXT
+"""Every event may compare it (see `session.state`)."""
+
+
 class Deadlines:
     """The deadlines of one connection. `limits` are those of `limits_of`, shared by all connections."""
 
@@ -101,7 +105,7 @@ class Deadlines:
         smtpd_min_data_rate): a client that sends an octet now and then has no more time than a silent one.
         """
         limit, rate = now + self.limits[wait], self._settings.min_data_rate
-        if wait is Wait.TEXT and self.wait is Wait.TEXT and rate:
+        if rate and wait is _TEXT and self.wait is _TEXT:
             self.step = min(self.step + self.octets / rate, limit)
         else:
             self.step = limit
