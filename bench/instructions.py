@@ -15,7 +15,6 @@ connection  `net.connection.Connection` between two transports that do nothing: 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import re
 import shutil
@@ -35,8 +34,11 @@ LOG_LEVEL = 3
 MESSAGES = 10
 """In one dialogue."""
 
-FEW, MANY = 20, 70
+FEW, MANY = 10, 40
 """Dialogues of the two runs. The first ones warm up the interpreter, which specialises code that runs often."""
+
+PROFILED = 1000
+"""Dialogues of a profile: so many that start and import are a small part."""
 
 _HEADER = b"From: a@example.org\r\nTo: b@example.net\r\nMessage-Id: <1@example.org>\r\nSubject: instructions\r\n\r\n"
 _LINE = b"The quick brown fox jumps over the lazy dog, and then it jumps over it.\r\n"
@@ -94,6 +96,8 @@ class _Transport:
 
 def connection(dialogues: int) -> None:
     """A connection of a worker, from the callbacks of its transports to their `write`. Its log goes to /dev/null."""
+    import asyncio  # noqa: PLC0415
+
     import uvloop  # noqa: PLC0415
 
     from proxsmtp_tp.service.logging import StreamHandler, set_up  # noqa: PLC0415
@@ -159,7 +163,7 @@ def profile(name: str, shown: int) -> str:
     """The functions of the interpreter and of compiled modules that execute the most instructions."""
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/out"
-        _valgrind(name, MANY, "--tool=callgrind", f"--callgrind-out-file={out}")
+        _valgrind(name, PROFILED, "--tool=callgrind", f"--callgrind-out-file={out}")
         done = subprocess.run(["callgrind_annotate", out], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     start = next(at for at, line in enumerate(lines) if "file:function" in line)

@@ -144,6 +144,9 @@ def set_up(handler: logging.Handler, level: int) -> None:
     root.setLevel(LEVELS[level])
     logging.captureWarnings(capture=True)
     logging.addLevelName(NOTICE, "NOTICE")
+    # No line names source file, thread or process, so they need not be looked up (Logging HOWTO, "Optimization").
+    logging._srcfile = None  # noqa: SLF001
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.raiseExceptions = False  # if a line cannot be written, no traceback is written instead
     _leave_out_what_no_line_shows()
 
