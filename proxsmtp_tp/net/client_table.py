@@ -19,10 +19,11 @@ import mmap
 import os
 import struct
 import time
-import weakref
 from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
+
+from proxsmtp_tp.telemetry.descriptor import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,8 +113,7 @@ class ClientTable:
         self._requests = memoryview(_shared(REQUESTS_MAX * _REQUEST.size))
         self._file = os.memfd_create("admission: clients")
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        for descriptor in (self._file, self._bell):
-            weakref.finalize(self, os.close, descriptor)
+        self._owned = (Descriptor(self._file), Descriptor(self._bell))
 
     # A worker's rows.
 

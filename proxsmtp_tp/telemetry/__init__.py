@@ -21,6 +21,7 @@ exposition        metrics as text for Prometheus
 tls_outcomes      what can become of TLS in a session, for counters
 last_error        the last error of the log
 unreachable       servers that could not be reached lately
+descriptor        a file descriptor that is closed with its owner
 record_lock       a lock between processes
 switches          numbers that the master sets for all workers: log level, traced clients
 """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import weakref
 from typing import TYPE_CHECKING
+
+from proxsmtp_tp.telemetry.descriptor import Descriptor
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,7 +17,7 @@ class RecordLock:
 
     def __init__(self) -> None:
         self._file = os.memfd_create("lock")
-        weakref.finalize(self, os.close, self._file)
+        self._owned = Descriptor(self._file)
 
     def __enter__(self) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_EX)
