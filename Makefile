@@ -25,7 +25,7 @@ run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
 .PHONY: demo test test-mta test-deploy run-test-deploy prepare-deploy \
-	vagrant-test lint lint-deploy bench bench-compare bench-filters format clean deb compiled
+	vagrant-test lint lint-deploy bench bench-compare bench-filters format clean deb compiled wheel
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -138,6 +138,15 @@ compiled:
 	@.ci/packages test
 	@$(MAKE) --no-print-directory .venv/installed
 	@$(BIN)/python -m tools.compiled
+
+# The wheel for any Python, and the compiled one for that of .venv, into dist/. pip takes the one that fits.
+wheel:
+	@.ci/packages test
+	@$(MAKE) --no-print-directory .venv/ready
+	@rm -f dist/proxsmtp_tp-*.whl
+	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/proxsmtp_tp-*.whl
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -77,7 +77,7 @@ class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from proxsmtp_tp.service.version import VERSION  # noqa: PLC0415  (costs 20 ms that other commands do not need)
+        from proxsmtp_tp.service.version import BUILD, VERSION  # noqa: PLC0415  (costs 20 ms that other commands do not need)
 
-        print(f"proxsmtp-tp {VERSION}")
+        print(f"proxsmtp-tp {VERSION} ({BUILD})")
         parser.exit()

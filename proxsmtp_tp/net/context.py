@@ -89,12 +89,17 @@ class WorkerContext:
 
     def remember(self, client: str, verdict: Verdict) -> None:
         """Show `status` and `doctor` how the message of a client was judged."""
-        if verdict.failure:
-            self.admission.recent_verdicts.failed(self.worker, client, verdict.failure)
-            return
-        if verdict.action is Action.PASS:
-            self.admission.recent_verdicts.worked(self.worker)
-            return
-        reason = verdict.detail if not verdict.said else f"{verdict.detail}: {verdict.said}"
-        coded = stderr.parse(verdict.said.encode("utf-8", "replace")).code is not None
-        self.admission.recent_verdicts.failed(self.worker, client, reason, coded=coded)
+        remember(self.admission, self.worker, client, verdict)
+
+
+def remember(admission: Admission, worker: int, client: str, verdict: Verdict) -> None:
+    """Show `status` and `doctor` how the message of a client was judged in this worker."""
+    if verdict.failure:
+        admission.recent_verdicts.failed(worker, client, verdict.failure)
+        return
+    if verdict.action is Action.PASS:
+        admission.recent_verdicts.worked(worker)
+        return
+    reason = verdict.detail if not verdict.said else f"{verdict.detail}: {verdict.said}"
+    coded = stderr.parse(verdict.said.encode("utf-8", "replace")).code is not None
+    admission.recent_verdicts.failed(worker, client, reason, coded=coded)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from proxsmtp_tp.net.refused_destinations import why_refused
 from proxsmtp_tp.smtp.answers import DESTINATION_REFUSED, NO_DESTINATION
@@ -55,14 +55,14 @@ Ends = tuple[Endpoint, Endpoint | None]
 class NoDestinationError(Exception):
     """This connection cannot be relayed; the text says why, for the log."""
 
-    reply: Reply = NO_DESTINATION
+    reply: ClassVar[Reply] = NO_DESTINATION
     """The reply to the client."""
 
 
 class RefusedDestinationError(NoDestinationError):
     """The client asked for an address that is not dialled."""
 
-    reply = DESTINATION_REFUSED
+    reply: ClassVar[Reply] = DESTINATION_REFUSED
 
 
 def endpoint(name: tuple[str | int, ...]) -> Endpoint:

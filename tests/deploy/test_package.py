@@ -111,7 +111,7 @@ def look_at_what_is_installed(gateway: Container) -> None:
     run = gateway.run
     assert active(gateway) == []
     assert run("systemctl", "is-enabled", "proxsmtp-tp.target", check=False) == "disabled\n"
-    assert run("proxsmtp-tp", "--version") == f"proxsmtp-tp {VERSION}\n"
+    assert run("proxsmtp-tp", "--version") == f"proxsmtp-tp {VERSION} (pure)\n"
     assert f"(version {VERSION})" in run("/usr/lib/proxsmtp-tp/proxsmtpd", "-v")
     assert run("find", "/etc/proxsmtp-tp", "-type", "f") == ""
     assert run("dpkg", "--verify", "proxsmtp-tp") == ""

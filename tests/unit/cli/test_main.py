@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
+import shutil
 import subprocess
 import sys
 import time
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ from proxsmtp_tp.config.reader import parse_config
 from proxsmtp_tp.service import launch as launching
 from proxsmtp_tp.service import status as sockets
 from proxsmtp_tp.service.status import StatusSocket
+from proxsmtp_tp.service.version import BUILD, VERSION
+
+ROOT = Path(__file__).parents[3]
 
 ANSWER: dict[str, Any] = {
     "instance": "north",
@@ -91,7 +97,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["--version"])
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("proxsmtp-tp ")
+    assert capsys.readouterr().out == f"proxsmtp-tp {VERSION} ({BUILD})\n"
+
+
+def test_a_compiled_build_can_run_its_sources(tmp_path: Path) -> None:
+    """PROXSMTP_TP_PURE: an extension module beside a module is not found. This one could not be loaded at all."""
+    shutil.copytree(ROOT / "proxsmtp_tp", tmp_path / "proxsmtp_tp")
+    (tmp_path / "proxsmtp_tp/smtp" / f"buffers{EXTENSION_SUFFIXES[0]}").touch()
+    command = [sys.executable, "-c", "from proxsmtp_tp.cli.main import main; main()", "--version"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    extension = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "ImportError" in extension.stderr
+    pure = subprocess.run(command, cwd=tmp_path, env={**environment, "PROXSMTP_TP_PURE": "1"}, capture_output=True,
+        text=True, check=True)  # fmt: skip
+    assert pure.stdout.endswith(" (pure)\n")
 
 
 def test_an_interrupt_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.rates import ClientLimit, RateLimit
 from proxsmtp_tp.config.settings import LogAddresses
-from proxsmtp_tp.net import client_limits
 from proxsmtp_tp.net.client_table import Word
 from proxsmtp_tp.telemetry import addresses
 from proxsmtp_tp.telemetry.counters import Counter
@@ -25,16 +25,13 @@ if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import ProxyHarness, StartProxy
 
 DAY = 86400
-CLIENT = "192.0.2.7"
+CLIENT = "127.0.0.1"
 
 
 @pytest.fixture(autouse=True)
 def _from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients of these tests come from the loopback, where nobody has limits."""
-    plain = client_limits.ConnectionLimits
-    monkeypatch.setattr(
-        client_limits, "ConnectionLimits", lambda worker, _ip, trace_id: plain(worker, CLIENT, trace_id)
-    )
+    monkeypatch.setattr(IPv4Address, "is_loopback", False)
 
 
 def counted(harness: ProxyHarness) -> dict[Counter, int]:
@@ -59,7 +56,7 @@ async def test_the_place_of_a_client_is_free_when_its_connection_has_ended(start
         table = harness.admission.clients
         client = await harness.client()
         await client.reply()
-        slot = table.find(bytes(10) + b"\xff\xff\xc0\x00\x02\x07")
+        slot = table.find(bytes(10) + b"\xff\xff\x7f\x00\x00\x01")
         assert slot is not None
         assert table.connections(slot) == 1
         client.reset()
@@ -97,7 +94,7 @@ async def test_rejected_recipients_end_in_450_and_the_master_is_asked_for_a_lock
 async def test_a_locked_client_is_refused_with_reason_time_and_id(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx) as harness:
         table = harness.admission.clients
-        key = bytes(10) + b"\xff\xff\xc0\x00\x02\x07"
+        key = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
         with table.changing(key):
             slot = table.add(key)
             assert slot is not None
@@ -106,7 +103,7 @@ async def test_a_locked_client_is_refused_with_reason_time_and_id(start_proxy: S
         table.locks = 1
         client = await harness.client()
         answer = await client.rest()
-        assert answer.startswith(b"421 4.7.1 192.0.2.7 is locked until ")
+        assert answer.startswith(b"421 4.7.1 127.0.0.1 is locked until ")
         assert answer.endswith(b"Z (ClientSpam)\r\n")
         assert len(client.trace_ids) == 1
         assert mx.peers == []

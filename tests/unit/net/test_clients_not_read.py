@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.net.back_pressure import BACKLOG_LIMIT
-from proxsmtp_tp.net.sides import was_reset
 from tests.unit.net import phases
 from tests.unit.net.dialogue import DOT, MESSAGE, MESSAGE_CODES, WHOLE
 from tests.unit.net.proxy_harness import Mx, codes, living, until
 from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
     from tests.unit.net.proxy_harness import StartProxy
@@ -74,13 +73,14 @@ async def test_a_client_that_only_finished_is_served(
 ) -> None:
     """However often it is looked at meanwhile, read or not: `cat dialogue - | nc -N`."""
     looks = 0
+    poll = select.poll
 
-    def counted(sock: socket.socket) -> bool:
+    def counted() -> object:
         nonlocal looks
         looks += 1
-        return was_reset(sock)
+        return poll()
 
-    monkeypatch.setattr("proxsmtp_tp.net.connection.was_reset", counted)
+    monkeypatch.setattr(select, "poll", counted)  # `was_reset` asks it
     model = ModelServer()
     command = f"while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; cat"
     async with Mx() as mx, start_proxy(mx, filter_command=command) as harness:

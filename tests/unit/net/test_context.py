@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from proxsmtp_tp.filters.verdict import Action, Verdict
 from proxsmtp_tp.net.admission import Admission
-from proxsmtp_tp.net.context import WorkerContext
+from proxsmtp_tp.net.context import remember
 from proxsmtp_tp.smtp.replies import Reply
 
 NO = Reply.of(550, "5.7.1 No spam")
 
 
 def remembered(*verdicts: Verdict) -> dict[str, Any]:
-    context: Any = SimpleNamespace(admission=Admission(1, 1), worker=0)
+    admission = Admission(1, 1)
     for verdict in verdicts:
-        WorkerContext.remember(context, "192.0.2.7", verdict)
-    report: dict[str, Any] = context.admission.recent_verdicts.report()
-    return report
+        remember(admission, 0, "192.0.2.7", verdict)
+    return admission.recent_verdicts.report()
 
 
 def test_a_message_that_passed() -> None:

@@ -27,8 +27,7 @@ LARGE = f"Subject: large\n\n{('x' * 70 + chr(10)) * 20_000}."
 
 BUGS: list[tuple[str, dict[str, Any], str]] = [
     ("net.context.WorkerContext.remember", PIPE, DOT),
-    ("net.measuring.FilterTimes.verdict", PIPE, DOT),
-    ("net.measuring.FilterTimes.started", PIPE, DOT),
+    ("net.connection.Connection.filter_started", PIPE, DOT),
     ("net.connection.Connection.filter_started", FILE, DOT),
     ("net.judging.Judging.filter_verdict", PIPE, DOT),
     ("filters.judging.Judging._stop", PIPE, DOT),
@@ -184,11 +183,14 @@ async def test_when_no_place_becomes_free(start_proxy: StartProxy, monkeypatch: 
 async def test_a_bug_in_what_is_done_each_second_costs_one_connection(
     start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not the worker."""
-    async with Mx() as mx, start_proxy(mx) as harness:
+    """And not the worker. Each second it is asked whether a client that is not read is still there."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; sleep 600") as harness:
         harness.errors_expected = True
         mx.serve(ModelServer)
-        first, second = [await greeted(await harness.client()) for _ in range(2)]
-        break_once(monkeypatch, "net.session_row.ShownSession.tick")
+        second = await greeted(await harness.client())
+        first = await harness.client()
+        await send_message(first)
+        break_once(monkeypatch, "net.sides.select.poll")
+        first.finish()
         await gets_421(first)
         assert (await second.ask("NOOP")).startswith(b"250")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import create_autospec
 
 import pytest
 
-from proxsmtp_tp.net import original_destination as module
 from proxsmtp_tp.net.original_destination import (
     Endpoint,
     NoDestinationError,
@@ -70,12 +69,15 @@ def test_a_direct_connection_has_none(accepted: socket.socket) -> None:
         original_destination(accepted, frozenset({port}))
 
 
-def test_the_port_that_was_dialled_is_known_without_a_destination(
-    accepted: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_port_that_was_dialled_is_known_without_a_destination(accepted: socket.socket) -> None:
     assert dialled_port(accepted) == accepted.getsockname()[1]
-    monkeypatch.setattr(module, "before_redirect", lambda *_: Endpoint("198.51.100.25", 465))
-    assert dialled_port(accepted) == 465
+
+
+def test_the_port_that_was_dialled_is_that_before_the_redirect() -> None:
+    sock: Any = create_autospec(socket.socket, instance=True)
+    sock.getsockname.return_value = ("192.0.2.1", 10025)
+    sock.getsockopt.return_value = bytes.fromhex("020001d1c63364190000000000000000")
+    assert dialled_port(sock) == 465
 
 
 def test_a_connection_to_this_host_is_refused(accepted: socket.socket) -> None:

@@ -8,12 +8,13 @@ import logging
 import re
 import resource
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import ConnectFailure, TransparentProxy
+from proxsmtp_tp.net.dialling import dial
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, WHOLE, one_message
 from tests.unit.net.proxy_harness import Mx, Peer, codes, until
 from tests.unit.session.models import ModelServer
@@ -315,12 +316,23 @@ async def test_a_connection_of_ours_that_is_recognised_late(
 ) -> None:
     """One worker accepts what another has just dialled, before that one could say so: asked again, it is known."""
     async with Mx() as mx, start_proxy(mx) as harness:
-        known = iter([False, True])
-        monkeypatch.setattr(harness.admission, "is_upstream", lambda *_: next(known))
-        client = await harness.client()
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+
+        handles: list[int] = []
+
+        async def dialled(*arguments: Any, **named: Any) -> Any:
+            handles.append(harness.admission.add_upstream(0, sock.getsockname(), harness.listeners[0].getsockname()))
+            return await dial(*arguments, **named)
+
+        monkeypatch.setattr("proxsmtp_tp.net.dialling.dial", dialled)
+        client = Peer(sock)
+        await asyncio.get_running_loop().sock_connect(sock, harness.listeners[0].getsockname())
         server = await mx.accept()
         assert (await client.rest()).startswith(b"421 4.4.6 This is a transparent proxy")
         assert await server.rest() == b""
+        client.close()
+        harness.admission.forget(0, handles[0])
     assert "was made by this proxy: that would be a loop" in caplog.text
 
 

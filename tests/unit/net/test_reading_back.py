@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from proxsmtp_tp.net.judging import CHUNK, Judging
+from proxsmtp_tp.net.measuring import FilterTimes
+from proxsmtp_tp.telemetry.metrics import unread_row
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session import events
@@ -50,7 +52,9 @@ def read_back(owner: Owner, *sizes: int) -> list[list[str]]:
     """What is fed in each turn of the event loop."""
 
     async def case() -> list[list[str]]:
-        judging = Judging(owner, None, asyncio.get_running_loop(), lambda _client, _verdict: None, cast("Any", None))
+        judging = Judging(
+            owner, None, asyncio.get_running_loop(), lambda _client, _verdict: None, FilterTimes(unread_row())
+        )
         judging.run = cast("Any", Run(*sizes))
         judging.read_back()
         for _ in range(8):

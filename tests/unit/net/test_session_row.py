@@ -144,9 +144,10 @@ def harness_id(harness: ProxyHarness, number: int) -> str:
     return list(harness.proxy._connections)[number].trace_id
 
 
-async def test_a_full_table_costs_no_session(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_table_costs_no_session(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx) as harness:
-        monkeypatch.setattr(harness.admission.sessions, "take_chunk", lambda _worker: ())
+        while harness.admission.sessions.take_chunk(1):
+            pass
         client, server = await meet(harness, mx)
         await relayed(client, server, "NOOP", "250 ok")
         assert harness.admission.sessions.listed(9) == []

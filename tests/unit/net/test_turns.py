@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxsmtp_tp.net.connection import Connection
 from proxsmtp_tp.net.proxy import SLICE
-from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Reason
-from tests.unit.net.dialogue import DOT
+from tests.unit.net.dialogue import DOT, WHOLE
 from tests.unit.net.proxy_harness import Mx, until
 from tests.unit.session.feeds import READ
+from tests.unit.session.handlers import before_handlers
 from tests.unit.session.models import ModelServer
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.unit.net.proxy_harness import StartProxy
 
 CLIENTS = 12
+WAITS = "cat >/dev/null; sleep 600"
 
 
 class Turns:
@@ -77,7 +78,6 @@ async def test_a_connection_acts_once_a_turn(
     each.
     """
     fed: Counter[int] = Counter()
-    real = Session.feed
     async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:
         mx.serve(ModelServer)
         client = await harness.client()
@@ -86,11 +86,10 @@ async def test_a_connection_acts_once_a_turn(
             await client.ask("EHLO c.example")
         with counted() as turns:
 
-            def feed(session: Session, event: object) -> object:
+            def count(_d: object, _event: object) -> None:
                 fed[turns.number] += 1
-                return real(session, event)  # type: ignore[arg-type]
 
-            monkeypatch.setattr(Session, "feed", feed)
+            before_handlers(monkeypatch, count)
             size = READ if len(unit) > 100 or filter_command is None else READ // 16  # a process for each message
             await client.say((b"EHLO c.example\r\n" if early else b"") + (unit * (size // len(unit) + 1))[:size])
             client.finish()
@@ -129,24 +128,30 @@ async def test_all_connections_are_not_one_turn(
     start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, end: Callable[[Proxy], None], what: str
 ) -> None:
     """Each takes as long as all may together."""
-    async with Mx() as mx, start_proxy(mx, max_connections=100) as harness:
+    async with Mx() as mx, start_proxy(mx, max_connections=100, filter_command=WAITS, filter_processes=1) as harness:
         mx.serve(ModelServer)
         clients = [await harness.client() for _ in range(CLIENTS)]
         for client in clients:
             assert (await client.reply()).startswith(b"220")
-        real = getattr(Connection, what)
+            if what == "tick":  # each second it is asked whether a client that has closed its half is still there
+                await client.say(WHOLE)
+                client.finish()
         with counted() as turns:
             done: Counter[int] = Counter()
+            poll = select.poll
 
-            def slow(connection: Connection, argument: object) -> None:
+            def slow(*_: object) -> Any:
                 done[turns.number] += 1
                 time.sleep(SLICE)
-                real(connection, argument)
+                return poll()
 
-            monkeypatch.setattr(Connection, what, slow)
-            end(harness.proxy)
-            await until(lambda: done.total() >= CLIENTS, "each had its turn")
-            monkeypatch.setattr(Connection, what, real)
+            with monkeypatch.context() as patched:
+                if what == "tick":
+                    patched.setattr(select, "poll", slow)
+                else:
+                    before_handlers(patched, slow)
+                end(harness.proxy)
+                await until(lambda: done.total() >= CLIENTS, "each had its turn")
         assert max(done.values()) <= 2
         if what == "feed":
             for client in clients:
