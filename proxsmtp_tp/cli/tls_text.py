@@ -86,7 +86,8 @@ def demanded(rule: UpstreamRule, *, client_tls: bool) -> str:
     known = ", ".join(rule.match) or rule.server_name or ("the server name that the client gives" if client_tls else "")
     if level is TlsLevel.VERIFY and not known:
         return "451: no name is known to verify (verify without match= and sni=)"
-    records = "as its TLSA records say; without them: " if rule.level is TlsLevel.DANE and client_tls else ""
+    asks = rule.level is TlsLevel.DANE and (client_tls or rule.server_name)
+    records = "as its TLSA records say; without them: " if asks else ""
     return (
         records
         + {

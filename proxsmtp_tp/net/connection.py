@@ -446,6 +446,7 @@ _PERFORMERS: Final[dict[type, Callable[[Connection, Any], None]]] = {
     effects.CloseClient: Connection._close_client,  # noqa: SLF001  (the class's own table)
     effects.CloseServer: Connection._close_server,  # noqa: SLF001
     effects.PeekClientHello: lambda connection, effect: connection._tls().peek(effect),  # noqa: SLF001
+    effects.LookUpTlsa: lambda connection, effect: connection._tls().look_up_server(effect),  # noqa: SLF001
     effects.StartServerTls: lambda connection, effect: connection._tls().start_server(effect),  # noqa: SLF001
     effects.StartClientTls: lambda connection, effect: connection._tls().start_client(effect),  # noqa: SLF001
     effects.RefuseTls: lambda connection, effect: connection._tls().refuse(effect),  # noqa: SLF001

@@ -29,6 +29,7 @@ from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.client_hello import ClientHello
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
+from proxsmtp_tp.tls.levels import TlsaState
 
 if TYPE_CHECKING:
     from proxsmtp_tp.config.rates import ClientLimit
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 CLOSED = "closed without a reply: TLS begins with the first octet (TlsWrapped)"
 PASSED = "TLS passed on, not judged"
+NO_RECORDS = "UpstreamTls: dane: what follows is for a server without TLSA records: DNS was not asked"
 
 DATE = "Thu, 01 Jan 1970 00:00:00 +0000"
 SENDER = "sender@example.org"
@@ -178,6 +180,9 @@ class _SimulatedSession:
     def ask(self, step: str, line: str) -> bool:
         """The client sends a command. Returns whether it is accepted."""
         given = self.session.feed(events.ClientData(f"{line}\r\n".encode()))
+        if any(isinstance(effect, effects.LookUpTlsa) for effect in given):
+            given += self.session.feed(events.TlsaFound(TlsaState.NONE))
+            self.result.reasons.append(NO_RECORDS)
         while commands := b"".join(effect.data for effect in given if isinstance(effect, effects.SendServer)):
             self._collect_reasons(given)
             given = []

@@ -156,6 +156,16 @@ class ConnectionTls:
             passing.client_data(hello.octets + self._behind)
             self._behind = b""
 
+    def look_up_server(self, effect: effects.LookUpTlsa) -> None:
+        """Ask DNS for the server's TLSA records (UpstreamTls: dane)."""
+        self._begin(self._look_up_server(effect.rule))
+
+    async def _look_up_server(self, rule: UpstreamRule) -> None:
+        owner = self._owner
+        dane = await self._worker.dane_of_level(rule, rule.server_name, owner.server_port, owner.server_ip)
+        if not owner.session.ended:
+            owner.feed(events.TlsaFound(dane.state))
+
     def start_server(self, effect: effects.StartServerTls) -> None:
         """TLS with the server, then look at its certificate."""
         owner = self._owner

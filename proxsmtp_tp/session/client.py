@@ -133,7 +133,7 @@ def _readable(d: Dialogue) -> bool:
             d.end(d.end_after_replies or d.end_after_transaction)
         return False
     if d.data.waiting is not None or d.tls.waiting is not None:
-        return not d.outstanding and not d.queued
+        return not d.outstanding and not d.queued and not d.tls.asking
     return not d.queued and not d.flow.client_full and d.may_ask()
 
 
@@ -163,9 +163,10 @@ def _next_line(d: Dialogue) -> bool:
 
 
 def _handled(d: Dialogue, command: Command) -> None:
-    """The command that has waited for TLS with the server."""
+    """The command that has waited for DNS, or for TLS with the server."""
     try:
-        verbs.handle(d, command)
+        if not encrypting.encrypts_first(d, command):
+            verbs.handle(d, command)
     except SmtpError as error:
         _fault(d, error)
 

@@ -62,6 +62,13 @@ class PeekClientHello:
 
 
 @dataclass(slots=True)
+class LookUpTlsa:
+    """Ask DNS for the TLSA records of the server, by the name that `rule` has (sni=); the answer is TlsaFound."""
+
+    rule: UpstreamRule
+
+
+@dataclass(slots=True)
 class StartServerTls:
     """Begin TLS with the server, as its client; the answer is TlsStarted or TlsFailed of this side.
 
@@ -174,6 +181,7 @@ Effect = (
     | CloseClient
     | CloseServer
     | PeekClientHello
+    | LookUpTlsa
     | StartServerTls
     | StartClientTls
     | RefuseTls

@@ -2,7 +2,7 @@
 
 The client's first command that may tell something, such as MAIL or AUTH, waits for our STARTTLS, the handshake, and our
 EHLO within TLS. Where TLS is demanded and cannot be had, the client gets 451, 454 or 421, and nothing goes to the
-server in clear. The level dane is may here.
+server in clear. The level dane is may here, unless UpstreamTls names the server (sni=): then DNS is asked first.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES, REFUSED_VERBS, rewrit
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.facts import Side
-from proxsmtp_tp.tls.levels import Demand
+from proxsmtp_tp.tls.levels import Demand, TlsaState, TlsLevel
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session import events
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.commands import Command
     from proxsmtp_tp.smtp.replies import Reply
+    from proxsmtp_tp.tls.levels import Outcome
 
 _CLEAR = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"HELP", b"QUIT", b"LHLO"}) | REFUSED_VERBS
 """Commands that may go to the server in clear, or never go to it. All others may carry addresses, messages or logins,
@@ -37,15 +38,18 @@ def encrypts_first(d: Dialogue, said: Command) -> bool:
     if said.verb in _CLEAR or d.tls.server is not None:
         return False
     wanted = _demand_in_clear(d)
+    if wanted.rule.level is TlsLevel.DANE and wanted.rule.server_name and d.tls.tlsa is None:
+        d.tls.waiting, d.tls.asking = said, True
+        d.effects.append(effects.LookUpTlsa(wanted.rule))
+        return True
+    if wanted.unknown is not None:
+        counts = counter("server", "clear", "tlsa_unknown", wanted.level)
+        raise _refusal(d, wanted.unknown, answers.UPSTREAM_TLSA_UNKNOWN, counts)
     if not wanted.wants_tls:
         return False
     if b"STARTTLS" not in d.capabilities.keywords:
-        outcome = wanted.not_offered()
         counts = counter("server", "clear", "not_offered", wanted.level)
-        d.log_once(
-            b"UpstreamTls", f"client={d.client}, server={d.server}: no TLS: {outcome.reason}", logging.WARNING, counts
-        )
-        raise SmtpError(outcome.refusal or answers.UPSTREAM_TLS_NOT_OFFERED)
+        raise _refusal(d, wanted.not_offered(), answers.UPSTREAM_TLS_NOT_OFFERED, counts)
     if d.options.xclient:
         text = "no TLS: UpstreamTls does not encrypt for clients in clear with XClient"
         counts = counter("server", "clear", "xclient")
@@ -60,8 +64,22 @@ def encrypts_first(d: Dialogue, said: Command) -> bool:
     return True
 
 
+def _refusal(d: Dialogue, outcome: Outcome, otherwise: Reply, counts: int) -> SmtpError:
+    """What the client gets in place of TLS with the server. Logged once in a session."""
+    d.log_once(
+        b"UpstreamTls", f"client={d.client}, server={d.server}: no TLS: {outcome.reason}", logging.WARNING, counts
+    )
+    return SmtpError(outcome.refusal or otherwise)
+
+
 def _demand_in_clear(d: Dialogue) -> Demand:
-    return Demand(d.options.upstream_tls.rule_for(starttls.address(d), d.tls.port))
+    rule = d.options.upstream_tls.rule_for(starttls.address(d), d.tls.port)
+    return Demand(rule, tlsa=TlsaState.NONE if d.tls.tlsa is None else d.tls.tlsa)
+
+
+def tlsa_found(d: Dialogue, event: events.TlsaFound) -> None:
+    """TlsaFound: the command that has waited goes on (`client.pump`)."""
+    d.tls.tlsa, d.tls.asking = event.tlsa, False
 
 
 def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:

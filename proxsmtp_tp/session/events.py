@@ -115,6 +115,13 @@ class ClientHelloFailed:
 
 
 @dataclass(slots=True)
+class TlsaFound:
+    """After LookUpTlsa: what DNS has of the server."""
+
+    tlsa: TlsaState
+
+
+@dataclass(slots=True)
 class TlsStarted:
     """After StartServerTls or StartClientTls: the handshake of this side is complete.
 
@@ -203,6 +210,7 @@ Event = (
     | MessageUnreadable
     | ClientHelloSeen
     | ClientHelloFailed
+    | TlsaFound
     | TlsStarted
     | TlsFailed
     | PassingEnded

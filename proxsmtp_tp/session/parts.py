@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.headers import HeaderInserter
     from proxsmtp_tp.smtp.replies import Reply
     from proxsmtp_tp.tls.facts import TlsFacts
+    from proxsmtp_tp.tls.levels import TlsaState
     from proxsmtp_tp.tls.policy import Candidates
 
 
@@ -122,6 +123,7 @@ class Tls:
 
     __slots__ = (
         "action",
+        "asking",
         "candidates",
         "client",
         "level",
@@ -133,6 +135,7 @@ class Tls:
         "rejections",
         "rule",
         "server",
+        "tlsa",
         "unused",
         "waiting",
         "wrapped",
@@ -152,6 +155,10 @@ class Tls:
         self.client: TlsFacts | None = None
         """The client's leg; None: it is in clear. `server` likewise."""
         self.server: TlsFacts | None = None
+        self.tlsa: TlsaState | None = None
+        """What DNS has for the server that `sni=` of UpstreamTls names, for a client in clear; None: nobody has asked.
+        `asking`: the command that waits does so for DNS."""
+        self.asking = False
         self.unused = False
         """The client's leg has TLS, and the client has not said EHLO in it."""
         self.name = ""

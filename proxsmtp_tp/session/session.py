@@ -55,6 +55,7 @@ _ANY_PHASE: Final[dict[type, Any]] = {
 }
 
 _OF_TLS: Final = (
+    events.TlsaFound,
     events.ClientHelloSeen,
     events.ClientHelloFailed,
     events.TlsStarted,
@@ -64,7 +65,7 @@ _OF_TLS: Final = (
 
 TRANSITIONS: Final[dict[Phase, dict[type, Callable[[Dialogue, Any], None]]]] = {
     Phase.GREETING: _ANY_PHASE | {events.Connected: server.connected, events.ConnectFailed: server.connect_failed},
-    Phase.COMMAND: _ANY_PHASE,
+    Phase.COMMAND: _ANY_PHASE | {events.TlsaFound: encrypting.tlsa_found},
     Phase.AUTH: _ANY_PHASE,
     Phase.DATA: _ANY_PHASE
     | {

@@ -31,7 +31,7 @@ _WITHOUT_LEVEL: Final = (
 _BY_LEVEL: Final = (
     ("both", "terminate", "started"),
     ("server", "terminate", "failed unverified tlsa_unknown"),
-    ("server", "clear", "started not_offered failed unverified"),
+    ("server", "clear", "started not_offered failed unverified tlsa_unknown"),
 )
 
 OUTCOMES: Final = tuple(

@@ -30,8 +30,9 @@ TLS: tuple[Directive, ...] = (
         " with any certificate; dane: what the server's TLSA records say (may, if there are none); verify: a"
         " certificate of a trusted CA for the name in the client's hello, or in match=; secure: the same, for a name"
         " in match= only. A client with TLS makes it at least encrypt. The mail of a client in clear is encrypted,"
-        " too, with encrypt, verify and secure; for such a client dane means may. Conditions server= and port= as in"
-        " Tls; sni= is the name to ask for if the client gave none. The first line that fits counts. Needs a Tls line.",
+        " too, with encrypt, verify and secure, and with dane if sni= names the server; otherwise dane means may for"
+        " such a client. Conditions server= and port= as in Tls; sni= is the name to ask for if the client gave none."
+        " The first line that fits counts. Needs a Tls line.",
         since="2.1",
         default_text="may, and encrypt for clients with TLS",
     ),

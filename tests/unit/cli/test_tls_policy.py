@@ -96,6 +96,11 @@ def test_what_the_server_must_have(say: Any) -> None:
             "451: no name is known to verify (verify without match= and sni=)",
             "TLS with a trusted certificate for the server name that the client gives (verify)",
         ),
+        (
+            "dane sni=a.example",
+            "as its TLSA records say; without them: in clear, too (may)",
+            "as its TLSA records say; without them: TLS with any certificate (encrypt)",
+        ),
         ("verify match=a.example", *["TLS with a trusted certificate for a.example (verify)"] * 2),
     ],
 )

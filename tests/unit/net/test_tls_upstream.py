@@ -211,3 +211,36 @@ async def test_tlsa_records_that_cannot_be_looked_up(start_proxy: StartProxy) ->
         assert all(await asyncio.gather(client.shake(), server.shake()))
         await client.say("EHLO c.example")
         assert (await client.reply()).startswith(b"421 4.7.5 The TLSA records of the server can not be looked up")
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_a_client_in_clear_and_the_tlsa_records_of_a_name_of_ours(fits: bool, start_proxy: StartProxy) -> None:
+    """UpstreamTls: dane sni=NAME: DNS is asked for this name before MAIL, and the certificate is compared."""
+    lines = TERMINATE | {"upstream_tls": parse_upstream("dane sni=mx.example")}
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
+        resolver = with_resolver(harness, records(right=fits))
+        client, clear = await meet(harness, mx, "STARTTLS", "SIZE")
+        await client.say("MAIL FROM:<a@x>")
+        assert await clear.line() == b"STARTTLS"
+        await clear.say(READY)
+        server = TlsPeer(clear, server_side(), server_side=True, name=None)
+        assert await server.shake()
+        if fits:
+            assert (await server.line()).startswith(b"EHLO ")
+            await server.say("250-mx\n250 SIZE")
+            assert await server.line() == b"MAIL FROM:<a@x>"
+            await server.say("250 2.1.0 ok")
+            assert await client.reply() == b"250 2.1.0 ok"
+        else:
+            assert (await client.reply()).startswith(b"421 4.7.5 The certificate of the server is not verified")
+        assert set(resolver.asked) == {"mx.example"}
+
+
+async def test_a_client_in_clear_where_dns_does_not_answer(start_proxy: StartProxy) -> None:
+    lines = TERMINATE | {"upstream_tls": parse_upstream("dane sni=mx.example")}
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
+        with_resolver(harness, Dane(TlsaState.FAILED))
+        client, server = await meet(harness, mx, "STARTTLS", "SIZE")
+        assert await client.ask("MAIL FROM:<a@x>") == answers.UPSTREAM_TLSA_UNKNOWN.wire[:-2]
+        await client.say("QUIT")
+        assert await server.line() == b"QUIT"

@@ -11,6 +11,7 @@ from proxsmtp_tp.session.refusing import ERROR_LIMIT
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.facts import Side, Verified
+from proxsmtp_tp.tls.levels import TlsaState
 from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
 from tests.unit.session.test_starttls import READY, options, tls
 
@@ -96,6 +97,57 @@ def test_a_server_with_tls_does_not_want_tls(wants: str) -> None:
     play = play >> C(MAIL) << server("STARTTLS") >> S(READY) << effects.StartServerTls("", RULE)
     play = play >> tls(Side.SERVER) << server("EHLO client.example") >> S("250 mx") << server(MAIL)
     assert play >> S(wants) << client(wants)
+
+
+DANE = options("terminate", upstream=("dane sni=mx.example",))
+DANE_RULE = parse_upstream("dane sni=mx.example")[0]
+
+
+def asks_dns(*keywords: str) -> Playbook:
+    """The first command that waits has DNS asked."""
+    return introduced(DANE, *(keywords or ("STARTTLS", "PIPELINING"))) >> C(MAIL) << effects.LookUpTlsa(DANE_RULE)
+
+
+@pytest.mark.parametrize("state", [TlsaState.USABLE, TlsaState.UNUSABLE])
+def test_dane_with_a_name_encrypts_where_there_are_records(state: TlsaState) -> None:
+    play = asks_dns() >> C("RCPT TO:<b@y>") >> events.TlsaFound(state) << server("STARTTLS")
+    play = play >> S(READY) << effects.StartServerTls("", DANE_RULE)
+    play = play >> tls(Side.SERVER, Verified.DANE if state is TlsaState.USABLE else Verified.NO)
+    play = play << server("EHLO client.example") >> S("250-mx\n250 PIPELINING")
+    assert play << server(f"{MAIL}\nRCPT TO:<b@y>")
+
+
+def test_with_records_another_certificate_is_refused() -> None:
+    play = asks_dns() >> events.TlsaFound(TlsaState.USABLE) << server("STARTTLS") >> S(READY)
+    play = play << effects.StartServerTls("", DANE_RULE) >> tls(Side.SERVER, Verified.NAME) << CloseServer(abort=True)
+    assert play << client(answers.closing(answers.UPSTREAM_NOT_VERIFIED).wire) << CloseClient()
+
+
+def test_with_records_a_server_without_starttls_gets_no_mail() -> None:
+    """It may have been removed on the way."""
+    play = asks_dns("PIPELINING") >> events.TlsaFound(TlsaState.USABLE)
+    assert play << client(answers.UPSTREAM_TLS_NOT_OFFERED.wire)
+
+
+def test_without_records_dane_is_may_and_dns_is_asked_once() -> None:
+    play = asks_dns() >> events.TlsaFound(TlsaState.NONE) << server(MAIL) >> S("250 ok") << client("250 ok")
+    assert play >> C("RCPT TO:<b@y>") << server("RCPT TO:<b@y>")
+
+
+def test_without_an_answer_of_dns_nothing_goes_to_the_server() -> None:
+    play = asks_dns() >> events.TlsaFound(TlsaState.FAILED) << client(answers.UPSTREAM_TLSA_UNKNOWN.wire)
+    assert play >> C(MAIL) << client(answers.UPSTREAM_TLSA_UNKNOWN.wire) >> C("QUIT") << server("QUIT")
+
+
+def test_a_client_or_server_that_leaves_while_dns_is_asked() -> None:
+    play = asks_dns() >> events.ClientClosed(half=False)
+    assert play << server("QUIT") << CloseServer() << CloseClient()
+    play = asks_dns() >> events.ServerClosed()
+    assert play << client(answers.SERVER_LOST.wire) << CloseClient()
+
+
+def test_dane_without_a_name_is_may() -> None:
+    assert introduced(options("terminate", upstream=("dane",)), "STARTTLS") >> C(MAIL) << server(MAIL)
 
 
 def test_a_failed_handshake_ends_the_session() -> None:

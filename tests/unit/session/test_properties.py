@@ -139,7 +139,8 @@ def test_any_order_of_events_has_an_end(options: Options, scenario: list[events.
 def test_every_phase_knows_every_event() -> None:
     of_tls = {events.ClientHelloSeen, events.ClientHelloFailed, events.TlsStarted, events.TlsFailed}
     of_tls |= {events.PassingEnded}
-    always = set(events.Event.__args__) - {events.Connected, events.ConnectFailed} - of_tls
+    assert {phase for phase in Phase if events.TlsaFound in TRANSITIONS[phase]} == {Phase.COMMAND, Phase.ENDED}
+    always = set(events.Event.__args__) - {events.Connected, events.ConnectFailed, events.TlsaFound} - of_tls
     for phase in set(Phase) - {Phase.STARTING_TLS, Phase.ENCRYPTING, Phase.PASSING, Phase.ENDED}:
         assert not of_tls & set(TRANSITIONS[phase]), phase
     assert of_tls <= set(TRANSITIONS[Phase.ENDED])

@@ -142,6 +142,10 @@ SCENARIOS: list[tuple[str, Callable[[], tuple[Playbook, list[Event]]]]] = [
         "server clear encrypt not_offered",
         lambda: (begin(options("terminate", upstream=("encrypt",)), "SIZE"), [MAIL, MAIL]),
     ),
+    (
+        "server clear dane tlsa_unknown",
+        lambda: encrypting(events.TlsaFound(TlsaState.FAILED), MAIL, level="dane sni=mx.example"),
+    ),
     ("client strip none left", lambda: (begin(Options(), "STARTTLS"), [CLOSED])),
     (
         "server strip none required",
