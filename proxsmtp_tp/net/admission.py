@@ -289,7 +289,7 @@ class Admission:
         return self._has(_UPSTREAM + _key(*client) + _key(*destination))
 
     def is_client(self, client: End, destination: End) -> bool:
-        """Whether a client, of whichever worker, has a connection with these end points."""
+        """Whether a client of any worker has a connection with these end points."""
         return self._has(_CLIENT + _key(*client) + _key(*destination))
 
     def _add(self, worker: int, key: bytes) -> int:

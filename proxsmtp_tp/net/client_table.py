@@ -173,7 +173,7 @@ class ClientTable:
         return sum(self._open[slot : self._rows_used[0] * self.size : self.size])
 
     def entries(self) -> int:
-        """How many clients are known. Who has a slot keeps it until another client needs it."""
+        """How many clients are known. A client keeps its slot until another client needs it."""
         return self._header[_ENTRIES]
 
     # The words of a slot.

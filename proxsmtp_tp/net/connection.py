@@ -64,8 +64,8 @@ class Connection:
         names: tuple[str, str],
         finished: Callable[[Connection], None],
     ) -> None:
-        """`accepted`: what accept(2) said. `names`: the id at the beginning of log lines, as in 1.10, and the trace id.
-        `finished` is called when both sides are closed, perhaps more than once. Raises OSError.
+        """`accepted`: what accept(2) returned. `names`: the id at the beginning of log lines, as in 1.10, and the trace
+        id. `finished` is called when both sides are closed, perhaps more than once. Raises OSError.
         """
         sock, came_from = accepted
         self._context = context
@@ -203,7 +203,8 @@ class Connection:
             self.feed(events.ClientData(data))
 
     def client_eof(self, *, clean: bool = True) -> None:
-        """The client has closed its sending half. Not `clean`: it has not said so in TLS, so it is lost."""
+        """The client has closed its sending half. Not `clean`: it did so without close_notify of TLS, so its connection
+        counts as lost."""
         self._client_finished = True
         if self.closing:
             self.client.close()

@@ -1,7 +1,7 @@
 """How many TLS handshakes run at once in one worker, of all clients and of one client.
 
 A handshake takes about a millisecond of CPU time, fifty times that of a small message's command. Without a limit, one
-client that opens connections and only does handshakes would keep a worker from everybody else's mail.
+client that opens connections and only does handshakes would keep a worker from serving others.
 """
 
 from __future__ import annotations

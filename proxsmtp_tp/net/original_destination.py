@@ -103,7 +103,7 @@ def before_redirect(sock: socket.socket, own: Endpoint) -> Endpoint | None:
 
 
 def own_name(sock: socket.socket, name: tuple[Any, ...] | None = None) -> Endpoint:
-    """The address that the client sends to; under TPROXY it may belong to any host. `name`: what getsockname said."""
+    """The address that the client sends to; with TPROXY it may belong to any host. `name`: what getsockname gave."""
     if name is None:
         name = sock.getsockname()
     if str(name[0]).startswith(_MAPPED) and not _came_by_ipv4(sock):
@@ -112,7 +112,7 @@ def own_name(sock: socket.socket, name: tuple[Any, ...] | None = None) -> Endpoi
 
 
 def ends(sock: socket.socket, name: tuple[Any, ...] | None = None) -> Ends:
-    """`own_name` and `before_redirect` of a socket. `name`: what getsockname said."""
+    """`own_name` and `before_redirect` of a socket. `name`: what getsockname returned."""
     own = own_name(sock, name)
     return own, before_redirect(sock, own)
 
@@ -141,7 +141,7 @@ def original_destination(
 
     `listening_ports` are our own listeners' ports. Raises NoDestinationError for a connection that was not redirected,
     and for one to our own listener, which would be a loop. Raises RefusedDestinationError for an address that no server
-    has. `known`: what the kernel has said of the socket; None: it is asked. `why`: in place of `why_refused`.
+    has. `known`: what the kernel has returned for the socket; None: it is asked. `why`: in place of `why_refused`.
     """
     why = why or why_refused
     own = known[0] if known is not None else own_name(sock)

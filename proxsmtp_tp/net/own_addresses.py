@@ -36,7 +36,7 @@ _IPV6_MTU = 24  # linux/in6.h
 _LINK_MTU = 65535  # Linux: no link has more (ETH_MAX_MTU), lo has 65536
 _SIOCGIFCONF = 0x8912  # linux/sockios.h
 _IFREQ = struct.calcsize("16s24s" if struct.calcsize("P") == 8 else "16s16s")  # struct ifreq: a name, and a union
-_ADDRESS_AT = 20  # in struct ifreq: behind the name, and family and port of struct sockaddr_in
+_ADDRESS_AT = 20  # in struct ifreq: after the name, and family and port of struct sockaddr_in
 
 
 def ends_here(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

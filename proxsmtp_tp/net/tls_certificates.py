@@ -29,9 +29,9 @@ KEPT_MAX: Final = 10_000
 """Certificates that a worker keeps, the least recently used go first. One has about 2 KiB, and takes half a millisecond
 to make."""
 RENEW: Final = 14 * 86_400.0
-"""Seconds before its end at which a leaf is made anew: half of its life (`certificates.leaf.AHEAD`)."""
+"""Seconds before its end at which a new leaf is made: half of its life (`certificates.leaf.AHEAD`)."""
 ASK_SECONDS: Final = 5.0
-"""How long a client's handshake waits for the minting process, which may be starting anew."""
+"""How long a client's handshake waits for the minting process, which may have to start again."""
 _PAUSE: Final = 0.1  # seconds until it is asked again
 
 
@@ -78,7 +78,7 @@ class Certificates:
         self._make = make
         self._clock = clock
         self._kept: OrderedDict[Request, tuple[float, Material]] = OrderedDict()
-        """With the time, in seconds since the epoch, at which it is made anew."""
+        """With the time, in seconds since the epoch, at which a new one is made."""
         self._asked: dict[Request, asyncio.Task[Material]] = {}
 
     def __len__(self) -> int:
@@ -114,7 +114,7 @@ class Certificates:
         if (task := self._asked.get(request)) is None:
             task = self._asked[request] = asyncio.get_running_loop().create_task(self._mint(request))
             task.add_done_callback(lambda _: self._asked.pop(request, None))
-        return await asyncio.shield(task)  # a client that leaves takes it from no other client
+        return await asyncio.shield(task)  # a client that leaves does not cancel it for others
 
     async def _mint(self, request: Request) -> Material:
         if self._keys.minting is None:
@@ -138,7 +138,7 @@ def _address(server: str) -> str:
 def _usable(names: tuple[str, ...]) -> tuple[str, ...]:
     """What a certificate can have, each once, in one order: the same names are the same certificate.
 
-    The first stays the first: it is the certificate's common name. Digits behind the last dot are of an address, which
+    The first stays the first: it is the certificate's common name. Digits after the last dot are of an address, which
     some servers write as a name: ours would say more than theirs, or could not be made.
     """
     found = (as_name(name.encode("utf-8", "replace")) for name in names)

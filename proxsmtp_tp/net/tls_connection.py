@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.tls.client_hello import ClientHello
 
 BEHIND_HELLO_MAX = 65536
-"""Octets behind a ClientHello that are kept while TLS with the server is started. A client sends none before it has our
+"""Octets after a ClientHello that are kept while TLS with the server is started. A client sends none before it has our
 answer, but early data (RFC 8446 section 4.2.10), which we do not offer."""
 
 
@@ -51,7 +51,8 @@ class TlsOwner(ClientOwner, ServerOwner, Protocol):
     closing: bool
 
     def client_eof(self, *, clean: bool = True) -> None:
-        """The client has closed its sending half; not `clean`: perhaps somebody else did."""
+        """The client has closed its sending half; not `clean`: without close_notify, so somebody on the way may have
+        closed it."""
 
     def client_finishes(self) -> None:
         """The client has closed its sending half; nothing more is to be done about it."""
@@ -80,7 +81,7 @@ class ConnectionTls:
         self._early = b""
         """What the client sent before `peek`."""
         self._behind = b""
-        """What the client sent behind its hello."""
+        """What the client sent after its ClientHello."""
         self._finding = Finding(Verified.NO)
         self._work: asyncio.Task[None] | None = None
 

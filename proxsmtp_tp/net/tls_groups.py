@@ -41,7 +41,7 @@ def limit_groups(context: ssl.SSLContext) -> bool:
 
 
 class _Context(ctypes.Structure):
-    """The beginning of PySSLContext behind the head of every object (Modules/_ssl.c of CPython 3.11 to 3.14)."""
+    """The beginning of PySSLContext, after the head that every object has (Modules/_ssl.c of CPython 3.11 to 3.14)."""
 
     _fields_ = (
         ("ctx", ctypes.c_void_p),
@@ -54,7 +54,7 @@ class _Context(ctypes.Structure):
 def _layout_known() -> bool:
     """Whether contexts have the beginning that `_Context` describes, by looking only.
 
-    The fields for ALPN, which lie behind the address, must be empty first, and then have the length of what was set.
+    The fields for ALPN, which follow the address, must be empty first, and then have the length of what was set.
     Of two contexts the addresses differ, and stay.
     """
     head = object.__basicsize__

@@ -1,6 +1,6 @@
 """A passed TLS connection: both sides' octets go on as they come, while they are TLS records.
 
-What is in the records nobody here can see. But 220 to STARTTLS must not be a way to speak plain SMTP past the filter,
+Nobody here can see what is in the records. But 220 to STARTTLS must not be a way to speak plain SMTP past the filter,
 so each direction is checked for its whole life (`tls.records`).
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PassingOwner(ClientOwner, ServerOwner, Protocol):
-    """The connection. The events of its transports come by here first."""
+    """The connection. The events of its transports come here first."""
 
     loop: asyncio.AbstractEventLoop
     times: Deadlines

@@ -1,6 +1,6 @@
 """TLSA records of a server, and whether a name is that of the dialled address, from a resolver of this host.
 
-The resolver validates DNSSEC. Its word (the AD bit, RFC 4035 section 3.2.3) counts only where nobody can change it on
+The resolver validates DNSSEC. Its answer (the AD bit, RFC 4035 section 3.2.3) counts only where nobody can change it on
 the way: on a loopback address. Without such a resolver there are no TLSA records, as in Postfix.
 
 `look_up` waits for the network, never blocks, and never raises: what cannot be known is FAILED, and then no
@@ -81,7 +81,8 @@ class _Question:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """`secure`: the resolver has validated it. `rdata` is empty if there is nothing. `name`: behind all aliases."""
+    """`secure`: the resolver has validated it. `rdata` is empty if there is nothing. `name`: the one at the end of all
+    aliases."""
 
     secure: bool
     rdata: tuple[Any, ...]
@@ -94,7 +95,7 @@ class _NoAnswerError(Exception):
 
 
 def local_nameservers(file: Path = RESOLV_CONF) -> tuple[Nameserver, ...]:
-    """The resolvers in resolv.conf(5) on loopback addresses; those on other hosts cannot be believed."""
+    """The resolvers in resolv.conf(5) on loopback addresses; those on other hosts are not trusted."""
     found = []
     with suppress(OSError):
         for line in file.read_text("utf-8", "replace").splitlines():
@@ -157,7 +158,7 @@ class Resolver:
             question = self._asked[key] = _Question(task)
         question.waiting += 1
         try:
-            return await asyncio.shield(question.task)  # a client that leaves takes it from no other client
+            return await asyncio.shield(question.task)  # a client that leaves does not cancel it for others
         finally:
             question.waiting -= 1
             if not question.waiting:
@@ -173,8 +174,8 @@ class Resolver:
         return kept
 
     async def _found(self, name: str, port: int, version: int) -> _Kept:
-        """RFC 7672 section 2.2.2: the addresses must be secure, then the TLSA records of the name behind aliases count,
-        then those of the name itself.
+        """RFC 7672 section 2.2.2: the addresses must be secure, then the TLSA records of the name at the end of the
+        aliases count, then those of the name itself.
         """
         ttl, addresses = TTL_MIN, frozenset[str]()
         try:
@@ -218,7 +219,7 @@ class Resolver:
         sets = [each for each in response.answer if each.rdtype == wanted]
         if not sets or response.rcode() == self._rcode.NXDOMAIN:
             return _Answer(secure, (), name, TTL_NONE)
-        # The resolver follows the aliases: the set of the wanted type has the name behind all of them.
+        # The resolver follows the aliases: the set of the wanted type has the name at their end.
         last = sets[-1]
         ttl = float(min(each.ttl for each in response.answer))
         return _Answer(secure, tuple(last), last.name.to_text(omit_final_dot=True).lower(), ttl)

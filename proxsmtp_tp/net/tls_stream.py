@@ -8,7 +8,7 @@ The transport stays plain, so half-close, pausing, deadlines and resets work as 
     transport.write(stream.to_send())  # after each receive, write and close_notify, and after TlsStreamError
 
 - While `handshaking`, `receive` returns b"". The call that ends the handshake returns b"", too, so that the peer can
-  be verified before anything that it sent is read; what already came behind waits (`more`).
+  be verified before anything that it sent is read; what already came after it waits (`more`).
 - `more`: complete records are left. Call `receive(b"")` again after other connections had their turn, and do not read
   the transport until then. Each call handles RECORDS_PER_CALL records or OCTETS_PER_CALL octets at most.
 - `eof()`: the transport has read a FIN. `end` then tells how the peer's stream ended: CLEAN (it sent close_notify) or
@@ -144,7 +144,7 @@ class TlsStream:
     def receive(self, data: bytes) -> bytes:
         """Bytes of the transport; returns plain text. TlsStreamError: see the module."""
         plain: list[bytes] = []
-        if self._fault is None and not self._closed:  # what comes behind close_notify is ignored (RFC 8446 section 6.1)
+        if self._fault is None and not self._closed:  # what comes after close_notify is ignored (RFC 8446 section 6.1)
             if self._raw:
                 data = self._raw + data
             self._raw = data[self._receive(memoryview(data), plain) :]

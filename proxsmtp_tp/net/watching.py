@@ -31,7 +31,7 @@ SERVERS = 1000
 """Servers that one worker watches: at most 17 SYN a second, as each is tried once a minute. Further servers are not
 tried, and their clients are accepted again after ten seconds."""
 LONGEST = 4 * 3600.0
-"""Seconds after which a server is no longer tried: queue runs are seldom further apart than an hour."""
+"""Seconds after which a server is no longer tried: queue runs are rarely more than an hour apart."""
 SHARE = 0.1
 """The pause before the next try, as a share of the time since the server failed: refusing lasts at most that much
 longer."""

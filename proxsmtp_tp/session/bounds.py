@@ -68,7 +68,7 @@ class ReplyJoiner:
     def __init__(self) -> None:
         self._effect: effects.SendClient | None = None
         self._further: list[bytes] = []
-        """Replies behind the first one, which is the data of the effect."""
+        """Replies after the first one, which is the data of the effect."""
 
     def add(self, todo: list[Effect], wire: bytes) -> None:
         """Add a reply at the end of the effects. The data of its SendClient is complete after `finish`."""

@@ -1,8 +1,8 @@
 """The state of one connection, and the basic operations on it. Makes no decision.
 
-Replies to the client are sent in the order of its commands: a reply of our own waits in `outstanding` behind the
-replies that the server has not sent yet. Commands are sent to the server in groups only if the server offered
-PIPELINING. Otherwise a command of our own waits in `queued`; the client's next line is read only when it can be sent.
+Replies to the client are sent in the order of its commands: a reply of our own waits in `outstanding` after the replies
+that the server has not sent yet. Commands are sent to the server in groups only if the server offered PIPELINING.
+Otherwise a command of our own waits in `queued`; the client's next line is read only when it can be sent.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ _NO_QUIT: Final = frozenset({Phase.GREETING, Phase.AUTH, Phase.ENCRYPTING}) | _T
 
 
 _GOES_ON: Final = frozenset({Phase.SETTLING, Phase.STARTING_TLS, Phase.ENCRYPTING})
-"""While the client does not read: a complete message gets its final reply first, and a handshake, which has a place of
-few, its own deadline."""
+"""While the client does not read: a complete message gets its final reply first, and a handshake, which has one of few
+places, keeps its own deadline."""
 
 # Members that every event compares (see `state._Name`).
 _COMMAND: Final = Phase.COMMAND
@@ -162,9 +162,7 @@ class Dialogue:
     # Replies to the client.
 
     def tell(self, reply: Reply) -> None:
-        """Send a reply of our own to the client's latest command, behind the replies that the server has not sent
-        yet.
-        """
+        """Send a reply of our own to the client's latest command, after the replies still expected of the server."""
         if reply.negative:
             self.record.refused_here()
         if self.outstanding:

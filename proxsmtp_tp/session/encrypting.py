@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CLEAR = frozenset({b"EHLO", b"HELO", b"NOOP", b"RSET", b"HELP", b"QUIT", b"LHLO"}) | REFUSED_VERBS
 """Commands that may go to the server in clear, or never go to it. All others may carry addresses, messages or logins,
-and the server forgets with TLS what they said before (RFC 3207 section 4.2), such as XFORWARD."""
+and when TLS begins the server forgets what they said (RFC 3207 section 4.2), for example XFORWARD."""
 
 
 def encrypts_first(d: Dialogue, said: Command) -> bool:

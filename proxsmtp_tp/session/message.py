@@ -35,7 +35,7 @@ MONITORED: Final = "MONITORED"
 BYPASSED: Final = "BYPASSED"
 FILTER_ERROR: Final = "FILTER-ERROR"
 """Values of `status=`, as in proxsmtpd 1.10, except MONITORED (FilterMode) and BYPASSED (the command bypass). For a
-message that the filter did not pass, its own text stands there."""
+message that the filter did not pass, the value is the filter's own text."""
 
 # Members that every piece of a message compares (see `state._Name`).
 _FILTER: Final = Sink.FILTER

@@ -6,7 +6,7 @@ pass       both sides keep their own TLS, and nothing is judged any more
 terminate  first TLS with the server, then TLS with the client; then both begin a new session (RFC 3207 section 4.2)
 refuse     an alert, and the end
 
-No octet that came in clear is acted on after STARTTLS: octets of the client behind it, or of the server behind its 220,
+No octet that came in clear is acted on after STARTTLS: octets of the client after it, or of the server after its 220,
 end the connection. From the 220 on nothing more is said in clear to either side.
 """
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
 
 _SMTP = b"smtp"
-"""The protocol of mail in ALPN. A client that offers others only (RFC 7301 section 3.2), a browser, for example, that
-somebody has sent here, must not get our certificate for its own purposes (ALPACA)."""
+"""The protocol of mail in ALPN. A client that offers only other protocols (RFC 7301 section 3.2) must not get our
+certificate: it may be a browser that an attacker has directed here (ALPACA)."""
 
 _BEHIND = counter("client", "undecided", "octets_behind")
 
@@ -104,7 +104,7 @@ def command(d: Dialogue, said: Command) -> None:
     if d.tls.place is not None and (busy := d.tls.place.begin()):
         counts = counter("client", "undecided", "busy")
         d.log(f"client={d.client}: STARTTLS is refused for now: {busy}", logging.WARNING, counts)
-        # With 454 many clients go on in clear, and whoever takes all places could bring that about.
+        # With 454 many clients go on in clear, and a client that takes all places could cause that.
         d.end_after_replies = answers.closing(answers.TLS_BUSY)
         return
     d.ask(PendingReply(Expect.STARTTLS, said.line))
@@ -167,7 +167,7 @@ def client_closed(d: Dialogue, _event: events.ClientClosed) -> None:
 
 
 def server_closed(d: Dialogue, _event: events.ServerClosed) -> None:
-    """ServerClosed in STARTING_TLS. A client whose own TLS starts hears it within that."""
+    """ServerClosed in STARTING_TLS. A client whose own TLS starts gets a reply within that."""
     if d.server_gone:
         return  # we have closed this connection ourselves
     if d.tls.wrapped and d.tls.server is not None and len(d.replies):
@@ -239,7 +239,7 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
 
 
 def _name(d: Dialogue) -> str:
-    """The server name, for the log. It is the client's word, and no more than a name (`ClientHello`)."""
+    """The server name, for the log. The client chooses it; it is in any case a valid host name (`ClientHello`)."""
     return d.tls.name or "-"
 
 
@@ -274,12 +274,12 @@ def _server_started(d: Dialogue, event: events.TlsStarted) -> None:
 
 
 def failed(d: Dialogue, event: events.TlsFailed) -> None:
-    """TlsFailed: never clear again. The client hears of the server's failure by a reply within its own TLS."""
+    """TlsFailed: never clear again. The client learns of the server's failure by a reply within its own TLS."""
     if event.side is Side.CLIENT:
         counts = counter("client", "terminate", "certificate_rejected" if event.rejected else "failed")
         text = f"TLS with the client failed: {event.reason}: closing"
         d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
-        if event.rejected and d.tls.refusal is None:  # a refused session says nothing of the next one
+        if event.rejected and d.tls.refusal is None:  # a refused session is no evidence about the next one
             _learn_rejection(d)
         d.drop_server(abort=True)
         d.end(None)

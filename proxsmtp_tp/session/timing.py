@@ -86,7 +86,7 @@ def wind_down(d: Dialogue, event: events.WindDown) -> None:
         d.end(None, reset=True)
         return
     if event.reason is Reason.RELOAD and d.end_after_transaction is not None:
-        return  # it has heard this before, or something stronger
+        return  # it was told already, or has to end sooner
     d.first_transaction_allowed = event.reason is Reason.RELOAD
     if d.phase is Phase.GREETING and not d.first_transaction_allowed:
         d.end(answers.SHUTTING_DOWN)

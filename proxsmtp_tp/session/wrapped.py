@@ -1,9 +1,8 @@
 """TLS from the first octet (RFC 8314 section 3.3, port 465), on the server's ports of TlsWrapped.
 
 Client and server are silent until there is TLS, so the client's hello is the first thing that is read. It decides as
-behind STARTTLS (`starttls.hello`): pass, terminate or refuse. With terminate the server's greeting comes within its
-TLS, perhaps before the client has TLS: it waits until then. In clear nothing is said to either side, not even a
-refusal.
+after STARTTLS (`starttls.hello`): pass, terminate or refuse. With terminate the server's greeting comes within its TLS,
+perhaps before the client has TLS: it waits until then. In clear nothing is said to either side, not even a refusal.
 """
 
 from __future__ import annotations
