@@ -15,7 +15,7 @@ import Milter  # type: ignore[import-not-found]
 
 
 class Accepting(Milter.Base):  # type: ignore[misc]
-    """One message. Without these methods libmilter would not want header and body."""
+    """One message. Without these methods libmilter would not ask for header and body."""
 
     @Milter.noreply  # type: ignore[untyped-decorator]
     def header(self, _name: str, _value: str) -> int:

@@ -26,7 +26,7 @@ class Side(asyncio.Protocol):
         self.waiting: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send what came before."""
+        """Send what came before the connection was made."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.writelines(self.waiting)
         self.waiting.clear()
@@ -34,7 +34,7 @@ class Side(asyncio.Protocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """To the other leg."""
+        """Write it to the other leg."""
         if self.other is None:
             return
         if self.other.transport is None:
@@ -43,17 +43,17 @@ class Side(asyncio.Protocol):
             self.other.transport.write(data)
 
     def pause_writing(self) -> None:
-        """The other leg reads no more until this one has written."""
+        """The other leg stops reading until this one has written."""
         if self.other is not None and self.other.transport is not None:
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """The other leg reads again."""
         if self.other is not None and self.other.transport is not None:
             self.other.transport.resume_reading()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Both end."""
+        """Close both legs."""
         if self.other is not None:
             self.other.other = None
             if self.other.transport is not None:
@@ -70,7 +70,7 @@ class Accepted(Side):
         self._dialling: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Dial."""
+        """Connect the other leg."""
         self.other = server = Side()
         server.other = self
         super().connection_made(transport)
@@ -85,7 +85,7 @@ class Accepted(Side):
 
 
 async def serve(port: int, to: int) -> None:
-    """Until the process is ended."""
+    """Serve until the process is ended."""
     loop = asyncio.get_running_loop()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

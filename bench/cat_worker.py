@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def judge(message: Message) -> Answer:
-    """The same octets."""
+    """Return the same octets."""
     return passed().replace(message.read())
 
 

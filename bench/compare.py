@@ -50,7 +50,7 @@ compile_core(tree, tree, pathlib.Path(sys.argv[1]))
 
 
 class RevisionError(Exception):
-    """It cannot be checked out or compiled. The text says why."""
+    """A revision cannot be checked out or compiled. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        """In the table."""
+        """Its name in the table."""
         return self.load.name
 
 
@@ -75,7 +75,7 @@ WAYS = (
 
 
 def check_out(repository: Path, revision: str, folder: Path) -> None:
-    """The files of a revision into a folder. Raises RevisionError."""
+    """Copy the files of a revision into a folder. Raises RevisionError."""
     command = ["git", "-C", str(repository), "archive", "--format=tar", f"{revision}^{{tree}}"]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
@@ -85,7 +85,7 @@ def check_out(repository: Path, revision: str, folder: Path) -> None:
 
 
 def compile_tree(tree: Path, work: Path) -> None:
-    """Compile a revision's core where it lies. Raises RevisionError."""
+    """Compile a revision's core in its folder. Raises RevisionError."""
     if not (tree / "tools/compile_core.py").exists():
         raise RevisionError("this revision is from before `make compiled`: compare without COMPILED=1")
     say("compiling the base: a minute or more")
@@ -113,7 +113,7 @@ def builds(repository: Path, base: str, compiled: Path | None) -> Iterator[tuple
 
 
 def measured(both: Sequence[Build], ways: Sequence[Way], pace: Pace) -> Measured:
-    """All samples: those of a revision have its name."""
+    """Measure both; the samples of a revision have its name."""
     with work_folder() as folder, contextlib.ExitStack() as stack:
         at = Setting(folder, stack.enter_context(sink(folder)).port)
         subjects: dict[tuple[str, str], Subject] = {}
@@ -136,7 +136,7 @@ def differences(result: Result, way: Way) -> list[tuple[str, Difference, bool]]:
 
 
 def verdict(difference: Difference, *, more_is_better: bool) -> str:
-    """In words."""
+    """The difference in words."""
     if difference.within_noise:
         return "within the noise"
     return "better" if (difference.percent.median > 0) is more_is_better else "WORSE"
@@ -174,7 +174,7 @@ def wanted(only: str) -> list[Way]:
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    """Of the command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description="two revisions of this project beside each other")
     parser.add_argument("--base", required=True, metavar="REVISION")
     parser.add_argument("--rounds", type=int, default=9)

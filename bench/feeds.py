@@ -26,7 +26,7 @@ class Timed(Feeder):
     _last = 0.0
 
     def feed(self, event: events.Event) -> None:
-        """As there, the clock running."""
+        """The same, measured."""
         self.watch = self._watched
         self._feed = self.session.feed
         self.session.feed = self._timed  # type: ignore[method-assign]
@@ -56,7 +56,7 @@ def longest(case: Case) -> float:
 
 
 def main() -> None:
-    """All cases."""
+    """Measure all cases."""
     shown = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     found = sorted(((longest(case), str(case)) for case in CASES), reverse=True)
     for seconds, name in found[:shown]:

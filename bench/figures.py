@@ -18,7 +18,7 @@ FEWEST_ROUNDS = 6
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of one figure over the rounds."""
+    """The median of one figure over the rounds, and its extremes."""
 
     median: float
     low: float
@@ -31,7 +31,7 @@ class Spread:
 
     @property
     def percent(self) -> float:
-        """How far the farthest round is from the median."""
+        """How far the most different round is from the median."""
         return max(self.high - self.median, self.median - self.low) / self.median * 100 if self.median else 0.0
 
 
@@ -45,7 +45,7 @@ def median_interval(values: Sequence[float]) -> Spread:
     """The median, and the interval that contains the true median with at least the probability CONFIDENCE.
 
     Of n values in order, the k-th from below and the k-th from above: the true median is outside with the probability
-    that fewer than k of n coins show heads, twice. Nothing is assumed of how the values are distributed. Raises
+    that fewer than k of n coins show heads, twice. This is true for any distribution of the values. Raises
     ValueError for fewer than FEWEST_ROUNDS.
     """
     count, ordered = len(values), sorted(values)
@@ -59,12 +59,12 @@ def median_interval(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of two revisions that ran in pairs: by how many percent the second one's figure is larger."""
+    """The difference of two revisions that ran in pairs: by how many percent the second one's figure is larger."""
 
     base: float
     now: float
     percent: Spread
-    """Median of the pairs, and its interval."""
+    """The median of the pairs, and its interval."""
 
     @classmethod
     def of(cls, base: Sequence[float], now: Sequence[float]) -> Difference:

@@ -42,7 +42,7 @@ NEEDED = ("smtp-source", "smtp-sink", "postfix", "rspamd", "clamd", "cc")
 
 @contextlib.contextmanager
 def all_subjects(folder: Path) -> Iterator[list[Subject]]:
-    """All of them, ready."""
+    """All subjects, running."""
     with contextlib.ExitStack() as stack:
         at = Setting(folder, stack.enter_context(sink(folder)).port)
         libmilter = stack.enter_context(accepting_milter(folder, "C"))

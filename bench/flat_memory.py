@@ -47,7 +47,8 @@ RUN, LARGE = 200, 20
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """At one moment: kilobytes and descriptors of the daemon, kilobytes and number of the processes of filters.
+    """What was measured at one moment: kilobytes and descriptors of the daemon, kilobytes and number of the processes
+    of filters.
 
     The descriptors of each such process (three pipes, a pidfd) are not among them: their number goes up and down.
     """
@@ -61,7 +62,7 @@ class Sample:
 
 
 class Load:
-    """Sends from a thread of its own. `failed`: what smtp-source said."""
+    """Sends from a thread of its own. `failed`: the error of smtp-source."""
 
     def __init__(self, port: int) -> None:
         self.messages = 0
@@ -115,7 +116,7 @@ def _memory(pid: int) -> int:
 
 
 def sampled(subject: Subject, seconds: float) -> Iterator[Sample]:
-    """A sample each second, while mail flows. Raises RuntimeError if a message is refused."""
+    """Take a sample each second, while messages are sent. Raises RuntimeError if a message is refused."""
     began = time.monotonic()
     with Load(subject.port) as load:
         while (now := time.monotonic() - began) < seconds and not load.failed:
@@ -126,7 +127,7 @@ def sampled(subject: Subject, seconds: float) -> Iterator[Sample]:
 
 
 def run(seconds: float) -> list[Sample]:
-    """The whole run."""
+    """Start everything, and take the samples."""
     with tempfile.TemporaryDirectory(prefix="bench.") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
@@ -144,7 +145,7 @@ def run(seconds: float) -> list[Sample]:
 
 
 def growth(samples: list[Sample]) -> dict[str, tuple[float, float]]:
-    """By what is measured: the medians of the second and of the last third."""
+    """For each value that is measured: the medians of the second and of the last third."""
     third = len(samples) // 3
     parts = samples[third : 2 * third], samples[2 * third :]
     names = ("memory", "descriptors", "filters_memory", "filters")

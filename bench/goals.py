@@ -26,11 +26,11 @@ class Goal:
 
     @property
     def reached(self) -> bool:
-        """Whether it is."""
+        """Whether the ratio is as wanted."""
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
     def line(self) -> str:
-        """For people."""
+        """A line for people."""
         bound = "at most" if self.at_most else "at least"
         return f"{self.name}: {self.value:.2f}, {bound} {self.limit:g}: {'reached' if self.reached else 'MISSED'}"
 
@@ -38,7 +38,7 @@ class Goal:
 def spread(
     result: Result, subject: str, load: str, of: Callable[[Sample], float] = lambda sample: sample.rate
 ) -> Spread | None:
-    """Of one figure of a pair over the rounds; None if it was not measured, or failed in a round."""
+    """The spread of one figure of a pair over the rounds; None if it was not measured, or failed in a round."""
     if any((failure.subject, failure.load) == (subject, load) for failure in result.failures):
         return None
     values = [of(sample) for sample in result.samples if (sample.subject, sample.load) == (subject, load)]
@@ -57,7 +57,7 @@ def best_build(result: Result) -> str:
 
 
 def goals(result: Result) -> list[Goal]:
-    """All whose figures were measured."""
+    """All goals whose figures were measured."""
     best = best_build(result)
     found: list[Goal] = []
 

@@ -32,7 +32,7 @@ LOG_LEVEL = 3
 """As `serve` without -d: information."""
 
 MESSAGES = 10
-"""In one dialogue."""
+"""Messages in one dialogue."""
 
 FEW, MANY = 10, 40
 """Dialogues of the two runs. The first ones warm up the interpreter, which specialises code that runs often."""
@@ -89,7 +89,7 @@ class _Transport:
         self.octets += len(data)
 
     def write_eof(self) -> None:
-        """The end."""
+        """As in a transport."""
 
     close = abort = write_eof
 

@@ -34,7 +34,7 @@ CLIENTS = 12
 _ENVELOPE = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@mx.example>\r\nDATA\r\n"
 _TEXT = b"Subject: one\r\n\r\nhello\r\n"
 _SECONDS = 600.0
-"""That anything may take, also the messages between two kills on a busy machine."""
+"""The longest time of any step, also the messages between two kills on a busy machine."""
 
 
 @dataclass(slots=True)
@@ -44,13 +44,13 @@ class Seen:
     answered: int = 0
     """Messages with a positive reply."""
     unanswered: int = 0
-    """Messages that were sent whole, and whose reply was lost with the worker."""
+    """Messages that were sent completely, and whose reply was lost with the worker."""
     cut: int = 0
     """Connections that were lost while a reply was awaited."""
     replies: Counter[str] = field(default_factory=Counter)
     """Of the daemon, by class."""
     connections: int = 0
-    """That were greeted."""
+    """Connections that were greeted."""
     at_server: int = 0
     """Messages that the server has accepted."""
 
@@ -68,7 +68,7 @@ class Run:
         self._gate.set()
 
     async def all(self, messages: int, kills: int) -> list[str]:
-        """What differs; nothing if all is well."""
+        """Run it; return what differs: nothing if all is well."""
         server = await asyncio.start_unix_server(self._serve, self.folder / "mx")
         daemon = Daemon(self.folder, "LogLevel: 0")
         try:
@@ -84,13 +84,13 @@ class Run:
             server.close()
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says."""
+        """The counters of the daemon."""
         answer = read_status(next(self.folder.glob("*.sock")))
         assert answer is not None
         return answer
 
     def exact(self, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-        """Numbers that are not what the clients saw."""
+        """Numbers that differ from what the clients saw."""
         seen = self.seen
         wanted = {
             "messages_total relayed": seen.answered,
@@ -203,7 +203,7 @@ class Run:
     # The server.
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):  # cancelled: all is over
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):  # cancelled: the run has ended
             writer.write(b"220 mx.example ESMTP\r\n")
             while True:
                 verb = (await reader.readuntil(b"\n"))[:4].upper()

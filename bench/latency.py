@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from bench.subjects import Subject
 
 SHARES = (0.1, 0.8)
-"""Of the highest rate."""
+"""Shares of the highest rate."""
 ALMOST = 0.9
 """A subject is not asked for more than this part of its highest rate where the rate is the same for all."""
 SESSIONS = 20
 SIZE = 1000
 MAILS_FOR_P99 = 100
-"""With fewer in a sample, the 99th percentile is the slowest mail, and says nothing."""
+"""With fewer in a sample, the 99th percentile is the slowest mail, which shows nothing."""
 _FEWEST = 20
 _START = 0.15
 """Seconds that a run takes more than its mails: sessions are opened and greeted."""
@@ -36,7 +36,7 @@ _START = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Of the mails of one run, in microseconds."""
+    """The times of the mails of one run, in microseconds."""
 
     p50: float
     p99: float
@@ -54,9 +54,9 @@ class LatencySample:
     """Mails a second that were due."""
     mails: int
     through: Times
-    """Through the subject."""
+    """The times through the subject."""
     direct: Times
-    """To the sink, at the same rate, just before."""
+    """The times to the sink, at the same rate, just before."""
 
     @property
     def added_p50(self) -> float:
@@ -105,12 +105,12 @@ class OpenLoop:
         return parsed(done.stdout)
 
     def times(self, port: int, rate: float, mails: int) -> Times:
-        """At a rate. Raises LoadError."""
+        """The times at a rate. Raises LoadError."""
         took = self.send(port, rate, mails)[1]
         return Times(percentile(took, 50), percentile(took, 99), max(took))
 
     def highest_rate(self, subject: Subject, seconds: float) -> float:
-        """Mails a second that it takes at the most. Raises LoadError."""
+        """The most mails a second that it takes. Raises LoadError."""
         mails = self.sessions
         took = self.send(subject.port, 0, mails)[0]
         mails = max(self.sessions, int(mails / took * seconds))
@@ -146,7 +146,7 @@ def estimate(subjects: int, pace: Pace) -> float:
 
 
 def measured(sender: OpenLoop, direct: Subject, subjects: Sequence[Subject], pace: Pace) -> Latencies:
-    """In rounds, as `measuring.measured`. `direct` is the sink.
+    """Measure in rounds, as `measuring.measured`. `direct` is the sink.
 
     The rates that are the same for all are shares of the highest rate of the first of the subjects.
     """

@@ -21,7 +21,7 @@ from proxsmtp_tp.net.client_limits import WorkerLimits
 from proxsmtp_tp.net.client_table import ClientTable
 
 ALLOWED = 2 << 20
-"""Octets that the memory may grow: the interpreter itself frees late."""
+"""Octets by which the memory may grow: the interpreter frees memory late."""
 _SERVERS = 50
 
 

@@ -28,9 +28,9 @@ MOST_MESSAGES = 60_000
 RUN_LIMIT = 60.0
 """Seconds of one run of a load; what takes longer has failed."""
 ALL = "all"
-"""The subject of a failure that is not one of a subject."""
+"""In place of the subject, for a failure that is not one of a subject."""
 LATE = 3.0
-"""On a machine that is so busy, figures show nothing."""
+"""Rounds end when they take so many times as long as planned: figures of such a busy machine show nothing."""
 _OVERHEAD = 1.15
 """A sample takes about so much more than its time: waits for the end of the load, starts."""
 
@@ -122,7 +122,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What is measured together. `messages` of a sample: 0 until that is known."""
+    """A subject and a load. `messages` of a sample: 0 until that is known."""
 
     subject: Subject
     load: Load
@@ -147,7 +147,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often and how long; who is told what is done."""
+    """How often and how long to measure; and the function that is told each step."""
 
     rounds: int
     seconds: float
@@ -161,7 +161,7 @@ def estimate(pairs: Sequence[Pair], pace: Pace) -> float:
 
 
 def sample(pair: Pair, number: int) -> Sample:
-    """One run. Raises LoadError."""
+    """Measure one run. Raises LoadError."""
     before = pair.subject.spent()
     seconds = pair.load.run(pair.subject, pair.messages)
     after = pair.subject.spent()

@@ -40,7 +40,7 @@ POSTFIX = "Postfix, which queues"
 SPAWNING = "`sh -c cat` alone, no mail"
 PURE, COMPILED = "proxsmtp-tp, pure Python", "proxsmtp-tp, compiled"
 CAT, WORKER, MILTER = "`cat`", "`cat` as a worker", "a milter"
-"""Behind the name of a build, or of the original."""
+"""Appended to the name of a build, or of the original."""
 
 CAT_LINE = "FilterCommand: cat\n"
 
@@ -53,7 +53,7 @@ SESSIONS = [load.name for load in _KEPT]
 
 @dataclass(frozen=True, slots=True)
 class Spawning:
-    """The command of a filter without anything around it. See measuring.Load."""
+    """The command of a filter alone. See measuring.Load."""
 
     name: str = COMMANDS
 
@@ -67,7 +67,7 @@ class Spawning:
 
 
 class Spawner(Subject):
-    """Nobody: what was measured are processes of the load."""
+    """No subject: what is measured are processes of the load."""
 
     __slots__ = ()
 
@@ -84,7 +84,7 @@ def filtered(build: str, what: str) -> str:
 
 @contextlib.contextmanager
 def subjects(folder: Path, builds: Sequence[Build]) -> Iterator[dict[str, Subject]]:
-    """All of them, ready, by name. The last of the builds is the one that runs with filters."""
+    """All subjects, running, by name. The last of the builds is the one that runs with filters."""
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(sink(folder))]
         at = Setting(folder, found[0].port)
@@ -109,10 +109,8 @@ def subjects(folder: Path, builds: Sequence[Build]) -> Iterator[dict[str, Subjec
 
 
 def loads(subject: str) -> list[Load]:
-    """What a subject gets.
-
-    The slow ones get what they can do in a few seconds: proxsmtpd 1.10 lets few connections wait (listen(2)), and the
-    others try again after seconds.
+    """The loads of a subject. Slow ones get loads that they can do in a few seconds: proxsmtpd 1.10 lets few
+    connections wait (listen(2)), and the others try again after seconds.
     """
     if subject == SPAWNING:
         return [Spawning()]
@@ -126,14 +124,14 @@ def loads(subject: str) -> list[Load]:
 
 
 def pairs(found: dict[str, Subject]) -> list[Pair]:
-    """All of them."""
+    """All pairs."""
     return [Pair(subject, load) for subject in found.values() for load in loads(subject.name)]
 
 
 def for_latency(found: dict[str, Subject]) -> list[Subject]:
-    """Those that answer when the server has the mail; first the one whose rates all others get.
+    """Subjects that answer when the server has the mail; first the one whose rates all others get.
 
-    The original with `cat` is too slow for the time there is; the bare relay is like haproxy.
+    The original with `cat` is too slow for these samples; the bare relay is like haproxy.
     """
     left_out = (DIRECT, RELAY, POSTFIX, SPAWNING, filtered(ORIGINAL, CAT))
     late = [subject for name, subject in found.items() if name not in left_out]

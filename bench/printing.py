@@ -27,7 +27,7 @@ class MarksError(Exception):
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown: the first column to the left, the others to the right."""
+    """A table in Markdown: the first column is aligned left, the others right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return (
         "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("| --- |", "|---|").replace(" ---: |", "---:|")
@@ -35,12 +35,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits at least, and no more decimals than that needs."""
+    """A number with at least three digits, and no more decimals than these need."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def cell(found: Spread | None) -> str:
-    """The median, and how far the farthest round is from it."""
+    """The median, and how far the most different round is from it."""
     return NOTHING if found is None else f"{number(found.median)} ±{found.percent:.0f} %"
 
 
@@ -54,13 +54,13 @@ def cpu_cell(samples: Sequence[Sample], *, judging: bool = False) -> str:
 
 
 def subjects(result: Result, loads: Sequence[str]) -> list[str]:
-    """Those with one of these loads, in the order of the run."""
+    """The subjects with one of these loads, in the order of the run."""
     found = [sample.subject for sample in result.samples if sample.load in loads]
     return list(dict.fromkeys(found + [each.subject for each in result.failures if each.load in loads]))
 
 
 def of_pair(result: Result, subject: str, load: str) -> list[Sample]:
-    """Its samples."""
+    """The samples of a pair."""
     return [sample for sample in result.samples if (sample.subject, sample.load) == (subject, load)]
 
 
@@ -144,7 +144,7 @@ def where(about: About) -> str:
 
 
 def readme_text(result: Result) -> str:
-    """What stands between the marks."""
+    """The text between the marks."""
     sessions = [f"{name} sessions" if name != "1" else "1 session" for name in plan.SESSIONS]
     loads, names = [*plan.SESSIONS, plan.LARGE, plan.NEW], [*sessions, plan.LARGE, plan.NEW]
     cpu_loads, cpu_names = [plan.MANY, plan.NEW, plan.LARGE], ["1 kB, 20 sessions", "1 kB, a session each", plan.LARGE]
@@ -163,7 +163,7 @@ def readme_text(result: Result) -> str:
 
 
 def write_readme(path: Path, text: str) -> None:
-    """Replace what stands between the marks. Raises MarksError."""
+    """Replace the text between the marks. Raises MarksError."""
     old = path.read_text("utf-8")
     if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
         raise MarksError(f"{path}: the lines {BEGIN!r} and {END!r} must stand there once, in this order")

@@ -33,11 +33,11 @@ class Cpu:
     system: float = 0.0
 
     def __add__(self, other: Cpu) -> Cpu:
-        """Of both."""
+        """The sum."""
         return Cpu(self.user + other.user, self.system + other.system)
 
     def __sub__(self, other: Cpu) -> Cpu:
-        """Since then. Neither part is less than 0: what the division into parts took from one is in the other."""
+        """The difference. Neither part is less than 0: what the division into parts took from one is in the other."""
         user, system = round(self.user - other.user, 6) + 0.0, round(self.system - other.system, 6) + 0.0
         return Cpu(max(user, 0.0) + min(system, 0.0), max(system, 0.0) + min(user, 0.0))
 
@@ -50,7 +50,8 @@ def free_port() -> int:
 
 
 def allow_many_descriptors() -> None:
-    """This process and all that it starts may open as many as root has allowed: 2,000 sessions are 4,000 sockets."""
+    """Allow this process and all that it starts as many descriptors as root has allowed: 2,000 sessions are 4,000
+    sockets."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -75,7 +76,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon from the moment when it greets (or takes a connection) until the end of the block.
 
-    `at`: a port of 127.0.0.1, or an address. What it says is in `log`. Raises RuntimeError with the end of the log if
+    `at`: a port of 127.0.0.1, or an address. Its output goes to `log`. Raises RuntimeError with the end of the log if
     it takes no connection.
     """
     with log.open("wb") as output:
@@ -95,7 +96,7 @@ def running(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The whole process group: asked, and killed if it does not end."""
+    """End the whole process group; kill it if it does not end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
@@ -106,7 +107,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for(at: int | tuple[str, int], process: subprocess.Popen[bytes], log: Path, *, greets: bool = True) -> None:
-    """Until a daemon greets (or takes a connection). Raises RuntimeError with its log if it does not."""
+    """Wait until a daemon greets (or takes a connection). Raises RuntimeError with its log if it does not."""
     end = time.monotonic() + START
     while not _answers(("127.0.0.1", at) if isinstance(at, int) else at, greets=greets):
         if process.poll() is not None or time.monotonic() > end:
@@ -126,7 +127,7 @@ def _answers(address: tuple[str, int], *, greets: bool) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """What a process has started, in any thread."""
+    """The processes that a process has started, in any thread."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
@@ -134,7 +135,7 @@ def children(pid: int) -> list[int]:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all that descend from it."""
+    """The process and all its descendants."""
     return [pid, *(each for child in children(pid) for each in tree(child))]
 
 
@@ -144,7 +145,7 @@ def forks(pid: int) -> list[int]:
 
 
 def cpu_time(pid: int) -> Cpu:
-    """CPU time of a process, those that descend from it, and those of them that have ended."""
+    """CPU time of a process and of all its descendants, also of those that have ended."""
     return sum((_cpu(each, ended=True) for each in tree(pid)), Cpu())
 
 
@@ -154,7 +155,7 @@ def own_cpu_time(pid: int) -> Cpu:
 
 
 def _cpu(pid: int, *, ended: bool) -> Cpu:
-    """Of one process; with that of its children that have ended and that it has waited for. 0 if it has ended.
+    """CPU time of one process; with that of its children that have ended and that it has waited for. 0 if it has ended.
 
     proc_pid_stat(5) has ticks of 10 ms, cut off. The clock of the process has both parts together in nanoseconds
     (clock_getcpuclockid(3)), so only how they are divided is that coarse.
@@ -169,7 +170,7 @@ def _cpu(pid: int, *, ended: bool) -> Cpu:
 
 
 def memory(pid: int) -> int:
-    """KiB of a process and all that descend from it; a page that several share counts once (Pss)."""
+    """KiB of a process and all its descendants; a page that several share counts once (Pss)."""
     lines = (line.split() for each in tree(pid) for line in _read(each, "smaps_rollup").splitlines())
     return sum(int(words[1]) for words in lines if words[0] == b"Pss:")
 

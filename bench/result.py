@@ -20,7 +20,7 @@ from bench.processes import Cpu
 from bench.subjects import ORIGINAL, TREE
 
 SCHEMA = 1
-"""Of the file. Another number: fields have another meaning."""
+"""The version of the file's format. With another number, fields have another meaning."""
 
 
 class ResultError(Exception):
@@ -50,9 +50,9 @@ class About:
     dirty: bool
     """Whether files differ from the commit."""
     date: str
-    """Of the start, UTC (ISO 8601)."""
+    """When the run began, in UTC (ISO 8601)."""
     versions: dict[str, str]
-    """Of the programs that were measured or used."""
+    """Versions of the programs that were measured or used."""
     options: dict[str, Any]
     """Rounds, seconds of a sample, and so on."""
 
@@ -70,18 +70,18 @@ class Result:
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, found: Measured) -> None:
-        """What a part of the run has measured."""
+        """Add what a part of the run has measured."""
         self.samples += found.samples
         self.failures += found.failures
 
     def write(self, path: Path) -> None:
-        """To a file."""
+        """Write it to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1) + "\n")
 
 
 def read(path: Path) -> Result:
-    """From a file. Raises ResultError."""
+    """Read it from a file. Raises ResultError."""
     try:
         whole = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -104,7 +104,7 @@ _PARTS: dict[str, Any] = {
 
 
 def _made(kind: Any, found: dict[str, Any]) -> Any:
-    """An object of its fields: all of them, and no others. Raises TypeError."""
+    """Make an object of its fields: all of them, and no others. Raises TypeError."""
     wanted = {each.name for each in dataclasses.fields(kind)}
     if wanted != set(found):
         raise TypeError(
@@ -121,7 +121,7 @@ def _made(kind: Any, found: dict[str, Any]) -> Any:
 
 
 def about(options: dict[str, Any], repository: Path = TREE) -> About:
-    """Of this moment."""
+    """Where, what and when, now."""
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     changed = _said("git", "-C", str(repository), "status", "--porcelain", "--untracked-files=no")
     return About(
@@ -144,7 +144,7 @@ def commit(revision: str, repository: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what is measured, and of what measures."""
+    """Versions of what is measured, and of what measures."""
     found = {"uvloop": version("uvloop"), "proxsmtp-tp": version("proxsmtp-tp")}
     if shutil.which("haproxy"):
         found["haproxy"] = _word(_said("haproxy", "-v"), 2)

@@ -41,7 +41,7 @@ _STARTS = 10.0
 
 
 def say(line: str) -> None:
-    """What is being done: on standard error, so that the tables can be redirected."""
+    """Print what is being done: on standard error, so that the tables can be redirected."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -63,7 +63,7 @@ def missing(needed: Sequence[str]) -> str:
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    """Of the command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description="rates, CPU time and latency of this project and its peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="of a sample")
@@ -84,7 +84,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def builds(compiled: Path | None) -> list[Build]:
-    """Of this tree, which is a compiled one in build/compiled. Raises RuntimeError if one is not what it is called."""
+    """The builds of this tree; the compiled one is in build/compiled. Raises RuntimeError if one is not of its kind."""
     native = any((TREE / "proxsmtp_tp/session").glob("session.*.so"))
     found = [Build(plan.COMPILED if native else plan.PURE, TREE, compiled=native)]
     if compiled is not None:
@@ -95,7 +95,7 @@ def builds(compiled: Path | None) -> list[Build]:
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """All parts that are wanted."""
+    """Measure all parts that are wanted."""
     forms = builds(args.compiled)
     options = {
         "rounds": args.rounds,

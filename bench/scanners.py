@@ -55,7 +55,7 @@ class Scanner:
 
 @contextlib.contextmanager
 def accepting_milter(folder: Path, language: Literal["C", "Python"]) -> Iterator[Scanner]:
-    """The real libmilter: it accepts."""
+    """A milter with the real libmilter, which accepts."""
     path = folder / f"milter-{language}"
     command: list[str | Path] = ["/usr/bin/python3", BENCH / "accepting_milter.py"]
     if language == "C":
@@ -69,7 +69,7 @@ def accepting_milter(folder: Path, language: Literal["C", "Python"]) -> Iterator
 
 @contextlib.contextmanager
 def clamd(folder: Path) -> Iterator[Scanner]:
-    """It knows one virus."""
+    """clamd, which knows one virus."""
     (folder / "db").mkdir()
     (folder / "db/test.ndb").write_text(f"Test-Signature:0:*:{b'no message has this text'.hex()}\n")
     (folder / "clamd.conf").write_text(CLAMD.format(folder))
@@ -79,7 +79,7 @@ def clamd(folder: Path) -> Iterator[Scanner]:
 
 @contextlib.contextmanager
 def rspamd(folder: Path) -> Iterator[Scanner]:
-    """One rule, no module. Its sockets: HTTP, milter."""
+    """rspamd with one rule and no module. Its sockets: HTTP, milter."""
     (folder / "rules.lua").write_text(RULES)
     (folder / "tld").write_text("org\nexample\n")
     (folder / "languages").mkdir()

@@ -2,7 +2,7 @@
 
 Usage: python spawning.py NUMBER
 
-It is the limit of a filter that is a command: nothing between, no mail. posix_spawn(3), two pipes, wait.
+It is the limit of a filter that is a command. There is no mail and no daemon: only posix_spawn(3), two pipes, and wait.
 """
 
 from __future__ import annotations

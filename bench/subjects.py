@@ -43,7 +43,7 @@ class Subject:
     pid: int
     scanner: int = 0
     queue: Path | None = None
-    """Where messages wait that were accepted and are not yet at the sink."""
+    """The folder of messages that were accepted and are not yet at the sink."""
 
     def spent(self) -> tuple[Cpu, Cpu]:
         """CPU time until now: of the program, and of what judges: its scanners, and the commands that it executes."""
@@ -70,7 +70,7 @@ class Build:
 
     @property
     def environment(self) -> dict[str, str]:
-        """That makes Python import this one."""
+        """The environment that makes Python import this one."""
         return {"PYTHONPATH": str(self.folder)}
 
     def check(self) -> None:
@@ -104,7 +104,7 @@ class Form:
 
 @contextlib.contextmanager
 def sink(folder: Path) -> Iterator[Subject]:
-    """smtp-sink: with nothing between, it is a subject itself, whose CPU time is nobody's."""
+    """smtp-sink: with nothing between, it is itself the subject, without CPU time."""
     port = free_port()
     command = ["smtp-sink", "-u", "nobody", "-m", "10000", f"127.0.0.1:{port}", "4096"]
     with running(command, port, folder / f"sink-{port}.log"):
@@ -113,7 +113,7 @@ def sink(folder: Path) -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def ours(at: Setting, build: Build, form: Form) -> Iterator[Subject]:
-    """This project, one log line a message."""
+    """This project, with one log line a message."""
     port = free_port()
     key = f"port-{port}"
     config = at.folder / f"{key}.conf"
@@ -139,7 +139,7 @@ def original(at: Setting, name: str, lines: str = "") -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def haproxy(at: Setting, name: str, *, tls: tuple[Path, str] | None = None) -> Iterator[Subject]:
-    """A relay of bytes, one thread.
+    """A relay of bytes, with one thread.
 
     `tls`: a file with certificate and key for the clients, and options towards the server. Sessions are not resumed, as
     with us.
@@ -159,7 +159,7 @@ def haproxy(at: Setting, name: str, *, tls: tuple[Path, str] | None = None) -> I
 
 @contextlib.contextmanager
 def bare_relay(at: Setting, name: str) -> Iterator[Subject]:
-    """Two uvloop Protocols that write what they read, two processes."""
+    """Two uvloop Protocols that write what they read, in two processes."""
     port = free_port()
     command: list[str | Path] = [sys.executable, BENCH / "bare_relay.py", str(port), str(at.to)]
     with running(command, port, at.folder / f"relay-{port}.log") as process:

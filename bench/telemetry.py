@@ -55,7 +55,7 @@ class Nothing:
     """Takes every call, and does nothing."""
 
     def __init__(self, *_: object) -> None:
-        """Whatever it stands for."""
+        """Take the arguments of what it replaces."""
 
     def __getattr__(self, _: str) -> Any:
         return _nothing
@@ -66,7 +66,7 @@ def _nothing(*_: object, **__: object) -> bool:
 
 
 def serve(path: str, *, counted: bool, ticks: bool) -> int:
-    """The daemon, with or without telemetry, and with or without the tick of each second."""
+    """Run the daemon, with or without telemetry, and with or without the tick of each second."""
     from proxsmtp_tp.cli.main import main as cli  # noqa: PLC0415
     from proxsmtp_tp.net import proxy  # noqa: PLC0415
 
@@ -100,7 +100,7 @@ def _count_nothing() -> None:
     performed = connection.Connection.perform
 
     def perform(self: connection.Connection, todo: list[effects.Effect]) -> None:
-        """As there, and nothing is counted."""
+        """The same, without counting."""
         self._measured.clear()
         performed(self, todo)
 
@@ -138,7 +138,7 @@ def configuration(folder: Path, name: str, port: int, to: int, workers: int) -> 
 
 
 def command_of(name: str, path: Path, *, ticks: bool = True) -> list[str]:
-    """What runs it."""
+    """The command that runs it."""
     more = ["--uncounted"] if name == "without" else []
     return [sys.executable, "-m", "bench.telemetry", "--serve", str(path), *more, *([] if ticks else ["--no-ticks"])]
 
@@ -153,7 +153,7 @@ def subject(name: str, folder: Path, to: int) -> Iterator[Subject]:
 
 
 def send(port: int, messages: int, sessions: int = 20) -> None:
-    """The load of one round."""
+    """Send the load of one round."""
     command = ["smtp-source", "-s", str(sessions), "-m", str(messages), "-l", "1000",
                "-f", "a@example.org", "-t", "b@example.org", f"{ADDRESS}:{port}"]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
@@ -161,7 +161,7 @@ def send(port: int, messages: int, sessions: int = 20) -> None:
 
 @contextlib.contextmanager
 def watched(path: Path) -> Iterator[None]:
-    """A scrape and `top`, each once a second."""
+    """Scrape the metrics and ask for `top`, each once a second."""
     end = threading.Event()
 
     def watch() -> None:

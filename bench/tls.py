@@ -31,7 +31,7 @@ MESSAGES_REUSED = 100
 NEW, REUSED = "TLS: new sessions", "TLS: reused sessions"
 HAPROXY_TLS = "haproxy, ssl in, ssl out"
 TLS, CLEAR = "TLS in, TLS out", "in clear"
-"""Behind the name of a build of this project."""
+"""Appended to the name of a build of this project."""
 _SETTLE = 0.5
 """Seconds until a session that was greeted has its memory."""
 
@@ -43,7 +43,7 @@ class TlsClients:
     name: str
     how: How
     messages_each: int
-    """In a session."""
+    """Messages in a session."""
 
     def fitting(self, messages: int) -> int:
         """The same number of whole sessions for each client."""

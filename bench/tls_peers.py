@@ -28,7 +28,7 @@ MESSAGE = b"Subject: bench\r\n\r\n" + b"x" * 70 * 14 + b"\r\n.\r\n"
 
 
 def certificate(folder: Path) -> None:
-    """EC P-256, for everybody."""
+    """A certificate with EC P-256, for all peers."""
     chain, key = folder / "chain.pem", folder / "key.pem"
     wanted = ["-x509", "-nodes", "-days", "2", "-subj", "/CN=mx.example"]
     made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", str(key), "-out", str(chain)]
@@ -63,19 +63,19 @@ class Session:
         self._sock = context.wrap_socket(self._sock, server_hostname="mx.example")
 
     def say(self, line: bytes, code: bytes = b"250") -> None:
-        """A command and its reply."""
+        """Send a command, and read its reply."""
         self._sock.sendall(line)
         self._reply(code)
 
     def message(self) -> None:
-        """One message."""
+        """Send one message."""
         self.say(b"MAIL FROM:<a@example.org>\r\n")
         self.say(b"RCPT TO:<b@example.org>\r\n")
         self.say(b"DATA\r\n", b"354")
         self.say(MESSAGE)
 
     def quit(self) -> None:
-        """The end."""
+        """Send QUIT."""
         self.say(b"QUIT\r\n", b"221")
         self.close()
 
@@ -94,7 +94,7 @@ class Session:
 
 
 def client_context() -> ssl.SSLContext:
-    """Nobody verifies: the certificate is self-signed."""
+    """A context that verifies nothing: the certificate is self-signed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -102,7 +102,7 @@ def client_context() -> ssl.SSLContext:
 
 
 def send(port: int, how: How, sessions: int, messages: int) -> None:
-    """So many sessions, one after the other, with so many messages each."""
+    """Run so many sessions, one after the other, with so many messages each."""
     context = client_context()
     for _ in range(sessions):
         session = Session(port, how, context)
@@ -188,7 +188,7 @@ class Sink(asyncio.Protocol):
 
 
 def serve(port: int, how: How, folder: Path) -> None:
-    """The mail server, until it is ended."""
+    """Run the mail server, until it is ended."""
     certificate = Material((folder / "chain.pem").read_bytes(), (folder / "key.pem").read_bytes(), ends=0.0)
 
     async def main() -> None:
