@@ -291,11 +291,11 @@ class TlsStream:
             raise TlsStreamError(reason, self._side, alert)
 
     def _explained(self, error: ssl.SSLError) -> tuple[str, Alert | None]:
-        """A sentence, and the alert if the peer sent one."""
+        """What went wrong in words, and the alert if the peer sent one."""
         reason = error.reason or _reason_in(error)
         if (alert := received_alert(reason)) is not None:
             return meaning(alert, self._side), alert
-        return f"TLS with the {self._side.value} failed: {reason.lower().replace('_', ' ')}", None
+        return reason.lower().replace("_", " "), None
 
 
 _TEXT = re.compile(r"(?:\[.*?\] )?(.*?)(?: \(_ssl\.c:\d+\))?")

@@ -109,6 +109,7 @@ def test_another_protocol_gets_its_alert(terminating: Daemon) -> None:
 def test_tls_1_1_is_refused(terminating: Daemon) -> None:
     said = s_client(terminating.port, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
     assert "alert protocol version" in said, said
+    terminating.logged("TLS with the client failed: unsupported protocol: closing")
 
 
 @pytest.mark.parametrize(("level", "words"), [("encrypt", "Untrusted"), ("secure", "Verified")])

@@ -87,7 +87,7 @@ def test_tls_1_1_is_refused(known: set[int]) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
     stream = TlsStream(CONTEXTS.get(self_signed(), known), Side.CLIENT)
-    with pytest.raises(TlsStreamError, match="TLS with the client failed: unsupported protocol"):
+    with pytest.raises(TlsStreamError, match=r"^unsupported protocol$"):
         stream.receive(outgoing.read())
     assert stream.to_send()[-2:] == bytes((2, Alert.PROTOCOL_VERSION))
 

@@ -249,7 +249,8 @@ def test_any_bytes_in_the_handshake_are_waited_for_or_refused(version: int, side
             assert stream.receive(piece) == b""
     except TlsStreamError as error:
         assert str(error) == error.reason  # noqa: PT017
-        assert side.value in error.reason  # noqa: PT017
+        assert error.reason  # noqa: PT017
+        assert error.side is side  # noqa: PT017
         with pytest.raises(TlsStreamError):
             stream.receive(b"")
     assert stream.handshaking
@@ -268,7 +269,7 @@ def test_no_octet_can_be_changed(version: int, at: int, bit: int) -> None:
     try:
         got = receive_all(server, bytes(data))
     except TlsStreamError as error:
-        assert "server" in error.reason  # noqa: PT017
+        assert error.side is Side.SERVER  # noqa: PT017
     assert got in {b"", message} if version == TLS_1_2 else got == b""
 
 
@@ -280,7 +281,7 @@ def test_what_came_before_a_fault_is_given_out_first(version: int) -> None:
     data = client.to_send() + b"\x17\x03\x03\x00\x20" + bytes(32)
     assert server.receive(data) == b"250 queued\r\n"
     assert server.more
-    with pytest.raises(TlsStreamError, match="TLS with the server failed: "):
+    with pytest.raises(TlsStreamError):
         server.receive(b"")
     assert not server.more
     assert server.to_send()[:1] in {b"\x15", b"\x17"}  # our alert
@@ -292,7 +293,7 @@ def test_what_came_before_a_fault_is_given_out_first(version: int) -> None:
 @BOTH
 def test_clear_text_after_the_handshake_is_an_error(version: int) -> None:
     client, _ = connected(version)
-    with pytest.raises(TlsStreamError, match="TLS with the client failed: wrong version number"):
+    with pytest.raises(TlsStreamError, match=r"^wrong version number$"):
         client.receive(b"MAIL FROM:<>\r\n")
 
 

@@ -51,8 +51,9 @@ def test_each_alert_of_a_client_is_named(alert: Alert, version: int) -> None:
 
 def test_an_alert_that_openssl_does_not_know_is_an_error_like_others() -> None:
     stream = server_leg()
-    with pytest.raises(TlsStreamError, match="TLS with the server failed"):
+    with pytest.raises(TlsStreamError) as failed:
         stream.receive(bytes((21, 3, 3, 0, 2, 2, 121)))
+    assert failed.value.alert is None
 
 
 @pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
@@ -64,7 +65,7 @@ def test_a_client_that_does_not_trust_our_ca(version: int) -> None:
     ours.receive(theirs.to_send())
     with pytest.raises(TlsStreamError) as bad:
         theirs.receive(ours.to_send())
-    assert bad.value.reason == "TLS with the server failed: certificate verify failed"
+    assert bad.value.reason == "certificate verify failed"
     assert bad.value.alert is None
     assert not bad.value.certificate_rejected
     with pytest.raises(TlsStreamError) as failed:
