@@ -96,31 +96,29 @@ class WorkerLimits:
 class ConnectionLimits:
     """The limits of one connection's client (`session.limits.ClientLimits`). Call `leave` when it has ended."""
 
-    __slots__ = ("_asked", "_changing", "_ip", "_over", "_policy", "_slot", "_table", "_trace_id", "_worker")
+    __slots__ = ("_asked", "_changing", "_ip", "_over", "_slot", "_trace_id", "_worker")
 
     def __init__(self, worker: WorkerLimits, ip: str, trace_id: str) -> None:
         self._worker = worker
-        self._policy = worker.policy
-        self._table = worker.table
         self._ip = ip
         self._slot: int | None = None
         self._asked: tuple[ClientLimit, ...] = ()
         self._trace_id = trace_id
         self._over: Exceeded | None = None
         if worker.limited and (key := worker.key(ip)) is not None:
-            entered = self._table.enter(worker.worker, key)
+            entered = self._worker.table.enter(worker.worker, key)
             if entered is None:
                 worker.count(Counter.CLIENTS_UNTRACKED)
             else:
                 self._slot, others = entered
-                self._changing = self._table.changing_slot(self._slot)
-                self._over = too_many_at_once(self._policy, others)
+                self._changing = self._worker.table.changing_slot(self._slot)
+                self._over = too_many_at_once(self._worker.policy, others)
 
     def leave(self) -> None:
         """The connection has ended. Idempotent."""
         slot, self._slot = self._slot, None
         if slot is not None:
-            self._table.leave(self._worker.worker, slot)
+            self._worker.table.leave(self._worker.worker, slot)
 
     def connection(self, server: str) -> Finding | None:
         finding = self._locked() or self._connected(server)
@@ -131,45 +129,45 @@ class ConnectionLimits:
     def _connected(self, server: str) -> Finding | None:
         over = self._over
         if over is None:
-            return self._count(self._policy.connection, server)
+            return self._count(self._worker.policy.connection, server)
         if not over.rate.shadow:
             self._request_lock(over.limit)
             return Finding(over)
-        return with_connections(self._count(self._policy.connection, server), over)
+        return with_connections(self._count(self._worker.policy.connection, server), over)
 
     def message(self) -> Finding | None:
         if (finding := self._locked()) is not None:
             return finding
-        return self._count(self._policy.message)
+        return self._count(self._worker.policy.message)
 
     def recipient(self) -> Finding | None:
-        return self._count(self._policy.recipient)
+        return self._count(self._worker.policy.recipient)
 
     def happened(self, limit: ClientLimit) -> Finding | None:
-        slot, rule = self._slot, self._policy.outcomes.get(limit)
+        slot, rule = self._slot, self._worker.policy.outcomes.get(limit)
         if slot is None or rule is None:
             return None
         with self._changing:
-            decision = decide_outcome(rule, self._table.state(slot), time.monotonic_ns())
+            decision = decide_outcome(rule, self._worker.table.state(slot), time.monotonic_ns())
             for word, value in decision.changes:
-                self._table.set(slot, word, value)
+                self._worker.table.set(slot, word, value)
         return self._judged(decision, (rule,))
 
     def _locked(self) -> Finding | None:
-        if not self._table.locks:
+        if not self._worker.table.locks:
             return None
         network = self._worker.network(self._ip)
-        slot = self._table.find(key_of(network)) if network is not None else None
+        slot = self._worker.table.find(key_of(network)) if network is not None else None
         if network is None or slot is None:
             return None
-        lock = locked(self._table.state(slot), time.time(), name_of(network), self._policy.lock_reply)
+        lock = locked(self._worker.table.state(slot), time.time(), name_of(network), self._worker.policy.lock_reply)
         return Finding(lock) if lock is not None else None
 
     def _count(self, rules: tuple[Rule, ...], server: str = "") -> Finding | None:
         slot = self._slot
         if slot is None or not rules:
             return None
-        table = self._table
+        table = self._worker.table
         with self._changing:
             now = time.monotonic_ns()
             words = table.state(slot)
@@ -198,10 +196,10 @@ class ConnectionLimits:
             self._request_lock(limit)
 
     def _request_lock(self, limit: ClientLimit) -> None:
-        if limit not in self._policy.lock_on or limit in self._asked:
+        if limit not in self._worker.policy.lock_on or limit in self._asked:
             return
         network = self._worker.network(self._ip)
         if network is not None:
             request = LockRequest(key_of(network), reason_number(limit), self._trace_id.encode())
-            if self._table.ask_for_lock(request):
+            if self._worker.table.ask_for_lock(request):
                 self._asked += (limit,)

@@ -10,6 +10,7 @@ the session is a bug: it is logged with its traceback and ends this one connecti
 from __future__ import annotations
 
 import logging
+import sys
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,10 +52,10 @@ class Connection:
     """Lives from accept until both sides are closed."""
 
     __slots__ = (
-        "_client_finished", "_connection_tls", "_context", "_continuing", "_crashed", "_judging", "_limits",
-        "_measured", "_on_finished", "_opening", "_peer", "_place", "_pressure", "_shown", "_sock", "_upstream",
-        "_words", "client", "client_ip", "client_port", "closing", "local_ip", "loop", "metrics", "name",
-        "quiet", "reporting", "server", "server_ip", "server_port", "session", "times", "trace_id",
+        "_client_finished", "_connect_seconds", "_connection_tls", "_context", "_continuing", "_crashed", "_judging",
+        "_limits", "_measured", "_on_finished", "_opening", "_peer", "_place", "_pressure", "_shown", "_sock",
+        "_upstream", "_words", "client", "client_ip", "client_port", "closing", "local_ip", "loop", "metrics", "name",
+        "quiet", "reporting", "server", "server_ip", "server_port", "session", "share", "times", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +77,7 @@ class Connection:
         # Not sock.family, which makes an Enum: only a unix socket has a name that is no tuple.
         name = sock.getsockname() if isinstance(came_from, tuple) else None
         self._peer = endpoint(came_from) if name is not None else None
-        self.local_ip = endpoint(name).ip if name is not None else ""
+        self.local_ip = sys.intern(endpoint(name).ip) if name is not None else ""  # one for all sessions
         self.client_ip = self._peer.ip if self._peer else ""
         self.client_port = self._peer.port if self._peer else 0
         self.server_ip = ""
@@ -90,6 +91,8 @@ class Connection:
         )
         if context.settings.tls_wrapped:
             self.session.expect_port(server_port(context.settings, sock))
+        self.share: tuple[int, str] | None = None
+        """Its handle in the table of all workers, and the client that it is counted for."""
         self.quiet = is_of_doctor(context.admission.switches, sock, self._peer, self.local_ip)
         self.metrics = context.unmeasured if self.quiet else context.metrics
         self._measured, self._words = self.session.measured, self.metrics.words
@@ -104,8 +107,11 @@ class Connection:
             self._place = Place(context.tls.handshakes, self.client_ip)
             self.session.use_handshakes(self._place)
             self.session.use_rejections(context.tls.rejections_of(self.client_ip))
-        self._upstream = Upstream(context, sock, self._peer, (came_from, name) if name is not None else (None, None))
-        self._opening = Opening(self, context, self._upstream, sock, self._peer)
+        upstream = Upstream(context, sock, self._peer, (came_from, name) if name is not None else (None, None))
+        self._upstream: Upstream | None = upstream
+        self._opening: Opening | None = Opening(self, context, upstream, sock, self._peer)
+        """None: the server's transport is made, and an idle session needs less memory."""
+        self._connect_seconds: float | None = None
         self.client: Any = None
         self.server: Any = None
         self._continuing = False
@@ -123,7 +129,7 @@ class Connection:
 
     def open(self) -> None:
         """Make the client's transport, and then connect to its server. Raises nothing."""
-        if not self._opening.take_over():
+        if self._opening is not None and not self._opening.take_over():
             self._finished()
 
     @property
@@ -139,17 +145,20 @@ class Connection:
         """The client's transport is ready: connect to its server."""
         if self._peer is not None and self.client.get_extra_info("peername") is None:
             self.client.abort()  # the client is gone: no server is dialled for it
-        elif not self.closing:
+        elif self._opening is not None and not self.closing:
             self._opening.find_server()
 
     def server_made(self, transport: Any) -> None:
         """The upstream connection is ready; its greeting may follow at once."""
         self.server = transport
+        if self._opening is not None:
+            self._connect_seconds = self._opening.seconds
         if self.session.ended:
             transport.abort()
         else:
             self.feed(events.Connected(self.server_ip, self.server_port))
-        self._opening.server_made()
+        self._opening = None
+        self.dialled()
 
     def dialled(self) -> None:
         """Connecting to the server has succeeded, failed or was cancelled."""
@@ -235,7 +244,8 @@ class Connection:
 
     def server_speaks(self) -> None:
         """The server has sent something: it is not this proxy."""
-        self._upstream.answered()
+        if self._upstream is not None and self._upstream.answered():
+            self._upstream = None  # an idle session needs less memory without it
 
     def server_eof(self) -> None:
         """The server has closed its sending half: it can answer nothing more, so nothing more is sent to it."""
@@ -285,7 +295,7 @@ class Connection:
         self._crashed = True
         text = f"client={self.client_ip}: internal error: closing"
         self.reporting.say(logging.ERROR, text, essential=True, error=error)
-        self._opening.cancel()
+        self._cancel_dialling()
         if self.server is not None:
             self.server.abort()
         if self.client is not None and not self.closing:
@@ -298,7 +308,7 @@ class Connection:
     def complete(self, facts: Transaction) -> None:
         """A transaction has ended: add what only this connection knows. Once for each transaction."""
         facts.port = self.server_port
-        facts.seconds.connect = self._opening.seconds
+        facts.seconds.connect = self._connect_seconds
         facts.seconds.wait = self._judging.waited() if self._judging is not None else None
 
     # Effects.
@@ -340,7 +350,7 @@ class Connection:
             client.write_eof()
 
     def _close_server(self, effect: effects.CloseServer) -> None:
-        self._opening.cancel()
+        self._cancel_dialling()
         if self.server is not None:
             if effect.abort:
                 self.server.abort()
@@ -421,6 +431,10 @@ class Connection:
 
     # The connection ends.
 
+    def _cancel_dialling(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+
     def _abort(self) -> None:
         for transport in (self.client, self.server):
             if transport is not None:
@@ -428,12 +442,14 @@ class Connection:
 
     def _maybe_finished(self) -> None:
         over = self.session.ended or self._crashed
-        if over and self.client is None and self.server is None and not self._opening.dialling:
+        dialling = self._opening is not None and self._opening.dialling
+        if over and self.client is None and self.server is None and not dialling:
             self._finished()
 
     def _finished(self) -> None:
         self._release_filter()
-        self._upstream.forget()
+        if self._upstream is not None:
+            self._upstream.forget()
         self._limits.leave()
         if self._place is not None:
             self._place.end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.dialling import DialError, Dialled
@@ -37,11 +37,9 @@ class _AcceptedSide(ClientSide):
 
     __slots__ = ()
 
-    owner: OpeningOwner
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.owner.client_opened()
+        cast("OpeningOwner", self.owner).client_opened()
 
 
 class OpeningOwner(ClientOwner, ServerOwner, Protocol):
@@ -180,11 +178,6 @@ class Opening:
     def _give_up(self, sock: socket.socket) -> None:
         self.dialling = False
         sock.close()
-        self._owner.dialled()
-
-    def server_made(self) -> None:
-        """The transport of the server is ready."""
-        self.dialling = False
         self._owner.dialled()
 
     def _refuse(self, error: NoDestinationError) -> None:

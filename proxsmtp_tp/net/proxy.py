@@ -110,8 +110,8 @@ class Proxy:
         self._admission = admission
         self._worker = worker
         self._listeners = list(listeners)
-        self._connections: dict[Connection, tuple[int | None, str]] = {}
-        """Each with its handle in the table of all workers, and the client that it is counted for."""
+        self._connections: dict[Connection, None] = {}
+        """In the order in which they came."""
         self._names = itertools.count(1)
         self._trace_ids = admission.trace_ids.of(worker)
         self._floods = Floods(admission, worker)
@@ -138,6 +138,7 @@ class Proxy:
                 self.context.events.close()
             self.context.watch.close()
             self.context.waiting.close()
+            self.context.source_ports.close()
             if self.context.filter is not None:
                 self.context.filter.close()
 
@@ -247,8 +248,9 @@ class Proxy:
             accepted[0].close()
             self._admission.leave(self._worker, client)
             return
-        handle = self._admission.add_share(self._worker, client) if client else None
-        self._connections[connection] = handle, client
+        if client:
+            connection.share = self._admission.add_share(self._worker, client), client
+        self._connections[connection] = None
         connection.open()
 
     # Ending.
@@ -256,7 +258,8 @@ class Proxy:
     def _finished(self, connection: Connection) -> None:
         """Both sides of the connection are closed. Idempotent."""
         if connection in self._connections:
-            handle, client = self._connections.pop(connection)
+            del self._connections[connection]
+            handle, client = connection.share or (None, "")
             if handle is not None:
                 self._admission.forget(self._worker, handle)
             self._admission.leave(self._worker, client)

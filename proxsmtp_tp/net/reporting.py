@@ -48,16 +48,22 @@ class Reporter(Protocol):
 class Reporting:
     """Writes the log lines and events of one connection."""
 
-    __slots__ = ("_context", "_owner", "_quiet", "_who", "traced")
+    __slots__ = ("_context", "_owner", "_port", "_quiet", "traced")
 
     def __init__(self, context: WorkerContext, owner: Reporter, port: int, *, quiet: bool) -> None:
         """`quiet`: lines have the level debug, and there are no events."""
         self._context = context
         self._owner = owner
-        self._who = Who(owner.name, owner.trace_id, owner.client_ip, port, context.settings.instance, context.worker)
+        self._port = port
         self._quiet = quiet
         self.traced = False
         """All lines are written, at every log level (`tracing.Tracing.follows`)."""
+
+    @property
+    def _who(self) -> Who:
+        """The session, as lines and events name it. Not kept: an idle session needs less memory without it."""
+        owner, context = self._owner, self._context
+        return Who(owner.name, owner.trace_id, owner.client_ip, self._port, context.settings.instance, context.worker)
 
     def log(self, effect: effects.Log) -> None:
         """Write a line whose text the session has made."""
@@ -82,7 +88,7 @@ class Reporting:
         measure(self._context.metrics, facts)
         if facts.is_message or facts.status in _REFUSED:
             seconds = facts.seconds.reply or 0.0
-            self._context.recent.add(self._who.client, facts.server, facts.reply, facts.size, seconds)
+            self._context.recent.add(self._owner.client_ip, facts.server, facts.reply, facts.size, seconds)
         level = logging.WARNING if facts.status == FAILED else logging.INFO
         if (facts.is_message or facts.status == "REJECTED") and self._writes(level):
             for line in self._context.form.transaction(self._who, facts):
@@ -120,7 +126,7 @@ class Reporting:
             write_traced(log, level, line.text, _extra(line))
             return
         context = self._context
-        if essential or level == logging.DEBUG or context.log_limit.allows(self._who.client, context.loop.time()):
+        if essential or level == logging.DEBUG or context.log_limit.allows(self._owner.client_ip, context.loop.time()):
             log.log(level, "%s", line.text, exc_info=error, extra=_extra(line))
         else:
             context.admission.counters.count(context.worker, Counter.LOG_LINES_SUPPRESSED)

@@ -54,12 +54,12 @@ class ShownSession:
         """`client` None: it came by a unix socket. `now` in seconds."""
         self._rows = rows
         self._owner = owner
-        self._client = str(client or "unix")
+        self._client = client
         self._opened = int(now * 1000)
         self._messages = 0
         self._filtering = False
         self._wait = Wait.NOTHING
-        self._row = rows.begin(owner.trace_id, self._client, now)
+        self._row = rows.begin(owner.trace_id, str(client or "unix"), now)
 
     def wait(self, wait: Wait, now: float) -> None:
         """What the session waits for; also called again for the same wait."""
@@ -119,7 +119,7 @@ class ShownSession:
         client_tls, server_tls = self._owner.session.legs.reported
         return Shown(
             id=self._owner.trace_id,
-            client=self._client,
+            client=str(self._client or "unix"),
             server=self._owner.server_ip,
             helo=helo,
             messages=self._messages,

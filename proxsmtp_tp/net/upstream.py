@@ -177,14 +177,17 @@ class Upstream:
             self._known = ends(self._client, self._name)
         return self._known
 
-    def answered(self) -> None:
+    def answered(self) -> bool:
         """The server has sent something. So it is not this proxy, which sends nothing before its own server does.
 
-        From now on a client with the same end points is no loop: it uses the same port by chance.
+        From now on a client with the same end points is no loop: it uses the same port by chance. True: `forget` would
+        do nothing, so this object is not needed any more.
         """
         if self._dialled:
             self._drop(self._dialled)
             self._dialled = ()
+            self._known = self._name = None  # no loop is looked for any more
+        return not self._came
 
     def forget(self) -> None:
         """The connection has ended, or was not established."""

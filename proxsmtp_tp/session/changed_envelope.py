@@ -92,7 +92,7 @@ def answered(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if message.refusal is None:
         message.refusal = _refusal(reply)
         message.envelope_commands = iter(())
-        d.queued.clear()
+        d.queued = ()
         if pending.expect in {Expect.OUR_MAIL, Expect.OUR_RCPT}:
             command = "MAIL" if pending.expect is Expect.OUR_MAIL else "RCPT"
             recipient = pending.address if command == "RCPT" else None

@@ -121,7 +121,7 @@ class Dialogue:
         self.lines = LineBuffer(AUTH_LIMIT)
         self.replies = ReplyReader()
         self.outstanding: list[PendingReply] = []  # not a deque, which takes 760 octets even if it is empty
-        self.queued: list[PendingReply] = []
+        self.queued: tuple[PendingReply, ...] = ()
         self.sync = False
         """No other command may be sent before the reply to the last one."""
         self.capabilities = NO_CAPABILITIES
@@ -204,12 +204,14 @@ class Dialogue:
         if not self.queued and self.may_ask():
             self._send_command(pending)
         else:
-            self.queued.append(pending)
+            self.queued += (pending,)
 
     def ask_queued(self) -> None:
         """Send the waiting commands of our own that may be sent now."""
         while self.queued and (not self.outstanding or (self.capabilities.pipelining and not self.sync)):
-            self._send_command(self.queued.pop(0))
+            pending, *left = self.queued
+            self.queued = tuple(left)
+            self._send_command(pending)
 
     def _send_command(self, pending: PendingReply) -> None:
         self.sync = pending.expect not in GROUPED

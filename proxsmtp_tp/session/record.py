@@ -110,6 +110,7 @@ class Record:
         "_began",
         "_latest",
         "_mail_at",
+        "_refused",
         "commands",
         "delivered",
         "limits",
@@ -126,10 +127,11 @@ class Record:
     def __init__(self, ticks: Callable[[], float]) -> None:
         self.ticks = ticks
         self._began = self._mail_at = ticks()
-        self.commands: dict[str, list[int]] = {}
-        """By verb in lower case: commands of the client, and those that were refused."""
-        self._latest: list[int] | None = None
-        """The pair of the latest command."""
+        self.commands: dict[str, int] = {}
+        """By verb in lower case: commands of the client. `_refused`: those that were refused; None: there are none."""
+        self._refused: dict[str, int] | None = None
+        self._latest = ""
+        """The verb of the latest command."""
         self.measured: list[int] = []
         """Counters (`telemetry.metrics`) that have grown."""
         self.number = 0
@@ -149,23 +151,25 @@ class Record:
 
     def command(self, verb: bytes) -> None:
         """The client has sent a command."""
-        name = _NAMES.get(verb, "other")
-        counted = self.commands.get(name)
-        if counted is None:
-            counted = self.commands[name] = [0, 0]
-        counted[0] += 1
-        self._latest = counted
+        self._latest = name = _NAMES.get(verb, "other")
+        commands = self.commands
+        commands[name] = commands.get(name, 0) + 1
 
     def refused_here(self) -> None:
         """We refused the latest command."""
-        if self._latest is not None:
-            self._latest[1] += 1
+        if self._latest:
+            self._count_refused(self._latest)
 
     def refused_there(self, line: bytes) -> None:
         """The server refused this command."""
-        counted = self.commands.get(_NAMES.get(line[:8].split(b" ", 1)[0].strip().upper(), "other"))
-        if counted is not None:
-            counted[1] += 1
+        name = _NAMES.get(line[:8].split(b" ", 1)[0].strip().upper(), "other")
+        if name in self.commands:
+            self._count_refused(name)
+
+    def _count_refused(self, name: str) -> None:
+        if self._refused is None:
+            self._refused = {}
+        self._refused[name] = self._refused.get(name, 0) + 1
 
     # The transaction.
 
@@ -261,11 +265,12 @@ class Record:
 
     def session_end(self, state: Recorded, how: str) -> facts.SessionEnd:
         """The last values of the session."""
+        refused = self._refused or {}
         return facts.SessionEnd(
             server=state.server,
             helo=state.helo,
             how=how,
-            commands={verb: (sent, refused) for verb, (sent, refused) in self.commands.items()},
+            commands={verb: (sent, refused.get(verb, 0)) for verb, sent in self.commands.items()},
             transactions=self.number,
             messages=self.delivered,
             seconds=max(0.0, self.ticks() - self._began),

@@ -352,7 +352,7 @@ def _forget(d: Dialogue) -> None:
     d.new_transaction()
     d.lines, d.replies = LineBuffer(AUTH_LIMIT), ReplyReader()
     d.outstanding.clear()
-    d.queued.clear()
+    d.queued = ()
     d.sync = False
     d.capabilities = NO_CAPABILITIES
     noops, d.ours, d.removed = d.ours.noops, OwnCommands(), RemovedOffers()

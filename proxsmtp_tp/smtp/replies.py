@@ -157,7 +157,7 @@ class ReplyReader:
         """Octets that were fed and not looked at yet."""
         self._code = b""
         self._size = 0
-        self._texts: list[bytes] = []
+        self._texts: tuple[bytes, ...] = ()
         self._cut = b""
         """The beginning of a line that is too long; the rest of it is dropped as it arrives."""
         self._blank = 0
@@ -248,12 +248,12 @@ class ReplyReader:
         if separator == b"-":
             self._code = code
             self._size += len(line)
-            self._texts.append(rest)
+            self._texts += (rest,)
             if self._size > TOTAL_LIMIT or len(self._texts) >= LINES_LIMIT:
                 raise ReplyError(f"reply of more than {TOTAL_LIMIT} octets or {LINES_LIMIT} lines")
             return None
         texts = [*self._texts, rest or b""]
-        self._code, self._size, self._texts, self._blank = b"", 0, [], 0
+        self._code, self._size, self._texts, self._blank = b"", 0, (), 0
         if parts is not None and len(texts) == 1 and text[3:4] in {b"", b" "}:
             return Reply(int(code), text + b"\r\n")
         return Reply.joined(int(code), texts)

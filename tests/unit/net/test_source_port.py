@@ -108,14 +108,23 @@ async def test_another_error_ends_the_search(monkeypatch: pytest.MonkeyPatch) ->
     assert descriptors() == before
 
 
-def test_a_worker_reads_the_settings_once_in_a_second(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("proxsmtp_tp.net.source_port.time.monotonic", lambda: now)
+def test_a_worker_keeps_the_files_open_and_sees_each_change(settings: Path) -> None:
+    before = descriptors()
     known = source_port.PortSettings()
     source = Source("192.0.2.1", nobody, known)
     assert sorted(source.ports(MX)) == [100, 101, 102, 103]
-    (settings / "ip_local_port_range").write_text("200 201\n")
-    (settings / "ip_local_reserved_ports").write_text("201\n")
-    assert sorted(source.ports(MX)) == [100, 101, 102, 103]
-    now += source_port.FRESH
+    assert len(descriptors()) == len(before) + 2
+    (settings / "ip_local_port_range").write_text("200 202\n")
+    assert sorted(source.ports(MX)) == [200, 201, 202]
+    (settings / "ip_local_reserved_ports").write_text("22,201-300\n")
     assert sorted(source.ports(MX)) == [200]
+    (settings / "ip_local_port_range").write_text("rubbish\n")
+    assert known()[0] == range(32768, 61000)
+    known.close()
+    known.close()
+    assert descriptors() == before
+
+
+def test_a_worker_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_port, "_SETTINGS", tmp_path / "none")
+    assert source_port.PortSettings()() == (range(32768, 61000), ())
