@@ -84,7 +84,7 @@ class Recorder:
 def _serve(link: socket.socket, record: dict[str, Any], tls: ssl.SSLContext | None, wrapped: bool) -> None:
     """One session of the server. STARTTLS ends the first part of it."""
     link.settimeout(_SESSION_SECONDS)
-    with suppress(OSError):
+    with closing(link), suppress(OSError):
         if not wrapped:
             with closing(link.dup()) as plain:
                 if not _converse(plain, record, greeting=True, offers_tls=tls is not None):
@@ -93,7 +93,6 @@ def _serve(link: socket.socket, record: dict[str, Any], tls: ssl.SSLContext | No
             with closing(tls.wrap_socket(link, server_side=True)) as encrypted:
                 record["tls"] = encrypted.version()
                 _converse(encrypted, record, greeting=wrapped, offers_tls=False)
-    link.close()
 
 
 def _converse(link: socket.socket, record: dict[str, Any], *, greeting: bool, offers_tls: bool) -> bool:
