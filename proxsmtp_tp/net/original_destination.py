@@ -18,12 +18,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from proxsmtp_tp.net.refused_destinations import why_refused
+from proxsmtp_tp.net.refused_destinations import RecentAnswers, why_refused
 from proxsmtp_tp.smtp.answers import DESTINATION_REFUSED, NO_DESTINATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proxsmtp_tp.smtp.replies import Reply
 
 SO_ORIGINAL_DST = 80
@@ -135,15 +133,19 @@ def original_destination(
     sock: socket.socket,
     listening_ports: frozenset[int],
     known: Ends | None = None,
-    why: Callable[[str], str | None] | None = None,
+    recent: RecentAnswers | None = None,
 ) -> Endpoint:
     """The address that the client of an accepted connection dialled.
 
     `listening_ports` are our own listeners' ports. Raises NoDestinationError for a connection that was not redirected,
     and for one to our own listener, which would be a loop. Raises RefusedDestinationError for an address that no server
-    has. `known`: what the kernel has returned for the socket; None: it is asked. `why`: in place of `why_refused`.
+    has. `known`: what the kernel has returned for the socket; None: it is asked. `recent`: answers of `why_refused`
+    that still hold.
     """
-    why = why or why_refused
+
+    def why(ip: str) -> str | None:
+        return why_refused(ip) if recent is None else recent.why_refused(ip, why_refused)
+
     own = known[0] if known is not None else own_name(sock)
     destination = own
     if own.port in listening_ports:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from proxsmtp_tp.net.own_addresses import ends_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FRESH = 1.0
 """Seconds for which an answer holds: an address that this host gets is dialled for so long at most."""
@@ -67,15 +67,17 @@ class RecentAnswers:
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, str | None]] = {}
 
-    def why_refused(self, ip: str) -> str | None:
-        """What kind of address this is, if it cannot be a server's; None: it may be a server's."""
+    def why_refused(self, ip: str, ask: Callable[[str], str | None] | None = None) -> str | None:
+        """What kind of address this is, if it cannot be a server's; None: it may be a server's. `ask` answers where the
+        answer is not known; without it `why_refused` does.
+        """
         now = time.monotonic()
         known = self._known.get(ip)
         if known is not None and now < known[0]:
             return known[1]
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()
-        answer = why_refused(ip)
+        answer = why_refused(ip) if ask is None else ask(ip)
         self._known[ip] = now + FRESH, answer
         return answer
 

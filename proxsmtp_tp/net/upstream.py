@@ -76,7 +76,7 @@ class Upstream:
         if not self._peer:
             raise NoDestinationError("a connection through a unix socket has no original destination")
         destination = original_destination(
-            self._client, self._context.listening_ports, self._ends(), self._context.destinations.why_refused
+            self._client, self._context.listening_ports, self._ends(), self._context.destinations
         )
         if self._full:
             self._came = (self._context.admission.add_client(self._context.worker, self._peer, destination),)
