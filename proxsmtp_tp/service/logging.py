@@ -40,7 +40,8 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Escape what does not print, show addresses as LogAddresses says, cut what is too long."""
-        text = printable(super().format(record))
+        # Most lines have no traceback: their text is the message.
+        text = printable(super().format(record) if record.exc_info or record.stack_info else record.getMessage())
         if not getattr(record, "addresses_shown", False):
             text = addresses.current().words(text)
         data = text.encode()
