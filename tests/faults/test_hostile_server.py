@@ -231,7 +231,7 @@ async def test_replies_to_a_group_that_are_more_than_its_commands(start_proxy: S
         assert codes(await client.rest()) == [250, 250, 250, 421]
 
 
-async def test_a_whole_dialogue_answered_before_it_is_heard(start_proxy: StartProxy) -> None:
+async def test_a_whole_dialogue_answered_before_it_is_sent(start_proxy: StartProxy) -> None:
     """All replies at once with the greeting: none of them is the server's word on anything."""
     async with Mx() as mx, start_proxy(mx) as harness:
         harness.errors_expected = True

@@ -182,7 +182,7 @@ def test_a_damaged_state_file_is_no_obstacle(host: RulesHost) -> None:
     host.remove()
 
 
-def test_what_somebody_deleted_by_hand_is_no_obstacle(host: RulesHost) -> None:
+def test_what_was_deleted_by_hand_is_no_obstacle(host: RulesHost) -> None:
     own = Numbers(preferred_slot("test"))
     gateway = host.net.gateway
     before = host.snapshot()

@@ -127,7 +127,7 @@ def test_a_daemon_that_is_killed(hosts: list[DaemonHost], method: str, mode: str
     assert within(SOON, lambda: arrives() == "filtered")
 
 
-def test_loopback_mode_behind_the_rules(hosts: list[DaemonHost]) -> None:
+def test_loopback_mode_with_rules(hosts: list[DaemonHost]) -> None:
     host, recorder = gateway(hosts, OutAddress="2525")
     home = Recorder()
     for version in (4, 6):

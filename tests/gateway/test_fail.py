@@ -60,26 +60,26 @@ def test_closed_never_lets_mail_through(host: RulesHost, method: Method, mode: M
     host.server()
     daemon = host.daemon(mode)
     host.install(method=method, mode=mode)
-    heard: list[str] = []
+    greetings: list[str] = []
     stop = threading.Event()
 
     def send_mails(version: int) -> None:
         while not stop.is_set():
-            heard.append(greeting(host.net.client, SERVER[version], wait=1))
+            greetings.append(greeting(host.net.client, SERVER[version], wait=1))
 
     threads = [threading.Thread(target=send_mails, args=(version,)) for version in (4, 6)]
     for thread in threads:
         thread.start()
-    assert within(60, lambda: len(heard) > 20)
+    assert within(60, lambda: len(greetings) > 20)
     daemon.close()
-    dead_since = len(heard)
-    assert within(60, lambda: len(heard) >= dead_since + 4)
+    dead_since = len(greetings)
+    assert within(60, lambda: len(greetings) >= dead_since + 4)
     host.daemon(mode)
-    assert within(60, lambda: any("daemon" in line for line in heard[dead_since + 4 :]))
+    assert within(60, lambda: any("daemon" in line for line in greetings[dead_since + 4 :]))
     stop.set()
     for thread in threads:
         thread.join()
-    assert not [line for line in heard if "server" in line]
+    assert not [line for line in greetings if "server" in line]
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
@@ -90,30 +90,30 @@ def test_open_lets_mail_pass_until_the_daemon_is_back(
     before = host.snapshot()
     host.server()
 
-    def heard(version: int) -> str:
+    def answer(version: int) -> str:
         return greeting(net.client, SERVER[version], wait=1)
 
     daemon = host.daemon(mode)
     heartbeat_senders.append(HeartbeatSender(host))
     host.install(method=method, mode=mode, fail=Fail.OPEN)
     for version in (4, 6):
-        assert within(SOON, lambda: heard(version).startswith("daemon"))  # noqa: B023 - called at once
+        assert within(SOON, lambda: answer(version).startswith("daemon"))  # noqa: B023 - called at once
     assert host.check(method=method, mode=mode, fail=Fail.OPEN).in_place
     # A change of options lets no mail pass unfiltered while the daemon runs.
     host.install(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587))
-    assert heard(4).startswith("daemon")
+    assert answer(4).startswith("daemon")
 
     heartbeat_senders[0].stop()
     daemon.close()
     for version in (4, 6):
-        assert within(SOON, lambda: heard(version).startswith("server"))  # noqa: B023 - called at once
+        assert within(SOON, lambda: answer(version).startswith("server"))  # noqa: B023 - called at once
     # The rules are in place also without a daemon.
     assert host.check(method=method, mode=mode, fail=Fail.OPEN, ports=(25, 587)).in_place
 
     host.daemon(mode)
     heartbeat_senders.append(HeartbeatSender(host))
     for version in (4, 6):
-        assert within(SOON, lambda: heard(version).startswith("daemon"))  # noqa: B023 - called at once
+        assert within(SOON, lambda: answer(version).startswith("daemon"))  # noqa: B023 - called at once
     host.remove()
     assert host.snapshot() == before
 

@@ -27,24 +27,24 @@ def test_whole_life(host: RulesHost, method: Method, mode: Mode) -> None:
     before = host.snapshot()
     server, daemon = host.server(), host.daemon(mode)
 
-    def heard() -> list[str]:
+    def answers() -> list[str]:
         return [greeting(net.client, SERVER[version]) for version in (4, 6)]
 
     direct = [f"server saw {address}" for address in ("192.0.2.10", "2001:db8:1::10")]
     filtered = [f"daemon for {SERVER[version]}" for version in (4, 6)]
-    assert heard() == direct
+    assert answers() == direct
     assert host.check(method=method, mode=mode).absent
 
     assert host.install(method=method, mode=mode).changed
     installed = host.snapshot()
-    assert heard() == filtered
+    assert answers() == filtered
     assert host.check(method=method, mode=mode).in_place
 
     assert not host.install(method=method, mode=mode).changed
     assert host.snapshot() == installed
 
     assert host.install(method=method, mode=mode, ports=(25, 587)).changed
-    assert heard() == filtered
+    assert answers() == filtered
     assert not host.check(method=method, mode=mode).in_place
     assert host.install(method=method, mode=mode).changed
     assert host.snapshot() == installed
@@ -62,7 +62,7 @@ def test_whole_life(host: RulesHost, method: Method, mode: Mode) -> None:
 
     assert host.remove().changed
     assert host.snapshot() == before
-    assert heard() == direct
+    assert answers() == direct
     assert not host.remove().changed
     assert host.snapshot() == before
     assert not host.state.exists()

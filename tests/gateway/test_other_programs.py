@@ -71,7 +71,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_numbers_that_somebody_uses_are_not_taken(host: RulesHost, name: str) -> None:
+def test_numbers_that_another_program_uses_are_not_taken(host: RulesHost, name: str) -> None:
     command, text = FOREIGN[name]
     gateway = host.net.gateway
     run(gateway, "nft", "add table ip other; add chain ip other pre { type filter hook prerouting priority 0; }")
@@ -113,7 +113,7 @@ def test_a_rule_that_catches_every_mark_of_ours_is_refused(host: RulesHost) -> N
     assert host.install(mode=Mode.REDIRECT).changed
 
 
-def test_somebody_who_comes_later_is_reported_and_evaded(host: RulesHost) -> None:
+def test_a_program_that_comes_later_is_reported_and_avoided(host: RulesHost) -> None:
     host.install(mode=Mode.TPROXY)
     run(host.net.gateway, "ip", "rule", "add", "fwmark", f"{OWN.mark:#x}", "priority", "50", "lookup", "main")
     assert not host.check(mode=Mode.TPROXY).in_place

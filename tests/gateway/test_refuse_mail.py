@@ -45,7 +45,7 @@ def refuses(host: RulesHost, **changes: object) -> str:
     return str(caught.value)
 
 
-def heard(host: RulesHost, address: str, port: int = 25) -> str:
+def answer_of(host: RulesHost, address: str, port: int = 25) -> str:
     """What the client gets."""
     return greeting(host.net.client, address, port, wait=2)
 
@@ -68,8 +68,8 @@ def test_mail_is_refused_until_the_cause_is_gone(host: RulesHost, method: Method
     assert "ip saddr 192.0.2.77 tcp dport 25 drop" in said
     assert "mail to port 25 is refused" in said
     for version in (4, 6):
-        assert heard(host, SERVER[version]) == REFUSED
-        assert heard(host, SERVER[version], 2525).startswith("server")
+        assert answer_of(host, SERVER[version]) == REFUSED
+        assert answer_of(host, SERVER[version], 2525).startswith("server")
     after = host.snapshot()
     assert after != before
     # The unit tries again: the same words, and no change.
@@ -80,14 +80,14 @@ def test_mail_is_refused_until_the_cause_is_gone(host: RulesHost, method: Method
     assert not host.check(method=method, mode=mode).in_place
     host.remove()
     assert host.snapshot() == before
-    assert heard(host, SERVER[4]).startswith("server")
+    assert answer_of(host, SERVER[4]).startswith("server")
 
     refuses(host, method=method, mode=mode)
     run(host.net.gateway, "nft", "delete", "table", "inet", "guarding")
     assert host.install_or_refuse_mail(method=method, mode=mode).changed
     assert host.check(method=method, mode=mode).in_place
     for version in (4, 6):
-        assert heard(host, SERVER[version]).startswith("daemon")
+        assert answer_of(host, SERVER[version]).startswith("daemon")
     # Rules that were in place are installed again after a flush.
     load(host, ONE_NOT)
     assert not host.install_or_refuse_mail(method=method, mode=mode).changed
@@ -102,10 +102,10 @@ def test_what_would_not_be_intercepted_is_not_refused(host: RulesHost, method: M
     excepted = tuple(ip_network(address) for address in SERVER.values())
     refuses(host, except_destinations=excepted, **changes)
     for version in (4, 6):
-        assert heard(host, SERVER[version]).startswith("server")
+        assert answer_of(host, SERVER[version]).startswith("server")
     refuses(host, sources=(ip_network("192.0.2.64/26"), ip_network("2001:db8:1::77")), **changes)
     for version in (4, 6):
-        assert heard(host, SERVER[version]).startswith("server")
+        assert answer_of(host, SERVER[version]).startswith("server")
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
@@ -115,12 +115,12 @@ def test_dnat_of_others_is_no_way_out(host: RulesHost, method: Method, mode: Mod
     routed_elsewhere(host)
     host.server()
     for version in (4, 6):
-        assert heard(host, ELSEWHERE[version]).startswith("server")
+        assert answer_of(host, ELSEWHERE[version]).startswith("server")
     refuses(host, method=method, mode=mode)
     for version in (4, 6):
-        assert heard(host, ELSEWHERE[version]) == REFUSED
+        assert answer_of(host, ELSEWHERE[version]) == REFUSED
         # DNAT of connections to an address of the host: rules of ours never intercept these.
-        assert heard(host, LAN[version]).startswith("server")
+        assert answer_of(host, LAN[version]).startswith("server")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -133,7 +133,7 @@ def test_dnat_of_iptables_is_no_way_out(host: RulesHost, mode: Mode) -> None:
         run(host.net.gateway, tool, "-t", "nat", "-A", "PREROUTING", "-i", "lan0", *to)
     refuses(host, method=Method.IPTABLES, mode=mode)
     for version in (4, 6):
-        assert heard(host, ELSEWHERE[version]) == REFUSED
+        assert answer_of(host, ELSEWHERE[version]) == REFUSED
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)
@@ -175,12 +175,12 @@ def test_full_mode_after_a_restart_of_the_firewall(host: RulesHost, method: Meth
     host.remove()
     refuses(host, method=method, mode=mode, full=True)
     for version in (4, 6):
-        assert heard(host, SERVER[version]) == REFUSED
+        assert answer_of(host, SERVER[version]) == REFUSED
     run(host.net.gateway, "nft", "delete", "table", "inet", "guarding")
     assert host.install(method=method, mode=mode, full=True).changed
     assert host.check(method=method, mode=mode, full=True).in_place
     for version in (4, 6):
-        assert heard(host, SERVER[version]).startswith("daemon: server")
+        assert answer_of(host, SERVER[version]).startswith("daemon: server")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -192,7 +192,7 @@ def test_fail_open_refuses_nothing(host: RulesHost, method: Method) -> None:
         with pytest.raises(RequirementError):
             host.install_or_refuse_mail(method=method, fail=Fail.OPEN)
         assert host.snapshot() == before
-        assert heard(host, SERVER[4]).startswith("server")
+        assert answer_of(host, SERVER[4]).startswith("server")
         refuses(host, method=method)
 
 
@@ -206,7 +206,7 @@ def test_the_refusal_is_kept_in_place(host: RulesHost, method: Method) -> None:
         run(host.net.gateway, tool, "-F", "FORWARD")
     load(host, ONE_NOT)
     host.server()
-    assert heard(host, SERVER[4]).startswith("server") or method is Method.IPTABLES
+    assert answer_of(host, SERVER[4]).startswith("server") or method is Method.IPTABLES
     refuses(host, method=method)
     assert host.snapshot() == after
     # The administrator decides.

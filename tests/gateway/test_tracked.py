@@ -27,7 +27,7 @@ FIRST = [ACK, ACK | PSH, ACK | FIN, SYN | ACK]
 @pytest.mark.parametrize("fail", ["closed", "open"])
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
 @pytest.mark.parametrize("method", ["nftables", "iptables"])
-def test_a_syn_behind_another_packet_is_not_unfiltered(method: str, mode: str, fail: str) -> None:
+def test_a_syn_after_another_packet_is_not_unfiltered(method: str, mode: str, fail: str) -> None:
     with intercepted(RuleMethod=method, RuleMode=mode, RuleFail=fail, RuleExisting="finish") as (host, wire):
         # A server, or a router before it, that answers such a packet with nothing.
         run(host.net.server, "nft", "-f", "-", stdin=DEAF)

@@ -63,27 +63,27 @@ def test_exceptions_sources_and_ports(host: RulesHost, method: Method, mode: Mod
     host.install(**given)
     plan = make_plan(options(**given))
 
-    def heard(server: str, port: int = 25, source: str = "") -> str:
-        """What a client hears; `explain` must say the same."""
+    def answer_of(server: str, port: int = 25, source: str = "") -> str:
+        """What a client gets; `explain` must say the same."""
         ends = Ends(source or CLIENT[ip_address(server).version], server, port)
         said = greeting(client, server, port, source=source)
         assert interception(plan, ends).intercepted is said.startswith("daemon"), (ends, said)
         return said
 
-    assert heard(SERVER[4], source=CLIENT[4]) == filtered(4)
+    assert answer_of(SERVER[4], source=CLIENT[4]) == filtered(4)
     for version in (4, 6):
         for port in (465, 587):
-            assert heard(SERVER[version], port, source=CLIENT[version]) == filtered(version)
-    assert heard(SERVER[4], 2525) == direct(4)
+            assert answer_of(SERVER[version], port, source=CLIENT[version]) == filtered(version)
+    assert answer_of(SERVER[4], 2525) == direct(4)
     # The daemon's port, but at the address of the server: not intercepted.
-    assert heard(SERVER[4], PORT) == direct(4)
-    assert heard(SERVER[6], PORT, source=CLIENT[6]) == direct(6)
+    assert answer_of(SERVER[4], PORT) == direct(4)
+    assert answer_of(SERVER[6], PORT, source=CLIENT[6]) == direct(6)
     for source in ("192.0.2.66", "192.0.2.130"):
-        assert heard(SERVER[4], source=source) == f"server saw {source}"
+        assert answer_of(SERVER[4], source=source) == f"server saw {source}"
     for source in ("2001:db8:1::66", "2001:db8:1:0:8000::1"):
-        assert heard(SERVER[6], source=source) == f"server saw {source}"
-    assert heard("198.51.100.77") == direct(4)
-    assert heard("2001:db8:2::77", source=CLIENT[6]) == direct(6)
+        assert answer_of(SERVER[6], source=source) == f"server saw {source}"
+    assert answer_of("198.51.100.77") == direct(4)
+    assert answer_of("2001:db8:2::77", source=CLIENT[6]) == direct(6)
 
 
 @pytest.mark.parametrize(("method", "mode"), BOTH)

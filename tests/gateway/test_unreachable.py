@@ -157,7 +157,7 @@ def test_from_the_clients_address_it_counts_for_that_client(hosts: list[DaemonHo
 
 
 @pytest.mark.parametrize(("method", "mode"), METHODS_AND_MODES)
-def test_nobody_else_can_have_a_server_refused(hosts: list[DaemonHost], method: str, mode: str) -> None:
+def test_no_other_process_can_have_a_server_refused(hosts: list[DaemonHost], method: str, mode: str) -> None:
     """A datagram of a client, or of another user of the gateway, has no effect; check-rules reports no difference."""
     host = gateway(hosts, RuleMethod=method, RuleMode=mode)
     with closing(Listener(host.net.server, 25, lambda peer: f"220 {server_greeting(peer)}")):

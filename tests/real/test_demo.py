@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 ENVIRONMENT = {**os.environ, "TERM": "xterm", "NO_COLOR": ""}
 
 
-def whoever(command: list[str], workspace: Path) -> list[str]:
-    """As the user that runs the tests."""
+def as_it_is(command: list[str], workspace: Path) -> list[str]:
+    """The command, for the user that runs the tests."""
     return command
 
 
-@pytest.mark.parametrize("user", [whoever, as_ordinary_user])
+@pytest.mark.parametrize("user", [as_it_is, as_ordinary_user])
 def test_it_runs_and_leaves_nothing(
     user: Callable[[list[str], Path], list[str]], tmp_path: Path, directory: Path
 ) -> None:

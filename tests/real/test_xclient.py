@@ -98,7 +98,9 @@ def said(lab: GatewayNetwork, address: str, groups: list[str]) -> list[str]:
         [EHLO, "XFORWARD ADDR=127.0.0.1", MAIL, ELSEWHERE],
     ],
 )
-def test_nobody_relays_as_the_gateway(lab: GatewayNetwork, instance: Instance, address: str, groups: list[str]) -> None:
+def test_no_client_relays_as_the_gateway(
+    lab: GatewayNetwork, instance: Instance, address: str, groups: list[str]
+) -> None:
     told = said(lab, address, groups)
     assert told[0].startswith("220")
     assert told[-1][:1] == "5", told

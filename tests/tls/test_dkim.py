@@ -92,7 +92,7 @@ def send(port: int, version: ssl.TLSVersion, *messages: bytes) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("action", ["terminate", "pass"])
-def test_a_signed_message_is_valid_behind_us(
+def test_a_signed_message_is_valid_after_the_proxy(
     tmp_path: Path, key: Key, server: MailServer, action: str, version: ssl.TLSVersion
 ) -> None:
     signed = [key.sign(HEADER + b"\r\n" + body, way) for body in BODIES.values() for way in (b"simple", b"relaxed")]

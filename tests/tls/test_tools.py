@@ -177,7 +177,7 @@ class Clear:
 
 
 @pytest.mark.parametrize("behind", [b"RSET\r\n", b"R", b"MAIL FROM:<evil@client.example>\r\n", b"\x16\x03\x01"])
-def test_nothing_may_be_behind_starttls(terminating: Daemon, behind: bytes) -> None:
+def test_nothing_may_be_after_starttls(terminating: Daemon, behind: bytes) -> None:
     client = Clear(terminating.port)
     with client.sock:
         answer = client.ask(b"STARTTLS\r\n" + behind)
@@ -289,7 +289,7 @@ def test_an_unverified_server_has_none(tmp_path: Path, server: MailServer) -> No
 
 
 @pytest.mark.parametrize("behind", [b"250 injected\r\n", b"250-inj", b"2"])
-def test_nothing_may_be_behind_the_220_of_the_server(tmp_path: Path, behind: bytes) -> None:
+def test_nothing_may_be_after_the_220_of_the_server(tmp_path: Path, behind: bytes) -> None:
     heard: list[bytes] = []
 
     def serve(listener: socket.socket) -> None:

@@ -119,7 +119,7 @@ def test_a_refusal_is_an_error(sender: OpenLoop, server: int, verb: bytes) -> No
         sender.send(server, 100, 10)
 
 
-def test_nobody_there_is_an_error(sender: OpenLoop) -> None:
+def test_a_missing_server_is_an_error(sender: OpenLoop) -> None:
     with pytest.raises(LoadError, match="Connection refused"):
         sender.send(free_port(), 100, 10)
 

@@ -82,7 +82,7 @@ def test_what_is_no_certificate_is_not_verified(ca: Ca, chain: list[bytes]) -> N
     assert examine(chain, ["mx.example.org"], ca.anchors).verified is Verified.NO
 
 
-def test_octets_behind_a_certificate_make_it_none(ca: Ca) -> None:
+def test_octets_after_a_certificate_make_it_none(ca: Ca) -> None:
     leaf = ca.leaf("mx.example.org")
     assert ca.anchors.check([leaf]) == ""
     assert ca.anchors.check([leaf + b"\0"]) == "a certificate cannot be read"

@@ -295,7 +295,7 @@ def test_durations(seconds: int, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_status_of_nobody(
+def test_status_without_a_daemon(
     tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))

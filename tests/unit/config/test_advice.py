@@ -42,7 +42,7 @@ def test_a_proxy_before_one_server_may_have_no_filter() -> None:
         (["TransparentProxy: client", "FilterCommand: /bin/cat"], False),
     ],
 )
-def test_a_server_that_everybody_can_use_is_told(lines: list[str], told: bool) -> None:
+def test_a_server_that_anyone_can_use_is_reported(lines: list[str], told: bool) -> None:
     assert [text.startswith("Listen: everybody who reaches this host can send mail") for text in said(*lines)] == (
         [True] if told else []
     )

@@ -66,7 +66,7 @@ def test_a_hash_in_a_value_is_no_comment() -> None:
         "RuleInterface: eth1,#eth2", "RuleSource: 192.0.2.0/24 # lan", "RulePort: 25 # x", "Instance: a # x",
     ],
 )  # fmt: skip
-def test_a_comment_behind_a_value_is_refused_with_the_fix(line: str) -> None:
+def test_a_comment_after_a_value_is_refused_with_the_fix(line: str) -> None:
     """1.10 refuses it, too (measured); as a list of interfaces it would have been a list of words."""
     [problem] = problems(OUT + line.encode() + b"\n")
     assert problem[0] == 2

@@ -86,7 +86,7 @@ def test_what_cannot_be_started_is_logged_and_the_next_one_runs(
     assert (tmp_path / "ran").exists()
 
 
-def test_the_child_of_somebody_else_is_not_ours() -> None:
+def test_the_child_of_another_process_is_not_ours() -> None:
     assert not Hook("LockCommand", "true").reaped(1, 0)
 
 

@@ -160,7 +160,7 @@ def test_a_verdict_that_was_not_told_before_the_abort_is_not_told(run: Run) -> N
     run(scenario())
 
 
-def test_when_the_worker_ends_nobody_is_granted_a_place_any_more(run: Run) -> None:
+def test_when_the_worker_ends_no_place_is_granted_any_more(run: Run) -> None:
     async def scenario() -> None:
         filter_ = SizeFilter()
         first, second, granted, waiting = (complete(filter_) for _ in range(4))

@@ -94,7 +94,7 @@ def test_the_limit_is_one_for_all_workers_and_so_is_the_line(run: Run) -> None:
     run(scenario())
 
 
-def test_a_worker_that_hangs_or_is_dead_holds_nobody_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_hangs_or_is_dead_delays_no_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that only hangs keeps its places, since its processes run; those of a dead one are free."""
     monkeypatch.setattr(places, "STALE", 0.5)
 

@@ -451,7 +451,7 @@ def test_a_background_job_that_let_go_of_the_pipes_lives_on(run: Run, tmp_path: 
     run(scenario())
 
 
-def test_a_child_reaped_by_somebody_else_has_no_exit_status_and_passes_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_child_reaped_by_other_code_has_no_exit_status_and_passes_nothing(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         gate = tmp_path / "gate"
         async with filtering(f"cat; until test -e {gate}; do sleep 0.01; done", tmp_path) as filter_:

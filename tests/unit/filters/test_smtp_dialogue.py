@@ -312,7 +312,7 @@ def test_the_end_of_a_scanner_is_no_verdict(step: int) -> None:
     assert ended(talk).detail.endswith(f"end of file, while waiting for: {waited}")
 
 
-def test_what_follows_the_verdict_is_not_heard() -> None:
+def test_what_follows_the_verdict_is_ignored() -> None:
     talk = at(7)
     talk.feed(b"250 clean\r\n421 bye\r\nrubbish\r\n")
     assert talk.feed(b"550 no\r\n") == b""

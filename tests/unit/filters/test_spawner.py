@@ -109,7 +109,7 @@ def test_a_bug_in_a_start_costs_one_message(run: Run, tmp_path: Path, monkeypatc
     run(scenario())
 
 
-def test_a_loop_that_is_closed_meanwhile_stops_nobody(tmp_path: Path, gate: Gate) -> None:
+def test_a_loop_that_is_closed_meanwhile_delays_no_other(tmp_path: Path, gate: Gate) -> None:
     loop = asyncio.new_event_loop()
     prepared = Execution("true", {b"PATH": b"/usr/bin"}).prepared({})
     lost = Start(loop, prepared, (None, None, None), lambda: None)

@@ -35,7 +35,7 @@ def test_steps_run_at_the_same_time() -> None:
     assert [finding for step in steps for finding in step.findings()] == [GOOD, GOOD]
 
 
-def test_a_step_that_does_not_end_is_not_seen_and_holds_nobody_up() -> None:
+def test_a_step_that_does_not_end_is_unseen_and_delays_no_other() -> None:
     """It may hang, or the machine is busy: nothing is known to be wrong, and the exit status is 1 nevertheless."""
     end = threading.Event()
 

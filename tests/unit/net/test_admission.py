@@ -33,7 +33,7 @@ def test_the_limit_is_exact() -> None:
     assert not table.try_enter(1)
 
 
-def test_nobody_leaves_who_did_not_enter() -> None:
+def test_only_a_client_that_entered_can_leave() -> None:
     table = Admission(3, 2)
     table.try_enter(0)
     with pytest.raises(ValueError, match="worker 1"):
@@ -41,7 +41,7 @@ def test_nobody_leaves_who_did_not_enter() -> None:
     assert table.counts() == [1, 0]
 
 
-def test_a_new_limit_counts_at_once_and_throws_nobody_out() -> None:
+def test_a_new_limit_counts_at_once_and_ends_no_connection() -> None:
     table = Admission(2, 1)
     assert table.try_enter(0)
     assert table.try_enter(0)
@@ -113,7 +113,7 @@ def test_the_limit_is_exact_among_processes(fork: Fork) -> None:
     assert all(count.counts()[0] > 0 for count in entered)
 
 
-def test_all_places_are_found_by_whoever_comes(fork: Fork) -> None:
+def test_all_places_are_found_by_any_client(fork: Fork) -> None:
     """Nobody leaves: exactly the limit is inside at the end, not one fewer."""
     table = Admission(1000, 4)
 
@@ -147,7 +147,7 @@ def test_a_worker_killed_while_it_has_the_lock(fork: Fork) -> None:
     os.close(told)
 
 
-def test_killed_at_any_moment_nothing_stays_behind(fork: Fork) -> None:
+def test_killed_at_any_moment_nothing_remains(fork: Fork) -> None:
     table = Admission(50, 2)
     going, told = os.pipe()
 
@@ -333,7 +333,7 @@ def test_this_host_has_no_share_but_all() -> None:
     assert table.full
 
 
-def test_few_connections_are_for_whoever_comes() -> None:
+def test_few_connections_are_for_any_client() -> None:
     for most in (1, 2, 3, 4):
         assert len(fill(Admission(most, 1), ["192.0.2.1"])) == most
 

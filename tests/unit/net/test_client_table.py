@@ -63,7 +63,7 @@ def test_a_client_has_one_slot_at_all_workers() -> None:
     assert made.entries() == 2
 
 
-def test_a_full_bucket_tracks_nobody_else_and_forgets_nobody_who_is_there() -> None:
+def test_a_full_bucket_tracks_no_other_client_and_keeps_connected_ones() -> None:
     made = table(8)
     slots = [come(made, 0, key(number)) for number in range(8)]
     assert None not in slots
@@ -190,7 +190,7 @@ def test_no_more_connections_at_once_than_the_limit_however_workers_race(
     assert sum(int.from_bytes(os.read(out, 4)) for _ in range(WORKERS)) == 7
 
 
-def test_memory_is_constant_whoever_comes() -> None:
+def test_memory_is_constant_for_any_clients() -> None:
     made = table(4096)
 
     def resident() -> int:
@@ -243,7 +243,7 @@ def test_requests_for_locks_arrive_once_and_in_order_and_a_flood_does_not_block(
     assert made.ask_for_lock(requests[0])
 
 
-def test_where_a_client_is_nobody_can_choose() -> None:
+def test_no_client_can_choose_its_bucket() -> None:
     """Two tables have different secrets: clients that meet in one bucket do not meet in another."""
     first, second = table(4096), table(4096)
     buckets = [{made._bucket(key(number)) for number in range(64)} for made in (first, second)]

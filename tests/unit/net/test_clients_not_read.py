@@ -56,7 +56,7 @@ async def test_a_reset_while_the_filter_judges(start_proxy: StartProxy, finished
         await until(lambda: not living(), "the filter is ended")
 
 
-async def test_a_reset_after_a_finish_that_was_heard(start_proxy: StartProxy) -> None:
+async def test_a_reset_after_a_fin_that_was_handled(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx, filter_command="cat >/dev/null; sleep 600") as harness:
         client, server = await phases.in_the_text(harness, mx)
         [connection] = harness.proxy._connections

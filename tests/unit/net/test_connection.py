@@ -28,7 +28,7 @@ def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxsmtp_tp.net.deadlines.LINGER", 3600.0)
 
 
-def polite(reach: Reach, filter_command: str | None, way: str) -> bool:
+def gets_quit(reach: Reach, filter_command: str | None, way: str) -> bool:
     """Whether the server gets QUIT: while it waits for a command, not in a message nor before a reply."""
     if reach in {phases.before_the_greeting, phases.waiting_for_a_reply, phases.half_a_reply}:
         return way == "close"  # the reply came, and only then is the half-closed client's dialogue over
@@ -48,9 +48,11 @@ async def test_the_client_goes(start_proxy: StartProxy, reach: Reach, filter_com
         client, server = await reach(harness, mx)
         was_sent = END_OF_DATA in server.heard
         getattr(client, way)()
-        if reach is phases.waiting_for_the_final_reply:  # the server's word is waited for, whoever still listens
+        if (
+            reach is phases.waiting_for_the_final_reply
+        ):  # the server's reply is awaited, although the client may be gone
             await server.say("250 2.0.0 queued")
-        if way == "close" and reach is phases.waiting_for_a_reply:  # perhaps it still listens
+        if way == "close" and reach is phases.waiting_for_a_reply:  # it may still read
             await server.say("250 2.1.0 ok")
         if way == "close" and reach is phases.half_a_reply:
             await server.say(b" 2.1.0 ok\r\n")
@@ -66,7 +68,7 @@ async def test_the_client_goes(start_proxy: StartProxy, reach: Reach, filter_com
                 was_sent = True
         rest = await server.rest()
         assert (END_OF_DATA in server.heard) == was_sent
-        assert rest == b"QUIT\r\n" if polite(reach, filter_command, way) else rest == b"", rest
+        assert rest == b"QUIT\r\n" if gets_quit(reach, filter_command, way) else rest == b"", rest
         await harness.empty()
 
 

@@ -99,7 +99,7 @@ async def test_a_name_that_nobody_knows(names: dict[str, list[str]]) -> None:
         await candidates(InetAddress(NAME, 25))
 
 
-async def test_a_name_is_looked_up_anew_for_each_connection(names: dict[str, list[str]]) -> None:
+async def test_a_name_is_looked_up_for_each_connection(names: dict[str, list[str]]) -> None:
     for ip in ("192.0.2.1", "192.0.2.2"):
         names[NAME] = [ip]
         assert await candidates(InetAddress(NAME, 25)) == [Endpoint(ip, 25)]

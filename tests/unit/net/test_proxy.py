@@ -231,7 +231,7 @@ def take_all_descriptors() -> list[socket.socket]:
 # Where to.
 
 
-async def test_nobody_there_is_told_in_place_of_a_greeting(start_proxy: StartProxy) -> None:
+async def test_a_server_that_is_not_there_is_reported_in_place_of_a_greeting(start_proxy: StartProxy) -> None:
     async with Mx() as mx:
         address_of_nobody = mx.address
     async with start_proxy(address_of_nobody) as harness:
@@ -240,7 +240,7 @@ async def test_nobody_there_is_told_in_place_of_a_greeting(start_proxy: StartPro
         assert told.endswith(b"Connection refused\r\n")
 
 
-async def test_nobody_there_resets_the_client(start_proxy: StartProxy) -> None:
+async def test_a_server_that_is_not_there_resets_the_client(start_proxy: StartProxy) -> None:
     async with Mx() as mx:
         address_of_nobody = mx.address
     async with start_proxy(address_of_nobody, connect_failure=ConnectFailure.RESET) as harness:

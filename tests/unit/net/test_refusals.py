@@ -54,13 +54,13 @@ def test_a_datagram_names_the_server(receiver: socket.socket) -> None:
     ],
     ids=["nothing", "without rules", "fixed", "reset alone"],
 )  # fmt: skip
-def test_nobody_is_told_where_no_rule_listens(receiver: socket.socket, settings: Settings) -> None:
+def test_nothing_is_sent_where_no_rule_listens(receiver: socket.socket, settings: Settings) -> None:
     Refusals(settings).ask(server(receiver), None)
     with pytest.raises(BlockingIOError):
         receiver.recv(1)
 
 
-def test_without_a_user_only_root_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_user_only_root_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     anyone = Settings(transparent_proxy=TransparentProxy.CLIENT, rule_local=True)
     for user, heard in ((0, True), (1000, False)):
         monkeypatch.setattr(os, "geteuid", lambda user=user: user)

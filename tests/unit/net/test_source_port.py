@@ -29,18 +29,18 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def nobody(_ours: tuple[str, int], _theirs: tuple[str, int]) -> bool:
+def none_in_use(_ours: tuple[str, int], _theirs: tuple[str, int]) -> bool:
     """The client has no connection."""
     return False
 
 
 def test_every_port_where_there_are_few(settings: Path) -> None:
-    assert sorted(Source("192.0.2.1", nobody).ports(MX)) == [100, 101, 102, 103]
+    assert sorted(Source("192.0.2.1", none_in_use).ports(MX)) == [100, 101, 102, 103]
 
 
-def test_none_that_somebody_keeps(settings: Path) -> None:
+def test_no_port_that_another_program_holds(settings: Path) -> None:
     (settings / "ip_local_reserved_ports").write_text("22,101-102,8080\n")
-    assert sorted(Source("192.0.2.1", nobody).ports(MX)) == [100, 103]
+    assert sorted(Source("192.0.2.1", none_in_use).ports(MX)) == [100, 103]
 
 
 def test_none_of_the_clients_own_towards_this_server(settings: Path) -> None:
@@ -51,10 +51,10 @@ def test_none_of_the_clients_own_towards_this_server(settings: Path) -> None:
 
 def test_a_limited_number_where_there_are_many(settings: Path) -> None:
     (settings / "ip_local_port_range").write_text("1024 65535")
-    found = list(Source("192.0.2.1", nobody).ports(MX))
+    found = list(Source("192.0.2.1", none_in_use).ports(MX))
     assert len(found) == source_port.TRIES
     assert all(1024 <= port <= 65535 for port in found)
-    assert found != list(Source("192.0.2.1", nobody).ports(MX))
+    assert found != list(Source("192.0.2.1", none_in_use).ports(MX))
 
 
 def test_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,15 +68,15 @@ def test_from_the_clients_own_address(ip: str) -> None:
     with dialling.open_socket(Endpoint(ip, 25)) as sock:
         if not may_be_transparent():
             with pytest.raises(PermissionError):
-                Source(ip, nobody).bind(sock, 40000)
+                Source(ip, none_in_use).bind(sock, 40000)
             return
-        Source(ip, nobody).bind(sock, 40000)
+        Source(ip, none_in_use).bind(sock, 40000)
         assert sock.getsockname()[:2] == (ip, 40000)
         v6 = ":" in ip
         level, option = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT) if v6 else (socket.IPPROTO_IP, IP_TRANSPARENT)
         assert sock.getsockopt(level, option) == 1
         with dialling.open_socket(Endpoint(ip, 25)) as other:  # towards another server
-            Source(ip, nobody).bind(other, 40000)
+            Source(ip, none_in_use).bind(other, 40000)
 
 
 async def test_a_port_that_is_taken_is_passed_by(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ async def test_a_port_that_is_taken_is_passed_by(settings: Path, monkeypatch: py
             free = probe.getsockname()[1]
         ports = iter([taken, free])
         monkeypatch.setattr(Source, "ports", lambda _source, _target: ports)
-        source = Source("127.0.0.1", nobody)
+        source = Source("127.0.0.1", none_in_use)
         sock, _ = await dial([target], source=source, time_out=5, started=lambda _sock, _target: None)
         with sock:
             assert sock.getsockname() == ("127.0.0.1", free)
@@ -102,7 +102,7 @@ async def test_a_port_that_is_taken_is_passed_by(settings: Path, monkeypatch: py
 async def test_another_error_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     before = descriptors()
     monkeypatch.setattr(Source, "bind", lambda source, sock, port: sock.bind((source.ip, port)))
-    source = Source("2001:db8::1", nobody)  # of the other family: no port of it helps
+    source = Source("2001:db8::1", none_in_use)  # of the other family: no port of it helps
     with pytest.raises(DialError, match=r"127\.0\.0\.1:25: "):
         await dial([Endpoint("127.0.0.1", 25)], source=source, time_out=5, started=lambda _sock, _target: None)
     assert descriptors() == before
@@ -111,7 +111,7 @@ async def test_another_error_ends_the_search(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_worker_keeps_the_files_open_and_sees_each_change(settings: Path) -> None:
     before = descriptors()
     known = source_port.PortSettings()
-    source = Source("192.0.2.1", nobody, known)
+    source = Source("192.0.2.1", none_in_use, known)
     assert sorted(source.ports(MX)) == [100, 101, 102, 103]
     assert len(descriptors()) == len(before) + 2
     (settings / "ip_local_port_range").write_text("200 202\n")

@@ -131,7 +131,7 @@ def test_clients_at_once_ask_once() -> None:
     assert len(made.requests) == 2
 
 
-def test_a_certificate_is_made_anew_in_half_of_its_life() -> None:
+def test_a_certificate_is_replaced_after_half_of_its_life() -> None:
     now = [0.0]
     with minter() as (made, minting):
 

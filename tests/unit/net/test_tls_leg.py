@@ -72,7 +72,7 @@ class Owner:
         pytest.fail(str(error))
 
 
-def test_what_the_engine_answers_behind_our_fin_is_dropped() -> None:
+def test_what_the_engine_answers_after_our_fin_is_dropped() -> None:
     """Otherwise a client that sends KeyUpdates after the end of its session causes an internal error."""
     transport = Transport()
     leg = Leg(transport, cast("Any", Engine()), cast("Any", Owner()), cast("asyncio.AbstractEventLoop", None))

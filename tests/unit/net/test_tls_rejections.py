@@ -50,7 +50,7 @@ def test_nothing_else_is_known(other: dict[str, object], table: TlsRejections) -
     assert not table.known(ONE._replace(**other))  # type: ignore[arg-type]
 
 
-def test_another_rejection_begins_the_time_anew(table: TlsRejections, clock: Clock) -> None:
+def test_another_rejection_restarts_the_time(table: TlsRejections, clock: Clock) -> None:
     table.learn(ONE, 60)
     clock.now += 50
     table.learn(ONE, 60)

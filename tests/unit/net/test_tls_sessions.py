@@ -118,7 +118,7 @@ async def test_what_is_no_tls_is_not_passed_on(side: str, start_proxy: StartProx
         assert client.was_reset or side == "client"
 
 
-async def test_plain_smtp_behind_starttls_is_not_passed_on(start_proxy: StartProxy) -> None:
+async def test_plain_smtp_after_starttls_is_not_passed_on(start_proxy: StartProxy) -> None:
     for tls in (PASS, TERMINATE):
         async with Mx() as mx, start_proxy(mx, filter_command="cat", **tls) as harness:
             client, server = await asked(harness, mx)
@@ -149,7 +149,7 @@ async def test_refuse_by_name(start_proxy: StartProxy) -> None:
         await terminated(harness, mx)
 
 
-async def test_octets_behind_starttls_and_behind_the_220(start_proxy: StartProxy) -> None:
+async def test_octets_after_starttls_and_after_the_220(start_proxy: StartProxy) -> None:
     """Attacks 1 and 2."""
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
         client, server = await meet(harness, mx, "STARTTLS", "SIZE")

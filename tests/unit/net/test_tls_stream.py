@@ -199,7 +199,7 @@ def test_the_end_is_told_after_what_waits(version: int) -> None:
 
 
 @BOTH
-def test_what_comes_behind_close_notify_is_ignored(version: int) -> None:
+def test_what_comes_after_close_notify_is_ignored(version: int) -> None:
     client, server = connected(version)
     server.close_notify()
     assert client.receive(server.to_send() + b"EHLO in clear\r\n") == b""

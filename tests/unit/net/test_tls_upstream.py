@@ -108,7 +108,7 @@ async def test_tls_that_breaks_is_counted_for_a_client_in_clear(start_proxy: Sta
     assert seen == {"server clear encrypt started": 1, "server clear none broken": 1}
 
 
-async def test_a_client_in_clear_hears_of_a_failed_handshake(start_proxy: StartProxy) -> None:
+async def test_a_client_in_clear_gets_a_reply_after_a_failed_handshake(start_proxy: StartProxy) -> None:
     lines: dict[str, Any] = {"tls": parse_tls("strip"), "upstream_tls": parse_upstream("encrypt")}
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **lines) as harness:
         client, server = await encrypting(harness, mx)
@@ -152,7 +152,7 @@ async def test_a_name_with_tlsa_records(dane: TlsDane, bound: bool, start_proxy:
         assert resolver.asked == ([] if dane is TlsDane.TERMINATE else ["mx.example"])
 
 
-async def test_what_comes_behind_the_hello_while_dns_is_asked_passes_too(start_proxy: StartProxy) -> None:
+async def test_what_comes_after_the_hello_while_dns_is_asked_passes_too(start_proxy: StartProxy) -> None:
     """Early data of a client that resumes its session with the server (RFC 8446 section 4.2.10)."""
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
         resolver = with_resolver(harness, Dane(TlsaState.USABLE, (), (), bound=True))

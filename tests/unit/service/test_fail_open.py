@@ -57,7 +57,7 @@ def make() -> Iterator[Make]:
 
 
 @pytest.fixture
-def ear() -> Iterator[socket.socket]:
+def receiver() -> Iterator[socket.socket]:
     """Where the heartbeats arrive."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
         found.bind(("127.0.0.1", 0))
@@ -65,16 +65,16 @@ def ear() -> Iterator[socket.socket]:
         yield found
 
 
-def settings(ear: socket.socket) -> Settings:
-    return Settings(listen=(InetAddress("", ear.getsockname()[1]),), rule_fail=RuleFail.OPEN)
+def settings(receiver: socket.socket) -> Settings:
+    return Settings(listen=(InetAddress("", receiver.getsockname()[1]),), rule_fail=RuleFail.OPEN)
 
 
-def heard(ear: socket.socket) -> int:
-    """How many heartbeats have come since the last question."""
+def heartbeats(receiver: socket.socket) -> int:
+    """How many heartbeats have come since the last call."""
     count = 0
     while True:
         try:
-            ear.recv(1)
+            receiver.recv(1)
         except BlockingIOError:
             return count
         count += 1
@@ -83,14 +83,14 @@ def heard(ear: socket.socket) -> int:
 @pytest.mark.parametrize("mode", TransparentProxy)
 @pytest.mark.parametrize("fail", RuleFail)
 def test_whatever_the_configuration_rules_may_fail_open(
-    make: Make, clock: Clock, ear: socket.socket, mode: TransparentProxy, fail: RuleFail
+    make: Make, clock: Clock, receiver: socket.socket, mode: TransparentProxy, fail: RuleFail
 ) -> None:
-    sender = make(replace(settings(ear), transparent_proxy=mode, rule_fail=fail))
+    sender = make(replace(settings(receiver), transparent_proxy=mode, rule_fail=fail))
     for _ in range(3):
         assert sender.due() <= clock.now
         sender.step(serves=True)
         sender.step(serves=True)  # too early
-        assert heard(ear) == 1
+        assert heartbeats(receiver) == 1
         clock.now += INTERVAL
 
 
@@ -101,37 +101,37 @@ def test_nothing_is_sent_where_no_rule_leads(make: Make, clock: Clock) -> None:
     sender.stop()
 
 
-def test_a_reload_to_another_port_takes_the_heartbeat_along(make: Make, clock: Clock, ear: socket.socket) -> None:
-    sender = make(replace(settings(ear), listen=(InetAddress("", 9),)))
+def test_a_reload_to_another_port_takes_the_heartbeat_along(make: Make, clock: Clock, receiver: socket.socket) -> None:
+    sender = make(replace(settings(receiver), listen=(InetAddress("", 9),)))
     sender.step(serves=True)
-    assert heard(ear) == 0
-    sender.configure(settings(ear))
+    assert heartbeats(receiver) == 0
+    sender.configure(settings(receiver))
     clock.now += INTERVAL
     sender.step(serves=True)
-    assert heard(ear) == 1
+    assert heartbeats(receiver) == 1
 
 
 def test_no_heartbeat_and_a_line_once_it_stops(
-    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
+    make: Make, clock: Clock, receiver: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = make(settings(ear))
+    sender = make(settings(receiver))
     sender.step(serves=True)
-    assert heard(ear) == 1
+    assert heartbeats(receiver) == 1
     assert caplog.text == ""  # the very first start
     sender.stop()
     clock.now += 60
     sender.step(serves=True)
     sender.stop()
-    assert heard(ear) == 0
+    assert heartbeats(receiver) == 0
     [record] = caplog.records
     assert record.levelname == "ERROR"
     assert record.message == "RuleFail open: the daemon stops: mail passes unfiltered until it is back"
 
 
 def test_without_a_worker_it_opens_and_says_so_and_says_when_it_is_over(
-    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
+    make: Make, clock: Clock, receiver: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = make(settings(ear))
+    sender = make(settings(receiver))
     sender.step(serves=True)
     for _ in range(HEARTBEAT_HOLD):
         clock.now += INTERVAL
@@ -140,12 +140,12 @@ def test_without_a_worker_it_opens_and_says_so_and_says_when_it_is_over(
     for _ in range(20):
         clock.now += INTERVAL
         sender.step(serves=False)
-    assert heard(ear) == 1
+    assert heartbeats(receiver) == 1
     [opened] = caplog.records
     assert "no worker can serve clients: mail passes unfiltered from now on" in opened.message
     clock.now += INTERVAL
     sender.step(serves=True)
-    assert heard(ear) == 1
+    assert heartbeats(receiver) == 1
     closed = caplog.records[-1]
     assert closed.levelname == "ERROR"
     assert "mail is filtered again; it passed unfiltered for 21 s: no worker could serve clients" in closed.message
@@ -155,9 +155,9 @@ def test_without_a_worker_it_opens_and_says_so_and_says_when_it_is_over(
 
 
 def test_a_master_that_was_stopped_sees_it_itself(
-    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
+    make: Make, clock: Clock, receiver: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = make(settings(ear))
+    sender = make(settings(receiver))
     sender.step(serves=True)
     clock.now += HEARTBEAT_HOLD - 1
     sender.step(serves=True)
@@ -168,9 +168,9 @@ def test_a_master_that_was_stopped_sees_it_itself(
 
 
 def test_a_heartbeat_that_the_kernel_forgot_a_jiffy_early_is_reported(
-    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
+    make: Make, clock: Clock, receiver: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = make(settings(ear))
+    sender = make(settings(receiver))
     sender.step(serves=True)
     clock.now += HEARTBEAT_HOLD - 0.01
     sender.step(serves=True)
@@ -178,9 +178,9 @@ def test_a_heartbeat_that_the_kernel_forgot_a_jiffy_early_is_reported(
 
 
 def test_rules_that_fail_closed_need_no_line(
-    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture
+    make: Make, clock: Clock, receiver: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = make(replace(settings(ear), rule_fail=RuleFail.CLOSED))
+    sender = make(replace(settings(receiver), rule_fail=RuleFail.CLOSED))
     sender.step(serves=True)
     clock.now += 100
     sender.step(serves=False)
@@ -190,17 +190,17 @@ def test_rules_that_fail_closed_need_no_line(
 
 
 def test_the_next_daemon_says_since_when_there_was_none(
-    make: Make, clock: Clock, ear: socket.socket, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    make: Make, clock: Clock, receiver: socket.socket, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     path = tmp_path / "heartbeat"
-    first = make(settings(ear), path)
+    first = make(settings(receiver), path)
     first.step(serves=True)
-    quickly = make(settings(ear), path)
+    quickly = make(settings(receiver), path)
     quickly.step(serves=True)
     assert caplog.text == ""  # the first start, and one before the last heartbeat had lost its force
     then = time.time() - 3600
     os.utime(path, (then, then))
-    late = make(settings(ear), path)
+    late = make(settings(receiver), path)
     late.step(serves=False)
     assert caplog.text == ""
     clock.now += INTERVAL
@@ -214,14 +214,14 @@ def test_the_next_daemon_says_since_when_there_was_none(
 
 
 def test_the_last_heartbeat_follows_no_link_and_a_missing_folder_stops_nothing(
-    make: Make, clock: Clock, ear: socket.socket, tmp_path: Path
+    make: Make, clock: Clock, receiver: socket.socket, tmp_path: Path
 ) -> None:
     (tmp_path / "precious").write_text("")
     os.utime(tmp_path / "precious", (5, 5))
     (tmp_path / "link").symlink_to(tmp_path / "precious")
     for path in (tmp_path / "link", tmp_path / "nowhere" / "x"):
-        sender = make(settings(ear), path)
+        sender = make(settings(receiver), path)
         sender.step(serves=True)
         sender.close_in_worker()
     assert (tmp_path / "precious").stat().st_mtime == 5
-    assert heard(ear) == 2
+    assert heartbeats(receiver) == 2

@@ -95,7 +95,7 @@ def test_a_worker_that_ended_early_is_replaced_later_and_an_old_one_at_once() ->
     assert old.generation.early_deaths == 0
 
 
-def test_a_dead_worker_leaves_no_connection_behind(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dead_worker_leaves_no_connection(caplog: pytest.LogCaptureFixture) -> None:
     case = Case()
     case.table.try_enter(0)
     case.table.try_enter(0)

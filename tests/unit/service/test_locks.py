@@ -68,7 +68,7 @@ class Daemon:
 # The book.
 
 
-def test_locks_grow_with_repetition_and_a_week_without_begins_anew() -> None:
+def test_locks_grow_with_repetition_and_a_week_without_resets_them() -> None:
     book, now = LockBook(9), 1_000_000.0
     lengths = []
     for _ in range(9):
@@ -83,7 +83,7 @@ def test_locks_grow_with_repetition_and_a_week_without_begins_anew() -> None:
     assert (again.until - again.since, again.repeated) == (900, 0)
 
 
-def test_a_removed_lock_leaves_nothing_behind() -> None:
+def test_a_removed_lock_leaves_nothing() -> None:
     book = LockBook(9)
     assert book.lock(ONE, DURATION, "ClientSpam", 1000) is not None
     assert book.remove(ONE, 1001) is not None

@@ -145,7 +145,7 @@ def test_a_second_term_ends_it_at_once(daemon: Daemon) -> None:
     assert daemon.wait() == 0
 
 
-def test_a_second_term_is_not_lost_behind_a_first_one_that_waits(daemon: Daemon) -> None:
+def test_a_second_term_is_not_lost_while_a_first_one_waits(daemon: Daemon) -> None:
     """Two TERM that wait for a process are one to it (signal(7))."""
     daemon.configure(DrainTimeOut=100000)
     daemon.start()
@@ -236,7 +236,7 @@ def test_a_worker_that_is_told_to_end_closes_nothing_of_the_others(daemon: Daemo
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_that_the_caller_blocked_or_ignored_are_heard(daemon: Daemon, number: signal.Signals) -> None:
+def test_signals_that_the_caller_blocked_or_ignored_are_handled(daemon: Daemon, number: signal.Signals) -> None:
     heard = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGALRM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     old = {ignored: signal.signal(ignored, signal.SIG_IGN) for ignored in heard}

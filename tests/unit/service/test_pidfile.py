@@ -167,7 +167,7 @@ def test_one_that_came_into_its_place_meanwhile_is_not_overwritten(tmp_path: Pat
 
 
 @pytest.mark.parametrize("before", [None, "", "99999999\nof a daemon that was killed\n"])
-def test_nobody_ever_reads_half_of_it(tmp_path: Path, before: str | None) -> None:
+def test_it_is_never_read_half_written(tmp_path: Path, before: str | None) -> None:
     path = tmp_path / "pid"
     whole = {None, before, f"{os.getpid()}\n"}
     seen: set[str | None] = set()

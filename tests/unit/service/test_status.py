@@ -55,7 +55,7 @@ def test_a_dead_status_socket_is_taken_over(folder: Path) -> None:
     status.close()
 
 
-def test_status_waits_for_nobody(folder: Path) -> None:
+def test_status_does_not_wait_for_a_worker(folder: Path) -> None:
     """Clients that never read, and more of them than are answered at a time."""
     status = opened("a")
     clients = [socket.socket(socket.AF_UNIX) for _ in range(10)]

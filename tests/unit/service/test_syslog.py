@@ -212,9 +212,7 @@ def test_what_does_not_fit_is_counted_in_its_place(tmp_path: Path, daemons: list
     assert last == "after it"
 
 
-def test_a_log_daemon_that_is_stuck_blocks_nobody_and_ends_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_daemon_that_is_stuck_blocks_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syslog, "FLUSH_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stuck:
         stuck.bind(str(tmp_path / "log"))
@@ -263,7 +261,7 @@ def test_what_waits_is_not_said_twice_by_a_child(tmp_path: Path, daemons: list[L
 
 
 @KINDS
-def test_the_starter_learns_that_nobody_takes_its_lines(
+def test_the_starter_learns_that_no_log_daemon_takes_its_lines(
     tmp_path: Path, daemons: list[LogDaemon], kind: socket.SocketKind
 ) -> None:
     path = tmp_path / "log"

@@ -174,7 +174,7 @@ def test_what_expires_is_told_with_what_to_do(own: Own, tmp_path: Path) -> None:
     assert cas[0][2] == "type proxsmtp-tp tls-ca renew, and let all clients trust the new CA, too"
 
 
-def test_a_half_made_ca_is_made_anew(tmp_path: Path) -> None:
+def test_a_half_made_ca_is_made_again(tmp_path: Path) -> None:
     files = ca_files(TERMINATE, tmp_path)
     prepare_cas(files)
     before = files[0].certificate.read_bytes(), files[1].certificate.read_bytes()

@@ -186,7 +186,7 @@ class TestErrorLimit:
         assert play.session.ended
         assert play
 
-    def test_a_message_that_was_accepted_begins_the_count_anew(self) -> None:
+    def test_a_message_that_was_accepted_resets_the_count(self) -> None:
         """As in Postfix: a connection that stays open for many messages meets the limit where it delivers nothing."""
         play = introduced()
         for _ in range(3):
@@ -235,7 +235,7 @@ class TestReject:
         assert play
 
     @pytest.mark.parametrize("line", ["RCPT TO:<b@mx.example>", "DATA"])
-    def test_a_flood_behind_mail_ends(self, line: str) -> None:
+    def test_a_flood_after_mail_ends(self, line: str) -> None:
         play = introduced(REJECT)
         given = fed(play.session, C("MAIL FROM:<a@c.example>\n" + "\n".join([line] * 5000)))
         told = b"".join(effect.data for effect in given if isinstance(effect, effects.SendClient))

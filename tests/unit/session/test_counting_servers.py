@@ -57,7 +57,7 @@ def test_it_does_so_while_it_is_on_its_way() -> None:
     assert play >> C(MAIL) << server(MAIL)
 
 
-def test_what_is_pipelined_behind_it_goes_on() -> None:
+def test_what_is_pipelined_after_it_goes_on() -> None:
     play = refused("PIPELINING") >> C(f"RSET\n{MAIL}\nRCPT TO:<b@mx.example>")
     play = play << server(f"{MAIL}\nRCPT TO:<b@mx.example>") >> S("250 reset") << RESET
     assert play >> S("250 ok\n250 ok") << client("250 ok\n250 ok")

@@ -165,7 +165,7 @@ def test_so_does_a_server_that_is_not_verified(verified: Verified) -> None:
 
 
 @pytest.mark.parametrize("behind", [b"2", b"250 ok\r\n"])
-def test_octets_behind_the_220_end_the_session(behind: bytes) -> None:
+def test_octets_after_the_220_end_the_session(behind: bytes) -> None:
     play = introduced(ENCRYPT, "STARTTLS") >> C(MAIL) << server("STARTTLS")
     play = play >> S(READY.encode() + b"\r\n" + behind) << CloseServer(abort=True)
     assert play << client(answers.SERVER_BEHIND_STARTTLS.wire) << CloseClient()

@@ -161,7 +161,7 @@ def test_mail_is_refused_and_the_session_goes_on(limit: ClientLimit, words: str)
     ]
 
 
-def test_a_group_behind_a_refused_mail_counts_nothing() -> None:
+def test_a_group_after_a_refused_mail_counts_nothing() -> None:
     """The server refuses its RCPT with 503: that is neither a recipient nor a rejected one."""
     limits = Given(message=[over(ClientLimit.MESSAGES)])
     play = introduced(None, "PIPELINING", limits=limits)
@@ -295,7 +295,7 @@ def test_with_554_a_locked_client_may_go_on_and_each_mail_is_refused() -> None:
     assert play.counted == {Counter.LIMITED_LOCKED: 2}
 
 
-def test_a_lock_answers_behind_the_replies_that_the_server_has_not_sent() -> None:
+def test_a_lock_answers_after_the_replies_that_the_server_has_not_sent() -> None:
     play = introduced(None, "PIPELINING", limits=Given(message=[lock()]))
     assert (
         play

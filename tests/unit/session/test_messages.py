@@ -345,7 +345,7 @@ class TestUntidyFinalReplies:
         assert play >> C("NOOP") << server("NOOP") >> S("250 ok") << client("250 ok")
         assert self.duplicates(play) == 0
 
-    def test_a_blank_line_behind_it(self) -> None:
+    def test_a_blank_line_after_it(self) -> None:
         play = self.sent() >> S(b"250 Ok\r\n\r\n") << client("250 Ok")
         assert play >> C("NOOP") << server("NOOP") >> S("250 ok") << client("250 ok")
 

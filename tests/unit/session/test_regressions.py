@@ -24,7 +24,7 @@ FILTERED = Options(filtered=True)
 # A client that has sent all it will ever send, before its DATA was acted on.
 
 
-def test_half_a_message_behind_data_and_the_client_is_gone() -> None:
+def test_half_a_message_after_data_and_the_client_is_gone() -> None:
     """`printf 'DATA\\r\\nhalf' | nc`: waited for TimeOut, since the end of the client's bytes had come before."""
     play = addressed()
     assert (
@@ -50,7 +50,7 @@ def test_half_a_filtered_message_and_the_client_is_gone() -> None:
     assert play
 
 
-def test_a_whole_message_behind_data_and_the_client_only_finished_sending() -> None:
+def test_a_whole_message_after_data_and_the_client_only_finished_sending() -> None:
     assert (
         addressed()
         >> C(b"DATA\r\nwhole\r\n.\r\nQUIT\r\n") << server("DATA")
@@ -158,7 +158,7 @@ GOODBYE = (server("QUIT"), effects.CloseServer(), effects.CloseClient())
 
 
 @pytest.mark.parametrize("behind", [b"", b"MAIL FROM:<evil@c>\nQUIT\r\n", b"MAIL FROM:<evil@c>\r\nNOOP\r\n", b"\r\n"])
-def test_what_stands_behind_a_bare_lf_is_no_command(behind: bytes) -> None:
+def test_octets_after_a_bare_lf_are_no_command(behind: bytes) -> None:
     """Its sender sent one line, or ends all of them like that: only the end of the connection is right in both cases.
 
     A second command would be smuggled, a second reply out of step, and no reply at all is what `nc` got until TimeOut.
@@ -186,7 +186,7 @@ def test_what_came_before_a_bare_lf_is_answered_first() -> None:
 
 
 @pytest.mark.parametrize(("length", "reply"), [(3000, answers.COMMAND_BARE_LF), (20000, answers.LINE_TOO_LONG)])
-def test_what_stands_behind_the_bare_lf_of_a_long_line_is_no_command(length: int, reply: Reply) -> None:
+def test_octets_after_the_bare_lf_of_a_long_line_are_no_command(length: int, reply: Reply) -> None:
     play = greeted() >> C(b"x" * length) >> C(b"x\r") >> C(b"\n")
     play = play << client(answers.LINE_TOO_LONG.wire)  # with its CRLF it is a line like any other
     play = play >> C("NOOP") << server("NOOP") >> S("250 ok") << client("250 ok")
@@ -197,7 +197,7 @@ def test_what_stands_behind_the_bare_lf_of_a_long_line_is_no_command(length: int
     assert play
 
 
-def test_what_stands_behind_a_bare_lf_in_auth_is_no_command() -> None:
+def test_octets_after_a_bare_lf_in_auth_are_no_command() -> None:
     play = introduced(None, "AUTH LOGIN")
     play.session.feed(C("AUTH LOGIN"))
     play.session.feed(S("334 VXNlcm5hbWU6"))

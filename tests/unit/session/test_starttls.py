@@ -250,7 +250,7 @@ def test_a_group_gets_its_replies_before_the_end() -> None:
 
 
 @pytest.mark.parametrize("behind", [b"2", b"\r\n", b"250 ok\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n", b"\x16\x03"])
-def test_octets_behind_the_220_end_the_session(behind: bytes) -> None:
+def test_octets_after_the_220_end_the_session(behind: bytes) -> None:
     play = offered() >> C("STARTTLS") << server("STARTTLS")
     assert (
         play

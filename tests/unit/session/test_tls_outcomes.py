@@ -171,7 +171,7 @@ def test_one_line_and_one_counter(outcome: str, scenario: Callable[[], tuple[Pla
     assert len(lines) == 1, lines
 
 
-def test_a_server_that_refuses_ehlo_within_tls_has_a_line_behind_the_one_of_its_tls() -> None:
+def test_a_server_that_refuses_ehlo_within_tls_has_a_line_after_the_one_of_its_tls() -> None:
     play, then = encrypting(S(READY), tls(Side.SERVER), S("550 no"))
     lines = [line for event in then for line in logged(fed(play.session, event))]
     assert outcomes(play) == {"server clear encrypt started": 1, "server clear none ehlo_refused": 1}

@@ -92,7 +92,7 @@ def test_a_reload_while_the_client_introduces_itself() -> None:
     assert parting(one_transaction(play) << client("250 queued"))
 
 
-def test_a_reload_in_auth_lets_the_message_come_behind_it() -> None:
+def test_a_reload_in_auth_lets_the_message_come_after_it() -> None:
     play = introduced(None, "AUTH LOGIN") >> C("AUTH LOGIN") << server("AUTH LOGIN") >> S("334 VXNlcg==")
     play = play << client("334 VXNlcg==") >> RELOAD >> C("bmFtZQ==") << server("bmFtZQ==")
     play = play >> S("235 welcome") << client("235 welcome")
@@ -127,7 +127,7 @@ def test_a_reload_between_two_transactions_lets_no_other_begin(command: str) -> 
     assert ended(one_transaction(introduced()) << client("250 queued") >> RELOAD >> C(command))
 
 
-def test_a_reload_behind_mail_lets_what_was_pipelined_with_it_come() -> None:
+def test_a_reload_after_mail_lets_what_was_pipelined_with_it_come() -> None:
     """The transaction begins with the server's 250, but the client's part of it has begun with MAIL."""
     play = one_transaction(introduced(None, "PIPELINING")) << client("250 queued")
     play = play >> C("MAIL FROM:<a@c.example>") << server("MAIL FROM:<a@c.example>") >> RELOAD
@@ -176,7 +176,7 @@ def test_a_reload_does_not_keep_a_client_that_only_says_noop() -> None:
     assert ended(play >> Shutdown())
 
 
-def test_a_stop_after_a_reload_waits_for_nobody_who_is_idle() -> None:
+def test_a_stop_after_a_reload_waits_for_no_idle_client() -> None:
     assert ended(introduced() >> RELOAD >> STOP)
     assert Playbook() >> RELOAD >> STOP << client(CLOSING) << effects.CloseServer(abort=True) << effects.CloseClient()
     play = addressed() >> RELOAD >> STOP >> C("RSET") << server("RSET") >> S("250 ok")

@@ -83,7 +83,7 @@ def test_also_when_the_client_says_helo_afterwards() -> None:
     assert play >> C("AUTH PLAIN AGEAYg==") << client(answers.AUTH_NEEDS_TLS.wire)
 
 
-def test_also_when_it_comes_behind_ehlo_from_a_cache() -> None:
+def test_also_when_it_comes_after_ehlo_from_a_cache() -> None:
     play = greeted() >> C(f"{EHLO}\nAUTH PLAIN AGEAYg==") << server(EHLO) >> S("250-mx\n250-STARTTLS\n250 AUTH PLAIN")
     assert play << client(b"250-mx\r\n250 XFILTERED\r\n" + answers.AUTH_NEEDS_TLS.wire)
 
@@ -149,7 +149,7 @@ def test_it_is_a_warning_once() -> None:
     assert levels == [logging.WARNING]
 
 
-def test_also_behind_a_filter() -> None:
+def test_also_with_a_filter() -> None:
     play = introduced(Options(filtered=True), "STARTTLS")
     for line in (MAIL, RCPT):
         play = play >> C(line) << server(line) >> S("250 ok") << client("250 ok")

@@ -81,7 +81,7 @@ def test_a_greeting_that_comes_before_the_client_has_tls_waits(greeting: str) ->
         assert play >> C("EHLO c") << server("EHLO c")
 
 
-def test_a_server_that_greets_and_leaves_is_heard() -> None:
+def test_a_server_that_greets_and_closes_is_answered() -> None:
     play = server_in_tls() >> S("554 5.7.1 not you") >> events.ServerClosed()
     assert play >> tls(Side.CLIENT) << client(b"554 5.7.1 not you\r\n" + answers.SERVER_LOST.wire) << CloseClient()
 

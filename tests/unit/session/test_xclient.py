@@ -78,7 +78,7 @@ def test_a_client_may_leave() -> None:
     assert play << CloseServer() << client("221 bye") << CloseClient()
 
 
-def test_what_is_pipelined_behind_ehlo_waits() -> None:
+def test_what_is_pipelined_after_ehlo_waits() -> None:
     play = greeted(XCLIENT) >> C(f"{EHLO}\nMAIL FROM:<a@client.example>\nRCPT TO:<b@elsewhere.example>") << server(EHLO)
     play = play >> S(OFFER) << SENT >> S("220 mx") << server(EHLO)
     assert (

@@ -141,7 +141,7 @@ def test_the_first_line_is_a_name_and_no_keyword() -> None:
     assert capabilities.keywords == {}
 
 
-def test_the_name_is_hidden_with_the_text_behind_it() -> None:
+def test_the_name_is_hidden_with_the_text_after_it() -> None:
     assert shown("mx.example.net Hello", "SIZE", hide_name=PASSTHRU_NAME) == (b"smtp.passthru", b"SIZE")
     assert shown("mx.example.net", hide_name=PASSTHRU_NAME) == (b"smtp.passthru",)
 

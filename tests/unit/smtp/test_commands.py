@@ -175,7 +175,9 @@ def test_each_refusal_has_its_reply(text: bytes, reply: Reply) -> None:
         (b":\xff\x01", b"FROM:\xff\x01", b"FROM:\xff\x01"),
     ],
 )
-def test_where_nobody_is_told_any_address_passes_as_it_is(text: bytes, address: bytes, parameters: bytes) -> None:
+def test_where_addresses_are_not_used_any_address_passes_unchanged(
+    text: bytes, address: bytes, parameters: bytes
+) -> None:
     command = parse_command(b"MAIL FROM" + text + b"\r\n")
     assert guess_mail(command) == (address, parameters, command.line)
     command = parse_command(b"RCPT TO" + text + b"\r\n")

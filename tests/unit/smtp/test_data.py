@@ -164,7 +164,7 @@ def test_a_server_of_the_rfc_gets_the_text_back(stream: tuple[bytes, Chunks]) ->
 
 @given(chunked(of_pieces(b"\r\n", b"..\r\n", b"..a\r\n", b"a.\r\n", b"\0 b\r\n", b"\xc3\xa9 \t\r\n")))
 @PROPERTY
-def test_a_clean_message_is_byte_identical_behind_decoder_and_encoder(stream: tuple[bytes, Chunks]) -> None:
+def test_a_clean_message_is_byte_identical_after_decoder_and_encoder(stream: tuple[bytes, Chunks]) -> None:
     wire, chunks = stream
     chunks = [*chunks, b".\r\n"]
     decoder, text = decode(chunks)
@@ -240,7 +240,7 @@ def test_plain_text_is_reported() -> None:
     assert told == [True, False, False, False, True]
 
 
-def test_feeding_behind_the_end_of_data_is_a_bug() -> None:
+def test_feeding_after_the_end_of_data_is_a_bug() -> None:
     decoder = DataDecoder()
     decoder.feed(b".\r\n")
     with pytest.raises(RuntimeError):

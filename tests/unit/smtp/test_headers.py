@@ -69,7 +69,7 @@ def inserted(chunks: Chunks, *, on_top: bool, header: bytes = HEADER) -> bytes:
         (b"A: 1\n\nbody\n", b"A: 1\n@\nbody\n"),
     ],
 )
-def test_behind_the_last_field(text: bytes, behind: bytes) -> None:
+def test_after_the_last_field(text: bytes, behind: bytes) -> None:
     for chunks in cuts(text):
         assert inserted(chunks, on_top=False) == behind.replace(b"@", HEADER), chunks
 
@@ -112,7 +112,7 @@ def test_what_is_held_back_is_bounded() -> None:
     assert returned == fed + len(HEADER) + 2
 
 
-def test_behind_the_body_nothing_is_held_back() -> None:
+def test_after_the_body_nothing_is_held_back() -> None:
     inserter = HeaderInserter(HEADER, on_top=False)
     inserter.feed(b"A: 1\r\n\r\n")
     body = b"B"

@@ -115,7 +115,7 @@ def test_any_extensions_give_an_answer_or_a_named_refusal(extensions: list[tuple
     assert answer(*bytewise(data)) == answer(data)
 
 
-def test_octets_behind_the_hello_belong_to_it() -> None:
+def test_octets_after_the_hello_belong_to_it() -> None:
     later = b"\x14\x03\x03\x00\x01\x01"
     found = read(hellos.HYBRID + later)
     assert found is not None
