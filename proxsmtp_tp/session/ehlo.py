@@ -29,15 +29,32 @@ def ehlo(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
     if not reply.positive:
         d.pass_on(reply)
         return
-    if d.options.xclient and not d.xclient_sent:
+    if d.options.xclient and not d.xclient_sent and _goes_to_tls(d, reply):
+        d.client_known = True  # before the first command that needs it, it is told within TLS
+    elif d.options.xclient and not d.xclient_sent:
         line = xclient.command(d, pending, reply)
         if line is not None:
             d.xclient_sent = True
             d.ask(PendingReply(Expect.OUR_XCLIENT, line, pending.address, pending.line, reply))
             return
-        if not _goes_on_unknown(d, "the server does not offer XCLIENT with ADDR", answers.XCLIENT_NOT_OFFERED):
+        if not goes_on_without_xclient(d):
             return
     _introduced(d, pending.expect, pending.address, reply)
+
+
+def _goes_to_tls(d: Dialogue, reply: Reply) -> bool:
+    """Whether UpstreamTls encrypts the server's leg for this client in clear, before its first transaction."""
+    if d.options.tls is None or d.tls.server is not None or d.tls.client is not None:
+        return False
+    offered = b"STARTTLS" in rewrite_ehlo(reply, hide_name=None)[1].keywords
+    return offered and starttls.demand_in_clear(d).wants_tls
+
+
+def goes_on_without_xclient(d: Dialogue, refusal: Reply | None = None) -> bool:
+    """The server has refused XCLIENT, or does not offer it: whether the session goes on; otherwise it was ended."""
+    if refusal is None:
+        return _goes_on_unknown(d, "the server does not offer XCLIENT with ADDR", answers.XCLIENT_NOT_OFFERED)
+    return _goes_on_unknown(d, f"XCLIENT refused: {shown(refusal.wire)}", answers.XCLIENT_NOT_ACCEPTED)
 
 
 def _goes_on_unknown(d: Dialogue, why: str, last: Reply) -> bool:
@@ -99,8 +116,7 @@ def our_xclient(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
         d.login = NO_LOGIN
         d.ask(PendingReply(Expect.OUR_EHLO, pending.parameters, pending.address))
         return
-    goes_on = _goes_on_unknown(d, f"XCLIENT refused: {shown(reply.wire)}", answers.XCLIENT_NOT_ACCEPTED)
-    if goes_on and pending.reply is not None:
+    if goes_on_without_xclient(d, reply) and pending.reply is not None:
         _introduced(d, _introduction(pending.parameters), pending.address, pending.reply)
 
 

@@ -3,6 +3,7 @@
 The client's first command that may tell something, such as MAIL or AUTH, waits for our STARTTLS, the handshake, and our
 EHLO within TLS. Where TLS is demanded and cannot be had, the client gets 451, 454 or 421, and nothing goes to the
 server in clear. The level dane is may here, unless UpstreamTls names the server (sni=): then DNS is asked first.
+With XClient the order is EHLO, STARTTLS, EHLO, XCLIENT, EHLO: the client's address does not go in clear, either.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.session import effects, refusing, starttls
+from proxsmtp_tp.session import effects, ehlo, refusing, starttls, xclient
 from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.parts import PendingReply
 from proxsmtp_tp.session.state import Expect, Phase
@@ -19,7 +20,7 @@ from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES, REFUSED_VERBS, rewrit
 from proxsmtp_tp.smtp.replies import ReplyReader, SmtpError
 from proxsmtp_tp.telemetry.quoting import shown
 from proxsmtp_tp.tls.facts import Side
-from proxsmtp_tp.tls.levels import Demand, TlsaState, TlsLevel
+from proxsmtp_tp.tls.levels import TlsLevel
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session import events
@@ -37,7 +38,7 @@ def encrypts_first(d: Dialogue, said: Command) -> bool:
     """Whether this command must wait until the server's leg has TLS. SmtpError: it never will."""
     if said.verb in _CLEAR or d.tls.server is not None:
         return False
-    wanted = _demand_in_clear(d)
+    wanted = starttls.demand_in_clear(d)
     if wanted.rule.level is TlsLevel.DANE and wanted.rule.server_name and d.tls.tlsa is None:
         d.tls.waiting, d.tls.asking = said, True
         d.effects.append(effects.LookUpTlsa(wanted.rule))
@@ -50,11 +51,6 @@ def encrypts_first(d: Dialogue, said: Command) -> bool:
     if b"STARTTLS" not in d.capabilities.keywords:
         counts = counter("server", "clear", "not_offered", wanted.level)
         raise _refusal(d, wanted.not_offered(), answers.UPSTREAM_TLS_NOT_OFFERED, counts)
-    if d.options.xclient:
-        text = "no TLS: UpstreamTls does not encrypt for clients in clear with XClient"
-        counts = counter("server", "clear", "xclient")
-        d.log_once(b"UpstreamTls", f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
-        raise SmtpError(answers.UPSTREAM_TLS_FAILED)
     if d.tls.place is not None and (busy := d.tls.place.begin()):
         counts = counter("client", "clear", "busy")
         d.log_once(b"TLS busy", f"client={d.client}: no TLS with the server for now: {busy}", logging.WARNING, counts)
@@ -70,11 +66,6 @@ def _refusal(d: Dialogue, outcome: Outcome, otherwise: Reply, counts: int) -> Sm
         b"UpstreamTls", f"client={d.client}, server={d.server}: no TLS: {outcome.reason}", logging.WARNING, counts
     )
     return SmtpError(outcome.refusal or otherwise)
-
-
-def _demand_in_clear(d: Dialogue) -> Demand:
-    rule = d.options.upstream_tls.rule_for(starttls.address(d), d.tls.port)
-    return Demand(rule, tlsa=TlsaState.NONE if d.tls.tlsa is None else d.tls.tlsa)
 
 
 def tlsa_found(d: Dialogue, event: events.TlsaFound) -> None:
@@ -99,13 +90,13 @@ def our_starttls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
     else:
         d.phase = Phase.ENCRYPTING
         d.tls.action = "clear"
-        rule = _demand_in_clear(d).rule
+        rule = starttls.demand_in_clear(d).rule
         d.effects.append(effects.StartServerTls("", rule))
 
 
 def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
     """TlsStarted in ENCRYPTING: say EHLO again, then the command that has waited."""
-    wanted = _demand_in_clear(d)
+    wanted = starttls.demand_in_clear(d)
     outcome = wanted.handshake_done(event.facts.verified)
     if outcome.refusal is not None:
         counts = counter("server", "clear", "unverified", wanted.level)
@@ -116,6 +107,7 @@ def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
     d.phase = Phase.COMMAND
     d.replies = ReplyReader()
     d.capabilities = NO_CAPABILITIES
+    d.xclient_sent = False  # the server has forgotten it
     text = f"client={d.client}, server={d.server}: TLS with the server only: {event.facts.log_value(Side.SERVER)}"
     d.log(text, logging.INFO, counter("server", "clear", "started", wanted.level))
     d.ask(PendingReply(Expect.OUR_EHLO_IN_TLS, b"EHLO " + d.helo + b"\r\n"))
@@ -123,7 +115,7 @@ def encrypted(d: Dialogue, event: events.TlsStarted) -> None:
 
 def not_encrypted(d: Dialogue, event: events.TlsFailed) -> None:
     """TlsFailed in ENCRYPTING."""
-    wanted = _demand_in_clear(d)
+    wanted = starttls.demand_in_clear(d)
     outcome = wanted.failed(event.reason)
     counts = counter("server", "clear", "failed", wanted.level)
     _end_unencrypted(d, outcome.refusal or answers.UPSTREAM_TLS_FAILED, outcome.reason, counts)
@@ -136,10 +128,28 @@ def _end_unencrypted(d: Dialogue, refusal: Reply, reason: str, counts: int) -> N
 
 
 def our_ehlo_in_tls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
-    """The server's reply to our EHLO within TLS: the client is not told, and its command goes on."""
-    if reply.positive:
-        d.capabilities = rewrite_ehlo(reply, hide_name=None)[1]
-    else:
+    """The server's reply to our EHLO within TLS: the client is not told. With XClient the server then learns the
+    client's address, and gets EHLO once more; otherwise the command that has waited goes on.
+    """
+    if not reply.positive:
         counts = counter("server", "clear", "ehlo_refused")
         words = shown(reply.wire)
         _end_unencrypted(d, answers.UPSTREAM_TLS_FAILED, f"EHLO within TLS is refused: {words}", counts)
+        return
+    d.capabilities = rewrite_ehlo(reply, hide_name=None)[1]
+    if d.options.xclient and not d.xclient_sent:
+        line = xclient.command(d, PendingReply(Expect.EHLO, address=d.helo), reply)
+        if line is not None:
+            d.xclient_sent = True
+            d.ask(PendingReply(Expect.OUR_XCLIENT_IN_TLS, line))
+        else:
+            ehlo.goes_on_without_xclient(d)
+
+
+def our_xclient_in_tls(d: Dialogue, _pending: PendingReply, reply: Reply) -> None:
+    """The server's reply to our XCLIENT within TLS: if it was accepted, the server begins a new session."""
+    if reply.positive:
+        d.capabilities = NO_CAPABILITIES
+        d.ask(PendingReply(Expect.OUR_EHLO_IN_TLS, b"EHLO " + d.helo + b"\r\n"))
+    else:
+        ehlo.goes_on_without_xclient(d, reply)

@@ -341,6 +341,7 @@ _HANDLERS: Final[dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]]] 
     Expect.OUR_EHLO: ehlo.our_ehlo,
     Expect.OUR_STARTTLS: encrypting.our_starttls,
     Expect.OUR_EHLO_IN_TLS: encrypting.our_ehlo_in_tls,
+    Expect.OUR_XCLIENT_IN_TLS: encrypting.our_xclient_in_tls,
     Expect.OUR_RESTART: message.our_envelope,
     Expect.OUR_XFORWARD_AGAIN: message.our_envelope,
     Expect.OUR_MAIL: message.our_envelope,

@@ -251,6 +251,12 @@ def demand(d: Dialogue, tlsa: TlsaState = TlsaState.NONE) -> Demand:
     return Demand(d.options.upstream_tls.rule_for(address(d), d.tls.port), client_tls=True, tlsa=tlsa)
 
 
+def demand_in_clear(d: Dialogue) -> Demand:
+    """What the server's leg must have for a client that stays in clear."""
+    rule = d.options.upstream_tls.rule_for(address(d), d.tls.port)
+    return Demand(rule, tlsa=TlsaState.NONE if d.tls.tlsa is None else d.tls.tlsa)
+
+
 def started(d: Dialogue, event: events.TlsStarted) -> None:
     """TlsStarted: after the server's side comes the client's, then the new session."""
     if event.side is Side.SERVER:

@@ -96,6 +96,7 @@ class Expect(_Name):
     OUR_XFORWARD = "our XFORWARD"
     OUR_STARTTLS = "our STARTTLS"
     OUR_EHLO_IN_TLS = "our EHLO within TLS"
+    OUR_XCLIENT_IN_TLS = "our XCLIENT within TLS"
     OUR_RESTART = "our RSET before a changed envelope"
     OUR_XFORWARD_AGAIN = "the client's XFORWARD again"
     OUR_MAIL = "our MAIL"
@@ -127,6 +128,7 @@ EXPECTED: Final[dict[Expect, frozenset[int]]] = {
     Expect.OUR_EHLO: _USUAL,
     Expect.OUR_STARTTLS: _USUAL,
     Expect.OUR_EHLO_IN_TLS: _USUAL,
+    Expect.OUR_XCLIENT_IN_TLS: _USUAL,
     Expect.OUR_RESTART: _USUAL,
     Expect.OUR_XFORWARD: _USUAL,
     Expect.OUR_XFORWARD_AGAIN: _USUAL,

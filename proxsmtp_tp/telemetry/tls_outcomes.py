@@ -26,7 +26,7 @@ _WITHOUT_LEVEL: Final = (
     ("client", "strip", "removed left"),
     ("server", "strip", "required"),
     ("client", "clear", "busy"),
-    ("server", "clear", "xclient refused octets_behind ehlo_refused timed_out broken"),
+    ("server", "clear", "refused octets_behind ehlo_refused timed_out broken"),
 )
 _BY_LEVEL: Final = (
     ("both", "terminate", "started"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from proxsmtp_tp.config.tls_lines import parse_upstream
@@ -12,8 +14,11 @@ from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.facts import Side, Verified
 from proxsmtp_tp.tls.levels import TlsaState
-from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
-from tests.unit.session.test_starttls import READY, options, tls
+from tests.unit.session.playbook import C, Playbook, S, client, greeted, introduced, server
+from tests.unit.session.test_starttls import READY, hello, options, tls
+
+if TYPE_CHECKING:
+    from proxsmtp_tp.session.options import Options
 
 MAIL = "MAIL FROM:<a@x>"
 ENCRYPT = options("terminate", upstream=("encrypt",))
@@ -97,6 +102,69 @@ def test_a_server_with_tls_does_not_want_tls(wants: str) -> None:
     play = play >> C(MAIL) << server("STARTTLS") >> S(READY) << effects.StartServerTls("", RULE)
     play = play >> tls(Side.SERVER) << server("EHLO client.example") >> S("250 mx") << server(MAIL)
     assert play >> S(wants) << client(wants)
+
+
+XCLIENT = options("terminate", upstream=("encrypt",), xclient=True)
+OFFER = "250-mx\n250-STARTTLS\n250 XCLIENT NAME ADDR HELO"
+ADDRESS = "XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.10 HELO=client.example"
+
+
+def with_xclient(given: Options = XCLIENT, offer: str = OFFER) -> Playbook:
+    """Past EHLO."""
+    play = greeted(given) >> C("EHLO client.example") << server("EHLO client.example")
+    return play >> S(offer) << client("250-mx\n250-STARTTLS\n250 XFILTERED")
+
+
+def in_tls(play: Playbook, offer: str = "250-mx\n250 XCLIENT NAME ADDR HELO") -> Playbook:
+    """MAIL has begun TLS, and the server has answered EHLO in it."""
+    play = play >> C(MAIL) << server("STARTTLS") >> S(READY) << effects.StartServerTls("", RULE)
+    return play >> tls(Side.SERVER) << server("EHLO client.example") >> S(offer)
+
+
+def test_with_xclient_the_server_learns_the_client_within_tls() -> None:
+    """The order is EHLO, STARTTLS, EHLO, XCLIENT, EHLO, MAIL; the client is told nothing of it."""
+    play = in_tls(with_xclient()) << server(ADDRESS) >> S("220 mx") << server("EHLO client.example")
+    play = play >> S("250-mx\n250-PIPELINING\n250 XCLIENT NAME ADDR HELO") << server(MAIL)
+    play = play >> S("250 ok") << client("250 ok")
+    again = play >> C("EHLO client.example") << server("EHLO client.example")
+    assert again >> S("250-mx\n250 XCLIENT ADDR") << client("250-mx\n250 XFILTERED")
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_a_server_that_does_not_learn_the_client_gets_no_mail(offered: bool) -> None:
+    if offered:
+        play, last = in_tls(with_xclient()) << server(ADDRESS) >> S("550 no"), answers.XCLIENT_NOT_ACCEPTED
+    else:
+        play, last = in_tls(with_xclient(), "250 mx"), answers.XCLIENT_NOT_OFFERED
+    assert play << client(last.wire) << server("QUIT") << CloseServer() << CloseClient()
+
+
+def test_a_server_that_refuses_ehlo_after_xclient_gets_no_mail() -> None:
+    play = in_tls(with_xclient()) << server(ADDRESS) >> S("220 mx") << server("EHLO client.example") >> S("550 no")
+    last = answers.closing(answers.UPSTREAM_TLS_FAILED)
+    assert play << CloseServer(abort=True) << client(last.wire) << CloseClient()
+
+
+@pytest.mark.parametrize("offer", ["250 mx", "250-mx\n250 XCLIENT NAME ADDR HELO"])
+def test_where_xclient_is_not_required_the_mail_goes_on(offer: str) -> None:
+    given = options("terminate", upstream=("encrypt",), xclient=True, xclient_required=False)
+    play = in_tls(with_xclient(given), offer)
+    if "XCLIENT" in offer:
+        play = play << server(ADDRESS) >> S("550 no")
+    assert play << server(MAIL) >> S("250 ok") << client("250 ok")
+
+
+def test_a_client_that_begins_tls_itself_is_told_within_it() -> None:
+    play = with_xclient() >> C("STARTTLS") << server("STARTTLS") >> S(READY) << client(READY)
+    play = play << effects.PeekClientHello() >> hello() << effects.StartServerTls("mx.example", RULE)
+    play = play >> tls(Side.SERVER) << effects.StartClientTls(verified=False) >> tls(Side.CLIENT)
+    play = play >> C("EHLO client.example") << server("EHLO client.example")
+    assert play >> S("250-mx\n250 XCLIENT NAME ADDR HELO") << server(ADDRESS)
+
+
+def test_where_tls_is_not_demanded_xclient_comes_at_once() -> None:
+    play = greeted(options("terminate", xclient=True)) >> C("EHLO client.example") << server("EHLO client.example")
+    assert play >> S(OFFER) << server(ADDRESS)
 
 
 DANE = options("terminate", upstream=("dane sni=mx.example",))

@@ -204,16 +204,6 @@ def test_starttls_that_is_removed_is_counted_once_in_a_session() -> None:
     assert not outcomes(told(offered()))
 
 
-def test_xclient_is_an_outcome_too() -> None:
-    given = options("terminate", upstream=("encrypt",), xclient=True, xclient_required=False)
-    play = Playbook(given)
-    lines: list[str] = []
-    for event in (events.Connected("198.51.100.25"), S("220 mx"), C("EHLO c"), S("250-mx\n250 STARTTLS"), MAIL):
-        lines += logged(fed(play.session, event))
-    assert outcomes(told(play)) == {"server clear none xclient": 1}
-    assert sum("no TLS: UpstreamTls does not encrypt" in line for line in lines) == 1
-
-
 def test_a_client_that_says_ehlo_within_tls_has_used_it() -> None:
     play = told(terminated())
     play.session.measured.clear()
@@ -226,7 +216,7 @@ def test_no_outcome_is_never_counted() -> None:
     """`broken` is what the driver counts; the level `may` cannot come; `learned` is in test_tls_rejected."""
     told_here = {
         "both pass none timed_out", "both pass none too_long", "both pass none not_tls", "client strip none removed",
-        "server clear none ehlo_refused", "server clear none xclient",
+        "server clear none ehlo_refused",
         "client pass none learned",
     } | {outcome for outcome, _ in SCENARIOS}  # fmt: skip
     without_level = {(side, action, reason) for side, action, _, reason in map(str.split, told_here)}
