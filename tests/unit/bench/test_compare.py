@@ -126,6 +126,26 @@ def test_what_cannot_be_checked_out_or_compiled_is_said(
     assert why in capsys.readouterr().err
 
 
+def test_the_base_is_compiled_as_its_own_tools_do_it(tmp_path: Path, left: Path) -> None:
+    """With mypyc and the tools of this tree, and one small module."""
+    del left
+    tree = tmp_path / "tree"
+    (tree / "proxsmtp_tp/session").mkdir(parents=True)
+    for name in ("__init__.py", "session/__init__.py"):
+        (tree / "proxsmtp_tp" / name).touch()
+    (tree / "proxsmtp_tp/session/session.py").write_text("def double(x: int) -> int:\n    return 2 * x\n")
+    (tree / "pyproject.toml").write_text('[tool.proxsmtp-tp]\ncompiled = ["session/session.py"]\n[tool.mypy]\n')
+    shutil.copytree(TREE / "tools", tree / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    git(tree, "commit", "-q", "-m", "one")
+    now = shutil.copytree(tree, tmp_path / "now")
+    compare.compile_tree(now, tmp_path / "work")
+    with compare.builds(tree, "HEAD", now) as both:
+        for build in both:
+            assert list(build.folder.glob("proxsmtp_tp/session/session.*.so"))
+
+
 def test_a_core_that_does_not_compile_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/__init__.py").touch()
