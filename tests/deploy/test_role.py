@@ -128,6 +128,9 @@ def test_keys_from_the_controller_and_cas_of_the_daemon(machines: Machines, tmp_
             [mode, "root", "proxsmtp-tp"] for mode in ("750", "640", "640")
         ]
         assert certificate_of(machines, MX_V4) in files[0]["content"]
+        kept = "/var/lib/proxsmtp-tp/gateway/tls"
+        said = machines.gateway.run("stat", "-c", "%a %U %G", f"{kept}/ca.key", f"{kept}/untrusted-ca.key")
+        assert said.splitlines() == 2 * ["600 root root"]
         exported = machines.gateway.run("proxsmtp-tp", "tls-ca", "export")
         shown = machines.gateway.run("proxsmtp-tp", "tls-ca", "show")
         assert "/var/lib/proxsmtp-tp/gateway/tls/ca.pem" in shown

@@ -102,8 +102,23 @@ def test_without_a_chain(tmp_path: Path) -> None:
     assert chain(filled_in(tmp_path, "proxsmtpd.conf.j2")) == []
 
 
+def examples() -> list[str]:
+    """The variables that the README shows: of a chain, and of TLS."""
+    return re.findall(r"^```yaml\n(.*?)^```$", (ROLE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_of_tls_in_the_readme(tmp_path: Path) -> None:
+    _, text = examples()
+    filled = filled_in(tmp_path, "proxsmtpd.conf.j2", yaml=text, vault_mx_key="x")
+    settings = parse_config(filled.encode(), "/srv/a.conf").settings
+    assert [str(line) for line in settings.tls] == ["terminate server=198.51.100.25", "strip"]
+    assert [str(line) for line in settings.tls_certificate] == [
+        "/etc/proxsmtp-tp/tls/mx.pem /etc/proxsmtp-tp/tls/mx.key server=198.51.100.25"
+    ]
+
+
 def test_the_example_in_the_readme(tmp_path: Path) -> None:
-    (text,) = re.findall(r"^```yaml\n(.*?)^```$", (ROLE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    text, _ = examples()
     wanted = re.findall(r"^  - (\w+ \w+ /.*|\w+ rspamd .*)$", text, re.MULTILINE)
     assert len(wanted) == 4
     assert chain(filled_in(tmp_path, "proxsmtpd.conf.j2", yaml=text)) == wanted
