@@ -113,4 +113,4 @@ class ChildInput:
 
 
 def _nothing(*_given: object) -> None:
-    """In the place of a method of a child that is over."""
+    """Replaces a method of a child that has ended."""

@@ -307,4 +307,4 @@ class Child:
 
 
 def _nothing() -> None:
-    """In the place of `freed` after its call."""
+    """Replaces `freed` after its call."""

@@ -75,7 +75,7 @@ _watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = weakref.
 
 
 def watch_of(loop: asyncio.AbstractEventLoop) -> Watch:
-    """The one of this event loop."""
+    """The instance of this event loop."""
     watch = _watches.get(loop)
     if watch is None:
         watch = _watches[loop] = Watch(loop)

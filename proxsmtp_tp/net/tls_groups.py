@@ -52,10 +52,10 @@ class _Context(ctypes.Structure):
 
 @cache
 def _layout_known() -> bool:
-    """Whether contexts have the beginning that `_Context` describes, by looking only.
+    """Whether contexts have the beginning that `_Context` describes: memory is only read.
 
     The fields for ALPN, which follow the address, must be empty first, and then have the length of what was set.
-    Of two contexts the addresses differ, and stay.
+    Two contexts must have different addresses, which do not change.
     """
     head = object.__basicsize__
     if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info < (3, 15):

@@ -55,7 +55,7 @@ class MessageIdFinder:
 
 
 def _header_end(text: bytes) -> int | None:
-    """The index behind the last line of the header; None: the blank line behind it has not come."""
+    """The index after the last line of the header; None: the blank line after it has not come."""
     if text.startswith((b"\n", b"\r\n")):
         return 0
     blank = _BLANK_LINE.search(text)

@@ -6,7 +6,7 @@ import os
 
 
 class Descriptor:
-    """Closes `number` when nothing refers to it any more (weakref.finalize needs what a compiled class has not)."""
+    """Closes `number` when nothing refers to it any more. (weakref.finalize does not work with a compiled class.)"""
 
     def __init__(self, number: int) -> None:
         self.number = number

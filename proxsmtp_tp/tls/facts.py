@@ -37,7 +37,7 @@ class Verified(Enum):
     def vouched(self) -> bool:
         """Whether a client may get a certificate of the trusted CA, with the names of the server's own.
 
-        Also where nobody has said a name (most Postfix do not): a client that compares the names then accepts or
+        Also where the client has sent no name (most Postfix do not): a client that compares the names then accepts or
         rejects the server as it would without the gateway.
         """
         return self is not Verified.NO
