@@ -8,13 +8,13 @@ import logging
 import re
 import resource
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import ConnectFailure, TransparentProxy
-from proxsmtp_tp.net.dialling import dial
+from proxsmtp_tp.net import dialling
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, WHOLE, one_message
 from tests.unit.net.proxy_harness import Mx, Peer, codes, until
 from tests.unit.session.models import ModelServer
@@ -321,11 +321,13 @@ async def test_a_connection_of_ours_that_is_recognised_late(
 
         handles: list[int] = []
 
-        async def dialled(*arguments: Any, **named: Any) -> Any:
-            handles.append(harness.admission.add_upstream(0, sock.getsockname(), harness.listeners[0].getsockname()))
-            return await dial(*arguments, **named)
+        begin = dialling.Dialling.begin
 
-        monkeypatch.setattr("proxsmtp_tp.net.dialling.dial", dialled)
+        def dialled(attempt: dialling.Dialling) -> None:
+            handles.append(harness.admission.add_upstream(0, sock.getsockname(), harness.listeners[0].getsockname()))
+            begin(attempt)
+
+        monkeypatch.setattr(dialling.Dialling, "begin", dialled)
         client = Peer(sock)
         await asyncio.get_running_loop().sock_connect(sock, harness.listeners[0].getsockname())
         server = await mx.accept()
