@@ -126,6 +126,7 @@ def test_what_cannot_be_checked_out_or_compiled_is_said(
     assert why in capsys.readouterr().err
 
 
+@pytest.mark.timeout(600)
 def test_the_base_is_compiled_as_its_own_tools_do_it(tmp_path: Path, left: Path) -> None:
     """With mypyc and the tools of this tree, and one small module."""
     del left
