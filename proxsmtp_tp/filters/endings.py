@@ -101,7 +101,8 @@ def not_stored(error: OSError) -> Verdict:
 
 def passed(size: int, last_line: bytes) -> Verdict:
     """PASS for a message of `size` octets. Standard error is only logged."""
-    return Verdict(Action.PASS, None, _detail(Ending.PASSED, stderr.parse(last_line).shown), size)
+    said = stderr.parse(last_line).shown if last_line else ""
+    return Verdict(Action.PASS, None, _detail(Ending.PASSED, said), size)
 
 
 def refused(status: ExitStatus, last_line: bytes, default: FilterDefault) -> Verdict:

@@ -7,6 +7,7 @@ environment may have 128 KiB (execve(2), MAX_ARG_STRLEN); the session limits the
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from contextlib import suppress
@@ -18,6 +19,7 @@ from proxsmtp_tp.config.settings import FilterDefault
 from proxsmtp_tp.filters.execution import Execution
 from proxsmtp_tp.filters.ownership import Ownership, remove_abandoned
 from proxsmtp_tp.filters.process import Child
+from proxsmtp_tp.filters.watching import watch_of
 from proxsmtp_tp.tls.facts import NO_TLS, environment
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.limit import ProcessLimit
     from proxsmtp_tp.filters.process import ChildOwner
     from proxsmtp_tp.filters.spool_space import SpoolSpace
+    from proxsmtp_tp.filters.watching import Watch
 
 _OWN_VARIABLES = frozenset(
     (
@@ -61,6 +64,7 @@ class Launcher:
         self.ownership = Ownership(space.directory)
         self.limit = limit
         self._children: set[Child] = set()
+        self._watch: Watch | None = None
         self._execution = Execution(command.text, common_environment(space.directory))
         keep_descriptors()
         keep_exit_statuses()
@@ -72,6 +76,10 @@ class Launcher:
         `file`: the value of EMAIL; None: the message goes through pipes. Raises OSError if the system can give no
         descriptor, ValueError for a NUL in a variable; then the place has been given back.
         """
+
+        if self._watch is None:
+            self._watch = watch_of(asyncio.get_running_loop())
+            self._watch.hold()
 
         def freed() -> None:
             self._children.discard(child)
@@ -94,6 +102,9 @@ class Launcher:
         self.ownership.close()
         for child in list(self._children):
             child.kill()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.let_go()
 
 
 def common_environment(directory: str) -> dict[bytes, bytes]:
@@ -129,6 +140,7 @@ def _variables(request: FilterRequest) -> dict[bytes, bytes]:
         b"REMOTE": request.remote,
         b"REMOTE_HELO": request.remote_helo,
         b"TRACE_ID": request.trace_id.encode(),
-        **{name.encode(): value.encode() for name, value in environment(request.tls).items()},
     }
+    if request.tls != NO_TLS:
+        known |= {name.encode(): value.encode() for name, value in environment(request.tls).items()}
     return {name: value for name, value in known.items() if value}

@@ -192,8 +192,10 @@ class Child:
 
     @callback
     def _look_for_exit(self) -> None:
+        closed = self._stdout == _NO_DESCRIPTOR and self._stderr == _NO_DESCRIPTOR
+        keep = 0 if closed else os.WNOWAIT
         try:
-            info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | keep)
         except ChildProcessError:  # it was reaped elsewhere: its number may have been reused, so no signal is sent
             status = ExitStatus(None)
             self._killed = True
@@ -202,12 +204,29 @@ class Child:
                 return
             exited = info.si_code == os.CLD_EXITED
             status = ExitStatus(info.si_status) if exited else ExitStatus(None, info.si_status)
-        self._watched.remove(self._pidfd)
         self._status = status
+        if closed:
+            self._end_with(status)
+            return
+        self._watched.remove(self._pidfd)
         if self._owner is not None:
             self._take_last_errors()
             self._owner.child_exited(status)
         self._maybe_over()
+
+    def _end_with(self, status: ExitStatus) -> None:
+        """It is reaped, and nothing else is left of it: from here on it gets no signal."""
+        self._over = True
+        self._cancel_timer()
+        try:
+            if self._owner is not None:
+                self._owner.child_exited(status)
+            if self._owner is not None:
+                self._owner.child_input_taken()  # the queued input was dropped
+        except Exception as error:  # noqa: BLE001  (told now: after `_close` there is no owner)
+            self.failed(error)
+        finally:
+            self._close()
 
     def _take_last_errors(self) -> None:
         """Read what is in the pipe of standard error: all that the leader wrote is there; other processes may write

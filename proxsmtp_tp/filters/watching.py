@@ -20,13 +20,23 @@ AT_ONCE = 32
 
 class Watch:
     """Calls functions from the event loop while their descriptors are readable. It has a descriptor only while it has
-    something to watch.
+    something to watch, or is held.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._epoll: select.epoll | None = None
         self._ready: dict[int, Callable[[], None]] = {}
+        self._holders = 0
+
+    def hold(self) -> None:
+        """Keep the descriptor open between two children, until `let_go`: to open it takes longer than to use it."""
+        self._holders += 1
+
+    def let_go(self) -> None:
+        """The end of one `hold`."""
+        self._holders -= 1
+        self._close_unused()
 
     def add(self, descriptor: int, ready: Callable[[], None]) -> None:
         """Begin. Raises OSError if the system has no descriptor or memory left."""
@@ -55,11 +65,15 @@ class Watch:
 
     def _forget(self, descriptor: int) -> None:
         del self._ready[descriptor]
-        loop = self._loop()
-        if self._ready or self._epoll is None or loop is None:
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._ready or self._holders or self._epoll is None:
             return
         epoll, self._epoll = self._epoll, None
-        loop.remove_reader(epoll.fileno())
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(epoll.fileno())
         epoll.close()
 
     def _look(self) -> None:

@@ -92,7 +92,9 @@ async def _kill_the_one_with_a_stopped_process(daemon: Daemon, folder: Path) -> 
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """What any thread of it has started."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
 def _runs(pid: int) -> bool:

@@ -93,3 +93,26 @@ def test_what_cannot_be_watched_is_an_error_and_leaves_nothing(run: Run) -> None
         assert open_descriptors() == before
 
     run(scenario())
+
+
+def test_who_holds_it_keeps_it_open_between_two_children(run: Run) -> None:
+    async def scenario() -> None:
+        before = open_descriptors()
+        reading, writing = os.pipe()
+        watch = watch_of(asyncio.get_running_loop())
+        for _ in range(2):
+            watch.hold()
+        for _ in range(2):
+            watch.add(reading, lambda: None)
+            watch.remove(reading)
+            assert len(open_descriptors()) == len(before) + 3
+        watch.let_go()
+        watch.add(reading, lambda: None)
+        watch.let_go()
+        assert len(open_descriptors()) == len(before) + 3
+        watch.remove(reading)
+        os.close(reading)
+        os.close(writing)
+        assert open_descriptors() == before
+
+    run(scenario())
