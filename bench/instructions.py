@@ -139,9 +139,9 @@ async def _connections(dialogues: int) -> None:
 MEASURED: dict[str, Callable[[int], None]] = {"session": session, "connection": connection}
 
 
-def _valgrind(name: str, dialogues: int, *tool: str) -> str:
-    """Run a part under valgrind; what valgrind says at the end."""
-    command = ["valgrind", *tool, sys.executable, "-m", "bench.instructions", "--run", name, str(dialogues)]
+def _run(valgrind: list[str], name: str, dialogues: int) -> str:
+    """Run a part in a process of its own; what valgrind says at the end."""
+    command = [*valgrind, sys.executable, "-m", "bench.instructions", "--run", name, str(dialogues)]
     environment = {"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -151,10 +151,11 @@ def _valgrind(name: str, dialogues: int, *tool: str) -> str:
 
 def instructions(name: str, few: int = FEW, many: int = MANY) -> int:
     """Instructions of a message of this part, with its share of the dialogue around it."""
-    MEASURED[name](1)  # so that every module is compiled to bytecode
+    _run([], name, 1)  # so that every module has its bytecode on the disk before a run is counted
+    counting = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={os.devnull}"]
     counted = []
     for dialogues in (few, many):
-        said = _valgrind(name, dialogues, "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={os.devnull}")
+        said = _run(counting, name, dialogues)
         counted.append(int(re.findall(r"I\s+refs:\s+([\d,]+)", said)[0].replace(",", "")))
     return (counted[1] - counted[0]) // ((many - few) * MESSAGES)
 
@@ -163,7 +164,7 @@ def profile(name: str, shown: int) -> str:
     """The functions of the interpreter and of compiled modules that execute the most instructions."""
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/out"
-        _valgrind(name, PROFILED, "--tool=callgrind", f"--callgrind-out-file={out}")
+        _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"], name, PROFILED)
         done = subprocess.run(["callgrind_annotate", out], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     start = next(at for at, line in enumerate(lines) if "file:function" in line)

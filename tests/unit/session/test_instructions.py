@@ -10,10 +10,13 @@ from __future__ import annotations
 from bench.instructions import instructions
 from proxsmtp_tp.session import session
 
-INTERPRETED = 590_000
-COMPILED = 215_000
+INTERPRETED = 565_000
+COMPILED = 236_000
+
+FEWEST = 20_000
+"""Fewer are no message: the count is wrong."""
 
 
 def test_instructions_of_a_message() -> None:
     compiled = not (session.__file__ or "").endswith(".py")
-    assert 0 < instructions("session") <= (COMPILED if compiled else INTERPRETED)
+    assert FEWEST < instructions("session") <= (COMPILED if compiled else INTERPRETED)
