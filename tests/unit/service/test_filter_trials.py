@@ -40,7 +40,8 @@ def test_in_a_process_of_the_running_daemon(daemon: Daemon) -> None:
     assert int(descriptors) == 4
     assert last == "a\tb"
     assert f"run by the daemon (pid {daemon.master})" in answer["notes"][0]
-    assert len(answer["notes"]) == 1
+    assert "run by /bin/sh, because of the character $" in answer["notes"][1]
+    assert len(answer["notes"]) == 2
     assert "control: try-filter" in daemon.log()
     assert not [path for path in daemon.folder.iterdir() if path.name.startswith("try-")]
     assert daemon.status()["replaced_workers"] == 0
