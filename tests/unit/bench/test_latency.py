@@ -107,9 +107,10 @@ def test_who_stops_makes_all_mails_late_that_were_due_meanwhile(sender: OpenLoop
 
 
 def test_without_a_rate_all_mails_are_due_at_the_start(sender: OpenLoop, server: int) -> None:
+    Server.stops = 1.0
     seconds, took = sender.send(server, 0, 100)
-    assert max(took) == pytest.approx(seconds * 1e6, rel=0.2)
-    assert sorted(took)[50] > max(took) / 4
+    assert max(took) <= seconds * 1e6 + 1
+    assert sum(each >= 900_000 for each in took) >= 85  # all but those before the tenth, and their sessions
 
 
 @pytest.mark.parametrize("verb", [b"EHLO", b"MAIL", b"RCPT", b"DATA", b"From"])
