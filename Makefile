@@ -25,7 +25,7 @@ run-pytest = timeout --kill-after=5 $(1) $(PYTEST) $(2) || { status=$$?; \
 	case $$status in 124|137) echo "make $@: not done after $(1) seconds";; esac; exit $$status; }
 
 .PHONY: demo test test-mta test-deploy run-test-deploy prepare-deploy \
-	vagrant-test lint lint-deploy bench bench-compare bench-filters format clean deb compiled wheel
+	vagrant-test lint lint-deploy bench bench-compare bench-filters format clean deb compiled test-compiled wheel
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -138,6 +138,12 @@ compiled:
 	@.ci/packages test
 	@$(MAKE) --no-print-directory .venv/installed
 	@$(BIN)/python -m tools.compiled
+
+# The suites that run compiled code, in that copy.
+COMPILED_TESTS = $(addprefix tests/unit/,smtp tls session telemetry net filters service) tests/unit/tools/test_compiled_modules.py \
+	tests/fuzz tests/faults tests/conformance
+test-compiled: compiled
+	@cd build/compiled && $(call run-pytest,$(TEST_SECONDS),$(or $(ARGS),$(COMPILED_TESTS)))
 
 # The wheel for any Python, and the compiled one for that of .venv, into dist/. pip takes the one that fits.
 wheel:

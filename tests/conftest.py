@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
+from proxsmtp_tp.service.version import BUILD
 from tests import child_processes
 
 # The tests start thousands of processes. Where each compiles the package again, a daemon takes twice as long to start.
@@ -43,6 +45,23 @@ LONG = (
     "tests/unit/service/",
 )
 """Files and folders whose tests take long, the longest first: no process is left alone with one of them at the end."""
+
+
+EXPECTED = "compiled" if Path(__file__).parents[1].name == "compiled" else "pure"
+"""The build that these tests are for: `make compiled` makes the copy of the tree that has the other one."""
+
+
+def pytest_sessionstart() -> None:
+    """Before anything is collected."""
+    if BUILD != EXPECTED:
+        raise pytest.UsageError(
+            f"these tests are for the {EXPECTED} build, and the {BUILD} one runs: see `make compiled`"
+        )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which build it was."""
+    terminalreporter.write_line(f"the {BUILD} build ran")
 
 
 @pytest.hookimpl(trylast=True)
