@@ -292,7 +292,7 @@ async def test_a_bug_in_taking_a_client_over(
     def no_descriptor(*_: object) -> object:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("proxsmtp_tp.net.refused_destinations.why_refused", no_descriptor)
+    monkeypatch.setattr("proxsmtp_tp.net.original_destination.why_refused", no_descriptor)
     async with start_proxy(None, transparent_proxy=TransparentProxy.CLIENT, max_connections=1) as harness:
         harness.errors_expected = True
         for _ in range(2):

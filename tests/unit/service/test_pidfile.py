@@ -107,8 +107,13 @@ class Holder:
         assert self.process.stdout.readline() == "done\n"
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill it. Two threads may do so."""
         self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Kill it, and close the pipes."""
+        self.end()
         self.process.communicate()
 
 
@@ -116,7 +121,7 @@ class Holder:
 def holder(tmp_path: Path) -> Iterator[Holder]:
     found = Holder(tmp_path / "pid")
     yield found
-    found.end()
+    found.close()
 
 
 def test_a_holder_that_stops_is_waited_for(holder: Holder, tmp_path: Path) -> None:
@@ -157,7 +162,7 @@ def test_one_that_came_into_its_place_meanwhile_is_not_overwritten(tmp_path: Pat
             pid_file.write()
         assert path.read_text() == f"{other.process.pid}\n"
     finally:
-        other.end()
+        other.close()
     pid_file = PidFile(str(path))
     path.unlink()
     path.write_text("of a dead one\n")
