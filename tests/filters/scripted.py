@@ -35,12 +35,10 @@ class Scripted:
     @property
     def events(self) -> list[list[Any]]:
         """What it has seen of the last message, when it has closed the connection."""
+        seen = self.seen.with_name(f"{self.seen.name}.{self.token}")
         end = time.monotonic() + 100
-        while True:
-            if self.seen.exists():
-                found: list[list[Any]]
-                token, *found = json.loads(self.seen.read_text())
-                if token == self.token:
-                    return found
+        while not seen.exists():
             assert time.monotonic() < end
             time.sleep(0.01)
+        found: list[list[Any]] = json.loads(seen.read_text())
+        return found

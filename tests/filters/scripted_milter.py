@@ -2,7 +2,8 @@
 
 The file is read at each connection, as JSON: `steps` (bits for the negotiation), `answers` (by callback: the name of a
 status, or the arguments of smfi_setmlreply), `edits` (calls at the end of the message), `symbols` (lists of macros by
-stage). What was seen is written to another file: each callback with its arguments, and macros.
+stage), `token` (a number). What was seen is written to the file SEEN.TOKEN: each callback with its
+arguments, and macros.
 """
 
 from __future__ import annotations
@@ -92,9 +93,11 @@ class Scripted(Milter.Base):  # type: ignore[misc]
         return self.happened("eom")
 
     def close(self) -> int:
-        new = Path(SEEN + ".new")
-        new.write_text(json.dumps([self.plan.get("token"), *self.seen]))
-        new.rename(SEEN)
+        # A file for each plan: a connection of an earlier one may end later. One that asked nothing is not a message.
+        if self.seen:
+            new = Path(f"{SEEN}.new.{id(self)}")
+            new.write_text(json.dumps(self.seen))
+            new.rename(f"{SEEN}.{self.plan.get('token')}")
         return int(Milter.CONTINUE)
 
 
