@@ -7,15 +7,16 @@ import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress
 from proxsmtp_tp.net import dialling
 from proxsmtp_tp.net.dialling import DialError, candidates, dial
+from proxsmtp_tp.net.opening import OpeningOwner, _AcceptedSide
 from proxsmtp_tp.net.original_destination import Endpoint
-from proxsmtp_tp.net.sides import ClientSide, ServerSide
+from proxsmtp_tp.net.sides import ServerSide
 from tests.unit.net.dialogue import MESSAGE, MESSAGE_CODES, one_message
 from tests.unit.net.proxy_harness import Mx, descriptors, has_upstreams, until
 from tests.unit.session.models import ModelServer
@@ -259,15 +260,16 @@ async def test_an_exchange_waits_for_no_timer(
     """Both sockets of a session have TCP_NODELAY, and are non-blocking."""
     made: list[tuple[int, bool]] = []
 
-    def seen(side: ClientSide | ServerSide, transport: asyncio.BaseTransport) -> None:
-        if isinstance(side, ClientSide):
-            side.owner.client_made(transport)
-        else:
+    def seen(side: _AcceptedSide | ServerSide, transport: asyncio.BaseTransport) -> None:
+        if isinstance(side, ServerSide):
             side.owner.server_made(transport)
+        else:
+            side.owner.client_made(transport)
+            cast("OpeningOwner", side.owner).client_opened()
         with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as sock:
             made.append((sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), os.get_blocking(sock.fileno())))
 
-    for side in (ClientSide, ServerSide):
+    for side in (_AcceptedSide, ServerSide):
         monkeypatch.setattr(side, "connection_made", seen)
     async with (
         Mx(socket.AF_INET6 if ":" in ip else socket.AF_INET, (ip, 0)) as mx,

@@ -172,7 +172,7 @@ def just_after(moment: str, monkeypatch: pytest.MonkeyPatch, then: Callable[[], 
     monkeypatch.setattr(Connection, moment, called)
 
 
-@pytest.mark.parametrize("moment", ["open", "client_made", "dialled", "server_made"])
+@pytest.mark.parametrize("moment", ["open", "client_made", "server_made"])
 async def test_a_reload_comes_just_when_a_client_does(
     moment: str, start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
