@@ -192,7 +192,7 @@ class Machines:
         told = {
             "MOLECULE_GATEWAY_HOST": "127.0.0.1",
             "MOLECULE_GATEWAY_KEY": str(self._key),
-            "MOLECULE_WHEEL": wheel(VERSION),
+            "MOLECULE_WHEEL": wheels(VERSION),
             "MOLECULE_WHEELHOUSE": str(cache() / "wheels"),
             "MOLECULE_EPHEMERAL_DIRECTORY": str(self.directory / "molecule"),
         }
@@ -303,7 +303,7 @@ def variables(version: str = VERSION, **more: Any) -> dict[str, Any]:
     """What a play is told beyond the example inventory."""
     return {
         "version": version,
-        "wheel": wheel(version),
+        "wheel": wheels(version),
         "wheelhouse": str(cache() / "wheels"),
         "drain_time_out": 10,
         **more,
@@ -317,10 +317,14 @@ def tool(name: str) -> str:
     return path
 
 
+def wheels(version: str) -> str:
+    """A release of this project, for the role: a pattern. Of VERSION there is a compiled wheel, too, for Debian 12."""
+    return str(cache() / "release" / f"proxsmtp_tp-{version}-*.whl")
+
+
 def wheel(version: str) -> str:
-    """A release of this project, for the role."""
-    (path,) = (cache() / "release").glob(f"proxsmtp_tp-{version}-*.whl")
-    return str(path)
+    """The pure wheel of a release."""
+    return str(cache() / "release" / f"proxsmtp_tp-{version}-py3-none-any.whl")
 
 
 def _greets(machine: Container) -> bool:

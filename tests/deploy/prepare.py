@@ -8,7 +8,7 @@ ubuntu/     the same of Ubuntu 24.04
 mail/       what lies over it where a Postfix runs (an overlay layer)
 firewalls/  the same, where firewalld and ufw are installed, and not active
 wheels/     this project's dependencies, for the Python of all roots
-release/    this project, a next version of it, and one that does not come up: one wheel each
+release/    this project, a next version, and one that does not come up: a wheel each, and of the first a compiled one
 packages/   Debian packages of this project, one for each root, and of the next version for Debian 12 and 13
 
 Roots are made once for each recipe; wheels of the project anew each time. The machine's own apt sources are taken as
@@ -90,7 +90,9 @@ def make_wheels(wheels: Path, release: Path) -> None:
         old.unlink()
     with tempfile.TemporaryDirectory(prefix="proxsmtp-wheel.") as work:
         tree = Path(work, "tree")
-        shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "tests", "bench"))
+        shutil.copytree(
+            TREE, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "tests", "bench", "build", "dist")
+        )
         for version in (VERSION, NEXT_VERSION, BROKEN_VERSION):
             file = tree / "pyproject.toml"
             file.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', file.read_text()))
@@ -98,6 +100,9 @@ def make_wheels(wheels: Path, release: Path) -> None:
                 with (tree / "proxsmtp_tp/service/launch.py").open("a") as module:
                     module.write("\nraise RuntimeError('this version does not come up')\n")
             _pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(release), str(tree))
+            if version == VERSION:
+                compiled = ("env", "HATCH_BUILD_HOOK_ENABLE_CUSTOM=true", sys.executable, "-m", "pip")
+                run(*compiled, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(release), str(tree))
     depends = re.search(r"(?ms)^dependencies = \[.*(?=^\[dependency-groups\])", (TREE / "pyproject.toml").read_text())
     assert depends is not None
     others = [release.python for release in (DEBIAN_13, UBUNTU_24_04)]
@@ -105,7 +110,7 @@ def make_wheels(wheels: Path, release: Path) -> None:
     if not (wheels / known).exists():
         say("fetching the wheels of the dependencies")
         shutil.rmtree(wheels, ignore_errors=True)
-        first = min(release.glob("*.whl"))
+        first = release / f"proxsmtp_tp-{VERSION}-py3-none-any.whl"
         _pip("wheel", "--quiet", "--wheel-dir", str(wheels), f"{first}[{EXTRAS}]")
         for python in others:
             binary = ("--python-version", python, "--only-binary=:all:")

@@ -10,6 +10,7 @@ from proxsmtp_tp.lab.gateway import changes
 from proxsmtp_tp.lab.scenario import Setup
 from tests.deploy import acceptance
 from tests.deploy.machines import variables
+from tools.deb import VERSION
 from tools.roots import DEBIAN_13
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def test_debian_13(machines: Machines) -> None:
         before = machines.state()
         run = machines.play(**variables())
         assert run.status == 0, run.output
+        assert machines.gateway.run("proxsmtp-tp", "--version") == f"proxsmtp-tp {VERSION} (pure)\n"
         acceptance.accept(machines.site, Setup("redirect", "client"))
         full = variables(transparent_proxy="full", rule_mode="tproxy")
         run = machines.play(**full)

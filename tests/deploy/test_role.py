@@ -22,6 +22,7 @@ from tests.deploy import acceptance
 from tests.deploy.load import load
 from tests.deploy.machines import Machines, variables
 from tests.unit.certificates.fixtures import Ca, make_ca
+from tools.deb import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,7 @@ def test_the_first_run_makes_a_gateway_and_the_second_changes_nothing(machines: 
     run = machines.molecule()
     assert run.status == 0, run.output
     assert "idempotence: Executed: Successful" in re.sub(r"\x1b\[[0-9;]*m", "", run.output), run.output
+    assert machines.gateway.run("proxsmtp-tp", "--version") == f"proxsmtp-tp {VERSION} (compiled)\n"
     acceptance.accept(machines.site, Setup("redirect", "client"))
 
 
