@@ -27,6 +27,8 @@ LARGE = b"Subject: large\r\n\r\n" + b"The quick brown fox jumps over the lazy do
 STEPS = ["the connection", "EHLO", "MAIL", "RCPT", "another RCPT", "DATA", "the text", "the message"]
 """Where `lead` stops: the scanner owes the reply to it, or has not read all of the text (which is LARGE)."""
 END = b"\r\n.\r\n"
+LIMIT = 100.0
+"""Seconds: a FilterTimeout for tests whose clock jumps."""
 
 
 def begin(filter_: SmtpFilter, **known: Any) -> Case:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CLIENT = "192.0.2.10"
 GATEWAY = "192.0.2.1"
 SERVER = "198.51.100.25"
+MAIL_AND_RCPT = ("MAIL FROM:<a@a.example>", "RCPT TO:<b@mx.example>")
 DATE = "Sun, 22 Nov 2026 12:00:00 +0000"
 
 _QUIET = (
@@ -172,3 +173,10 @@ def addressed(options: Options | None = None, *keywords: str, strict: bool = Fal
         play.session.feed(C(command))
         play.session.feed(S("250 ok"))
     return play
+
+
+def filter_start(play: Playbook) -> effects.StartFilter:
+    """What the filter learns when the client says DATA."""
+    assert play
+    (start,) = (effect for effect in play.session.feed(C("DATA")) if isinstance(effect, effects.StartFilter))
+    return start

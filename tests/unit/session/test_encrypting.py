@@ -15,7 +15,7 @@ from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.facts import Side, Verified
 from proxsmtp_tp.tls.levels import TlsaState
 from tests.unit.session.playbook import C, Playbook, S, client, greeted, introduced, server
-from tests.unit.session.test_starttls import READY, hello, options, tls
+from tests.unit.session.tls_playbook import READY, hello, options, tls
 
 if TYPE_CHECKING:
     from proxsmtp_tp.session.options import Options

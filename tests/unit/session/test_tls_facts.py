@@ -8,7 +8,7 @@ from proxsmtp_tp.session.effects import StartFilter
 from proxsmtp_tp.session.options import Options
 from proxsmtp_tp.tls.facts import NO_TLS, Legs, Side, Verified
 from tests.unit.session.playbook import C, Playbook, S, client, introduced, server
-from tests.unit.session.test_starttls import TERMINATE, terminated, tls, within
+from tests.unit.session.tls_playbook import TERMINATE, terminated, tls, within
 
 FILTERED = replace(TERMINATE, filtered=True)
 

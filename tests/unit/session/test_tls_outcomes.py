@@ -20,7 +20,7 @@ from proxsmtp_tp.tls.client_hello import ClientHello
 from proxsmtp_tp.tls.facts import Side, Verified
 from proxsmtp_tp.tls.levels import TlsaState
 from tests.unit.session.playbook import C, Playbook, S, fed, introduced, logged
-from tests.unit.session.test_starttls import PASS, READY, TERMINATE, hello, offered, options, ready, terminated, tls
+from tests.unit.session.tls_playbook import PASS, READY, TERMINATE, hello, offered, options, ready, terminated, tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from proxsmtp_tp.session.effects import CloseClient, CloseServer, PassTls, Refus
 from proxsmtp_tp.tls.alerts import Alert
 from proxsmtp_tp.tls.facts import Side, Verified
 from tests.unit.session.playbook import C, Playbook, S, fed
-from tests.unit.session.test_starttls import NAME, TERMINATE, hello, options, ready, terminated, tls
 from tests.unit.session.test_tls_outcomes import outcomes, told
+from tests.unit.session.tls_playbook import NAME, TERMINATE, hello, options, ready, terminated, tls
 
 SERVER = "198.51.100.25"
 REJECTED = events.TlsFailed(Side.CLIENT, "unknown CA: the client rejects our certificate", rejected=True)

@@ -18,8 +18,8 @@ from proxsmtp_tp.session.state import Reason, Wait
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.tls.facts import Side, Verified
 from tests.unit.session.playbook import C, Playbook, S, client, fed, server
-from tests.unit.session.test_starttls import ANY, NAME, hello, options, tls
 from tests.unit.session.test_tls_outcomes import FOREIGN, Busy, outcomes
+from tests.unit.session.tls_playbook import ANY, NAME, hello, options, tls
 
 if TYPE_CHECKING:
     from proxsmtp_tp.smtp.replies import Reply
