@@ -239,6 +239,35 @@ def test_the_command_would_write_the_same_drop_in(machines: Machines) -> None:
     assert role.partition("[Service]")[2].split() == ours.partition("[Service]")[2].split()
 
 
+_CLAMD = """
+import os, shutil, socketserver
+class Session(socketserver.StreamRequestHandler):
+    def handle(self):
+        command = b""
+        while not command.endswith(b"\\0"):
+            command += self.rfile.read(1)
+        while command.endswith(b"INSTREAM\\0") and (size := int.from_bytes(self.rfile.read(4), "big")):
+            self.rfile.read(size)
+        self.wfile.write(b"stream: Eicar-Test FOUND\\0" if command.endswith(b"INSTREAM\\0") else b"ClamAV 1\\0")
+with socketserver.ThreadingUnixStreamServer("/run/scanner", Session) as server:
+    shutil.chown("/run/scanner", "root", "mail")
+    os.chmod("/run/scanner", 0o660)
+    server.serve_forever()
+"""
+
+
+def test_a_scanner_whose_socket_is_open_for_a_group_only(machines: Machines) -> None:
+    """The chain and the groups are variables of the role; the daemon has a group that its user has not."""
+    machines.gateway.run("systemd-run", "--unit=scanner", "python3", "-c", _CLAMD)
+    run = machines.play(**variables(filter=["viruses clamd /run/scanner"], filter_command="", groups=["mail"]))
+    assert run.status == 0, run.output
+    said = machines.gateway.run("runuser", "-u", "proxsmtp-tp", "--", "proxsmtp-tp", "check-filters", check=False)
+    assert "Permission denied" in said
+    (reply,) = acceptance.send(machines.sender, [MX_V4], "bob@v4.example", "Subject: virus\r\n\r\nvirus\r\n")
+    assert reply == "554 5.7.1 Virus found: Eicar-Test"
+    machines.gateway.run("systemctl", "stop", "scanner")
+
+
 def filtered(machines: Machines) -> bool:
     """Whether mail from the MX to the sender meets a filter; it comes in by wan. What does not has arrived then."""
     acceptance.empty(machines.sender, acceptance.MAILBOX)
