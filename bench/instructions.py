@@ -10,6 +10,7 @@ run and a short one is counted: so start and import of the program cost nothing.
 
 session     `Session.feed`, nothing else
 connection  `net.connection.Connection` between two transports that do nothing: effects, log, metrics, deadlines
+tls         the same in a session that has TLS on both legs, without its handshakes (`tls_instructions`)
 """
 
 from __future__ import annotations
@@ -25,38 +26,21 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import tls_instructions
+from bench.dialogue import DIALOGUE, MESSAGES
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
 LOG_LEVEL = 3
 """As `serve` without -d: information."""
-
-MESSAGES = 10
-"""Messages in one dialogue."""
 
 FEW, MANY = 10, 40
 """Dialogues of the two runs. The first ones warm up the interpreter, which specialises code that runs often."""
 
 PROFILED = 1000
 """Dialogues of a profile: so many that start and import are a small part."""
-
-_HEADER = b"From: a@example.org\r\nTo: b@example.net\r\nMessage-Id: <1@example.org>\r\nSubject: instructions\r\n\r\n"
-_LINE = b"The quick brown fox jumps over the lazy dog, and then it jumps over it.\r\n"
-TEXT = (_HEADER + _LINE * 12)[:1000].rpartition(b"\r\n")[0] + b"\r\n.\r\n"
-
-GREETED = (
-    (b"", b"220 mx.example.net ESMTP\r\n"),
-    (b"EHLO client.example.org\r\n", b"250-mx.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 10240000\r\n"),
-)
-SENT = (
-    (b"MAIL FROM:<a@example.org>\r\n", b"250 2.1.0 Ok\r\n"),
-    (b"RCPT TO:<b@example.net>\r\n", b"250 2.1.5 Ok\r\n"),
-    (b"DATA\r\n", b"354 End data with <CR><LF>.<CR><LF>\r\n"),
-    (TEXT, b"250 2.0.0 Ok: queued as 4XyZ12ab\r\n"),
-)
-LEFT = ((b"QUIT\r\n", b"221 2.0.0 Bye\r\n"),)
-DIALOGUE = (*GREETED, *SENT * MESSAGES, *LEFT)
-"""What the client sends, and what the server answers."""
 
 
 def session(dialogues: int) -> None:
@@ -94,21 +78,26 @@ class _Transport:
     close = abort = write_eof
 
 
-def connection(dialogues: int) -> None:
-    """A connection of a worker, from the callbacks of its transports to their `write`. Its log goes to /dev/null."""
-    import asyncio  # noqa: PLC0415
+def _in_worker(part: Callable[[int], Coroutine[Any, Any, None]]) -> Callable[[int], None]:
+    """Run a part in an event loop as a worker's, with a log that goes to /dev/null."""
 
-    import uvloop  # noqa: PLC0415
+    def run(dialogues: int) -> None:
+        import asyncio  # noqa: PLC0415
 
-    from proxsmtp_tp.service.logging import StreamHandler, set_up  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415
 
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        set_up(StreamHandler("proxsmtpd", nowhere), LOG_LEVEL)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_connections(dialogues))
+        from proxsmtp_tp.service.logging import StreamHandler, set_up  # noqa: PLC0415
+
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            set_up(StreamHandler("proxsmtpd", nowhere), LOG_LEVEL)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(part(dialogues))
+
+    return run
 
 
-async def _connections(dialogues: int) -> None:
+async def connection(dialogues: int) -> None:
+    """A connection of a worker, from the callbacks of its transports to their `write`."""
     from proxsmtp_tp.config.reader import parse_config  # noqa: PLC0415
     from proxsmtp_tp.net.admission import Admission  # noqa: PLC0415
     from proxsmtp_tp.net.connection import Connection  # noqa: PLC0415
@@ -136,7 +125,15 @@ async def _connections(dialogues: int) -> None:
             accepted[0].close()
 
 
-MEASURED: dict[str, Callable[[int], None]] = {"session": session, "connection": connection}
+_PEERS = "tls peers"
+MEASURED: dict[str, Callable[[int], None]] = {
+    "session": session,
+    "connection": _in_worker(connection),
+    "tls": _in_worker(tls_instructions.connection),
+    _PEERS: tls_instructions.peers,
+}
+SUBTRACTED = {"tls": _PEERS}
+"""Peers that run in the process of a part."""
 
 
 def _run(valgrind: list[str], name: str, dialogues: int) -> str:
@@ -153,11 +150,15 @@ def instructions(name: str, few: int = FEW, many: int = MANY) -> int:
     """Instructions of a message of this part, with its share of the dialogue around it."""
     _run([], name, 1)  # so that every module has its bytecode on the disk before a run is counted
     counting = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={os.devnull}"]
-    counted = []
-    for dialogues in (few, many):
-        said = _run(counting, name, dialogues)
-        counted.append(int(re.findall(r"I\s+refs:\s+([\d,]+)", said)[0].replace(",", "")))
-    return (counted[1] - counted[0]) // ((many - few) * MESSAGES)
+
+    def counted(part: str) -> int:
+        each = []
+        for dialogues in (few, many):
+            said = _run(counting, part, dialogues)
+            each.append(int(re.findall(r"I\s+refs:\s+([\d,]+)", said)[0].replace(",", "")))
+        return (each[1] - each[0]) // ((many - few) * MESSAGES)
+
+    return counted(name) - (counted(SUBTRACTED[name]) if name in SUBTRACTED else 0)
 
 
 def profile(name: str, shown: int) -> str:
@@ -184,7 +185,7 @@ def main() -> int:
     if shutil.which("valgrind") is None:
         print("missing: valgrind: run .ci/packages bench", file=sys.stderr)
         return 1
-    for name in args.parts or MEASURED:
+    for name in args.parts or (part for part in MEASURED if part != _PEERS):
         print(f"{name}: {instructions(name):,} instructions a message", flush=True)
         if args.profile:
             print(profile(name, 40))

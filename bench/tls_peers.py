@@ -36,6 +36,11 @@ def certificate(folder: Path) -> None:
     (folder / "both.pem").write_text(chain.read_text() + key.read_text())
 
 
+def material(folder: Path) -> Material:
+    """The certificate that `certificate` has made, and its key."""
+    return Material((folder / "chain.pem").read_bytes(), (folder / "key.pem").read_bytes(), ends=0.0)
+
+
 class How(Enum):
     """When TLS begins."""
 
@@ -189,10 +194,10 @@ class Sink(asyncio.Protocol):
 
 def serve(port: int, how: How, folder: Path) -> None:
     """Run the mail server, until it is ended."""
-    certificate = Material((folder / "chain.pem").read_bytes(), (folder / "key.pem").read_bytes(), ends=0.0)
 
     async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(lambda: Sink(how, certificate), "127.0.0.1", port)
+        loop, certificate = asyncio.get_running_loop(), material(folder)
+        server = await loop.create_server(lambda: Sink(how, certificate), "127.0.0.1", port)
         await server.serve_forever()
 
     uvloop.run(main())
