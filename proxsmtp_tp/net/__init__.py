@@ -6,6 +6,7 @@ opening               the beginning of a connection: its client, its destination
 back_pressure         which side of a connection is read; a slow side stops the other one
 tls_connection        TLS of a connection: performs the effects of session.starttls
 tls_leg               one side in TLS: between its plain transport and the connection
+tls_sides             the two legs of a connection
 tls_passing           TLS of a client with its server, passed on unread, while it is TLS
 tls_rejections        which clients have rejected our certificate for which server, in memory that all workers share
 tls_worker            what the connections of a worker need for TLS

@@ -1,20 +1,20 @@
 """TLS of one connection: performs the effects of `session.starttls`, and changes the owners of the two transports.
 
 In clear, asyncio's callbacks go to the connection (`sides`), and this module has no part in it. From the 220 to
-STARTTLS on they go to an object of this module, of `tls_leg` or of `tls_passing`, and from there to the connection.
+STARTTLS on they go to an object of this module, of `tls_sides` or of `tls_passing`, and from there to the connection.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.certificates.examining import Finding
 from proxsmtp_tp.certificates.libraries import MissingLibraryError
 from proxsmtp_tp.certificates.material import CertificateError
 from proxsmtp_tp.filters.callbacks import callback
-from proxsmtp_tp.net.sides import ClientOwner, ServerOwner
-from proxsmtp_tp.net.tls_leg import Leg, Muted
+from proxsmtp_tp.net.tls_leg import Muted
 from proxsmtp_tp.net.tls_passing import Passing
+from proxsmtp_tp.net.tls_sides import ClientLeg, ServerLeg
 from proxsmtp_tp.net.tls_stream import TlsStream, TlsStreamError
 from proxsmtp_tp.net.tls_worker import certificate_names, hello_name
 from proxsmtp_tp.session import effects, events
@@ -24,50 +24,17 @@ from proxsmtp_tp.tls.facts import Side, Verified
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from proxsmtp_tp.config.tls_lines import UpstreamRule
-    from proxsmtp_tp.net.deadlines import Deadlines
+    from proxsmtp_tp.net.sides import ClientOwner, ServerOwner
+    from proxsmtp_tp.net.tls_sides import TlsOwner
     from proxsmtp_tp.net.tls_worker import WorkerTls
-    from proxsmtp_tp.session.session import Session
     from proxsmtp_tp.tls.client_hello import ClientHello
 
 BEHIND_HELLO_MAX = 65536
 """Octets after a ClientHello that are kept while TLS with the server is started. A client sends none before it has our
 answer, but early data (RFC 8446 section 4.2.10), which we do not offer."""
-
-
-class TlsOwner(ClientOwner, ServerOwner, Protocol):
-    """The connection."""
-
-    loop: asyncio.AbstractEventLoop
-    times: Deadlines
-    session: Session
-    name: str
-    server_ip: str
-    server_port: int
-    client: Any
-    server: Any
-    closing: bool
-
-    def client_eof(self, *, clean: bool = True) -> None:
-        """The client has closed its sending half; not `clean`: without close_notify, so somebody on the way may have
-        closed it."""
-
-    def client_finishes(self) -> None:
-        """The client has closed its sending half; nothing more is to be done about it."""
-
-    def server_speaks(self) -> None:
-        """The server has sent something that the session does not see."""
-
-    def feed(self, event: events.Event) -> None:
-        """Feed one event to the session."""
-
-    def tls_broken(self, side: str, reason: str) -> None:
-        """TLS of a side (`client`, `server`) has failed after its handshake."""
-
-    def failed(self, error: BaseException) -> None:
-        """A bug: end the connection."""
 
 
 class ConnectionTls:
@@ -183,10 +150,9 @@ class ConnectionTls:
         def examine() -> None:
             self._begin(self._examine(stream, name, effect.rule))
 
-        server = _ServerInTls(owner, examine)
-        owner.server = server.leg = Leg(transport, stream, server, owner.loop)
-        _set_owner(owner.server, server)
-        server.leg.start()
+        leg = owner.server = ServerLeg(transport, stream, owner, examine)
+        _set_owner(leg, leg)
+        leg.start()
 
     async def _examine(self, stream: TlsStream, name: str, rule: UpstreamRule) -> None:
         """What the server's certificate proves: by a CA, or by TLSA records where the level is dane."""
@@ -240,12 +206,16 @@ class ConnectionTls:
         if owner.session.ended or owner.client is None:
             return
         stream = TlsStream(context, Side.CLIENT, hello.server_name)
-        client = _ClientInTls(owner, lambda: owner.feed(events.TlsStarted(Side.CLIENT, stream.facts())))
-        client.leg = Leg(owner.client.transport, stream, client, owner.loop)
-        _set_owner(owner.client, client)
-        owner.client = client.leg
+        leg = ClientLeg(
+            owner.client.transport,
+            stream,
+            owner,
+            lambda: owner.feed(events.TlsStarted(Side.CLIENT, stream.facts())),
+        )
+        owner.client = leg
+        _set_owner(leg, leg)
         octets, self._hello, self._behind = hello.octets + self._behind, None, b""
-        client.leg.start(octets)
+        leg.start(octets)
 
 
 def _set_owner(side: Muted, owner: ClientOwner | ServerOwner) -> None:
@@ -274,92 +244,3 @@ class _WaitingClient:
     def failed(self, error: Exception) -> None:
         """A bug in a callback of this object."""
         self._owner.failed(error)
-
-
-class _InTls:
-    """What both sides have in common: the owner of the leg."""
-
-    leg: Leg
-
-    def __init__(self, owner: TlsOwner, started: Callable[[], None]) -> None:
-        self._owner = owner
-        self.handshaken = started
-
-    def failed(self, error: Exception) -> None:
-        """A bug in a callback of this object, or of the leg."""
-        self._owner.failed(error)
-
-
-class _ClientInTls(_InTls):
-    """Between the client's transport, its leg, and the connection."""
-
-    def __init__(self, owner: TlsOwner, started: Callable[[], None]) -> None:
-        super().__init__(owner, started)
-        self.client_lost = owner.client_lost
-        self.client_full = owner.client_full
-        self.plain = owner.client_data
-
-    def client_made(self, transport: asyncio.BaseTransport) -> None:
-        """It was made long ago."""
-
-    def client_data(self, data: bytes) -> None:
-        """Octets from the transport."""
-        self.leg.received(data)
-
-    def client_eof(self) -> None:
-        """A FIN from the transport."""
-        self.leg.fin()
-
-    def finished(self, *, clean: bool) -> None:
-        """The client sends no more."""
-        self._owner.client_eof(clean=clean)
-
-    def broken(self, reason: str, *, rejected: bool) -> None:
-        """TLS has failed: for the session the client is lost."""
-        owner = self._owner
-        if self.leg.stream.handshaking:
-            owner.feed(events.TlsFailed(Side.CLIENT, reason, rejected=rejected))
-        elif not owner.closing:
-            owner.tls_broken("client", reason)
-            owner.feed(events.ClientClosed(half=False))
-
-
-class _ServerInTls(_InTls):
-    """Between the server's transport, its leg, and the connection."""
-
-    def __init__(self, owner: TlsOwner, started: Callable[[], None]) -> None:
-        super().__init__(owner, started)
-        self.server_full = owner.server_full
-        self.plain = owner.server_data
-
-    def server_made(self, transport: asyncio.BaseTransport) -> None:
-        """It was made long ago."""
-
-    def server_data(self, data: bytes) -> None:
-        """Octets from the transport."""
-        self.leg.received(data)
-
-    def server_eof(self) -> None:
-        """A FIN from the transport, which is closed now."""
-        self.leg.fin()
-
-    def server_lost(self) -> None:
-        """The transport is closed."""
-        if self.leg.stream.handshaking and not self._owner.session.ended:
-            self.leg.fin()
-        self._owner.server_lost()
-
-    def finished(self, *, clean: bool) -> None:
-        """The server sends no more: it can answer nothing more."""
-        _ = clean
-        self._owner.server_eof()
-
-    def broken(self, reason: str, *, rejected: bool) -> None:
-        """TLS has failed: nothing more can be answered."""
-        _ = rejected  # that is what a client does
-        owner = self._owner
-        if self.leg.stream.handshaking:
-            owner.feed(events.TlsFailed(Side.SERVER, reason))
-        else:
-            owner.tls_broken("server", reason)
-            owner.server_eof()

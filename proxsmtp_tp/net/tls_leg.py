@@ -5,12 +5,14 @@ peer sends is decrypted, and given to the connection as if it had come in clear.
 writes stay those of the plain transport.
 
 Muted    a side that expects TLS and has none yet: nothing is written to it
-Leg      a side with a TLS stream, from its handshake on
+Leg      a side with a TLS stream, from its handshake on; those of a connection are in `tls_sides`
+
+What happens for each record is done with few calls, and no decorator: a message has 16 records.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.net.tls_stream import End, TlsStreamError
@@ -19,25 +21,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from proxsmtp_tp.net.tls_stream import TlsStream
-
-
-class LegOwner(Protocol):
-    """Gets what happens on a leg."""
-
-    def plain(self, data: bytes) -> None:
-        """The peer sent these octets in TLS."""
-
-    def finished(self, *, clean: bool) -> None:
-        """The peer sends no more; `clean`: it said so in TLS. Otherwise anybody may have cut the connection."""
-
-    def handshaken(self) -> None:
-        """The handshake is complete."""
-
-    def broken(self, reason: str, *, rejected: bool) -> None:
-        """TLS has failed, in the handshake or later: nothing more can be said or heard."""
-
-    def failed(self, error: Exception) -> None:
-        """A bug: end the connection."""
 
 
 class Muted:
@@ -76,21 +59,44 @@ class Muted:
 
 
 class Leg(Muted):
-    """A side with TLS. `start` sends our ClientHello, or takes the client's."""
+    """A side with TLS. `start` sends our ClientHello, or takes the client's. What happens goes to the methods that a
+    subclass has: `plain`, `finished`, `handshaken`, `broken`, `failed`.
+    """
 
-    def __init__(self, transport: Any, stream: TlsStream, owner: LegOwner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: Any, stream: TlsStream, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(transport)
         self.stream = stream
-        self._owner = owner
         self._loop = loop
         self._waiting = b""
         """Octets of the peer that came while the leg is paused, or has complete records left."""
         self._paused = False
+        self._reading: bool | None = None
+        """Whether the transport was told to read, or not to; None: nothing yet."""
         self._continuing = False
         self._silent = False
         """Our FIN is sent: the engine's answers to what the peer still sends (RFC 8446 section 4.6.3) are dropped."""
         self._over = False
         """The owner knows that the peer sends no more, or that TLS has failed."""
+
+    def plain(self, data: bytes) -> None:
+        """The peer sent these octets in TLS."""
+        raise NotImplementedError
+
+    def finished(self, *, clean: bool) -> None:
+        """The peer sends no more; `clean`: it said so in TLS. Otherwise anybody may have cut the connection."""
+        raise NotImplementedError
+
+    def handshaken(self) -> None:
+        """The handshake is complete."""
+        raise NotImplementedError
+
+    def broken(self, reason: str, *, rejected: bool) -> None:
+        """TLS has failed, in the handshake or later: nothing more can be said or heard."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """A bug: end the connection."""
+        raise NotImplementedError
 
     @callback
     def start(self, data: bytes = b"") -> None:
@@ -140,21 +146,22 @@ class Leg(Muted):
     def resume_reading(self) -> None:
         """Read the peer again."""
         self._paused = False
-        if self._left:
+        if self._left():
             self._go_on_soon()
         self._read_or_wait()
 
     # The peer sends.
 
-    @callback
     def received(self, data: bytes) -> None:
         """Octets from the transport."""
-        if self._paused or self._left:
-            self._waiting += data
-        else:
-            self._take(data)
+        try:  # without the decorator `callback`, as in `Connection.feed`
+            if self._paused or self._left():
+                self._waiting += data
+            else:
+                self._take(data)
+        except Exception as error:  # noqa: BLE001  (a bug must cost one connection, not the worker)
+            self.failed(error)
 
-    @property
     def _left(self) -> bool:
         return bool(self._waiting) or self.stream.more
 
@@ -162,7 +169,7 @@ class Leg(Muted):
     def fin(self) -> None:
         """The transport has read a FIN."""
         self.stream.eof()
-        if not self._left:
+        if not self._left():
             self._look_for_the_end()
 
     def _take(self, data: bytes) -> None:
@@ -177,10 +184,10 @@ class Leg(Muted):
             return
         self._flush()
         if began and not self.stream.handshaking:
-            self._owner.handshaken()
+            self.handshaken()
         if plain:
-            self._owner.plain(plain)
-        if self._left:
+            self.plain(plain)
+        if self._left():
             self._go_on_soon()
         else:
             self._look_for_the_end()
@@ -194,7 +201,7 @@ class Leg(Muted):
             self._broken("the connection was closed within the handshake")
         else:
             self._over = True
-            self._owner.finished(clean=end is End.CLEAN)
+            self.finished(clean=end is End.CLEAN)
 
     def _go_on_soon(self) -> None:
         if not self._continuing:
@@ -205,18 +212,20 @@ class Leg(Muted):
     def _go_on(self) -> None:
         """Other connections had their turn: take what is left."""
         self._continuing = False
-        if not self._paused and self._left:
+        if not self._paused and self._left():
             data, self._waiting = self._waiting, b""
             self._take(data)
 
     def _read_or_wait(self) -> None:
         """The transport is read while nothing is left, and the connection wants it."""
-        if self.transport.is_closing():
+        wanted = not (self._paused or self._left())
+        if wanted is self._reading or self.transport.is_closing():
             return
-        if self._paused or self._left:
-            self.transport.pause_reading()
-        else:
+        self._reading = wanted
+        if wanted:
             self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
 
     def _broken(self, reason: str, *, rejected: bool = False) -> None:
         if self._over:
@@ -224,8 +233,4 @@ class Leg(Muted):
         self._over = True
         self._flush()  # our alert
         self._waiting = b""
-        self._owner.broken(reason, rejected=rejected)
-
-    def failed(self, error: Exception) -> None:
-        """A bug in a callback of this object."""
-        self._owner.failed(error)
+        self.broken(reason, rejected=rejected)

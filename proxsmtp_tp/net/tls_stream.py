@@ -26,38 +26,39 @@ import ssl
 import sys
 from contextlib import suppress
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from proxsmtp_tp.tls.alerts import CERTIFICATE_REJECTED, Alert, meaning, received_alert
 from proxsmtp_tp.tls.facts import Side, TlsFacts, Verified
 
-RECORDS_PER_CALL = 64
+RECORDS_PER_CALL: Final = 64
 """A record of one octet costs about 3 microseconds, a KeyUpdate 50: at most about 3 milliseconds in a row."""
-OCTETS_PER_CALL = 128 * 1024
+OCTETS_PER_CALL: Final = 128 * 1024
 """Received octets in one call: less than a millisecond."""
-HANDSHAKE_RECORDS_MAX = 1024
+HANDSHAKE_RECORDS_MAX: Final = 1024
 """A handshake has about 10 records. Some clients cut their ClientHello into many small ones."""
-HANDSHAKE_OCTETS_MAX = 256 * 1024
+HANDSHAKE_OCTETS_MAX: Final = 256 * 1024
 """OpenSSL takes certificate chains of up to 100 KiB, and we ClientHellos of up to 64 KiB."""
-SILENT_MAX = 64
+SILENT_MAX: Final = 64
 """Records without application data (tickets, KeyUpdates, empty records, renegotiation) after the handshake. A peer
 sends a few tickets and no KeyUpdate before 2^24 records (RFC 8446 section 5.5). Each record with data allows a bit
 more:
 """
-DATA_PER_SILENT = 32
+DATA_PER_SILENT: Final = 32
 """Records with data for each further record without."""
 
-_PLAIN_MAX = 16384
+_PLAIN_MAX: Final = 16384
 """The most that one record holds (RFC 8446 section 5.1)."""
-_WRITE_PIECE = 8192
+_WRITE_PIECE: Final = 8192
 """Plain text of a record that we write. Smaller than the most, because OpenSSL's buffer keeps its largest size for
 life.
 """
-_HEADER = 5
-_DER = 2
+_HEADER: Final = 5
+_DER: Final = 2
 """_ssl.ENCODING_DER"""
-_RECORD_MAX = _PLAIN_MAX + 2048
-_RECORD_TYPES = range(20, 24)
+_RECORD_MAX: Final = _PLAIN_MAX + 2048
+_RECORD_TYPES: Final = (20, 21, 22, 23)
+_APPLICATION_DATA: Final = 23
 
 
 class End(Enum):
@@ -143,21 +144,27 @@ class TlsStream:
 
     def receive(self, data: bytes) -> bytes:
         """Bytes of the transport; returns plain text. TlsStreamError: see the module."""
+        if _is_one_record(data) and not (self.handshaking or self.more or self._raw or self._closed or self._fault):
+            self._incoming.write(data)  # nearly always, so without what the rest needs
+            only = self._read(len(data))
+            self._raise_fault()
+            return only
         plain: list[bytes] = []
         if self._fault is None and not self._closed:  # what comes after close_notify is ignored (RFC 8446 section 6.1)
             if self._raw:
                 data = self._raw + data
-            self._raw = data[self._receive(memoryview(data), plain) :]
+            self._raw = data[self._receive(data, plain) :]
         if self._fault is not None:
             self.more = bool(plain)
             if not plain:
                 self._raise_fault()
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
-    def _receive(self, view: memoryview, plain: list[bytes]) -> int:
+    def _receive(self, data: bytes, plain: list[bytes]) -> int:
         """Handle complete records, add their plain text, and return how many octets are done."""
+        view = memoryview(data)
         at = records = 0
-        while length := self._next_record(view, at):
+        while length := _next_record(data, at):
             if records == RECORDS_PER_CALL or at >= OCTETS_PER_CALL:
                 break
             self._incoming.write(view[at : at + length])
@@ -167,13 +174,13 @@ class TlsStream:
                 self._count_handshake(length)
                 self._shake()
                 if not self.handshaking:
-                    length = self._next_record(view, at)
+                    length = _next_record(data, at)
                     break
-            elif piece := self._read():
+            elif piece := self._read(length):
                 plain.append(piece)
             if self._closed or self._fault is not None:
                 self.more = False
-                return len(view)
+                return len(data)
         self.more = length > 0
         return at
 
@@ -187,16 +194,6 @@ class TlsStream:
         if self._closed:
             return End.CLEAN
         return End.TRUNCATED if self._eof and not self.more else None
-
-    def _next_record(self, view: memoryview, at: int) -> int:
-        """Octets of the record at this place; 0: it is not complete."""
-        rest = len(view) - at
-        if rest < _HEADER:
-            return 0
-        length = int.from_bytes(view[at + 3 : at + 5])
-        if view[at] not in _RECORD_TYPES or view[at + 1] != 3 or length > _RECORD_MAX:
-            return rest  # no TLS: the engine gets it at once, and names the fault
-        return _HEADER + length if rest >= _HEADER + length else 0
 
     def _count_handshake(self, octets: int) -> None:
         self._handshake_records += 1
@@ -219,11 +216,11 @@ class TlsStream:
         else:
             self.handshaking = False
 
-    def _read(self) -> bytes:
-        """The application data of one record. b"": it has none, or it was close_notify, or a fault."""
+    def _read(self, length: int) -> bytes:
+        """The application data of a record of this length. b"": it has none, or it was close_notify, or a fault."""
         data = b""
         try:
-            data = self._tls.read(_PLAIN_MAX)
+            data = self._tls.read(length)  # it holds less than that; a buffer of 16 KiB takes longer to make
         except ssl.SSLWantReadError:
             self._silent_records += 1
             if self._silent_records > SILENT_MAX + self._data_records // DATA_PER_SILENT:
@@ -247,12 +244,18 @@ class TlsStream:
         if self._silent or self._fault is not None:
             return
         try:
-            for at in range(0, len(plain), _WRITE_PIECE):
-                self._tls.write(plain[at : at + _WRITE_PIECE])
-                self._sent.append(self._outgoing.read())
+            if len(plain) <= _WRITE_PIECE:
+                self._tls.write(plain)
+            else:
+                self._write_pieces(plain)
         except ssl.SSLError as error:
             self._fault = self._explained(error)
         self._raise_fault()
+
+    def _write_pieces(self, plain: bytes) -> None:
+        for at in range(0, len(plain), _WRITE_PIECE):
+            self._tls.write(plain[at : at + _WRITE_PIECE])
+            self._sent.append(self._outgoing.read())
 
     def close_notify(self) -> None:
         """End our half of the stream; what the peer sends is still read. Within a handshake nothing is sent."""
@@ -263,7 +266,7 @@ class TlsStream:
 
     def to_send(self) -> bytes:
         """What is to be written to the transport now; b"": nothing. Each octet is returned once."""
-        last = self._outgoing.read()
+        last = self._outgoing.read() if self._outgoing.pending else b""
         if not self._sent:
             return last
         self._sent.append(last)
@@ -296,6 +299,28 @@ class TlsStream:
         if (alert := received_alert(reason)) is not None:
             return meaning(alert, self._side), alert
         return reason.lower().replace("_", " "), None
+
+
+def _is_one_record(data: bytes) -> bool:
+    """Whether this is exactly one record of application data; with TLS 1.3, all after the handshake look so."""
+    length = len(data) - _HEADER
+    return 0 < length <= _RECORD_MAX and data[0] == _APPLICATION_DATA and data[1] == 3 and _length(data, 0) == length
+
+
+def _length(data: bytes, at: int) -> int:
+    """What the header of a record at this place says."""
+    return data[at + 3] << 8 | data[at + 4]
+
+
+def _next_record(data: bytes, at: int) -> int:
+    """Octets of the record at this place; 0: it is not complete."""
+    rest = len(data) - at
+    if rest < _HEADER:
+        return 0
+    length = _length(data, at)
+    if data[at] not in _RECORD_TYPES or data[at + 1] != 3 or length > _RECORD_MAX:
+        return rest  # no TLS: the engine gets it at once, and names the fault
+    return _HEADER + length if rest >= _HEADER + length else 0
 
 
 _TEXT = re.compile(r"(?:\[.*?\] )?(.*?)(?: \(_ssl\.c:\d+\))?")

@@ -1,4 +1,4 @@
-"""A side in TLS, over a transport and an engine that the test plays."""
+"""A side in TLS, over a transport that the test plays."""
 
 from __future__ import annotations
 
@@ -6,78 +6,144 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from proxsmtp_tp.net.tls_leg import Leg
+from proxsmtp_tp.net.tls_sides import ClientLeg
+from tests.unit.net.tls_legs import connected, receive_all
 
 if TYPE_CHECKING:
     import asyncio
 
+    from proxsmtp_tp.net.tls_stream import TlsStream
+
+FORGED = b"\x17\x03\x03\x00\x20" + b"\0" * 32
+"""A record that nobody of the two has encrypted: the engine answers it with an alert."""
+
 
 class Transport:
-    """Refuses to send behind a FIN, as those of asyncio do."""
+    """Refuses to send after a FIN, as those of asyncio do."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
-        self.finished = False
+        self.orders: list[str] = []
 
     def write(self, data: bytes) -> None:
         """Keep it."""
-        if self.finished:
+        if "write_eof" in self.orders:
             raise RuntimeError("Cannot call write() after write_eof()")
         self.sent.append(data)
-
-    def write_eof(self) -> None:
-        """A FIN."""
-        self.finished = True
 
     def is_closing(self) -> bool:
         """Whether it is closed: never."""
         return False
 
-    def pause_reading(self) -> None:
-        """Nothing."""
-
-    def resume_reading(self) -> None:
-        """Nothing."""
-
-
-class Engine:
-    """Answers each record of the peer with one of its own, as OpenSSL answers the KeyUpdates of TLS 1.3."""
-
-    handshaking = more = False
-    end = None
-
-    def __init__(self) -> None:
-        self._answers = b""
-
-    def receive(self, _data: bytes) -> bytes:
-        """No plain text."""
-        self._answers += b"answer"
-        return b""
-
-    def close_notify(self) -> None:
-        """The last record of ours."""
-        self._answers += b"goodbye"
-
-    def to_send(self) -> bytes:
-        """Each octet once."""
-        answers, self._answers = self._answers, b""
-        return answers
+    def __getattr__(self, name: str) -> Any:
+        """`write_eof`, `pause_reading`, `resume_reading`."""
+        return lambda: self.orders.append(name)
 
 
 class Owner:
-    """Nothing may fail."""
+    """The connection."""
+
+    loop = cast("asyncio.AbstractEventLoop", None)
+    closing = False
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def client_data(self, data: bytes) -> None:
+        """What the client said."""
+        self.heard.append(data)
+        if data == b"a bug":
+            raise ZeroDivisionError(data)
+
+    def tls_broken(self, _side: str, reason: str) -> None:
+        """TLS has failed."""
+        self.heard.append(reason)
+
+    def feed(self, _event: object) -> None:
+        """The session's."""
 
     def failed(self, error: Exception) -> None:
         """A bug."""
-        pytest.fail(str(error))
+        self.heard.append(error)
 
 
-def test_what_the_engine_answers_after_our_fin_is_dropped() -> None:
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+@pytest.fixture
+def transport() -> Transport:
+    return Transport()
+
+
+@pytest.fixture
+def peer_and_leg(owner: Owner, transport: Transport) -> tuple[TlsStream, ClientLeg]:
+    """A client after its handshake, and our leg to it."""
+    client, server = connected()
+    return server, ClientLeg(transport, client, cast("Any", owner), lambda: None)
+
+
+def record(peer: TlsStream, text: bytes) -> bytes:
+    """A text as a peer sends it."""
+    peer.write(text)
+    return peer.to_send()
+
+
+def test_what_the_engine_answers_after_our_fin_is_dropped(
+    peer_and_leg: tuple[TlsStream, ClientLeg], transport: Transport, owner: Owner
+) -> None:
     """Otherwise a client that sends KeyUpdates after the end of its session causes an internal error."""
-    transport = Transport()
-    leg = Leg(transport, cast("Any", Engine()), cast("Any", Owner()), cast("asyncio.AbstractEventLoop", None))
-    leg.received(b"KeyUpdate")
-    assert transport.sent == [b"answer"]
+    _, leg = peer_and_leg
     leg.write_eof()
-    leg.received(b"KeyUpdate")
-    assert transport.sent == [b"answer", b"goodbye"]
+    (goodbye,) = transport.sent
+    leg.received(FORGED)
+    assert transport.sent == [goodbye]
+    assert owner.heard == ["decryption failed or bad record mac"]
+
+
+def test_what_the_engine_answers_before_it_is_sent(
+    peer_and_leg: tuple[TlsStream, ClientLeg], transport: Transport
+) -> None:
+    peer_and_leg[1].received(FORGED)
+    assert len(transport.sent) == 1
+
+
+def test_the_transport_is_told_to_read_only_when_that_changes(
+    peer_and_leg: tuple[TlsStream, ClientLeg], transport: Transport, owner: Owner
+) -> None:
+    peer, leg = peer_and_leg
+    leg.received(record(peer, b"a"))
+    leg.received(record(peer, b"b"))
+    assert transport.orders == ["resume_reading"]
+    leg.pause_reading()
+    leg.pause_reading()
+    leg.received(record(peer, b"c"))
+    assert transport.orders == ["resume_reading", "pause_reading"]
+    assert owner.heard == [b"a", b"b"]
+
+
+def test_a_leg_that_is_paused_first_pauses_its_transport(
+    peer_and_leg: tuple[TlsStream, ClientLeg], transport: Transport
+) -> None:
+    peer_and_leg[1].pause_reading()
+    assert transport.orders == ["pause_reading"]
+
+
+def test_a_bug_behind_a_record_ends_the_connection(peer_and_leg: tuple[TlsStream, ClientLeg], owner: Owner) -> None:
+    peer, leg = peer_and_leg
+    leg.received(record(peer, b"a bug"))
+    assert isinstance(owner.heard[1], ZeroDivisionError)
+
+
+def test_records_in_any_cut(peer_and_leg: tuple[TlsStream, ClientLeg], owner: Owner) -> None:
+    """One record, a part of one, and more than one are read in different ways."""
+    peer, leg = peer_and_leg
+    whole = record(peer, b"one") + record(peer, b"two")
+    third = record(peer, b"three")
+    leg.received(whole + third[:7])
+    leg.received(third[7:])
+    leg.received(record(peer, b"four"))
+    assert b"".join(cast("list[bytes]", owner.heard)) == b"onetwothreefour"
+    leg.write(b"heard")
+    assert receive_all(peer, cast("Transport", leg.transport).sent[-1]) == b"heard"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from proxsmtp_tp.config.settings import Settings
+from proxsmtp_tp.net.deadlines import Deadlines, limits_of
 from proxsmtp_tp.net.tls_passing import Passing
 from proxsmtp_tp.session.state import Wait
 from tests.unit.tls import hellos
@@ -26,25 +28,21 @@ class Transport:
 
 
 class Owner:
-    """The connection, with its loop and its deadlines."""
+    """The connection, with its loop."""
 
     def __init__(self) -> None:
         self.closing = False
-        self.armed: list[Wait] = []
-        self.spoken = 0
-        self.loop = self.times = self
+        self.now = 0.0
+        settings = Settings()
+        self.times = Deadlines(settings, limits_of(settings), 0.0)
+        self.loop = self
 
     def time(self) -> float:
         """The clock."""
-        return 0.0
-
-    def arm(self, wait: Wait, _now: float) -> None:
-        """A deadline."""
-        self.armed.append(wait)
+        return self.now
 
     def server_speaks(self) -> None:
         """It is not this proxy."""
-        self.spoken += 1
 
     def feed(self, event: events.Event) -> None:
         """Nothing may end it."""
@@ -66,7 +64,8 @@ def test_the_end_of_a_connection_is_not_put_off_by_what_still_comes() -> None:
     passing = Passing(cast("Any", owner), client, server)
     hello = hellos.hello(hellos.server_name(b"mx.example"))
     passing.client_data(hello)
-    assert (server.sent, owner.armed) == (hello, [Wait.PASSING])
-    owner.closing = True
+    idle = owner.times.step
+    assert (server.sent, owner.times.wait) == (hello, Wait.PASSING)
+    owner.closing, owner.now = True, 1.0
     passing.client_data(b"\x17\x03\x03\0\x01x")
-    assert (server.sent, owner.armed) == (hello, [Wait.PASSING])
+    assert (server.sent, owner.times.step) == (hello, idle)
