@@ -1,4 +1,4 @@
-"""How many instructions a message takes, without and with the driver: the measure of every change to the hot path.
+"""How many instructions a message or a session takes: the measure of every change to the hot path.
 
     .venv/bin/python -m bench.instructions            a message of 1 kB: the pure session, and a connection
     .venv/bin/python -m bench.instructions --profile  the functions that execute most of them
@@ -10,6 +10,7 @@ run and a short one is counted: so start and import of the program cost nothing.
 
 session     `Session.feed`, nothing else
 connection  `net.connection.Connection` between two transports that do nothing: effects, log, metrics, deadlines
+accept      a session with one message through a whole worker (`accept_instructions`)
 tls         the same in a session that has TLS on both legs, without its handshakes (`tls_instructions`)
 """
 
@@ -26,7 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import tls_instructions
+from bench import accept_instructions, tls_instructions
 from bench.dialogue import DIALOGUE, MESSAGES
 
 if TYPE_CHECKING:
@@ -129,9 +130,12 @@ _PEERS = "tls peers"
 MEASURED: dict[str, Callable[[int], None]] = {
     "session": session,
     "connection": _in_worker(connection),
+    "accept": _in_worker(accept_instructions.worker),
     "tls": _in_worker(tls_instructions.connection),
     _PEERS: tls_instructions.peers,
 }
+OF_A_SESSION = {"accept"}
+"""Parts whose dialogue has one message: what is counted is a session."""
 SUBTRACTED = {"tls": _PEERS}
 """Peers that run in the process of a part."""
 
@@ -147,7 +151,7 @@ def _run(valgrind: list[str], name: str, dialogues: int) -> str:
 
 
 def instructions(name: str, few: int = FEW, many: int = MANY) -> int:
-    """Instructions of a message of this part, with its share of the dialogue around it."""
+    """Instructions of a message of this part, with its share of the dialogue around it, or of a session."""
     _run([], name, 1)  # so that every module has its bytecode on the disk before a run is counted
     counting = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={os.devnull}"]
 
@@ -156,7 +160,7 @@ def instructions(name: str, few: int = FEW, many: int = MANY) -> int:
         for dialogues in (few, many):
             said = _run(counting, part, dialogues)
             each.append(int(re.findall(r"I\s+refs:\s+([\d,]+)", said)[0].replace(",", "")))
-        return (each[1] - each[0]) // ((many - few) * MESSAGES)
+        return (each[1] - each[0]) // ((many - few) * (1 if part in OF_A_SESSION else MESSAGES))
 
     return counted(name) - (counted(SUBTRACTED[name]) if name in SUBTRACTED else 0)
 
@@ -186,7 +190,8 @@ def main() -> int:
         print("missing: valgrind: run .ci/packages bench", file=sys.stderr)
         return 1
     for name in args.parts or (part for part in MEASURED if part != _PEERS):
-        print(f"{name}: {instructions(name):,} instructions a message", flush=True)
+        unit = "session" if name in OF_A_SESSION else "message"
+        print(f"{name}: {instructions(name):,} instructions a {unit}", flush=True)
         if args.profile:
             print(profile(name, 40))
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.telemetry import metrics
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.facts import Refusal, Transaction
     from proxsmtp_tp.telemetry.metrics import WorkerMetrics
 
-_STATUS = {
+_STATUS: Final = {
     "FILTERED": metrics.MESSAGES["filtered"],
     "RELAYED": metrics.MESSAGES["relayed"],
     "SKIPPED": metrics.MESSAGES["skipped"],
@@ -20,27 +20,29 @@ _STATUS = {
     "REFUSED": metrics.MESSAGES["refused"],
     "INTERRUPTED": metrics.MESSAGES["interrupted"],
 }
-_BY_VERDICT = {
+_BY_VERDICT: Final = {
     "reject": metrics.MESSAGES["rejected"],
     "tempfail": metrics.MESSAGES["deferred"],
     "discard": metrics.MESSAGES["discarded"],
     "quarantine": metrics.MESSAGES["quarantined"],
 }
 """Where the status is the filter's own text."""
-_FAILED = metrics.MESSAGES["filter_error"]
-_REPLY = {
+_FAILED: Final = metrics.MESSAGES["filter_error"]
+_REPLY: Final = {
     b"2": metrics.MESSAGE_REPLIES["2xx"],
     b"4": metrics.MESSAGE_REPLIES["4xx"],
     b"5": metrics.MESSAGE_REPLIES["5xx"],
 }
-_NO_REPLY = metrics.MESSAGE_REPLIES["none"]
-_REFUSALS = {
+_NO_REPLY: Final = metrics.MESSAGE_REPLIES["none"]
+_REFUSALS: Final = {
     "MAIL": metrics.SERVER_REFUSALS["sender"],
     "RCPT": metrics.SERVER_REFUSALS["recipient"],
     "DATA": metrics.SERVER_REFUSALS["data"],
 }
-_MESSAGE_REFUSED = metrics.SERVER_REFUSALS["message"]
-_ACCEPTED, _DEFERRED, _REFUSED = (metrics.RECIPIENTS[name] for name in ("accepted", "deferred", "refused"))
+_MESSAGE_REFUSED: Final = metrics.SERVER_REFUSALS["message"]
+_ACCEPTED: Final = metrics.RECIPIENTS["accepted"]
+_DEFERRED: Final = metrics.RECIPIENTS["deferred"]
+_REFUSED: Final = metrics.RECIPIENTS["refused"]
 
 
 def measure(measured: WorkerMetrics, facts: Transaction) -> None:

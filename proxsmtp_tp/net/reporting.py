@@ -7,11 +7,11 @@ Nothing is formatted for a level that is not logged. `log_limit` limits the line
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxsmtp_tp.net.measuring import measure, measure_refusal
 from proxsmtp_tp.net.tracing import write_traced
-from proxsmtp_tp.telemetry import addresses, events
+from proxsmtp_tp.telemetry import addresses, events, session_lines
 from proxsmtp_tp.telemetry.counters import Counter
 from proxsmtp_tp.telemetry.event_log import EventLog
 from proxsmtp_tp.telemetry.events import Who
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAILED = "FILTER-ERROR"
-_REFUSED = frozenset({REFUSED, REJECTED})
+FAILED: Final = "FILTER-ERROR"
+_REFUSED: Final = frozenset({REFUSED, REJECTED})
 
 
 class Reporter(Protocol):
@@ -123,11 +123,12 @@ class Reporting:
 
     def _write(self, level: int, line: Line, *, essential: bool = False, error: BaseException | None = None) -> None:
         if self.traced:
-            write_traced(log, level, line.text, _extra(line))
+            write_traced(log, level, line.text, session_lines.attributes(line))
             return
         context = self._context
         if essential or level == logging.DEBUG or context.log_limit.allows(self._owner.client_ip, context.loop.time()):
-            log.log(level, "%s", line.text, exc_info=error, extra=_extra(line))
+            if error is not None or not session_lines.taken(level, line):
+                log.log(level, "%s", line.text, exc_info=error, extra=session_lines.attributes(line))
         else:
             context.admission.counters.count(context.worker, Counter.LOG_LINES_SUPPRESSED)
 
@@ -135,7 +136,3 @@ class Reporting:
 def event_log(settings: Settings, lost: Callable[[], None]) -> EventLog | None:
     """The event log of a worker; None: there is none."""
     return None if settings.event_log == "off" else EventLog(settings.event_log, lost)
-
-
-def _extra(line: Line) -> dict[str, object]:
-    return {"daemon": line.daemon, "fields": line.fields, "addresses_shown": True}

@@ -6,7 +6,7 @@ phase has changed since then: for a session of less than a second only words are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.telemetry.sessions import SessionPhase, Shown
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.session import Session
     from proxsmtp_tp.telemetry.sessions import WorkerSessions
 
-_PHASES: dict[Wait, int] = {
+_PHASES: Final[dict[Wait, int]] = {
     Wait.GREETING: int(SessionPhase.GREETING),
     Wait.REPLY: int(SessionPhase.REPLY),
     Wait.START: int(SessionPhase.REPLY),
@@ -31,8 +31,10 @@ _PHASES: dict[Wait, int] = {
     Wait.PASSING: int(SessionPhase.PASSING),
     Wait.NOTHING: int(SessionPhase.CONNECTING),
 }
-_VERDICT = Wait.VERDICT
-_FILTER, _WAITING, _CLOSING = (int(each) for each in (SessionPhase.FILTER, SessionPhase.WAITING, SessionPhase.CLOSING))
+_VERDICT: Final = Wait.VERDICT
+_FILTER: Final = int(SessionPhase.FILTER)
+_WAITING: Final = int(SessionPhase.WAITING)
+_CLOSING: Final = int(SessionPhase.CLOSING)
 # Names of the module, since Python 3.11 takes a third of a microsecond for a member of an Enum, and a session does this
 # a dozen times.
 

@@ -12,12 +12,11 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from proxsmtp_tp.config.reader import printable
 from proxsmtp_tp.config.settings import LogAddresses, LogFormat
 from proxsmtp_tp.service import journal
-from proxsmtp_tp.telemetry import addresses, events
+from proxsmtp_tp.telemetry import addresses, events, session_lines
 from proxsmtp_tp.telemetry.pseudonyms import Pseudonyms
 
 if TYPE_CHECKING:
@@ -26,13 +25,11 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from proxsmtp_tp.config.settings import Settings
+    from proxsmtp_tp.telemetry.forms import Line
 
 NOTICE = 25
 LEVELS = (logging.ERROR, logging.WARNING, NOTICE, logging.INFO, logging.DEBUG)
 """Levels by the number of -d."""
-
-# write(2) and send(2) of up to PIPE_BUF bytes are not mixed with the lines of other workers (pipe(7)).
-_LINE_MAX = 4096 - 96  # less the priority, time and name before it
 
 
 class OneLine(logging.Formatter):
@@ -41,11 +38,14 @@ class OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Escape what does not print, show addresses as LogAddresses says, cut what is too long."""
         # Most lines have no traceback: their text is the message.
-        text = printable(super().format(record) if record.exc_info or record.stack_info else record.getMessage())
+        text = super().format(record) if record.exc_info or record.stack_info else record.getMessage()
         if not getattr(record, "addresses_shown", False):
             text = addresses.current().words(text)
-        data = text.encode()
-        return text if len(data) <= _LINE_MAX else data[: _LINE_MAX - 3].decode(errors="ignore") + "..."
+        return session_lines.one_line(text)
+
+    def line(self, _level: int, line: Line) -> str:
+        """The same of a line about a session, whose addresses are shown as they must be."""
+        return session_lines.one_line(line.text)
 
 
 class JsonLine(OneLine):
@@ -57,7 +57,23 @@ class JsonLine(OneLine):
         if fields is None or record.exc_info:
             fields = {"v": events.VERSION, "event": "text", "time": events.now(), **(fields or {})}
             fields["text"] = super().format(record).strip() or fields.get("text", "")
-        return events.encoded({**fields, "level": _level_name(record.levelno), "pid": os.getpid()}).decode()
+        return _object(fields, record.levelno)
+
+    def line(self, level: int, line: Line) -> str:
+        """The object."""
+        return _object(line.fields or {}, level)
+
+
+def _object(fields: dict[str, Any], level: int) -> str:
+    return events.encoded({**fields, "level": _level_name(level), "pid": os.getpid()}).decode()
+
+
+@runtime_checkable
+class TakesLines(Protocol):
+    """A handler that takes lines about sessions itself."""
+
+    def take(self, level: int, line: Line) -> bool:
+        """Write it. False: it was not written."""
 
 
 class StreamHandler(logging.StreamHandler["TextIO"]):
@@ -65,17 +81,42 @@ class StreamHandler(logging.StreamHandler["TextIO"]):
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         super().__init__(stream or sys.stderr)
-        self._journal = _is_journal(self.stream)
+        self._descriptor = _descriptor(self.stream)
+        self._journal = _is_journal(self._descriptor)
         self._native = journal.Journal()
+        self._behind = False
+        """An earlier line could not be written yet."""
         self._name = name
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line. In the journal the postfix form has the name of a daemon, if the journal takes it at once."""
         if self._journal and isinstance(self.formatter, PostfixLine):
-            name, text = f"{self._name}/{daemon(record)}", super().format(record)
+            name, text = f"{self._name}/{daemon_of(record)}", super().format(record)
             if self._native.send(name, priority(record.levelno), text):
                 return
+        self._behind = False
         super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (of logging.Handler)
+        """The line waits in the stream, and is written before the next one."""
+        self._behind = True
+        super().handleError(record)
+
+    def take(self, level: int, line: Line) -> bool:
+        """Write a line about a session, as `emit` writes a record. False: it was not written."""
+        form = self.formatter
+        if self._descriptor is None or self._behind or not isinstance(form, OneLine):
+            return False
+        text = form.line(level, line)
+        if self._journal:
+            if isinstance(form, PostfixLine) and self._native.send(
+                f"{self._name}/{line.daemon}", priority(level), text
+            ):
+                return True
+            text = f"<{priority(level)}>{text}"
+        elif not isinstance(form, JsonLine):
+            text = f"{tag(self._name, form, line.daemon)}: {text}"
+        return session_lines.put(self._descriptor, text)
 
     def close(self) -> None:
         """The process writes elsewhere."""
@@ -89,19 +130,19 @@ class StreamHandler(logging.StreamHandler["TextIO"]):
             return f"<{priority(record.levelno)}>{text}"
         if isinstance(self.formatter, JsonLine):
             return text
-        return f"{tag(self._name, self.formatter, record)}: {text}"
+        return f"{tag(self._name, self.formatter, daemon_of(record))}: {text}"
 
 
 class PostfixLine(OneLine):
     """A line after the tag `NAME/smtpd[PID]` (LogFormat postfix)."""
 
 
-def tag(name: str, form: logging.Formatter | None, record: logging.LogRecord) -> str:
+def tag(name: str, form: logging.Formatter | None, daemon: str) -> str:
     """The beginning of a line: the name; in the postfix form also the daemon and the process id."""
-    return f"{name}/{daemon(record)}[{os.getpid()}]" if isinstance(form, PostfixLine) else name
+    return f"{name}/{daemon}[{os.getpid()}]" if isinstance(form, PostfixLine) else name
 
 
-def daemon(record: logging.LogRecord) -> str:
+def daemon_of(record: logging.LogRecord) -> str:
     """The daemon in the tag of the postfix form. For lines that are not about a session it is a name that Postfix does
     not use.
     """
@@ -142,6 +183,8 @@ def set_up(handler: logging.Handler, level: int) -> None:
         with suppress(OSError):
             old.close()
     root.addHandler(handler)
+    if isinstance(handler, TakesLines):
+        session_lines.use(handler, handler.take)
     root.setLevel(LEVELS[level])
     logging.captureWarnings(capture=True)
     logging.addLevelName(NOTICE, "NOTICE")
@@ -174,10 +217,19 @@ def priority(level: int) -> int:
     return 7
 
 
-def _is_journal(stream: TextIO) -> bool:
-    """Whether the stream is the one that the service manager connected to the journal (systemd.exec(5))."""
+def _descriptor(stream: TextIO) -> int | None:
     try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError):
+        return stream.fileno()
+    except (OSError, ValueError):  # it is in memory, or closed
+        return None
+
+
+def _is_journal(descriptor: int | None) -> bool:
+    """Whether this is the stream that the service manager connected to the journal (systemd.exec(5))."""
+    if descriptor is None:
+        return False
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -19,11 +19,13 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.service.logging import PostfixLine, daemon, priority
+from proxsmtp_tp.service.logging import OneLine, PostfixLine, daemon_of, priority
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
+
+    from proxsmtp_tp.telemetry.forms import Line
 
 ADDRESS = "/dev/log"
 BACKLOG_MAX = 1 << 20
@@ -59,14 +61,26 @@ class SyslogHandler(logging.Handler):
         self._sent = 0
         """Octets of the first line that a stream has taken already."""
         self._lost = 0
+        self._second, self._stamp = -1, ""
+        """The latest time of a line, and how it is written."""
         self._pause = RETRY_MIN
         self.due = _FOREVER
         """When `retry` is to be called, on the monotonic clock."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send, or keep."""
-        text = self.format(record)
-        line = self._line(record.created, record.levelno, text, self._tag(record))
+        self._take(self._line(record.created, record.levelno, self.format(record), self._tag(daemon_of(record))))
+
+    def take(self, level: int, line: Line) -> bool:
+        """A line about a session, as `emit` takes a record. False: it was not taken."""
+        form = self.formatter
+        if not isinstance(form, OneLine) or self.lock is None:
+            return False
+        with self.lock:
+            self._take(self._line(time.time(), level, form.line(level, line), self._tag(line.daemon)))
+        return True
+
+    def _take(self, line: bytes) -> None:
         if self._octets + len(line) > BACKLOG_MAX:
             self._lost += 1
             if time.monotonic() < self.due:
@@ -115,12 +129,14 @@ class SyslogHandler(logging.Handler):
             self._socket.close()
             self._socket = None
 
-    def _tag(self, record: logging.LogRecord) -> str:
-        return f"{self._name}/{daemon(record)}" if isinstance(self.formatter, PostfixLine) else self._name
+    def _tag(self, daemon: str) -> str:
+        return f"{self._name}/{daemon}" if isinstance(self.formatter, PostfixLine) else self._name
 
     def _line(self, created: float, level: int, text: str, tag: str) -> bytes:
-        stamp = time.strftime("%b %e %H:%M:%S", time.localtime(created))
-        head = f"<{_FACILITY_MAIL | priority(level)}>{stamp} {tag}[{os.getpid()}]: "
+        if int(created) != self._second:  # once a second: it takes as long as all the rest
+            self._second = int(created)
+            self._stamp = time.strftime("%b %e %H:%M:%S", time.localtime(created))
+        head = f"<{_FACILITY_MAIL | priority(level)}>{self._stamp} {tag}[{os.getpid()}]: "
         return (head + text).encode("utf-8", "backslashreplace")
 
     def _keep(self, line: bytes) -> None:
@@ -170,6 +186,8 @@ class SyslogHandler(logging.Handler):
 
     def _plan(self, *, progress: bool) -> None:
         """Set the time of the next try: soon after lines were sent; later each time while none can be sent."""
+        if not self._lines and self.due == _FOREVER:
+            return
         now = time.monotonic()
         if not self._lines:
             self.due, self._pause = _FOREVER, RETRY_MIN

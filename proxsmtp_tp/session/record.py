@@ -14,6 +14,7 @@ from proxsmtp_tp.smtp.message_id import MessageIdFinder
 from proxsmtp_tp.telemetry import facts
 
 if TYPE_CHECKING:
+    from proxsmtp_tp.filters.verdict import Verdict
     from proxsmtp_tp.session.parts import Message, Tls
     from proxsmtp_tp.smtp.envelope import Envelope
     from proxsmtp_tp.smtp.replies import Reply
@@ -90,13 +91,12 @@ class TextRecord:
 
     def seconds(self, now: float, total: float) -> facts.Seconds:
         """Durations until now."""
-        return facts.Seconds(
-            client=None if self.complete_at is None else self.complete_at - self.started_at,
-            filter=_between(self.complete_at, self.verdict_at),
-            server=_between(self.sent_at, now),
-            reply=_between(self.complete_at, now),
-            total=total,
-        )
+        found = facts.Seconds(total)
+        found.client = None if self.complete_at is None else self.complete_at - self.started_at
+        found.filter = _between(self.complete_at, self.verdict_at)
+        found.server = _between(self.sent_at, now)
+        found.reply = _between(self.complete_at, now)
+        return found
 
 
 def _between(start: float | None, end: float | None) -> float | None:
@@ -202,43 +202,36 @@ class Record:
         """Durations of this transaction until now."""
         now = self.ticks()
         total = max(0.0, now - self._mail_at)
-        return facts.Seconds(total=total) if self.text is None else self.text.seconds(now, total)
+        return facts.Seconds(total) if self.text is None else self.text.seconds(now, total)
 
     def transaction(self, state: Recorded, status: str, reply: Reply | None, filtered: str) -> facts.Transaction:
         """The transaction that ends now. `filtered`: how the filter ended, or what it said."""
         message, envelope, text = state.message, state.envelope, self.text
-        client_tls, server_tls = state.tls.legs.reported
         verdict = message.verdict if message is not None else None
-        if reply is not None and reply.positive and message is not None:
-            self.delivered += 1
-        return facts.Transaction(
-            number=self.number,
-            status=status,
-            server=state.server,
-            helo=state.helo,
-            sender=envelope.sender,
-            recipients=envelope.recipients,
-            refused=list(self.refused),
-            refused_more=self.refused_more,
-            is_message=message is not None,
-            reply=reply.wire if reply is not None else b"",
-            origin=_origin(reply, from_filter=verdict is not None and verdict.reply is reply),
-            verdict=verdict.action.value if verdict is not None else "",
-            monitored=verdict.monitored.action.value if verdict is not None and verdict.monitored is not None else "",
-            judged=verdict.judged if verdict is not None else (),
-            filter_failed=verdict is not None and bool(verdict.failure),
-            filter_words=filtered or (verdict.said if verdict is not None else ""),
-            size=message.decoder.size if message is not None else 0,
-            changed=text.changed
-            if text is not None and verdict is not None and message is not None and message.sent
-            else None,
-            message_id=text.message_id if text is not None else b"",
-            limits=list(self.limits),
-            duplicate_risk=message is not None and message.sent and not message.answered and status == INTERRUPTED,
-            seconds=self.seconds(),
-            client_tls=client_tls,
-            server_tls=server_tls,
+        told = facts.Transaction(
+            self.number, status, state.server, state.helo, envelope.sender, envelope.recipients, list(self.refused)
         )
+        told.refused_more = self.refused_more
+        told.limits = list(self.limits)
+        told.seconds = self.seconds()
+        told.client_tls, told.server_tls = state.tls.legs.reported
+        told.filter_words = filtered
+        if reply is not None:
+            told.reply = reply.wire
+            told.origin = _origin(reply, from_filter=verdict is not None and verdict.reply is reply)
+        if text is not None:
+            told.message_id = text.message_id
+        told.is_message = message is not None
+        if message is not None:
+            if reply is not None and reply.positive:
+                self.delivered += 1
+            told.size = message.decoder.size
+            told.duplicate_risk = message.sent and not message.answered and status == INTERRUPTED
+            if verdict is not None:
+                _add_verdict(told, verdict)
+                if text is not None and message.sent:
+                    told.changed = text.changed
+        return told
 
     def rejected(self, state: Recorded, sender: bytes, reply: Reply | None) -> facts.Transaction:
         """FilterType reject refused MAIL."""
@@ -277,7 +270,13 @@ class Record:
         )
 
 
-def _origin(reply: Reply | None, *, from_filter: bool) -> str:
-    if reply is None:
-        return ""
+def _add_verdict(told: facts.Transaction, verdict: Verdict) -> None:
+    told.verdict = verdict.action.value
+    told.monitored = verdict.monitored.action.value if verdict.monitored is not None else ""
+    told.judged = verdict.judged
+    told.filter_failed = bool(verdict.failure)
+    told.filter_words = told.filter_words or verdict.said
+
+
+def _origin(reply: Reply, *, from_filter: bool) -> str:
     return "proxy" if reply.own else "filter" if from_filter else "server"

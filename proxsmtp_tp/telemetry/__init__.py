@@ -12,6 +12,7 @@ recent_failures   the messages that filters kept last
 recent_messages   the last messages of each worker, in shared memory
 facts             what happened in a session, as values
 log_lines         log lines in proxsmtpd's form
+session_lines     the way of log lines about sessions to the handler of the log
 quoting           words of peers, servers and filters, which cannot look like another field
 trace_id          the id of a session, unique over workers, reloads and restarts
 metrics           what is measured: counters with labels, histograms

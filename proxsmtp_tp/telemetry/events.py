@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from proxsmtp_tp.telemetry.facts import ABANDONED
 from proxsmtp_tp.telemetry.quoting import printable
@@ -26,18 +26,24 @@ TEXT_MAX = 250
 OCTETS_MAX = 4096
 """Octets of an event as JSON: the kernel never splits a write of this size to a pipe (PIPE_BUF), nor a datagram."""
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one each time
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
 
 
-class Who(NamedTuple):
-    """The session. `name` is what its log lines begin with, as in 1.10."""
+class Who:
+    """The session. `name` is what its log lines begin with, as in 1.10. No NamedTuple: there is one for each line."""
 
-    name: str
-    trace_id: str
-    client: str
-    port: int = 0
-    instance: str = ""
-    worker: int = 0
+    __slots__ = ("client", "instance", "name", "port", "trace_id", "worker")
+
+    def __init__(  # noqa: PLR0913, PLR0917  (its values)
+        self, name: str, trace_id: str, client: str, port: int = 0, instance: str = "", worker: int = 0
+    ) -> None:
+        self.name = name
+        self.trace_id = trace_id
+        self.client = client
+        self.port = port
+        self.instance = instance
+        self.worker = worker
 
 
 def outcome(facts: Transaction) -> str:
@@ -169,7 +175,7 @@ def encoded(event: dict[str, Any]) -> bytes:
 
 
 def _json(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, separators=(",", ":")).encode()
+    return _ENCODER.encode(event).encode()
 
 
 def _shortened(value: Any, length: int) -> Any:

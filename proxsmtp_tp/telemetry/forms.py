@@ -7,7 +7,7 @@ the tags of Postfix's daemons; `service.logging` writes the tag. `fields` are th
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxsmtp_tp.telemetry import events, log_lines, postfix_lines
 
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from proxsmtp_tp.telemetry.events import Who
     from proxsmtp_tp.telemetry.facts import LimitRefusal, Refusal, SessionEnd, Transaction
 
-TEXT_MAX = 3600
+TEXT_MAX: Final = 3600
 """Characters of a line without its name and id: `service.logging` cuts at 4000 octets, and the id must stay."""
 
 
-class Line(NamedTuple):
+class Line:
     """One line of the log."""
 
-    text: str
-    daemon: str = "smtpd"
-    fields: dict[str, Any] | None = None
+    __slots__ = ("daemon", "fields", "text")
+
+    def __init__(self, text: str, daemon: str = "smtpd", fields: dict[str, Any] | None = None) -> None:
+        self.text = text
+        self.daemon = daemon
+        self.fields = fields
 
 
 class Form(Protocol):

@@ -8,13 +8,18 @@ quotation marks always ends a value, whoever chose the words.
 
 from __future__ import annotations
 
-LIMIT = 330
+from typing import Final
+
+LIMIT: Final = 330
 """Characters of a value: the longest address has 320 (RFC 5321 section 4.5.3.1). Longer replies are rare, and cut."""
 
 
 def printable(data: bytes) -> str:
     """Bytes of a peer as one line of printable text; the lines of a reply are joined by ` / `."""
-    text = data.decode("utf-8", "backslashreplace").rstrip("\r\n").replace("\r\n", " / ")
+    text = data.decode("utf-8", "backslashreplace")
+    if text.isprintable():  # most addresses and names
+        return text
+    text = text.rstrip("\r\n").replace("\r\n", " / ")
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -22,7 +27,7 @@ def quoted(text: str, limit: int = LIMIT) -> str:
     """The value of a field, or words within a line; cut at the limit (characters)."""
     if len(text) > limit:
         text = text[:limit] + "..."
-    if "," not in text and text[:1] != '"' and text == text.strip(" "):
+    if not text or ("," not in text and text[0] not in ' "' and text[-1] != " "):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ENTRIES = 4096
+ENTRIES: Final = 4096
 """Messages of one worker that are kept: more than it relays in two seconds, the time between two readings of `top`."""
 _ADDRESS = 46
 """Octets of an IP address as text (INET6_ADDRSTRLEN of netinet/in.h, with its NUL)."""
-_ENTRY = struct.Struct(f"={_ADDRESS}s{_ADDRESS}scIf")
-_SIZE_MAX = 0xFFFFFFFF
+_ENTRY: Final = struct.Struct(f"={_ADDRESS}s{_ADDRESS}scIf")
+_SIZE_MAX: Final = 0xFFFFFFFF
 _WORD = 8
 _NO_RESERVE = 0x4000  # MAP_NORESERVE, mmap(2): most rows have no worker
 

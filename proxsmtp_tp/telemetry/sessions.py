@@ -20,21 +20,21 @@ import zlib
 from collections import Counter
 from enum import IntEnum, unique
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proxsmtp_tp.telemetry.record_lock import RecordLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_CHUNK = 64
+_CHUNK: Final = 64
 """Rows that a worker takes at a time, so that it needs the lock for one session in 64 at most."""
-_TEXT = 416
+_TEXT: Final = 416
 """Octets of a row's text, with its checksum and length. The longest have both addresses cut (ADDRESS_MAX)."""
-_HEAD = struct.Struct("=IH")
-_PHASE_BITS = 8
-_NEW = "\0\0" + "0\0" + "0\0"  # no server, no message, no recipient (`_packed`)
-_NO_TLS = "\0\0"
+_HEAD: Final = struct.Struct("=IH")
+_PHASE_BITS: Final = 8
+_NEW: Final = "\0\0" + "0\0" + "0\0"  # no server, no message, no recipient (`_packed`)
+_NO_TLS: Final = "\0\0"
 _ATTEMPTS = 5  # a text is changed in a microsecond, and not again in the same second
 
 ADDRESS_MAX = 110
@@ -77,7 +77,7 @@ class SessionPhase(IntEnum):
     """TLS of the client with the server is passed on, not judged."""
 
 
-_CONNECTING = int(SessionPhase.CONNECTING)
+_CONNECTING: Final = int(SessionPhase.CONNECTING)
 
 
 class Shown(NamedTuple):

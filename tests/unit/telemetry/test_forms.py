@@ -40,7 +40,8 @@ def message(number: int, reply: bytes, origin: str = "server", verdict: str = "p
         number, "FILTERED", "198.51.100.25", b"c.example", b"ann@c.example", [b"bob@mx.example", b"cat@mx.example"], []
     )
     facts.reply, facts.origin, facts.verdict, facts.size = reply, origin, verdict, 1000
-    facts.message_id, facts.seconds = b"<1@c.example>", Seconds(0.1, 0.2, 0.3, 0.7)
+    facts.message_id, facts.seconds = b"<1@c.example>", Seconds()
+    facts.seconds.client, facts.seconds.filter, facts.seconds.server, facts.seconds.reply = 0.1, 0.2, 0.3, 0.7
     for name, value in more.items():
         setattr(facts, name, value)
     return facts

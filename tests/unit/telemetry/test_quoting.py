@@ -56,24 +56,14 @@ def test_what_is_no_line_of_fields(line: str) -> None:
 def test_no_field_of_a_message_is_forged(
     sender: bytes, recipient: bytes, reply: bytes, helo: bytes, said: bytes, message_id: bytes, changed: bool
 ) -> None:
-    facts = Transaction(
-        number=1,
-        status=printable(said) or "FILTER-ERROR",
-        server="198.51.100.25",
-        helo=helo,
-        sender=sender,
-        recipients=[recipient, recipient],
-        refused=[],
-        reply=reply,
-        verdict="reject",
-        filter_words=printable(said),
-        size=7,
-        changed=changed,
-        message_id=message_id,
-        client_tls=TlsLeg("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example"),
-        server_tls=TlsLeg("TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384", "mx.example", "verified"),
-        seconds=Seconds(filter=0.5, total=1.0),
-    )
+    recipients = [recipient, recipient]
+    facts = Transaction(1, printable(said) or "FILTER-ERROR", "198.51.100.25", helo, sender, recipients, [])
+    facts.reply, facts.verdict, facts.filter_words = reply, "reject", printable(said)
+    facts.size, facts.changed, facts.message_id = 7, changed, message_id
+    facts.client_tls = TlsLeg("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example")
+    facts.server_tls = TlsLeg("TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384", "mx.example", "verified")
+    facts.seconds = Seconds(1.0)
+    facts.seconds.filter = 0.5
     line = log_lines.transaction("192.0.2.10", facts)
     optional = {"reply": reply, "filter": printable(said).encode(), "helo": helo, "message-id": message_id}
     expected = ["client", "from", "to", "to", "status", "server", "reply", "filter", "size", "helo", "message-id"]
