@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import ctypes
 import ssl
+import time
+from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
 from ctypes import c_char_p, c_int, c_long, c_ulong, c_void_p
 from functools import cache
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _PURPOSE_SSL_SERVER = 2  # openssl/x509v3.h, X509_PURPOSE_SSL_SERVER
@@ -28,6 +31,10 @@ _TRUSTED_FIRST = 0x8000
 _AUTH_LEVEL = 2
 """Keys and signatures of at least 112 bit (SSL_CTX_set_security_level(3)): no SHA-1, no RSA of 1024 bit. The level of
 Debian for connections; without it any is taken here."""
+KEPT_SECONDS: Final = 60.0
+"""A certificate that ends, or a CA that is removed from the system, is noticed so much later."""
+KEPT_MAX: Final = 1024
+"""Results of one worker: about 200 octets each."""
 _CHAIN_MAX = 16  # certificates: no real chain has more than six; each costs a check of a signature
 
 
@@ -38,15 +45,28 @@ class PathCheckError(Exception):
 class Anchors:
     """The CAs that are trusted: those of the system, and those in `file` (PEM) instead. Raises PathCheckError."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         crypto = _crypto()
+        self._clock = clock
         self._crypto = crypto
         self._store = crypto.X509_STORE_new()
+        self._checked: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        """What chains (their digest) had as result until when; at most KEPT_MAX."""
         if file is None:
-            crypto.X509_STORE_set_default_paths(self._store)
+            self._load_those_of_the_system()
         elif not crypto.X509_STORE_load_locations(self._store, str(file).encode(), None):
             crypto.ERR_clear_error()
             raise PathCheckError(f"{file}: no certificates in PEM can be read from it")
+
+    def _load_those_of_the_system(self) -> None:
+        """As X509_STORE_set_default_paths(3), without its third source: for each issuer that it does not find, it reads
+        the whole directory, half a millisecond of each handshake with a self-signed server.
+        """
+        paths = ssl.get_default_verify_paths()
+        for file, folder in ((paths.cafile, None), (None, paths.capath)):
+            if file or folder:
+                self._crypto.X509_STORE_load_locations(self._store, _path(file), _path(folder))
+        self._crypto.ERR_clear_error()
 
     def __del__(self) -> None:
         if store := getattr(self, "_store", None):
@@ -55,9 +75,18 @@ class Anchors:
     def check(self, chain: Sequence[bytes]) -> str:
         """Check a chain of certificates (DER, the server's first) at this moment, for a TLS server of any name.
 
-        Returns the reason of OpenSSL why it is not valid; "": it is valid.
+        Returns the reason of OpenSSL why it is not valid; "": it is valid. The result for the same chain counts for
+        KEPT_SECONDS: a gateway sees the same servers again and again.
         """
-        return _check(self._crypto, self._store, chain, 0)
+        digest, now = sha256(b"".join(sha256(each).digest() for each in chain)).digest(), self._clock()
+        until, result = self._checked.get(digest, (0.0, ""))
+        if now >= until:
+            result = _check(self._crypto, self._store, chain, 0)
+            self._checked[digest] = now + KEPT_SECONDS, result
+            self._checked.move_to_end(digest)
+            if len(self._checked) > KEPT_MAX:
+                self._checked.popitem(last=False)
+        return result
 
 
 def check_below(anchor: bytes, chain: Sequence[bytes]) -> str:
@@ -71,6 +100,10 @@ def check_below(anchor: bytes, chain: Sequence[bytes]) -> str:
             return _UNREADABLE
         crypto.X509_STORE_add_cert(store, certificate)
         return _check(crypto, store, chain, _PARTIAL_CHAIN)
+
+
+def _path(path: str | None) -> bytes | None:
+    return path.encode() if path else None
 
 
 _UNREADABLE = "a certificate cannot be read"
@@ -133,7 +166,6 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "X509_STORE_free": (None, (c_void_p,)),
     "X509_STORE_load_locations": (c_int, (c_void_p, _TEXT, _TEXT)),
     "X509_STORE_new": (c_void_p, ()),
-    "X509_STORE_set_default_paths": (c_int, (c_void_p,)),
     "X509_VERIFY_PARAM_set_auth_level": (None, (c_void_p, c_int)),
     "X509_VERIFY_PARAM_set_flags": (c_int, (c_void_p, c_ulong)),
     "X509_VERIFY_PARAM_set_purpose": (c_int, (c_void_p, c_int)),

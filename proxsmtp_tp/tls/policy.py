@@ -7,6 +7,7 @@ there are two questions: `TlsPolicy.by_address` before (may STARTTLS be offered?
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -108,6 +109,7 @@ def name_fits(pattern: str, name: str) -> bool:
     return name == ("" if pattern == NO_NAME else pattern)
 
 
+@lru_cache(maxsize=1024)  # of the clients and servers of now: each session asks several times
 def address_of(text: str) -> IPv4Address | IPv6Address | None:
     """An address of a session as a value. "" is a unix socket: None."""
     return ip_address(text.partition("%")[0]) if text else None
