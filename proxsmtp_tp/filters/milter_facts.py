@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import re
 import time
-from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.protocols.milter_message import MilterMessage
 from proxsmtp_tp.smtp.envelope import Envelope
+from proxsmtp_tp.telemetry import dates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def _filled(value: str, request: FilterRequest) -> bytes:
 
 @functools.lru_cache(1)
 def _date(now: int) -> bytes:
-    return formatdate(now, localtime=True).encode()
+    return dates.date(now).encode()
 
 
 def _macros(request: FilterRequest, hostname: bytes) -> dict[bytes, bytes]:

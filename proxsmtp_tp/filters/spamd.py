@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import time
-from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.filter_lines import EditKind
@@ -28,6 +27,7 @@ from proxsmtp_tp.filters.protocols.errors import ProtocolError, excerpt
 from proxsmtp_tp.filters.streams import Servers
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.replies import Reply
+from proxsmtp_tp.telemetry import dates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def own_fields(request: FilterRequest, hostname: bytes) -> bytes:
         b"X-Envelope-From: <%s>\r\n" % (envelope.sender or b"")
         + b"X-Envelope-To: %s\r\n" % recipients
         + b"Received: from %s%s\r\n\tby %s (proxsmtp-tp) with ESMTP%s;\r\n\t" % (helo, client, hostname, identity)
-        + formatdate(time.time(), localtime=True).encode()
+        + dates.date(time.time()).encode()
         + b"\r\n"
     )
 

@@ -20,8 +20,9 @@ import mmap
 import socket
 import struct
 from collections import Counter
+from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.filters.places import PlaceTable
 from proxsmtp_tp.net.client_table import SIZE_DEFAULT, ClientTable
@@ -46,21 +47,29 @@ if TYPE_CHECKING:
 
 End = tuple[str, int]
 
-_LIMIT, _ROWS, _CHUNKS, _HEADER = range(4)  # the words of the header, and their number
-_WORD = 8
-_MAPPED = bytes(10) + b"\xff\xff"
+_LIMIT: Final = 0  # the words of the header
+_ROWS: Final = 1
+_CHUNKS: Final = 2
+_HEADER: Final = 3  # their number
+_WORD: Final = 8
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 # A key: its kind, and two end points, each an address as IPv6 (v4 mapped, RFC 4291 section 2.5.5.2) and a port. A share
 # says for which client a connection is counted. All zero: a free place.
-_UPSTREAM, _CLIENT, _SHARE_KEY = b"\1", b"\2", b"\3"
-_END = struct.Struct("!16sH")
-_KEY_SIZE = 1 + 2 * _END.size
+_UPSTREAM: Final = b"\1"
+_CLIENT: Final = b"\2"
+_SHARE_KEY: Final = b"\3"
+_KEY_SIZE: Final = 1 + 2 * (16 + 2)
+_NO_MARK: Final = bytes(_WORD)
+_WORD_MASK: Final = (1 << 64) - 1
+_ADDRESSES: Final = 4096
+"""IP addresses whose octets a worker remembers: a session asks for the same ones several times."""
 
 WORKERS_MAX = 512
 """Rows: as many as Workers allows, and the same number for workers that drain after a reload."""
 
 # A worker takes places in chunks, so that it needs the lock for one in 64 of them.
-_CHUNK = 64
-_CHUNK_BYTES = _CHUNK * _KEY_SIZE
+_CHUNK: Final = 64
+_CHUNK_BYTES: Final = _CHUNK * _KEY_SIZE
 # Three keys (upstream, client, share) for each connection that MaxConnections may allow (half of fs.nr_open), and one
 # partly filled chunk for each worker. Only pages that were used take memory; the lowest free chunk is taken first, so
 # used chunks lie together.
@@ -69,12 +78,12 @@ _CHUNKS_MAX = 3 * (1 << 19) // _CHUNK + WORKERS_MAX
 SHARES_MAX = 20_000
 """Keys that are looked at to name the clients with most connections: 5 ms, once a second at most."""
 
-SHARE = 4
+SHARE: Final = 4
 """A client may have at most this many times the number of free connections. One client alone gets four fifths of
 MaxConnections, two get four ninths each: there are always free connections for the next client, however many come
 (Choudhury and Hahne, dynamic queue length thresholds)."""
 
-_BUCKETS = 1 << 16
+_BUCKETS: Final = 1 << 16
 """Counters of connections by client, found by a hash of the client: a look-up takes the same time however many
 connections there are, because a refused client may connect again and again. Few clients have the same counter, and no
 client can choose its counter: the hash has a secret key, the same in all workers, which are forked."""
@@ -89,16 +98,18 @@ class Admission:
 
     def __init__(self, max_connections: int, workers: int, clients: int = SIZE_DEFAULT) -> None:
         rows, chunks = WORKERS_MAX, _CHUNKS_MAX
-        sizes = (_HEADER * _WORD, rows * _WORD, rows * _WORD, _BUCKETS * 4, rows, chunks * 2, chunks * _CHUNK_BYTES)
+        keys, marks = chunks * _CHUNK_BYTES, chunks * _CHUNK * _WORD
+        sizes = (_HEADER * _WORD, rows * _WORD, rows * _WORD, marks, _BUCKETS * 4, rows, chunks * 2, keys)
         starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
         view = memoryview(mmap.mmap(-1, starts[-1]))
         self._header = view[starts[0] : starts[1]].cast("Q")
         self._counts = view[starts[1] : starts[2]].cast("Q")
         self._spooled = view[starts[2] : starts[3]].cast("Q")
-        self._by_client = view[starts[3] : starts[4]].cast("I")  # connections, see _BUCKETS
-        self._accepting = view[starts[4] : starts[5]]
-        self._owners = view[starts[5] : starts[6]].cast("H")  # of chunks: worker + 1; 0 is free
-        self._keys = view[starts[6] :]
+        self._marks = view[starts[3] : starts[4]]  # one for each key, see _mark
+        self._by_client = view[starts[4] : starts[5]].cast("I")  # connections, see _BUCKETS
+        self._accepting = view[starts[5] : starts[6]]
+        self._owners = view[starts[6] : starts[7]].cast("H")  # of chunks: worker + 1; 0 is free
+        self._keys = view[starts[7] :]
         self._free: dict[int, list[int]] = {}  # by worker: places in its chunks. A process has one worker
         self._lock = RecordLock()
         self._places = PlaceTable(WORKERS_MAX, RecordLock())
@@ -217,6 +228,7 @@ class Admission:
             for chunk, owner in enumerate(owners):
                 if owner == worker + 1:
                     start = chunk * _CHUNK_BYTES
+                    self._marks[chunk * _CHUNK * _WORD : (chunk + 1) * _CHUNK * _WORD] = bytes(_CHUNK * _WORD)
                     self._keys[start : start + _CHUNK_BYTES] = bytes(_CHUNK_BYTES)
                     self._owners[chunk] = 0
             while self._header[_CHUNKS] and not self._owners[self._header[_CHUNKS] - 1]:
@@ -281,11 +293,12 @@ class Admission:
         place = slice(handle * _KEY_SIZE, (handle + 1) * _KEY_SIZE)
         if self._owners[handle // _CHUNK] != worker + 1 or not any(self._keys[place]):
             raise ValueError(f"worker {worker} has no connection {handle} in the table")
+        self._marks[handle * _WORD : (handle + 1) * _WORD] = _NO_MARK
         self._keys[place] = bytes(_KEY_SIZE)
         self._free[worker].append(handle)
 
     def is_upstream(self, client: End, destination: End) -> bool:
-        """Whether this connection is one of ours, of any worker. 3 microseconds among 64 connections, 12 among 2000."""
+        """Whether this connection is one of ours, of any worker."""
         return self._has(_UPSTREAM + _key(*client) + _key(*destination))
 
     def is_client(self, client: End, destination: End) -> bool:
@@ -298,14 +311,18 @@ class Admission:
             free += self._take_chunk(worker)
         handle = free.pop()
         self._keys[handle * _KEY_SIZE : (handle + 1) * _KEY_SIZE] = key
+        self._marks[handle * _WORD : (handle + 1) * _WORD] = _mark(key)
         return handle
 
     def _has(self, key: bytes) -> bool:
-        keys = bytes(self._keys[: self._header[_CHUNKS] * _CHUNK_BYTES])
-        place = keys.find(key)
-        while place >= 0 and place % _KEY_SIZE:  # parts of two neighbours
-            place = keys.find(key, place + 1)
-        return place >= 0
+        marks, mark = bytes(self._marks[: self._header[_CHUNKS] * _CHUNK * _WORD]), _mark(key)
+        place = marks.find(mark)
+        while place >= 0:
+            at = place // _WORD * _KEY_SIZE
+            if place % _WORD == 0 and self._keys[at : at + _KEY_SIZE] == key:  # not a part of two neighbours
+                return True
+            place = marks.find(mark, place + 1)
+        return False
 
     def _take_chunk(self, worker: int) -> list[int]:
         with self._lock:
@@ -335,6 +352,13 @@ class SpoolTally:
         return sum(self._rows)
 
 
+def _mark(key: bytes) -> bytes:
+    """A word that stands for a key, the same in all workers, which are forked. It has no octet 0, unlike free places:
+    `bytes.find` is ten times as fast as among the keys themselves.
+    """
+    return (hash(key) & _WORD_MASK).to_bytes(_WORD, "little").replace(b"\0", b"\1")
+
+
 def _share_key(client: str) -> bytes:
     return (_SHARE_KEY + _key(client, 1)).ljust(_KEY_SIZE, b"\0")
 
@@ -352,9 +376,14 @@ def _key(ip: str, port: int) -> bytes:
     """Raises ValueError for what is no IP literal (a scope is left out) or no port."""
     if not 0 < port < 65536:
         raise ValueError(f"{port} is no port")
+    return _packed(ip) + port.to_bytes(2, "big")
+
+
+@lru_cache(_ADDRESSES)
+def _packed(ip: str) -> bytes:
     try:
         if ":" in ip:
-            return _END.pack(socket.inet_pton(socket.AF_INET6, ip.partition("%")[0]), port)
-        return _END.pack(_MAPPED + socket.inet_pton(socket.AF_INET, ip), port)
+            return socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+        return _MAPPED + socket.inet_pton(socket.AF_INET, ip)
     except (OSError, ValueError):
         raise ValueError(f"{ip!r} is no IP address") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from email.utils import formatdate
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from proxsmtp_tp.filters.callbacks import callback
@@ -34,6 +34,7 @@ from proxsmtp_tp.session.record import Trace
 from proxsmtp_tp.session.session import Session
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp import answers
+from proxsmtp_tp.telemetry import dates
 from proxsmtp_tp.telemetry.facts import LimitHit, LimitRefusal, Refusal, SessionEnd, Transaction
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 def rfc5322_date() -> str:
     """The current date in local time (RFC 5322 section 3.3)."""
-    return formatdate(localtime=True)
+    return dates.date(time.time())
 
 
 class Connection:
@@ -82,46 +83,44 @@ class Connection:
         self.client_port = self._peer.port if self._peer else 0
         self.server_ip = ""
         self.server_port = 0
-        self.session = Session(
-            context.options,
-            client_ip=self.client_ip,
-            local_ip=self.local_ip,
-            clock=rfc5322_date,
-            trace=Trace(self.trace_id, context.ticks),
-        )
-        if context.settings.tls_wrapped:
-            self.session.expect_port(server_port(context.settings, sock))
         self.share: tuple[int, str] | None = None
         """Its handle in the table of all workers, and the client that it is counted for."""
+        self.client: Any = None
+        self.server: Any = None
+        self._continuing = self._client_finished = self._crashed = self.closing = False
+        self._connect_seconds: float | None = None
+        self._judging: Judging | None = None
+        """None: no filter was asked yet."""
+        self._connection_tls: ConnectionTls | None = None
         self.quiet = is_of_doctor(context.admission.switches, sock, self._peer, self.local_ip)
         self.metrics = context.unmeasured if self.quiet else context.metrics
-        self._measured, self._words = self.session.measured, self.metrics.words
-        self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
-        self.session.use_limits(self._limits)
-        self.session.use_bypass(context.bypass)
-        self.reporting = Reporting(context, self, self.client_port, quiet=self.quiet)
-        self._follow()
-        self._connection_tls: ConnectionTls | None = None
-        self._place: Place | None = None
-        if context.tls is not None:
-            self._place = Place(context.tls.handshakes, self.client_ip)
-            self.session.use_handshakes(self._place)
-            self.session.use_rejections(context.tls.rejections_of(self.client_ip))
+        self._begin_session()
         upstream = Upstream(context, sock, self._peer, (came_from, name) if name is not None else (None, None))
         self._upstream: Upstream | None = upstream
         self._opening: Opening | None = Opening(self, context, upstream, sock, self._peer)
         """None: the server's transport is made, and an idle session needs less memory."""
-        self._connect_seconds: float | None = None
-        self.client: Any = None
-        self.server: Any = None
-        self._continuing = False
-        self._client_finished = False
-        self._crashed = False
-        self.closing = False
+
+    def _begin_session(self) -> None:
+        """Make the session and what belongs to it."""
+        context, now = self._context, self.loop.time()
+        trace = Trace(self.trace_id, context.ticks)
+        self.session = session = Session(
+            context.options, client_ip=self.client_ip, local_ip=self.local_ip, clock=rfc5322_date, trace=trace
+        )
+        if context.settings.tls_wrapped:
+            session.expect_port(server_port(context.settings, self._sock))
+        self._measured, self._words = session.measured, self.metrics.words
+        self._limits = context.client_limits.enter(self.client_ip, self.trace_id)
+        session.use_limits(self._limits)
+        session.use_bypass(context.bypass)
+        self.reporting = Reporting(context, self, self.client_port, quiet=self.quiet)
+        self._follow()
+        self._place: Place | None = None
+        if context.tls is not None:
+            self._place = Place(context.tls.handshakes, self.client_ip)
+            session.use_handshakes(self._place)
+            session.use_rejections(context.tls.rejections_of(self.client_ip))
         self._pressure = BackPressure(self)
-        self._judging: Judging | None = None
-        """None: no filter was asked yet."""
-        now = self.loop.time()
         self.times = Deadlines(context.settings, context.limits, now)
         self._shown = ShownSession(context.sessions, self, self._peer, now)
 

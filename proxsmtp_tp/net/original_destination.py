@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from proxsmtp_tp.net.refused_destinations import RecentAnswers, why_refused
 from proxsmtp_tp.smtp.answers import DESTINATION_REFUSED, NO_DESTINATION
@@ -33,7 +33,7 @@ _SOCKADDR_IN = struct.Struct("!2xH4s8x")
 _SOCKADDR_IN6 = struct.Struct("!2xHI16sI")
 """struct sockaddr_in6: sin6_family (skipped), sin6_port, sin6_flowinfo, sin6_addr, sin6_scope_id."""
 
-_MAPPED = "::ffff:"
+_MAPPED: Final = "::ffff:"
 
 
 class Endpoint(NamedTuple):
@@ -65,9 +65,11 @@ class RefusedDestinationError(NoDestinationError):
 
 def endpoint(name: tuple[str | int, ...]) -> Endpoint:
     """What getsockname or getpeername returned, with a mapped v4 address as the v4 address that it is."""
-    ip = str(name[0]).partition("%")[0]
-    if ip.startswith(_MAPPED) and "." in ip:
-        ip = ip[len(_MAPPED) :]
+    ip = str(name[0])
+    if ":" in ip:
+        ip = ip.partition("%")[0]
+        if ip.startswith(_MAPPED) and "." in ip:
+            ip = ip[len(_MAPPED) :]
     return Endpoint(ip, int(name[1]))
 
 

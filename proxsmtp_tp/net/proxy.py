@@ -73,39 +73,7 @@ class Proxy:
         tls: WorkerTls | None = None,
     ) -> None:
         """`worker` is the row in the tables. `tls`: not None if there are Tls lines."""
-        refusals = Refusals(settings)
-        self.context = WorkerContext(
-            settings=settings,
-            loop=asyncio.get_running_loop(),
-            admission=admission,
-            worker=worker,
-            listening_ports=frozenset(
-                int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX
-            ),
-            options=session_options(settings),
-            limits=limits_of(settings),
-            filter=make_filter(
-                settings,
-                admission.tally(worker),
-                admission.places(worker),
-                lambda name: admission.chain_places(name, worker),
-            ),
-            log_limit=LogLimit(),
-            refusals=refusals,
-            tracing=Tracing(admission.switches),
-            sessions=admission.sessions.of(worker),
-            form=FORMS[settings.log_format.value](addresses.current()),
-            events=event_log(settings, lambda: admission.counters.count(worker, Counter.EVENTS_LOST)),
-            metrics=admission.metrics.of(worker),
-            waiting=Waiting(asyncio.get_running_loop(), settings.connect_time_out),
-            recent=admission.recent_messages.of(worker),
-            unreachable=admission.unreachable.of(worker),
-            watch=Watch(refusals, admission, worker, settings.connect_time_out),
-            client_limits=WorkerLimits(
-                settings, admission.clients, worker, lambda counter: admission.counters.count(worker, counter)
-            ),
-            tls=tls,
-        )
+        self.context = _context(settings, listeners, admission, worker, tls)
         self._loop = self.context.loop
         self._admission = admission
         self._worker = worker
@@ -290,3 +258,42 @@ class Proxy:
     def _tell_left_out(self, *, all_of_them: bool = False) -> None:
         for line in self.context.log_limit.summaries(self._loop.time(), all_of_them=all_of_them):
             log.warning("%s", line)
+
+
+def _context(
+    settings: Settings, listeners: Sequence[socket.socket], admission: Admission, worker: int, tls: WorkerTls | None
+) -> WorkerContext:
+    """What the connections of this worker share."""
+    loop, refusals = asyncio.get_running_loop(), Refusals(settings)
+
+    def count(counter: Counter) -> None:
+        admission.counters.count(worker, counter)
+
+    return WorkerContext(
+        settings=settings,
+        loop=loop,
+        admission=admission,
+        worker=worker,
+        listening_ports=frozenset(int(sock.getsockname()[1]) for sock in listeners if sock.family != socket.AF_UNIX),
+        options=session_options(settings),
+        limits=limits_of(settings),
+        filter=make_filter(
+            settings,
+            admission.tally(worker),
+            admission.places(worker),
+            lambda name: admission.chain_places(name, worker),
+        ),
+        log_limit=LogLimit(),
+        refusals=refusals,
+        tracing=Tracing(admission.switches),
+        sessions=admission.sessions.of(worker),
+        form=FORMS[settings.log_format.value](addresses.current()),
+        events=event_log(settings, lambda: count(Counter.EVENTS_LOST)),
+        metrics=admission.metrics.of(worker),
+        waiting=Waiting(loop, settings.connect_time_out),
+        recent=admission.recent_messages.of(worker),
+        unreachable=admission.unreachable.of(worker),
+        watch=Watch(refusals, admission, worker, settings.connect_time_out),
+        client_limits=WorkerLimits(settings, admission.clients, worker, count),
+        tls=tls,
+    )

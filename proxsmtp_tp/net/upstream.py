@@ -53,12 +53,12 @@ class Upstream:
     ) -> None:
         """`names`: of the client's socket, as accept(2) and getsockname(2) say them."""
         came_from, name = names
-        home = with_scope(came_from) if came_from is not None else None
         self._context = context
         self._client = client
         self._peer = peer
         self._full = context.settings.transparent_proxy is TransparentProxy.FULL
-        self._home = peer if home == peer else home
+        scoped = came_from is not None and len(came_from) > 3 and came_from[3]
+        self._home = with_scope(came_from) if came_from is not None and scoped else peer
         self._name = name
         self._known: Ends | None = None
         self._running: dialling.Dialling | None = None

@@ -1,5 +1,6 @@
 """What the daemon counts, for `status` and other programs. Standard library only.
 
+dates             a date as mail writes it
 counters          events counted by all workers in shared memory
 refused_connections  how many connections were refused, in shared memory
 addresses         how mail addresses are shown (LogAddresses)

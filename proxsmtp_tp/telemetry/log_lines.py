@@ -87,14 +87,16 @@ def refusal(client: str, facts: Refusal, addresses: Addresses = _FULL) -> str:
 
 def session_end(client: str, facts: SessionEnd, addresses: Addresses = _FULL) -> str:
     """The last line of a session. `rcpt=1/3`: one of three commands was accepted."""
-    parts = [f"client={client}", f"server={facts.server}", f"disconnected={facts.how}"]
+    text = f"client={client}, server={facts.server}, disconnected={facts.how}"
     if facts.helo:
-        parts.append(f"helo={quoted(addresses.words(printable(facts.helo)))}")
-    counted = list(facts.commands.items())
-    all_of_them = (sum(sent for _, (sent, _) in counted), sum(refused for _, (_, refused) in counted))
-    parts += [f"{verb}={accepted(*numbers)}" for verb, numbers in [("commands", all_of_them), *counted]]
-    parts += [f"messages={facts.messages}", f"seconds={_thousandths(facts.seconds)}"]
-    return ", ".join(parts)
+        text += f", helo={quoted(addresses.words(printable(facts.helo)))}"
+    each, all_sent, all_refused = "", 0, 0
+    for verb, (sent, refused) in facts.commands.items():
+        each += f", {verb}={accepted(sent, refused)}"
+        all_sent += sent
+        all_refused += refused
+    text += f", commands={accepted(all_sent, all_refused)}{each}, messages={facts.messages}"
+    return f"{text}, seconds={_thousandths(facts.seconds)}"
 
 
 def _thousandths(seconds: float) -> str:

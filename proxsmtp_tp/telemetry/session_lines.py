@@ -23,6 +23,9 @@ LINE_MAX: Final = 4096 - 96
 """Octets of a line: write(2) and send(2) of up to PIPE_BUF are not mixed with the lines of other workers (pipe(7)).
 Less the priority, time and name before it."""
 
+_CONTROLS: Final = bytes([*range(32), 127])
+"""The octets of ASCII that do not print."""
+
 _ROOT: Final = logging.getLogger()
 _handler: logging.Handler | None = None
 _taker: Taker | None = None
@@ -42,7 +45,9 @@ def taken(level: int, line: Line) -> bool:
 
 def one_line(text: str) -> str:
     """The text in one line: other characters than printable ones are escaped, and what is too long is cut."""
-    if not text.isprintable():
+    # Of a usual line this takes a third of the time of `isprintable`.
+    fine = text.isascii() and len(text.encode().translate(None, _CONTROLS)) == len(text)
+    if not fine and not text.isprintable():
         text = "".join([char if char.isprintable() else ascii(char)[1:-1] for char in text])
     if len(text) <= LINE_MAX // 4:  # UTF-8 has at most four octets for a character
         return text
