@@ -5,10 +5,11 @@ events       what can happen to a connection
 effects      what the driver must do about it
 limits       what the session is told about the limits of its client
 options      the configured values that the dialogue depends on
-state        the tables: phases, deadlines, and which replies may answer which command
+state        the tables: phases, what is waited for, and which replies may answer which command
 dialogue     the state of one connection, and the basic operations on it; makes no decision
 parts        parts of that state: a command that waits for its reply, the message
 record       what the session remembers for the log and for events; no decision depends on it
+waits        the deadlines: which one holds until a reply comes, or in a phase
 bounds       the part of the state that limits a session: waiting input, counters of refused commands
 client       decisions on the client's bytes: which line is handled when
 verbs        decisions on the client's commands

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from proxsmtp_tp.session import effects, measuring
+from proxsmtp_tp.session import effects, measuring, waits
 from proxsmtp_tp.session.bounds import Flow, Refusals, ReplyJoiner
 from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers, Tls
-from proxsmtp_tp.session.record import INTERRUPTED, Record, Trace
+from proxsmtp_tp.session.record import INTERRUPTED, Record, Recorded, Trace
 from proxsmtp_tp.session.state import GROUPED, Expect, Phase, Sink, Wait
 from proxsmtp_tp.session.tracing import Tracing
 from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES
@@ -45,28 +45,10 @@ Further commands are not read, so that a server that never answers cannot make t
 OUTSTANDING_OCTETS: Final = 128 * 1024
 """The same limit in octets: commands are kept until they are answered, and the server may not read them."""
 
-_DEADLINES: Final = {wait: effects.Deadline(wait) for wait in Wait}
+JOINED: Final = 4096
+"""Octets to the server to which what follows is joined: many short commands. To join text would cost copies."""
 
-_WAITS_BY_PHASE: Final = {
-    Phase.GREETING: Wait.NOTHING,  # connecting has its own limit (ConnectTimeOut)
-    Phase.COMMAND: Wait.COMMAND,
-    Phase.AUTH: Wait.COMMAND,
-    Phase.DATA: Wait.TEXT,
-    Phase.SETTLING: Wait.VERDICT,
-    Phase.SKIPPING: Wait.TEXT,
-    Phase.STARTING_TLS: Wait.HANDSHAKE,
-    Phase.ENCRYPTING: Wait.HANDSHAKE,
-    Phase.PASSING: Wait.PASSING,
-    Phase.ENDED: Wait.NOTHING,
-}
-
-_WAITS_BY_EXPECT: Final = {
-    Expect.GREETING: Wait.GREETING,
-    Expect.DATA: Wait.START,
-    Expect.OUR_DATA: Wait.START,
-    Expect.MESSAGE: Wait.FINAL,
-}
-
+_CLIENT_REPLIES: Final = CLIENT_REPLIES  # a name of another module is looked up, unless it is Final there
 
 _TLS_PHASES: Final = frozenset({Phase.STARTING_TLS, Phase.PASSING})
 """Both peers expect TLS, which the session has not: nothing may be said to them."""
@@ -85,26 +67,22 @@ _DATA: Final = Phase.DATA
 _ENDED: Final = Phase.ENDED
 _LOCAL: Final = Expect.LOCAL
 _OUR_RSET: Final = Expect.OUR_RSET
-_READING: Final = Wait.READING
-_REPLY: Final = Wait.REPLY
-_SENDING: Final = Wait.SENDING
-_TEXT: Final = Wait.TEXT
 
-_EMPTY = Envelope()
+_EMPTY: Final = Envelope()
 """The envelope between two transactions, the same for all sessions. `own_envelope` gives one that may be changed."""
 
 
-class Dialogue:
+class Dialogue(Recorded):
     """The state of one session between one client and one server."""
 
     __slots__ = (
-        "_joiner", "authenticated", "capabilities", "client", "client_gone", "client_ident", "client_known",
-        "clock", "data", "effects", "end_after_replies", "end_after_transaction", "envelope",
-        "first_transaction_allowed", "flow", "helo", "ident_refused", "lines", "local", "logged_once",
-        "login", "login_exchange", "message", "options", "ours", "outstanding", "phase", "progress", "queued",
+        "_deadline", "_joiner", "authenticated", "capabilities", "client", "client_ident", "client_known",
+        "clock", "data", "effects", "end_after_replies", "end_after_transaction",
+        "first_transaction_allowed", "flow", "ident_refused", "lines", "local", "logged_once",
+        "login", "login_exchange", "options", "ours", "outstanding", "phase", "progress", "queued",
         "recipient_lines", "recipient_octets", "record", "refusals", "remote", "remote_helo", "removed",
-        "replies", "said_mail", "server", "server_gone", "sync", "tls", "trace_id", "tracing",
-        "unseen_effects", "wait", "xclient_sent",
+        "replies", "said_mail", "server_gone", "sync", "trace_id", "tracing",
+        "unseen_effects", "xclient_sent",
     )  # fmt: skip
 
     def __init__(self, options: Options, *, client: str, local: str, clock: Callable[[], str], trace: Trace) -> None:
@@ -156,7 +134,7 @@ class Dialogue:
         self._joiner = ReplyJoiner()
         self.unseen_effects: list[Effect] = []
         """Effects that send nothing to a peer. Kept apart, so that consecutive data for one peer is sent as one."""
-        self.wait = Wait.NOTHING
+        self._deadline = waits.NOTHING
         self.progress = False
 
     # Replies to the client.
@@ -172,7 +150,7 @@ class Dialogue:
 
     def pass_on(self, reply: Reply) -> None:
         """Send a reply to the client now. A refusal of our own gets the trace id at its end."""
-        self.record.measured.append(CLIENT_REPLIES + reply.code // 100)
+        self.record.measured.append(_CLIENT_REPLIES + reply.code // 100)
         if reply.code == 421:
             self.record.measured.append(measuring.closed(reply))
         if reply.own:
@@ -229,12 +207,12 @@ class Dialogue:
 
     def send(self, data: bytes) -> None:
         """Send bytes to the server now."""
-        last = self.effects[-1] if self.effects else None
-        if (
-            type(last) is effects.SendServer and len(last.data) < 4096
-        ):  # short commands are joined; to join text would cost copies
-            last.data += data
-        elif data:
+        if self.effects:
+            last = self.effects[-1]
+            if isinstance(last, effects.SendServer) and len(last.data) < JOINED:
+                last.data += data
+                return
+        if data:
             self.effects.append(effects.SendServer(data))
 
     # The transaction.
@@ -373,29 +351,33 @@ class Dialogue:
 
     def current_wait(self) -> Wait:
         """What the connection waits for now."""
+        return self.current_deadline().wait
+
+    def current_deadline(self) -> effects.Deadline:
+        """The deadline of `current_wait`."""
         message = self.message
         if self.flow.client_full and self.phase not in _GOES_ON:
-            return _READING
+            return waits.READING
         if message is not None and message.reading:
-            return _SENDING
+            return waits.SENDING
         if self.phase is _DATA:  # even if the reply to a NOOP of ours is outstanding
-            return _TEXT
+            return waits.TEXT
         if self.outstanding:
-            return _WAITS_BY_EXPECT.get(self.outstanding[0].expect, _REPLY)
-        if self.phase is _COMMAND and self.unwanted():
-            return Wait.QUIT
-        return _WAITS_BY_PHASE[self.phase]
+            return waits.of_reply(self.outstanding[0].expect)
+        if self.phase is _COMMAND:
+            return waits.QUIT if self.unwanted() else waits.COMMAND
+        return waits.OF_PHASE[self.phase]
 
     def take_effects(self) -> list[Effect]:
         """Return the effects since the last call, with the deadline for what the session waits for now."""
         self._joiner.finish()
-        wait = self.current_wait()
-        if wait is _READING:
+        deadline = self.current_deadline()
+        if deadline is waits.READING:
             self.progress = False  # only reading extends this deadline, not what the server or the client sends
-        if (wait is not self.wait or self.progress) and self.phase is not _ENDED:
-            self.wait = wait
+        if (deadline is not self._deadline or self.progress) and self.phase is not _ENDED:
+            self._deadline = deadline
             self.progress = False
-            self.effects.append(_DEADLINES[wait])
+            self.effects.append(deadline)
         taken = self.unseen_effects + self.effects if self.unseen_effects else self.effects
         self.effects = []
         if self.unseen_effects:

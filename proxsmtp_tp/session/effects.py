@@ -6,6 +6,7 @@ Those of `telemetry.facts` are facts for the log and for events.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from proxsmtp_tp.session.state import Wait
 from proxsmtp_tp.smtp.envelope import Envelope
@@ -156,7 +157,8 @@ class MessageClock:
     running: bool
 
 
-CLOCK_STARTS, CLOCK_STOPS = MessageClock(running=True), MessageClock(running=False)
+CLOCK_STARTS: Final = MessageClock(running=True)
+CLOCK_STOPS: Final = MessageClock(running=False)
 
 
 @dataclass(slots=True)

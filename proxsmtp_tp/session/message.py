@@ -41,6 +41,9 @@ message that the filter did not pass, the value is the filter's own text."""
 _FILTER: Final = Sink.FILTER
 _STREAM: Final = Sink.STREAM
 
+_FINAL_REPLY: Final = PendingReply(Expect.MESSAGE)
+"""The same for all messages, because nothing more is known of it."""
+
 _SYMBOL: Final = re.compile(r"\\(?P<escaped>.)|%(?P<symbol>.)")
 _ESCAPES: Final = {"r": "\r", "n": "\n", "t": "\t"}
 
@@ -258,8 +261,11 @@ def _encoded(message: Message, text: bytes, *, last: bool) -> bytes:
     """A piece of text as it is sent to the server, with the configured header inserted."""
     if message.inserter is not None:
         text = message.inserter.feed(text) + (message.inserter.finish() if last else b"")
-    wire = message.encoder.feed(text)
-    return wire + message.encoder.finish() if last else wire
+    encoder = message.encoder
+    if encoder is None:
+        raise RuntimeError("a relayed message is not encoded")
+    wire = encoder.feed(text)
+    return wire + encoder.finish() if last else wire
 
 
 def chunk(d: Dialogue, event: events.MessageChunk) -> None:
@@ -328,7 +334,7 @@ def _end_sent(d: Dialogue, message: Message) -> None:
     if d.record.text is not None:
         d.record.text.sent_at = d.record.ticks()
     d.unseen_effects.append(effects.CLOCK_STOPS)
-    d.outstanding.append(PendingReply(Expect.MESSAGE))
+    d.outstanding.append(_FINAL_REPLY)
     d.sync = True
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session.state import Expect, Sink
 from proxsmtp_tp.smtp.data import DataDecoder, DataEncoder, DataRelay
@@ -42,6 +42,13 @@ class PendingReply:
         self.reply = reply
 
 
+_NO_COMMANDS: Final[Iterator[PendingReply]] = iter(())
+"""An iterator at its end: one for all messages."""
+
+_STREAM: Final = Sink.STREAM
+_FILTER: Final = Sink.FILTER
+
+
 class Message:
     """The state of one message, from the client's DATA to its final reply."""
 
@@ -67,13 +74,13 @@ class Message:
         self.sink = sink
         self.size_limit = size_limit
         """The largest size in octets; None: no limit."""
-        self.relay = DataRelay() if sink is Sink.STREAM and inserter is None else None
+        self.relay = DataRelay() if sink is _STREAM and inserter is None else None
         self.decoder = self.relay.decoder if self.relay is not None else DataDecoder()
-        self.encoder = DataEncoder()
+        self.encoder = DataEncoder() if self.relay is None else None
         self.octets_sent = 0
         """Octets of it that were sent to the server."""
         self.inserter = inserter
-        self.filtering = sink is Sink.FILTER
+        self.filtering = sink is _FILTER
         """The driver still has resources of this message: the filter run, or the judged message."""
         self.reading = False
         """The judged message is being read back and sent to the server."""
@@ -82,7 +89,7 @@ class Message:
         self.answered = False
         """The server has sent its final reply."""
         self.verdict: Verdict | None = None
-        self.envelope_commands: Iterator[PendingReply] = iter(())
+        self.envelope_commands = _NO_COMMANDS
         """For the envelope that the filters want: commands that the server has still to get."""
         self.refusal: Reply | None = None
         """The server refuses the envelope that the filters want: what the client gets."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from proxsmtp_tp.smtp.message_id import MessageIdFinder
+from proxsmtp_tp.smtp.message_id import MessageIdFinder, value_at_once
 from proxsmtp_tp.telemetry import facts
 
 if TYPE_CHECKING:
@@ -26,12 +26,11 @@ REFUSED_KEPT: Final = 100
 """Refused recipients of a transaction that are stored with their codes; further ones are only counted. A client may
 send 100 recipients (RFC 5321 section 4.5.3.1.8), and one that guesses addresses sends many more."""
 
-_NAMES: Final = {
-    name.upper().encode(): name
-    for name in (
-        "ehlo", "helo", "lhlo", "mail", "send", "soml", "saml", "rcpt", "data", "bdat", "rset", "quit",
-        "auth", "starttls", "noop", "vrfy", "expn", "help", "etrn", "xforward", "xclient",
-    )
+_NAMES: Final = {  # literals, because compiled code has one object for equal ones: then a look-up does not compare
+    b"EHLO": "ehlo", b"HELO": "helo", b"LHLO": "lhlo", b"MAIL": "mail", b"SEND": "send", b"SOML": "soml",
+    b"SAML": "saml", b"RCPT": "rcpt", b"DATA": "data", b"BDAT": "bdat", b"RSET": "rset", b"QUIT": "quit",
+    b"AUTH": "auth", b"STARTTLS": "starttls", b"NOOP": "noop", b"VRFY": "vrfy", b"EXPN": "expn", b"HELP": "help",
+    b"ETRN": "etrn", b"XFORWARD": "xforward", b"XCLIENT": "xclient",
 }  # fmt: skip
 """Verbs that are counted by their names; all others are `other`, because a client may invent any number of them."""
 
@@ -44,8 +43,12 @@ class Trace:
     ticks: Callable[[], float] = float
 
 
-class Recorded(Protocol):
-    """The part of the session's state that is reported (`dialogue.Dialogue`)."""
+class Recorded:
+    """The part of the session's state that is reported; `dialogue.Dialogue` has the rest. No Protocol: compiled code
+    would look up each attribute by its name.
+    """
+
+    __slots__ = ("client_gone", "envelope", "helo", "message", "server", "tls")
 
     server: str
     helo: bytes
@@ -58,10 +61,18 @@ class Recorded(Protocol):
 class TextRecord:
     """The text of one message: its Message-ID, and whether the filter changed it."""
 
-    __slots__ = ("_finder", "_judged", "_received", "complete_at", "sent_at", "started_at", "verdict_at")
+    __slots__ = (
+        "_finder", "_judged", "_received", "_searched",
+        "complete_at", "message_id", "sent_at", "started_at", "verdict_at",
+    )  # fmt: skip
 
     def __init__(self, started_at: float) -> None:
-        self._finder = MessageIdFinder()
+        self.message_id = b""
+        """The Message-ID; empty: none was found."""
+        self._searched = False
+        """A piece of text has been searched for it."""
+        self._finder: MessageIdFinder | None = None
+        """None: the first piece has told it, as that of most messages does."""
         self._received = 0
         self._judged: int | None = None
         self.started_at = started_at
@@ -71,7 +82,16 @@ class TextRecord:
 
     def received(self, text: bytes, *, judged: bool) -> None:
         """A piece of text from the client; `judged`: for a filter, without dot-stuffing."""
-        self._finder.feed(text)
+        if not self._searched and text:
+            self._searched = True
+            value = value_at_once(text)
+            if value is None:
+                self._finder = MessageIdFinder()
+            else:
+                self.message_id = value
+        if self._finder is not None:
+            self._finder.feed(text)
+            self.message_id = self._finder.value
         if judged:
             self._received = zlib.crc32(text.translate(None, b"\r"), self._received)
 
@@ -83,11 +103,6 @@ class TextRecord:
     def changed(self) -> bool | None:
         """See `facts.Transaction.changed`."""
         return None if self._judged is None else self._judged != self._received
-
-    @property
-    def message_id(self) -> bytes:
-        """The Message-ID; empty: none was found."""
-        return self._finder.value
 
     def seconds(self, now: float, total: float) -> facts.Seconds:
         """Durations until now."""
@@ -214,7 +229,8 @@ class Record:
         told.refused_more = self.refused_more
         told.limits = list(self.limits)
         told.seconds = self.seconds()
-        told.client_tls, told.server_tls = state.tls.legs.reported
+        if state.tls.client is not None or state.tls.server is not None:
+            told.client_tls, told.server_tls = state.tls.legs.reported
         told.filter_words = filtered
         if reply is not None:
             told.reply = reply.wire

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxsmtp_tp.session import ehlo, encrypting, limiting, measuring, message, starttls, without_tls, wrapped, xclient
 from proxsmtp_tp.session.parts import PendingReply
-from proxsmtp_tp.session.state import EXPECTED, LAST_LINE_DECIDES, Expect, Phase, Sink
+from proxsmtp_tp.session.state import EXPECTED, Expect, Phase, Sink, last_line_decides
 from proxsmtp_tp.session.timing import NOOPS_LIMIT
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.replies import Reply, ReplyError
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
 
 
+# Members that every reply compares (see `state._Name`).
+_DATA: Final = Expect.DATA
 _ENDED: Final = Phase.ENDED
-"""Every reply compares it (see `state._Name`)."""
+_SERVER_REPLIES: Final = SERVER_REPLIES  # a name of another module is looked up, unless it is Final there
+_MAIL: Final = Expect.MAIL
+_MESSAGE: Final = Expect.MESSAGE
+_OUR_DATA: Final = Expect.OUR_DATA
+_RCPT: Final = Expect.RCPT
 
 REPLIES_PER_FEED: Final = 50
 """Replies handled in one feed: some milliseconds, then other connections are served."""
@@ -77,7 +83,7 @@ def _act(d: Dialogue) -> None:
             return
         acted += 1
         try:
-            reply = d.replies.next(tolerant=bool(d.outstanding) and d.outstanding[0].expect in LAST_LINE_DECIDES)
+            reply = d.replies.next(tolerant=bool(d.outstanding) and last_line_decides(d.outstanding[0].expect))
         except ReplyError as error:
             _out_of_step(d, str(error))
             return
@@ -85,7 +91,7 @@ def _act(d: Dialogue) -> None:
             break
         d.progress = True
         if 200 <= reply.code <= 599:
-            d.record.measured.append(SERVER_REPLIES + reply.code // 100)
+            d.record.measured.append(_SERVER_REPLIES + reply.code // 100)
         if d.tracing.on:
             _trace(d, reply)
         _reply(d, reply)
@@ -110,15 +116,37 @@ def _reply(d: Dialogue, reply: Reply) -> None:
     d.ours.noop_refusal = None
     if reply.code >= 400 and pending.expect in _OF_CLIENT:
         d.record.refused_there(pending.line)
-    if reply.code // 100 not in EXPECTED[pending.expect]:
+    if not _fits(pending.expect, reply.code // 100):
         _out_of_step(d, f"{reply.code} cannot answer {pending.expect.value}")
         return
     if reply.code >= 500:
         reply = without_tls.made_temporary(d, pending, reply)
-    _HANDLERS[pending.expect](d, pending, reply)
+    _handle(d, pending, reply)
     if d.phase is not _ENDED:
         d.release_local_replies()
         d.ask_queued()
+
+
+def _fits(expect: Expect, kind: int) -> bool:
+    """Whether a reply with this first digit can answer the command. 2xx can answer all but DATA, ours and the client's:
+    so the table need not be asked.
+    """
+    return (kind == 2 and expect is not _DATA and expect is not _OUR_DATA) or kind in EXPECTED[expect]
+
+
+def _handle(d: Dialogue, pending: PendingReply, reply: Reply) -> None:
+    """Call the function for the command. A table is slower than a comparison: it has what no message needs."""
+    expect = pending.expect
+    if expect is _MAIL:
+        _mail(d, pending, reply)
+    elif expect is _RCPT:
+        _rcpt(d, pending, reply)
+    elif expect is _DATA:
+        _data(d, pending, reply)
+    elif expect is _MESSAGE:
+        message.final(d, pending, reply)
+    else:
+        _HANDLERS[expect](d, pending, reply)
 
 
 def _out_of_step(d: Dialogue, why: str) -> None:
@@ -324,16 +352,12 @@ _HANDLERS: Final[dict[Expect, Callable[[Dialogue, PendingReply, Reply], None]]] 
     Expect.GREETING: ehlo.greeting,
     Expect.EHLO: ehlo.ehlo,
     Expect.HELO: ehlo.ehlo,
-    Expect.MAIL: _mail,
-    Expect.RCPT: _rcpt,
-    Expect.DATA: _data,
     Expect.RSET: _rset,
     Expect.QUIT: _quit,
     Expect.AUTH: _auth,
     Expect.XFORWARD: _xforward,
     Expect.STARTTLS: starttls.replied,
     Expect.OTHER: _other,
-    Expect.MESSAGE: message.final,
     Expect.OUR_DATA: message.our_data,
     Expect.OUR_RSET: _our_rset,
     Expect.OUR_NOOP: _our_noop,

@@ -136,9 +136,16 @@ EXPECTED: Final[dict[Expect, frozenset[int]]] = {
     Expect.OUR_RCPT: _USUAL,
 }
 
-LAST_LINE_DECIDES: Final = frozenset({Expect.GREETING, Expect.MESSAGE})
-"""Replies that are read tolerantly: their last line decides. To misread the final reply to a message would duplicate
-the message; a greeting that begins with 220- and ends with 521 is a refusal."""
+_GREETING: Final = Expect.GREETING
+_MESSAGE: Final = Expect.MESSAGE
+
+
+def last_line_decides(expect: Expect) -> bool:
+    """Whether the reply is read tolerantly: its last line decides. To misread the final reply to a message would
+    duplicate the message; a greeting that begins with 220- and ends with 521 is a refusal.
+    """
+    return expect is _MESSAGE or expect is _GREETING
+
 
 GROUPED: Final = frozenset({Expect.MAIL, Expect.RCPT, Expect.RSET, Expect.OUR_RSET}) | frozenset(
     {Expect.OUR_XFORWARD, Expect.OUR_RESTART, Expect.OUR_XFORWARD_AGAIN, Expect.OUR_MAIL, Expect.OUR_RCPT}

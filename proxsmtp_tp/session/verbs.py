@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from proxsmtp_tp.session.dialogue import Dialogue
     from proxsmtp_tp.smtp.commands import EnvelopeCommand
 
-    _Reader = Callable[[Command], EnvelopeCommand]
-
 RECIPIENTS_LIMIT: Final = 100_000
 """Octets of recipients in one transaction: RECIPIENTS is one string in the environment of the filter, and Linux limits
 such a string to 128 KiB (execve(2), MAX_ARG_STRLEN). RFC 5321 requires 100 recipients (4.5.3.1.8), and 452 above a
@@ -42,7 +40,15 @@ BDAT_LIMIT: Final = 1 << 40
 
 def handle(d: Dialogue, command: Command) -> None:
     """Handle one command. SmtpError: it is refused with this reply."""
-    _HANDLERS.get(command.verb, _other)(d, command)
+    verb = command.verb
+    if verb == b"MAIL":  # a table is slower than a comparison: it has what no message needs
+        _mail(d, command)
+    elif verb == b"RCPT":
+        _rcpt(d, command)
+    elif verb == b"DATA":
+        data(d, command)
+    else:
+        _HANDLERS.get(verb, _other)(d, command)
 
 
 def _ehlo(d: Dialogue, command: Command) -> None:
@@ -57,7 +63,7 @@ def _mail(d: Dialogue, command: Command) -> None:
         d.record.begin()
         d.unseen_effects.append(d.record.rejected(d, guess_mail(command).address, d.options.reject))
         return
-    said = _envelope_command(d, command, read_mail, guess_mail)
+    said = _envelope_command(d, command, is_mail=True)
     if (limited := limiting.at_mail(d, said.address)) is not None:
         refusing.refuse_limited(d, limited)
         return
@@ -66,12 +72,15 @@ def _mail(d: Dialogue, command: Command) -> None:
     d.ask(PendingReply(Expect.MAIL, said.line, said.address, said.parameters))
 
 
-def _envelope_command(d: Dialogue, command: Command, read: _Reader, guess: _Reader) -> EnvelopeCommand:
+def _envelope_command(d: Dialogue, command: Command, *, is_mail: bool) -> EnvelopeCommand:
     """Read MAIL or RCPT. If the proxy uses the address, all servers must read it in the same way; if not, the line
     passes unchanged.
     """
     try:
-        said = read(command) if message.tells_envelope(d) else guess(command)
+        if message.tells_envelope(d):
+            said = read_mail(command) if is_mail else read_rcpt(command)
+        else:
+            said = guess_mail(command) if is_mail else guess_rcpt(command)
     except SmtpError:
         line = "(hidden)" if d.options.hide_addresses else shown(command.line[:TRACED])
         d.log_once(
@@ -105,7 +114,7 @@ def _check_parameters(d: Dialogue, verb: bytes, parameters: bytes) -> None:
 def _rcpt(d: Dialogue, command: Command) -> None:
     if refusing.rejected(d, b"RCPT"):
         return
-    said = _envelope_command(d, command, read_rcpt, guess_rcpt)
+    said = _envelope_command(d, command, is_mail=False)
     told = d.recipient_octets + len(said.address) + 1
     kept = d.recipient_lines + len(said.line) + RECIPIENT_OVERHEAD
     if kept > RECIPIENTS_KEPT or (message.must_filter(d) and told > RECIPIENTS_LIMIT):
@@ -236,12 +245,9 @@ _HANDLERS: Final[dict[bytes, Callable[[Dialogue, Command], None]]] = {
     b"EHLO": _ehlo,
     b"HELO": _ehlo,
     b"LHLO": _lhlo,
-    b"MAIL": _mail,
     b"SEND": _mail,
     b"SOML": _mail,
     b"SAML": _mail,
-    b"RCPT": _rcpt,
-    b"DATA": data,
     b"RSET": _rset,
     b"QUIT": _quit,
     **dict.fromkeys(AUTH_VERBS, _auth),

@@ -7,6 +7,8 @@ from typing import Final
 CR: Final = 13
 LF: Final = 10
 NUL: Final = 0
+DOT: Final = 46
+BLANK: Final = 32
 """Octets to look for with `in`: for bytes of one octet Python first raises and drops an error, which takes longer."""
 
 

@@ -9,10 +9,11 @@ and `read_rcpt` if the proxy uses the address (it has one reading or is refused,
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxsmtp_tp.smtp import answers, paths
-from proxsmtp_tp.smtp.buffers import CR, LF, NUL
+from proxsmtp_tp.smtp.buffers import BLANK, CR, LF, NUL
 from proxsmtp_tp.smtp.replies import SmtpError
 
 if TYPE_CHECKING:
@@ -96,9 +97,16 @@ def parse_command(line: bytes) -> Command:
 
     SmtpError (500) for an invalid command line, or for one that a server could read as two.
     """
-    text, end, behind = line.partition(b"\r\n")
-    if not end or behind or CR in text or LF in text or NUL in text:
+    text = line[:-2]
+    if not line.endswith(b"\r\n") or CR in text or LF in text or NUL in text:
         raise SmtpError(_line_fault(line))
+    start = text[:5]
+    if start == b"MAIL ":  # the commands of every message; comparisons are faster than a look-up
+        return Command(b"MAIL", _stripped(text[5:]), line)
+    if start == b"RCPT ":
+        return Command(b"RCPT", _stripped(text[5:]), line)
+    if text == b"DATA":
+        return Command(b"DATA", b"", line)
     word, _, argument = text.partition(b" ")
     verb = word.upper()
     if verb in VERBS:
@@ -109,12 +117,25 @@ def parse_command(line: bytes) -> Command:
     return Command(words[0].upper(), words[1].rstrip() if len(words) > 1 else b"", line)
 
 
-class EnvelopeCommand(NamedTuple):
+def _stripped(argument: bytes) -> bytes:
+    """Without white space at its ends, which usually is not there."""
+    if argument and argument[0] > BLANK and argument[-1] > BLANK:
+        return argument
+    return argument.strip()
+
+
+@dataclass(slots=True, init=False)
+class EnvelopeCommand:
     """What MAIL or RCPT says: the address without angle brackets, the parameters, and the line for the server."""
 
     address: bytes
     parameters: bytes
     line: bytes
+
+    def __init__(self, address: bytes, parameters: bytes, line: bytes) -> None:
+        self.address = address
+        self.parameters = parameters
+        self.line = line
 
 
 def read_mail(command: Command) -> EnvelopeCommand:
@@ -136,12 +157,12 @@ def guess_mail(command: Command) -> EnvelopeCommand:
 
     If the line cannot be parsed, address and parameters are both the whole argument, so that every word is checked.
     """
-    return _simple(command, b"FROM") or _guess(command, _LOOSE_MAIL)
+    return _simple(command, b"FROM:<") or _guess(command, _LOOSE_MAIL)
 
 
 def guess_rcpt(command: Command) -> EnvelopeCommand:
     """Read RCPT like `guess_mail`."""
-    return _simple(command, b"TO") or _guess(command, _LOOSE_RCPT)
+    return _simple(command, b"TO:<") or _guess(command, _LOOSE_RCPT)
 
 
 def _read(
@@ -164,14 +185,24 @@ def _read(
     return EnvelopeCommand(path.address, path.parameters, words.rstrip(b" ") + b"\r\n")
 
 
-def _simple(command: Command, keyword: bytes) -> EnvelopeCommand | None:
-    """The usual form, `FROM:<address>` with or without parameters, read as `_guess` does; None: another form."""
-    word, begin, text = command.argument.partition(b":<")
-    address, end, behind = text.partition(b">")
-    simple = word.upper() == keyword and begin and end and address.translate(_PLAIN) == address
-    if not simple or address.startswith(b"@") or not (behind == b"" or behind.startswith((b" ", b"\t"))):
+def _simple(command: Command, start: bytes) -> EnvelopeCommand | None:
+    """The usual form, `FROM:<address>` with or without parameters, read as `_guess` does; None: another form.
+
+    `start` is what is before the address, in upper case.
+    """
+    argument = command.argument
+    if not argument.startswith(start) and argument[: len(start)].upper() != start:
         return None
-    return EnvelopeCommand(address, behind.lstrip(b" \t"), command.line)
+    if argument.endswith(b">"):
+        address, parameters = argument[len(start) : -1], b""
+    else:
+        address, _, behind = argument[len(start) :].partition(b">")
+        parameters = behind.lstrip(b" \t")
+        if not behind or len(parameters) == len(behind):
+            return None
+    if address.startswith(b"@") or address.translate(_PLAIN) != address:
+        return None
+    return EnvelopeCommand(address, parameters, command.line)
 
 
 def _guess(command: Command, keyword: re.Pattern[bytes]) -> EnvelopeCommand:

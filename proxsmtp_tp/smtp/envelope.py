@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Envelope:
     """Sender and recipients as the server accepted them.
 
@@ -14,7 +14,20 @@ class Envelope:
     were written. Parameters are verbatim (b"SIZE=1000 BODY=8BITMIME").
     """
 
-    sender: bytes | None = None
-    sender_parameters: bytes = b""
-    recipients: list[bytes] = field(default_factory=list)
-    recipient_parameters: list[bytes] = field(default_factory=list)
+    sender: bytes | None
+    sender_parameters: bytes
+    recipients: list[bytes]
+    recipient_parameters: list[bytes]
+
+    def __init__(
+        self,
+        sender: bytes | None = None,
+        sender_parameters: bytes = b"",
+        recipients: list[bytes] | None = None,
+        recipient_parameters: list[bytes] | None = None,
+    ) -> None:
+        """None: a new list."""
+        self.sender = sender
+        self.sender_parameters = sender_parameters
+        self.recipients = [] if recipients is None else recipients
+        self.recipient_parameters = [] if recipient_parameters is None else recipient_parameters

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxsmtp_tp.smtp.answers import LINE_TOO_LONG
-from proxsmtp_tp.smtp.buffers import extended
+from proxsmtp_tp.smtp.buffers import LF, extended
 from proxsmtp_tp.smtp.replies import SmtpError
 
 COMMAND_LIMIT: Final = 2048
@@ -66,6 +66,17 @@ class LineBuffer:
         """
         buffer = self._buffer
         start = self._at
+        if (
+            not start
+            and isinstance(buffer, bytes)
+            and buffer.endswith(b"\n")
+            and len(buffer) <= self.limit
+            and not self._swallowing
+            and LF not in buffer[:-1]
+        ):  # most lines come alone, in a chunk of their own
+            self._buffer = b""
+            self.left = 0
+            return buffer
         end = buffer.find(b"\n", start) + 1
         if not end:
             if len(buffer) - start >= self.limit:
@@ -82,7 +93,7 @@ class LineBuffer:
             )
             self._swallowing = False
             raise LineTooLong(ended=ended)
-        return bytes(buffer[start:end])
+        return _part(buffer, start, end)
 
     def take(self, size: int | None = None) -> bytes:
         """Take buffered octets, at most `size` of them, for the data phase.
@@ -99,7 +110,9 @@ class LineBuffer:
         if end == len(buffer):
             self._buffer = b""
             self._at = 0
-        return bytes(buffer[start:end])
+            if not start and isinstance(buffer, bytes):
+                return buffer
+        return _part(buffer, start, end)
 
     def put_back(self, data: bytes) -> None:
         """Undo the last `take` of these octets: they are read next as lines."""
@@ -114,3 +127,7 @@ class LineBuffer:
         self._at += skipped
         self.left -= skipped
         return skipped
+
+
+def _part(buffer: bytes | bytearray, start: int, end: int) -> bytes:
+    return buffer[start:end] if isinstance(buffer, bytes) else bytes(buffer[start:end])

@@ -19,6 +19,7 @@ _LINE_LIMIT: Final = 998  # RFC 5322 section 2.1.1; of a longer line only the be
 
 _NAME: Final = b"message-id"
 _FIELD: Final = re.compile(_NAME + rb"[ \t]*:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE)
+_AT_LINE_START: Final = b"\n" + _NAME
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 
 
@@ -52,6 +53,23 @@ class MessageIdFinder:
             self._left, self._held = 0, b""
         elif found is None:  # keep the last two lines: a name without its value may be in the first
             self._held = self._held[self._held.rfind(b"\n", 0, max(0, self._held.rfind(b"\n"))) + 1 :]
+
+
+def value_at_once(text: bytes) -> bytes | None:
+    """The value, if the message begins with `text`, and it can be read without a finder: the header is complete, and
+    the value is in the line of its name. None: a finder must search. Lines must end with CRLF.
+    """
+    header, blank, _ = text.partition(b"\r\n\r\n")
+    if not blank or len(header) > HEADER_LIMIT or header.startswith(b"\r\n"):
+        return None
+    header = b"\n" + header
+    before, name, behind = header.lower().partition(_AT_LINE_START)
+    if not name:
+        return b""
+    if not behind.startswith(b":"):
+        return None
+    line, _, _ = header[len(before) + len(name) + 1 :].partition(b"\r")
+    return line.strip()[:VALUE_LIMIT] or None
 
 
 def _header_end(text: bytes) -> int | None:

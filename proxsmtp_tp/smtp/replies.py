@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from proxsmtp_tp.smtp.buffers import extended
+from proxsmtp_tp.smtp.buffers import BLANK, extended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,8 @@ LINES_LIMIT: Final = 256
 
 _CLEAN: Final = re.compile(rb"([2-5][0-9]{2})(?:-[ -~\x80-\xff]*+\r\n\1)*+ [ -~\x80-\xff]*+\r\n")
 _SHORT: Final = LINES_LIMIT * len(b"250-\r\n")  # a reply with at most so many octets is within all limits
-_CODES: Final = {b"%d" % code: code for code in range(200, 600)}
+_SHORTEST: Final = len(b"250 \r\n")
+_ZERO: Final = 48
 _PARTS: Final = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _CODE_AT_LEAST: Final = re.compile(rb"([2-5][0-9]{2})(?![0-9])(-?) ?(.*)", re.DOTALL)
 """Like _PARTS, but with any text after the code: 250ok, "250, ok"."""
@@ -200,13 +201,15 @@ class ReplyReader:
 
     def _one_line(self) -> Reply | None:
         """A reply of one line without controls, which most replies are; None: what is next is something else."""
-        start = self._at
-        end = self._buffer.find(b"\r\n", start, start + _SHORT)
-        line = bytes(self._buffer[start : end + 2]) if end >= 0 else b""
-        code, text = _CODES.get(line[:3]), line[3:-2]
-        if code is None or not text.startswith(b" ") or text.translate(_HARMLESS) != text:
+        buffer, start = self._buffer, self._at
+        if not start and isinstance(buffer, bytes) and len(buffer) <= _SHORT and buffer.endswith(b"\r\n"):
+            reply = _simple(buffer)  # most replies come alone, in a chunk of their own
+            if reply is not None:
+                return reply
+        end = buffer.find(b"\r\n", start, start + _SHORT) + 2
+        if end < 2:
             return None
-        return Reply(code, line)
+        return _simple(buffer[start:end] if isinstance(buffer, bytes) else bytes(buffer[start:end]))
 
     def _clean(self) -> Reply | None:
         """The next reply, if it is complete and follows the RFC in all its lines."""
@@ -257,6 +260,17 @@ class ReplyReader:
         if parts is not None and len(texts) == 1 and text[3:4] in {b"", b" "}:
             return Reply(int(code), text + b"\r\n")
         return Reply.joined(int(code), texts)
+
+
+def _simple(line: bytes) -> Reply | None:
+    """The reply that this line with CRLF at its end is, if it has a code, a blank, and no controls; None: another."""
+    if len(line) < _SHORTEST or line[3] != BLANK:
+        return None
+    first, second, third = line[0] - _ZERO, line[1] - _ZERO, line[2] - _ZERO
+    text = line[4:-2]
+    if not (2 <= first <= 5 and 0 <= second <= 9 and 0 <= third <= 9) or text.translate(_HARMLESS) != text:
+        return None
+    return Reply(first * 100 + second * 10 + third, line)
 
 
 def _own_text(text: str | bytes) -> bytes:

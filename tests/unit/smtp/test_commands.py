@@ -179,7 +179,7 @@ def test_where_addresses_are_not_used_any_address_passes_unchanged(
     text: bytes, address: bytes, parameters: bytes
 ) -> None:
     command = parse_command(b"MAIL FROM" + text + b"\r\n")
-    assert guess_mail(command) == (address, parameters, command.line)
+    assert guess_mail(command) == EnvelopeCommand(address, parameters, command.line)
     command = parse_command(b"RCPT TO" + text + b"\r\n")
     said = guess_rcpt(command)
     assert said.line == command.line

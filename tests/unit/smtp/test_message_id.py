@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsmtp_tp.smtp.message_id import HEADER_LIMIT, VALUE_LIMIT, MessageIdFinder
+from proxsmtp_tp.smtp.message_id import HEADER_LIMIT, VALUE_LIMIT, MessageIdFinder, value_at_once
+from tests.unit.smtp.chunking import PROPERTY, of_pieces
 
 ONE = b"<1.2@c.example>"
 MESSAGES = [
@@ -50,3 +51,17 @@ def test_memory_is_bounded() -> None:
         for _ in range(1000):
             finder.feed(piece)
             assert len(finder._held) <= HEADER_LIMIT
+
+
+@given(of_pieces(b"Message-ID:", b"message-id", b"\r\n", b"\r\n\r\n", b" ", b":", b"<x@y>", b"\t", b"A: b", b"\r\r\n"))
+@PROPERTY
+def test_a_complete_header_is_read_at_once_as_a_finder_reads_it(text: bytes) -> None:
+    finder = MessageIdFinder()
+    finder.feed(text)
+    assert value_at_once(text) in {None, finder.value}
+
+
+def test_the_usual_header_is_read_at_once() -> None:
+    assert value_at_once(MESSAGES[0][0]) == ONE
+    assert value_at_once(MESSAGES[5][0]) == ONE
+    assert value_at_once(b"Subject: x\r\n\r\nMessage-ID: <in the body@x>\r\n\r\n") == b""
