@@ -57,6 +57,10 @@ def describe(answer: dict[str, Any]) -> str:
         lines.append(f"    {each['client']} ({each['helo'] or 'no EHLO yet'}) -> {each['server'] or 'no server yet'}")
         if tls := [f"{side} {value}" for side in ("client", "server") if (value := each.get(f"{side}_tls"))]:
             lines.append(f"    TLS: {', '.join(tls)}")
+        if rule := each.get("passed_by"):
+            lines.append(f"    TLS passes, not judged (Tls: {rule})")
+        if each.get("tls_rejected"):
+            lines.append("    the client has rejected the gateway's certificate: see status (TlsRejected)")
         if each["from"] is not None:
             more = f" and {each['recipients'] - 1} more" if each["recipients"] > 1 else ""
             lines.append(f"    from {each['from'] or '<>'} to {each['to'] or 'nobody yet'}{more}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxsmtp_tp.session.state import Wait
+from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.telemetry.sessions import SessionPhase, Shown
 
 if TYPE_CHECKING:
@@ -117,8 +118,11 @@ class ShownSession:
             self._rows.end(row)
 
     def _shown(self) -> Shown:
-        helo, envelope = self._owner.session.introduced
-        client_tls, server_tls = self._owner.session.legs.reported
+        session = self._owner.session
+        helo, envelope = session.introduced
+        client_tls, server_tls = session.legs.reported
+        if session.passed_by:
+            envelope = Envelope()  # what came in clear before STARTTLS is forgotten
         return Shown(
             id=self._owner.trace_id,
             client=str(self._client or "unix"),
@@ -131,4 +135,5 @@ class ShownSession:
             opened=self._opened,
             client_tls=client_tls.short if client_tls else "",
             server_tls=server_tls.short if server_tls else "",
+            passed_by=session.passed_by,
         )

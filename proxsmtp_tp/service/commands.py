@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from proxsmtp_tp.config.reader import printable
+from proxsmtp_tp.net.tls_rejections import client_of
 from proxsmtp_tp.service import limit_commands
 from proxsmtp_tp.service.bypass import LONGEST, REASON_MAX
 from proxsmtp_tp.service.control import Command, ControlError
@@ -143,12 +144,18 @@ def _number(request: Request, name: str) -> int:
 
 
 def _sessions(daemon: Daemon, request: Request) -> Mapping[str, Any]:
-    """`most`: how many are listed, SESSIONS_MAX unless given. `total` of them run."""
+    """`most`: how many are listed, SESSIONS_MAX unless given. `total` of them run. `tls_rejected`: the client has
+    rejected our certificate, for one server at least (TlsRejected).
+    """
     most = request.get("most", SESSIONS_MAX)
     if type(most) is not int or most < 0:
         raise ControlError(f"{most!r} is no number of sessions")
     phases, _ = daemon.sessions.phases()
-    return {"total": sum(phases.values()), "sessions": daemon.sessions.listed(min(most, SESSIONS_MAX))}
+    listed = daemon.sessions.listed(min(most, SESSIONS_MAX))
+    rejected = {entry.client for entry, _ in daemon.admission.tls_rejections.entries()}
+    for each in listed if rejected else ():
+        each["tls_rejected"] = client_of(each["client"].rpartition(":")[0].strip("[]")) in rejected
+    return {"total": sum(phases.values()), "sessions": listed}
 
 
 def _top(daemon: Daemon, request: Request) -> Mapping[str, Any]:

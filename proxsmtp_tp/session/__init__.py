@@ -23,6 +23,7 @@ size         how large a message may be
 measuring    which counters a reply belongs to
 tracing      what a trace shows of commands and replies: everything but secrets
 timing       decisions when a deadline passes, and when the worker stops
+passing      TLS of the client with the server that is passed on, not judged
 starttls     STARTTLS where it is not removed: pass, terminate or refuse, and what both sides then forget
 wrapped      TLS from the first octet (port 465): how it begins
 encrypting   UpstreamTls for a client in clear: the server's leg gets TLS before MAIL, AUTH and the like

@@ -12,7 +12,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from proxsmtp_tp.session import client, encrypting, events, limiting, message, server, starttls, timing, wrapped
+from proxsmtp_tp.session import (
+    client,
+    encrypting,
+    events,
+    limiting,
+    message,
+    passing,
+    server,
+    starttls,
+    timing,
+    wrapped,
+)
 from proxsmtp_tp.session.dialogue import Dialogue
 from proxsmtp_tp.session.measuring import REFUSED, limited
 from proxsmtp_tp.session.record import Trace
@@ -111,12 +122,12 @@ TRANSITIONS: Final[dict[Phase, dict[type, Callable[[Dialogue, Any], None]]]] = {
     | {
         events.ClientData: _ignore,
         events.ServerData: _ignore,
-        events.ClientClosed: starttls.peer_of_passed_lost,
-        events.ServerClosed: starttls.peer_of_passed_lost,
-        events.PassingEnded: starttls.passing_ended,
+        events.ClientClosed: passing.peer_lost,
+        events.ServerClosed: passing.peer_lost,
+        events.PassingEnded: passing.ended,
     },
     Phase.ENDED: dict.fromkeys([*_ANY_PHASE, events.Connected, events.ConnectFailed, *_OF_TLS], _ignore)
-    | {events.PassingEnded: starttls.passing_ended},
+    | {events.PassingEnded: passing.ended},
 }
 
 
@@ -234,6 +245,11 @@ class Session:
     def legs(self) -> Legs:
         """What is known of TLS on both legs."""
         return self._d.tls.legs
+
+    @property
+    def passed_by(self) -> str:
+        """The Tls line by which the client's TLS passes, not judged; "": it does not."""
+        return self._d.tls.rule if self._d.tls.passed else ""
 
     @property
     def tls_action(self) -> str:

@@ -2,7 +2,7 @@
 
 The client's STARTTLS goes to the server, the server's 220 to the client, and then the client's hello decides:
 
-pass       both sides keep their own TLS, and nothing is judged any more
+pass       both sides keep their own TLS, and nothing is judged any more (`passing`)
 terminate  first TLS with the server, then TLS with the client; then both begin a new session (RFC 3207 section 4.2)
 refuse     an alert, and the end
 
@@ -16,9 +16,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from proxsmtp_tp.config.settings import TlsDane
-from proxsmtp_tp.session import effects
+from proxsmtp_tp.session import effects, passing
 from proxsmtp_tp.session.measuring import tls as counter
 from proxsmtp_tp.session.parts import DataCommand, OwnCommands, PendingReply, RemovedOffers
+from proxsmtp_tp.session.passing import name
 from proxsmtp_tp.session.state import Expect, Phase
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.capabilities import NO_CAPABILITIES, TlsShown
@@ -214,17 +215,14 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
     dane = d.options.tls_dane if event.dane and decision.action is TlsAction.TERMINATE else TlsDane.TERMINATE
     rejected = decision.action is TlsAction.TERMINATE and _has_rejected(d)
     if dane is TlsDane.REFUSE:
-        text = f"TLS is refused: the server's name has TLSA records (TlsDane): sni={_name(d)}"
+        text = f"TLS is refused: the server's name has TLSA records (TlsDane): sni={name(d)}"
         d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counter("client", "refuse", "dane"))
         d.effects.append(effects.RefuseTls(Alert.ACCESS_DENIED))
         d.end(None)
     elif decision.action is TlsAction.PASS or dane is TlsDane.PASS or rejected:
         if decision.action is not TlsAction.PASS:
             d.tls.rule = f"{decision.rule}, {'TlsDane' if dane is TlsDane.PASS else 'TlsRejected'}: pass"
-        d.phase = Phase.PASSING
-        d.tls.passed = True
-        d.tls.give_place_back()
-        d.effects.append(effects.PassTls())
+        passing.begin(d)
     elif decision.action is TlsAction.TERMINATE and event.hello.alpn and _SMTP not in event.hello.alpn:
         d.effects.append(effects.RefuseTls(Alert.NO_APPLICATION_PROTOCOL))
         _fails(d, "the client's TLS is for another protocol (ALPN)", counter("client", "terminate", "other_protocol"))
@@ -232,15 +230,10 @@ def hello(d: Dialogue, event: events.ClientHelloSeen) -> None:
         d.tls.action = "terminate"
         d.effects.append(effects.StartServerTls(d.tls.name, demand(d).rule))
     else:
-        text = f"TLS is refused by the server name (Tls: {decision.rule}): sni={_name(d)}"
+        text = f"TLS is refused by the server name (Tls: {decision.rule}): sni={name(d)}"
         d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counter("client", "refuse", "name"))
         d.effects.append(effects.RefuseTls(Alert.ACCESS_DENIED))
         d.end(None)
-
-
-def _name(d: Dialogue) -> str:
-    """The server name, for the log. The client chooses it; it is in any case a valid host name (`ClientHello`)."""
-    return d.tls.name or "-"
 
 
 # Both legs are terminated.
@@ -300,7 +293,7 @@ def _refuse_inside(d: Dialogue, refusal: Reply, reason: str, counts: int) -> Non
     """Start TLS with the client, only to say why the session ends. An alert would tell it nothing, and some clients
     then try again in clear (Postfix with level may).
     """
-    text = f"TLS is started with the client only to refuse it: {reason}; sni={_name(d)}"
+    text = f"TLS is started with the client only to refuse it: {reason}; sni={name(d)}"
     d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
     d.tls.refusal = answers.closing(refusal)
     d.tls.server = None
@@ -323,7 +316,7 @@ def _client_started(d: Dialogue, facts: TlsFacts) -> None:
     elif d.tls.server is not None:
         legs = f"client_tls={facts.log_value(Side.CLIENT)}, server_tls={d.tls.server.log_value(Side.SERVER)}"
         counts = counter("both", "terminate", "started", d.tls.level)
-        d.log(f"client={d.client}, server={d.server}: TLS is terminated: {legs}, sni={_name(d)}", logging.INFO, counts)
+        d.log(f"client={d.client}, server={d.server}: TLS is terminated: {legs}, sni={name(d)}", logging.INFO, counts)
         d.tls.unused = True
 
 
@@ -346,7 +339,7 @@ def _learn_rejection(d: Dialogue) -> None:
     """The client does not accept our certificate: with TlsRejected: pass its next attempt passes."""
     if d.tls.rejections is not None:
         d.tls.rejections.learn(d.server, d.tls.port, d.tls.name)
-        text = f"its TLS to this server passes from now on, not judged (TlsRejected: pass): sni={_name(d)}"
+        text = f"its TLS to this server passes from now on, not judged (TlsRejected: pass): sni={name(d)}"
         counts = counter("client", "pass", "learned")
         d.log(f"client={d.client}, server={d.server}: {text}", logging.WARNING, counts)
 
@@ -371,31 +364,3 @@ def _forget(d: Dialogue) -> None:
     bypass, d.data = d.data.bypass, DataCommand()
     d.data.bypass = bypass
     d.flow.asked_octets = 0
-
-
-# The client's TLS is passed on.
-
-
-def peer_of_passed_lost(d: Dialogue, _event: events.ClientClosed | events.ServerClosed) -> None:
-    """The driver tells the end of a passed connection by PassingEnded, before its transports are gone."""
-    _end_passed(d)
-
-
-def passing_ended(d: Dialogue, event: events.PassingEnded) -> None:
-    """PassingEnded: the one log line of a passed connection, also of one that a deadline or Shutdown has ended."""
-    if not d.tls.passed:
-        return
-    d.tls.passed = False
-    where = f"client={d.client}, server={d.server}"
-    octets = f"from_client={event.from_client}, from_server={event.from_server}, sni={_name(d)}"
-    passed, not_tls = counter("both", "pass", "passed"), counter("both", "pass", "not_tls")
-    d.log(f"{where}: TLS passed on, not judged (Tls: {d.tls.rule}): {octets}", logging.INFO, passed)
-    if event.reason and d.phase is Phase.PASSING:
-        d.log(f"{where}: the passed connection is reset: {event.reason}", logging.WARNING, not_tls)
-    if d.phase is Phase.PASSING:
-        _end_passed(d, reset=bool(event.reason))
-
-
-def _end_passed(d: Dialogue, *, reset: bool = False) -> None:
-    d.drop_server(abort=reset)
-    d.end(None, reset=reset)

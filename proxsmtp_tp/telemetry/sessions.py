@@ -34,9 +34,11 @@ _TEXT: Final = 416
 _HEAD: Final = struct.Struct("=IH")
 _PHASE_BITS: Final = 8
 _NEW: Final = "\0\0" + "0\0" + "0\0"  # no server, no message, no recipient (`_packed`)
-_NO_TLS: Final = "\0\0"
+_NO_TLS: Final = "\0\0\0"
 _ATTEMPTS = 5  # a text is changed in a microsecond, and not again in the same second
 
+RULE_MAX = 100
+"""Octets of the Tls line of a passed connection. No envelope is shown of it."""
 ADDRESS_MAX = 110
 """Octets that are shown of sender, recipient and HELO name: two thirds of an 80-column line; longer ones are rare."""
 
@@ -98,6 +100,8 @@ class Shown(NamedTuple):
     client_tls: str = ""
     """`TlsLeg.short`; empty: the leg is in clear. `server_tls` likewise."""
     server_tls: str = ""
+    passed_by: str = ""
+    """The Tls line by which the client's TLS passes, not judged; empty: it does not."""
 
 
 class SessionTable:
@@ -195,6 +199,7 @@ class SessionTable:
                 "to": _text(shown.recipient),
                 "client_tls": shown.client_tls or None,
                 "server_tls": shown.server_tls or None,
+                "passed_by": shown.passed_by or None,
             }
             for _, state, shown in rows
         ]
@@ -287,21 +292,21 @@ def _packed(shown: Shown) -> bytes:
     """Fields with a NUL between them, which no address has: NUL in a command line is refused."""
     sender = b"\1" if shown.sender is None else shown.sender[:ADDRESS_MAX]
     numbers = f"{shown.id}\0{shown.client}\0{shown.server}\0{shown.messages}\0{shown.recipients}\0{shown.opened}\0"
-    numbers += f"{shown.client_tls}\0{shown.server_tls}\0"
+    numbers += f"{shown.client_tls}\0{shown.server_tls}\0{shown.passed_by[:RULE_MAX]}\0"
     rest = b"\0".join((shown.helo[: ADDRESS_MAX // 3], sender, shown.recipient[:ADDRESS_MAX]))
     return (numbers.encode() + rest)[: _TEXT - _HEAD.size]
 
 
 def _unpacked(text: bytes) -> Shown | None:
-    fields = text.split(b"\0", 10)
-    if len(fields) != 11:
+    fields = text.split(b"\0", 11)
+    if len(fields) != 12:
         return None
     identifier, client, server = (field.decode() for field in fields[:3])
     messages, recipients, opened = (int(field) for field in fields[3:6])
-    client_tls, server_tls = (field.decode() for field in fields[6:8])
-    helo, sender, recipient = fields[8:]
+    client_tls, server_tls, passed_by = (field.decode() for field in fields[6:9])
+    helo, sender, recipient = fields[9:]
     whole = None if sender == b"\1" else sender
-    tls = client_tls, server_tls
+    tls = client_tls, server_tls, passed_by
     return Shown(identifier, client, server, helo, messages, whole, recipients, recipient, opened, *tls)
 
 

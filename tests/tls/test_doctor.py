@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import pytest
 
 from proxsmtp_tp.certificates.leaf import LeafKey, mint
 from proxsmtp_tp.cli import doctor_tls
+from proxsmtp_tp.cli.main import main
 from proxsmtp_tp.cli.state_files import owners_of
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair
@@ -24,6 +27,8 @@ from tests.unit.service.test_user import may_become_nobody
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from proxsmtp_tp.gateway.doctor.findings import Finding
 
 NOW = dt.datetime.now(dt.UTC)
 TERMINATE = Settings(tls=(TlsRule(TlsAction.TERMINATE),), instance="d")
@@ -138,3 +143,41 @@ def test_a_ca_file_that_cannot_be_read(tmp_path: Path) -> None:
         "WRONG",
         "/missing.pem: no certificates in PEM can be read from it",
     )
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_how_a_ca_is_renewed_command_by_command(
+    systemd: bool, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """doctor names each step for this configuration; what it names is typed here."""
+    monkeypatch.setattr(unit, "SYSTEMD", tmp_path if systemd else tmp_path / "none")
+    monkeypatch.setattr(unit, "CONFIGURATION", tmp_path)
+    monkeypatch.setattr(doctor_tls, "CA_SOON", 11 * 365 * 86400)
+    path = tmp_path / "d.conf"
+    path.write_text("Listen: 127.0.0.1:10025\nOutAddress: 127.0.0.1:10026\nTls: terminate\n")
+    prepare_cas(ca_files(TERMINATE, state))
+
+    def findings() -> list[Finding]:
+        return [
+            each for each in doctor_tls.examine(str(path), TERMINATE, tmp_path / "resolv.conf") if "CA /" in each.step
+        ]
+
+    def types(command: str) -> None:
+        assert command.startswith("proxsmtp-tp ")
+        assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+
+    trusted, untrusted = findings()
+    assert (trusted.state.value, trusted.fix) == ("WRONG", f"proxsmtp-tp tls-ca renew -f {path}")
+    assert not untrusted.fix
+    types(trusted.fix)
+    capsys.readouterr()
+    trusted, untrusted = findings()
+    assert not trusted.fix  # clients must trust the next one before it is used
+    export, use, *restart = re.findall("`(.*?)`", trusted.text)
+    assert restart == (["systemctl restart proxsmtp-tp@d"] if systemd else [])
+    types(export)
+    assert capsys.readouterr().out.count("BEGIN CERTIFICATE") == 2
+    following = (state / "tls" / "next-ca.pem").read_bytes()
+    types(use)
+    assert (state / "tls" / "ca.pem").read_bytes() == following
+    assert f"`{use}`" in untrusted.text

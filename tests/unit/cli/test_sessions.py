@@ -78,5 +78,13 @@ def test_nothing_of_a_peer_controls_the_terminal() -> None:
     assert len(shown.split("\n")) == 5
 
 
+def test_a_client_that_has_rejected_our_certificate() -> None:
+    passed = {**EARLY, "phase": "passing", "passed_by": "terminate, TlsRejected: pass", "tls_rejected": True}
+    assert describe({"total": 1, "sessions": [passed]}).splitlines()[3:] == [
+        "    TLS passes, not judged (Tls: terminate, TlsRejected: pass)",
+        "    the client has rejected the gateway's certificate: see status (TlsRejected)",
+    ]
+
+
 def test_no_session() -> None:
     assert describe({"total": 0, "sessions": []}) == "no session"

@@ -112,6 +112,7 @@ async def test_tls_that_is_passed_on_and_killed(start_proxy: StartProxy) -> None
         assert all(await asyncio.gather(client.shake(), server.shake()))
         await phase(harness, "passing")
         await until(lambda: harness.admission.sessions.listed(1)[0]["server"] == "127.0.0.1", "the server")
+        await until(lambda: harness.admission.sessions.listed(1)[0]["passed_by"] == "pass", "the Tls line")
         [seen] = harness.admission.sessions.listed(9)
         assert (seen["client_tls"], seen["server_tls"], seen["from"], seen["messages"]) == (None, None, None, 0)
         assert harness.admission.sessions.kill(seen["id"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proxsmtp_tp.config.settings import TlsRejected
-from tests.unit.net.proxy_harness import Mx, ProxyHarness, StartProxy
+from proxsmtp_tp.service.commands import commands_of
+from tests.unit.net.proxy_harness import Mx, ProxyHarness, StartProxy, until
 from tests.unit.net.test_measuring import counted
 from tests.unit.net.test_tls_wrapped import both, wrapped
 from tests.unit.net.tls_peers import TERMINATE, asked, in_tls, terminated
@@ -66,6 +68,30 @@ async def test_the_next_attempt_passes(
     assert (one.client, one.server, one.name) == ("127.0.0.1", "127.0.0.1", "mx.example")
     assert 14300 < seconds <= 14400
     assert sum("(Tls: terminate, TlsRejected: pass): from_client=" in line for line in caplog.messages) == 2
+
+
+async def test_what_sessions_shows_of_it(start_proxy: StartProxy) -> None:
+    """The Tls line of the session that passes; and that the client is known to reject, also while it is in clear."""
+    async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE, **LEARNS) as harness:
+        daemon: Any = SimpleNamespace(sessions=harness.admission.sessions, admission=harness.admission)
+
+        def seen() -> list[tuple[str | None, bool | None]]:
+            listed = commands_of(daemon)["sessions"].run({})["sessions"]
+            return [(each["passed_by"], each.get("tls_rejected")) for each in listed]
+
+        before = await asked(harness, mx)
+        assert seen() == [(None, None)]
+        for side in before:
+            side.close()
+        await harness.empty()
+        await by_alert(harness, mx)
+        client, server = in_tls(*await asked(harness, mx), ca="mx.example")
+        assert seen() == [(None, True)]
+        assert all(await asyncio.gather(client.shake(), server.shake()))
+        await until(lambda: seen() == [("terminate, TlsRejected: pass", True)], "the Tls line is shown")
+        client.close()
+        server.close()
+        await harness.empty()
 
 
 async def test_with_fail_the_next_attempt_fails_too(start_proxy: StartProxy) -> None:

@@ -61,6 +61,7 @@ def test_a_session_is_seen_with_all_that_it_says() -> None:
         "to": "b@mx.example",
         "client_tls": None,
         "server_tls": "TLSv1.3/verified",
+        "passed_by": None,
     }
     row.show(session(sender=None, helo=b"\xff", recipient=b""))
     assert (table.listed(1)[0]["from"], table.listed(1)[0]["helo"]) == (None, "\\xff")
@@ -86,6 +87,7 @@ def test_a_session_that_has_just_begun() -> None:
         "to": "",
         "client_tls": None,
         "server_tls": None,
+        "passed_by": None,
     }
 
 
