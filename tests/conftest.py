@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -68,6 +69,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest first. The order in a file stays."""
     items.sort(key=lambda item: next((at for at, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector does not look through the thousands of collected tests again: a sixth of their CPU time."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

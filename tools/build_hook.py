@@ -2,6 +2,8 @@
 
 Without that variable the wheel is pure, and nothing here is read; only for a compiled one mypyc is fetched
 (`dependencies` of the hook in pyproject.toml). The wheel has the sources, too: for tracebacks, and PROXSMTP_TP_PURE.
+
+PROXSMTP_TP_WORK names a folder that keeps what was compiled, for the next time: that of `make compiled` is build/mypyc.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class CompiledCore(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling 
 
         tree, self._work = Path(self.root), tempfile.TemporaryDirectory(prefix="proxsmtp-mypyc.")
         into = Path(self._work.name, "lib")
-        for path in compile_core(tree, into, Path(self._work.name, "work")):
+        kept = os.environ.get("PROXSMTP_TP_WORK") or Path(self._work.name, "work")
+        for path in compile_core(tree, into, Path(kept)):
             build_data["force_include"][str(path)] = str(path.relative_to(into))
         build_data["pure_python"] = False
         build_data["tag"] = tag()

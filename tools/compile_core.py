@@ -7,6 +7,7 @@ the package, and a small one that only names it beside each module, where Python
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,24 +36,28 @@ def modules(tree: Path) -> list[str]:
 def compile_core(tree: Path, into: Path, work: Path) -> list[Path]:
     """Compile the core of `tree`; the extensions go below `into`, what is kept for the next time into `work`.
 
-    Returns the extensions. What has not changed is not compiled again. SystemExit: mypyc or the compiler refuses it.
+    Returns the extensions. What has not changed is not compiled again, also for another `tree` with the same `work`.
+    SystemExit: mypyc or the compiler refuses it.
     """
-    from mypyc.build import mypycify  # noqa: PLC0415  (only who compiles has it)
+    from mypy.version import __version__  # noqa: PLC0415  (only who compiles has it)
+    from mypyc.build import mypycify  # noqa: PLC0415
 
+    level = os.environ.get("OPT_LEVEL", "3")
     before = Path.cwd()
     os.chdir(tree)  # mypyc names modules by their paths
     try:
         extensions = mypycify(
             ["--config-file", "pyproject.toml", "--no-error-summary", *modules(tree)],
-            opt_level=os.environ.get("OPT_LEVEL", "3"),
+            opt_level=level,
             debug_level="0",
             multi_file=True,
             group_name=NAME,
             target_dir=str(work),
         )
         _repair_slices(work / "bytes_ops.c")
-        command = _command(extensions)
-        command.build_lib, command.build_temp = str(into), str(work / "objects")
+        command = _command(extensions, max(path.stat().st_mtime_ns for path in work.glob("*.h")))
+        kind = f"{sys.implementation.cache_tag}-{__version__}-O{level}"
+        command.build_lib, command.build_temp = str(into), str(work / "objects" / kind)
         command.ensure_finalized()
         command.run()
     finally:
@@ -72,8 +77,11 @@ def _repair_slices(source: Path) -> None:
     source.write_text(text.replace(wrong, right))
 
 
-def _command(extensions: list[Any]) -> Any:
-    """setuptools' build_ext, with as many compilers at a time as there are processors."""
+def _command(extensions: list[Any], headers: int) -> Any:
+    """setuptools' build_ext, with as many compilers at a time as there are processors.
+
+    An object that is newer than its source and than `headers` (nanoseconds, as st_mtime_ns) is not made again.
+    """
     from setuptools import Distribution  # noqa: PLC0415
     from setuptools.command.build_ext import build_ext  # noqa: PLC0415
 
@@ -81,12 +89,22 @@ def _command(extensions: list[Any]) -> Any:
         def build_extensions(self) -> None:
             one = self.compiler.compile
 
+            def compiled(source: str, output_dir: str, **options: Any) -> list[str]:
+                objects: list[str] = self.compiler.object_filenames([source], output_dir=output_dir)
+                if _is_newer(Path(*objects), max(Path(source).stat().st_mtime_ns, headers)):
+                    return objects
+                return list(one([source], output_dir=output_dir, **options))
+
             def many(sources: list[str], **options: Any) -> list[str]:
                 with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-                    objects = pool.map(lambda source: one([source], **options), sources)
+                    objects = pool.map(lambda source: compiled(source, **options), sources)
                     return [each for found in objects for each in found]
 
             self.compiler.compile = many
             super().build_extensions()
 
     return Parallel(Distribution({"name": NAME, "ext_modules": extensions}))
+
+
+def _is_newer(file: Path, moment: int) -> bool:
+    return file.exists() and file.stat().st_mtime_ns > moment

@@ -25,6 +25,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tools.compiled import WORK
 from tools.deb import TREE, VERSION, build_packages
 from tools.roots import DEBIAN_12, DEBIAN_13, UBUNTU_24_04, cache, download, make_layer, make_root, run, say
 
@@ -101,7 +102,9 @@ def make_wheels(wheels: Path, release: Path) -> None:
                     module.write("\nraise RuntimeError('this version does not come up')\n")
             _pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(release), str(tree))
             if version == VERSION:
-                compiled = ("env", "HATCH_BUILD_HOOK_ENABLE_CUSTOM=true", sys.executable, "-m", "pip")
+                # `make test-compiled` compiles nothing again: it has the same folder for what was compiled.
+                given = ("HATCH_BUILD_HOOK_ENABLE_CUSTOM=true", f"PROXSMTP_TP_WORK={WORK}")
+                compiled = ("env", *given, sys.executable, "-m", "pip")
                 run(*compiled, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(release), str(tree))
     depends = re.search(r"(?ms)^dependencies = \[.*(?=^\[dependency-groups\])", (TREE / "pyproject.toml").read_text())
     assert depends is not None
