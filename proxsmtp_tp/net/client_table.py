@@ -112,8 +112,8 @@ class ClientTable:
         self._secret = os.urandom(16)
         self._requests = memoryview(_shared(REQUESTS_MAX * _REQUEST.size))
         self._file = os.memfd_create("admission: clients")
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._owned = (Descriptor(self._file), Descriptor(self._bell))
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._owned = (Descriptor(self._file), Descriptor(self._wakeup))
 
     # A worker's rows.
 
@@ -243,17 +243,17 @@ class ClientTable:
             start = head % REQUESTS_MAX * _REQUEST.size
             self._requests[start : start + _REQUEST.size] = _REQUEST.pack(*request)
             self._header[_HEAD] = head + 1
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
         return True
 
     def fileno(self) -> int:
         """Readable when workers have asked for locks."""
-        return self._bell
+        return self._wakeup
 
     def requests(self) -> list[LockRequest]:
         """The requests of workers since the last call."""
         with suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
+            os.eventfd_read(self._wakeup)
         head, tail = self._header[_HEAD], self._header[_TAIL]
         places = (number % REQUESTS_MAX * _REQUEST.size for number in range(tail, head))
         asked = [LockRequest(*_REQUEST.unpack_from(self._requests, place)) for place in places]

@@ -148,5 +148,5 @@ def hello_name(client_name: str, rule: UpstreamRule) -> str:
 def certificate_names(client_name: str, finding: Finding) -> tuple[str, ...]:
     """The names of the certificate that the client gets: the name that it asks for only if the server's certificate has
     it, too."""
-    wished = not finding.verified.vouched or bool(names.first_match(finding.names, (client_name,)))
-    return ((client_name,) if client_name and wished else ()) + finding.names
+    has_client_name = not finding.verified.vouched or bool(names.first_match(finding.names, (client_name,)))
+    return ((client_name,) if client_name and has_client_name else ()) + finding.names

@@ -221,11 +221,11 @@ class Master:
                 self._environment.control.step(descriptor)
 
     def _hear(self) -> None:
-        heard = self._signals.read()
+        received = self._signals.read()
         # TERM follows at once, and of two that wait the kernel lets the handler of the second run first.
-        if signal.SIGUSR2 in heard:
+        if signal.SIGUSR2 in received:
             self._hand_over()
-        for number in heard:
+        for number in received:
             if number in {signal.SIGTERM, signal.SIGINT} and not self._handed_over:
                 self._end(signal.Signals(number).name)
             elif number == signal.SIGHUP:

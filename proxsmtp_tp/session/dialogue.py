@@ -276,11 +276,11 @@ class Dialogue(Recorded):
             self.pass_on(reply)
         if not self.server_gone:
             speaks = self.phase not in _NO_QUIT
-            polite = speaks and not self.outstanding and not self.server_in_text()
-            if polite:
+            with_quit = speaks and not self.outstanding and not self.server_in_text()
+            if with_quit:
                 self.trace("SERVER >", b"QUIT")
                 self.send(b"QUIT\r\n")
-            self.drop_server(abort=not polite)
+            self.drop_server(abort=not with_quit)
         self.release_filter()
         self.tls.give_place_back()
         self.effects.append(effects.CloseClient(reset))

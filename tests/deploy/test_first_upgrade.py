@@ -56,7 +56,7 @@ def gateway(machines: Machines) -> Iterator[Machines]:
         run("rm", "-r", "/etc/proxsmtp-tp", "/root/first")
 
 
-def test_the_first_upgrade_refuses_nobody(gateway: Machines) -> None:
+def test_the_first_upgrade_refuses_no_client(gateway: Machines) -> None:
     """The message that is under way is judged by the old daemon's filter, which uses its own /tmp."""
     run = gateway.gateway.run
     assert run("systemctl", "show", "-p", "NFileDescriptorStore", DAEMON) == "NFileDescriptorStore=0\n"

@@ -147,7 +147,7 @@ def nobody_was_refused(machines: Machines, found: Load) -> None:
     assert found.slow_reply.startswith("250 ")
 
 
-def test_a_restart_refuses_nobody(gateway: Machines) -> None:
+def test_a_restart_refuses_no_client(gateway: Machines) -> None:
     before = status(gateway)[0]["pid"]
     kept = gateway.gateway.run("systemctl", "show", "-p", "NFileDescriptorStore", DAEMON)
     assert kept == "NFileDescriptorStore=2\n"
@@ -174,7 +174,7 @@ def test_systemd_keeps_no_socket_for_a_daemon_that_cannot_start(gateway: Machine
     assert acceptance.wait_until(lambda: run(*kept) == "2\n")
 
 
-def test_an_upgrade_by_hand_refuses_nobody(gateway: Machines) -> None:
+def test_an_upgrade_by_hand_refuses_no_client(gateway: Machines) -> None:
     run = gateway.gateway.run
     with load(gateway) as found:
         run("/opt/proxsmtp-tp/bin/pip", "install", "-q", f"proxsmtp_tp=={NEXT_VERSION}")

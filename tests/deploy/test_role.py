@@ -40,7 +40,7 @@ def before(machines: Machines) -> dict[str, list[str]]:
     return machines.state()
 
 
-def test_check_mode_on_a_fresh_machine_says_what_it_would_do(machines: Machines, before: dict[str, list[str]]) -> None:
+def test_check_mode_on_a_fresh_machine_shows_what_it_would_do(machines: Machines, before: dict[str, list[str]]) -> None:
     run = machines.play("--check", "--diff", **variables())
     assert run.status == 0, run.output
     assert "+RuleInterface: lan" in run.output
@@ -74,7 +74,7 @@ def test_the_daemon_is_hardened(machines: Machines, capsys: pytest.CaptureFixtur
     look_at_hardening(machines, capsys, "client mode", 0)
 
 
-def test_check_mode_is_silent_then(machines: Machines) -> None:
+def test_check_mode_shows_no_change_after_it(machines: Machines) -> None:
     run = machines.play("--check", "--diff", **variables(metrics={"gateway": "127.0.0.1:9725"}))  # as in converge.yml
     assert (run.status, run.changes) == (0, []), run.output
     assert not re.search(r"^(\+\+\+|---) ", run.output, re.MULTILINE), run.output
@@ -277,7 +277,7 @@ def filtered(machines: Machines) -> bool:
     return refused
 
 
-def test_a_second_instance_comes_fails_open_and_goes(machines: Machines) -> None:
+def test_a_second_instance_is_installed_fails_open_and_is_removed(machines: Machines) -> None:
     instances = {
         "gateway": {},
         "inbound": {"rule_interface": ["wan"], "listen": ["10026"], "rule_fail": "open", "drain_time_out": 1},

@@ -127,7 +127,7 @@ async def test_two_replies_to_one_command(start_proxy: StartProxy, second: str) 
 
 
 @pytest.mark.parametrize("told", ["250 ok", "354 go", "550 no"])
-async def test_a_greeting_that_says_more(start_proxy: StartProxy, told: str) -> None:
+async def test_a_greeting_with_more_words(start_proxy: StartProxy, told: str) -> None:
     async with Mx() as mx, start_proxy(mx) as harness:
         harness.errors_expected = True
         client = await harness.client()

@@ -37,7 +37,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         started.end()
 
 
-def test_nobody_is_refused_while_reloads_go_on(daemon: Daemon, tmp_path: Path) -> None:
+def test_no_client_is_refused_during_reloads(daemon: Daemon, tmp_path: Path) -> None:
     run(_reload_under_load(daemon, tmp_path))
 
 

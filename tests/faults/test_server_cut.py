@@ -72,7 +72,7 @@ def judge(server: RecordingServer, scripts: list[Script], results: list[Result])
 @BOTH_PATHS
 @BOTH_WAYS
 @BURST
-async def test_the_server_is_cut_at_every_octet_that_it_says(
+async def test_the_server_is_cut_after_each_octet(
     start_proxy: StartProxy, way: str, burst: bool, filter_command: str | None
 ) -> None:
     async with Mx() as mx, start_proxy(mx, filter_command=filter_command) as harness:

@@ -163,7 +163,7 @@ def test_octets(rspamd: Path) -> None:
     assert after.endswith(b"\r\n\r\nGood morning.\r\n")
 
 
-def test_what_rspamd_is_told(rspamd: Path) -> None:
+def test_what_rspamd_gets(rspamd: Path) -> None:
     text = message("facts", b"")
     for judged in both(rspamd, text):
         known = b"192.0.2.7 client.example a@example.org 1 b@example.org t1 gw.example"

@@ -99,7 +99,7 @@ def test_rules_are_not_forgotten_where_nft_is_missing(proxsmtp_tp: Commands) -> 
     assert proxsmtp_tp("remove-rules")[:2] == (0, "rules of instance gate: removed\n")
 
 
-def test_a_wrong_name_is_told_who_has_rules(proxsmtp_tp: Commands) -> None:
+def test_a_wrong_name_gets_the_names_that_have_rules(proxsmtp_tp: Commands) -> None:
     """The rules of an instance without a configuration file are looked at and removed by its name."""
     for name, port in (("one", "25"), ("two", "587")):
         arguments = ["--interface", "lan0", "--instance", name, "--port", port]

@@ -731,7 +731,7 @@ def test_what_the_probe_tells_of_filter_and_daemon(redirect: DaemonHost) -> None
     redirect.install()
 
 
-def test_doctor_and_its_probe_are_silent() -> None:
+def test_doctor_and_its_probe_log_nothing() -> None:
     """In the log, in events, and in all totals: also its connections to listeners, and this host's own mail."""
     with closing(DaemonHost(TransparentProxy="client", RuleLocal="on", Instance="silent")) as host:
         socket_path, events = host.folder / "listener", host.temp / "events"

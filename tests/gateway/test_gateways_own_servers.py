@@ -90,7 +90,7 @@ def wire(host: DaemonHost) -> Iterator[Wire]:
     made.close()
 
 
-def test_the_gateways_own_servers_hear_nothing(host: DaemonHost, own: Heard, server: Heard, wire: Wire) -> None:
+def test_the_gateways_own_servers_get_no_connection(host: DaemonHost, own: Heard, server: Heard, wire: Wire) -> None:
     """Nor does the server, of addresses that are not its own."""
     said = wire.connect(*HOME, *SERVER.values())
     assert within(10, lambda: len(server.peers) == 2), said

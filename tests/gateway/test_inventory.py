@@ -66,7 +66,7 @@ def test_all_of_several_instances(host: RulesHost) -> None:
     assert host.snapshot() == before
 
 
-def test_a_record_without_rules_is_told(host: RulesHost) -> None:
+def test_a_record_without_rules_is_reported(host: RulesHost) -> None:
     host.install(instance="gone")
     run(host.net.gateway, "nft", "flush", "ruleset")
     status, said = typed(host, "rules")

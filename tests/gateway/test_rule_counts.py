@@ -154,7 +154,7 @@ def test_commands_show_them(host: RulesHost, method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_who_may_not_read_them_is_told_so(host: RulesHost, method: Method) -> None:
+def test_a_user_without_permission_gets_a_clear_error(host: RulesHost, method: Method) -> None:
     host.install(method=method)
     code = (
         "import sys; from pathlib import Path; from proxsmtp_tp.gateway import counting, state; "

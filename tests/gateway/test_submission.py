@@ -196,7 +196,7 @@ def test_other_clients_pass(gateway: tuple[DaemonHost, Server]) -> None:
 
 
 @pytest.mark.parametrize("gateway", [("nftables", "redirect")], indirect=True)
-def test_a_wrong_password_is_the_servers_refusal(gateway: tuple[DaemonHost, Server]) -> None:
+def test_a_wrong_password_gets_the_servers_refusal(gateway: tuple[DaemonHost, Server]) -> None:
     host, server = gateway
 
     def log_in() -> None:

@@ -82,7 +82,7 @@ def test_what_is_removed_is_put_back(
     assert seen(host) == {}
 
 
-def test_rules_that_cannot_be_put_back_are_told_once(host: RulesHost, watched: subprocess.Popen[str]) -> None:
+def test_rules_that_cannot_be_restored_are_reported_once(host: RulesHost, watched: subprocess.Popen[str]) -> None:
     host.install()
     assert within(SECONDS, lambda: seen(host).get("state") == "in place")
     state = next(host.state.glob("test@*.json"))

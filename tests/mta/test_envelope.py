@@ -53,7 +53,7 @@ def _is_used(told: bytes, argument: bytes) -> bool:
 
 # The first test waits until all is tried.
 @pytest.mark.timeout(400)
-def test_a_filter_is_told_what_the_server_uses(result: Result) -> None:
+def test_a_filter_learns_what_the_server_uses(result: Result) -> None:
     wrong = []
     compared = 0
     for tried in result.proxied:

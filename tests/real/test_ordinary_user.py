@@ -37,7 +37,7 @@ def test_root_inside(tmp_path: Path) -> None:
     assert done.returncode == 9
 
 
-def test_nobody_outside(tmp_path: Path) -> None:
+def test_root_inside_has_no_rights_outside(tmp_path: Path) -> None:
     """Being root inside gives no right to what belongs to root outside."""
     done = _isolated("cat /etc/shadow; echo x >/etc/proxsmtp-tp-test; kill -0 1 && echo mine", tmp_path)
     assert done.stdout == "mine\n"

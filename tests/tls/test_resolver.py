@@ -82,7 +82,7 @@ def test_no_records(zones: Dns) -> None:
     assert look_up(zones, "nothing.example") == Dane(TlsaState.NONE, reason="no signed TLSA records")
 
 
-def test_an_alias_has_the_records_of_what_it_stands_for(zones: Dns) -> None:
+def test_an_alias_has_the_records_of_its_target(zones: Dns) -> None:
     found = look_up(zones, "alias.example")
     assert (found.state, found.names, found.bound) == (TlsaState.USABLE, ("mx.example", "alias.example"), True)
 
@@ -181,7 +181,7 @@ def test_a_client_that_leaves_takes_the_answer_from_no_other(zones: Dns) -> None
     asyncio.run(run())
 
 
-def test_a_question_ends_when_nobody_waits_for_its_answer() -> None:
+def test_a_query_without_a_waiting_caller_ends() -> None:
     """A client that says a name, and leaves while the name's servers are silent, leaves no task and no socket."""
 
     async def run() -> None:

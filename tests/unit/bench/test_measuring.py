@@ -67,7 +67,7 @@ def test_each_load_meets_all_subjects_in_turn_and_each_round_begins_with_another
     assert {round(each.rate) for each in found.samples} == {1000}
 
 
-def test_what_fails_is_told_once_and_the_others_go_on() -> None:
+def test_a_failure_is_reported_once_and_the_others_continue() -> None:
     said: list[str] = []
     bad, good = Fake("bad", fails_at=4), Fake("good")
     found = measured([Pair(A, bad), Pair(A, good)], replace(QUIET, say=said.append))

@@ -47,7 +47,7 @@ def test_a_ca_in_the_file_of_the_system(ca: Ca, monkeypatch: pytest.MonkeyPatch,
     assert not Anchors().check([ca.leaf("mx.example.org")])
 
 
-def test_an_unknown_issuer_makes_nobody_read_the_directory(system_cas: Path, other_ca: Ca) -> None:
+def test_the_directory_is_not_read_for_an_unknown_issuer(system_cas: Path, other_ca: Ca) -> None:
     """A worker would wait for the disk at each handshake with a self-signed server."""
     libc = ctypes.CDLL(None)
     watch = libc.inotify_init1(os.O_NONBLOCK)

@@ -21,7 +21,7 @@ def config(tmp_path: Path, *lines: str) -> str:
     return str(path)
 
 
-def test_each_filter_says_who_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_filter_gives_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def greet() -> None:

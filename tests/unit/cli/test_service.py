@@ -75,7 +75,7 @@ def test_a_wrong_configuration_changes_nothing(root: Path, capsys: pytest.Captur
     assert files(root) == before
 
 
-def test_a_drop_in_that_is_not_wanted_any_more_goes(root: Path) -> None:
+def test_a_drop_in_that_is_not_wanted_any_more_is_removed(root: Path) -> None:
     configure(root, "TransparentProxy: client\nRuleInterface: lan\nRuleFail: open\n")
     main(["install-service", "--root", str(root)])
     rules = root / "etc/systemd/system/proxsmtp-tp-rules@gateway.service.d/10-configuration.conf"

@@ -156,7 +156,7 @@ def test_a_daemon_that_knows_usr2_is_left_alone(daemon: subprocess.Popen[bytes],
         assert state(daemon.pid) in RUNS
 
 
-def test_nobody_waits_where_systemd_keeps_no_sockets(
+def test_no_wait_where_systemd_keeps_no_sockets(
     daemon: subprocess.Popen[bytes], systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The restart is as usual: the daemon hears TERM, and not before."""

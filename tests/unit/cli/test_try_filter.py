@@ -105,7 +105,7 @@ def test_a_chain(run: Run) -> None:
     assert re.search(r"\n  v: reject after \d+\.\d", out)
 
 
-def test_a_milter_is_told_what_the_file_says(run: Run) -> None:
+def test_a_milter_gets_what_the_file_contains(run: Run) -> None:
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = f"{folder}/milter"
         listener.bind(path)
@@ -209,7 +209,7 @@ def test_from_standard_input(run: Run, files: list[str], monkeypatch: pytest.Mon
     assert (code, one(out)["errors"], one(out)["file"]) == (0, "1\n", "-")
 
 
-def test_monitor_is_told(run: Run) -> None:
+def test_a_monitor_filter_is_reported(run: Run) -> None:
     code, out, _ = run("exit 1", "DIR/a.eml", FilterMode="monitor")
     assert code == 1
     assert "note: FilterMode monitor" in out

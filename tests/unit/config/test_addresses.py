@@ -74,7 +74,7 @@ def test_written_back_it_is_the_same(text: str, address: object) -> None:
     assert parse_address(str(parse_address(text, 7)), 1) == address
 
 
-def test_port_only_is_told_apart() -> None:
+def test_a_port_alone_is_distinguished() -> None:
     assert InetAddress("", 25).port_only
     assert not InetAddress("192.0.2.1", 25).port_only
 

@@ -24,7 +24,7 @@ def said(*lines: str) -> list[str]:
         ("FilterType: reject", []),
     ],
 )
-def test_a_gateway_without_a_filter_is_told(line: str, expected: list[str]) -> None:
+def test_a_gateway_without_a_filter_is_reported(line: str, expected: list[str]) -> None:
     assert said("TransparentProxy: client", line) == expected
 
 
@@ -59,7 +59,7 @@ def test_a_server_that_anyone_can_use_is_reported(lines: list[str], told: bool) 
         (["Filter: a pipe cat failure=reject"], ""),
     ],
 )
-def test_a_quarantine_without_a_place_is_told(lines: list[str], told: str) -> None:
+def test_a_quarantine_without_a_directory_is_reported(lines: list[str], told: str) -> None:
     found = said("TransparentProxy: client", *lines)
     assert [text.startswith(f"Filter: failure=quarantine of {told}: there is no Quarantine") for text in found] == (
         [True] if told else []

@@ -128,7 +128,7 @@ def test_the_order_is_the_same() -> None:
     assert [row.field for row in DIRECTIVES] == [field.name for field in fields(Settings)], hint
 
 
-def test_names_are_told_apart_in_any_case() -> None:
+def test_names_differ_in_any_case() -> None:
     assert len(BY_NAME) == len(DIRECTIVES)
 
 

@@ -34,7 +34,7 @@ def test_rates(text: str, value: RateLimit | None) -> None:
     ["", "500", "500/", "500/1", "500/1w", "/1h", "-1/h", "1.5/h", "0/1h", "5/0h", "5/1h burst 0", "5/1h burst",
      "5/1h shadow burst 3", "5 / 1h", "5/1h 5", "1/1d burst 1000", "9999999999/1s"],
 )  # fmt: skip
-def test_what_is_no_rate_gets_told_what_to_write(text: str) -> None:
+def test_the_error_of_a_wrong_rate_shows_a_right_one(text: str) -> None:
     with pytest.raises(ValueError, match=r"write|lower"):
         parse_rate(text)
 
@@ -62,7 +62,7 @@ def test_durations(text: str, value: LockDuration, shown: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "15", "x2", "15m x0", "15m max 10m", "0m", "99999d", "15m x2 max", "1w"])
-def test_what_is_no_duration_gets_told_what_to_write(text: str) -> None:
+def test_the_error_of_a_wrong_duration_shows_a_right_one(text: str) -> None:
     with pytest.raises(ValueError, match=r"write|must be"):
         parse_lock_duration(text)
 

@@ -158,7 +158,7 @@ def test_warnings(lines: list[str], warning: str) -> None:
     assert warnings(*lines) == [warning]
 
 
-def test_a_wrong_line_is_told_alone() -> None:
+def test_a_wrong_line_is_the_only_one_reported() -> None:
     assert problems("Tls: drop", "UpstreamTls: encrypt") == ["Tls: 'drop' is not one of terminate, pass, strip, refuse"]
 
 

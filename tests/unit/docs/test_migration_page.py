@@ -27,7 +27,7 @@ def test_every_difference_is_reported() -> None:
     assert sorted(different - told) == []
 
 
-def test_everything_told_is_shown() -> None:
+def test_everything_reported_is_shown() -> None:
     assert len(ROWS) > 40
     assert [row for row in ROWS if not shown(row)] == []
     names = {name for row in ROWS for name in shown(row)}

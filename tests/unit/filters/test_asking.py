@@ -166,7 +166,7 @@ def test_closed_at_once(tmp_path: Path, kind: str, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_nobody_listens(tmp_path: Path, kind: str) -> None:
+def test_a_port_without_a_listener(tmp_path: Path, kind: str) -> None:
     with pytest.raises(FilterFailedError) as raised:
         asyncio.run(judge(f"x {kind} {tmp_path}/missing", directory=str(tmp_path)))
     assert raised.value.unreachable
@@ -383,7 +383,7 @@ def test_rspamd_without_a_verdict(tmp_path: Path, status: bytes) -> None:
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_milter_gets_a_goodbye(tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_milter_gets_quit_at_the_end(tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     said = bytearray()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

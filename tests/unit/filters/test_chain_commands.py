@@ -69,7 +69,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("lines", "told"), PLACES)
-def test_the_owner_is_told_of_the_places_of_each_filter(
+def test_the_owner_learns_the_places_of_each_filter(
     run: Run, tmp_path: Path, lines: list[str], told: list[str]
 ) -> None:
     """The filter with max=1 has no free place at first."""
@@ -96,7 +96,7 @@ def test_the_owner_is_told_of_the_places_of_each_filter(
 
 
 @pytest.mark.parametrize("line", ["a pipe cat max=1", "a clamd /nonexistent max=1"])
-def test_an_owner_that_has_left_is_told_of_no_place(run: Run, tmp_path: Path, line: str) -> None:
+def test_an_owner_that_aborted_learns_of_no_place(run: Run, tmp_path: Path, line: str) -> None:
     """The place becomes free at the same moment. The owner may have another message then."""
 
     async def main() -> None:

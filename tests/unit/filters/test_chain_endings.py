@@ -66,7 +66,7 @@ def test_a_message_that_is_lost_never_passes(run: Run, tmp_path: Path, policy: s
     assert verdict.reply == not_stored(OSError()).reply
 
 
-def test_no_space_is_said(run: Run, tmp_path: Path) -> None:
+def test_a_full_temp_directory_has_its_own_reply(run: Run, tmp_path: Path) -> None:
     """TempDirectory is full while the message comes."""
     chain = Chain(tmp_path, Fake())
 

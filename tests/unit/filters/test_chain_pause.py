@@ -99,7 +99,7 @@ def test_a_trial_without_an_answer_is_made_again(run_jumping: Run, tmp_path: Pat
     assert len(member.mails) == 7
 
 
-def test_what_the_filter_says_of_one_message_makes_no_pause(run: Run, tmp_path: Path) -> None:
+def test_errors_about_one_message_begin_no_pause(run: Run, tmp_path: Path) -> None:
     member = Fake(FilterFailedError("garbage"))
     chain = Chain(tmp_path, member)
 

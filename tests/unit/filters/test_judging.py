@@ -149,7 +149,7 @@ def test_the_third_waits_in_line(run_jumping: Run) -> None:
     run_jumping(scenario())
 
 
-def test_a_verdict_that_was_not_told_before_the_abort_is_not_told(run: Run) -> None:
+def test_no_verdict_is_reported_after_an_abort(run: Run) -> None:
     async def scenario() -> None:
         case = complete(SizeFilter(), b"x" * 101)
         run_of(case).look()

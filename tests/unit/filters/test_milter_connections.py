@@ -234,7 +234,7 @@ def test_a_filter_that_closes_when_it_gets_the_next_message(tmp_path: Path) -> N
     assert milter.connections == [FIRST, FIRST + b"Q", FIRST + b"Q"]
 
 
-def test_what_it_says_without_a_message_answers_none(tmp_path: Path) -> None:
+def test_a_reply_without_a_message_answers_none(tmp_path: Path) -> None:
     milter = Milter(REJECT, ACCEPT)
 
     async def case(asking: Asking) -> None:

@@ -54,7 +54,7 @@ def test_the_newest_is_next_when_the_line_is_never_empty(run_jumping: Run, clock
     assert run_jumping(main()) == ["first", "fourth", "third"]
 
 
-def test_nobody_waits_long_when_the_line_is_never_empty(run_jumping: Run, clock: Clock) -> None:
+def test_each_message_waits_a_limited_time_when_the_queue_is_never_empty(run_jumping: Run, clock: Clock) -> None:
     async def main() -> None:
         limit = ProcessLimit(1, wait=60)
         assert limit.enter(lambda: None)
@@ -96,7 +96,7 @@ def test_a_wait_that_is_shorter_stays(run_jumping: Run, clock: Clock) -> None:
     run_jumping(main())
 
 
-def test_who_gave_up_waits_no_more(run_jumping: Run) -> None:
+def test_a_message_that_gave_up_does_not_wait_any_more(run_jumping: Run) -> None:
     """Without a place: it is not left in the line, where it would take one."""
 
     async def main() -> None:

@@ -44,7 +44,7 @@ def ownership(tmp_path: Path) -> Iterator[Ownership]:
     assert set(open_descriptors()) <= set(before)
 
 
-def test_the_files_of_who_lives_stay_and_those_of_who_lives_no_more_go(tmp_path: Path, ownership: Ownership) -> None:
+def test_files_of_running_daemons_stay_and_others_are_removed(tmp_path: Path, ownership: Ownership) -> None:
     files = [MessageFile(SpoolSpace(str(tmp_path)), ownership) for _ in range(3)]
     for file in files:
         file.complete()

@@ -148,7 +148,7 @@ def test_who_wants_no_more_input_is_not_fed_and_not_waited_for(run: Run, tmp_pat
     run(scenario())
 
 
-def test_input_that_nobody_will_read_is_dropped_when_the_filter_exits(run: Run, tmp_path: Path) -> None:
+def test_input_that_is_not_read_is_dropped_when_the_filter_exits(run: Run, tmp_path: Path) -> None:
     """A background job holds the pipe, so there is no EPIPE."""
 
     async def scenario() -> None:

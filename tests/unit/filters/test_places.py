@@ -35,7 +35,7 @@ class Requests:
         self.got.append(client)
 
 
-def test_a_client_may_have_all_places_while_nobody_else_waits(run: Run) -> None:
+def test_a_client_may_have_all_places_while_no_other_client_waits(run: Run) -> None:
     async def scenario() -> None:
         limit, requests = ProcessLimit(4), Requests()
         for _ in range(10):

@@ -94,7 +94,7 @@ def test_what_has_shell_syntax_is_run_by_the_shell(command: str) -> None:
     assert how_it_runs(command) == f"run by /bin/sh, {SHELL[command]}"
 
 
-def test_every_word_that_a_shell_knows_itself_is_left_to_it() -> None:
+def test_words_that_a_shell_interprets_are_left_to_the_shell() -> None:
     """dash has no list of them: it is asked for each name of a program."""
     folders = filter(Path.is_dir, map(Path, os.environ["PATH"].split(":")))
     programs = {file.name for folder in folders for file in folder.iterdir()}

@@ -137,7 +137,7 @@ class Listener:
         self.freed = True
 
 
-def test_a_child_tells_everything_in_order(run: Run) -> None:
+def test_a_child_reports_all_events_in_order(run: Run) -> None:
     async def scenario() -> None:
         owner = Listener()
         child = Child(prepared("cat; echo error >&2; exit 3"), owner, piped=True, freed=owner.free)

@@ -163,7 +163,7 @@ def test_a_script_with_the_trap_of_the_documents_leaves_no_file(run: Run, tmp_pa
     run(scenario())
 
 
-def test_who_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_path: Path) -> None:
+def test_a_filter_that_ignores_sigterm_is_killed_with_its_children(run_jumping: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         ready = tmp_path / "ready"
         async with filtering(IGNORES_TERM.format(ready=ready), tmp_path) as filter_:
@@ -222,7 +222,7 @@ def test_a_group_of_its_own_that_ignores_sigterm_is_killed_though_its_parent_is_
     run_jumping(scenario())
 
 
-def test_what_called_setsid_has_left_on_purpose(run: Run, tmp_path: Path) -> None:
+def test_what_called_setsid_is_not_ended(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         ready = tmp_path / "ready"
         command = f"setsid sh -c 'exec timeout 1000 sh -c \": >{ready}; exec sleep 1000\"' & wait"
@@ -239,7 +239,7 @@ def test_what_called_setsid_has_left_on_purpose(run: Run, tmp_path: Path) -> Non
     run(scenario())
 
 
-def test_nobody_looks_for_more_processes_where_none_must_be_ended(
+def test_other_process_groups_are_looked_for_only_to_end_them(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
@@ -274,9 +274,7 @@ def test_a_later_process_of_the_same_number_gets_no_signal(tmp_path: Path) -> No
         assert leader.wait(60) == 0
 
 
-def test_who_starts_processes_without_end_is_not_counted_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_search_for_processes_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = tmp_path / "ready"
     chain = f"touch {ready}; sleep 1000"
     for _ in range(8):
@@ -310,7 +308,9 @@ def test_close_kills_at_once_whatever_runs_or_is_being_ended(run: Run, tmp_path:
 
 
 @pytest.mark.parametrize("command", ["sleep 1000 & exit 1", "sleep 1000 >/dev/null & cat"])
-def test_who_holds_the_pipes_after_the_verdict_is_ended(run_jumping: Run, tmp_path: Path, command: str) -> None:
+def test_a_process_that_keeps_the_pipes_after_the_verdict_is_ended(
+    run_jumping: Run, tmp_path: Path, command: str
+) -> None:
     async def scenario() -> None:
         async with filtering(command, tmp_path) as filter_:
             case = complete(filter_)
@@ -324,7 +324,7 @@ def test_who_holds_the_pipes_after_the_verdict_is_ended(run_jumping: Run, tmp_pa
     run_jumping(scenario())
 
 
-def test_a_background_job_that_let_go_of_the_pipes_lives_on(run: Run, tmp_path: Path) -> None:
+def test_a_background_job_that_closed_the_pipes_is_not_ended(run: Run, tmp_path: Path) -> None:
     """1.10's habit: scripts report or learn in the background."""
 
     async def scenario() -> None:

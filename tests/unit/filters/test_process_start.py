@@ -76,7 +76,7 @@ def test_working_directory_and_umask_are_the_daemons(run_uvloop: Run, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
-def test_pipes_stay_clear_of_0_1_and_2(tmp_path: Path, kind: str) -> None:
+def test_pipes_do_not_get_descriptors_0_to_2(tmp_path: Path, kind: str) -> None:
     """A daemon started with its standard descriptors closed must not mix them up with the filter's."""
     script = """
 import asyncio, os, pathlib, sys

@@ -77,7 +77,7 @@ def test_the_message_passes_as_it_was_written(run: Run, tmp_path: Path, message:
     run(scenario())
 
 
-def test_the_scanner_is_met_with_a_complete_message(run: Run, tmp_path: Path) -> None:
+def test_the_scanner_is_connected_to_when_the_message_is_complete(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
@@ -154,7 +154,7 @@ def test_a_refusal_at_any_step(run: Run, tmp_path: Path, step: str, said: str, a
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("way", ["close", "reset", "finish"])
-def test_a_scanner_that_goes_is_no_verdict(run: Run, tmp_path: Path, step: str, way: str) -> None:
+def test_a_scanner_that_closes_is_no_verdict(run: Run, tmp_path: Path, step: str, way: str) -> None:
     async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
@@ -171,7 +171,7 @@ def test_a_scanner_that_goes_is_no_verdict(run: Run, tmp_path: Path, step: str, 
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_silence_is_no_verdict(run_jumping: Run, tmp_path: Path, step: str) -> None:
+def test_a_scanner_that_does_not_answer_is_no_verdict(run_jumping: Run, tmp_path: Path, step: str) -> None:
     async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path, limit=LIMIT) as filter_:
             case = begin(filter_)
@@ -253,7 +253,7 @@ def test_an_invalid_reply_is_no_verdict(run: Run, tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_who_was_refused_for_a_client_is_told_of_a_refused_xforward(
+def test_a_refused_xforward_is_logged_when_the_message_is_refused(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:

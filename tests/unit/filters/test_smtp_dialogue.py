@@ -166,7 +166,7 @@ def test_who_the_client_is(known: dict[str, Any], offered: str, lines: list[byte
     assert all(len(line) <= 512 for line in said.splitlines(keepends=True))
 
 
-def test_xforward_is_not_said_where_it_is_not_offered() -> None:
+def test_xforward_is_not_sent_where_it_is_not_offered() -> None:
     assert introduced("PIPELINING", "XCLIENT ADDR")[1] == GROUP
 
 

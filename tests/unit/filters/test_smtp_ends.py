@@ -53,7 +53,7 @@ def test_abort_while_the_connection_is_made(run: Run, tmp_path: Path, turns: int
     run(scenario())
 
 
-def test_abort_after_the_verdict_lets_the_scanner_go_in_peace(run: Run, tmp_path: Path) -> None:
+def test_abort_after_the_verdict_still_sends_quit(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)
@@ -69,7 +69,7 @@ def test_abort_after_the_verdict_lets_the_scanner_go_in_peace(run: Run, tmp_path
     run(scenario())
 
 
-def test_a_scanner_that_does_not_say_goodbye_is_not_waited_for_long(run_jumping: Run, tmp_path: Path) -> None:
+def test_a_scanner_that_does_not_answer_quit_is_closed_after_a_time(run_jumping: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Mx() as mx, scanning(mx, tmp_path) as filter_:
             case = begin(filter_)

@@ -87,7 +87,7 @@ def test_a_message_for_the_administrator_is_for_the_log_only(line: bytes) -> Non
 
 
 @pytest.mark.parametrize("line", FOR_THE_SENDER)
-def test_other_text_is_told_as_by_1_10(line: bytes) -> None:
+def test_other_text_is_logged_as_by_1_10(line: bytes) -> None:
     assert parse(line).reply.wire == b"550 Content Rejected; " + line + b"\r\n"
 
 

@@ -214,7 +214,7 @@ def test_the_wait_in_line_is_bounded_and_leaves_the_filter_its_time(run_jumping:
     run_jumping(scenario())
 
 
-def test_who_gives_up_in_line_gives_way(run: Run, tmp_path: Path) -> None:
+def test_a_message_that_gives_up_leaves_the_queue(run: Run, tmp_path: Path) -> None:
     """Also between the moment a place is given and the moment it is taken."""
 
     async def scenario() -> None:

@@ -40,7 +40,7 @@ def test_a_descriptor_is_open_only_while_something_is_watched(run: Run) -> None:
     run(scenario())
 
 
-def test_who_is_removed_by_another_is_not_told(run: Run) -> None:
+def test_a_waiter_removed_by_another_gets_no_call(run: Run) -> None:
     async def scenario() -> None:
         pipes = [os.pipe() for _ in range(AT_ONCE + 3)]
         watch = watch_of(asyncio.get_running_loop())

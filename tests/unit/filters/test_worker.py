@@ -244,7 +244,7 @@ def test_cancelled(tmp_path: Path) -> None:
     asyncio.run(case())
 
 
-def test_a_process_that_dies_while_it_is_idle(tmp_path: Path) -> None:
+def test_a_process_that_ends_while_it_is_idle(tmp_path: Path) -> None:
     async def case() -> None:
         async with pool(tmp_path, script(tmp_path, PID)) as workers:
             _, first = await workers.judge()
@@ -272,7 +272,7 @@ def test_a_process_leaves(tmp_path: Path, caplog: pytest.LogCaptureFixture, sett
     assert not caplog.messages  # nothing is wrong
 
 
-def test_an_answer_that_nobody_asked_for_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_without_a_question_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It would be the beginning of the answer to the next message, of another sender."""
     each = f"{PID}; if [ ! -e {tmp_path}/once ]; then touch {tmp_path}/once; sleep 0.2; printf 'action=discard\\n'; fi"
 

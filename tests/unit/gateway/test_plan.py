@@ -58,7 +58,7 @@ def test_what_makes_no_plan(change: dict[str, object], text: str) -> None:
     assert text in str(refused.value)
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(PlanError) as refused:
         make_plan(replace(GOOD, interfaces=("a b",), ports=(0,), local=True))
     assert str(refused.value).count(";") == 2

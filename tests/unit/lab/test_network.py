@@ -88,7 +88,7 @@ def test_a_process_that_ignores_term_is_killed(monkeypatch: pytest.MonkeyPatch, 
         assert host.stop(process) == -signal.SIGKILL
 
 
-def test_run_tells_what_failed() -> None:
+def test_run_reports_what_failed() -> None:
     with Network() as net:
         host = net.host(PREFIX)
         assert host.run("sh", "-c", "cat; exit 3", text="in", check=False).stdout == "in"

@@ -132,7 +132,7 @@ def test_trouble_is_temporary(shell: tuple[str, ...], tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == b"451 4.3.0 The filter has a problem here, try again later"
 
 
-def test_a_reader_that_goes_away_is_trouble(shell: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_reader_that_closes_early_is_an_error(shell: tuple[str, ...], tmp_path: Path) -> None:
     """Half an output is no success."""
     message = PLAIN + b"y" * 1_000_000
     process = subprocess.Popen(

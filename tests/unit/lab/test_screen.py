@@ -44,7 +44,7 @@ def test_nothing_drives_the_terminal() -> None:
     assert printable("250 \033[2J\r\n\x9bOk, Grüße") == "250 ?[2J???Ok, Grüße"
 
 
-def test_a_reader_that_goes_is_no_trouble() -> None:
+def test_a_reader_that_closes_early_is_no_error() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         os.close(reader)

@@ -377,7 +377,7 @@ def test_a_share_is_exact_among_processes(fork: Fork) -> None:
     assert table.try_enter(0, "192.0.2.2")
 
 
-def test_a_worker_killed_before_it_said_who_holds_a_connection() -> None:
+def test_a_worker_killed_before_it_reported_its_connection() -> None:
     table = Admission(10, 2)
     for _ in range(8):
         assert table.try_enter(0, "192.0.2.1")

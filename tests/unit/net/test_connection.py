@@ -42,7 +42,7 @@ def gets_quit(reach: Reach, filter_command: str | None, way: str) -> bool:
 @EACH_PHASE
 @BOTH_PATHS
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_the_client_goes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
+async def test_the_client_closes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
     """The server has got a whole dialogue, or no end of data."""
     async with Mx() as mx, start_proxy(mx, filter_command=filter_command, max_connections=1) as harness:
         client, server = await reach(harness, mx)
@@ -75,7 +75,7 @@ async def test_the_client_goes(start_proxy: StartProxy, reach: Reach, filter_com
 @EACH_PHASE
 @BOTH_PATHS
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_the_server_goes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
+async def test_the_server_closes(start_proxy: StartProxy, reach: Reach, filter_command: str | None, way: str) -> None:
     """The client gets 421, in place of the next reply, and never 2xx for a message."""
     async with Mx() as mx, start_proxy(mx, filter_command=filter_command, max_connections=1) as harness:
         client, server = await reach(harness, mx)

@@ -179,7 +179,7 @@ async def test_a_server_that_drips_its_reply(start_proxy: StartProxy) -> None:
         assert client.heard.endswith(SERVER_TIMED_OUT)
 
 
-async def test_a_pipelining_client_buys_a_silent_server_no_time(start_proxy: StartProxy) -> None:
+async def test_pipelined_commands_do_not_extend_the_servers_time_limit(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx) as harness:
         client, _ = await meet(harness, mx, "PIPELINING")
         harness.proxy.context.limits[Wait.REPLY] = 3 * SHORT
@@ -466,7 +466,7 @@ async def test_a_client_that_sends_less_than_the_least_rate(
         assert END_OF_DATA not in await server.rest()
 
 
-async def test_a_chunk_that_nobody_wants_has_the_same_rate(start_proxy: StartProxy) -> None:
+async def test_a_refused_chunk_has_the_same_minimum_rate(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx, min_data_rate=1_000_000) as harness:
         client, _ = await meet(harness, mx)
         harness.proxy.context.limits[Wait.TEXT] = 5 * SHORT

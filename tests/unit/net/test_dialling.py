@@ -95,7 +95,7 @@ async def test_a_name_has_a_link_local_address(names: dict[str, list[str]]) -> N
     assert await candidates(InetAddress(NAME, 25)) == [Endpoint(f"fe80::1%{socket.if_nametoindex('lo')}", 25)]
 
 
-async def test_a_name_that_nobody_knows(names: dict[str, list[str]]) -> None:
+async def test_an_unknown_name(names: dict[str, list[str]]) -> None:
     with pytest.raises(DialError, match=r"mx\.example: .*not known"):
         await candidates(InetAddress(NAME, 25))
 
@@ -138,9 +138,7 @@ async def test_every_address_is_named_with_its_reason(silent: InetAddress) -> No
     assert third == "/nowhere/mx: No such file or directory"
 
 
-async def test_the_client_is_told_of_a_server_that_does_not_answer(
-    start_proxy: StartProxy, silent: InetAddress
-) -> None:
+async def test_the_client_learns_of_a_server_that_does_not_answer(start_proxy: StartProxy, silent: InetAddress) -> None:
     async with start_proxy(silent, connect_time_out=0.1) as harness:
         told = await (await harness.client()).rest()
         assert told.startswith(b"421 4.4.1 No connection to the server: ")
@@ -204,7 +202,7 @@ async def test_one_that_gives_up_does_not_disturb_others() -> None:
     waiting.close()
 
 
-async def test_a_bug_in_what_is_started_is_told(silent: InetAddress) -> None:
+async def test_a_bug_after_the_start_is_reported(silent: InetAddress) -> None:
     """As a result, for the second target too: the event loop would only log it."""
 
     def started(_sock: socket.socket, target: Endpoint | str) -> None:
@@ -281,7 +279,9 @@ async def test_an_exchange_waits_for_no_timer(
 
 
 @pytest.mark.parametrize("address", [InetAddress("127.0.0.1", 1), UnixAddress("/nowhere/mx")])
-async def test_a_dead_address_is_told_to_the_client(start_proxy: StartProxy, address: Address, tmp_path: Path) -> None:
+async def test_the_client_learns_of_an_unreachable_address(
+    start_proxy: StartProxy, address: Address, tmp_path: Path
+) -> None:
     async with start_proxy(address) as harness:
         told = await (await harness.client()).rest()
         assert told.startswith(f"421 4.4.1 No connection to the server: {address}: ".encode())

@@ -54,7 +54,7 @@ async def test_drain_lets_the_running_transaction_finish(start_proxy: StartProxy
         await harness.ended()
 
 
-async def test_drain_accepts_nobody(start_proxy: StartProxy) -> None:
+async def test_a_drain_accepts_no_connection(start_proxy: StartProxy) -> None:
     async with Mx() as mx, start_proxy(mx) as harness:
         client, server = await meet(harness, mx)
         await address(client, server)
@@ -204,7 +204,7 @@ async def test_the_end_comes_just_when_a_client_does(
             mx.listener.accept()
 
 
-async def test_no_process_outlives_the_worker(start_proxy: StartProxy) -> None:
+async def test_no_process_remains_after_the_worker(start_proxy: StartProxy) -> None:
     """Also one that does not care about SIGTERM."""
     async with Mx() as mx, start_proxy(mx, filter_command="trap '' TERM; cat >/dev/null; sleep 600") as harness:
         mx.serve(ModelServer)

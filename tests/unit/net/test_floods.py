@@ -22,7 +22,7 @@ def enter(table: Admission, client: str, count: int, worker: int = 0) -> None:
         table.add_share(worker, client)
 
 
-def test_one_worker_tells_the_sum_of_all(caplog: pytest.LogCaptureFixture, second: list[int]) -> None:
+def test_one_worker_reports_the_sum_of_all(caplog: pytest.LogCaptureFixture, second: list[int]) -> None:
     table = Admission(100, 3)
     enter(table, "192.0.2.1", 7)
     enter(table, "2001:db8::", 5, worker=1)
@@ -75,7 +75,7 @@ def test_clients_that_have_too_many(caplog: pytest.LogCaptureFixture, second: li
     assert line.count(", 10.") == NAMED - 1
 
 
-def test_refusals_are_told_once_in_a_second() -> None:
+def test_refusals_are_logged_once_in_a_second() -> None:
     refused = RefusedConnections(2)
     refused.count(0)
     refused.count(1)

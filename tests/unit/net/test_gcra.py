@@ -80,7 +80,7 @@ def test_an_event_may_count_as_more_or_less_than_one() -> None:
     assert rate.after(0, now, 0.0) == now
 
 
-def test_refused_attempts_keep_nobody_out() -> None:
+def test_refused_attempts_do_not_count() -> None:
     rate, now = Rate.of(1, 60, 1), 10**15
     state = rate.after(0, now)
     for second in range(60):

@@ -163,7 +163,7 @@ def test_after_an_error_nothing_is_open(renew: Callable[..., Listeners], tmp_pat
     assert descriptors() == before
 
 
-def test_a_socket_that_stands_is_kept(renew: Callable[..., Listeners], tmp_path: Path) -> None:
+def test_a_working_socket_is_kept(renew: Callable[..., Listeners], tmp_path: Path) -> None:
     one, two, three = (UnixAddress(str(tmp_path / name)) for name in "123")
     old = renew(one, two)
     new = renew(two, three, existing=old)

@@ -45,7 +45,7 @@ def test_an_ipv6_client_counts_with_its_network() -> None:
     assert limit.allows("fe80::1%eth0", 0.0)
 
 
-def test_what_was_left_out_is_said_now_and_then() -> None:
+def test_omitted_lines_are_counted_in_the_log_from_time_to_time() -> None:
     limit = LogLimit()
     allowed(limit, A, int(BURST) + 7)
     allowed(limit, "", int(BURST) + 1)

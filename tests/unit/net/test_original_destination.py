@@ -97,7 +97,7 @@ def names(own: str, peer: str, *, only_v6: bool) -> socket.socket:
     return made
 
 
-def test_under_tproxy_the_socket_says_it() -> None:
+def test_under_tproxy_it_is_the_address_of_the_socket() -> None:
     sock = names("2001:db8:2::25", "2001:db8::1", only_v6=True)
     assert original_destination(sock, frozenset({10025})) == Endpoint("2001:db8:2::25", 25)
 

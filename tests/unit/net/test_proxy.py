@@ -122,7 +122,7 @@ async def test_above_the_limit_421_and_a_place_again_at_once(
     assert len(told) <= 3
 
 
-async def test_a_client_with_its_share_is_told_so_and_others_come_in(
+async def test_a_client_at_its_limit_gets_a_reply_and_others_are_accepted(
     start_proxy: StartProxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its share is its own again when its connections end."""

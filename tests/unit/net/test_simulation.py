@@ -261,13 +261,13 @@ def test_a_destination_that_is_no_server_is_refused_as_by_the_daemon() -> None:
     assert "loopback" in answer["reasons"][0]
 
 
-def test_the_words_of_an_envelope_that_the_filter_could_not_be_told() -> None:
+def test_the_log_line_of_an_envelope_that_the_filter_cannot_take() -> None:
     configured = Settings(filter_command="cat")
     answer = explanation(configured, {"client": CLIENT, "server": SERVER, "from": "a b", "to": "x@y"})
     assert step(answer, "MAIL").startswith("501 5.1.7")
 
 
-def test_a_limit_in_shadow_form_is_told() -> None:
+def test_a_limit_in_shadow_mode_is_reported() -> None:
     rate = RateLimit(1, 60, 1, shadow=True)
     table = ClientTable(8, 1)
     configured = Settings(client_messages=rate)

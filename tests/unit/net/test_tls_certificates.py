@@ -162,14 +162,14 @@ def test_the_number_that_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert [request.names[0][0] for request in made.requests] == list("abcdb")
 
 
-def test_a_minting_process_that_dies_is_asked_again() -> None:
+def test_a_request_is_repeated_when_the_minting_process_ends() -> None:
     with minter() as (made, minting):
         made.deaths = 3
         asyncio.run(get(certificates(minting), "mx.example"))
     assert len(made.requests) == 1
 
 
-def test_a_minting_process_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_minting_process_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls_certificates, "ASK_SECONDS", 0.3)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, pytest.raises(CertificateError, match="did not answer"):
@@ -189,7 +189,7 @@ def test_questions_that_no_queue_can_hold_any_more(monkeypatch: pytest.MonkeyPat
         assert {type(each) for each in asyncio.run(run())} == {CertificateError}
 
 
-def test_a_refusal_is_told() -> None:
+def test_a_refusal_is_reported() -> None:
     with minter() as (_, minting), pytest.raises(CertificateError, match=r"^no$"):
         asyncio.run(get(certificates(minting), "bad.example"))
 

@@ -109,7 +109,7 @@ def test_what_the_engine_answers_before_it_is_sent(
     assert len(transport.sent) == 1
 
 
-def test_the_transport_is_told_to_read_only_when_that_changes(
+def test_reading_is_started_and_stopped_only_when_that_changes(
     peer_and_leg: tuple[TlsStream, ClientLeg], transport: Transport, owner: Owner
 ) -> None:
     peer, leg = peer_and_leg
@@ -130,7 +130,9 @@ def test_a_leg_that_is_paused_first_pauses_its_transport(
     assert transport.orders == ["pause_reading"]
 
 
-def test_a_bug_behind_a_record_ends_the_connection(peer_and_leg: tuple[TlsStream, ClientLeg], owner: Owner) -> None:
+def test_a_bug_while_a_record_is_handled_ends_the_connection(
+    peer_and_leg: tuple[TlsStream, ClientLeg], owner: Owner
+) -> None:
     peer, leg = peer_and_leg
     leg.received(record(peer, b"a bug"))
     assert isinstance(owner.heard[1], ZeroDivisionError)

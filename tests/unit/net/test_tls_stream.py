@@ -186,7 +186,7 @@ def test_a_fin_within_the_handshake_is_a_truncation() -> None:
 
 
 @BOTH
-def test_the_end_is_told_after_what_waits(version: int) -> None:
+def test_the_end_is_reported_after_waiting_data(version: int) -> None:
     client, server = connected(version)
     for _ in range(RECORDS_PER_CALL + 1):
         server.write(b"a")

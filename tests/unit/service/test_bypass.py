@@ -109,7 +109,7 @@ def test_it_goes_on_after_a_restart_until_its_end(place: Place, clock: Clock, ca
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{}", b"\xff", b'{"until": "x", "reason": ""}', b'{"until": 1e999}', b'{"until": null}']
 )
-def test_a_file_that_says_nothing_bypasses_nothing(place: Place, data: bytes) -> None:
+def test_an_empty_file_bypasses_nothing(place: Place, data: bytes) -> None:
     place.file.parent.mkdir(parents=True)
     place.file.write_bytes(data)
     assert place.start().report() is None

@@ -65,7 +65,7 @@ class Case:
         return status
 
 
-def test_a_silent_worker_is_killed_and_one_that_speaks_is_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_without_heartbeat_is_killed_and_one_with_it_is_not(caplog: pytest.LogCaptureFixture) -> None:
     case = Case()
     for _ in range(3 * generations.SILENT_PULSES):
         os.write(case.into, b".")
@@ -119,7 +119,7 @@ def test_a_worker_that_ignores_term_is_killed_in_the_end() -> None:
     assert case.generation.due() == float("inf")  # and nobody takes its place
 
 
-def test_nobody_is_replaced_while_draining() -> None:
+def test_no_worker_is_replaced_during_a_drain() -> None:
     case = Case()
     case.generation.drain()
     assert ending(case.end()) == "signal SIGTERM"
@@ -157,7 +157,7 @@ def test_a_worker_whose_only_pulse_came_with_its_end_was_ready() -> None:
     assert case.generation.serves
 
 
-def test_nobody_is_served_while_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_client_is_served_while_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case()
     os.write(case.into, b".")
     case.generation.pulsed(case.worker)

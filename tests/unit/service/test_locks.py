@@ -304,7 +304,7 @@ def test_a_reload_changes_prefix_and_exceptions(tmp_path: Path) -> None:
     assert excepted.enter("192.0.2.8").message() is None
 
 
-def test_a_request_of_an_earlier_configuration_locks_nobody(tmp_path: Path) -> None:
+def test_a_request_of_an_earlier_configuration_locks_no_client(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     daemon.table.ask_for_lock(
         LockRequest(bytes(10) + b"\xff\xff\xc0\x00\x02\x07", reason_number(ClientLimit.SPAM), b"")

@@ -78,7 +78,7 @@ def test_a_worker_gets_certificates_that_the_strict_check_takes(terminating: Dae
     ).returncode
 
 
-def test_a_minting_process_that_dies_comes_back(terminating: Daemon) -> None:
+def test_a_minting_process_that_ends_is_started_again(terminating: Daemon) -> None:
     terminating.start()
     client = terminating.connect()
     minted(client, "a.example")
@@ -90,7 +90,7 @@ def test_a_minting_process_that_dies_comes_back(terminating: Daemon) -> None:
     assert {worker["pid"] for worker in terminating.status()["workers"]}, "no worker was lost with it"
 
 
-def test_a_question_that_waits_when_it_dies_is_answered(terminating: Daemon) -> None:
+def test_a_waiting_request_is_answered_when_the_process_ends(terminating: Daemon) -> None:
     terminating.start()
     client = terminating.connect()
     minted(client, "a.example")

@@ -217,7 +217,7 @@ def test_mode_and_owner_of_a_file_that_is_taken_over_stay(tmp_path: Path) -> Non
     ("mode", "uid", "gid", "may"),
     [(0o755, 0, 0, True), (0o755, 1, 0, False), (0o775, 1, 0, True), (0o777, 1, 1, True), (0o772, 1, 1, False)],
 )
-def test_who_may_write_is_told_by_owner_and_mode(tmp_path: Path, mode: int, uid: int, gid: int, may: bool) -> None:
+def test_owner_and_mode_decide_who_may_write(tmp_path: Path, mode: int, uid: int, gid: int, may: bool) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(mode)

@@ -39,7 +39,7 @@ def test_an_abstract_socket_and_a_clean_environment(monkeypatch: pytest.MonkeyPa
     notifier.close()
 
 
-def test_kept_sockets_and_lent_keys_are_told_apart() -> None:
+def test_kept_sockets_and_lent_keys_are_distinguished() -> None:
     """In a child, because the numbers of the descriptors are fixed (SD_LISTEN_FDS_START)."""
     out, into = os.pipe()
     if not (child := os.fork()):

@@ -38,7 +38,7 @@ def test_reload_takes_the_new_and_lets_the_old_finish(daemon: Daemon) -> None:
     eventually(lambda: len(daemon.workers()) == 3)
 
 
-def test_nobody_is_refused_while_reloads_go_on(daemon: Daemon) -> None:
+def test_no_client_is_refused_during_reloads(daemon: Daemon) -> None:
     daemon.configure(MaxConnections=1000)
     daemon.start()
     over = threading.Event()

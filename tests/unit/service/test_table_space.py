@@ -20,7 +20,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_first_one_is_told_at_once_and_the_others_once_an_hour(
+def test_the_first_one_is_logged_at_once_and_the_others_once_an_hour(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     admission = Admission(100, 2, clients=8)

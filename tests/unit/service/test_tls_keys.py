@@ -162,7 +162,7 @@ def test_a_folder_or_a_pipe_is_no_key(tmp_path: Path) -> None:
             open_key(path)
 
 
-def test_what_expires_is_told_with_what_to_do(own: Own, tmp_path: Path) -> None:
+def test_what_expires_is_reported_with_what_to_do(own: Own, tmp_path: Path) -> None:
     settings = replace(TERMINATE, tls_certificate=(replace(own.line, servers=(ip_network("192.0.2.0/24"),)),))
     prepare_cas(ca_files(settings, tmp_path))
     now = NOW.timestamp()
@@ -256,7 +256,7 @@ def test_root_follows_no_link_that_a_filter_may_have_made(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("how", ["links to the files", "a link to the folder", "a folder of another user"])
-def test_nobody_exchanges_the_two_cas_by_links(how: str, tmp_path: Path) -> None:
+def test_links_cannot_exchange_the_two_cas(how: str, tmp_path: Path) -> None:
     """The state directory belongs to the daemon's user. The trusted CA must not sign what is for unverified servers."""
     files = ca_files(TERMINATE, tmp_path)
     prepare_cas(files)

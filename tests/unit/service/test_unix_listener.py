@@ -56,7 +56,7 @@ def test_a_reader_waits_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyP
     listener.close()
 
 
-def test_a_socket_that_is_closed_answers_nobody(tmp_path: Path) -> None:
+def test_a_closed_socket_gives_no_answer(tmp_path: Path) -> None:
     listener = UnixListener()
     assert not listener.answer_next(bytes)
     (tmp_path / "s").write_text("precious")

@@ -125,7 +125,7 @@ def test_with_pipelining_it_is_one_group() -> None:
 
 
 @pytest.mark.parametrize("keywords", [(), ("PIPELINING",)])
-def test_many_recipients_are_told_a_group_at_a_time(keywords: tuple[str, ...]) -> None:
+def test_many_recipients_are_sent_in_groups(keywords: tuple[str, ...]) -> None:
     """A client may name 10,000: one event sends so many commands, and other connections are served before the rest."""
     play = judging(*keywords)
     many = [b"r%d@mx.example" % number for number in range(3 * GROUP)]
@@ -153,7 +153,7 @@ def test_a_refusal_among_many_recipients() -> None:
     assert play
 
 
-def test_xforward_is_said_again() -> None:
+def test_xforward_is_sent_again() -> None:
     play = (
         judging("XFORWARD NAME ADDR", forwarded="XFORWARD NAME=x.example ADDR=192.0.2.77")
         >> passed(OTHER)
@@ -356,7 +356,7 @@ def test_the_server_has_the_wanted_envelope_or_nothing(
         assert sorted(model.at_data[1]) == sorted(recipients)
 
 
-def test_our_trace_id_is_told_again_and_its_refusal_does_not_matter() -> None:
+def test_our_trace_id_is_sent_again_and_its_refusal_does_not_matter() -> None:
     play = judging("PIPELINING", "XFORWARD ADDR IDENT")
     play.session._d.trace_id = "01JD8Q3K7C2VA"
     play = play >> passed(Envelope(b"", b"", [b"c@mx.example"], [b""]))

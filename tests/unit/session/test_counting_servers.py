@@ -46,7 +46,7 @@ def refused(*keywords: str) -> Playbook:
 # RSET.
 
 
-def test_our_rset_stands_for_the_clients() -> None:
+def test_our_rset_replaces_the_clients() -> None:
     play = refused() >> S("250 reset") >> C("RSET") << RESET
     assert play >> C(MAIL) << server(MAIL) >> S("250 ok") << client("250 ok")
     assert answers.RESET.code == 250
@@ -63,13 +63,13 @@ def test_what_is_pipelined_after_it_goes_on() -> None:
     assert play >> S("250 ok\n250 ok") << client("250 ok\n250 ok")
 
 
-def test_one_stands_for_one() -> None:
+def test_each_rset_of_ours_replaces_one() -> None:
     play = refused() >> S("250 reset") >> C("RSET") << RESET
     assert play >> C("RSET") << server("RSET") >> S("250 again") << client("250 again") >> C("RSET") << server("RSET")
 
 
 @pytest.mark.parametrize("command", [MAIL, "NOOP", "EHLO client.example", "XFORWARD ADDR=192.0.2.7", "VRFY b"])
-def test_it_stands_for_none_that_comes_later(command: str) -> None:
+def test_our_rset_replaces_no_later_one(command: str) -> None:
     play = refused() >> S("250 reset") >> C(command) << server(command) >> S("250 ok") << client("250 ok")
     assert play >> C("RSET") << server("RSET")
 
@@ -105,7 +105,7 @@ def test_the_clients_rset_is_answered_and_what_follows_it_gets_the_reason() -> N
     assert play >> C(MAIL) << client(LEAVES.wire) << CloseClient()
 
 
-def test_commands_that_the_server_has_already_hear_why() -> None:
+def test_commands_that_the_server_already_has_get_the_reason() -> None:
     play = refused("PIPELINING") >> C(f"RSET\n{MAIL}") << server(MAIL)
     play = play >> S(TOO_MANY) << CloseServer(abort=True) << client(answers.RESET.wire + LEAVES.wire)
     assert play << CloseClient()
@@ -132,7 +132,7 @@ def test_no_more_than_eight_noops_in_a_session() -> None:
     assert NOOPS_LIMIT == 8
 
 
-def test_a_server_that_refuses_noop_and_leaves_is_told_of_when_the_message_ends() -> None:
+def test_a_server_that_refuses_noop_and_closes_is_reported_after_the_message() -> None:
     play = addressed(FILTERED)
     play.session.feed(C("DATA"))
     play = play >> KeepAlive() << server("NOOP") >> S(TOO_MANY) >> ServerClosed() << FilterAbort()
@@ -155,7 +155,7 @@ def test_a_server_that_only_knows_no_noop_gets_the_message_and_no_other_noop() -
     assert play >> PASS << server("DATA") >> S("452 full") << FilterAbort() << client("452 full") << server("RSET")
 
 
-def test_what_it_said_to_noop_is_no_reason_for_a_later_end() -> None:
+def test_the_reply_to_noop_is_no_reason_for_a_later_end() -> None:
     play = judging() >> KeepAlive() << server("NOOP") >> S("502 what") >> REJECT << FilterAbort()
     play = play << client("550 5.7.1 spam") << server("RSET") >> S("250 ok") >> ServerClosed()
     assert play << client(answers.SERVER_LOST.wire) << CloseClient()

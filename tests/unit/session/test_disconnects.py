@@ -103,7 +103,7 @@ class TestSomebodyLeaves:
         assert play >> C(b"b\r\n.\r\n") << client(answers.SERVER_LOST.wire) << CloseClient()
         assert any("the server closed the connection during a message" in line for line in play.logged)
 
-    def test_server_while_the_client_sends_what_nobody_filters(self) -> None:
+    def test_server_during_an_unfiltered_message(self) -> None:
         play = addressed()
         play.session.feed(C("DATA"))
         play.session.feed(S("354 go"))

@@ -154,7 +154,7 @@ def test_where_xclient_is_not_required_the_mail_goes_on(offer: str) -> None:
     assert play << server(MAIL) >> S("250 ok") << client("250 ok")
 
 
-def test_a_client_that_begins_tls_itself_is_told_within_it() -> None:
+def test_a_client_that_begins_tls_itself_gets_the_reply_within_tls() -> None:
     play = with_xclient() >> C("STARTTLS") << server("STARTTLS") >> S(READY) << client(READY)
     play = play << effects.PeekClientHello() >> hello() << effects.StartServerTls("mx.example", RULE)
     play = play >> tls(Side.SERVER) << effects.StartClientTls(verified=False) >> tls(Side.CLIENT)
@@ -275,7 +275,7 @@ def test_what_the_server_would_forget_or_others_may_not_read_waits_too(command: 
 
 
 @pytest.mark.parametrize("command", ["EHLO c", "HELO c", "NOOP", "RSET", "HELP", "QUIT"])
-def test_what_says_nothing_does_not_wait(command: str) -> None:
+def test_commands_without_content_do_not_wait_for_tls(command: str) -> None:
     assert introduced(ENCRYPT, "STARTTLS") >> C(command) << server(command)
 
 

@@ -33,7 +33,7 @@ ODD = [
         ('<"b d"@x.example>', '"b d"@x.example'),
     ],
 )
-def test_a_filter_is_told_what_the_server_gets(written: str, told: str) -> None:
+def test_a_filter_learns_what_the_server_gets(written: str, told: str) -> None:
     play = introduced(FILTERED, "PIPELINING")
     group = f"MAIL FROM:{written} SIZE=1\nRCPT TO:{written} NOTIFY=NEVER\nRCPT TO:<Postmaster>"
     sent = f"MAIL FROM:<{told}> SIZE=1\nRCPT TO:<{told}> NOTIFY=NEVER\nRCPT TO:<Postmaster>"

@@ -132,7 +132,7 @@ class TestFiltered:
         assert play
 
     @pytest.mark.parametrize("before", [[], ["MAIL FROM:<a@client.example>"], ["RSET"]])
-    def test_a_server_that_wants_text_for_nobody_ends_the_session(self, before: list[str]) -> None:
+    def test_354_without_a_recipient_ends_the_session(self, before: list[str]) -> None:
         """A lone dot would be an empty message, to whomever that server counts as a recipient."""
         play = introduced(FILTERED)
         for command in before:
@@ -140,14 +140,14 @@ class TestFiltered:
         play = play >> C("DATA") << server("DATA") >> S("354 go") << CloseServer(abort=True)
         assert play << client(answers.OUT_OF_STEP.wire) << CloseClient()
 
-    def test_a_server_that_wants_text_for_a_recipient_that_it_refused_ends_the_session(self) -> None:
+    def test_354_after_a_refused_recipient_ends_the_session(self) -> None:
         play = introduced(FILTERED)
         for command, answer in (("MAIL FROM:<a@client.example>", "250 ok"), ("RCPT TO:<b@mx.example>", "550 no")):
             play = play >> C(command) << server(command) >> S(answer) << client(answer)
         play = play >> C("DATA") << server("DATA") >> S("354 go") << CloseServer(abort=True)
         assert play << client(answers.OUT_OF_STEP.wire) << CloseClient()
 
-    def test_a_server_that_wants_text_without_a_sender_ends_the_session(self) -> None:
+    def test_354_without_a_sender_ends_the_session(self) -> None:
         play = introduced(FILTERED)
         play = (
             play >> C("RCPT TO:<b@mx.example>") << server("RCPT TO:<b@mx.example>") >> S("250 ok") << client("250 ok")
@@ -181,7 +181,7 @@ class TestFiltered:
         assert play >> C(TEXT) << server(TEXT)
 
     @pytest.mark.parametrize(("dialogue", "login"), LOGINS)
-    def test_the_filter_is_told_of_the_login(self, dialogue: str, login: Login) -> None:
+    def test_the_filter_learns_the_login(self, dialogue: str, login: Login) -> None:
         play = introduced(FILTERED, "AUTH PLAIN LOGIN")
         for line in dialogue.split("|"):
             play.session.feed(C(line[1:]) if line[0] == ">" else S(line[1:]))

@@ -87,7 +87,7 @@ UNSERVED = {
 @pytest.mark.parametrize(("happening", "reason"), UNSERVED.values(), ids=UNSERVED)
 @pytest.mark.parametrize("early", [b"", b"EHLO early\r\n"])
 @pytest.mark.parametrize("resets", [True, False])
-def test_a_server_that_does_not_come_to_greet(happening: list[Event], reason: str, early: bytes, resets: bool) -> None:
+def test_a_server_without_a_greeting(happening: list[Event], reason: str, early: bytes, resets: bool) -> None:
     """Nothing was said yet: the client is reset, or told why. Either way the log says why."""
     session = Session(Options(reset_unreachable=resets), client_ip="192.0.2.10", local_ip="192.0.2.1", clock=str)
     found = session.feed(C(early)) if early else []
@@ -117,7 +117,7 @@ def test_what_is_no_failure_to_connect_is_reported(event: Event) -> None:
     assert [effect for effect in found if isinstance(effect, CloseClient)] == [CloseClient()]
 
 
-def test_a_server_that_was_there_is_missed_with_a_word() -> None:
+def test_a_server_that_closes_after_its_greeting_is_reported_by_421() -> None:
     play = greeted(Options(reset_unreachable=True))
     assert play >> ServerClosed() << client(answers.SERVER_LOST.wire) << CloseClient()
 
@@ -126,7 +126,7 @@ def test_client_that_talks_first_waits() -> None:
     assert Playbook() >> C("EHLO early") >> Connected(SERVER) >> S("220 mx") << client("220 mx") << server("EHLO early")
 
 
-def test_verbs_nobody_knows_pass_verbatim() -> None:
+def test_unknown_verbs_pass_verbatim() -> None:
     assert greeted() >> C("xFrob  a b") << server("xFrob  a b") >> S("500 what") << client("500 what")
 
 

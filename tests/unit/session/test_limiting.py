@@ -339,7 +339,7 @@ def test_the_reply_names_the_limit_and_the_time(code: int, limit: ClientLimit) -
     assert f"({limit.value}), try again in 86400 s" in text
 
 
-def test_each_refusal_is_told_with_its_command() -> None:
+def test_each_refusal_is_reported_with_its_command() -> None:
     """An event and a line in words come once in a session; pflogsumm counts each refusal."""
     messages, recipients = over(ClientLimit.MESSAGES), over(ClientLimit.RECIPIENTS)
     play = introduced(limits=Given(message=[messages, messages, None], recipient=[recipients]))

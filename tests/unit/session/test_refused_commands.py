@@ -49,7 +49,7 @@ class TestRefusals:
         assert b"mail filter" in answers.NO_TLS.wire
         assert len(play.logged) == 1
 
-    def test_nothing_of_what_goes_reaches_the_server(self) -> None:
+    def test_no_refused_verb_reaches_the_server(self) -> None:
         """Each verb that the table names, without its keyword having been offered."""
         for verb in sorted(REFUSED_VERBS):
             play = greeted()
@@ -92,7 +92,7 @@ class TestRefusals:
         assert answers.PARAMETER_NOT_OFFERED.code == 455
         assert len(play.logged) == 1
 
-    def test_a_second_address_of_a_recipient_is_none_that_a_filter_is_told_of(self) -> None:
+    def test_rcpt_with_a_second_address_is_refused(self) -> None:
         play = introduced() >> C("MAIL FROM:<a@a.example>") << server("MAIL FROM:<a@a.example>")
         play = play >> S("250 ok") << client("250 ok")
         play = play >> C("RCPT TO:<b@mx.example> NOTIFY=NEVER") << server("RCPT TO:<b@mx.example> NOTIFY=NEVER")

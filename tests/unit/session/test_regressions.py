@@ -126,7 +126,7 @@ def test_recipients_are_kept_in_bounded_memory() -> None:
         assert play
 
 
-def test_a_chunk_that_nobody_wants_has_a_total_limit() -> None:
+def test_a_refused_chunk_has_a_total_limit() -> None:
     """BDAT of a terabyte, an octet at a time: each one recharged the idle limit."""
     play = greeted(strict=True)
     assert (

@@ -118,7 +118,7 @@ def test_all_that_was_said_before_is_forgotten() -> None:
     assert play >> C("MAIL FROM:<a@x>\nRCPT TO:<b@y>") << server("MAIL FROM:<a@x>")
 
 
-def test_the_client_is_told_by_xclient_again() -> None:
+def test_xclient_is_sent_again_within_tls() -> None:
     given = options("terminate", xclient=True)
     play = Playbook(given)
     play.session.feed(events.Connected("198.51.100.25"))

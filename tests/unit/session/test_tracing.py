@@ -126,7 +126,7 @@ def test_replies_of_our_own_and_lines_without_a_command_are_traced() -> None:
     ]
 
 
-def test_a_message_that_is_streamed_and_a_chunk_that_is_skipped_are_told_by_their_length() -> None:
+def test_streamed_messages_and_skipped_chunks_are_traced_by_their_length() -> None:
     play = introduced(TRACED)
     play >> C("DATA") << server("DATA") >> S("354 go") << client("354 go")
     play >> C("canary\n.") << server("canary\n.") >> S("250 ok") << client("250 ok")

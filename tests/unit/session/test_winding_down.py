@@ -69,7 +69,7 @@ def test_a_reload_between_the_connection_and_the_greeting() -> None:
 
 
 @pytest.mark.parametrize("connected", [[], [Connected(SERVER)]], ids=["dialling", "connected"])
-def test_a_second_word_of_the_same_reload_changes_nothing(connected: list[events.Event]) -> None:
+def test_a_second_notice_of_the_same_reload_changes_nothing(connected: list[events.Event]) -> None:
     play = Playbook()
     for event in [RELOAD, *connected, RELOAD]:
         play = play >> event
@@ -192,13 +192,13 @@ def test_a_reload_makes_no_connection_younger() -> None:
 
 
 @pytest.mark.parametrize(("event", "reply"), [(STOP, answers.SHUTTING_DOWN), (AGE, answers.SESSION_TOO_LONG)])
-def test_who_is_idle_is_told_at_once(event: WindDown, reply: Reply) -> None:
+def test_an_idle_client_gets_421_at_once(event: WindDown, reply: Reply) -> None:
     assert ended(greeted() >> event, reply.wire)
     assert ended(introduced() >> event, reply.wire)
 
 
 @pytest.mark.parametrize("event", [STOP, AGE])
-def test_who_is_not_greeted_yet_is_told_at_once(event: WindDown) -> None:
+def test_a_client_without_greeting_gets_421_at_once(event: WindDown) -> None:
     play = Playbook() >> Connected(SERVER) >> event
     assert play << client(CLOSING) << effects.CloseServer(abort=True) << effects.CloseClient()
 

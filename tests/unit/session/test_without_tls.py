@@ -52,7 +52,7 @@ def offered(*lines: str, options: Options | None = None) -> bytes:
     ],
 )
 @pytest.mark.parametrize("tls", ["STARTTLS", "X-ANONYMOUSTLS"])
-def test_mechanisms_that_show_the_password_go_with_tls(line: str, left: str | None, tls: str) -> None:
+def test_mechanisms_that_show_the_password_are_removed_with_tls(line: str, left: str | None, tls: str) -> None:
     shown = b"250-mx\r\n" + (f"250-{left}\r\n".encode() if left else b"") + b"250 SIZE\r\n"
     assert offered(line, tls) == offered(tls, line) == shown
     assert offered(line) == f"250-mx\r\n250-{line}\r\n250 SIZE\r\n".encode()
@@ -60,7 +60,7 @@ def test_mechanisms_that_show_the_password_go_with_tls(line: str, left: str | No
     assert offered(line, tls, options=Options(auth_without_tls=True)) == stays
 
 
-def test_a_last_line_that_goes_has_one_in_its_place() -> None:
+def test_a_removed_last_line_is_replaced() -> None:
     play = greeted() >> C(EHLO) << server(EHLO)
     assert play >> S("250-mx\n250-STARTTLS\n250 AUTH PLAIN") << client("250-mx\n250 XFILTERED")
 
@@ -161,18 +161,18 @@ def test_also_with_a_filter() -> None:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_where_no_tls_was_on_offer_it_is_the_servers_word(refusal: str) -> None:
+def test_where_no_tls_was_offered_the_reply_is_the_servers(refusal: str) -> None:
     assert asked(MAIL, "SIZE") >> S(refusal) << client(refusal)
 
 
 @pytest.mark.parametrize(
     "refusal", ["550 5.7.1 spam", "553 no such sender", "552 5.3.4 too large", "450 4.7.0 TLS please"]
 )
-def test_other_refusals_are_the_servers_word(refusal: str) -> None:
+def test_other_refusals_come_from_the_server(refusal: str) -> None:
     assert asked(MAIL, "STARTTLS", "AUTH PLAIN") >> S(refusal) << client(refusal)
 
 
-def test_the_reply_to_a_message_is_the_servers_word() -> None:
+def test_the_reply_to_a_message_is_the_servers() -> None:
     play = asked("DATA", "STARTTLS") >> S("354 go") << client("354 go") >> C("x\n.") << server("x\n.")
     assert play >> S("550 this text needs encryption") << client("550 this text needs encryption")
 

@@ -86,7 +86,7 @@ def test_a_server_that_greets_and_closes_is_answered() -> None:
     assert play >> tls(Side.CLIENT) << client(b"554 5.7.1 not you\r\n" + answers.SERVER_LOST.wire) << CloseClient()
 
 
-def test_one_that_leaves_without_a_word() -> None:
+def test_a_server_that_closes_before_its_greeting() -> None:
     play = server_in_tls() >> events.ServerClosed()
     assert play >> tls(Side.CLIENT) << client(answers.SERVER_LOST.wire) << CloseClient()
 

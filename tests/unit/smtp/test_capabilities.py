@@ -93,7 +93,7 @@ GONE = [
 
 
 @pytest.mark.parametrize("keyword", GONE)
-def test_what_goes_goes_wherever_it_stands(keyword: str) -> None:
+def test_a_removed_keyword_is_removed_at_any_place(keyword: str) -> None:
     for form in (keyword, keyword.lower(), f"{keyword} NAME ADDR", f"  {keyword}\t", f"{keyword} ", f"{keyword}=X,Y"):
         assert shown("mx", form, "SIZE") == (b"mx", b"SIZE")
         assert shown("mx", "SIZE", form) == (b"mx", b"SIZE", b"XFILTERED")
@@ -127,7 +127,7 @@ def test_what_is_named_in_the_table_is_shown_to_stay_or_to_go() -> None:
         (b"XMESSAGECONTEXT=ADRC-2.1.0.0", b"XMESSAGECONTEXT"),
     ],
 )
-def test_parameters_of_what_goes(parameters: bytes, refused: bytes | None) -> None:
+def test_parameters_of_removed_keywords(parameters: bytes, refused: bytes | None) -> None:
     assert refused_parameter(parameters) == refused
 
 

@@ -204,7 +204,7 @@ def test_usual_forms_are_read(form: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", USUAL)
-def test_a_usual_path_in_angle_brackets_is_told_as_it_is(form: bytes) -> None:
+def test_a_usual_path_in_angle_brackets_is_unchanged(form: bytes) -> None:
     text = form.removeprefix(b":").strip()
     if text.startswith(b"<") and not text.startswith(b"<@"):
         path = read_forward_path(text)
@@ -234,7 +234,7 @@ def test_what_is_read_reads_as_itself(text: bytes) -> None:
     st.booleans(),
 )
 @PROPERTY
-def test_any_local_part_can_be_said_in_quotes(text: str, every: bool) -> None:
+def test_any_local_part_can_be_written_in_quotes(text: str, every: bool) -> None:
     spared = "" if every else " .@()<>"
     quoted = "".join(c if c in spared or not (every or c in '"\\') else "\\" + c for c in text)
     path = read_forward_path(b'<"' + quoted.encode() + b'"@x>')

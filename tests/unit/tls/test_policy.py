@@ -84,7 +84,7 @@ def test_after_the_hello_nothing_is_stripped() -> None:
     assert table.decide(CLIENT, SERVER, 25, "other.example") == Decision(TlsAction.REFUSE, "strip")
 
 
-def test_submission_is_not_stripped_without_its_word() -> None:
+def test_submission_is_not_stripped_without_the_keyword() -> None:
     """Rules of the host may intercept port 587 although RulePort does not name it."""
     assert [policy("strip").by_address(CLIENT, SERVER, port).certain for port in (25, 465, 587)] == [
         Decision(TlsAction.STRIP, "strip"),
