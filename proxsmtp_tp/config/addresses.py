@@ -11,7 +11,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 _LABEL = re.compile(
     r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -128,6 +128,14 @@ PROBE_CLIENTS = {4: "198.18.254.10", 6: "2001:2:0:fe03::2"}
 """The temporary client of `doctor --probe`, in networks for tests of devices (RFC 2544, RFC 5180)."""
 PROBE_HOST = {4: "198.18.254.5", 6: "2001:2:0:fe02::1"}
 """This host's addresses while a probe runs, from which it sends its own mails (RuleLocal)."""
+
+
+def not_mapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """The same network. ValueError: it is IPv4 within IPv6 (RFC 4291 section 2.5.5.2), as no client or server is."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= 96:
+        raise ValueError(f"'{network}' is IPv4 within IPv6: write {mapped}/{network.prefixlen - 96}")
+    return network
 
 
 @lru_cache(4096)

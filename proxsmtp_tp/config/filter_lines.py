@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
-from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress, parse_address, parse_port
+from proxsmtp_tp.config.addresses import Address, InetAddress, UnixAddress, not_mapped, parse_address, parse_port
 from proxsmtp_tp.config.parsing import one_of, whole_number
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def _skip(text: str) -> dict[str, Any]:
             networks.append(ip_network(word))
         except ValueError:
             raise ValueError(f"{word!r} is neither authenticated nor a network such as 192.0.2.0/24") from None
-    return {"skip": tuple(networks), "skip_authenticated": authenticated}
+    return {"skip": tuple(map(not_mapped, networks)), "skip_authenticated": authenticated}
 
 
 _COMMON: Final[dict[str, Callable[[str], Any]]] = {

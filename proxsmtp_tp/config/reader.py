@@ -159,6 +159,8 @@ class _Parser:
         self.lines: dict[str, int] = {}
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.places: dict[str, int] = {}
+        """`Name: value` of a directive that may repeat, and its line."""
 
     def feed(self, number: int, line: str) -> None:
         if not line or line.startswith("#"):
@@ -188,6 +190,8 @@ class _Parser:
             self._warn(number, f"{row.name}: {_short(comment[1])} is part of the value, and no comment")
         if row.kind.repeatable:
             self.values[row.field] = tuple(dict.fromkeys((*self.values.get(row.field, ()), *value)))
+            for each in value:
+                self.places.setdefault(f"{row.name}: {each}:", number)
         else:
             if row.field in self.lines:
                 before = self.lines[row.field]
@@ -226,9 +230,14 @@ class _Parser:
         if not self._fine("tls", "tls_wrapped", "upstream_tls", "rule_port", "out_address"):
             return
         for field, text in tls_problems(settings):
-            self._problem(self.lines[field], text)
+            self._problem(self._line_of(field, text), text)
         for field, text in tls_warnings(settings):
-            self._warn(self.lines[field], text)
+            self._warn(self._line_of(field, text), text)
+
+    def _line_of(self, field: str, text: str) -> int:
+        """The line that a text about a directive is about; of one that may repeat the text begins with the value."""
+        found = (number for start, number in self.places.items() if text.startswith(start))
+        return next(found, self.lines[field])
 
     def _check_filters(self, settings: Settings) -> None:
         if settings.filter_mode is FilterMode.MONITOR and self._fine("filter_command", "filter_type"):

@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from proxsmtp_tp.config.addresses import parse_port
+from proxsmtp_tp.config.addresses import not_mapped, parse_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +146,7 @@ def networks_of(text: str) -> tuple[Network, ...]:
             raise ValueError(
                 f"{word!r} is no network: write one such as 192.0.2.0/24 or 2001:db8::/32, or an address"
             ) from None
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(map(not_mapped, found)))
 
 
 def ports_of(text: str) -> tuple[int, ...]:

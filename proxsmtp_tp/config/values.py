@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from proxsmtp_tp.config.addresses import InetAddress, parse_address, parse_port
+from proxsmtp_tp.config.addresses import InetAddress, not_mapped, parse_address, parse_port
 from proxsmtp_tp.config.filter_lines import parse_filter, show_filter
 from proxsmtp_tp.config.parsing import one_of, whole_number
 from proxsmtp_tp.config.rates import ClientLimit, parse_at_once, parse_lock_duration, parse_rate
@@ -174,7 +174,7 @@ def parse_ports(text: str) -> tuple[int, ...]:
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Read one or more networks or single addresses."""
-    return _unique([_network(word) for word in _words(text)])
+    return _unique([not_mapped(_network(word)) for word in _words(text)])
 
 
 def parse_interfaces(text: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ by the group of the daemon's user, so that a reload can read it again.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -40,6 +41,10 @@ class KeyFileError(Exception):
 
 class NotReadableError(KeyFileError):
     """The file is not there, or this user may not read it."""
+
+
+class MissingFileError(NotReadableError):
+    """The file is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ def open_key(path: Path, groups: Collection[int] = (), folder: int | None = None
     try:
         opened = _open(path, folder)
     except OSError as error:
-        raise NotReadableError(f"{path}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     try:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
@@ -152,7 +157,12 @@ def read_certificates(path: Path, folder: int | None = None) -> bytes:
         with open(_open(path, folder), "rb") as file:
             return file.read(FILE_MAX)
     except OSError as error:
-        raise NotReadableError(f"{path}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> NotReadableError:
+    missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
+    return (MissingFileError if missing else NotReadableError)(f"{path}: {error.strerror}")
 
 
 def read_own(line: CertificateLine, groups: Collection[int], now: dt.datetime) -> OwnCertificate:

@@ -26,6 +26,7 @@ from proxsmtp_tp.service.key_files import (
     NOT_LENT,
     CaFiles,
     KeyFileError,
+    MissingFileError,
     NotReadableError,
     ca_files,
     open_key,
@@ -216,10 +217,9 @@ def problems(settings: Settings, groups: Collection[int], owners: Collection[int
     for line in settings.tls_certificate if settings.terminates_tls else ():
         try:
             read_own(line, groups, _now())
-        except NotReadableError:
-            continue
         except KeyFileError as error:
-            yield str(error)
+            if _is_a_problem(error):
+                yield str(error)
     for given in (settings.tls_ca, settings.tls_untrusted_ca) if needs_ca(settings) else ():
         if given is not None:
             yield from _problem_of_ca(Path(given.certificate), Path(given.key), owners)
@@ -232,10 +232,14 @@ def _problem_of_ca(certificate: Path, key: Path, owners: Collection[int]) -> Ite
             authority.read(read_certificates(certificate), read_all(descriptor), str(certificate), _now())
         finally:
             os.close(descriptor)
-    except NotReadableError:
-        return
     except (CertificateError, KeyFileError) as error:
-        yield str(error)
+        if _is_a_problem(error):
+            yield str(error)
+
+
+def _is_a_problem(error: Exception) -> bool:
+    """Whether the daemon has it, too. What this user may not read, the daemon's user, or root, perhaps may."""
+    return not isinstance(error, NotReadableError) or isinstance(error, MissingFileError)
 
 
 # CAs of our own.

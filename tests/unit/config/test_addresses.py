@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress, parse_address, parse_port
+from proxsmtp_tp.config.reader import ConfigError, parse_config
 from proxsmtp_tp.config.socket_names import socket_name
 
 TAKEN = [
@@ -106,3 +107,20 @@ def test_the_scope_of_an_address_is_a_number_for_the_kernel() -> None:
 def test_a_scope_that_is_no_interface(scope: str) -> None:
     with pytest.raises(OSError, match=f"there is no interface {scope}"):
         socket_name(f"fe80::1%{scope}", 25)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Tls: refuse server=::ffff:192.0.2.1",
+        "UpstreamTls: encrypt server=::ffff:192.0.2.0/120",
+        "TlsCertificate: /a.pem server=192.0.2.1,::ffff:192.0.2.1",
+        "Filter: a pipe cat skip=::ffff:192.0.2.1",
+        "Clients: ::ffff:192.0.2.1",
+    ],
+)
+def test_no_session_has_an_ipv4_address_within_ipv6(line: str) -> None:
+    """A line for one would never apply, and say nothing: a client that it refuses would pass."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"TransparentProxy: client\n{line}\nTls: pass\n".encode(), "gateway.conf")
+    assert "is IPv4 within IPv6: write 192.0.2." in str(caught.value.problems)

@@ -15,6 +15,16 @@ def problems(*lines: str) -> list[str]:
     return [problem.text for problem in caught.value.problems]
 
 
+def test_the_line_of_a_directive_that_repeats() -> None:
+    """Each text names the line that it is about, not the last one of its name."""
+    lines = ["TransparentProxy: client", "Tls: strip port=587", "Tls: strip port=25", "Tls: pass"]
+    with pytest.raises(ConfigError) as caught:
+        parse_config("\n".join(lines).encode(), "gateway.conf")
+    assert [problem.line for problem in caught.value.problems] == [2]
+    found = parse_config("\n".join([lines[0], *lines[2:]]).encode(), "gateway.conf")
+    assert [warning.line for warning in found.warnings] == [2]
+
+
 SILENT = "TLS begins with the first octet there, and no mail passes: write TlsWrapped: 465"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from proxsmtp_tp.certificates.leaf import LeafKey, mint
 from proxsmtp_tp.config.settings import Settings, TlsDane
 from proxsmtp_tp.config.tls_files import CertificateLine, KeyPair
 from proxsmtp_tp.config.tls_lines import TlsAction, TlsLevel, TlsRule, UpstreamRule
+from proxsmtp_tp.service import key_files
 from proxsmtp_tp.service.key_files import KeyFileError, ca_files, open_key, read_own
 from proxsmtp_tp.service.minting import Minting
 from proxsmtp_tp.service.tls_keys import (
@@ -233,9 +235,20 @@ def test_check_config_names_files_that_end_the_start(own: Own, tmp_path: Path) -
     assert list(problems(wrong, ())) == [f"{own.certificate}: it is no certificate of a CA (basicConstraints)"]
     missing = KeyPair("/nonexistent/a.pem", "/nonexistent/a.key")
     unread = replace(TERMINATE, tls_ca=missing, tls_certificate=(CertificateLine(missing),))
-    assert list(problems(unread, ())) == []
-    ca = KeyPair(str(own.certificate), "/nonexistent/a.key")
-    assert list(problems(replace(TERMINATE, tls_ca=ca), ())) == []
+    for settings in (unread, replace(TERMINATE, tls_ca=missing)):
+        assert list(problems(settings, ())) == ["/nonexistent/a.key: No such file or directory"]
+
+
+def test_check_config_is_silent_about_files_that_only_the_daemon_may_read(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _folder: int | None) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    given = KeyPair(str(own.certificate), str(own.key))
+    monkeypatch.setattr(key_files, "_open", refuse)
+    assert list(problems(own.settings, ())) == []
+    assert list(problems(replace(TERMINATE, tls_ca=given), ())) == []
 
 
 def test_root_follows_no_link_that_a_filter_may_have_made(tmp_path: Path) -> None:
