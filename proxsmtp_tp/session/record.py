@@ -93,11 +93,11 @@ class TextRecord:
             self._finder.feed(text)
             self.message_id = self._finder.value
         if judged:
-            self._received = zlib.crc32(text.translate(None, b"\r"), self._received)
+            self._received = zlib.crc32(text.replace(b"\r", b""), self._received)
 
     def read_back(self, text: bytes) -> None:
         """A piece of the message as the filter passed it."""
-        self._judged = zlib.crc32(text.translate(None, b"\r"), self._judged or 0)
+        self._judged = zlib.crc32(text.replace(b"\r", b""), self._judged or 0)
 
     @property
     def changed(self) -> bool | None:

@@ -144,12 +144,16 @@ def read_mail(command: Command) -> EnvelopeCommand:
     `line` is the client's own line if its path has that form; otherwise the path is rewritten, so that the server uses
     the same address as filter and log. SmtpError (501, 555) if servers could read the address in more than one way.
     """
-    return _read(command, _MAIL, paths.read_reverse_path, answers.MAIL_SYNTAX, answers.SENDER_SYNTAX)
+    return _plain(command, b"FROM:<") or _read(
+        command, _MAIL, paths.read_reverse_path, answers.MAIL_SYNTAX, answers.SENDER_SYNTAX
+    )
 
 
 def read_rcpt(command: Command) -> EnvelopeCommand:
     """Read RCPT like `read_mail`; an empty address is refused."""
-    return _read(command, _RCPT, paths.read_forward_path, answers.RCPT_SYNTAX, answers.RECIPIENT_SYNTAX)
+    return _plain(command, b"TO:<") or _read(
+        command, _RCPT, paths.read_forward_path, answers.RCPT_SYNTAX, answers.RECIPIENT_SYNTAX
+    )
 
 
 def guess_mail(command: Command) -> EnvelopeCommand:
@@ -183,6 +187,26 @@ def _read(
         return EnvelopeCommand(path.address, path.parameters, command.line)
     words = b"%s %s<%s> %s" % (command.verb, start[0].upper(), path.address, path.parameters)
     return EnvelopeCommand(path.address, path.parameters, words.rstrip(b" ") + b"\r\n")
+
+
+def _plain(command: Command, start: bytes) -> EnvelopeCommand | None:
+    """The usual form, read as `_read` does: `MAIL FROM:<address>` with or without parameters, where the address needs
+    no closer look; None: another form, or an error. `start` is what is before the address, in upper case.
+    """
+    argument, line = command.argument, command.line
+    if not argument.startswith(start) or len(line) != len(argument) + len(b"MAIL \r\n") or line[4] != BLANK:
+        return None
+    path = paths.PLAIN.match(argument, len(start) - 1)
+    if path is None:
+        return None
+    end = path.end()
+    parameters = b""
+    if end < len(argument):
+        try:
+            parameters = paths.read_parameters(argument, end)
+        except (paths.PathError, paths.ParameterError):
+            return None
+    return EnvelopeCommand(argument[len(start) : end - 1], parameters, line)
 
 
 def _simple(command: Command, start: bytes) -> EnvelopeCommand | None:

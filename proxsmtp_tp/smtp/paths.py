@@ -32,6 +32,9 @@ _DOMAIN = re.compile(rb"\[[0-9A-Za-z.:]++\]|[0-9A-Za-z_\x80-\xff-]++(?:\.[0-9A-Z
 _IPV6_TAG = re.compile(r"IPv6:", re.IGNORECASE)
 _BLANKS = re.compile(rb"[ \t]*+")
 _PARAMETER = re.compile(rb"[ \t]++[0-9A-Za-z][0-9A-Za-z-]*+(?:=[!-<>-~\x80-\xff]++)?+(?=[ \t]|\Z)")
+_ATOMS = rb"[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]++(?:\.[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]++)*+"
+PLAIN = re.compile(rb"<" + _ATOMS + rb"@[0-9A-Za-z_-]++(?:\.[0-9A-Za-z_-]++)*+>")
+"""A path in ASCII without quotes, literal and route, as most are: it is canonical, and there is one reading."""
 _POSTMASTER = b"postmaster"
 
 _FULL_STOPS = frozenset("\u3002\uff0e\uff61")
@@ -63,7 +66,7 @@ def read_reverse_path(text: bytes) -> Path:
     """Read what follows `FROM:`. PathError or ParameterError if it has no single reading."""
     start = _blanks(text, 0)
     if text.startswith(b"<>", start):
-        return Path(b"", _parameters(text, start + 2), exact=True)
+        return Path(b"", read_parameters(text, start + 2), exact=True)
     return _read(text, start)
 
 
@@ -92,7 +95,7 @@ def _read(text: bytes, start: int, *, may_be_postmaster: bool = False) -> Path:
             raise PathError("no > behind the address")
         end += 1
     written = text[start:end]
-    return Path(address, _parameters(text, end), exact=written == b"<" + address + b">")
+    return Path(address, read_parameters(text, end), exact=written == b"<" + address + b">")
 
 
 def _behind_route(text: bytes, start: int) -> int:
@@ -170,7 +173,8 @@ def _bidirectional(character: str) -> str:
     return unicodedata.bidirectional(character) if character else ""
 
 
-def _parameters(text: bytes, start: int) -> bytes:
+def read_parameters(text: bytes, start: int) -> bytes:
+    """Read what follows a path that ends before `start`. PathError or ParameterError."""
     if start < len(text) and text[start] not in b" \t":
         raise PathError("no blank after the path")
     end = start

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proxsmtp_tp.smtp import answers
 from proxsmtp_tp.smtp.commands import (
     VERBS,
+    Command,
     EnvelopeCommand,
     guess_mail,
     guess_rcpt,
@@ -226,3 +227,34 @@ def test_any_argument_is_guessed_or_read_and_stays_one_line(argument: bytes) -> 
         assert said.line.endswith(b"\r\n")
         assert not set(said.address) & {*range(32), 127}
         assert read(parse_command(said.line)) == said
+
+
+USUAL = of_pieces(
+    b"<a", b"a", b".", b"@", b"b.c", b">", b" SIZE=1", b" X", b"\t", b"=", b"\x0b", b'"', b"\x80", max_size=8
+)
+
+
+def readings(read: Callable[[Command], EnvelopeCommand], *starts: bytes, argument: bytes) -> list[object]:
+    """What is read of the argument behind each start, without the line; or the code of the refusal."""
+    found: list[object] = []
+    for start in starts:
+        said = value_or_code(lambda line: read(parse_command(line)), start + argument + b"\r\n")
+        found.append(said if isinstance(said, int) else (said.address, said.parameters, said.line.upper()))
+    return found
+
+
+@given(USUAL | USUAL.map(lambda text: b"<a.b@b.c>" + text))
+@PROPERTY
+def test_the_usual_form_is_read_as_any_other(argument: bytes) -> None:
+    """The keyword in lower case is another form."""
+    usual, other = readings(read_mail, b"MAIL FROM:", b"MAIL from:", argument=argument)
+    assert usual == other
+    usual, other = readings(read_rcpt, b"RCPT TO:", b"RCPT to:", argument=argument)
+    assert usual == other
+
+
+@pytest.mark.parametrize("between", [b"\x0b", b"\t", b"  ", b" \x0c"])
+def test_what_is_between_verb_and_argument_is_read_too(between: bytes) -> None:
+    line = b"MAIL" + between + b"FROM:<a@b>\r\n"
+    read = value_or_code(lambda line: read_mail(parse_command(line)), line)
+    assert read == (501 if set(between) & set(b"\x0b\x0c") else EnvelopeCommand(b"a@b", b"", line))
