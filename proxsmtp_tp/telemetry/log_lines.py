@@ -100,7 +100,8 @@ def session_end(client: str, facts: SessionEnd, addresses: Addresses = _FULL) ->
 
 
 def _thousandths(seconds: float) -> str:
-    return format(seconds, ".3f")  # compiled, a format within an f-string takes twice as long
+    digits = str(int(seconds * 1000 + 0.5)).zfill(4)  # to format a float takes five times as long
+    return f"{digits[:-3]}.{digits[-3:]}"
 
 
 def accepted(sent: int, refused: int) -> str:

@@ -79,6 +79,8 @@ class SessionPhase(IntEnum):
     """TLS of the client with the server is passed on, not judged."""
 
 
+NO_ROW: Final = -1
+
 _CONNECTING: Final = int(SessionPhase.CONNECTING)
 
 
@@ -226,61 +228,74 @@ class WorkerSessions:
     """The rows of one worker, for that worker."""
 
     def __init__(self, table: SessionTable, worker: int) -> None:
-        self._table = table
+        self.table = table
         self._worker = worker
         self._free: list[int] = []
 
     def begin(self, identifier: str, client: str, now: float) -> SessionRow | None:
         """A session begins, with no server and no envelope yet; `now` in seconds. None: the table is full."""
-        if not self._free:
-            self._free += self._table.take_chunk(self._worker)
-        if not self._free:
-            return None
-        row = self._free.pop()
-        self._table.write_text(row, f"{identifier}\0{client}{_NEW}{int(now * 1000)}{_NO_TLS}\0\0\1\0".encode())
-        begun = SessionRow(self._table, row, identifier)
-        begun.enter(_CONNECTING, now)
-        return begun
+        begun = SessionRow(self, identifier, client, now)
+        return begun if begun.shown else None
 
-    def end(self, row: SessionRow) -> None:
-        """The session has ended."""
-        self._free.append(row.free())
+    def take(self, text: str) -> int:
+        """A row with this text; NO_ROW: the table is full."""
+        if not self._free:
+            self._free += self.table.take_chunk(self._worker)
+        if not self._free:
+            return NO_ROW
+        row = self._free.pop()
+        self.table.write_text(row, text.encode())
+        self.table.wanted[row] = 0
+        return row
+
+    def give_back(self, row: int) -> None:
+        """The session of this row has ended."""
+        self.table.states[row] = 0
+        self._free.append(row)
 
 
 class SessionRow:
-    """One session, for its worker."""
+    """One session, for its worker. If the table has no free row, nothing is shown."""
 
-    __slots__ = ("_identifier", "_row", "_states", "_table", "changed")
+    __slots__ = ("_identifier", "_row", "_rows", "changed")
 
-    def __init__(self, table: SessionTable, row: int, identifier: str) -> None:
-        self._table = table
-        self._states = table.states
-        self._row = row
+    def __init__(self, rows: WorkerSessions, identifier: str, client: str, now: float) -> None:
+        """A session begins, with no server and no envelope yet; `now` in seconds."""
+        self._rows = rows
         self._identifier = identifier
-        table.wanted[row] = 0
+        self._row = rows.take(f"{identifier}\0{client}{_NEW}{int(now * 1000)}{_NO_TLS}\0\0\1\0")
         self.changed = False
         """The phase has changed since `show`, and so may have what is shown."""
+        self.enter(_CONNECTING, now)
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a row."""
+        return self._row != NO_ROW
 
     def enter(self, phase: int, now: float) -> None:
         """The session is in this phase from now on (seconds)."""
-        self._states[self._row] = int(now * 1000) << _PHASE_BITS | phase
-        self.changed = True
+        if self._row != NO_ROW:
+            self._rows.table.states[self._row] = int(now * 1000) << _PHASE_BITS | phase
+            self.changed = True
 
     def show(self, shown: Shown) -> None:
         """Change what is shown."""
         self.changed = False
-        self._table.write(self._row, shown)
+        if self._row != NO_ROW:
+            self._rows.table.write(self._row, shown)
 
     @property
     def must_end(self) -> bool:
         """Whether the master wants this session to end."""
-        wanted = self._table.wanted[self._row]
+        wanted = self._rows.table.wanted[self._row] if self._row != NO_ROW else 0
         return wanted != 0 and wanted == key_of(self._identifier)
 
-    def free(self) -> int:
-        """Free the row. Returns its number."""
-        self._states[self._row] = 0
-        return self._row
+    def end(self) -> None:
+        """The session has ended. Idempotent."""
+        row, self._row = self._row, NO_ROW
+        if row != NO_ROW:
+            self._rows.give_back(row)
 
 
 def key_of(identifier: str) -> int:

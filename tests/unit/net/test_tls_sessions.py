@@ -283,7 +283,7 @@ async def test_a_message_and_its_session_say_how_both_legs_are(
     async with Mx() as mx, start_proxy(mx, filter_command="cat", **TERMINATE) as harness:
         client, server = await terminated(harness, mx)
         await send_one(client, server)
-        table = harness.proxy.context.sessions._table
+        table = harness.proxy.context.sessions.table
         await until(lambda: table.listed(1)[0]["client_tls"], "the table of sessions shows TLS")
         [shown] = table.listed(1)
         assert (shown["client_tls"], shown["server_tls"]) == ("TLSv1.3", "TLSv1.3/verified")

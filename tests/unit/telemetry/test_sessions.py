@@ -126,7 +126,7 @@ def test_rows_are_used_again_and_a_full_table_costs_no_session() -> None:
     for _ in range(1000):
         row = rows.pop()
         assert row is not None
-        mine.end(row)
+        row.end()
         rows.append(start(mine, session("again"), 1.0))
     assert sum(table.phases()[0].values()) == 128
 
@@ -155,12 +155,11 @@ def test_a_session_is_ended_by_its_id_and_the_next_in_its_row_is_not() -> None:
     assert not row.must_end
     assert table.kill("one")
     assert row.must_end
-    rows.end(row)
+    row.end()
     after = start(rows, session("two"), 1.0)
     assert after is not None
     assert not after.must_end
-    table.wanted[row.free()] = 0
-    table.wanted[row.free()] = (1 << 32) + 1  # the master was late: it has meant the session before
+    table.wanted[after._row] = (1 << 32) + 1  # the master was late: it has meant the session before
     assert not after.must_end
 
 
@@ -189,7 +188,7 @@ def test_a_reader_never_sees_a_mixture_of_two_texts() -> None:
             row = start(rows, session(name, sender=text, recipient=text, messages=number), time.monotonic())
             if row is not None:
                 row.show(session(name, sender=text + b"!", recipient=text + b"!", messages=number))
-                rows.end(row)
+                row.end()
     try:
         seen = 0
         end = time.monotonic() + 1.5
