@@ -35,7 +35,7 @@ LONG = (
     "tests/conformance/",
     "tests/gateway/test_life.py",
     "tests/gateway/test_refuse_mail.py",
-    "tests/gateway/test_doctor.py",
+    "tests/gateway/test_doctor",
     "tests/gateway/test_unreachable.py",
     "tests/gateway/test_crash.py",
     "tests/gateway/test_fail.py",

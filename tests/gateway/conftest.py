@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.gateway.daemon_host import DaemonHost
 from tests.gateway.network import Network
 from tests.gateway.rules_host import RulesHost
 
@@ -30,3 +31,22 @@ def host(net: Network, tmp_path: Path) -> Iterator[RulesHost]:
     found = RulesHost(net, tmp_path / "state")
     yield found
     found.close()
+
+
+@pytest.fixture(scope="module")
+def redirect() -> Iterator[DaemonHost]:
+    """Mode redirect, transparent to the client."""
+    host = DaemonHost(
+        RuleMode="redirect", TransparentProxy="client",
+        RuleSource="192.0.2.0/24, 203.0.113.0/24, 2001:db8:1::/64",
+    )  # fmt: skip
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="module")
+def tproxy() -> Iterator[DaemonHost]:
+    """Mode tproxy, transparent to both sides."""
+    host = DaemonHost(RuleMode="tproxy", TransparentProxy="full", Instance="tproxy")
+    yield host
+    host.close()

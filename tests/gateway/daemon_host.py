@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sysconfig
 import tempfile
+import time
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -162,3 +163,21 @@ class DaemonHost:
         self.instance.host.stop_all()
         self.net.close()
         shutil.rmtree(self.folder)
+
+
+def diagnosed(host: DaemonHost, step: str, text: str) -> str:
+    """The fix of the finding that is expected."""
+    found = host.examine()
+    for finding in found:
+        if step in finding.step and text in finding.text:
+            return finding.fix
+    raise AssertionError(f"no {step}: {text} in {found}")
+
+
+def soon(condition: object) -> bool:
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.1)
+    return False

@@ -194,7 +194,7 @@ CRASHES = {
 
 @pytest.mark.parametrize("name", CRASHES)
 def test_a_filter_crashes(gateway: DaemonHost, server: None, name: str) -> None:
-    """Named by the messages that met it; a message that passes ends that. With --probe: test_doctor.py."""
+    """Named by the messages that met it; a message that passes ends that. With --probe: test_doctor_probe.py."""
     text, reason = CRASHES[name]
     with script(gateway, text), closing(send(gateway)) as sock:
         assert sock.recv(512)[:1] in {b"4", b"5"}
