@@ -46,7 +46,7 @@ doctor          doctor: its options
 doctor_actions  what it does
 doctor_daemon    status and replies of the daemon, for doctor
 doctor_tls      what doctor says of TLS: certificates, keys, the resolver
-filters_as_daemon  asks filters who they are, as the daemon's user: a program of doctor
+filters_as_daemon  connects to filters as the daemon's user, and reports what they are: a program of doctor
 service         install-service, remove-service
 service_first_upgrade  the restart of a daemon of release 2.0.0, which gives systemd no sockets
 service_metrics  install-service --metrics: where the numbers are served

@@ -1,4 +1,4 @@
-"""proxsmtp-tp check-filters: asks each filter of the chain who it is, without a message."""
+"""proxsmtp-tp check-filters: connects to each filter of the chain and shows what it is, without a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `check-filters`."""
-    parser = subparsers.add_parser("check-filters", help="ask each filter of the chain who it is")
+    parser = subparsers.add_parser("check-filters", help="connect to each filter of the chain and show what it is")
     add_options(parser)
     parser.add_argument("--json", action="store_true", help="for programs: one JSON object for each filter")
     parser.set_defaults(func=run)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILTER_ASKER = "proxsmtp_tp.cli.filters_as_daemon"
-"""The program that asks filters who they are."""
+"""The program that connects to filters and reports what they are."""
 
 _ANNOUNCED_SECONDS = 10.0
 """Seconds in which the daemon accepts the connection: a step takes no longer."""

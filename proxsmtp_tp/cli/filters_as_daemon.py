@@ -1,4 +1,4 @@
-"""Asks filters who they are, as the daemon would: a program, which doctor runs.
+"""Connects to filters as the daemon would, and reports what they are: a program that doctor runs.
 
 Input: the job of `gateway.doctor.daemon_access`, with "filters": lines as the configuration has them.
 Output: for each line {"says": [..], "problem", "late"}, as check-filters shows it.

@@ -19,7 +19,7 @@ SUBCOMMANDS = {
     "sessions": ("sessions", "list the sessions that run, or end one"),
     "top": ("top", "show live what the daemon does: clients, servers, sessions, filters"),
     "try-filter": ("try_filter", "let the filter judge messages from files"),
-    "check-filters": ("check_filters", "ask each filter of the chain who it is"),
+    "check-filters": ("check_filters", "connect to each filter of the chain and show what it is"),
     "quarantine": ("quarantine", "list messages in quarantine; show, release or delete them"),
     "bypass": ("bypass", "let mail pass without the filter for a time"),
     "events": ("events", "show what became of messages, from the file that EventLog names"),

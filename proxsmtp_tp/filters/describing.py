@@ -1,4 +1,4 @@
-"""Asks each filter of a chain who it is, without a message: for the command check-filters."""
+"""Connects to each filter of a chain and finds what it is, without a message: for the command check-filters."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The daemon: processes, privileges, signals and logs.
 
 launch      from a configuration to a running daemon, in the order that privileges require
+detaching   the daemon in the background: when the process that was started may end
 master      keeps the listening sockets and the workers, handles signals, reloads
 environment  what the master is given by launch
 report      what the master shows: the values of status, and the metrics

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsmtp_tp.config.reader import Configuration, load_config, printable
+from proxsmtp_tp.config.reader import Configuration, load_config
 from proxsmtp_tp.config.settings import TransparentProxy
 from proxsmtp_tp.net.admission import Admission
 from proxsmtp_tp.net.listening import ListenError, adopt, close_listeners, renew_listeners, stop_listening
@@ -29,6 +29,7 @@ from proxsmtp_tp.service import logging as logs
 from proxsmtp_tp.service import syslog
 from proxsmtp_tp.service.bypass import BYPASS_FILE, Bypass
 from proxsmtp_tp.service.control import ControlSocket
+from proxsmtp_tp.service.detaching import Starter, detach, wait_for
 from proxsmtp_tp.service.environment import Environment
 from proxsmtp_tp.service.fail_open import FailOpen
 from proxsmtp_tp.service.id_lease import FILE as ID_FILE
@@ -96,7 +97,7 @@ def launch(wanted: Launch) -> int:
     level = wanted.configuration.settings.log_level if wanted.level is None else wanted.level
     if not wanted.detach:
         logs.set_up(logs.StreamHandler(wanted.name), level)
-        return _run(wanted, notifier, _Starter(None))
+        return _run(wanted, notifier, Starter(None))
     if problem := syslog.problem():
         print(f"{wanted.name}: warning: {problem}", file=sys.stderr)
     sys.stdout.flush()
@@ -104,13 +105,13 @@ def launch(wanted: Launch) -> int:
     out, into = os.pipe()
     if (child := os.fork()) != 0:
         os.close(into)
-        return _wait_for(child, out, wanted.name)
+        return wait_for(child, out, wanted.name)
     code = 1
     try:
         os.close(out)
-        _detach()
+        detach()
         logs.set_up(syslog.SyslogHandler(wanted.name), level)
-        code = _run(wanted, notifier, _Starter(into))
+        code = _run(wanted, notifier, Starter(into))
     except BaseException:
         log.critical("internal error", exc_info=True)
     finally:
@@ -130,55 +131,7 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-class _Starter:
-    """The process that waits until the daemon is ready, if there is one."""
-
-    def __init__(self, descriptor: int | None) -> None:
-        self._descriptor = descriptor
-
-    def ready(self) -> None:
-        self._tell(b"\0")
-
-    def failed(self, text: str) -> None:
-        log.critical("%s", text)
-        self._tell(text.encode("utf-8", "backslashreplace"))
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _tell(self, data: bytes) -> None:
-        if self._descriptor is not None:
-            with suppress(OSError):
-                os.write(self._descriptor, data)
-        self.close()
-
-
-def _wait_for(child: int, out: int, name: str) -> int:
-    said = b""
-    while more := os.read(out, 4096):
-        said += more
-    if said == b"\0":
-        return 0
-    os.waitpid(child, 0)
-    print(
-        f"{name}: {printable(said.decode('utf-8', 'replace')) or 'the daemon ended while it started'}", file=sys.stderr
-    )
-    return 1
-
-
-def _detach() -> None:
-    """As daemon(3): a session of its own, no terminal, and / as working directory."""
-    os.setsid()
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(null, descriptor)
-    os.close(null)
-
-
-def _run(wanted: Launch, notifier: Notifier, starter: _Starter) -> int:
+def _run(wanted: Launch, notifier: Notifier, starter: Starter) -> int:
     try:
         with ExitStack() as cleanup:
             _prepare(wanted, notifier, starter, cleanup).run()
@@ -197,7 +150,7 @@ class _Opened:
     control: ControlSocket
     metrics: MetricsSocket
     notifier: Notifier
-    starter: _Starter
+    starter: Starter
     tls: TlsKeys
 
     def ready(self) -> None:
@@ -212,7 +165,7 @@ class _Opened:
         self.tls.close_in_worker()
 
 
-def _prepare(wanted: Launch, notifier: Notifier, starter: _Starter, cleanup: ExitStack) -> Master:
+def _prepare(wanted: Launch, notifier: Notifier, starter: Starter, cleanup: ExitStack) -> Master:
     """Everything up to the first fork. `cleanup` is run at the end, in reverse order."""
     settings = with_workers(wanted.configuration.settings)
     for warning in wanted.configuration.warnings:

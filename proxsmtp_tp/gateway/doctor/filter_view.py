@@ -1,6 +1,6 @@
 """Checks the filters as the daemon sees them: FilterCommand, or each line of a chain.
 
-A command must be there for the daemon's user. A server is asked who it is, as check-filters does, by that user.
+A command must be there for the daemon's user. A server is connected to as check-filters does it, as that user.
 """
 
 from __future__ import annotations
