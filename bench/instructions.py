@@ -12,6 +12,8 @@ session     `Session.feed`, nothing else
 connection  `net.connection.Connection` between two transports that do nothing: effects, log, metrics, deadlines
 accept      a session with one message through a whole worker (`accept_instructions`)
 tls         the same in a session that has TLS on both legs, without its handshakes (`tls_instructions`)
+milter      a connection whose messages a milter accepts (`filter_instructions`)
+worker      the same with `cat` as a worker
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import accept_instructions, tls_instructions
+from bench import accept_instructions, filter_instructions, tls_instructions
 from bench.dialogue import DIALOGUE, MESSAGES
 
 if TYPE_CHECKING:
@@ -132,6 +134,8 @@ MEASURED: dict[str, Callable[[int], None]] = {
     "connection": _in_worker(connection),
     "accept": _in_worker(accept_instructions.worker),
     "tls": _in_worker(tls_instructions.connection),
+    "milter": _in_worker(filter_instructions.milter),
+    "worker": _in_worker(filter_instructions.worker),
     _PEERS: tls_instructions.peers,
 }
 OF_A_SESSION = {"accept"}

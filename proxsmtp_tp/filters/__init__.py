@@ -44,6 +44,7 @@ member              the interface of one filter in a chain: a coroutine, its jud
 run_member          types pipe, file and smtp as members of a chain
 shadowing           mode=shadow: judged after the reply, only logged
 breaker             a pause after repeated failures, and its trial
+time_limit          a time limit for a coroutine
 queueing            a place of `max=` for a coroutine
 quarantine          QuarantineDirectory and KeepRefused: whole entries, bounded
 keeping             where a chain keeps messages: the interface of the quarantine

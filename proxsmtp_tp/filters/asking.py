@@ -60,16 +60,16 @@ class connection:  # noqa: N801  (used like a function)
     async def __aexit__(self, _kind: object, error: BaseException | None, _at: object) -> None:
         if self._stream is None:
             raise AssertionError("the end of a connection without its beginning")
-        transport = self._stream.writer.transport
         if error is None and self.kept:
             return
-        if error is None and transport.get_write_buffer_size() <= LAST_WORDS:
-            self._stream.writer.close()  # the rest is sent, because the server has read the question
+        transport = self._stream.transport
+        if error is None and self._stream.unsent <= LAST_WORDS:
+            transport.close()  # the rest is sent, because the server has read the question
         if not transport.is_closing():
             transport.abort()
         if isinstance(error, ProtocolError):
             raise FilterFailedError(f"{self._stream.address}: {error}") from error
-        if isinstance(error, ConnectionError | asyncio.IncompleteReadError):
+        if isinstance(error, ConnectionError):
             raise FilterFailedError(f"{self._stream.address}: {_reason(error)}") from error
 
 
@@ -83,7 +83,7 @@ async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream]
     try:
         answer = await read(stream)
         await asyncio.sleep(0)  # the sender may have written all, but not run to its end
-        if not sender.done() or stream.writer.transport.get_write_buffer_size():
+        if not sender.done() or stream.unsent:
             raise ProtocolError("it answered before the end of the message was sent")
         sender.result()
     except (ConnectionError, ProtocolError) as error:
@@ -105,26 +105,27 @@ async def ask(stream: Stream, question: Iterable[bytes], read: Callable[[Stream]
 async def _send(stream: Stream, question: Iterable[bytes]) -> None:
     try:
         for piece in joined(question):
-            stream.writer.write(piece)
-            await stream.writer.drain()
+            stream.write(piece)
+            await stream.drain()
             await asyncio.sleep(0)  # drain gives way only where the server is slow
     except ConnectionError:
         raise  # the reader gets it, too
     except Exception:
-        stream.writer.transport.abort()  # the message is lost: no answer to a part of it
+        stream.transport.abort()  # the message is lost: no answer to a part of it
         raise
 
 
 async def read_whole(stream: Stream, reader: Reader, taken: Callable[[], None] = lambda: None) -> None:
     """Read until `reader` is done; `taken` is called after each piece. Raises ProtocolError."""
     while not reader.done:
-        data = await stream.reader.read(READ_SIZE)
+        data = await stream.read(READ_SIZE)
         if not data:
             reader.closed()
             break
         reader.feed(data)
         taken()
-        await asyncio.sleep(0)  # more may have been read ahead
+        if stream.spoke:
+            await asyncio.sleep(0)  # more was read ahead
 
 
 def _reason(error: Exception) -> str:

@@ -161,8 +161,8 @@ class ChainRun:
     async def _judge(self) -> None:
         try:
             verdict = await self._judged_by_all()
-        except OSError as error:
-            verdict = _lost(error)
+        except OSError as lost:
+            verdict = _lost(lost)
         except Exception as error:  # noqa: BLE001  (a bug must cost one connection, not the worker)
             self.failed(error)
             return

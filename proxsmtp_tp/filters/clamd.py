@@ -50,7 +50,7 @@ class ClamdMember:
 async def _read_line(stream: Stream) -> bytes:
     answer = bytearray()
     while (line := clamd.complete(answer)) is None:
-        data = await stream.reader.read(READ_SIZE)
+        data = await stream.read(READ_SIZE)
         if not data:
             raise ProtocolError("it closed the connection without an answer")
         answer += data

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.config.settings import Settings
 
+_GREETING = 4096
+"""Octets of a greeting that are read: eight times the longest line of a reply (RFC 5321 section 4.5.3.1.5)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
@@ -70,9 +73,12 @@ async def _answered(line: FilterLine, asked: Awaitable[list[str]]) -> Described:
 async def _greeting(line: FilterLine) -> list[str]:
     stream = await Servers(line.addresses, line.connect).open()
     try:
-        greeting = await stream.reader.readline()
+        greeting = b""
+        while b"\n" not in greeting and len(greeting) < _GREETING and (more := await stream.read(_GREETING)):
+            greeting += more
     finally:
-        stream.writer.close()
+        stream.close()
+    greeting = greeting.partition(b"\n")[0]
     if not greeting.startswith(b"220"):
         raise FilterFailedError(f"{stream.address} greets with {greeting[:200]!r}")
     return [f"{stream.address}: {greeting.decode('utf-8', 'backslashreplace').strip()}"]

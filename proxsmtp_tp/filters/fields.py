@@ -13,10 +13,9 @@ from typing import NamedTuple
 _NAME = rb"[!-9;-~]{1,998}+[ \t]{0,998}+"
 _FIELD = re.compile(_NAME + rb":")
 _MAILBOX_LINE = re.compile(rb">{0,9}+From [^\s:]")  # `From : a@b` is a field, although unusual
-_LINE = re.compile(rb"[^\n]*+\n?")
 _BLANK = re.compile(rb"\r*\n")
-_END = re.compile(rb"\n(?![ \t])")
-"""The end of a field: the next line does not continue it."""
+_CONTINUED = (b" ", b"\t")
+"""How a line begins that continues the field before."""
 
 FIELDS_LIMIT = 10_000
 """Fields of a header: real ones have some dozens. Each costs time and memory in every filter, and the sender chooses
@@ -68,7 +67,12 @@ class Header(NamedTuple):
     @property
     def octets(self) -> bytes:
         """The header as it is in the message, with its blank line."""
-        return self.mailbox_line + b"".join(field.octets for field in self.fields) + self.blank
+        return self.mailbox_line + b"".join([field.octets for field in self.fields]) + self.blank
+
+    @property
+    def size(self) -> int:
+        """How many octets it has."""
+        return len(self.mailbox_line) + sum([len(field.octets) for field in self.fields]) + len(self.blank)
 
 
 class HeaderTooLargeError(ValueError):
@@ -80,7 +84,7 @@ class HeaderOpenError(ValueError):
 
 
 def parse_header(text: bytes, *, whole: bool) -> Header:
-    """Read the header at the beginning of a message; the body begins at `len(header.octets)`.
+    """Read the header at the beginning of a message; the body begins at `header.size`.
 
     `whole`: `text` is the whole message. Otherwise HeaderOpenError if more octets must show where the header ends.
     Raises HeaderTooLargeError for more than FIELDS_LIMIT fields.
@@ -92,8 +96,7 @@ def parse_header(text: bytes, *, whole: bool) -> Header:
         at = len(mailbox_line)
     fields: list[Field] = []
     while _FIELD.match(text, at) is not None:
-        found = _END.search(text, at)
-        end = found.end() if found else len(text)
+        end = _end_of_field(text, at)
         if end == len(text) and not whole:
             raise HeaderOpenError
         fields.append(Field(text[at:end]))
@@ -106,6 +109,14 @@ def parse_header(text: bytes, *, whole: bool) -> Header:
     return Header(mailbox_line, tuple(fields), line if _BLANK.fullmatch(line) else b"")
 
 
+def _end_of_field(text: bytes, at: int) -> int:
+    """Where the line begins that does not continue it; the end of the text if there is none."""
+    while at := text.find(b"\n", at) + 1:
+        if text[at : at + 1] not in _CONTINUED:
+            return at
+    return len(text)
+
+
 def _line(text: bytes, at: int) -> bytes:
-    found = _LINE.match(text, at)
-    return found[0] if found else b""
+    end = text.find(b"\n", at) + 1
+    return text[at:end] if end else text[at:]

@@ -21,6 +21,7 @@ from proxsmtp_tp.filters.member import FilterFailedError, Judgement, NotAskedErr
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 from proxsmtp_tp.filters.queueing import NoPlaceError, place
 from proxsmtp_tp.filters.stderr import LINE_LIMIT
+from proxsmtp_tp.filters.time_limit import time_limit
 from proxsmtp_tp.filters.verdict import Action
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.telemetry.facts import FilterJudged
@@ -95,8 +96,8 @@ class Link:
             return self._applied(judgement, mail, request, judged)
         except FilterFailedError as error:
             return self._failed(error, mail, request, judged)
-        except HeaderTooLargeError as error:
-            return self._unreadable(error, mail, request, judged)
+        except HeaderTooLargeError as too_large:
+            return self._unreadable(too_large, mail, request, judged)
 
     def _skips(self, request: FilterRequest) -> bool:
         return self.line.skips(request.client_address, authenticated=request.authenticated)
@@ -142,8 +143,9 @@ class Link:
         try:
             if isinstance(self.member, PlacingMember):
                 return await self.member.judge(mail, request, owner)
-            async with place(self.places, request.client, self.line.wait, owner), asyncio.timeout(self.line.timeout):
-                return await self.member.judge(mail, request)
+            async with place(self.places, request.client, self.line.wait, owner):
+                with time_limit(self.line.timeout):
+                    return await self.member.judge(mail, request)
         except NoPlaceError:
             raise NotAskedError(ChainEnding.NO_PLACE.value, reply=REPLIES[ChainEnding.NO_PLACE]) from None
         except TimeoutError:

@@ -105,7 +105,7 @@ class Mail:
     @property
     def body_start(self) -> int:
         """Where the body begins: after the blank line."""
-        return len(self.header.octets)
+        return self.header.size
 
     @property
     def body_size(self) -> int:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from proxsmtp_tp.filters.mail import Mail
     from proxsmtp_tp.filters.milter_connections import Kept
     from proxsmtp_tp.filters.parts import Parts
-    from proxsmtp_tp.filters.protocols.milter_message import MilterMessage, Outcome
+    from proxsmtp_tp.filters.protocols.milter_message import MilterMessage, Outcome, ShownMacros
     from proxsmtp_tp.filters.protocols.milter_options import Options
     from proxsmtp_tp.filters.streams import Stream
 
@@ -61,7 +61,7 @@ class MilterMember:
         """What the filter says, on a connection that knows the client already if there is one."""
         kept = self._connections.take(request)
         if kept is not None:
-            dialogue = MilterDialogue(self._shown(mail, request), kept.options)
+            dialogue = MilterDialogue(self._shown(mail, request, kept.macros), kept.options)
             try:
                 return await self._talked(dialogue, mail, request, body, kept)
             except FilterFailedError:
@@ -75,8 +75,8 @@ class MilterMember:
         self._connections.make_space(self._in_use)
         return await self._talked(MilterDialogue(self._shown(mail, request)), mail, request, body)
 
-    def _shown(self, mail: Mail, request: FilterRequest) -> MilterMessage:
-        return message_for(mail, request, self._hostname, self._own_macros)
+    def _shown(self, mail: Mail, request: FilterRequest, before: ShownMacros | None = None) -> MilterMessage:
+        return message_for(mail, request, self._hostname, self._own_macros, before)
 
     async def _talked(
         self, dialogue: MilterDialogue, mail: Mail, request: FilterRequest, body: NewText, kept: Kept | None = None
@@ -88,17 +88,17 @@ class MilterMember:
             outcome = await _talk(stream, dialogue, mail, body)
             used.kept = self._connections.give(request, stream, dialogue, began, self._in_use - 1)
             if not used.kept:
-                stream.writer.write(dialogue.goodbye())
+                stream.write(dialogue.goodbye())
         return outcome
 
     async def describe(self) -> list[str]:
         """Negotiate: what the filter speaks, may do, and wants. Raises FilterFailedError."""
         dialogue = MilterDialogue(message_for(None, None, self._hostname))
         async with connection(self._servers) as stream:
-            stream.writer.write(dialogue.output())
+            stream.write(dialogue.output())
             while dialogue.options is None:
                 await _hear(stream, dialogue)
-            stream.writer.write(dialogue.goodbye())
+            stream.write(dialogue.goodbye())
             return _described(dialogue.options, str(stream.address))
 
     def close(self) -> None:
@@ -111,8 +111,8 @@ async def _talk(stream: Stream, dialogue: MilterDialogue, mail: Mail, body: NewT
     chunks = mail.chunks(mail.body_start)
     while dialogue.outcome is None:
         if sent := _ready(dialogue, chunks):
-            stream.writer.write(sent)
-            await stream.writer.drain()
+            stream.write(sent)
+            await stream.drain()
             if not dialogue.waiting:
                 await asyncio.sleep(0)  # drain gives way only where the filter is slow
         elif dialogue.waiting:
@@ -138,11 +138,11 @@ def _ready(dialogue: MilterDialogue, chunks: Iterator[bytes]) -> bytes:
 
 
 async def _hear(stream: Stream, dialogue: MilterDialogue) -> None:
-    data = await stream.reader.read(READ_SIZE)
+    data = await stream.read(READ_SIZE)
     if data:
         dialogue.feed(data)
-        if dialogue.outcome is None:
-            await asyncio.sleep(0)  # more may have been read ahead
+        if dialogue.outcome is None and stream.spoke:
+            await asyncio.sleep(0)  # more was read ahead
     else:
         dialogue.closed()
 

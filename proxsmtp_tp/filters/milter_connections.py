@@ -9,17 +9,18 @@ has nothing to judge, this connection is not used again.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.interface import FilterRequest
+from proxsmtp_tp.filters.protocols.milter_message import ShownMacros
+from proxsmtp_tp.filters.protocols.milter_options import Options
+from proxsmtp_tp.filters.streams import Stream
 
 if TYPE_CHECKING:
     from proxsmtp_tp.filters.protocols.milter import MilterDialogue
-    from proxsmtp_tp.filters.protocols.milter_options import Options
-    from proxsmtp_tp.filters.streams import Stream
 
 IDLE = 5.0
 """Seconds that a connection waits for the next message: a client that has more mail sends it at once. Milters may have
@@ -35,13 +36,16 @@ _CLIENT = attrgetter(*(each.name for each in fields(FilterRequest) if each.name 
 """All that a milter may be told before MAIL."""
 
 
-class Kept(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Kept:
     """A connection without a message. `goodbye` ends it in order. `began` and `since`: when it was made, and when its
     last message had its answer; by the event loop's clock.
     """
 
     stream: Stream
     options: Options
+    macros: ShownMacros
+    """Of its last message."""
     goodbye: bytes
     began: float
     since: float
@@ -49,12 +53,12 @@ class Kept(NamedTuple):
     @property
     def usable(self) -> bool:
         """Whether the milter has neither closed it nor written to it."""
-        return not (self.stream.reader.spoke or self.stream.writer.transport.is_closing())
+        return not (self.stream.spoke or self.stream.transport.is_closing())
 
     def quit(self) -> None:
         """End it in order."""
-        self.stream.writer.write(self.goodbye)
-        self.stream.writer.close()
+        self.stream.write(self.goodbye)
+        self.stream.close()
 
 
 class MilterConnections:
@@ -75,7 +79,7 @@ class MilterConnections:
             return None
         now = asyncio.get_running_loop().time()
         if not kept.usable:
-            kept.stream.writer.transport.abort()
+            kept.stream.transport.abort()
             self.pause()
         elif now - kept.began < LIFETIME:
             return kept
@@ -85,10 +89,11 @@ class MilterConnections:
 
     def give(self, request: FilterRequest, stream: Stream, dialogue: MilterDialogue, began: float, in_use: int) -> bool:
         """Keep a connection, unless it is of no use: then False. `in_use`: how many have a message, without this."""
-        if dialogue.reusable is None:
+        options = dialogue.reusable
+        if options is None:
             return False
         now = asyncio.get_running_loop().time()
-        kept = Kept(stream, dialogue.reusable, dialogue.goodbye(), began, now)
+        kept = Kept(stream, options, (dialogue.message.macros, dialogue.message.made), dialogue.goodbye(), began, now)
         client = _CLIENT(request)
         if self._closed or now < self._not_before or in_use >= self._most or client in self._kept or not kept.usable:
             return False

@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 
     from proxsmtp_tp.filters.interface import FilterRequest
     from proxsmtp_tp.filters.mail import Mail
+    from proxsmtp_tp.filters.protocols.milter_message import ShownMacros
 
 
 def message_for(
-    mail: Mail | None, request: FilterRequest | None, hostname: str, own: Sequence[tuple[str, str]] = ()
+    mail: Mail | None,
+    request: FilterRequest | None,
+    hostname: str,
+    own: Sequence[tuple[str, str]] = (),
+    before: ShownMacros | None = None,
 ) -> MilterMessage:
-    """What is shown of a message; without one, only for a negotiation. `own`: MilterMacro.
+    """What is shown of a message; without one, only for a negotiation. `own`: MilterMacro. `before`: the macros of
+    the message before, of the same client on the same connection: they are used again, unless the date has changed.
 
     Raises HeaderTooLargeError and OSError.
     """
@@ -32,7 +38,9 @@ def message_for(
         return MilterMessage("", 0, b"localhost", b"", Envelope(b""), ())
     client = request.client_address
     name = f"[{client}]".encode() if client else b"localhost"
-    fields = (field.shown for field in mail.header.fields)
+    fields = [field.shown for field in mail.header.fields]
+    if before is not None and before[0].get(b"b") == _date(int(time.time())):
+        return MilterMessage(client, request.client_port, name, request.helo, request.envelope, fields, *before)
     macros = _macros(request, hostname.encode())
     macros.update((name.encode(), _filled(value, request)) for name, value in own)
     return MilterMessage(client, request.client_port, name, request.helo, request.envelope, fields, macros)

@@ -52,7 +52,8 @@ class NewText:
         """The text is complete: it can be read."""
         self._store(self._line_ends.finish())
         rest, self._held = self._held, b""
-        self.spool.write(rest)
+        if rest:
+            self.spool.write(rest)
         self.spool.complete()
 
     def keep(self) -> Spool:
@@ -61,6 +62,8 @@ class NewText:
         return self.spool
 
     def _store(self, text: bytes) -> None:
+        if not text:
+            return
         if self._without:
             text = (self._held + text).replace(self._without, b"")
             keep = min(len(self._without) - 1, len(text))

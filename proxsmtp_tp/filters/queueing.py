@@ -27,7 +27,8 @@ class place:  # noqa: N801  (used like a function)
         self._client = client
         self._seconds = seconds
         self._owner = owner
-        self._free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._free: asyncio.Future[None] | None = None
+        """Done when there is a place. None: nobody waits for it."""
 
     async def __aenter__(self) -> None:
         if not self._limit.enter(self._granted, self._client):
@@ -43,28 +44,29 @@ class place:  # noqa: N801  (used like a function)
         self._limit.leave(self._client)
 
     async def _waited(self) -> None:
+        free = self._free = asyncio.get_running_loop().create_future()
         try:
             if self._owner is not None:
                 self._owner.filter_waits()
             async with asyncio.timeout(self._limit.wait(self._seconds)):
-                await self._free
+                await free
         except BaseException as error:
             self._limit.forget(self._granted, self._client)
-            if self._free.done() and not self._free.cancelled():  # it was granted at the same moment
+            if free.done() and not free.cancelled():  # it was granted at the same moment
                 self._limit.leave(self._client)
-            self._free.cancel()
+            free.cancel()
             if isinstance(error, TimeoutError):
                 raise NoPlaceError from None
             raise
 
     @callback
     def _granted(self) -> None:
-        if self._free.done():  # nobody waits for it any more
+        if self._free is None or self._free.done():  # nobody waits for it any more
             self._limit.leave(self._client)
         else:
             self._free.set_result(None)
 
     def failed(self, error: Exception) -> None:
         """CallbackOwner: the coroutine ends with the error."""
-        if not self._free.done():
+        if self._free is not None and not self._free.done():
             self._free.set_exception(error)

@@ -119,7 +119,7 @@ async def _read_score(stream: Stream, text: NewText) -> spamd.Score:
 
 async def _read_pong(stream: Stream) -> str:
     answer = b""
-    while data := await stream.reader.read(READ_SIZE):
+    while data := await stream.read(READ_SIZE):
         answer += data
         if spamd.PONG.fullmatch(answer):
             return answer.decode("ascii").strip()

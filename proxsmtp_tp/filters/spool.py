@@ -32,9 +32,8 @@ MEMORY_LIMIT = 256 * 1024
 class _Reading:
     """The common part for reading: exactly `size` octets of an open file."""
 
-    _file: IO[bytes] | None = None
-
     def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
         self.size = 0
         self._left = 0
 

@@ -7,19 +7,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from proxsmtp_tp.config.addresses import UnixAddress
+from proxsmtp_tp.filters.callbacks import callback
 from proxsmtp_tp.filters.member import FilterFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import SupportsIndex
-
     from proxsmtp_tp.config.addresses import Address
 
 BUFFER = 64 * 1024
-"""Octets that a stream reads ahead: what a server sends faster waits in its own socket."""
+"""A stream reads ahead twice as many octets, and again from so many on: what a server sends faster waits in its own
+socket."""
 
 RETURN = 30.0
 """Seconds after which the first address is tried again, when another one was used in place of it."""
@@ -28,43 +27,144 @@ QUEUE_FULL = 0.02
 """Seconds between two attempts at a unix socket whose queue is full."""
 
 
-class StreamReader(asyncio.StreamReader):
-    """Knows which octets have come and were not read. Only `read` is used."""
+class Stream:
+    """A connection, and asyncio's Protocol of it: one reader, one writer.
 
-    def __init__(self) -> None:
-        super().__init__(BUFFER, asyncio.get_running_loop())
-        self._unread = 0
+    In place of asyncio's StreamReader and StreamWriter, because this class can be compiled.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._unread = bytearray()
         self._closed = False
+        """Nothing more comes."""
+        self._error: Exception | None = None
+        self._lost = False
+        self._paused = False
+        self._full = False
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
 
     @property
     def spoke(self) -> bool:
         """Whether octets have come that nobody has read, or the end."""
-        return self._unread > 0 or self._closed
+        return bool(self._unread) or self._closed
 
-    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        """Of StreamReaderProtocol."""
-        octets = bytes(data)
-        self._unread += len(octets)
-        super().feed_data(octets)
+    @property
+    def transport(self) -> asyncio.Transport:
+        """That of the connection."""
+        if self._transport is None:
+            raise AssertionError("a stream that is not connected")
+        return self._transport
 
-    def feed_eof(self) -> None:
-        """Of StreamReaderProtocol."""
-        self._closed = True
-        super().feed_eof()
+    @property
+    def unsent(self) -> int:
+        """Octets that were written, and that the system has not taken yet."""
+        return self.transport.get_write_buffer_size()
 
-    async def read(self, n: int = -1) -> bytes:
-        """The next octets; b"" at the end."""
-        data = await super().read(n)
-        self._unread -= len(data)
+    async def read(self, most: int) -> bytes:
+        """The next octets; b"" at the end. Raises ConnectionError.
+
+        It gives way to others only if it must wait: see `spoke`.
+        """
+        if not self._unread and not self._closed:
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._error is not None:
+            raise self._error
+        unread = self._unread
+        if len(unread) <= most:
+            data = bytes(unread)
+            unread.clear()
+        else:
+            data = bytes(unread[:most])
+            del unread[:most]
+        if self._paused and len(unread) <= BUFFER:
+            self._paused = False
+            self.transport.resume_reading()
         return data
 
+    def write(self, data: bytes) -> None:
+        """Write; then `await drain()`: a server that does not read must not fill the memory."""
+        self.transport.write(data)
 
-class Stream(NamedTuple):
-    """A connection. Write, then `await writer.drain()`: a server that does not read must not fill the memory."""
+    async def drain(self) -> None:
+        """Wait while the server does not read fast enough. Raises ConnectionError."""
+        if self._error is not None:
+            raise self._error
+        if self.transport.is_closing():
+            await asyncio.sleep(0)  # `connection_lost` comes next
+        if self._lost:
+            raise ConnectionResetError("Connection lost")
+        if self._full:
+            self._writer = self._loop.create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
 
-    reader: StreamReader
-    writer: asyncio.StreamWriter
-    address: Address
+    def close(self) -> None:
+        """End it in order: what is unsent is sent."""
+        self.transport.close()
+
+    # Called by the transport: see `asyncio.Protocol`. What another one than these two raises, it gives to
+    # `connection_lost`.
+
+    @callback
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """asyncio.Protocol."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio.Protocol."""
+        self._unread += data
+        self._read_on()
+        if len(self._unread) > 2 * BUFFER and not self._paused and not self._closed:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """asyncio.Protocol. True: we may still write."""
+        self._closed = True
+        self._read_on()
+        return True
+
+    @callback
+    def connection_lost(self, error: Exception | None) -> None:
+        """asyncio.Protocol."""
+        self._closed = self._lost = True
+        self._error = error
+        self._read_on()
+        writer = self._writer
+        if writer is not None and not writer.done():
+            if error is not None:
+                writer.set_exception(error)
+            else:
+                writer.set_result(None)
+
+    def failed(self, error: Exception) -> None:
+        """CallbackOwner: who reads gets the error."""
+        self._error = error
+        self._read_on()
+
+    def pause_writing(self) -> None:
+        """asyncio.Protocol."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """asyncio.Protocol."""
+        self._full = False
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def _read_on(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
 
 class Servers:
@@ -87,7 +187,7 @@ class Servers:
             address = self.addresses[index]
             try:
                 async with asyncio.timeout(self._connect):
-                    reader, writer = await _connected(address)
+                    stream = await _connected(address)
             except TimeoutError:
                 reasons.append(f"{address}: no connection within {self._connect:g} s")
             except OSError as error:
@@ -95,7 +195,7 @@ class Servers:
             else:
                 if index != self._current:
                     self._current, self._since = index, now
-                return Stream(reader, writer, address)
+                return stream
         raise FilterFailedError("; ".join(reasons), unreachable=True)
 
 
@@ -104,20 +204,22 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
-async def _connected(address: Address) -> tuple[StreamReader, asyncio.StreamWriter]:
-    loop, reader = asyncio.get_running_loop(), StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    transport: asyncio.WriteTransport
+async def _connected(address: Address) -> Stream:
+    loop, stream = asyncio.get_running_loop(), Stream(address)
+
+    def protocol() -> Any:
+        return stream
+
     if isinstance(address, UnixAddress):
         sock = await _unix_socket(address.path)
         try:
-            transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock)
+            await loop.create_unix_connection(protocol, sock=sock)
         except BaseException:
             sock.close()
             raise
     else:
-        transport, _ = await loop.create_connection(lambda: protocol, address.host, address.port)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        await loop.create_connection(protocol, address.host, address.port)
+    return stream
 
 
 async def _unix_socket(path: str) -> socket.socket:

@@ -94,9 +94,9 @@ class WorkerMember:
             raise FilterFailedError(f"it is not started for {wait:.0f} s more, because it failed", unreachable=True)
         try:
             process = WorkerProcess(self._line.name, self._execution.prepared({}), lambda: self._forget(process))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as problem:
             self._back_off()
-            raise FilterFailedError(f"it cannot be started: {error}", unreachable=True) from error
+            raise FilterFailedError(f"it cannot be started: {problem}", unreachable=True) from problem
         self._all.add(process)
         try:
             async with asyncio.timeout(self._line.start):

@@ -161,13 +161,14 @@ class WorkerProcess:
             self._fail(str(error))
 
     def _read(self, data: bytes) -> None:
-        if self._head.lines is None:
-            self._head.feed(data)
-            if self._head.lines is None:
+        head = self._head
+        if head.lines is None:
+            lines = head.feed(data)
+            if lines is None:
                 return
-            data, self._head.rest = self._head.rest, b""
+            data, head.rest = head.rest, b""
             if self._text is not None:
-                self._answer = parse_answer(self._head.lines)
+                self._answer = parse_answer(lines)
                 self._left = self._answer.size or 0
         if len(data) > self._left:
             raise ProtocolError(f"more than it announced: {excerpt(data[self._left :])}")

@@ -99,9 +99,8 @@ class MilterDialogue:
         """The next chunk of the body must come, or b"" at its end."""
         self.event = Event.OPTIONS
         """The event that was sent last."""
-        self._message = message
+        self.message = message
         self._reader = PacketReader()
-        self._shown_macros: dict[tuple[bytes, ...], bytes] = {}
         self.heard = False
         """The filter has sent something in this dialogue."""
         self._awaited = False
@@ -166,7 +165,7 @@ class MilterDialogue:
         yield b""
 
     def _transaction(self) -> Iterator[bytes]:
-        message = self._message
+        message = self.message
         yield self._macros(Stage.CONNECT)
         yield self._ask(asked.CONNECT, _connect(message))
         yield self._macros(Stage.HELO)
@@ -175,7 +174,7 @@ class MilterDialogue:
         yield from self._mail()
 
     def _mail(self) -> Iterator[bytes]:
-        message = self._message
+        message = self.message
         yield from self._envelope(message.envelope)
         if self._options.version >= DATA_SINCE:
             yield self._macros(Stage.DATA)
@@ -202,7 +201,7 @@ class MilterDialogue:
     def _headers(self, fields: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
         if self._unwanted & Steps.NO_HEADERS.value:
             return
-        leading_space = Steps.LEADING_SPACE in self._options.steps
+        leading_space = self._options.steps.value & Steps.LEADING_SPACE.value != 0
         ready = bytearray()
         for name, value in fields:
             shown = strings(name, value if leading_space else value.removeprefix(b" ")).replace(b"\r\n", b"\n")
@@ -234,10 +233,8 @@ class MilterDialogue:
         return packet(question.command, payload)
 
     def _macros(self, stage: Stage, values: Mapping[bytes, bytes] | None = None) -> bytes:
-        known = self._message.macros
-        if values is not None:
-            return macros_packet(stage, self._options.macros, {**known, **values})
-        return macros_packet(stage, self._options.macros, known, self._shown_macros)
+        known = self.message.macros
+        return macros_packet(stage, self._options.macros, known, self.message.made, values or {})
 
     @property
     def _options(self) -> Options:

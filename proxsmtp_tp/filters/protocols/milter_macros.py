@@ -5,6 +5,7 @@ Each stage has a default list; a filter may name another list in the negotiation
 
 from __future__ import annotations
 
+import functools
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,7 @@ _MAIL: Final = (
     *(b"i", b"{auth_type}", b"{auth_authen}", b"{auth_ssf}", b"{auth_author}"),
     *(b"{mail_mailer}", b"{mail_host}", b"{mail_addr}"),
 )
-_RCPT: Final = (b"i", b"{rcpt_mailer}", b"{rcpt_host}", b"{rcpt_addr}", b"b", b"r", b"s", b"Z", b"_", b"j", b"v")
+_RCPT: Final = (b"i", b"b", b"r", b"s", b"Z", b"_", b"j", b"v", b"{rcpt_mailer}", b"{rcpt_host}", b"{rcpt_addr}")
 _TEXT: Final = (b"i", b"{msg_id}", b"{auth_type}", b"{auth_authen}")
 
 DEFAULT: Final[dict[Stage, tuple[bytes, ...]]] = {
@@ -39,6 +40,8 @@ DEFAULT: Final[dict[Stage, tuple[bytes, ...]]] = {
 """What is sent if a filter names no list: sendmail's default, and what spamass-milter and amavisd-milter read."""
 
 _KNOWN: Final = frozenset(name for names in DEFAULT.values() for name in names)
+
+_NOTHING: Final[dict[bytes, bytes]] = {}
 
 _CODES: Final = {
     Stage.CONNECT: Command.CONNECT,
@@ -55,26 +58,31 @@ def macros_packet(
     stage: Stage,
     chosen: Mapping[Stage, tuple[bytes, ...]],
     values: Mapping[bytes, bytes],
-    made: dict[tuple[bytes, ...], bytes] | None = None,
+    made: dict[Stage, bytes] | None = None,
+    address: Mapping[bytes, bytes] = _NOTHING,
 ) -> bytes:
     """The packet with the macros of a stage; b"" if none has a value. It is sent also if the event itself is not sent.
 
-    `made`: payloads by names, which this function keeps for the same values.
+    `address`: those of the sender or of a recipient, which come last. `made`: payloads of the others, which this
+    function keeps for the same `chosen` and `values`.
     """
-    names = chosen.get(stage, DEFAULT[stage])
-    if stage is Stage.CONNECT and stage not in chosen:
-        names = (*names, *(name for name in values if name not in _KNOWN))  # of MilterMacro
-    payload = made.get(names, b"") if made is not None else b""
-    if not payload:
-        payload = _payload(names, values)
+    names = chosen[stage] if stage in chosen else DEFAULT[stage]
+    payload = made.get(stage) if made is not None else None
+    if payload is None:
+        if stage is Stage.CONNECT and stage not in chosen:
+            names = (*names, *(name for name in values if name not in _KNOWN))  # of MilterMacro
+        payload = _payload([(name, values[name]) for name in names if name in values and name not in address])
         if made is not None:
-            made[names] = payload
+            made[stage] = payload
+    if address:
+        payload += _payload([(name, value) for name, value in address.items() if name in names])
+        if len(payload) >= SENT_LIMIT:
+            payload = _cut([(name, {**values, **address}[name]) for name in names if name in values or name in address])
     return packet(Command.MACRO, _CODES[stage] + payload) if payload else b""
 
 
-def _payload(names: tuple[bytes, ...], values: Mapping[bytes, bytes]) -> bytes:
-    pairs = [(name, value) for name in names if (value := values.get(name)) is not None]
-    payload = strings(*chain.from_iterable(pairs))
+def _payload(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    payload = strings(*chain.from_iterable(pairs)) if pairs else b""
     return payload if len(payload) < SENT_LIMIT else _cut(pairs)
 
 
@@ -98,10 +106,11 @@ def recipient_values(address: bytes) -> dict[bytes, bytes]:
     return _address_values(b"rcpt", address)
 
 
+@functools.lru_cache(1024)
 def _address_values(kind: bytes, address: bytes) -> dict[bytes, bytes]:
     host = address.rpartition(b"@")[2]
     return {
-        b"{%s_addr}" % kind: address,
-        b"{%s_host}" % kind: host,
         b"{%s_mailer}" % kind: b"esmtp",
+        b"{%s_host}" % kind: host,
+        b"{%s_addr}" % kind: address,
     }

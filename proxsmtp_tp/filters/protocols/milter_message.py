@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from proxsmtp_tp.filters.edits import Edit
-from proxsmtp_tp.filters.protocols.milter_options import Steps
+from proxsmtp_tp.filters.protocols.milter_options import Stage, Steps
 from proxsmtp_tp.filters.protocols.milter_packets import Command
 from proxsmtp_tp.smtp.envelope import Envelope
 from proxsmtp_tp.smtp.replies import Reply
@@ -94,3 +94,9 @@ class MilterMessage:
     envelope: Envelope
     fields: Iterable[tuple[bytes, bytes]]
     macros: Mapping[bytes, bytes] = field(default_factory=dict)
+    made: dict[Stage, bytes] = field(default_factory=dict)
+    """What `milter_macros` has made of these macros. The messages of one client on one connection share both."""
+
+
+ShownMacros = tuple[Mapping[bytes, bytes], dict[Stage, bytes]]
+"""`macros` and `made` of a message."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar
 
 from proxsmtp_tp.filters.protocols.errors import ProtocolError
 
@@ -23,45 +23,45 @@ _LENGTH = struct.Struct(">I")
 class Command:
     """Codes of what we send."""
 
-    ABORT: Final = b"A"
-    BODY: Final = b"B"
-    CONNECT: Final = b"C"
-    MACRO: Final = b"D"
-    END: Final = b"E"
-    HELO: Final = b"H"
-    HEADER: Final = b"L"
-    MAIL: Final = b"M"
-    END_OF_HEADER: Final = b"N"
-    OPTIONS: Final = b"O"
-    QUIT: Final = b"Q"
-    RCPT: Final = b"R"
-    DATA: Final = b"T"
+    ABORT: ClassVar[bytes] = b"A"
+    BODY: ClassVar[bytes] = b"B"
+    CONNECT: ClassVar[bytes] = b"C"
+    MACRO: ClassVar[bytes] = b"D"
+    END: ClassVar[bytes] = b"E"
+    HELO: ClassVar[bytes] = b"H"
+    HEADER: ClassVar[bytes] = b"L"
+    MAIL: ClassVar[bytes] = b"M"
+    END_OF_HEADER: ClassVar[bytes] = b"N"
+    OPTIONS: ClassVar[bytes] = b"O"
+    QUIT: ClassVar[bytes] = b"Q"
+    RCPT: ClassVar[bytes] = b"R"
+    DATA: ClassVar[bytes] = b"T"
 
 
 class Answer:
     """Codes of what a filter sends."""
 
-    ADD_RECIPIENT: Final = b"+"
-    DELETE_RECIPIENT: Final = b"-"
-    ADD_RECIPIENT_PARAMETERS: Final = b"2"
-    SHUTDOWN: Final = b"4"
-    ACCEPT: Final = b"a"
-    REPLACE_BODY: Final = b"b"
-    CONTINUE: Final = b"c"
-    DISCARD: Final = b"d"
-    CHANGE_SENDER: Final = b"e"
-    CONNECTION_FAILED: Final = b"f"
-    ADD_HEADER: Final = b"h"
-    INSERT_HEADER: Final = b"i"
-    SET_MACROS: Final = b"l"
-    CHANGE_HEADER: Final = b"m"
-    OPTIONS: Final = b"O"
-    PROGRESS: Final = b"p"
-    QUARANTINE: Final = b"q"
-    REJECT: Final = b"r"
-    SKIP: Final = b"s"
-    TEMPFAIL: Final = b"t"
-    REPLY: Final = b"y"
+    ADD_RECIPIENT: ClassVar[bytes] = b"+"
+    DELETE_RECIPIENT: ClassVar[bytes] = b"-"
+    ADD_RECIPIENT_PARAMETERS: ClassVar[bytes] = b"2"
+    SHUTDOWN: ClassVar[bytes] = b"4"
+    ACCEPT: ClassVar[bytes] = b"a"
+    REPLACE_BODY: ClassVar[bytes] = b"b"
+    CONTINUE: ClassVar[bytes] = b"c"
+    DISCARD: ClassVar[bytes] = b"d"
+    CHANGE_SENDER: ClassVar[bytes] = b"e"
+    CONNECTION_FAILED: ClassVar[bytes] = b"f"
+    ADD_HEADER: ClassVar[bytes] = b"h"
+    INSERT_HEADER: ClassVar[bytes] = b"i"
+    SET_MACROS: ClassVar[bytes] = b"l"
+    CHANGE_HEADER: ClassVar[bytes] = b"m"
+    OPTIONS: ClassVar[bytes] = b"O"
+    PROGRESS: ClassVar[bytes] = b"p"
+    QUARANTINE: ClassVar[bytes] = b"q"
+    REJECT: ClassVar[bytes] = b"r"
+    SKIP: ClassVar[bytes] = b"s"
+    TEMPFAIL: ClassVar[bytes] = b"t"
+    REPLY: ClassVar[bytes] = b"y"
 
 
 def packet(code: bytes, payload: bytes = b"") -> bytes:

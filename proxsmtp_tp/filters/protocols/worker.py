@@ -108,8 +108,8 @@ class HeadReader:
         self._buffer = bytearray(b"\n")  # so that a head without a line ends as others do
         self._looked_at = self._lines_seen = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take what the worker wrote. Raises ProtocolError."""
+    def feed(self, data: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
+        """Take what the worker wrote; the lines when the head is complete. Raises ProtocolError."""
         before = len(self._buffer)
         self._buffer += data
         end = _END.search(self._buffer, self._looked_at)
@@ -123,6 +123,7 @@ class HeadReader:
         if end:
             self.lines = tuple(map(_pair, bytes(self._buffer[1 : end.start()]).split(b"\n")))
             self.rest = bytes(self._buffer[end.end() :])
+        return self.lines
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
@@ -15,13 +15,18 @@ from proxsmtp_tp.config.filter_lines import parse_filter
 from proxsmtp_tp.config.settings import Settings
 from proxsmtp_tp.filters import milter
 from proxsmtp_tp.filters.asking import READ_SIZE, read_whole
+from proxsmtp_tp.filters.limit import ProcessLimit
+from proxsmtp_tp.filters.mail import Mail
 from proxsmtp_tp.filters.member import FilterFailedError
-from proxsmtp_tp.filters.streams import Stream, StreamReader
+from proxsmtp_tp.filters.parts import Parts
+from proxsmtp_tp.filters.spool_space import SpoolSpace
+from proxsmtp_tp.filters.streams import Stream
 from proxsmtp_tp.filters.table import make_filter
+from proxsmtp_tp.filters.types import TYPES as MEMBERS
 from proxsmtp_tp.filters.verdict import Action
 from tests.child_processes import child_processes
 from tests.unit.filters import filter_harness
-from tests.unit.filters.member_harness import TEXT, judge, server
+from tests.unit.filters.member_harness import TEXT, judge, request, server
 from tests.unit.filters.protocols.milter_peer import CONTINUE, options, packet
 
 if TYPE_CHECKING:
@@ -84,10 +89,10 @@ def test_a_flood_of_an_answer_is_read_in_turns(read: Callable[[Stream, Any], Cor
     """What was read ahead comes without waiting: other connections are served in between."""
 
     async def case() -> Recorder:
-        reader = StreamReader()
-        reader.feed_data(b"x" * 131072)
+        stream = Stream(UnixAddress("/x"))
+        stream.data_received(b"x" * 131072)
         recorder = Recorder(131072)
-        await read(Stream(reader, cast("Any", None), UnixAddress("/x")), recorder)
+        await read(stream, recorder)
         return recorder
 
     seen = asyncio.run(case())
@@ -209,17 +214,31 @@ def test_the_next_address_is_used(tmp_path: Path) -> None:
     asyncio.run(case())
 
 
-def test_a_message_that_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Lost:
+    """A text of which the disk gives back the beginning only."""
+
+    size = 10_000
+
+    def at(self, start: int, _size: int) -> bytes:
+        if start:
+            raise OSError(5, "lost")
+        return TEXT
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["clamd", "spamd", "rspamd"])
+def test_a_message_that_is_lost(tmp_path: Path, kind: str) -> None:
     """The disk fails: the filter gets no complete question, and the failure is the disk's."""
 
-    def lost(*_: object) -> Any:
-        yield b"Subject: x\r\n"
-        raise OSError(5, "lost")
+    async def main() -> None:
+        async with server(tmp_path / "s", saying(b"")) as address:
+            (line,) = parse_filter(f"x {kind} {address}")
+            member = MEMBERS[line.type](line, Parts(SpoolSpace(str(tmp_path)), ProcessLimit(1)))
+            await member.judge(Mail.of(Lost()), request())
 
-    for kind in ("clamd", "spamd", "rspamd"):
-        monkeypatch.setattr("proxsmtp_tp.filters.mail.Mail.chunks", lost)
-        with pytest.raises(OSError, match="lost"):
-            run(tmp_path / "s", kind, saying(b""))
+    with pytest.raises(OSError, match="lost"):
+        asyncio.run(main())
 
 
 # spamd.

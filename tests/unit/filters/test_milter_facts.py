@@ -10,7 +10,7 @@ from proxsmtp_tp.filters.limit import ProcessLimit
 from proxsmtp_tp.filters.mail import Mail, Octets
 from proxsmtp_tp.filters.milter_facts import message_for
 from proxsmtp_tp.filters.parts import parts_of
-from proxsmtp_tp.filters.protocols.milter_macros import macros_packet
+from proxsmtp_tp.filters.protocols.milter_macros import macros_packet, recipient_values
 from proxsmtp_tp.filters.protocols.milter_options import Stage
 from proxsmtp_tp.filters.spool_space import SpoolSpace
 from proxsmtp_tp.smtp.login import Login
@@ -22,12 +22,35 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    import pytest
+
 
 def macros(tmp_path: Path, lines: str = "", **known: Any) -> Mapping[bytes, bytes]:
     path = tmp_path / "x.conf"
     path.write_text(f"OutAddress: 192.0.2.1\n{lines}")
     parts = parts_of(read_config(str(path)), SpoolSpace(str(tmp_path)), ProcessLimit(1))
     return message_for(Mail.of(Octets(TEXT)), request(**known), parts.hostname, parts.macros).macros
+
+
+def test_macros_are_made_once_for_the_messages_of_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the date is the same."""
+    now = 1_000_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    mail = Mail.of(Octets(TEXT))
+    first = message_for(mail, request(), "gw")
+    for stage in Stage:
+        macros_packet(stage, {}, first.macros, first.made, recipient_values(b"a@example.org"))
+    second = message_for(mail, request(), "gw", (), (first.macros, first.made))
+    assert second.macros is first.macros
+    for stage in Stage:
+        address = recipient_values(b"b@example.net")
+        packet = macros_packet(stage, {}, second.macros, second.made, address)
+        assert packet == macros_packet(stage, {}, second.macros, {}, address)
+        assert (b"b@example.net" in packet) is (stage is Stage.RCPT)
+    now += 1
+    third = message_for(mail, request(), "gw", (), (first.macros, first.made))
+    assert third.macros[b"b"] != first.macros[b"b"]
+    assert not third.made
 
 
 def test_the_name_of_the_gateway(tmp_path: Path) -> None:

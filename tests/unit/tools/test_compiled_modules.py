@@ -30,8 +30,14 @@ def _is_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in ast.unparse(each) for each in node.decorator_list)
 
 
+def _has_fields(node: ast.ClassDef) -> bool:
+    return _is_dataclass(node) or any(ast.unparse(base).endswith("NamedTuple") for base in node.bases)
+
+
 def _field_types(tree: ast.Module) -> list[str]:
-    """A type of a dataclass's field is loaded when the module is: a class that is not there yet is a null pointer."""
+    """A type of a field of a dataclass or NamedTuple is loaded when the module is: a class that is not there yet is a
+    null pointer.
+    """
     late = {
         alias.asname or alias.name
         for node in tree.body
@@ -44,7 +50,7 @@ def _field_types(tree: ast.Module) -> list[str]:
     wrong = []
     for place, node in enumerate(classes):
         later = late | {each.name for each in classes[place + 1 :]}
-        for field in node.body if _is_dataclass(node) else []:
+        for field in node.body if _has_fields(node) else []:
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(field.annotation, ast.Name)
@@ -124,6 +130,7 @@ def test_nothing_that_may_not_be_written(path: str) -> None:
         "if TYPE_CHECKING:\n from proxsmtp_tp.x import A\n@dataclass\nclass B:\n a: A",
         "if TYPE_CHECKING:\n from proxsmtp_tp.x import A\n@dataclass\nclass B:\n a: A | None",
         "@dataclass(slots=True)\nclass B:\n a: A\nclass A: pass",
+        "if TYPE_CHECKING:\n from proxsmtp_tp.x import A\nclass B(NamedTuple):\n a: A",
         "def f():\n try: g()\n except A as e: pass\n except B as e: pass",
         "class E(Exception):\n a = 1",
         "class E(Exception):\n a: int = 1",
