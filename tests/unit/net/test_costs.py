@@ -14,8 +14,8 @@ from bench.system_calls import system_calls
 from proxsmtp_tp.session import session
 
 MAX = {  # interpreted, compiled
-    "connection": (942_000, 332_000),
-    "accept": (2_235_000, 1_034_000),
+    "connection": (896_000, 243_000),
+    "accept": (2_191_000, 926_000),
 }
 
 CALLS = {
