@@ -78,7 +78,7 @@ async def _greeting(line: FilterLine) -> list[str]:
             greeting += more
     finally:
         stream.close()
-    greeting = greeting.partition(b"\n")[0]
+    greeting = greeting[: greeting.find(b"\n") + 1] or greeting
     if not greeting.startswith(b"220"):
         raise FilterFailedError(f"{stream.address} greets with {greeting[:200]!r}")
     return [f"{stream.address}: {greeting.decode('utf-8', 'backslashreplace').strip()}"]

@@ -279,7 +279,8 @@ def test_each_opening_and_closing_is_an_error_in_the_log(attacked: Attacked) -> 
         assert within(SOON, passes)
     finally:
         os.kill(master, signal.SIGCONT)
-    assert within(SOON, lambda: "RuleFail open: mail is filtered again; it passed unfiltered for" in instance.log)
+    again = "RuleFail open: mail is filtered again; it passed unfiltered for"
+    assert within(SOON, lambda: again in instance.log), instance.log
     attacked.peers.clear()
     attacked.greeting()
     assert not attacked.passed_unfiltered()

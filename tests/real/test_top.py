@@ -97,7 +97,7 @@ def test_the_terminal_changes_its_size(start: Callable[..., Terminal]) -> None:
     top.until(lambda text: "ID " in text and "slow@client.example >" not in text, "80 columns")
     top.resize(40, 140)
     top.until(lambda text: "ENVELOPE" in text and "slow@client.example > bob@mx.example" in text, "more columns")
-    assert top.lines[-1].startswith("q leave")
+    top.until(lambda _: top.lines[-1].startswith("q leave"), "the last line")
     top.resize(8, 30)
     top.until(lambda text: "ID " in text and "? help" in top.lines[-1] and "connections" not in text, "a small one")
     top.resize(1, 1)
