@@ -99,7 +99,7 @@ def _children(pid: int) -> list[int]:
 
 def _runs(pid: int) -> bool:
     """It exists, and is no zombie."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is read
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     return False
 
