@@ -295,7 +295,8 @@ class TlsStream:
 
     def _explained(self, error: ssl.SSLError) -> tuple[str, Alert | None]:
         """What went wrong in words, and the alert if the peer sent one."""
-        reason = error.reason or _reason_in(error)
+        named: str | None = getattr(error, "reason", None)  # None, whatever its type says, if OpenSSL has no name
+        reason = named or _reason_in(error)
         if (alert := received_alert(reason)) is not None:
             return meaning(alert, self._side), alert
         return reason.lower().replace("_", " "), None
