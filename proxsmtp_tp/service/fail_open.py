@@ -108,8 +108,8 @@ class FailOpen:
             return
         self._due = now + INTERVAL
         if serves:
-            self._log_gap(now)
             self._heartbeat.beat()
+            self._log_gap(time.monotonic())  # not `now`: the daemon may have been stopped since then
             self._last_beat.touch()
             self._sent, self._told = now, False
         elif self._sent is not None and now - self._sent > HEARTBEAT_HOLD and not self._told:

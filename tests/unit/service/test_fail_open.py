@@ -14,7 +14,7 @@ import pytest
 
 from proxsmtp_tp.config.addresses import InetAddress, UnixAddress
 from proxsmtp_tp.config.settings import RuleFail, Settings, TransparentProxy
-from proxsmtp_tp.gateway.heartbeat import INTERVAL
+from proxsmtp_tp.gateway.heartbeat import INTERVAL, Heartbeat
 from proxsmtp_tp.gateway.plan import HEARTBEAT_HOLD
 from proxsmtp_tp.service.fail_open import FailOpen
 
@@ -225,3 +225,27 @@ def test_the_last_heartbeat_follows_no_link_and_a_missing_folder_stops_nothing(
         sender.close_in_worker()
     assert (tmp_path / "precious").stat().st_mtime == 5
     assert heartbeats(receiver) == 2
+
+
+def test_a_daemon_that_is_stopped_while_it_sends_a_heartbeat(
+    make: Make,
+    clock: Clock,
+    receiver: socket.socket,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the look at the clock and the heartbeat: the kernel has had none for longer than the clock said."""
+    sender = make(settings(receiver))
+    sender.step(serves=True)
+    clock.now += INTERVAL
+    beat = Heartbeat.beat
+
+    def late(heartbeat: Heartbeat) -> None:
+        clock.now += HEARTBEAT_HOLD - INTERVAL / 2
+        beat(heartbeat)
+
+    monkeypatch.setattr(Heartbeat, "beat", late)
+    sender.step(serves=True)
+    monkeypatch.undo()
+    [record] = caplog.records
+    assert "mail is filtered again; it passed unfiltered for 0 s: the daemon was stopped" in record.getMessage()
