@@ -229,10 +229,10 @@ def test_what_called_setsid_is_not_ended(run: Run, tmp_path: Path) -> None:
         async with filtering(command, tmp_path, limit=WAIT_SECONDS * 100) as filter_:
             case = complete(filter_)
             await until(ready.exists, "it runs")
-            before = len(case.alive())
+            await until(lambda: len(case.alive()) == 3, "the shell, timeout and sleep")  # not seen while they execute
             filter_.close()
             await until(lambda: filter_.running == 0, "the command is ended")
-            await until(lambda: len(case.alive()) == before - 1, "the shell is gone, and nobody else")
+            await until(lambda: len(case.alive()) == 2, "the shell is gone, and nobody else")
             for pid in case.alive():
                 os.kill(pid, signal.SIGKILL)
 
